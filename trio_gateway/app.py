@@ -1,0 +1,264 @@
+"""The gateway as an ASGI app: `create_app()`, and `app` for `hypercorn trio_gateway.app:app`.
+
+`Gateway` is the app and the nursery of everything behind it. `trio-gateway serve` runs it beside
+hypercorn's listeners (`server/gateway_server.py`). Under the `hypercorn` command there is no
+outside, so `HypercornApp` runs it inside the ASGI lifespan, and passes signals on.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.utils import LifespanFailureError
+from quart import Response
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from trio_gateway.config.config_loader import ConfigError
+from trio_gateway.config.locate import load_config
+from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine import platform
+from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.log import configure_logging
+from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.server.asgi import (
+    TERMINATED_KEY,
+    AsgiApp,
+    Message,
+    Receive,
+    RequestScopes,
+    Scope,
+    Send,
+    install_repairs,
+)
+from trio_gateway.server.dump_writer import DumpWriter
+from trio_gateway.server.errors import ApiError, shutting_down
+from trio_gateway.server.request_handler import RequestHandler
+
+log = logging.getLogger(__name__)
+
+# A large body over a slow network takes its time; one that never comes must not stay for ever.
+BODY_TIMEOUT_S = 300
+
+
+class Gateway:
+    """Everything behind the listeners. An ASGI app for http; `run` owns its tasks."""
+
+    def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
+        self.config = config
+        self.manager = manager or EngineManager(config)
+        self.selector = ModelSelector(config, self.manager)
+        dumps = config.server.dumps_dir
+        self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
+        self._handler = RequestHandler(self.manager, self.selector, self._dumps)
+        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler))
+        self._nursery: trio.Nursery | None = None
+        self.closing = trio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _accept_lifespan(receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the engines and the dumps until `begin_shutdown` has ended the last engine."""
+        async with trio.open_nursery() as nursery:
+            if self._dumps is not None:
+                await nursery.start(self._dumps.run)
+            self._nursery = nursery
+            await nursery.start(self.manager.run)
+            task_status.started()
+            await self.manager.stopped.wait()
+            nursery.cancel_scope.cancel(reason="all engines are stopped")
+
+    def begin_shutdown(self) -> None:
+        """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""
+        if self.closing.is_set():
+            return
+        self.closing.set()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._end_grace)
+        self.manager.begin_shutdown()
+
+    async def _end_grace(self) -> None:
+        await trio.sleep(self.config.server.shutdown_grace_s)
+        self.manager.abort_leases("the gateway is stopping")
+
+    def end_now(self, reason: str) -> None:
+        """No grace: end the streams, kill the engines."""
+        self.begin_shutdown()
+        self.manager.abort_leases("the gateway is stopping")
+        self.manager.kill_engines(reason)
+
+
+async def _accept_lifespan(receive: Receive, send: Send) -> None:
+    """The lifespan of an app whose tasks live elsewhere."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
+    app = QuartTrio("trio_gateway", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
+    app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+
+    app.post("/v1/chat/completions")(handler.handle_chat_completion)
+    app.post("/v1/completions")(handler.handle_completion)
+    app.post("/v1/embeddings")(handler.handle_embeddings)
+    app.get("/v1/models")(handler.handle_models_list)
+    app.get("/v1/models/<path:model_id>")(handler.handle_model_info)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok"}
+
+    @app.before_request
+    async def refuse_while_closing() -> Response | None:
+        return handler.respond_to_error(shutting_down()) if gateway.closing.is_set() else None
+
+    @app.errorhandler(HTTPException)
+    async def on_http_error(error: HTTPException) -> Response:
+        return _http_error(handler, gateway.config, error)
+
+    @app.errorhandler(Exception)
+    async def on_bug(error: Exception) -> Response:
+        log.error("a bug in the gateway; please report it", exc_info=error)
+        message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
+        return handler.respond_to_error(ApiError(500, message, "internal_error"))
+
+    return app  # type: ignore[return-value]
+
+
+def _http_error(handler: RequestHandler, config: GatewayConfig, error: HTTPException) -> Response:
+    """Errors that Quart finds by itself, in OpenAI's shape."""
+    status = error.code or 500
+    code, headers = None, []
+    match status:
+        case 404:
+            message = "there is no such path; the API begins with /v1, see GET /v1/models"
+            code = "unknown_path"
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+            message, code = f"this path takes {allowed} only", "method_not_allowed"
+            headers = [("Allow", allowed)]
+        case 413:
+            limit = config.server.max_body_bytes
+            message = f"the body is larger than {limit} bytes (max_body_size)"
+            code = "body_too_large"
+        case 408:
+            message, code = f"the body did not come within {BODY_TIMEOUT_S} s", "body_timeout"
+        case _:
+            message = error.description or error.name
+    response = handler.respond_to_error(ApiError(status, message, code=code))
+    response.headers.extend(headers)
+    return response
+
+
+def create_app(config: GatewayConfig) -> Gateway:
+    """The gateway for a checked configuration. Its `run` must run while it serves."""
+    install_repairs()
+    return Gateway(config)
+
+
+class HypercornApp:
+    """The gateway under the `hypercorn` command, where the ASGI lifespan owns everything.
+
+    hypercorn runs the app in a spawned child and tells it of a shutdown through the lifespan
+    only: a SIGTERM that reaches the child itself would end it at once. So the child passes each
+    SIGTERM on to its parent, which then shuts down in order, and ends when its parent is gone.
+    """
+
+    def __init__(self) -> None:
+        self._gateway: Gateway | None = None
+        self._nursery: trio.Nursery | None = None
+        self._watched = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        assert self._gateway is not None
+        self._watch_hypercorn(scope)
+        await self._gateway(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            with platform.single_worker(os.getppid()) as alone:
+                if not alone:
+                    raise LifespanFailureError(
+                        "startup", "trio-gateway owns its engines: run hypercorn with one worker"
+                    )
+                await self._serve(receive, send)
+        except ConfigError as error:
+            sys.stderr.write("\n".join(error.mistakes) + "\n")
+            raise LifespanFailureError("startup", "the configuration is wrong") from None
+        except BaseExceptionGroup as group:
+            # Any other exception would leave hypercorn serving an app without its engines.
+            _, crash = group.split(trio.Cancelled)
+            if crash is None:
+                raise
+            raise LifespanFailureError("serving", repr(crash.exceptions[0])) from crash
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
+        configure_logging()
+        config, why = load_config(None)
+        log.info("configuration %s (%s)", config.source, why)
+        self._gateway = create_app(config)
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._pass_sigterm_on)
+            await self._nursery.start(self._gateway.run)
+            self._nursery.start_soon(self._end_with_parent)
+            await send({"type": "lifespan.startup.complete"})
+            message: Message = await receive()  # lifespan.shutdown
+            self._gateway.begin_shutdown()
+            await self._gateway.manager.stopped.wait()
+            await send({"type": message["type"] + ".complete"})
+            self._nursery.cancel_scope.cancel(reason="shut down")
+
+    def _watch_hypercorn(self, scope: Scope) -> None:
+        """Begin our shutdown with hypercorn's, not after its graceful timeout."""
+        terminated = scope.get("state", {}).get(TERMINATED_KEY)
+        if self._watched or terminated is None or self._nursery is None:
+            return
+        self._watched = True
+        self._nursery.start_soon(partial(self._begin_shutdown_after, terminated))
+
+    async def _begin_shutdown_after(self, terminated: Any) -> None:
+        await terminated.wait()
+        assert self._gateway is not None
+        self._gateway.begin_shutdown()
+
+    async def _pass_sigterm_on(self, *, task_status: trio.TaskStatus[None]) -> None:
+        in_child = multiprocessing.parent_process() is not None
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if in_child:
+                    os.kill(os.getppid(), signal.SIGTERM)
+                else:  # `-w 0`: hypercorn itself knows SIGINT only
+                    signal.raise_signal(signal.SIGINT)
+
+    async def _end_with_parent(self) -> None:
+        """A parent that was killed tells nobody; its child would hold the port for ever."""
+        parent = multiprocessing.parent_process()
+        if parent is None or not platform.HAS_GROUPS:
+            return
+        await trio.lowlevel.wait_readable(parent.sentinel)
+        raise RuntimeError("the hypercorn command is gone")
+
+
+app = HypercornApp()
+install_repairs()

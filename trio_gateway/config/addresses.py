@@ -1,0 +1,72 @@
+"""Readers for the addresses in a configuration: what to listen on, where an engine is."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from trio_gateway.config import fields
+from trio_gateway.config.fields import Mistakes
+from trio_gateway.config.schema import ListenAddress
+
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>\d{1,5})")
+
+
+def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    if isinstance(value, str):
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        bare = not (parts.query or parts.fragment or parts.username) and parts.path in ("", "/")
+        if parts.scheme == "http" and parts.hostname and port and bare:
+            return value.rstrip("/")
+    mistakes.expected(path, 'a base URL with a port such as "http://127.0.0.1:8080"', value)
+    return None
+
+
+def listen_v4(mistakes: Mistakes, path: str, value: Any) -> tuple[ListenAddress, ...] | None:
+    return _listen(mistakes, path, value, "v4", '"host:port"')
+
+
+def listen_v6(mistakes: Mistakes, path: str, value: Any) -> tuple[ListenAddress, ...] | None:
+    return _listen(mistakes, path, value, "v6", '"[host]:port"')
+
+
+def _listen(
+    mistakes: Mistakes, path: str, value: Any, family: str, form: str
+) -> tuple[ListenAddress, ...] | None:
+    what = f'{form}, an array of them, or "none"'
+    if isinstance(value, str):
+        entries: list[tuple[str, Any]] = [(path, value)] if value != "none" else []
+    else:
+        entries = list(fields.items(mistakes, path, value, what))
+    found = []
+    for at, entry in entries:
+        match = _LISTEN.fullmatch(entry) if isinstance(entry, str) else None
+        host: str = (match[family] or "") if match else ""
+        port = int(match["port"]) if match else 0
+        if port > 65535 or not _is_host(host, family):
+            mistakes.expected(at, what, entry)
+        else:
+            found.append(ListenAddress(host, port))
+    return tuple(found)
+
+
+def _is_host(host: str, family: str) -> bool:
+    if family == "v6":
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            return False
+        return True
+    if re.fullmatch(r"[\d.]+", host) is not None:
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return False
+        return True
+    return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host) is not None

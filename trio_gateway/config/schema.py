@@ -1,0 +1,133 @@
+"""What a checked configuration is: frozen structs, one per Lua table, with their defaults.
+
+Times are seconds (`_s`), sizes are bytes (`_bytes`), contexts are tokens. The keys that a
+configuration file uses, and what it may write there, stand in `config_loader.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+DEFAULT_PORT = 7777
+
+
+class EngineType(enum.Enum):
+    """The values of `presets.engines.*`."""
+
+    LLAMACPP = "llama.cpp"
+    LLAMACPP_SECONDARY = "llama.cpp.secondary"
+
+    @property
+    def default_pool(self) -> str:
+        return "secondary" if self is EngineType.LLAMACPP_SECONDARY else "primary"
+
+
+class ListenAddress(msgspec.Struct, frozen=True):
+    """One socket to listen on. `host` has no brackets; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self}"
+
+
+class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits on one engine, already resolved: variant before model before server."""
+
+    health_check_s: float = 5.0
+    startup_s: float = 120.0
+    idle_s: float = 300.0
+    stop_s: float = 10.0
+
+
+class TokenizationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How to count tokens without an engine: a `llama-tokenize` and what a template adds."""
+
+    binary: str
+    base_args: tuple[str, ...] = ("--log-disable", "--stdin", "--ids")
+    extra_args: tuple[str, ...] = ()
+    extra_tokens_per_message: int = 0
+    extra_tokens: int = 0
+
+
+class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to launch a model.
+
+    `context`: tokens that one request may use, prompt and answer together.
+    `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
+    `parallel`: requests at a time, or None: the engine's own `total_slots`.
+    """
+
+    name: str
+    binary: str
+    args: tuple[str, ...]
+    context: int
+    connect: str | None
+    env: Mapping[str, str]
+    workdir: Path
+    parallel: int | None
+    memory_bytes: int | None
+    timeouts: EngineTimeouts
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A named entry; `variants` are sorted by context, the smallest first."""
+
+    name: str
+    aliases: tuple[str, ...]
+    engine: EngineType
+    pool: str
+    variants: tuple[VariantConfig, ...]
+    tokenization: TokenizationConfig | None = None
+    pinned: bool = False
+    hidden: bool = False
+    description: str = ""
+
+    @property
+    def largest_context(self) -> int:
+        return self.variants[-1].context
+
+
+class PoolConfig(msgspec.Struct, frozen=True):
+    """Engines that share one memory: at most `engines` of them at a time."""
+
+    name: str
+    engines: int = 1
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The table `server`."""
+
+    listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
+    timeouts: EngineTimeouts = EngineTimeouts()
+    shutdown_grace_s: float = 5.0
+    dumps_dir: Path | None = None
+    clear_dumps_on_start: bool = False
+    max_body_bytes: int = 100 * 1024**2
+    default_answer_tokens: int = 4096
+    queue_limit: int = 256
+    queue_timeout_s: float = 600.0
+    fairness_window_s: float = 10.0
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole checked configuration. `notes` are remarks for the log, one line each."""
+
+    source: Path
+    server: ServerConfig
+    models: tuple[ModelConfig, ...]
+    pools: Mapping[str, PoolConfig]
+    notes: tuple[str, ...] = ()
+
+    def find_model(self, name: str) -> ModelConfig | None:
+        """The model with this name or alias."""
+        return next((m for m in self.models if name == m.name or name in m.aliases), None)

@@ -1,0 +1,94 @@
+"""`trio-gateway-llama-server`: a llama-server on xllamacpp, which carries llama.cpp in a wheel.
+
+It takes the flags of llama-server that a configuration needs, and refuses all others by name.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="GGUF file.")
+@click.option("-c", "--ctx-size", type=click.IntRange(0), default=0, help="0: as trained.")
+@click.option("-np", "--parallel", type=click.IntRange(1), help="Slots; default: the engine's.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("-t", "--threads", type=click.IntRange(1))
+@click.option("-ngl", "--n-gpu-layers", "--gpu-layers", type=int)
+@click.option("-b", "--batch-size", type=click.IntRange(1))
+@click.option("-ub", "--ubatch-size", type=click.IntRange(1))
+@click.option("--slot-save-path", type=click.Path(path_type=Path), help="Folder for saved slots.")
+@click.option("--embeddings", "--embedding", is_flag=True, help="Serve embeddings only.")
+@click.option("--pooling", type=click.Choice([*POOLING]))
+@click.option("-a", "--alias", help="The model's name in answers.")
+def main(**options: Any) -> None:
+    """Serve one model over HTTP, as llama.cpp's llama-server does."""
+    try:
+        import xllamacpp
+    except ImportError:
+        raise click.ClickException(
+            "the embedded engine needs xllamacpp: pip install xllamacpp"
+        ) from None
+    # While the model loads there is nothing to end in order: both signals end the process at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    params = xllamacpp.CommonParams()
+    _apply(params, xllamacpp, options)
+    try:
+        server = xllamacpp.Server(params)  # returns once the model is loaded
+    except RuntimeError as error:
+        raise click.ClickException(f"the model could not be served: {error}") from None
+    sys.stderr.write(f"serving {params.model.path} at {server.listening_address}\n")
+    sys.stderr.flush()
+    _wait_for_end_signal()
+    del server  # its destructor ends requests and frees the model
+
+
+def _wait_for_end_signal() -> None:
+    """Block until SIGTERM or SIGINT. The engine's own threads may be the ones that receive it, so
+    waiting for it in this thread (sigwait, pause) would miss it; the wakeup socket does not."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    ours.recv(1)
+
+
+def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
+    setters: dict[str, Callable[[Any], None]] = {
+        "n_gpu_layers": lambda v: setattr(params, "n_gpu_layers", v),
+        "parallel": lambda v: setattr(params, "n_parallel", v),
+        "threads": lambda v: setattr(params.cpuparams, "n_threads", v),
+        "batch_size": lambda v: setattr(params, "n_batch", v),
+        "ubatch_size": lambda v: setattr(params, "n_ubatch", v),
+        "alias": lambda v: setattr(params, "model_alias", {v}),
+        "slot_save_path": lambda v: setattr(params, "slot_save_path", f"{v}/"),
+        "pooling": lambda v: setattr(
+            params,
+            "pooling_type",
+            getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{POOLING[v]}"),
+        ),
+    }
+    params.model.path = str(options["model"])
+    params.n_ctx = options["ctx_size"]
+    params.hostnames = [options["host"]]
+    params.port = options["port"]
+    params.embedding = options["embeddings"]
+    params.endpoint_slots = params.endpoint_props = True
+    for name, apply in setters.items():
+        if options[name] is not None:
+            apply(options[name])
+
+
+if __name__ == "__main__":
+    main()

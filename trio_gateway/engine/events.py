@@ -1,0 +1,139 @@
+"""The scheduler's vocabulary: what it knows of a variant, the events in, the actions out."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import msgspec
+
+
+class VariantKey(NamedTuple):
+    """Names one variant of the configuration."""
+
+    model: str
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.variant}"
+
+
+class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler knows of a variant. `context` is in tokens; `parallel` None: not known
+    before the engine says so. `endpoint`: the fixed address, or None where a port is picked."""
+
+    key: VariantKey
+    pool: str
+    context: int
+    parallel: int | None = None
+    endpoint: str | None = None
+    idle_timeout_s: float = 300.0
+    pinned: bool = False
+
+
+class Refusal(enum.Enum):
+    """Why a ticket was rejected."""
+
+    QUEUE_FULL = enum.auto()
+    QUEUE_TIMEOUT = enum.auto()
+    START_FAILED = enum.auto()
+    START_TIMEOUT = enum.auto()
+    BACK_OFF = enum.auto()
+    SHUTTING_DOWN = enum.auto()
+    TOO_LARGE = enum.auto()
+
+
+# -- events ---------------------------------------------------------------------------------
+
+
+class TicketArrived(msgspec.Struct, frozen=True):
+    ticket: int
+    model: str
+    need: int
+
+
+class TicketGone(msgspec.Struct, frozen=True):
+    """The client left while its ticket waited."""
+
+    ticket: int
+
+
+class EngineReady(msgspec.Struct, frozen=True):
+    """`places`: requests at a time; `context`: tokens that one request really gets."""
+
+    engine: int
+    places: int
+    context: int
+
+
+class EngineFailed(msgspec.Struct, frozen=True):
+    """The start came to nothing; the process is gone."""
+
+    engine: int
+    reason: str
+    timed_out: bool = False
+
+
+class EngineExited(msgspec.Struct, frozen=True):
+    """The process is gone: stopped as asked, or by itself."""
+
+    engine: int
+
+
+class LeaseReturned(msgspec.Struct, frozen=True):
+    engine: int
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """`Scheduler.next_deadline` has come."""
+
+
+class ShutDown(msgspec.Struct, frozen=True):
+    """No new work; engines stop as soon as their leases are back."""
+
+
+Event = (
+    TicketArrived
+    | TicketGone
+    | EngineReady
+    | EngineFailed
+    | EngineExited
+    | LeaseReturned
+    | TimePassed
+    | ShutDown
+)
+
+# -- actions --------------------------------------------------------------------------------
+
+
+class Grant(msgspec.Struct, frozen=True):
+    ticket: int
+    engine: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    engine: int
+    variant: VariantKey
+    reason: str
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """No new leases; a Stop follows when the last lease is back."""
+
+    engine: int
+    reason: str
+
+
+class Stop(msgspec.Struct, frozen=True):
+    engine: int
+    reason: str
+
+
+class Reject(msgspec.Struct, frozen=True):
+    ticket: int
+    refusal: Refusal
+    message: str
+    retry_after_s: float | None = None
+
+
+Action = Grant | Start | Drain | Stop | Reject

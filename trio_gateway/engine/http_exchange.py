@@ -1,0 +1,155 @@
+"""One HTTP/1.1 request to an engine and its answer, over a stream of its own.
+
+Why not httpx, which does everything else here: this is the one path that every streamed token
+takes. Measured (16 streams, 500 chunks/s each, CPython 3.11): 101 µs of CPU per chunk with
+httpx, 85 µs with a trio stream and httptools; in a burst 14k against 158k chunks/s, because what
+one read gave is one piece here, however many chunks it held. `nox -s bench` measures it again.
+
+Why a connection for each request: connecting on loopback costs 0.1 ms, an idle kept connection
+occupies a thread of llama.cpp's server, and there is no pool that a request could wait in or
+that a cancelled request could leak. Cancelling is closing the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import httptools
+import trio
+
+RECEIVE_BYTES = 65536
+
+Header = tuple[bytes, bytes]
+
+
+class EngineUnreachable(Exception):
+    """Nothing accepts connections at the engine's address."""
+
+
+class EngineDisconnected(Exception):
+    """The engine closed the connection before its answer was complete."""
+
+
+class EngineTalksGarbage(Exception):
+    """The engine's answer is not HTTP."""
+
+
+class ExchangeAborted(Exception):
+    """The gateway itself ended the exchange; the message says why."""
+
+
+class Exchange:
+    """The answer: `status` and `headers` are there from the start, the body comes by `receive`."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.status = 0
+        self.headers: list[Header] = []
+        self.complete = False
+        self._stream = stream
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._framed = False
+        self._head_complete = False
+        self._abort_error: Exception | None = None
+
+    # -- called by the parser -----------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = name.lower()
+        self._framed = self._framed or lower in (b"content-length", b"transfer-encoding")
+        self.headers.append((lower, value))
+
+    def on_headers_complete(self) -> None:
+        self._head_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    # -- called by us -------------------------------------------------------------------------
+
+    async def receive(self) -> bytes:
+        """What the next read gave of the body; `b""` when the answer is complete.
+
+        Raises:
+            EngineDisconnected, EngineTalksGarbage, ExchangeAborted
+        """
+        while not self._pieces:
+            if self.complete:
+                return b""
+            await self._read()
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def receive_head(self) -> None:
+        """Wait for status and headers. Raises as `receive` does."""
+        while not self._head_complete:
+            await self._read()
+        self.status = self._parser.get_status_code()
+
+    async def _read(self) -> None:
+        try:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self._abort_error is not None:
+                raise self._abort_error from None
+            raise EngineDisconnected("the connection to the engine broke") from error
+        if not data:
+            if self._head_complete and not self._framed:
+                self.complete = True  # without a length the end of the connection is the end
+                return
+            raise EngineDisconnected("the engine closed the connection in the middle of its answer")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
+
+    def abort(self, error: Exception) -> None:
+        """End it from outside: whoever waits in `receive` gets this error."""
+        self._abort_error = error
+        self._stream.socket.close()
+
+    def close(self) -> None:
+        """Close the connection; an engine that still generates notices and stops."""
+        self._stream.socket.close()
+
+
+async def open_exchange(
+    host: str,
+    port: int,
+    method: str,
+    target: str,
+    headers: Sequence[Header],
+    body: bytes,
+    *,
+    on_open: Callable[[Exchange], None],
+) -> Exchange:
+    """Send a request and wait for the answer's status and headers.
+
+    `on_open` is told of the exchange as soon as there is one, so that it can be aborted while the
+    engine has not answered yet. The caller closes the exchange; a failure here closes it as well.
+
+    Raises:
+        EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
+    """
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise EngineUnreachable(f"nothing answers at {host}:{port}") from error
+    exchange = Exchange(stream)
+    try:
+        on_open(exchange)
+        lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}:{port}\r\n".encode("latin-1")]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
+        # One that stops reading may have answered (413 …) before: look at the answer in any case.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_all(b"".join(lines) + body)
+        await exchange.receive_head()
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange

@@ -1,0 +1,143 @@
+"""LlamaCppEngine: a llama-server. Capabilities are detected: builds differ."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import msgspec
+
+from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
+
+log = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 5.0
+_NOT_THERE = (404, 405, 501)
+
+
+class LlamaCppEngine(EngineClient):
+    """See EngineClient. The control requests here go through httpx, one connection each: an idle
+    kept connection occupies one of the server's few threads."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            verify=False,  # loopback; building a TLS context costs 23 ms
+            trust_env=False,  # HTTP_PROXY must not see loopback traffic
+            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+        self._counts_chats = True  # until the engine says that it has no such endpoint
+
+    @staticmethod
+    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
+        filled = [a.replace("${PORT}", str(port)) for a in args]
+        if not _has_option(filled, "--host"):
+            filled += ["--host", host]
+        if not _has_option(filled, "--port"):
+            filled += ["--port", str(port)]
+        return filled
+
+    @staticmethod
+    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
+        port = _option(args, "--port")
+        if port is None or not port.isdigit():
+            return None
+        host = _option(args, "--host") or "127.0.0.1"
+        return ("127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else host), int(port)
+
+    def get_supported_endpoints(self) -> frozenset[str]:
+        return frozenset({"chat/completions", "completions", "embeddings"})
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def check_health(self, timeout_s: float) -> Health:
+        try:
+            answer = await self._http.get("/health", timeout=timeout_s)
+        except httpx.HTTPError as error:
+            return Health(False, f"{type(error).__name__}: {error}")
+        return Health(answer.status_code == 200, f"HTTP {answer.status_code}")
+
+    async def read_facts(self, timeout_s: float) -> EngineFacts:
+        props = await self._ask("GET", "/props", None, timeout_s)
+        if not isinstance(props, dict):
+            return EngineFacts()
+        settings = props.get("default_generation_settings")
+        context = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return EngineFacts(_positive(props.get("total_slots")), _positive(context))
+
+    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        if endpoint == "chat/completions":
+            return await self._count_chat(body, timeout_s)
+        key = "input" if endpoint == "embeddings" else "prompt"
+        return await self._count_prompts(msgspec.json.decode(body).get(key), timeout_s)
+
+    async def _count_chat(self, body: bytes, timeout_s: float) -> int | None:
+        if self._counts_chats:
+            path = "/v1/chat/completions/input_tokens"
+            match await self._ask("POST", path, body, timeout_s):
+                case {"input_tokens": int(tokens)}:
+                    return tokens
+                case int(status) if status in _NOT_THERE:
+                    self._counts_chats = False
+        match await self._ask("POST", "/apply-template", body, timeout_s):
+            case {"prompt": str(prompt)}:
+                return await self._count_text(prompt, timeout_s)
+        return None
+
+    async def _count_prompts(self, prompts: Any, timeout_s: float) -> int | None:
+        """The largest of the prompts: each is a sequence of its own."""
+        match prompts:
+            case str():
+                return await self._count_text(prompts, timeout_s)
+            case [int(), *_]:
+                return len(prompts)
+            case [_, *_]:
+                counts = [await self._count_prompts(p, timeout_s) for p in prompts]
+                return None if None in counts else max(c for c in counts if c is not None)
+        return None
+
+    async def _count_text(self, text: str, timeout_s: float) -> int | None:
+        body = msgspec.json.encode({"content": text, "add_special": True})
+        match await self._ask("POST", "/tokenize", body, timeout_s):
+            case {"tokens": list(tokens)}:
+                return len(tokens)
+        return None
+
+    async def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
+        """The decoded answer; the status as an int where it is not 200; None without one."""
+        try:
+            answer = await self._http.request(
+                method,
+                path,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                timeout=timeout_s,
+            )
+            if answer.status_code != 200:
+                return answer.status_code
+            return msgspec.json.decode(answer.content)
+        except (httpx.HTTPError, msgspec.DecodeError) as error:
+            log.debug("%s %s%s: %r", method, self.base_url, path, error)
+            return None
+
+
+def _has_option(args: Sequence[str], name: str) -> bool:
+    return any(a == name or a.startswith(name + "=") for a in args)
+
+
+def _option(args: Sequence[str], name: str) -> str | None:
+    for index, arg in enumerate(args):
+        if arg == name and index + 1 < len(args):
+            return args[index + 1]
+        if arg.startswith(name + "="):
+            return arg[len(name) + 1 :]
+    return None
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None

@@ -1,0 +1,243 @@
+"""Everything that differs between operating systems: process groups, signals, ports, the reaper.
+
+Linux and macOS in full. On Windows there are no process groups to signal and no reaper: an engine
+is ended alone, and a gateway that is killed hard leaves its engine behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import trio
+
+log = logging.getLogger(__name__)
+
+HAS_GROUPS = sys.platform != "win32"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# The child waits in this shell until the gateway has told the reaper about it, then becomes the
+# engine (same pid). A gateway killed in between closes the pipe, and the shell ends.
+_GATE = 'read -r go || exit 125; exec "$@" </dev/null'
+
+_REAPER_PROGRAM = Path(__file__).with_name("reaper.py")
+_REAPER_END_S = 2.0
+_REAPER_RESTART_PAUSE_S = 1.0
+
+
+async def spawn_in_group(
+    argv: Sequence[str], env: Mapping[str, str], workdir: Path
+) -> trio.Process:
+    """Start a child in its own session, held at the gate: `open_gate` lets it run.
+
+    stdout and stderr come out of one pipe, in the order in which they were written.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    command = ["/bin/sh", "-c", _GATE, "sh", *argv] if HAS_GROUPS else list(argv)
+    return await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        cwd=workdir,
+        start_new_session=HAS_GROUPS,
+    )
+
+
+def open_gate(process: trio.Process) -> None:
+    """Let a child of `spawn_in_group` run. Without effect on one that is gone already."""
+    if HAS_GROUPS:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(_pipe_fd(process), b"go\n")
+
+
+def _pipe_fd(process: trio.Process) -> int:
+    """Few bytes go to a child at a time: written at once, they need no task that waits."""
+    assert isinstance(process.stdin, trio.lowlevel.FdStream)
+    return process.stdin.fileno()
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal every process of the group; False if there is none."""
+    try:
+        if HAS_GROUPS:
+            os.killpg(group, number)
+        else:
+            os.kill(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS: only zombies are left in it
+        return False
+    return True
+
+
+def ask_group_to_end(group: int) -> bool:
+    """SIGTERM, and SIGCONT so that a stopped process sees it."""
+    found = signal_group(group, signal.SIGTERM)
+    if found and HAS_GROUPS:
+        signal_group(group, signal.SIGCONT)
+    return found
+
+
+def kill_group(group: int) -> bool:
+    return signal_group(group, signal.SIGKILL if HAS_GROUPS else signal.SIGTERM)
+
+
+def pick_free_port(taken: set[int]) -> int:
+    """A loopback port that nothing listens on now, none of `taken`."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in taken:
+            return port
+
+
+def address_in_use(host: str, port: int) -> bool:
+    """Whether something listens there. False as well for an address that is not this machine's."""
+    for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe:
+            # As servers do: the closed connections of the last engine are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno in _ADDRESS_IN_USE:
+                    return True
+    return False
+
+
+_ADDRESS_IN_USE = {98, 48, 10048}  # EADDRINUSE on Linux, macOS, Windows
+
+
+def listener_of_group(group: int, port: int) -> bool | None:
+    """Whether a process of the group listens on the port; None where that cannot be read."""
+    readable = False
+    for process in _group_members(group):
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            continue
+        readable = True
+        if any(_listens_on(c, port) for c in connections):
+            return True
+    return False if readable else None
+
+
+def _listens_on(connection: Any, port: int) -> bool:
+    at = connection.laddr
+    return bool(connection.status == psutil.CONN_LISTEN and at and at.port == port)
+
+
+def _group_members(group: int) -> list[psutil.Process]:
+    try:
+        leader = psutil.Process(group)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def describe_port_holder(port: int) -> str:
+    """`"pid 123 (nginx)"` for an error message, or a hint where the holder cannot be read."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if _listens_on(connection, port):
+                if connection.pid is None:
+                    break
+                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        pass
+    return "a process of another user (its pid cannot be read)"
+
+
+class Reaper:
+    """The gateway's side of `reaper.py`. `run` owns the process; the rest are quick writes."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._fd: int | None = None
+        self.pid: int | None = None
+
+    def register(self, group: int) -> None:
+        self._groups.add(group)
+        self._write(b"+%d\n" % group)
+
+    def unregister(self, group: int) -> None:
+        self._groups.discard(group)
+        self._write(b"-%d\n" % group)
+
+    def _write(self, line: bytes) -> None:
+        if self._fd is not None:
+            # A reaper that just died is started again with all groups, see `run`.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._fd, line)  # far less than PIPE_BUF: all of it, at once
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a reaper running until cancelled."""
+        if not HAS_GROUPS:
+            task_status.started()
+            await trio.sleep_forever()
+        while True:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-I", "-S", str(_REAPER_PROGRAM)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in the terminal is not for it
+            )
+            try:
+                self.pid, self._fd = process.pid, _pipe_fd(process)
+                for group in self._groups:
+                    self._write(b"+%d\n" % group)
+                task_status.started()
+                await process.wait()
+                log.error("the reaper (pid %d) was ended; starting another", process.pid)
+                await trio.sleep(_REAPER_RESTART_PAUSE_S)  # never a busy loop
+            finally:
+                self._fd = self.pid = None
+                await _end_reaper(process)
+            task_status = trio.TASK_STATUS_IGNORED
+
+
+async def _end_reaper(process: trio.Process) -> None:
+    # Shielded because it runs while being cancelled: the reaper ends by itself at the pipe's
+    # end, after killing what is still registered.
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _REAPER_END_S):
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        await process.wait()
+    if process.returncode is None:
+        process.kill()
+
+
+@contextlib.contextmanager
+def single_worker(parent: int) -> Iterator[bool]:
+    """True in the first process of this parent that asks, for as long as the block runs."""
+    if not HAS_GROUPS:
+        yield True
+        return
+    import fcntl
+
+    path = Path(tempfile.gettempdir()) / f"trio-gateway-{os.getuid()}-{parent}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

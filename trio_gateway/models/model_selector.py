@@ -1,0 +1,153 @@
+"""ModelSelector: from a request to its need, and to the smallest variant that holds it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
+from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.models.token_count import (
+    MARGIN_TOKENS,
+    RequestFields,
+    answer_tokens,
+    need_of,
+    prompt_bounds,
+)
+from trio_gateway.models.tokenize_command import count_with_command
+
+log = logging.getLogger(__name__)
+
+COUNT_TIMEOUT_S = 10.0
+
+
+class ModelNotFound(Exception):
+    """No model of that name; the message has near names."""
+
+
+class ContextLengthExceeded(Exception):
+    """The request needs more tokens than the model's largest variant holds."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """`need` is in tokens; `context` is that of the smallest variant that holds it."""
+
+    model: ModelConfig
+    need: int
+    context: int
+
+
+class ModelSelector:
+    """Chooses variants; asks the manager's running engines for exact counts where it matters."""
+
+    def __init__(self, config: GatewayConfig, manager: EngineManager) -> None:
+        self._config, self._manager = config, manager
+        self._created = int(time.time())
+
+    def find_model(self, name: str) -> ModelConfig:
+        """The model with this name or alias.
+
+        Raises:
+            ModelNotFound
+        """
+        if (model := self._config.find_model(name)) is not None:
+            return model
+        names = [m.name for m in self._config.models if not m.hidden]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+        raise ModelNotFound(f'there is no model "{name}"; did you mean: {", ".join(near)}?')
+
+    async def select_variant(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Selection:
+        """The need of a request, and the smallest variant that holds it.
+
+        Raises:
+            ContextLengthExceeded: no variant is large enough.
+        """
+        contexts = self._manager.contexts_of(model.name)
+        largest = max(contexts)
+        answer = answer_tokens(endpoint, fields)
+
+        def need(prompt: int) -> int:
+            default = self._config.server.default_answer_tokens
+            return need_of(prompt, answer, default, largest)
+
+        bounds = prompt_bounds(endpoint, fields)
+        upper = need(bounds.upper)
+        choice = smallest_holding(contexts, upper)
+        if choice is not None and choice == smallest_holding(contexts, need(bounds.lower)):
+            return Selection(model, upper, choice)  # a count could change nothing
+        running = self._manager.engine_of(model.name)
+        if running is not None and running.info is not None and running.info.context >= upper:
+            return Selection(model, upper, running.info.context)  # it serves in any case
+        prompt = await self._count(model, endpoint, fields, body)
+        if prompt is None:
+            # Only a bound: the largest variant gets what may not fit, and its engine has the
+            # last word, with the exact numbers.
+            return Selection(model, min(upper, largest), choice or largest)
+        exact = smallest_holding(contexts, need(prompt))
+        if exact is None:
+            raise ContextLengthExceeded(_too_long(model.name, prompt, answer, largest))
+        return Selection(model, need(prompt), exact)
+
+    async def _count(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> int | None:
+        running = self._manager.engine_of(model.name)
+        if running is not None:
+            count = await running.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
+            if count is not None:
+                return count
+        if model.tokenization is not None:
+            return await count_with_command(model.tokenization, fields)
+        return None
+
+    # -- what the models endpoints show --------------------------------------------------------
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """All models that are not hidden, in OpenAI's shape with what clients need of ours."""
+        return [self._describe(m) for m in self._config.models if not m.hidden]
+
+    def get_model_info(self, name: str) -> dict[str, Any]:
+        """One model.
+
+        Raises:
+            ModelNotFound
+        """
+        return self._describe(self.find_model(name))
+
+    def _describe(self, model: ModelConfig) -> dict[str, Any]:
+        running = self._manager.engine_of(model.name)
+        contexts = self._manager.contexts_of(model.name)
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "trio-gateway",
+            "description": model.description,
+            "aliases": list(model.aliases),
+            "context_length": max(contexts),
+            "contexts": contexts,
+            "loaded": running is not None,
+            "loaded_variant": running.variant.name if running is not None else None,
+        }
+
+
+def smallest_holding(contexts: Sequence[int], need: int) -> int | None:
+    """The smallest of the contexts that holds the need."""
+    return min((c for c in contexts if c >= need), default=None)
+
+
+def _too_long(model: str, prompt: int, answer: int | None, largest: int) -> str:
+    wanted = f" and {answer} for the answer (max_tokens)" if answer else ""
+    need = prompt + (answer or 0) + (MARGIN_TOKENS if answer != 0 else 0)
+    return (
+        f"the request needs {need} tokens ({prompt} for the prompt{wanted}), but the largest "
+        f"context of {model} is {largest} tokens; shorten the prompt"
+        + (" or ask for a shorter answer" if answer else "")
+    )

@@ -1,0 +1,67 @@
+"""Counting tokens with a `llama-tokenize`: exact for text, without any engine."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+
+import trio
+
+from trio_gateway.config.schema import TokenizationConfig
+from trio_gateway.models.token_count import RequestFields, message_count, prompt_texts
+
+log = logging.getLogger(__name__)
+
+# It loads the vocabulary for each call: 0.1 s for a small model, seconds from a slow disk.
+TIMEOUT_S = 20.0
+
+
+async def count_with_command(config: TokenizationConfig, fields: RequestFields) -> int | None:
+    """Tokens of a request's prompt, with the configured extras; None if the command failed.
+
+    Of several prompts in one request, the largest.
+    """
+    if isinstance(fields.messages, list):
+        tokens = await _count(config, "\n".join(prompt_texts(fields)))
+        if tokens is None:
+            return None
+        per_message = config.extra_tokens_per_message * message_count(fields)
+        return tokens + per_message + config.extra_tokens
+    prompts = fields.prompt if fields.prompt is not None else fields.input
+    counts = []
+    for prompt in prompts if _is_batch(prompts) else [prompts]:
+        tokens = len(prompt) if isinstance(prompt, list) else await _count(config, str(prompt))
+        if tokens is None:
+            return None
+        counts.append(tokens)
+    return max(counts, default=0) + config.extra_tokens
+
+
+def _is_batch(prompts: object) -> bool:
+    return isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
+
+
+async def _count(config: TokenizationConfig, text: str) -> int | None:
+    command = [config.binary, *config.base_args, *config.extra_args]
+    try:
+        with trio.fail_after(TIMEOUT_S):
+            done = await trio.run_process(
+                command,
+                stdin=text.encode("utf-8", "surrogatepass"),
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+    except (OSError, trio.TooSlowError) as error:
+        log.error("%s: %s; tokens are estimated instead", config.binary, str(error) or "too slow")
+        return None
+    ids = done.stdout.decode("ascii", "replace").strip().removeprefix("[").removesuffix("]")
+    words = [word.strip() for word in ids.split(",")] if ids.strip() else []
+    if done.returncode or not all(word.lstrip("-").isdigit() for word in words):
+        log.error(
+            "%s (exit code %d) printed no token ids; tokens are estimated instead. "
+            "Try it by hand: echo text | %s",
+            config.binary, done.returncode, " ".join(command),
+        )  # fmt: skip
+        return None
+    return len(words)

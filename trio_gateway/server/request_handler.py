@@ -1,0 +1,265 @@
+"""RequestHandler: one method per endpoint family; the way of a request through the gateway."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import msgspec
+from quart import Response, request
+from werkzeug.datastructures import Headers
+
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.engine_manager import EngineManager, Lease, LeaseRefused
+from trio_gateway.engine.http_exchange import (
+    Exchange,
+    ExchangeAborted,
+    Header,
+)
+from trio_gateway.models.model_selector import (
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelSelector,
+    Selection,
+)
+from trio_gateway.models.token_count import RequestFields
+from trio_gateway.server.asgi import RequestState, state_of
+from trio_gateway.server.dump_writer import DumpRecord, DumpWriter
+from trio_gateway.server.engine_stream import ENGINE_LOST, EngineStream, news_of
+from trio_gateway.server.errors import ApiError, engine_failed, from_reject, shutting_down
+
+log = logging.getLogger(__name__)
+
+# An answer with a known length up to this is read whole before its first byte is sent, so that an
+# engine that dies in it costs a retry and not the answer. Longer ones are passed through.
+WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
+_PASSED_TO_ENGINE = ("Content-Type", "Accept")
+
+
+class RequestHandler:
+    """Turns requests into leases, forwarded requests and answers."""
+
+    def __init__(
+        self, manager: EngineManager, selector: ModelSelector, dumps: DumpWriter | None
+    ) -> None:
+        self._manager, self._selector, self._dumps = manager, selector, dumps
+
+    async def handle_chat_completion(self) -> Response:
+        return await self._handle("chat/completions", "messages")
+
+    async def handle_completion(self) -> Response:
+        return await self._handle("completions", "prompt")
+
+    async def handle_embeddings(self) -> Response:
+        return await self._handle("embeddings", "input")
+
+    async def handle_models_list(self) -> Response:
+        return _json({"object": "list", "data": self._selector.list_models()})
+
+    async def handle_model_info(self, model_id: str) -> Response:
+        try:
+            return _json(self._selector.get_model_info(model_id))
+        except ModelNotFound as error:
+            return self._error_response(404, str(error), code="model_not_found", param="model")
+
+    def _error_response(
+        self,
+        status: int,
+        message: str,
+        error_type: str = "invalid_request_error",
+        *,
+        code: str | None = None,
+        param: str | None = None,
+    ) -> Response:
+        return self.respond_to_error(ApiError(status, message, error_type, code=code, param=param))
+
+    @staticmethod
+    def respond_to_error(error: ApiError) -> Response:
+        headers = Headers([("Content-Type", "application/json"), *error.headers()])
+        return Response(error.encode(), status=error.status, headers=headers)
+
+    # -- the way of a request -----------------------------------------------------------------
+
+    async def _handle(self, endpoint: str, content_field: str) -> Response:
+        state = state_of(request)
+        body = cast(bytes, await request.get_data(cache=False))
+        record = self._begin_dump(state, endpoint, body)
+        try:
+            fields = _decode(body, content_field)
+            model = self._selector.find_model(fields.model)
+            selection = await self._selector.select_variant(model, endpoint, fields, body)
+            return await self._answer(state, endpoint, body, selection, record)
+        except ModelNotFound as error:
+            refused = ApiError(404, str(error), code="model_not_found", param="model")
+        except ContextLengthExceeded as error:
+            refused = ApiError(400, str(error), code="context_length_exceeded", param=content_field)
+        except ApiError as error:
+            refused = error
+        if record is not None:
+            record.facts["status"] = str(refused.status)
+            record.add(refused.encode())
+        return self.respond_to_error(refused)
+
+    async def _answer(
+        self,
+        state: RequestState,
+        endpoint: str,
+        body: bytes,
+        selection: Selection,
+        record: DumpRecord | None,
+    ) -> Response:
+        """An engine's answer. A request that lost its engine before anything was sent gets one
+        more try, on a fresh one."""
+        try:
+            return await self._try(state, endpoint, body, selection, record)
+        except _EngineLost as lost:
+            log.warning("request %s: %s; trying once more", state.id, lost)
+        try:
+            return await self._try(state, endpoint, body, selection, record)
+        except _EngineLost as lost:
+            raise engine_failed(selection.model.name, str(lost)) from None
+
+    async def _try(
+        self,
+        state: RequestState,
+        endpoint: str,
+        body: bytes,
+        selection: Selection,
+        record: DumpRecord | None,
+    ) -> Response:
+        model = selection.model
+        async with AsyncExitStack() as stack:
+            try:
+                lease = await stack.enter_async_context(self._manager.lease(model, selection.need))
+            except LeaseRefused as refused:
+                raise from_reject(model.name, refused.reject) from None
+            _require_endpoint(lease, endpoint, model)
+            try:
+                exchange = await stack.enter_async_context(
+                    lease.client.forward_request(
+                        "POST",
+                        f"/v1/{endpoint}",
+                        _headers_for_engine(),
+                        lease.client.transform_request(endpoint, body),
+                    )
+                )
+                whole = _content_length(exchange) is not None
+                first = await (_read_whole(exchange) if whole else exchange.receive())
+            except ExchangeAborted:
+                raise shutting_down() from None
+            except ENGINE_LOST as error:
+                raise _EngineLost(await news_of(lease, error)) from None
+            headers = lease.client.transform_response(exchange.headers)
+            headers += _decision_headers(lease, selection)
+            if record is not None:
+                _note_answer(record, exchange, headers, first)
+            if whole:
+                return _response(first, exchange.status, headers)
+            # The rest belongs to the request: it ends with the answer, or with the client.
+            rest = stack.pop_all()
+            state.stack.push_async_callback(rest.aclose)
+            add = record.add if record is not None else None
+            stream = EngineStream(first, exchange, lease, rest, add)
+            return _response(stream, exchange.status, headers)
+
+    def _begin_dump(self, state: RequestState, endpoint: str, body: bytes) -> DumpRecord | None:
+        if self._dumps is None:
+            return None
+        record = self._dumps.begin(state.id, endpoint, body)
+        state.stack.callback(record.finish)
+        return record
+
+
+class _EngineLost(Exception):
+    """The engine went away before anything of its answer was sent."""
+
+
+def _decode(body: bytes, content_field: str) -> RequestFields:
+    """The fields that the gateway needs.
+
+    Raises:
+        ApiError: 400, with what is wrong.
+    """
+    try:
+        fields = msgspec.json.decode(body, type=RequestFields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"the body is not a JSON object: {error}" if body else "the body is empty"
+        raise ApiError(400, message, code="invalid_json") from None
+    if not isinstance(fields.model, str) or not fields.model:
+        message = "`model` is missing or not a string; GET /v1/models lists the names"
+        raise ApiError(400, message, code="missing_model", param="model")
+    content = getattr(fields, content_field)
+    if content_field == "messages":
+        good = isinstance(content, list) and content and all(isinstance(m, dict) for m in content)
+        what = "an array of messages that is not empty"
+    else:
+        good = isinstance(content, str | list | dict) and bool(content or content == "")
+        what = "a string or an array"
+    if not good:
+        message = f"`{content_field}` is missing or wrong; expected {what}"
+        raise ApiError(400, message, code=f"missing_{content_field}", param=content_field)
+    return fields
+
+
+def _require_endpoint(lease: Lease, endpoint: str, model: ModelConfig) -> None:
+    if endpoint not in lease.client.get_supported_endpoints():
+        message = f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint}"
+        raise ApiError(400, message, code="endpoint_not_supported")
+
+
+def _headers_for_engine() -> list[Header]:
+    """Only what an engine needs: cookies and keys are not for it."""
+    return [
+        (name.encode(), value.encode("latin-1"))
+        for name in _PASSED_TO_ENGINE
+        if (value := request.headers.get(name)) is not None
+    ]
+
+
+def _decision_headers(lease: Lease, selection: Selection) -> list[Header]:
+    return [
+        (b"X-Gateway-Model", selection.model.name.encode("utf-8")),
+        (b"X-Gateway-Variant", lease.engine.variant.name.encode("utf-8")),
+        (b"X-Gateway-Need", b"%d" % selection.need),
+        (b"X-Gateway-Queue-Ms", b"%d" % round(lease.queue_s * 1000)),
+        (b"X-Gateway-Load-Ms", b"%d" % round(lease.load_s * 1000)),
+    ]
+
+
+def _note_answer(
+    record: DumpRecord, exchange: Exchange, headers: list[Header], first: bytes
+) -> None:
+    record.facts["status"] = str(exchange.status)
+    for name, value in headers:
+        if name == b"content-type":
+            record.facts["content type"] = value.decode("latin-1")
+        elif name.startswith(b"X-Gateway"):
+            record.facts[name.decode("latin-1")] = value.decode("latin-1")
+    record.add(first)
+
+
+def _content_length(exchange: Exchange) -> int | None:
+    """The answer's length if it is known and small enough to be read whole."""
+    for name, value in exchange.headers:
+        if name == b"content-length" and value.isdigit() and int(value) <= WHOLE_ANSWER_MAX_BYTES:
+            return int(value)
+    return None
+
+
+async def _read_whole(exchange: Exchange) -> bytes:
+    pieces = []
+    while piece := await exchange.receive():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _response(body: bytes | EngineStream, status: int, headers: list[Header]) -> Response:
+    text = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    response = Response(body, status=status, headers=text)
+    response.timeout = None  # an answer may take hours
+    return response
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), content_type="application/json")

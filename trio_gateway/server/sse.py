@@ -1,0 +1,48 @@
+"""Server-sent events, as far as the gateway writes or reads them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+CONTENT_TYPE = "text/event-stream"
+
+
+def is_event_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == CONTENT_TYPE
+
+
+def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:
+    """The last event of a stream that could not be completed. No `[DONE]` follows it.
+
+    `last_sent` is what the client got last: an event cut in the middle is ended first.
+    """
+    start = b"" if not last_sent or last_sent.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
+    return start + b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def events(stream: bytes) -> Iterator[Any]:
+    """The decoded `data:` lines of a whole stream; those that are not JSON are left out."""
+    for line in stream.splitlines():
+        if line.startswith(b"data:"):
+            try:
+                yield msgspec.json.decode(line[5:])
+            except msgspec.DecodeError:
+                continue
+
+
+def assembled_text(stream: bytes) -> str:
+    """What the answer of a streamed chat or completion reads, without the events around it."""
+    pieces: list[str] = []
+    for event in events(stream):
+        if not isinstance(event, dict):
+            continue
+        for choice in event.get("choices") or []:
+            delta = choice.get("delta") or {}
+            texts = (delta.get("reasoning_content"), delta.get("content"), choice.get("text"))
+            pieces += [text for text in texts if isinstance(text, str)]
+            if delta.get("tool_calls"):
+                pieces.append(msgspec.json.encode(delta["tool_calls"]).decode() + "\n")
+    return "".join(pieces)
