@@ -248,8 +248,11 @@ class HypercornApp:
             async for _ in signals:
                 if in_child:
                     os.kill(os.getppid(), signal.SIGTERM)
-                else:  # `-w 0`: hypercorn itself knows SIGINT only
-                    signal.raise_signal(signal.SIGINT)
+                else:
+                    # `-w 0`: hypercorn knows SIGINT only. Raised outside of all tasks, where
+                    # trio gives it to the main task, which is hypercorn's, and not to this one.
+                    token = trio.lowlevel.current_trio_token()
+                    token.run_sync_soon(signal.raise_signal, signal.SIGINT)
 
     async def _end_with_parent(self) -> None:
         """A parent that was killed tells nobody; its child would hold the port for ever."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -13,11 +14,16 @@ import trio
 from trio_gateway import __version__
 from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
-from trio_gateway.config.schema import GatewayConfig, ListenAddress
+from trio_gateway.config.schema import GatewayConfig, ListenAddress, VariantConfig
 from trio_gateway.log import configure_logging
+
+if TYPE_CHECKING:
+    from trio_gateway.engine.engine_client import EngineClient
 
 EXIT_FAILED = 1
 EXIT_WRONG_CONFIG = 2
+
+_WIDEST = 10_000  # columns: no limit, for a table's natural width
 
 _CONFIG_OPTION = click.option(
     "-c", "--config", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -66,26 +72,7 @@ def serve(path: Path | None, verbose: bool) -> None:
 def check(path: Path | None) -> None:
     """Check a configuration and show its models; starts nothing."""
     config, why = _load_or_exit(path)
-    # Imported here: `serve` has no use for it, and it takes 50 ms.
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("Model", "Engine", "Pool", "Variant", "Context", "Listens on", "Idle stop")
-    for model in config.models:
-        for variant in model.variants:
-            first = variant is model.variants[0]
-            names = "\n".join([model.name, *(f"  = {alias}" for alias in model.aliases)])
-            table.add_row(
-                names if first else "",
-                model.engine.value if first else "",
-                model.pool if first else "",
-                variant.name,
-                f"{variant.context:,}",
-                variant.connect or "a free port",
-                f"{variant.timeouts.idle_s:g} s",
-                end_section=variant is model.variants[-1],
-            )
-    Console().print(table)
+    _print_models(config)
     for note in config.notes:
         click.echo(f"note: {note}")
     addresses = ", ".join(str(address) for address in config.server.listen)
@@ -101,6 +88,49 @@ def _load_or_exit(path: Path | None) -> tuple[GatewayConfig, str]:
         sys.exit(EXIT_WRONG_CONFIG)
 
 
+def _print_models(config: GatewayConfig) -> None:
+    # Imported here: `serve` has no use for rich, which takes 50 ms.
+    from rich import box
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    for heading in ("Model", "Pool", "Variant", "Engine at", "Idle stop"):
+        table.add_column(heading, no_wrap=True)
+    for model in config.models:
+        rows = max(len(model.variants), 1 + len(model.aliases))
+        names = [model.name, *(f"  = {alias}" for alias in model.aliases)]
+        for row in range(rows):
+            variant = model.variants[row] if row < len(model.variants) else None
+            table.add_row(
+                names[row] if row < len(names) else "",
+                model.pool if row == 0 else "",
+                *(_describe_variant(variant, LlamaCppEngine) if variant else ()),
+            )
+    # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
+    console = Console(markup=False, emoji=False, highlight=False)
+    natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    console.width = max(console.width, natural)
+    console.print(table)
+
+
+def _describe_variant(
+    variant: VariantConfig, client_type: type[EngineClient]
+) -> tuple[str, str, str]:
+    context = f"{variant.context:,}"
+    named = variant.name != str(variant.context)
+    fixed = client_type.fixed_address(variant.args)
+    address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
+    return (
+        f"{context} {variant.name}" if named else context,
+        (variant.connect or address).removeprefix("http://"),
+        f"{variant.timeouts.idle_s:g} s",
+    )
+
+
 def _say_ready(config: GatewayConfig, addresses: list[ListenAddress]) -> None:
     for address in addresses:
         click.echo(f"listening on {address.url}")
@@ -109,7 +139,7 @@ def _say_ready(config: GatewayConfig, addresses: list[ListenAddress]) -> None:
     request = {
         "model": names[0] if names else config.models[0].name,
         "stream": True,
-        "messages": [{"role": "user", "content": "Say hello."}],
+        "messages": [{"role": "user", "content": "Name the capital city of France."}],
     }
     body = msgspec.json.encode(request).decode().replace("'", "'\\''")
     click.echo(f"\nReady. Base URL for clients: {base}")

@@ -19,7 +19,11 @@ import trio
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine import platform
 from trio_gateway.engine.engine_client import EngineClient
-from trio_gateway.engine.engine_process import EngineSpawnError, StopReport
+from trio_gateway.engine.engine_process import (
+    LOGGER_PREFIX,
+    EngineSpawnError,
+    StopReport,
+)
 from trio_gateway.engine.events import (
     EngineExited,
     EngineFailed,
@@ -104,7 +108,7 @@ class Engine:
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
         self.epitaph = "the engine was stopped"  # what a request that loses it is told
-        self.log = logging.getLogger(f"trio_gateway.engines.{key}".replace("/", "."))
+        self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
 
     def __repr__(self) -> str:
         return f"<Engine {self.number} {self.key} at {self.client.base_url}>"
@@ -150,6 +154,7 @@ class Engine:
         else:
             args = [a.replace("${PORT}", str(client.port)) for a in args]
         log.info("%s: starting at %s", self.key, client.base_url)
+        failure: _StartFailed | None = None
         async with self._launch(
             [variant.binary, *args], env=variant.env, workdir=variant.workdir, log=self.log
         ) as process:
@@ -160,16 +165,20 @@ class Engine:
                     self._say_ready(self.info)
                     report(EngineReady(self.number, self.info.places, self.info.context))
                     await _first(self._stop_wanted.wait, process.exited.wait)
-            except _StartFailed:
+            except _StartFailed as error:
+                failure = error
                 await process.stop(variant.timeouts.stop_s)
-                raise
-            if self._stop_wanted.is_set():
-                await self._end(process)
             else:
-                self.epitaph = f"the engine {process.status}{_tail(process)}"
-                log.error("%s (pid %d): %s", self.key, process.pid, self.epitaph)
+                await self._end(process)
+        if failure is not None:
+            raise failure  # out here, where no nursery wraps it into a group
 
     async def _end(self, process: Process) -> None:
+        """Stop it as asked; or say how it ended by itself."""
+        if not self._stop_wanted.is_set():
+            self.epitaph = f"the engine {process.status}{_tail(process)}"
+            log.error("%s (pid %d): %s", self.key, process.pid, self.epitaph)
+            return
         stopped = await process.stop(self.variant.timeouts.stop_s)
         took_ms = round(stopped.took_s * 1000)
         log.info("%s (pid %d) %s in %d ms", self.key, process.pid, stopped.ending.value, took_ms)

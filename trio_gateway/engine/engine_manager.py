@@ -95,7 +95,7 @@ class EngineManager:
 
     Args:
         config: the models, pools and limits.
-        launch: opens an engine's process; a test may pass a fake.
+        launch: opens an engine's process; a test may pass a fake, which needs no reaper.
         client_types: the client for each engine type; a test may pass a fake.
     """
 
@@ -106,8 +106,11 @@ class EngineManager:
         launch: Launcher | None = None,
         client_types: dict[EngineType, type[EngineClient]] = CLIENT_TYPES,
     ) -> None:
-        self._reaper = platform.Reaper()
-        self._launch: Launcher = launch or partial(open_engine_process, reaper=self._reaper)
+        self._reaper: platform.Reaper | None = None
+        if launch is None:
+            self._reaper = platform.Reaper()
+            launch = partial(open_engine_process, reaper=self._reaper)
+        self._launch: Launcher = launch
         self._client_types = client_types
         self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
         facts = []
@@ -150,7 +153,8 @@ class EngineManager:
         """Own the engines until a shutdown has ended the last one, or until cancelled, which
         kills them at once. The reaper outlives them all."""
         async with trio.open_nursery() as around:
-            await around.start(self._reaper.run)
+            if self._reaper is not None:
+                await around.start(self._reaper.run)
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
                 task_status.started()

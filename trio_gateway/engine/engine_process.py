@@ -16,6 +16,7 @@ import trio
 
 from trio_gateway.engine import platform
 
+LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
 LINE_MAX_BYTES = 4096  # longer ones are cut into pieces: an engine may never write a newline
 PIPE_READ_BYTES = 65536
@@ -45,6 +46,7 @@ class EngineProcess:
 
     def __init__(self, process: trio.Process, log: logging.Logger, reaper: platform.Reaper) -> None:
         self._process, self._log, self._reaper = process, log, reaper
+        self._label = log.name.rpartition(LOGGER_PREFIX)[2]
         self._ring: deque[str] = deque(maxlen=RING_LINES)
         self._started_at = trio.current_time()
         self.exited = trio.Event()
@@ -96,16 +98,20 @@ class EngineProcess:
         platform.kill_group(self.pid)
         ending = Ending.SURVIVED
         with trio.move_on_after(KILL_WAIT_S):
-            await self.exited.wait()
+            await self._wait_exit()
             ending = Ending.KILLED
         return StopReport(ending, trio.current_time() - begun)
 
-    async def _watch_exit(self, pump_scope: trio.CancelScope) -> None:
+    async def _wait_exit(self) -> None:
         await self._process.wait()
-        # Helpers that the engine left behind hold memory and ports of a dead engine.
-        platform.kill_group(self.pid)
-        self._reaper.unregister(self.pid)
-        self.exited.set()
+        if not self.exited.is_set():
+            # Helpers that the engine left behind hold memory and ports of a dead engine.
+            platform.kill_group(self.pid)
+            self._reaper.unregister(self.pid)
+            self.exited.set()
+
+    async def _watch_exit(self, pump_scope: trio.CancelScope) -> None:
+        await self._wait_exit()
         pump_scope.deadline = trio.current_time() + PUMP_LINGER_S
 
     async def _pump(self, scope: trio.CancelScope) -> None:
@@ -127,7 +133,7 @@ class EngineProcess:
     def _keep(self, line: bytes) -> None:
         text = line[:LINE_MAX_BYTES].decode("utf-8", "replace").rstrip()
         self._ring.append(text)
-        self._log.debug("%s", text)
+        self._log.debug("%s | %s", self._label, text)
 
 
 @asynccontextmanager

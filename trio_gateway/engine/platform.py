@@ -190,7 +190,9 @@ class Reaper:
         if not HAS_GROUPS:
             task_status.started()
             await trio.sleep_forever()
+        ended: int | None = None
         while True:
+            started_at = trio.current_time()
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-I", "-S", str(_REAPER_PROGRAM)],
                 stdin=subprocess.PIPE,
@@ -200,14 +202,17 @@ class Reaper:
                 self.pid, self._fd = process.pid, _pipe_fd(process)
                 for group in self._groups:
                     self._write(b"+%d\n" % group)
-                task_status.started()
+                if ended is None:
+                    task_status.started()
+                else:
+                    log.error("the reaper (pid %d) was ended; now pid %d", ended, process.pid)
                 await process.wait()
-                log.error("the reaper (pid %d) was ended; starting another", process.pid)
-                await trio.sleep(_REAPER_RESTART_PAUSE_S)  # never a busy loop
+                ended = process.pid
             finally:
                 self._fd = self.pid = None
                 await _end_reaper(process)
-            task_status = trio.TASK_STATUS_IGNORED
+            # One that ends as soon as it starts must not make this a busy loop.
+            await trio.sleep_until(started_at + _REAPER_RESTART_PAUSE_S)
 
 
 async def _end_reaper(process: trio.Process) -> None:
@@ -219,6 +224,9 @@ async def _end_reaper(process: trio.Process) -> None:
         await process.wait()
     if process.returncode is None:
         process.kill()
+        # Shielded for the same reason; a killed process of ours is gone in milliseconds.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _REAPER_END_S):
+            await process.wait()
 
 
 @contextlib.contextmanager

@@ -35,6 +35,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+TELL_PROTOCOL_S = 1.0
+
 REQUEST_KEY = "trio_gateway.request"
 TERMINATED_KEY = "trio_gateway.terminated"
 REQUEST_ID_HEADER = b"x-gateway-request-id"
@@ -126,6 +128,10 @@ class CancellableTCPServer(TCPServer):
         except trio.Cancelled:
             # Part of it may be sent: nothing that follows would make sense to the client.
             await trio.aclose_forcefully(self.stream)
+            # Shielded, so that the protocol learns of it: it would else begin an error answer in
+            # the middle of this one, and h11's complaint would end the whole server.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TELL_PROTOCOL_S):
+                await self.protocol.handle(Closed())
             raise
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())

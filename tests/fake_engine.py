@@ -1,0 +1,163 @@
+"""A program that looks like a llama-server and misbehaves on demand. Standard library only.
+
+What the real engine cannot be made to do: crash at a given point, hang, ignore SIGTERM, talk
+garbage, or answer at an exact pace. A request's `max_tokens` is the number of chunks of a stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+CHUNK = (
+    b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1700000000,'
+    b'"model":"fake","choices":[{"index":0,"delta":{"content":" tok"},"finish_reason":null}]}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ctx-size", type=int, default=4096)
+    parser.add_argument("--parallel", type=int, default=64)
+    parser.add_argument("--load-s", type=float, default=0.0, help="until /health answers 200")
+    parser.add_argument("--interval-s", type=float, default=0.002, help="between two chunks")
+    parser.add_argument("--stop-s", type=float, default=0.0, help="from SIGTERM to the exit")
+    parser.add_argument("--never-ready", action="store_true")
+    parser.add_argument("--exit-at-start", type=int, help="exit code, after a line of output")
+    parser.add_argument("--ignore-sigterm", action="store_true")
+    parser.add_argument("--garbage", action="store_true", help="answers that are not HTTP")
+    parser.add_argument("--grandchild", action="store_true", help="one that holds the pipe")
+    parser.add_argument("--flood", action="store_true", help="4 MB of output without a newline")
+    parser.add_argument("--die-once", help="path: the first completion kills the engine, once")
+    return parser.parse_args()
+
+
+def die_if_not_yet(flag: str | None) -> None:
+    """Kill this process, unless an earlier one of the same configuration was killed already."""
+    if flag and not os.path.exists(flag):
+        open(flag, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def spawn_grandchild() -> None:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+class FakeEngine:
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.ready = False
+        self.processing = 0
+
+    async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve_one(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.lower().split("\r\n")
+        length = next((int(x[15:]) for x in lines if x.startswith("content-length:")), 0)
+        body = json.loads(await reader.readexactly(length)) if length else {}
+        path = head.split(" ", 2)[1]
+        match path:
+            case "/health" if not self.ready:
+                self._json(writer, {"error": {"message": "Loading model"}}, status=503)
+            case "/health":
+                self._json(writer, {"status": "ok"})
+            case "/props":
+                settings = {"n_ctx": self.given.ctx_size}
+                slots = self.given.parallel
+                self._json(writer, {"total_slots": slots, "default_generation_settings": settings})
+            case "/slots":
+                self._json(writer, [{"id": 0, "is_processing": self.processing > 0}])
+            case "/v1/chat/completions/input_tokens":
+                self._json(writer, {"input_tokens": len(json.dumps(body)) // 4})
+            case "/v1/chat/completions" | "/v1/completions":
+                await self._complete(writer, body)
+            case _:
+                self._json(writer, {"error": {"message": f"no {path}", "code": 404}}, status=404)
+        await writer.drain()
+
+    async def _complete(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        die_if_not_yet(self.given.die_once)
+        if self.given.garbage:
+            writer.write(b"\x00\x01 this is not HTTP\r\n\r\n")
+            return
+        if body.get("max_tokens") == 13:
+            self._json(writer, {"error": {"message": "unlucky", "type": "fake_error"}}, status=418)
+            return
+        self.processing += 1
+        try:
+            count = body.get("max_tokens", 8)
+            if body.get("stream"):
+                await self._stream(writer, count)
+            else:
+                await asyncio.sleep(count * self.given.interval_s)
+                message = {"role": "assistant", "content": " tok" * count}
+                self._json(
+                    writer,
+                    {"object": "chat.completion", "choices": [{"index": 0, "message": message}]},
+                )
+        finally:
+            self.processing -= 1
+
+    async def _stream(self, writer: asyncio.StreamWriter, count: int) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(count):
+            writer.write(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
+            await writer.drain()
+            await asyncio.sleep(self.given.interval_s)
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+
+    @staticmethod
+    def _json(writer: asyncio.StreamWriter, value: Any, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\nServer: fake\r\nAccess-Control-Allow-Origin: *\r\n"
+        writer.write(head.encode() + b"\r\n" + body)
+
+
+async def main() -> None:
+    given = options()
+    if given.exit_at_start is not None:
+        print("fake engine: the model is broken", file=sys.stderr, flush=True)
+        sys.exit(given.exit_at_start)
+    if given.flood:
+        sys.stdout.write("x" * 4_000_000)
+        sys.stdout.flush()
+    if given.grandchild:
+        spawn_grandchild()
+    engine, ended = FakeEngine(given), asyncio.Event()
+    server = await asyncio.start_server(engine.serve_one, given.host, given.port, backlog=512)
+    loop = asyncio.get_running_loop()
+    if given.ignore_sigterm:
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+    print("fake engine: listening", flush=True)
+    if not given.never_ready:
+        loop.call_later(given.load_s, setattr, engine, "ready", True)
+    async with server:
+        await ended.wait()
+        await asyncio.sleep(given.stop_s)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,231 @@
+"""The real engine (llama.cpp in xllamacpp) with a real model, through the whole gateway."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.integration.harness import (
+    GatewayProcess,
+    chat_body,
+    configuration,
+    eventually,
+    fake_model,
+    model,
+    real_variant,
+    running_gateway,
+)
+
+QUESTION = "Name the capital city of France."
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    config = configuration(
+        model("smollm2", real_variant(1024), real_variant(4096)),
+        model("other", real_variant(2048)),
+        model(
+            "embedder",
+            real_variant(2048, "--embeddings", "--pooling", "mean"),
+            engine="presets.engines.llamacpp_secondary",
+        ),
+        model(
+            "missing",
+            "{ binary = presets.binaries.embedded, context = 512,"
+            ' args = { "-m", "/no/such.gguf" } }',
+        ),
+    )
+    with running_gateway(tmp_path_factory.mktemp("real"), config) as running:
+        yield running
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
+    url = f"{gateway.base_url}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def engine_url(gateway: GatewayProcess, variant: str) -> str:
+    return gateway.wait_for_line(rf"{variant}: ready in .* (http://127.0.0.1:\d+),")[1]
+
+
+def test_a_chat_answers(gateway: GatewayProcess) -> None:
+    response = gateway.chat("smollm2", QUESTION, temperature=0, max_tokens=16)
+    assert response.status_code == 200
+    assert "Paris" in response.json()["choices"][0]["message"]["content"]
+    assert response.headers["X-Gateway-Variant"] == "1024"
+    need, used = int(response.headers["X-Gateway-Need"]), response.json()["usage"]["prompt_tokens"]
+    assert need >= used + 16
+
+
+def test_the_openai_client_streams_a_chat(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": QUESTION}],
+        temperature=0,
+        max_tokens=16,
+        stream=True,
+    )
+    pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
+    assert "Paris" in "".join(pieces)
+    assert len(pieces) > 3
+
+
+def test_the_openai_client_completes_lists_models_and_embeds(client: openai.OpenAI) -> None:
+    completion = client.completions.create(
+        model="smollm2", prompt="1, 2, 3, 4,", temperature=0, max_tokens=6
+    )
+    assert "5" in completion.choices[0].text
+    assert [m.id for m in client.models.list()] == ["smollm2", "other", "embedder", "missing"]
+    vectors = client.embeddings.create(
+        model="embedder", input=["a cat", "a kitten", "bookkeeping"], encoding_format="float"
+    )
+    assert [len(v.embedding) for v in vectors.data] == [576] * 3
+
+
+def test_the_openai_client_sees_our_errors_as_its_own(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="did you mean"):
+        client.chat.completions.create(model="smolm", messages=[{"role": "user", "content": "x"}])
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model="smollm2", messages=[{"role": "user", "content": "word " * 5000}]
+        )
+    assert caught.value.code == "context_length_exceeded"
+    assert "4096" in caught.value.message
+
+
+def test_a_conversation_grows_into_the_larger_variant_by_the_exact_count(
+    gateway: GatewayProcess,
+) -> None:
+    small = gateway.chat("smollm2", QUESTION)
+    assert small.headers["X-Gateway-Variant"] in ("1024", "4096")
+    # 3,000 bytes are 600 tokens: more than 1,024 by the bound, less by the count.
+    middle = gateway.chat("smollm2", "word " * 600)
+    assert middle.headers["X-Gateway-Variant"] == small.headers["X-Gateway-Variant"]
+    used = middle.json()["usage"]["prompt_tokens"]
+    large = gateway.chat("smollm2", "word " * 1500)
+    assert large.headers["X-Gateway-Variant"] == "4096"
+    assert large.json()["usage"]["prompt_tokens"] > 1024 > used
+
+
+def test_the_need_counts_tools_and_parts(gateway: GatewayProcess) -> None:
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "look_up",
+            "description": "word " * 500,
+            "parameters": {"type": "object", "properties": {"q": {"type": "string"}}},
+        },
+    }
+    parts = [{"type": "text", "text": "word " * 400}]
+    messages = [{"role": "user", "content": parts}]
+    response = gateway.chat("smollm2", messages=messages, tools=[tool])
+    assert response.status_code == 200, response.text
+    need = int(response.headers["X-Gateway-Need"])
+    assert need >= response.json()["usage"]["prompt_tokens"] + 8
+
+
+def test_a_swap_to_another_model_and_the_embedder_beside_it(gateway: GatewayProcess) -> None:
+    assert gateway.chat("other", QUESTION).status_code == 200
+    swapped = gateway.chat("smollm2", QUESTION)
+    assert swapped.status_code == 200
+    assert int(swapped.headers["X-Gateway-Load-Ms"]) > 0
+    with gateway.client() as http:
+        body = {"model": "embedder", "input": "text"}
+        assert http.post("/v1/embeddings", json=body).status_code == 200
+    assert len(gateway.engines()) == 2
+
+
+def test_the_engine_s_own_error_passes_through(gateway: GatewayProcess) -> None:
+    with gateway.client() as http:
+        body = {"model": "other", "input": "text"}
+        response = http.post("/v1/embeddings", json=body)
+    assert response.status_code == 501
+    assert response.json()["error"]["type"] == "not_supported_error"
+
+
+def test_a_client_that_goes_away_stops_the_generation(gateway: GatewayProcess) -> None:
+    gateway.chat("other", QUESTION)
+    ports = [c.laddr.port for p in gateway.engines() for c in p.net_connections("tcp")]
+    body = chat_body("other", "Write a long story.", stream=True, max_tokens=1500)
+    with gateway.client() as http:
+
+        def busy() -> bool:
+            urls = [f"http://127.0.0.1:{port}/slots" for port in set(ports)]
+            return any(slot["is_processing"] for url in urls for slot in http.get(url).json())
+
+        with http.stream("POST", "/v1/chat/completions", json=body) as response:
+            next(response.iter_bytes())
+            assert busy()
+        begun = time.monotonic()
+        assert eventually(lambda: not busy(), within_s=5)
+        assert time.monotonic() - begun < 2  # the whole story would take 15 s
+
+
+def test_a_missing_model_file_is_a_502_with_the_engine_s_words(gateway: GatewayProcess) -> None:
+    response = gateway.chat("missing")
+    assert response.status_code == 502
+    assert "failed to load model" in response.json()["error"]["message"]
+
+
+def test_an_engine_killed_in_mid_stream_breaks_the_stream_with_an_error(
+    gateway: GatewayProcess, client: openai.OpenAI
+) -> None:
+    gateway.chat("other", QUESTION)
+    stream = client.chat.completions.create(
+        model="other",
+        messages=[{"role": "user", "content": "Write a long story."}],
+        max_tokens=1500,
+        stream=True,
+    )
+    next(stream)
+    for engine in gateway.engines():
+        engine.kill()
+    with pytest.raises(openai.APIError, match="ended by signal 9"):
+        for _ in stream:
+            pass
+    assert gateway.chat("other", QUESTION).status_code == 200
+
+
+def test_a_stopped_process_never_gets_ready_and_is_cleaned_up(tmp_path: Path) -> None:
+    config = configuration(
+        model("smollm2", real_variant(1024), engine_startup_timeout="1.5"),
+        fake_model("fake"),
+        health_check_timeout="0.2",
+        engine_stop_timeout="1",
+    )
+    with running_gateway(tmp_path, config) as gateway, gateway.client() as http:
+        body = json.dumps(chat_body("smollm2")).encode()
+        request = http.build_request("POST", "/v1/chat/completions", content=body)
+
+        def stop_the_engine() -> bool:
+            engines = gateway.engines()
+            for engine in engines:
+                engine.send_signal(signal.SIGSTOP)
+            return bool(engines)
+
+        stopper = threading.Thread(target=lambda: eventually(stop_the_engine, within_s=5))
+        stopper.start()
+        response = http.send(request)
+        stopper.join()
+        assert response.status_code == 504
+        assert response.json()["error"]["code"] == "engine_startup_timeout"
+        assert gateway.chat("fake").status_code == 200
+
+
+def test_nothing_is_left_of_a_killed_gateway(tmp_path: Path) -> None:
+    config = configuration(model("smollm2", real_variant(1024)))
+    with running_gateway(tmp_path, config) as gateway:
+        assert gateway.chat("smollm2", QUESTION).status_code == 200
+        assert len(gateway.engines()) == 1
+        gateway.process.kill()
+        gateway.wait()
+        gateway.assert_nothing_left(within_s=1.0)

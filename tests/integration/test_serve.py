@@ -1,0 +1,274 @@
+"""`trio-gateway serve` as a process, on engines that misbehave on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import (
+    SERVE,
+    GatewayProcess,
+    chat_body,
+    configuration,
+    eventually,
+    fake_model,
+    fake_variant,
+    lua_string,
+    model,
+    running_gateway,
+    wait_until_gone,
+)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("serve")
+    config = configuration(
+        fake_model("a"),
+        fake_model("b"),
+        fake_model("slow", "--interval-s", "0.05"),
+        fake_model("helper", engine="presets.engines.llamacpp_secondary"),
+        fake_model("garbage", "--garbage"),
+        fake_model("flood", "--flood"),
+        fake_model("dies-once", "--die-once", str(folder / "died")),
+        fake_model("broken", "--exit-at-start", "7"),
+        fake_model("hangs", "--never-ready", engine_startup_timeout="0.5"),
+        fake_model("stubborn", "--ignore-sigterm"),
+        fake_model("family", "--grandchild"),
+        model("gone", "{ binary = '/no/such/binary', args = {}, context = 4096 }"),
+        model("no-exec", f"{{ binary = {lua_string(__file__)}, args = {{}}, context = 4096 }}"),
+        model("grows", fake_variant(context=512), fake_variant(context=4096)),
+        engine_stop_timeout="0.5",
+    )
+    with running_gateway(folder, config) as running:
+        yield running
+
+
+def error_of(gateway: GatewayProcess, name: str) -> tuple[int, str, str]:
+    response = gateway.chat(name)
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["message"]
+
+
+def test_a_swap_between_two_models_leaves_one_engine(gateway: GatewayProcess) -> None:
+    for name in ("a", "b", "a"):
+        response = gateway.chat(name)
+        assert response.status_code == 200
+        assert response.headers["X-Gateway-Model"] == name
+        assert len(gateway.engines()) == 1
+
+
+def test_a_secondary_engine_runs_beside_it(gateway: GatewayProcess) -> None:
+    assert gateway.chat("a").status_code == 200
+    assert gateway.chat("helper").status_code == 200
+    assert len(gateway.engines()) == 2
+
+
+def test_a_model_grows_into_the_variant_that_holds_the_need(gateway: GatewayProcess) -> None:
+    assert gateway.chat("grows").headers["X-Gateway-Variant"] == "512"
+    grown = gateway.chat("grows", "word " * 1000)
+    assert grown.headers["X-Gateway-Variant"] == "4096"
+    # The larger one that runs serves the smaller need too.
+    assert gateway.chat("grows").headers["X-Gateway-Variant"] == "4096"
+
+
+def test_an_engine_killed_in_mid_stream_ends_the_stream_with_an_error_event(
+    gateway: GatewayProcess,
+) -> None:
+    body = chat_body("slow", stream=True, max_tokens=1000)
+    gateway.chat("slow")
+    slow = gateway.wait_for_line(r"slow:4096: ready .*pid (\d+)")[1]
+    with (
+        gateway.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        pieces = response.iter_bytes()
+        assert b"tok" in next(pieces)
+        os.kill(int(slow), signal.SIGKILL)
+        rest = b"".join(pieces)
+    *_, last = rest.strip().split(b"\n\n")
+    error = json.loads(last.removeprefix(b"data: "))["error"]
+    assert error["code"] == "engine_failed"
+    assert "ended by signal 9" in error["message"]
+    assert b"[DONE]" not in rest
+    assert gateway.chat("slow").status_code == 200
+
+
+def test_an_engine_that_dies_before_its_answer_costs_one_retry(gateway: GatewayProcess) -> None:
+    assert gateway.chat("dies-once").status_code == 200
+    gateway.wait_for_line("trying once more")
+
+
+def test_an_engine_that_cannot_be_started_is_a_502_that_says_why(gateway: GatewayProcess) -> None:
+    assert error_of(gateway, "gone")[:2] == (502, "engine_failed")
+    status, code, message = error_of(gateway, "no-exec")
+    assert (status, code) == (502, "engine_failed")
+    assert "not executable" in message
+    status, code, message = error_of(gateway, "broken")
+    assert (status, code) == (502, "engine_failed")
+    assert "exited with code 7" in message
+    assert "the model is broken" in message
+    assert error_of(gateway, "broken")[:2] == (503, "engine_back_off")
+
+
+def test_an_engine_that_never_gets_ready_is_a_504(gateway: GatewayProcess) -> None:
+    assert error_of(gateway, "hangs")[:2] == (504, "engine_startup_timeout")
+
+
+def test_an_engine_that_talks_garbage_is_a_502(gateway: GatewayProcess) -> None:
+    status, code, message = error_of(gateway, "garbage")
+    assert (status, code) == (502, "engine_failed")
+    assert "not HTTP" in message
+
+
+def test_an_engine_that_writes_without_a_newline_is_not_blocked(gateway: GatewayProcess) -> None:
+    assert gateway.chat("flood").status_code == 200
+
+
+def test_an_engine_that_ignores_sigterm_is_killed(gateway: GatewayProcess) -> None:
+    gateway.chat("stubborn")
+    assert gateway.chat("a").status_code == 200
+    gateway.wait_for_line(r"stubborn:4096 \(pid \d+\) killed in 5\d\d ms")
+
+
+def test_a_grandchild_goes_with_its_engine(gateway: GatewayProcess) -> None:
+    gateway.chat("family")
+    (grandchild,) = [p for p in gateway.descendants() if "time.sleep(600)" in " ".join(p.cmdline())]
+    assert gateway.chat("a").status_code == 200
+    assert not wait_until_gone([grandchild], within_s=2)
+
+
+def test_a_client_that_goes_away_stops_the_engine_s_work(gateway: GatewayProcess) -> None:
+    body = chat_body("slow", stream=True, max_tokens=10_000 // 3)
+    with gateway.client() as client:
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            next(response.iter_bytes())
+            port = re.findall(r"slow:4096: ready .*http://127.0.0.1:(\d+)", gateway.log)[-1]
+            slots = f"http://127.0.0.1:{port}/slots"
+            assert client.get(slots).json()[0]["is_processing"]
+        assert eventually(lambda: not client.get(slots).json()[0]["is_processing"], within_s=1)
+
+
+def test_a_body_over_the_limit_gets_its_413_while_it_is_still_being_sent(
+    tmp_path: Path,
+) -> None:
+    config = configuration(fake_model("a"), max_body_size='"1MiB"')
+    with running_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        response = client.post("/v1/chat/completions", content=b"x" * 2_000_000)
+        assert response.status_code == 413
+        assert client.get("/health").status_code == 200
+
+
+def test_the_reaper_ends_the_engines_of_a_gateway_that_is_killed(tmp_path: Path) -> None:
+    config = configuration(
+        fake_model("a", "--ignore-sigterm"),
+        fake_model("helper", "--grandchild", engine="presets.engines.llamacpp_secondary"),
+    )
+    with running_gateway(tmp_path, config) as gateway:
+        gateway.chat("a")
+        gateway.chat("helper")
+        assert len(gateway.descendants()) >= 4  # two engines, a grandchild, the reaper
+        gateway.process.kill()
+        gateway.wait()
+        gateway.assert_nothing_left(within_s=1.0)
+
+
+def test_a_reaper_that_is_killed_is_started_again_and_knows_the_engines(tmp_path: Path) -> None:
+    with running_gateway(tmp_path, configuration(fake_model("a"))) as gateway:
+        gateway.chat("a")
+        gateway.reaper().kill()
+        gateway.wait_for_line("the reaper .* was ended; now pid")
+        gateway.process.kill()
+        gateway.wait()
+        gateway.assert_nothing_left(within_s=1.0)
+
+
+def test_a_taken_listen_address_ends_the_start_with_code_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        file = tmp_path / "gateway.lua"
+        both = f'{{ "127.0.0.1:0", "127.0.0.1:{port}" }}'
+        file.write_text(configuration(fake_model("a"), listen=both))
+        done = subprocess.run([*SERVE, str(file)], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert f"pid {os.getpid()}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_listens_on_every_address(tmp_path: Path) -> None:
+    config = configuration(
+        fake_model("a"), listen='{ "127.0.0.1:0", "127.0.0.2:0" }', listen_v6='"[::1]:0"'
+    )
+    with running_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        urls = re.findall(r"listening on (\S+)", gateway.log)
+        assert [u.rpartition(":")[0] for u in urls] == [
+            "http://127.0.0.1", "http://127.0.0.2", "http://[::1]",
+        ]  # fmt: skip
+        for url in urls:
+            assert client.get(f"{url}/health").json() == {"status": "ok"}
+
+
+def test_an_engine_port_that_somebody_holds_is_named_with_its_holder(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        config = configuration(
+            fake_model("a", "--port", str(port), connect=f'"http://127.0.0.1:{port}"')
+        )
+        with running_gateway(tmp_path, config) as gateway:
+            status, code, message = error_of(gateway, "a")
+    assert (status, code) == (502, "engine_failed")
+    assert f"port {port} is held by pid {os.getpid()}" in message
+
+
+def test_every_request_leaves_a_dump_that_can_be_read(tmp_path: Path) -> None:
+    dumps = tmp_path / "dumps"
+    config = configuration(fake_model("a"), dumps_dir=lua_string(str(dumps)))
+    with running_gateway(tmp_path, config) as gateway:
+        gateway.chat("a", "a question")
+        gateway.chat("a", "a streamed question", stream=True)
+        gateway.chat("nope")
+        gateway.stop()
+    texts = [file.read_text() for file in sorted(dumps.iterdir())]
+    assert len(texts) == 3
+    assert "a question" in texts[0]
+    assert "tok tok tok" in texts[0]
+    assert "=== answer, assembled ===\n tok tok tok tok tok tok tok tok\n" in texts[1]
+    assert "model_not_found" in texts[2]
+    assert {file.stat().st_mode & 0o777 for file in dumps.iterdir()} == {0o600}
+
+
+def test_a_wrong_configuration_exits_with_2_and_every_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.lua"
+    file.write_text("server = { listen_v4 = 7 }\nmodels = {}\n")
+    done = subprocess.run([*SERVE, str(file)], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert "server.listen_v4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("source", ["variable", "folder"])
+def test_serve_says_which_configuration_it_uses(tmp_path: Path, source: str) -> None:
+    text = configuration(fake_model("a"))
+    name = "gateway.lua" if source == "folder" else "other.lua"
+    (tmp_path / name).write_text(text)
+    variables = {k: v for k, v in os.environ.items() if k != "TRIO_GATEWAY_CONFIG"}
+    if source == "variable":
+        variables["TRIO_GATEWAY_CONFIG"] = str(tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_gateway", "check"],
+        cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert {"variable": "$TRIO_GATEWAY_CONFIG", "folder": "found in this folder"}[source] in (
+        done.stdout.replace("\n", " ")
+    )

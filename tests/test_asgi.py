@@ -1,0 +1,209 @@
+"""The repairs of the HTTP stack: each test has a twin that shows the fault without the repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+import trio.testing
+from hypercorn.trio.tcp_server import TCPServer
+from quart import Response
+from quart_trio import QuartTrio
+
+from tests.fakes import FakeSocket, MemoryNetwork
+from trio_gateway.server.asgi import (
+    REQUEST_KEY,
+    AsgiApp,
+    CancellableTCPServer,
+    Message,
+    RequestScopes,
+    Scope,
+    TornStream,
+)
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def quart_app() -> Any:
+    app = QuartTrio("test", static_folder=None)
+
+    @app.get("/")
+    async def root() -> Response:
+        return Response(b"answer", content_type="text/plain")
+
+    return app
+
+
+async def idle_connection_closes_after(app: AsgiApp, nursery: trio.Nursery) -> float:
+    """Seconds from the answer to the server closing a connection that stays idle."""
+    network = MemoryNetwork(nursery, app)
+    network.config.keep_alive_timeout = 5
+    client = network.connect()
+    await client.send_all(REQUEST)
+    answer = await client.receive_some(65536)
+    while b"answer" not in answer:
+        answer += await client.receive_some(65536)
+    begun = trio.current_time()
+    with trio.move_on_after(100):
+        while await client.receive_some(65536):
+            pass
+    await client.aclose()
+    return trio.current_time() - begun
+
+
+async def test_a_an_idle_connection_is_closed_after_the_keep_alive_timeout(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await idle_connection_closes_after(RequestScopes(quart_app()), nursery) == 5
+
+
+async def test_a_without_the_repair_it_is_never_closed(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await idle_connection_closes_after(quart_app(), nursery) == 100
+
+
+async def endless(scope: Scope, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        await trio.sleep(1)
+
+
+class StalledStream:
+    """A client that sent a request and reads nothing: a send returns when its host gives up."""
+
+    def __init__(self) -> None:
+        self.socket = FakeSocket()
+        self._request = REQUEST
+        self.stalled, self.gave_up, self.closed = trio.Event(), trio.Event(), trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        request, self._request = self._request, b""
+        if not request:
+            await self.closed.wait()
+        return request
+
+    async def send_all(self, data: bytes) -> None:
+        self.stalled.set()
+        await self.gave_up.wait()
+        raise trio.BrokenResourceError
+
+    async def send_eof(self) -> None:
+        raise trio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
+async def ends_when_cancelled(server_type: type[TCPServer]) -> bool:
+    """Whether a connection to a stalled client ends within 1,000 s of being cancelled."""
+    stream, scope, ended = StalledStream(), trio.CancelScope(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, endless, server_type)
+
+        async def serve() -> None:
+            with scope:
+                await network.serve(stream)
+            ended.set()
+
+        nursery.start_soon(serve)
+        await stream.stalled.wait()
+        scope.cancel(reason="shutdown")
+        with trio.move_on_after(1000):
+            await ended.wait()
+        in_time = ended.is_set()
+        stream.gave_up.set()
+        await ended.wait()
+    assert stream.closed.is_set()
+    return in_time
+
+
+async def test_b_a_stalled_reader_does_not_hold_up_a_cancellation(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert await ends_when_cancelled(CancellableTCPServer)
+
+
+async def test_b_without_the_repair_it_does(autojump_clock: trio.testing.MockClock) -> None:
+    assert not await ends_when_cancelled(TCPServer)
+
+
+async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    disconnected = trio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        disconnected.set()
+
+    stream = StalledStream()
+    nursery.start_soon(MemoryNetwork(nursery, app).serve, stream)
+    await stream.stalled.wait()
+    stream.gave_up.set()
+    with trio.fail_after(10):
+        await disconnected.wait()
+    stream.closed.set()
+
+
+async def test_what_a_request_owns_is_released_however_it_ends(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    released: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scope[REQUEST_KEY].stack.callback(released.append, scope["path"])
+        if scope["path"] == "/waits":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        elif scope["path"] == "/fails":
+            raise RuntimeError("a bug")
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    network = MemoryNetwork(nursery, RequestScopes(app))
+    for path in (b"/answers", b"/fails", b"/waits"):
+        client = network.connect()
+        await client.send_all(REQUEST.replace(b" / ", b" " + path + b" "))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+    assert released == ["/answers", "/fails", "/waits"]
+
+
+async def test_a_torn_stream_closes_the_connection_without_an_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise TornStream("the engine died")
+
+    network = MemoryNetwork(nursery, RequestScopes(app))
+    client = network.connect()
+    await client.send_all(REQUEST)
+    answer = b""
+    while piece := await client.receive_some(65536):
+        answer += piece
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+async def test_every_answer_names_its_request(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    scope: Scope = {"type": "http"}
+    await RequestScopes(app)(scope, trio.sleep_forever, send)
+    assert sent[0]["headers"] == [(b"x-gateway-request-id", scope[REQUEST_KEY].id.encode())]
