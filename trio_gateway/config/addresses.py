@@ -11,7 +11,7 @@ from trio_gateway.config import fields
 from trio_gateway.config.fields import Mistakes
 from trio_gateway.config.schema import ListenAddress
 
-_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>\d{1,5})")
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
 
 
 def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
@@ -24,7 +24,9 @@ def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
         bare = not (parts.query or parts.fragment or parts.username) and parts.path in ("", "/")
         if parts.scheme == "http" and parts.hostname and port and bare:
             return value.rstrip("/")
-    mistakes.expected(path, 'a base URL with a port such as "http://127.0.0.1:8080"', value)
+    mistakes.expected(
+        path, 'a base URL with a port and no path, such as "http://127.0.0.1:8080"', value
+    )
     return None
 
 
@@ -50,7 +52,8 @@ def _listen(
         host: str = (match[family] or "") if match else ""
         port = int(match["port"]) if match else 0
         if port > 65535 or not _is_host(host, family):
-            mistakes.expected(at, what, entry)
+            # In an array, "none" and a further array are wrong.
+            mistakes.expected(at, what if at == path else form, entry)
         else:
             found.append(ListenAddress(host, port))
     return tuple(found)
@@ -63,7 +66,7 @@ def _is_host(host: str, family: str) -> bool:
         except ValueError:
             return False
         return True
-    if re.fullmatch(r"[\d.]+", host) is not None:
+    if re.fullmatch(r"[0-9.]+", host) is not None:
         try:
             ipaddress.IPv4Address(host)
         except ValueError:

@@ -23,6 +23,11 @@ from trio_gateway.config.schema import (
     VariantConfig,
 )
 
+_REQUIRED_TABLES = {
+    "server": "a table (it may be empty: server = {})",
+    "models": "an array of models",
+}
+
 
 class ConfigError(Exception):
     """The configuration is wrong. `mistakes` has one line for each, ready to print."""
@@ -55,27 +60,30 @@ class ConfigLoader:
             raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None
 
     def _check(self, top: Any) -> GatewayConfig:
-        mistakes, notes = Mistakes(), list[str]()
+        mistakes, ignored = Mistakes(), list[str]()
+        for name, what in _REQUIRED_TABLES.items():
+            if top[name] is None:
+                tables = [k for k, v in top.items() if isinstance(k, str) and fields.is_table(v)]
+                mistakes.add(name, f"missing; expected {what}{fields.nearest(name, tables)}")
         server = self._server(mistakes, top["server"])
         pools = self._pools(mistakes, top["pools"])
-        models = self._models(mistakes, notes, top["models"], server.timeouts, pools)
+        models = self._models(mistakes, ignored, top["models"], server.timeouts, pools)
         if mistakes.lines:
             raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
         return GatewayConfig(
-            source=self._path, server=server, models=models, pools=pools, notes=tuple(notes)
+            source=self._path, server=server, models=models, pools=pools, notes=_notes(ignored)
         )
 
     # -- server ---------------------------------------------------------------------------
 
     def _server(self, mistakes: Mistakes, table: Any) -> ServerConfig:
         record = Record(mistakes, "server", table)
-        if table is None:
-            mistakes.add("server", "missing; expected a table (it may be empty: server = {})")
         default = ServerConfig()
+        before = len(mistakes.lines)
         v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
         none: tuple[ListenAddress, ...] = ()
         v6 = record.read("listen_v6", addresses.listen_v6, none)
-        if not v4 and not v6 and not mistakes.lines:
+        if not v4 and not v6 and len(mistakes.lines) == before:
             mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
         fixed = [address for address in (*v4, *v6) if address.port]
         if len(set(fixed)) < len(fixed):
@@ -131,14 +139,14 @@ class ConfigLoader:
     def _models(
         self,
         mistakes: Mistakes,
-        notes: list[str],
+        ignored: list[str],
         table: Any,
         timeouts: EngineTimeouts,
         pools: dict[str, PoolConfig],
     ) -> tuple[ModelConfig, ...]:
         if table is None:
-            mistakes.add("models", "missing; expected an array of models")
             return ()
+        before = len(mistakes.lines)
         models = list[ModelConfig]()
         owners = dict[str, str]()
         for path, raw in fields.items(mistakes, "models", table, "an array of models"):
@@ -146,8 +154,8 @@ class ConfigLoader:
                 mistakes.expected(path, "a table", raw)
                 continue
             name = raw["name"]
-            at = f'{path} "{name}"' if isinstance(name, str) else path
-            model = self._model(mistakes, notes, at, raw, timeouts)
+            at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
+            model = self._model(mistakes, ignored, at, raw, timeouts)
             if model.pool not in pools:
                 known = ", ".join(pools)
                 mistakes.add(f"{at}.pool", f'no pool "{model.pool}"; there is: {known}')
@@ -156,12 +164,12 @@ class ConfigLoader:
                     mistakes.add(at, f'the name "{word}" is taken by {owners[word]}')
                 owners.setdefault(word, at)
             models.append(model)
-        if not models and not mistakes.lines:
+        if not models and len(mistakes.lines) == before:
             mistakes.add("models", "expected at least one model")
         return tuple(models)
 
     def _model(
-        self, mistakes: Mistakes, notes: list[str], path: str, raw: Any, outer: EngineTimeouts
+        self, mistakes: Mistakes, ignored: list[str], path: str, raw: Any, outer: EngineTimeouts
     ) -> ModelConfig:
         record = Record(mistakes, path, raw)
         engine = record.require("engine", _engine, "one of presets.engines", EngineType.LLAMACPP)
@@ -175,7 +183,7 @@ class ConfigLoader:
                 if not fields.is_table(entry):
                     mistakes.expected(where, "a table", entry)
                     continue
-                variant = self._variant(mistakes, notes, where, entry, timeouts, connect)
+                variant = self._variant(mistakes, ignored, where, entry, timeouts, connect)
                 if any(variant.name == v.name for v in variants) and not entry["name"]:
                     name = f"{variant.name}-{len(variants) + 1}"
                     variant = msgspec.structs.replace(variant, name=name)
@@ -187,8 +195,8 @@ class ConfigLoader:
             mistakes.add(path, f'two variants are named "{name}"; give each a name of its own')
         tokenization = record.read("tokenization", self._tokenization, None)
         model = ModelConfig(
-            name=record.require("name", fields.string, "a string", ""),
-            aliases=record.read("aliases", fields.string_array, ()),
+            name=record.require("name", fields.name, "a string", ""),
+            aliases=record.read("aliases", fields.names, ()),
             engine=engine,
             pool=record.read("pool", fields.string, engine.default_pool),
             variants=tuple(sorted(variants, key=lambda v: v.context)),
@@ -203,7 +211,7 @@ class ConfigLoader:
     def _variant(
         self,
         mistakes: Mistakes,
-        notes: list[str],
+        ignored: list[str],
         path: str,
         raw: Any,
         outer: EngineTimeouts,
@@ -216,10 +224,10 @@ class ConfigLoader:
         parallel = record.read("parallel", fields.positive_int, 0)
         memory = record.read("memory", fields.size_bytes, 0)
         if record.has("tokenize"):
-            notes.append(f"{path}.tokenize has no effect any more: tokens are counted when needed")
+            ignored.append(f"{path}.tokenize")
         record.read("tokenize", fields.boolean, False)
         variant = VariantConfig(
-            name=record.read("name", fields.string, str(context)),
+            name=record.read("name", fields.name, str(context)),
             binary=binary,
             args=record.require("args", fields.string_array, "an array of strings", ()),
             context=context,
@@ -254,6 +262,14 @@ class ConfigLoader:
         if binary and "/" not in binary and os.sep not in binary:
             return shutil.which(binary) or binary
         return str(self._resolve(binary)) if binary else ""
+
+
+def _notes(ignored: list[str]) -> tuple[str, ...]:
+    """One remark for all keys that an earlier gateway knew and that mean nothing here."""
+    if not ignored:
+        return ()
+    more = f" (and {len(ignored) - 1} more)" if len(ignored) > 1 else ""
+    return (f"{ignored[0]}{more} has no effect: tokens are counted when needed",)
 
 
 def _any(mistakes: Mistakes, path: str, value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from lupa.lua54 import lua_type
@@ -16,12 +16,14 @@ from lupa.lua54 import lua_type
 T = TypeVar("T")
 Reader = Callable[["Mistakes", str, Any], T | None]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(|B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
 _SIZE_UNITS = {
     "": 1, "B": 1,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
+
+_INTEGER_MAX = 2**53  # beyond it, a Lua float is no longer exact
 
 
 class Mistakes:
@@ -31,7 +33,7 @@ class Mistakes:
         self.lines: list[str] = []
 
     def add(self, path: str, message: str) -> None:
-        self.lines.append(f"{path}: {message}")
+        self.lines.append(printable(f"{path}: {message}"))
 
     def expected(self, path: str, what: str, value: Any) -> None:
         self.add(path, f"expected {what}, got {show(value)}")
@@ -44,8 +46,19 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}…"'
+        return f'"{printable(value)}"' if len(value) <= 60 else f'"{printable(value[:57])}…"'
     return "a " + lua_type(value) if lua_type(value) else str(value)
+
+
+def printable(message: str) -> str:
+    """The text on one line: line breaks and control characters become escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is meant, as the end of a message; empty if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def is_table(value: Any) -> bool:
@@ -57,10 +70,15 @@ class Record:
 
     def __init__(self, mistakes: Mistakes, path: str, table: Any) -> None:
         self._mistakes, self.path = mistakes, path
-        self._values: dict[Any, Any] = {}
+        self._values: dict[str, Any] = {}
+        self._stray: list[Any] = []
         self._known: list[str] = []
         if is_table(table):
-            self._values = dict(table.items())
+            for key, value in table.items():
+                if isinstance(key, str):
+                    self._values[key] = value
+                else:
+                    self._stray.append(key)
         elif table is not None:
             mistakes.expected(path, "a table", table)
 
@@ -88,14 +106,12 @@ class Record:
 
     def finish(self) -> None:
         for key in self._values:
-            if key in self._known:
-                continue
-            if not isinstance(key, str):
-                self._mistakes.add(self.path, f"expected named fields only, got the entry [{key}]")
-                continue
-            near = difflib.get_close_matches(key, self._known, n=1, cutoff=0.5)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
-            self._mistakes.add(self.field_path(key), f"unknown key{hint}")
+            if key not in self._known:
+                hint = nearest(key, self._known)
+                self._mistakes.add(self.field_path(key), f"unknown key{hint}")
+        for stray in self._stray:
+            entry = f"the entry [{show(stray)}]"
+            self._mistakes.add(self.path, f"expected named fields only, got {entry}")
 
 
 def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tuple[str, Any]]:
@@ -103,10 +119,11 @@ def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tupl
     if not is_table(value):
         mistakes.expected(path, what, value)
         return
-    entries = dict(value.items())
-    numbered = {k: v for k, v in entries.items() if isinstance(k, int) and not isinstance(k, bool)}
-    for key in entries:
-        if key not in numbered:
+    numbered: dict[int, Any] = {}
+    for key, entry in value.items():  # no dict of all: to Python, the keys 1 and true are one
+        if type(key) is int and key >= 1:
+            numbered[key] = entry
+        else:
             mistakes.add(path, f"expected {what}, got the key {show(key)} in it")
     for index in range(1, max(numbered, default=0) + 1):
         if index not in numbered:
@@ -124,11 +141,25 @@ def string(mistakes: Mistakes, path: str, value: Any) -> str | None:
     return None
 
 
+def name(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    """A string that fits into one line of a log and into an HTTP header."""
+    if isinstance(value, str) and value and value.isprintable() and value == value.strip():
+        return value
+    mistakes.expected(path, "a name (one line, no spaces around it)", value)
+    return None
+
+
+def names(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    found = [name(mistakes, at, v) for at, v in items(mistakes, path, value, "an array of names")]
+    return tuple(v for v in found if v is not None)
+
+
 def text(mistakes: Mistakes, path: str, value: Any) -> str | None:
     """A string that may be empty."""
     if isinstance(value, str) and "\0" not in value:
         return value
-    hint = f' (write "{value}")' if isinstance(value, int) and not isinstance(value, bool) else ""
+    number = _number(value)
+    hint = f' (write "{number:.15g}", or tostring(…))' if number is not None else ""
     mistakes.add(path, f"expected a string, got {show(value)}{hint}")
     return None
 
@@ -163,7 +194,7 @@ def seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
 
 def positive_int(mistakes: Mistakes, path: str, value: Any) -> int | None:
     number = _number(value)
-    if number is not None and number >= 1 and number == int(number):
+    if number is not None and 1 <= number <= _INTEGER_MAX and number == int(number):
         return int(number)  # Lua's 8192 / 2 is the float 4096.0
     mistakes.expected(path, "a positive integer", value)
     return None
@@ -171,7 +202,7 @@ def positive_int(mistakes: Mistakes, path: str, value: Any) -> int | None:
 
 def count(mistakes: Mistakes, path: str, value: Any) -> int | None:
     number = _number(value)
-    if number is not None and number >= 0 and number == int(number):
+    if number is not None and 0 <= number <= _INTEGER_MAX and number == int(number):
         return int(number)
     mistakes.expected(path, "an integer that is not negative", value)
     return None
@@ -181,9 +212,9 @@ def size_bytes(mistakes: Mistakes, path: str, value: Any) -> int | None:
     number = _number(value)
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         number = float(match[1]) * _SIZE_UNITS[match[2]]
-    if number is not None and number >= 1 and number == number // 1:
+    if number is not None and 1 <= number <= _INTEGER_MAX and number == int(number):
         return int(number)
-    mistakes.expected(path, 'a size: bytes, or text such as "100MiB"', value)
+    mistakes.expected(path, 'a size: bytes, or text such as "100MiB" or "6GiB"', value)
     return None
 
 
@@ -198,7 +229,7 @@ def string_map(mistakes: Mistakes, path: str, value: Any) -> dict[str, str] | No
         return None
     result = {}
     for key, raw in value.items():
-        if not isinstance(key, str) or not key or "=" in key:
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
             mistakes.add(path, f"expected names of variables as keys, got {show(key)}")
         elif (checked := text(mistakes, f"{path}.{key}", raw)) is not None:
             result[key] = checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, NoReturn
 
 from lupa.lua54 import LuaError, LuaRuntime
 
+from trio_gateway.config.fields import printable
 from trio_gateway.config.presets import PresetError, preset
 
 MEMORY_LIMIT_BYTES = 64 * 1024**2
 INSTRUCTION_LIMIT = 50_000_000
 HOOK_INTERVAL = 1_000_000  # instructions between two looks at the limit
 
-# Lua's LUA_IDSIZE is 60 with its terminating zero: a longer chunk name loses its beginning.
-_LUA_NAME_MAX = 59
+# What Lua takes for the names of files. It cuts a real name after 59 bytes, even inside of a
+# character, so that messages get the real names here, afterwards.
+_CHUNK_NAME = re.compile("\x01([0-9]+)\x01")
 
 LuaTable = Any  # lupa's table type has no public name
 Answer = tuple[bool, str] | tuple[bool, str, str, str, str]
@@ -33,7 +36,7 @@ def run_file(path: Path) -> LuaTable:
     Raises:
         LuaFailure: a syntax or run-time error, or past one of the limits above.
     """
-    chunk_names: list[str] = []
+    files: list[str] = []
     lua = LuaRuntime(
         unpack_returned_tuples=True,
         register_eval=False,
@@ -43,8 +46,8 @@ def run_file(path: Path) -> LuaTable:
     )
     host = lua.table_from(
         {
-            "getenv": os.environ.get,
-            "read": _answering(lambda folder, name: _read(folder, name, chunk_names)),
+            "getenv": _answering(_getenv),
+            "read": _answering(lambda folder, name: _read(folder, name, files)),
             "find_gguf": _answering(_find_gguf),
             "preset": _answering(preset),
         }
@@ -53,16 +56,18 @@ def run_file(path: Path) -> LuaTable:
     try:
         run = lua.execute(prelude, host, INSTRUCTION_LIMIT, HOOK_INTERVAL)
         ok, result = run(str(path))
-    except (LuaError, MemoryError, UnicodeDecodeError) as error:
+    except (LuaError, MemoryError) as error:
         ok, result = False, str(error)
+    except UnicodeError:
+        ok, result = False, "not UTF-8 text: the name of the file"
     if ok:
+        lua.set_max_memory(0)  # the limit is for the program, not for reading what it left
         return result
-    message = _with_full_names(result, chunk_names)
-    if message.strip() == "not enough memory":
-        message = f"more than {MEMORY_LIMIT_BYTES // 1024**2} MiB of memory used"
-    if not message.startswith(tuple(f"{name}:" for name in chunk_names)):
-        message = f"{path}: {message}"
-    raise LuaFailure(message)
+    if result.strip() == "not enough memory":
+        result = f"more than {MEMORY_LIMIT_BYTES // 1024**2} MiB of memory used"
+    names_its_file = _CHUNK_NAME.match(result) or result.startswith(f"{path}:")
+    message = result if names_its_file else f"{path}: {result}"
+    raise LuaFailure(printable(_with_real_names(message, files)))
 
 
 def _deny_attributes(obj: object, name: object, setting: bool) -> NoReturn:
@@ -75,7 +80,7 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Answer]:
     def call(*args: Any) -> Answer:
         try:
             result = function(*args)
-        except (OSError, UnicodeDecodeError, PresetError) as error:
+        except (OSError, ValueError, PresetError) as error:
             return False, _reason(error)
         return (True, *result) if isinstance(result, tuple) else (True, result)
 
@@ -86,15 +91,27 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 text: {error.reason} at byte {error.start}"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return f"line {line} is not UTF-8 text ({error.reason} at byte {error.start} of the file)"
+    if isinstance(error, UnicodeEncodeError):
+        return "a value that is not UTF-8 text"
     return str(error)
 
 
-def _read(folder: str, name: str, chunk_names: list[str]) -> tuple[str, str, str, str]:
+def _getenv(name: str) -> str | None:
+    value = os.environ.get(name)
+    if value is not None:
+        value.encode("utf-8")
+    return value
+
+
+def _read(folder: str, name: str, files: list[str]) -> tuple[str, str, str, str]:
     path = os.path.join(folder, os.path.expanduser(name))
-    source = Path(path).read_text(encoding="utf-8")
-    chunk_names.append(path)
-    return source, path, os.path.dirname(path), os.path.realpath(path)
+    source = Path(path).read_text(encoding="utf-8-sig")
+    if source.startswith("#"):
+        source = f"--{source}"  # as Lua's own `dofile`: a first line for the shell
+    files.append(path)
+    return source, f"\x01{len(files) - 1}\x01", os.path.dirname(path), os.path.realpath(path)
 
 
 def _find_gguf(folder: str, name: str) -> str:
@@ -104,8 +121,9 @@ def _find_gguf(folder: str, name: str) -> str:
     return "\n".join(sorted(str(f) for f in top.rglob("*.gguf") if f.is_file()))
 
 
-def _with_full_names(message: str, chunk_names: list[str]) -> str:
-    for name in chunk_names:
-        if len(name) > _LUA_NAME_MAX:
-            message = message.replace("..." + name[-(_LUA_NAME_MAX - 3) :], name)
-    return message
+def _with_real_names(message: str, files: list[str]) -> str:
+    def name(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return files[index] if index < len(files) else match[0]
+
+    return _CHUNK_NAME.sub(name, message)

@@ -1,24 +1,47 @@
 -- What a configuration may call. Runs once per configuration, before it.
--- `host` holds Python functions; each returns `true, value` or `false, message`. They stay
+-- `host` holds Python functions; each returns `true, value…` or `false, message`. They stay
 -- upvalues of the functions here, so that a configuration never gets hold of a Python object.
 local host, instruction_limit, hook_interval = ...
 
 local error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type =
   error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type
-local pack, unpack, sethook, getinfo = table.pack, table.unpack, debug.sethook, debug.getinfo
+local pack, unpack, sort = table.pack, table.unpack, table.sort
+local sethook, getinfo, integer_or_float, utf8_length = debug.sethook, debug.getinfo, math.type, utf8.len
 
 local shared = {} -- the globals that all files of one configuration share
-local running = {} -- files being run, outermost first: an include of one of them is a cycle
+-- The files being run, outermost first, each { identity =, chunk_name = }: an include of one of
+-- them is a cycle.
+local running = {}
+
+local run_file
 
 -- Raises an error that names the line of the configuration that led here: chunk names of files
 -- begin with "@", this prelude's does not. (Levels given to error() go wrong at tail calls.)
+-- Where run_file called its chunk, another file begins, which the line must not be taken from.
 local function fail(message)
-  local level, frame = 2, getinfo(2, "Sl")
+  local level, frame, callee = 2, getinfo(2, "Slf"), nil
   while frame and frame.source:sub(1, 1) ~= "@" do
-    level = level + 1
-    frame = getinfo(level, "Sl")
+    if frame.func == run_file and callee == pcall then
+      frame = nil
+    else
+      level, callee = level + 1, frame.func
+      frame = getinfo(level, "Slf")
+    end
   end
-  error(frame and frame.short_src .. ":" .. frame.currentline .. ": " .. message or message, 0)
+  if frame then error(frame.short_src .. ":" .. frame.currentline .. ": " .. message, 0) end
+  -- A tail call (`return env("X")`) has left no line, but the file is known.
+  local file = running[#running]
+  error(file and file.chunk_name .. ": " .. message or message, 0)
+end
+
+-- Calls into Python. A Python exception would be a Python object in Lua; the only one that can
+-- come is lupa's, for a string that is not UTF-8. Lua's own error can be the end of the memory.
+local function ask(python_function, ...)
+  local answer = pack(pcall(python_function, ...))
+  if not answer[1] and type(answer[2]) == "string" then error(answer[2], 0) end
+  if not answer[1] then fail("a string that is not UTF-8 text") end
+  if not answer[2] then fail(answer[3]) end
+  return unpack(answer, 3, answer.n)
 end
 
 -- The instruction limit. A plain pcall would swallow its error, so ours raises it again; the
@@ -47,12 +70,8 @@ for _, name in ipairs { "math", "string", "table", "utf8" } do
   shared[name] = {}
   for key, value in pairs(_G[name]) do shared[name][key] = value end
 end
-shared.string.dump = nil -- gives bytecode, which nothing here may load
-
-local function check(ok, ...)
-  if not ok then fail((...)) end
-  return ...
-end
+-- Methods of strings (`("x"):rep(3)`) are found in Lua's own table, so it goes there, too.
+shared.string.dump, string.dump = nil, nil -- gives bytecode, which nothing here may load
 
 local function expect(kind, value, what)
   if type(value) ~= kind then fail(what .. ": expected a " .. kind .. ", got " .. type(value)) end
@@ -60,7 +79,7 @@ end
 
 function shared.env(name, default)
   expect("string", name, "env")
-  local value = host.getenv(name)
+  local value = ask(host.getenv, name)
   if value == nil then value = default end
   if value == nil then fail("environment variable " .. name .. " is not set (env('" .. name .. "', default) gives it a default)") end
   return value
@@ -69,42 +88,56 @@ end
 -- Lua's own: nil where the variable is not set, so that `os.getenv("X") or "default"` works.
 shared.os = { getenv = function(name, default)
   expect("string", name, "os.getenv")
-  local value = host.getenv(name)
+  local value = ask(host.getenv, name)
   if value == nil then return default end
   return value
 end }
+
+local function positive_integers(t)
+  local keys = {}
+  for key in pairs(t) do
+    if integer_or_float(key) == "integer" and key >= 1 then keys[#keys + 1] = key end
+  end
+  sort(keys)
+  return keys
+end
+
+-- A nil in the middle of an array is a misspelt name; ipairs would end there without a word.
+local function append(out, array, what)
+  for index, key in ipairs(positive_integers(array)) do
+    if key ~= index then fail(what .. ": element " .. index .. " is nil (an undefined name?)") end
+    out[#out + 1] = array[key]
+  end
+end
 
 function shared.concat_arrays(a, b)
   expect("table", a, "concat_arrays, first argument")
   expect("table", b, "concat_arrays, second argument")
   local out = {}
-  for _, value in ipairs(a) do out[#out + 1] = value end
-  for _, value in ipairs(b) do out[#out + 1] = value end
+  append(out, a, "concat_arrays, first argument")
+  append(out, b, "concat_arrays, second argument")
   return out
 end
 
 function shared.merge_tables(a, b)
   expect("table", a, "merge_tables, first argument")
   expect("table", b, "merge_tables, second argument")
-  local out, array_length = {}, #b
+  local out, of_a, of_b = {}, positive_integers(a), positive_integers(b)
+  local last = of_a[#of_a] or 0
   for key, value in pairs(a) do out[key] = value end
-  for key, value in pairs(b) do
-    local in_array = math.type(key) == "integer" and key >= 1 and key <= array_length
-    if not in_array then out[key] = value end
-  end
-  for _, value in ipairs(b) do out[#out + 1] = value end
+  for key, value in pairs(b) do out[key] = value end
+  for _, key in ipairs(of_b) do out[key] = a[key] end
+  for index, key in ipairs(of_b) do out[last + index] = b[key] end
   return out
 end
 
 local function lazy(kind)
   return setmetatable({}, {
-    __index = function(_, name) return check(host.preset(kind, tostring(name))) end,
+    __index = function(_, name) return ask(host.preset, kind, tostring(name)) end,
     __newindex = function() fail("presets are read-only") end,
   })
 end
 shared.presets = { engines = lazy "engines", binaries = lazy "binaries", models = lazy "models" }
-
-local run_file
 
 -- Each file has an environment of its own, whose `include` and `find_gguf` are relative to that
 -- file, also when one of its functions is called from another.
@@ -116,7 +149,7 @@ local function environment(folder)
   end
   function own.find_gguf(path)
     expect("string", path, "find_gguf")
-    local found, array = check(host.find_gguf(folder, path)), {}
+    local found, array = ask(host.find_gguf, folder, path), {}
     for file in found:gmatch("[^\n]+") do array[#array + 1] = file end
     return array
   end
@@ -124,13 +157,13 @@ local function environment(folder)
 end
 
 function run_file(folder, path)
-  local source, chunk_name, own_folder, identity = check(host.read(folder, path))
+  local source, chunk_name, own_folder, identity = ask(host.read, folder, path)
   for _, other in ipairs(running) do
-    if other == identity then fail("include of '" .. path .. "' never ends: it is being run already") end
+    if other.identity == identity then fail("include of '" .. path .. "' never ends: it is being run already") end
   end
   local chunk, message = load(source, "@" .. chunk_name, "t", environment(own_folder))
   if not chunk then error(message, 0) end
-  running[#running + 1] = identity
+  running[#running + 1] = { identity = identity, chunk_name = chunk_name }
   local result = pack(pcall(chunk))
   running[#running] = nil
   if not result[1] then error(result[2], 0) end
@@ -144,7 +177,8 @@ return function(path)
   if not result[1] then
     local message = result[2]
     if fatal then message = fatal end
-    if type(message) ~= "string" then message = "error object of type " .. type(message) end
+    if type(message) ~= "string" then message = "error() without a text, but with a " .. type(message) end
+    if not utf8_length(message) then message = message:gsub("[\128-\255]", "?") end
     return false, message
   end
   return true, shared
