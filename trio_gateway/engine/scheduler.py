@@ -169,13 +169,14 @@ class Scheduler:
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
+        ticket = Ticket(event.ticket, event.model, event.need, now)
         if self._closing:
             actions.append(Reject(event.ticket, Refusal.SHUTTING_DOWN, "the gateway is stopping"))
-        elif len(self.tickets) >= self._queue_limit:
+        elif len(self.tickets) >= self._queue_limit and not self._free_for(ticket):
             message = f"{len(self.tickets)} requests wait already (queue_limit)"
             actions.append(Reject(event.ticket, Refusal.QUEUE_FULL, message, 5.0))
         else:
-            self.tickets[event.ticket] = Ticket(event.ticket, event.model, event.need, now)
+            self.tickets[ticket.id] = ticket
 
     def _ready(self, engine: EngineView, places: int, context: int, now: float) -> None:
         # A stop decided while it loaded stands: the engine's own task will see it next.
@@ -195,6 +196,8 @@ class Scheduler:
         self._back_off[engine.facts.key] = BackOff(failures, now + pause, event.reason)
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
         for ticket in [t for t in self.tickets.values() if engine.serves(t)]:
+            if any(other.serves(ticket) for other in self.engines.values()):
+                continue
             del self.tickets[ticket.id]
             actions.append(Reject(ticket.id, refusal, event.reason))
 
@@ -242,8 +245,7 @@ class Scheduler:
         coming: list[VariantFacts] = []  # starts that wait for room
         for ticket in [*self.tickets.values()]:
             serving = [e for e in self.engines.values() if e.serves(ticket)]
-            free = [e for e in serving if e.state is EngineState.READY and e.leases < e.places]
-            if free:
+            if free := self._free_for(ticket):
                 engine = min(free, key=lambda e: e.context)
                 engine.leases += 1
                 engine.used_at = now
@@ -254,6 +256,13 @@ class Scheduler:
             else:
                 self._make_room(ticket, wanted, coming, now, actions)
 
+    def _free_for(self, ticket: Ticket) -> list[EngineView]:
+        return [
+            e
+            for e in self.engines.values()
+            if e.serves(ticket) and e.state is EngineState.READY and e.leases < e.places
+        ]
+
     def _make_room(
         self,
         ticket: Ticket,
@@ -262,7 +271,7 @@ class Scheduler:
         now: float,
         actions: list[Action],
     ) -> None:
-        if any(f.key.model == ticket.model and f.context >= ticket.need for f in coming):
+        if any(f.key.model == ticket.model and self.context_of(f) >= ticket.need for f in coming):
             return  # rides along with an earlier ticket's start
         facts = next(
             (f for f in self._variants[ticket.model] if self.context_of(f) >= ticket.need), None
@@ -281,10 +290,17 @@ class Scheduler:
             )
             actions.append(Reject(ticket.id, Refusal.BACK_OFF, message, back_off.until - now))
             return
+        # Whoever comes first has the address, also while it waits for room: else a later start
+        # would take it and be stopped for the earlier one, again and again.
+        promised = any(_same_endpoint(f, facts) for f in coming)
         coming.append(facts)
-        for engine in self.engines.values():
-            free = not engine.leaving and engine.id not in wanted
-            if free and self._same_endpoint(engine, facts):
+        if promised:
+            return
+        holders = [e for e in self.engines.values() if _same_endpoint(e.facts, facts)]
+        if any(e.id in wanted for e in holders):
+            return
+        for engine in holders:
+            if not engine.leaving:
                 self._leave(engine, f"{facts.key} needs its address", actions)
         here = [e for e in self.engines.values() if e.facts.pool == facts.pool]
         ahead = sum(1 for f in coming[:-1] if f.pool == facts.pool)
@@ -294,8 +310,7 @@ class Scheduler:
             if not victims:
                 return
             self._leave(min(victims, key=_given_up_first(facts)), f"swap to {facts.key}", actions)
-        clash = any(self._same_endpoint(e, facts) for e in self.engines.values())
-        if len(here) + ahead < limit and not clash:
+        if len(here) + ahead < limit and not holders:
             coming.pop()
             engine = EngineView(self._next_engine, facts, self.context_of(facts), used_at=now)
             self._next_engine += 1
@@ -303,9 +318,9 @@ class Scheduler:
             wanted.add(engine.id)
             actions.append(Start(engine.id, facts.key, f"a request needs {ticket.need} tokens"))
 
-    @staticmethod
-    def _same_endpoint(engine: EngineView, facts: VariantFacts) -> bool:
-        return facts.endpoint is not None and engine.facts.endpoint == facts.endpoint
+
+def _same_endpoint(one: VariantFacts, other: VariantFacts) -> bool:
+    return one.endpoint is not None and one.endpoint == other.endpoint
 
 
 def _given_up_first(facts: VariantFacts) -> Callable[[EngineView], tuple[bool, bool, bool, float]]:
