@@ -104,7 +104,7 @@ class Exchange:
             raise EngineDisconnected("the engine closed the connection in the middle of its answer")
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
 
     def abort(self, error: Exception) -> None:
@@ -142,7 +142,8 @@ async def open_exchange(
     exchange = Exchange(stream)
     try:
         on_open(exchange)
-        lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}:{port}\r\n".encode("latin-1")]
+        name = f"[{host}]" if ":" in host else host
+        lines = [f"{method} {target} HTTP/1.1\r\nHost: {name}:{port}\r\n".encode("latin-1")]
         lines += [b"%b: %b\r\n" % header for header in headers]
         lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
         # One that stops reading may have answered (413 …) before: look at the answer in any case.

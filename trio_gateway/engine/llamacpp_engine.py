@@ -89,16 +89,22 @@ class LlamaCppEngine(EngineClient):
                 return await self._count_text(prompt, timeout_s)
         return None
 
-    async def _count_prompts(self, prompts: Any, timeout_s: float) -> int | None:
+    async def _count_prompts(
+        self, prompts: Any, timeout_s: float, *, nested: bool = False
+    ) -> int | None:
         """The largest of the prompts: each is a sequence of its own."""
         match prompts:
             case str():
                 return await self._count_text(prompts, timeout_s)
-            case [int(), *_]:
-                return len(prompts)
-            case [_, *_]:
-                counts = [await self._count_prompts(p, timeout_s) for p in prompts]
-                return None if None in counts else max(c for c in counts if c is not None)
+            case [*parts] if parts and all(isinstance(p, int | str) for p in parts):
+                texts = [p for p in parts if isinstance(p, str)]
+                counts = [await self._count_text(text, timeout_s) for text in texts]
+                ids = len(parts) - len(texts)
+                # Token ids make it one sequence, with the strings between them in it.
+                return _total(counts, ids) if ids else _largest(counts)
+            case [*parts] if parts and not nested:
+                each = [await self._count_prompts(p, timeout_s, nested=True) for p in parts]
+                return _largest(each)
         return None
 
     async def _count_text(self, text: str, timeout_s: float) -> int | None:
@@ -110,6 +116,8 @@ class LlamaCppEngine(EngineClient):
 
     async def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
         """The decoded answer; the status as an int where it is not 200; None without one."""
+        if self._http.is_closed:  # the engine went away between two questions
+            return None
         try:
             answer = await self._http.request(
                 method,
@@ -121,7 +129,7 @@ class LlamaCppEngine(EngineClient):
             if answer.status_code != 200:
                 return answer.status_code
             return msgspec.json.decode(answer.content)
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
+        except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.debug("%s %s%s: %r", method, self.base_url, path, error)
             return None
 
@@ -131,12 +139,24 @@ def _has_option(args: Sequence[str], name: str) -> bool:
 
 
 def _option(args: Sequence[str], name: str) -> str | None:
+    """The option's value; of several, the last, as llama-server reads them."""
+    value = None
     for index, arg in enumerate(args):
         if arg == name and index + 1 < len(args):
-            return args[index + 1]
-        if arg.startswith(name + "="):
-            return arg[len(name) + 1 :]
-    return None
+            value = args[index + 1]
+        elif arg.startswith(name + "="):
+            value = arg[len(name) + 1 :]
+    return value
+
+
+def _largest(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return max(known) if len(known) == len(counts) else None
+
+
+def _total(counts: Sequence[int | None], more: int) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) + more if len(known) == len(counts) else None
 
 
 def _positive(value: Any) -> int | None:

@@ -13,7 +13,6 @@ import msgspec
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.models.token_count import (
-    MARGIN_TOKENS,
     RequestFields,
     answer_tokens,
     need_of,
@@ -59,7 +58,8 @@ class ModelSelector:
             return model
         names = [m.name for m in self._config.models if not m.hidden]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-        raise ModelNotFound(f'there is no model "{name}"; did you mean: {", ".join(near)}?')
+        hint = f"; did you mean: {', '.join(near)}?" if near else ""
+        raise ModelNotFound(f'there is no model "{name}"{hint}')
 
     async def select_variant(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
@@ -87,12 +87,16 @@ class ModelSelector:
             return Selection(model, upper, running.info.context)  # it serves in any case
         prompt = await self._count(model, endpoint, fields, body)
         if prompt is None:
+            if (least := need(bounds.lower)) > largest:
+                message = _too_long(model.name, least, bounds.lower, answer, largest, "at least ")
+                raise ContextLengthExceeded(message)
             # Only a bound: the largest variant gets what may not fit, and its engine has the
             # last word, with the exact numbers.
             return Selection(model, min(upper, largest), choice or largest)
         exact = smallest_holding(contexts, need(prompt))
         if exact is None:
-            raise ContextLengthExceeded(_too_long(model.name, prompt, answer, largest))
+            message = _too_long(model.name, need(prompt), prompt, answer, largest)
+            raise ContextLengthExceeded(message)
         return Selection(model, need(prompt), exact)
 
     async def _count(
@@ -143,11 +147,12 @@ def smallest_holding(contexts: Sequence[int], need: int) -> int | None:
     return min((c for c in contexts if c >= need), default=None)
 
 
-def _too_long(model: str, prompt: int, answer: int | None, largest: int) -> str:
+def _too_long(
+    model: str, need: int, prompt: int, answer: int | None, largest: int, exactness: str = ""
+) -> str:
     wanted = f" and {answer} for the answer (max_tokens)" if answer else ""
-    need = prompt + (answer or 0) + (MARGIN_TOKENS if answer != 0 else 0)
     return (
-        f"the request needs {need} tokens ({prompt} for the prompt{wanted}), but the largest "
-        f"context of {model} is {largest} tokens; shorten the prompt"
+        f"the request needs {exactness}{need} tokens ({exactness}{prompt} for the prompt{wanted}), "
+        f"but the largest context of {model} is {largest} tokens; shorten the prompt"
         + (" or ask for a shorter answer" if answer else "")
     )

@@ -19,8 +19,11 @@ TOKENS_PER_MESSAGE = 16
 TOKENS_PER_TOOL = 64
 # Vision models spend between 64 and about 1,000 tokens on an image of common size.
 IMAGE_TOKENS = (64, 1024)
+MEDIA_KEYS = frozenset({"image_url", "input_audio", "video_url", "file"})
 # Prose has 3 to 5 bytes a token, long runs of blanks up to 16 and more.
 MOST_BYTES_PER_TOKEN = 16
+# A list of prompts of ids and strings: no engine takes a deeper one.
+PROMPT_LEVELS = 3
 
 
 class RequestFields(msgspec.Struct, frozen=True):
@@ -93,10 +96,22 @@ def message_count(fields: RequestFields) -> int:
     return len(fields.messages) if isinstance(fields.messages, list) else 0
 
 
+def image_count(fields: RequestFields) -> int:
+    images, left = 0, [fields.messages]
+    while left:
+        match left.pop():
+            case list(parts):
+                left.extend(parts)
+            case dict(entries):
+                images += any(key in entries for key in MEDIA_KEYS)
+                left.append(entries.get("content"))
+    return images
+
+
 def _chat_bounds(fields: RequestFields) -> Bounds:
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in prompt_texts(fields))
     tools = len(fields.tools) if isinstance(fields.tools, list) else 0
-    images = _count_images(fields.messages)
+    images = image_count(fields)
     return Bounds(
         size // MOST_BYTES_PER_TOKEN + images * IMAGE_TOKENS[0],
         size
@@ -107,22 +122,23 @@ def _chat_bounds(fields: RequestFields) -> Bounds:
     )
 
 
-def _prompts_bounds(prompts: Any) -> Bounds:
+def _prompts_bounds(prompts: Any, depth: int = 0) -> Bounds:
     if isinstance(prompts, str):
         size = len(prompts.encode("utf-8", "surrogatepass"))
         return Bounds(size // MOST_BYTES_PER_TOKEN, size + MARGIN_TOKENS)
-    if isinstance(prompts, list) and prompts:
+    if isinstance(prompts, list) and prompts and depth < PROMPT_LEVELS:
         if any(isinstance(p, int) for p in prompts):  # token ids, perhaps with strings between
-            words = [_prompts_bounds(p) for p in prompts if not isinstance(p, int)]
+            words = [_prompts_bounds(p, depth + 1) for p in prompts if not isinstance(p, int)]
             ids = len(prompts) - len(words)
             return Bounds(
                 ids + sum(b.lower for b in words),
                 ids + sum(b.upper for b in words) + 1,  # llama.cpp may put a BOS in front
             )
-        each = [_prompts_bounds(p) for p in prompts]
+        each = [_prompts_bounds(p, depth + 1) for p in prompts]
         return Bounds(max(b.lower for b in each), max(b.upper for b in each))
-    if isinstance(prompts, dict):  # llama.cpp's {"prompt_string": …, "multimodal_data": […]}
-        text = _prompts_bounds(prompts.get("prompt_string", ""))
+    if isinstance(prompts, dict) and depth < PROMPT_LEVELS:
+        # llama.cpp's {"prompt_string": …, "multimodal_data": […]}
+        text = _prompts_bounds(prompts.get("prompt_string", ""), PROMPT_LEVELS)
         media = prompts.get("multimodal_data")
         images = len(media) if isinstance(media, list) else 0
         return Bounds(text.lower + images * IMAGE_TOKENS[0], text.upper + images * IMAGE_TOKENS[1])
@@ -131,23 +147,13 @@ def _prompts_bounds(prompts: Any) -> Bounds:
 
 def _collect_message(message: Any, texts: list[str]) -> None:
     """Every string of a message except media: roles, names, text parts, tool calls."""
-    if isinstance(message, str):
-        texts.append(message)
-    elif isinstance(message, list):
-        for part in message:
-            _collect_message(part, texts)
-    elif isinstance(message, dict) and not _is_media(message):
-        for value in message.values():
-            _collect_message(value, texts)
-
-
-def _is_media(part: dict[str, Any]) -> bool:
-    return any(key in part for key in ("image_url", "input_audio", "video_url", "file"))
-
-
-def _count_images(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(_count_images(entry) for entry in value)
-    if isinstance(value, dict):
-        return 1 if _is_media(value) else _count_images(value.get("content"))
-    return 0
+    # Not recursive: a client may nest deeper than Python's stack goes.
+    left = [message]
+    while left:
+        match left.pop():
+            case str(text):
+                texts.append(text)
+            case list(parts):
+                left.extend(reversed(parts))
+            case dict(entries):
+                left.extend(v for k, v in reversed(entries.items()) if k not in MEDIA_KEYS)

@@ -1,14 +1,21 @@
-"""Counting tokens with a `llama-tokenize`: exact for text, without any engine."""
+"""Counting tokens with a `llama-tokenize`: exact for text, a bound for images, no engine needed."""
 
 from __future__ import annotations
 
 import logging
 import subprocess
+from typing import TypeGuard
 
 import trio
 
 from trio_gateway.config.schema import TokenizationConfig
-from trio_gateway.models.token_count import RequestFields, message_count, prompt_texts
+from trio_gateway.models.token_count import (
+    IMAGE_TOKENS,
+    RequestFields,
+    image_count,
+    message_count,
+    prompt_texts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +32,34 @@ async def count_with_command(config: TokenizationConfig, fields: RequestFields) 
         tokens = await _count(config, "\n".join(prompt_texts(fields)))
         if tokens is None:
             return None
-        per_message = config.extra_tokens_per_message * message_count(fields)
-        return tokens + per_message + config.extra_tokens
+        tokens += config.extra_tokens_per_message * message_count(fields)
+        tokens += IMAGE_TOKENS[1] * image_count(fields)
+        return tokens + config.extra_tokens
     prompts = fields.prompt if fields.prompt is not None else fields.input
     counts = []
     for prompt in prompts if _is_batch(prompts) else [prompts]:
-        tokens = len(prompt) if isinstance(prompt, list) else await _count(config, str(prompt))
+        tokens = await _count_prompt(config, prompt)
         if tokens is None:
             return None
         counts.append(tokens)
     return max(counts, default=0) + config.extra_tokens
 
 
-def _is_batch(prompts: object) -> bool:
-    return isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
+def _is_batch(prompts: object) -> TypeGuard[list[object]]:
+    return isinstance(prompts, list) and not any(isinstance(p, int) for p in prompts)
+
+
+async def _count_prompt(config: TokenizationConfig, prompt: object) -> int | None:
+    """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
+    if not isinstance(prompt, list):
+        return await _count(config, str(prompt))
+    total = 0
+    for part in prompt:
+        tokens = 1 if isinstance(part, int) else await _count(config, str(part))
+        if tokens is None:
+            return None
+        total += tokens
+    return total
 
 
 async def _count(config: TokenizationConfig, text: str) -> int | None:
@@ -57,7 +78,8 @@ async def _count(config: TokenizationConfig, text: str) -> int | None:
         return None
     ids = done.stdout.decode("ascii", "replace").strip().removeprefix("[").removesuffix("]")
     words = [word.strip() for word in ids.split(",")] if ids.strip() else []
-    if done.returncode or not all(word.lstrip("-").isdigit() for word in words):
+    silent = bool(text) and not words
+    if done.returncode or silent or not all(word.lstrip("-").isdigit() for word in words):
         log.error(
             "%s (exit code %d) printed no token ids; tokens are estimated instead. "
             "Try it by hand: echo text | %s",

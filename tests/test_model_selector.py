@@ -1,0 +1,312 @@
+"""From a request to its need and to the smallest variant that holds it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    EngineType,
+    GatewayConfig,
+    ModelConfig,
+    PoolConfig,
+    ServerConfig,
+    TokenizationConfig,
+    VariantConfig,
+)
+from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.models.model_selector import (
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelSelector,
+    Selection,
+)
+from trio_gateway.models.token_count import RequestFields
+
+CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
+DEFAULT_ANSWER = 512
+
+
+def a_variant(context: int) -> VariantConfig:
+    return VariantConfig(
+        name=f"{context}",
+        binary="llama-server",
+        args=(),
+        context=context,
+        connect=None,
+        env={},
+        workdir=Path("/"),
+        parallel=None,
+        memory_bytes=None,
+        timeouts=EngineTimeouts(),
+    )
+
+
+def a_model(name: str = "m", *contexts: int, **fields: Any) -> ModelConfig:
+    return ModelConfig(
+        **{
+            "name": name,
+            "aliases": (),
+            "engine": EngineType.LLAMACPP,
+            "pool": "primary",
+            "variants": tuple(a_variant(context) for context in contexts or (2048, 8192, 32768)),
+            **fields,
+        }
+    )
+
+
+@dataclass
+class CountingClient:
+    """An engine's client that only counts: `answer` tokens, or None for "cannot say"."""
+
+    answer: int | None
+    asked: list[tuple[str, bytes]] = field(default_factory=list)
+
+    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        assert timeout_s > 0
+        self.asked.append((endpoint, body))
+        return self.answer
+
+
+@dataclass
+class Engines:
+    """The two questions that a selector asks of the manager."""
+
+    running: dict[str, Any] = field(default_factory=dict)
+    contexts: dict[str, list[int]] = field(default_factory=dict)
+
+    def runs(self, model: ModelConfig, context: int, count: int | None) -> CountingClient:
+        client = CountingClient(count)
+        self.running[model.name] = SimpleNamespace(
+            client=client, info=SimpleNamespace(context=context), variant=a_variant(context)
+        )
+        return client
+
+    def contexts_of(self, model: str) -> list[int]:
+        return self.contexts[model]
+
+    def engine_of(self, model: str) -> Any:
+        return self.running.get(model)
+
+
+def selector(*models: ModelConfig, engines: Engines | None = None) -> ModelSelector:
+    engines = engines or Engines()
+    for model in models:
+        engines.contexts.setdefault(model.name, [v.context for v in model.variants])
+    config = GatewayConfig(
+        source=Path("gateway.lua"),
+        server=ServerConfig(default_answer_tokens=DEFAULT_ANSWER),
+        models=models,
+        pools={"primary": PoolConfig("primary")},
+    )
+    return ModelSelector(config, cast(EngineManager, engines))
+
+
+async def select(
+    subject: ModelSelector, model: ModelConfig, endpoint: str = CHAT, **request: Any
+) -> Selection:
+    body = msgspec.json.encode(request)
+    fields = msgspec.json.decode(body, type=RequestFields)
+    return await subject.select_variant(model, endpoint, fields, body)
+
+
+def says(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+# -- which variant --------------------------------------------------------------------------
+
+
+async def test_a_short_request_gets_the_smallest_variant_without_any_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=7)
+    selection = await select(selector(model, engines=engines), model, messages=says("hello"))
+    assert selection.context == 2048
+    assert selection.need <= 2048
+    assert client.asked == []
+
+
+async def test_the_answer_that_is_asked_for_counts() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, messages=says("hello"), max_tokens=5000)
+    assert selection.context == 8192
+
+
+async def test_without_a_maximum_the_answer_gets_no_more_than_the_largest_variant_leaves() -> None:
+    model = a_model("m", 256, 512)
+    selection = await select(selector(model), model, COMPLETION, prompt="hello")
+    assert (selection.need, selection.context) == (512, 512)
+
+
+async def test_embeddings_need_no_room_for_an_answer() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, EMBEDDINGS, input="a" * 2000, max_tokens=9)
+    assert selection.context == 2048
+
+
+async def test_token_ids_need_no_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=7)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt=[1] * 3000, max_tokens=10)
+    assert (selection.context, client.asked) == (8192, [])
+
+
+async def test_where_the_bounds_disagree_the_running_engine_counts() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=10)
+    assert (selection.need, selection.context) == (1000 + 10 + 16, 2048)
+    ((endpoint, body),) = client.asked
+    assert endpoint == CHAT
+    assert msgspec.json.decode(body)["messages"] == says("a" * 4000)
+
+
+async def test_a_running_engine_that_holds_the_upper_bound_serves_without_a_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 8192, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=10)
+    assert (selection.context, client.asked) == (8192, [])
+
+
+async def test_the_count_of_an_image_is_asked_of_the_engine() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=300)
+    parts = [
+        {"type": "text", "text": "a" * 1000},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]
+    subject = selector(model, engines=engines)
+    message = {"role": "user", "content": parts}
+    selection = await select(subject, model, messages=[message], max_tokens=10)
+    assert (selection.context, len(client.asked)) == (2048, 1)
+
+
+async def test_a_variants_real_context_decides_and_not_the_declared_one() -> None:
+    model, engines = a_model(), Engines(contexts={"m": [1024, 8192, 32768]})
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt=[1] * 1500, max_tokens=1)
+    assert selection.context == 8192
+
+
+# -- who counts -----------------------------------------------------------------------------
+
+WORDS = "import sys; print([1] * len(sys.stdin.read().split()))"
+
+
+def tokenized(script: str) -> ModelConfig:
+    return a_model(tokenization=TokenizationConfig(binary=sys.executable, base_args=("-c", script)))
+
+
+async def test_without_an_engine_the_command_counts() -> None:
+    model = tokenized(WORDS)
+    selection = await select(
+        selector(model), model, COMPLETION, prompt="word " * 1000, max_tokens=10
+    )
+    assert (selection.need, selection.context) == (1026, 2048)
+
+
+async def test_an_engine_that_cannot_say_leaves_it_to_the_command() -> None:
+    model, engines = tokenized(WORDS), Engines()
+    client = engines.runs(model, 2048, count=None)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt="word " * 1000, max_tokens=10)
+    assert (selection.need, len(client.asked)) == (1026, 1)
+
+
+async def test_when_nothing_can_count_the_bound_decides() -> None:
+    for model in (a_model(), tokenized("raise SystemExit(1)")):
+        subject = selector(model)
+        selection = await select(subject, model, COMPLETION, prompt="word " * 1000, max_tokens=10)
+        assert (selection.need, selection.context) == (5000 + 16 + 10 + 16, 8192)
+
+
+async def test_what_may_not_fit_goes_to_the_largest_variant_when_nothing_can_count() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, messages=says("a" * 100_000), max_tokens=10)
+    assert (selection.need, selection.context) == (32768, 32768)
+
+
+# -- too long -------------------------------------------------------------------------------
+
+
+async def test_a_prompt_that_no_variant_holds_is_refused_with_both_numbers() -> None:
+    model, engines = a_model(), Engines()
+    engines.runs(model, 2048, count=40_000)
+    subject = selector(model, engines=engines)
+    with pytest.raises(ContextLengthExceeded) as refused:
+        await select(subject, model, messages=says("a" * 100_000), max_tokens=100)
+    assert "40116 tokens (40000 for the prompt and 100 for the answer" in str(refused.value)
+    assert "32768" in str(refused.value)
+
+
+async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named() -> None:
+    """One token short: the margin and the answer's one token are in the number."""
+    model, engines = a_model("m", 1000), Engines()
+    engines.runs(model, 1000, count=984)
+    with pytest.raises(ContextLengthExceeded, match="needs 1001 tokens"):
+        await select(selector(model, engines=engines), model, messages=says("a" * 4000))
+
+
+async def test_an_answer_larger_than_any_context_is_refused_even_when_nothing_can_count() -> None:
+    model = a_model()
+    with pytest.raises(ContextLengthExceeded, match="at least 40016 tokens") as refused:
+        await select(selector(model), model, messages=says("hello"), max_tokens=40_000)
+    assert "shorter answer" in str(refused.value)
+
+
+async def test_an_input_too_long_for_embeddings_is_refused_without_a_word_on_answers() -> None:
+    model = a_model("m", 512)
+    with pytest.raises(ContextLengthExceeded, match="needs at least 600 tokens") as refused:
+        await select(selector(model), model, EMBEDDINGS, input=[1] * 600)
+    assert "answer" not in str(refused.value)
+
+
+# -- names ----------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_by_its_name_and_by_its_alias() -> None:
+    model = a_model("qwen", aliases=("gpt-4o",))
+    subject = selector(model)
+    assert subject.find_model("qwen") is subject.find_model("gpt-4o") is model
+
+
+def test_an_unknown_name_is_refused_with_near_ones() -> None:
+    subject = selector(a_model("qwen3-8b"), a_model("llama"), a_model("qwen-dark", hidden=True))
+    with pytest.raises(ModelNotFound, match="qwen3-8b") as refused:
+        subject.find_model("qwen3")
+    assert "dark" not in str(refused.value)
+
+
+def test_an_unknown_name_far_from_all_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ModelNotFound, match=r'"zzz"; did you mean: llama\?'):
+        selector(a_model("llama")).find_model("zzz")
+
+
+def test_where_all_models_are_hidden_no_name_is_suggested() -> None:
+    with pytest.raises(ModelNotFound, match=r'^there is no model "zzz"$'):
+        selector(a_model("secret", hidden=True)).find_model("zzz")
+
+
+def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> None:
+    loaded, idle = a_model("loaded"), a_model("idle", 1024, aliases=("i",), description="small")
+    engines = Engines()
+    engines.runs(loaded, 8192, count=None)
+    subject = selector(loaded, idle, a_model("secret", hidden=True), engines=engines)
+    first, second = subject.list_models()
+    assert (first["id"], first["object"]) == ("loaded", "model")
+    assert (first["loaded"], first["loaded_variant"]) == (True, "8192")
+    assert (first["context_length"], first["contexts"]) == (32768, [2048, 8192, 32768])
+    assert (second["loaded"], second["loaded_variant"]) == (False, None)
+    assert (second["aliases"], second["description"]) == (["i"], "small")
+    assert subject.get_model_info("i") == second
+    assert subject.get_model_info("secret")["id"] == "secret"
