@@ -1,17 +1,21 @@
-"""The repairs of the HTTP stack: each test has a twin that shows the fault without the repair."""
+"""The repairs of the HTTP stack. Where memory streams can show the fault, a twin without the repair
+does; D's fault is a reset, which takes a real socket: see `test_serve.py`, "while it is sent"."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from hypercorn.trio.tcp_server import TCPServer
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
 from tests.fakes import FakeSocket, MemoryNetwork
 from trio_gateway.server.asgi import (
+    LINGER_S,
     REQUEST_KEY,
     AsgiApp,
     CancellableTCPServer,
@@ -129,6 +133,94 @@ async def test_b_without_the_repair_it_does(autojump_clock: trio.testing.MockClo
     assert not await ends_when_cancelled(TCPServer)
 
 
+async def closed_idle_connection_ends_after(
+    server_type: type[TCPServer], nursery: trio.Nursery
+) -> float:
+    """Seconds from a client closing its idle connection to the server letting go of it."""
+    network = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type)
+    network.config.keep_alive_timeout = 75
+    client = network.connect()
+    await client.send_all(REQUEST)
+    while b"answer" not in await client.receive_some(65536):
+        pass
+    await trio.testing.wait_all_tasks_blocked()
+    begun = trio.current_time()
+    await client.aclose()
+    for _ in range(100):
+        if not network.servers_running:
+            break
+        await trio.sleep(1)
+    return trio.current_time() - begun
+
+
+async def test_c_an_idle_connection_that_its_client_closed_is_let_go_at_once(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await closed_idle_connection_ends_after(CancellableTCPServer, nursery) <= 1
+
+
+async def test_c_without_the_repair_it_is_kept_for_the_keep_alive_timeout(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await closed_idle_connection_ends_after(TCPServer, nursery) >= 75
+
+
+async def early_answer(app: AsgiApp, nursery: trio.Nursery, body_bytes: int) -> tuple[bytes, int]:
+    """The answer to a large upload, and how much of it the server took before it closed."""
+    client = MemoryNetwork(nursery, app).connect(buffered=False)
+    head = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n" % body_bytes
+    answer, taken = b"", 0
+
+    async def upload() -> None:
+        nonlocal taken
+        await client.send_all(head)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while taken < body_bytes:
+                await client.send_all(b"x" * 1000)
+                taken += 1000
+
+    async with trio.open_nursery() as both:
+        both.start_soon(upload)
+        while b"too large" not in answer:
+            answer += await client.receive_some(65536)
+        both.start_soon(client.receive_some)
+    return answer, taken
+
+
+def refusing_app() -> Any:
+    app = QuartTrio("test", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = 1000
+
+    @app.post("/")
+    async def root() -> Response:
+        await request.get_data()
+        return Response(b"taken")
+
+    @app.errorhandler(413)
+    async def refuse(error: Exception) -> Response:
+        return Response(b"too large", status=413)
+
+    return app
+
+
+async def test_d_an_upload_that_is_refused_is_read_to_its_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    answer, taken = await early_answer(RequestScopes(refusing_app()), nursery, 500_000)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert taken == 500_000
+
+
+async def test_d_an_upload_that_stalls_is_not_waited_for_without_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    client = MemoryNetwork(nursery, RequestScopes(refusing_app())).connect()
+    await client.send_all(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 5000\r\n\r\n")
+    while await client.receive_some(65536):
+        pass
+    assert trio.current_time() == pytest.approx(LINGER_S, abs=0.1)
+
+
 async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
@@ -156,6 +248,7 @@ async def test_what_a_request_owns_is_released_however_it_ends(
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         scope[REQUEST_KEY].stack.callback(released.append, scope["path"])
+        await receive()
         if scope["path"] == "/waits":
             while (await receive())["type"] != "http.disconnect":
                 pass

@@ -19,7 +19,7 @@ import psutil
 
 FAKE_ENGINE = Path(__file__).parents[1] / "fake_engine.py"
 WAIT_S = 30.0
-SERVE = (sys.executable, "-m", "trio_gateway", "serve", "-v", "-c")
+SERVE = (sys.executable, "-m", "trio_gateway", "serve", "-c")
 HYPERCORN = (str(Path(sys.executable).with_name("hypercorn")),)
 
 
@@ -201,11 +201,14 @@ def running_gateway(
     *,
     command: Sequence[str] = SERVE,
     ready: str = r"Base URL for clients: (\S+)/v1",
+    verbose: bool = True,
 ) -> Iterator[GatewayProcess]:
     """A gateway with this configuration; ended, with a check that nothing is left, at the end."""
     file = tmp_path / "gateway.lua"
     file.write_text(config)
-    argv = [*command, str(file)] if command is SERVE else list(command)
+    argv = list(command)
+    if command is SERVE:
+        argv += [str(file), *(["--verbose"] if verbose else [])]
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,

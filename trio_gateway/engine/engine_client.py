@@ -44,6 +44,7 @@ class EngineClient(abc.ABC):
         self.base_url = base_url
         self.host, self.port = parts.hostname, parts.port or 80
         self._open: set[Exchange] = set()
+        self._over: EngineDisconnected | ExchangeAborted | None = None
 
     @staticmethod
     @abc.abstractmethod
@@ -96,6 +97,8 @@ class EngineClient(abc.ABC):
         def keep(exchange: Exchange) -> None:
             opened.append(exchange)
             self._open.add(exchange)
+            if self._over is not None:
+                exchange.abort(self._over)
 
         try:
             yield await open_exchange(
@@ -107,7 +110,8 @@ class EngineClient(abc.ABC):
                 self._open.discard(exchange)
 
     def abort_all(self, error: EngineDisconnected | ExchangeAborted) -> None:
-        """End every request that is under way; each gets this error."""
+        """End every request that is under way, and any that comes later; each gets this error."""
+        self._over = error
         for exchange in [*self._open]:
             exchange.abort(error)
 

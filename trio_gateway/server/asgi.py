@@ -5,6 +5,11 @@ A. `RequestScopes` withholds hypercorn's `http.disconnect` once the answer is co
    never armed, and one idle connection makes a shutdown last the whole graceful timeout.
 B. `CancellableTCPServer` sends so that it can be cancelled. hypercorn shields `send_all` without a
    deadline, so one client that stops reading blocks a shutdown for ever.
+C. `CancellableTCPServer` also ends a connection that its client closed while it was idle. hypercorn
+   keeps the dead socket until its keep-alive timeout, and each one costs a descriptor.
+D. `RequestScopes` lets a request's body arrive before it ends an answer that was given early (a
+   413). hypercorn closes at once; the unread rest makes the kernel reset the connection, and the
+   client never sees the answer.
 
 hypercorn 0.18; `tests/test_asgi.py` fails when a repair is missing, and when one is not needed
 any more it can go.
@@ -36,6 +41,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TELL_PROTOCOL_S = 1.0
+LINGER_S = 5.0  # for the rest of a body whose request is answered already
 
 REQUEST_KEY = "trio_gateway.request"
 TERMINATED_KEY = "trio_gateway.terminated"
@@ -62,7 +68,7 @@ def state_of(request: Request) -> RequestState:
 
 
 class RequestScopes:
-    """ASGI middleware: repair A, and a RequestState for each request."""
+    """ASGI middleware: the repairs A and D, and a RequestState for each request."""
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
@@ -72,7 +78,7 @@ class RequestScopes:
             await self._app(scope, receive, send)
             return
         state = scope[REQUEST_KEY] = RequestState()
-        complete = False
+        complete, received = False, trio.Event()
 
         async def send_marking_the_end(message: Message) -> None:
             nonlocal complete
@@ -80,11 +86,18 @@ class RequestScopes:
                 id_header = (REQUEST_ID_HEADER, state.id.encode())
                 message = {**message, "headers": [*message["headers"], id_header]}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
+                if message.get("body"):
+                    await send({**message, "more_body": True})
+                    message = {**message, "body": b""}
+                with trio.move_on_after(LINGER_S):
+                    await received.wait()  # the app's own reading drains it
                 complete = True
             await send(message)
 
         async def receive_until_the_end() -> Message:
             message = await receive()
+            if not message.get("more_body"):
+                received.set()
             if complete and message["type"] == "http.disconnect":
                 await trio.sleep_forever()  # the app cancels this when it returns
             return message
@@ -97,7 +110,7 @@ class RequestScopes:
 
 
 class CancellableTCPServer(TCPServer):
-    """hypercorn's connection with repair B.
+    """hypercorn's connection with the repairs B and C.
 
     It also lets the app see hypercorn's own shutdown, which the ASGI lifespan only tells of once
     all connections are done.
@@ -113,6 +126,10 @@ class CancellableTCPServer(TCPServer):
     ) -> None:
         told = ConnectionState({**state, TERMINATED_KEY: context.terminated})
         super().__init__(app, config, context, told, stream)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()  # it would keep the connection's nursery, and so the socket
 
     async def protocol_send(self, event: Event) -> None:
         if not isinstance(event, RawData):

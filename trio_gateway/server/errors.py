@@ -84,6 +84,6 @@ def from_reject(model: str, reject: Reject) -> ApiError:
         case Refusal.SHUTTING_DOWN:
             return shutting_down()
         case Refusal.TOO_LARGE:
-            return ApiError(400, reject.message, code="context_length_exceeded", param="messages")
+            return ApiError(400, reject.message, code="context_length_exceeded")
         case Refusal.START_FAILED:
             return engine_failed(model, reject.message)
