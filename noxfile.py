@@ -70,4 +70,4 @@ def lint(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the gateway beside the bare engine; prints a table."""
     _install(session, "test")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.run", *session.posargs)

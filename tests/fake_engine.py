@@ -60,13 +60,15 @@ class FakeEngine:
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._serve_one(reader, writer)
+            while await self._serve_one(reader, writer):
+                pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
-    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; whether the connection is kept."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lines = head.lower().split("\r\n")
         length = next((int(x[15:]) for x in lines if x.startswith("content-length:")), 0)
@@ -90,6 +92,7 @@ class FakeEngine:
             case _:
                 self._json(writer, {"error": {"message": f"no {path}", "code": 404}}, status=404)
         await writer.drain()
+        return "connection: close" not in lines
 
     async def _complete(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         die_if_not_yet(self.given.die_once)

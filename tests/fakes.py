@@ -281,16 +281,18 @@ class MemoryNetwork(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         return MemoryStream(self.connect())
 
-    def connect(self, buffered: bool = True) -> trio.StapledStream[Any, Any]:
+    def connect(self, *, buffered: bool = True) -> Any:
         """A raw client stream. Unbuffered, the server's sends wait for the client to read."""
-        make: Callable[[], tuple[trio.StapledStream[Any, Any], Any]]
-        make = trio.testing.memory_stream_pair
-        if not buffered:
-            make = trio.testing.lockstep_stream_pair  # holds nothing at all
-        ours, theirs = make()
+        ours, theirs = self._pair(buffered)
         theirs.socket = FakeSocket()
         self.nursery.start_soon(self.serve, theirs)
         return ours
+
+    @staticmethod
+    def _pair(buffered: bool) -> tuple[Any, Any]:
+        if buffered:
+            return trio.testing.memory_stream_pair()
+        return trio.testing.lockstep_stream_pair()  # holds nothing at all
 
     async def serve(self, stream: Any) -> None:
         self.servers_running += 1

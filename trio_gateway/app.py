@@ -69,15 +69,15 @@ class Gateway:
             await self._http(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the engines and the dumps until `begin_shutdown` has ended the last engine."""
+        """Own the engines and the dumps until cancelled. After `begin_shutdown` the engines end by
+        themselves (`manager.stopped`); the dumps outlive them, for the last answers' sake."""
         async with trio.open_nursery() as nursery:
             if self._dumps is not None:
                 await nursery.start(self._dumps.run)
             self._nursery = nursery
             await nursery.start(self.manager.run)
             task_status.started()
-            await self.manager.stopped.wait()
-            nursery.cancel_scope.cancel(reason="all engines are stopped")
+            await trio.sleep_forever()
 
     def begin_shutdown(self) -> None:
         """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""

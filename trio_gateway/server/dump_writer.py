@@ -43,11 +43,12 @@ class DumpRecord:
 
     def add(self, piece: bytes) -> None:
         """A piece of the answer."""
-        if self._size + len(piece) > ANSWER_MAX_BYTES:
-            self.left_out += len(piece)
-            return
-        self._size += len(piece)
-        self._pieces.append(piece)
+        # What is kept is the answer's beginning, with no hole in it.
+        kept = piece[: ANSWER_MAX_BYTES - self._size]
+        self.left_out += len(piece) - len(kept)
+        self._size += len(kept)
+        if kept:
+            self._pieces.append(kept)
 
     def finish(self) -> None:
         """Hand it to the writer; never blocks, never raises."""
@@ -79,29 +80,41 @@ class DumpWriter:
             if self._pending_bytes + record.size_bytes > PENDING_MAX_BYTES:
                 raise trio.WouldBlock
             self._send.send_nowait(record)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.WouldBlock:
             log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.error("the dump of request %s is lost: the gateway stops", record.request_id)
         else:
             self._pending_bytes += record.size_bytes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then what is pending, within a short time."""
         await trio.to_thread.run_sync(self._prepare)
-        task_status.started()
-        try:
+        # Shielded: the last requests before a shutdown are those one wants to read. The deadline
+        # comes with the cancel.
+        flush = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_all, flush)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                flush.deadline = trio.current_time() + _FLUSH_S
+                self._send.close()
+
+    async def _write_all(self, until: trio.CancelScope) -> None:
+        with until:
             async for record in self._receive:
                 await self._write(record)
-        finally:
-            # Shielded: the last requests before a shutdown are those one wants to read.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_S):
-                while self._receive.statistics().current_buffer_used:
-                    await self._write(self._receive.receive_nowait())
-            self._receive.close()
+        if lost := self._receive.statistics().current_buffer_used:
+            log.error("%d dumps are lost: the disk is too slow", lost)
+        self._receive.close()
 
     async def _write(self, record: DumpRecord) -> None:
         self._pending_bytes -= record.size_bytes
         try:
-            await trio.to_thread.run_sync(_write_file, self._folder, record)
+            # Abandoned only when the time to flush is over: a disk that hangs holds up no exit.
+            await trio.to_thread.run_sync(_write_file, self._folder, record, abandon_on_cancel=True)
             self._failing = False
         except OSError as error:
             if not self._failing:  # one line, not one for each request
@@ -165,5 +178,5 @@ def render(record: DumpRecord) -> str:
 def _readable(body: bytes) -> str:
     try:
         return msgspec.json.format(body, indent=2).decode("utf-8", "replace")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return body.decode("utf-8", "replace")

@@ -29,7 +29,7 @@ def events(stream: bytes) -> Iterator[Any]:
         if line.startswith(b"data:"):
             try:
                 yield msgspec.json.decode(line[5:])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
 
 
@@ -37,12 +37,19 @@ def assembled_text(stream: bytes) -> str:
     """What the answer of a streamed chat or completion reads, without the events around it."""
     pieces: list[str] = []
     for event in events(stream):
-        if not isinstance(event, dict):
-            continue
-        for choice in event.get("choices") or []:
-            delta = choice.get("delta") or {}
-            texts = (delta.get("reasoning_content"), delta.get("content"), choice.get("text"))
-            pieces += [text for text in texts if isinstance(text, str)]
-            if delta.get("tool_calls"):
-                pieces.append(msgspec.json.encode(delta["tool_calls"]).decode() + "\n")
+        choices = event.get("choices") if isinstance(event, dict) else None
+        for choice in choices if isinstance(choices, list) else []:
+            if isinstance(choice, dict):
+                pieces += _texts_of(choice)
     return "".join(pieces)
+
+
+def _texts_of(choice: dict[str, Any]) -> Iterator[str]:
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        delta = {}
+    for text in (delta.get("reasoning_content"), delta.get("content"), choice.get("text")):
+        if isinstance(text, str):
+            yield text
+    if delta.get("tool_calls"):
+        yield msgspec.json.encode(delta["tool_calls"]).decode() + "\n"
