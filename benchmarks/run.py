@@ -88,6 +88,7 @@ def relaying(folder: Path) -> list[Row]:
         process = psutil.Process(gateway.process.pid)
         rows = [row for clients in (1, 16) for row in first_bytes(ours, theirs, clients)]
         rows += cpu_costs(process, ours)
+        rows += client_costs(theirs)
         unpin()
     return rows
 
@@ -123,6 +124,20 @@ def cpu_costs(process: psutil.Process, port: int) -> list[Row]:
     return [
         ("CPU per request (one piece)", f"{median_of(ROUNDS, per_request):.0f} µs", ""),
         (f"CPU per streamed chunk ({pace})", f"{median_of(3, per_chunk):.0f} µs", ""),
+    ]
+
+
+def client_costs(port: int) -> list[Row]:
+    command = [sys.executable, "-m", "benchmarks.clients", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    cost: dict[str, float] = json.loads(done.stdout)
+    return [
+        (
+            f"reading a {what}: own exchange beside httpx",
+            f"{cost[key + '_exchange']:.0f} beside {cost[key + '_httpx']:.0f} µs of CPU",
+            "",
+        )
+        for what, key in (("streamed chunk", "chunk"), ("small answer", "request"))
     ]
 
 

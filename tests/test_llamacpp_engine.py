@@ -122,7 +122,7 @@ async def test_an_engine_that_nobody_listens_for_is_not_healthy() -> None:
         health = await client.check_health(TIMEOUT_S)
         await client.aclose()
     assert not health.ok
-    assert health.detail.startswith("ConnectError")
+    assert health.detail.startswith("nothing answers")
 
 
 async def test_an_engine_that_hangs_is_not_healthy_after_the_timeout() -> None:
@@ -132,7 +132,7 @@ async def test_an_engine_that_hangs_is_not_healthy_after_the_timeout() -> None:
     async with engine(hang) as client:
         health = await client.check_health(0.05)
     assert not health.ok
-    assert "Timeout" in health.detail
+    assert health.detail == "no answer within 0.05 s"
 
 
 async def test_what_is_not_http_is_not_healthy() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 import msgspec
+import trio
 
 from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.http_exchange import ENGINE_LOST, ExchangeAborted
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +58,16 @@ class LlamaCppEngine(EngineClient):
         await self._http.aclose()
 
     async def check_health(self, timeout_s: float) -> Health:
+        # Not through httpx: a start is polled dozens of times, beside an engine that loads on the
+        # same cores, and this takes 0.3 ms of CPU instead of 0.8 (`nox -s bench`).
         try:
-            answer = await self._http.get("/health", timeout=timeout_s)
-        except httpx.HTTPError as error:
-            return Health(False, f"{type(error).__name__}: {error}")
-        return Health(answer.status_code == 200, f"HTTP {answer.status_code}")
+            with trio.fail_after(timeout_s):
+                async with self.forward_request("GET", "/health", (), b"") as answer:
+                    return Health(answer.status == 200, f"HTTP {answer.status}")
+        except trio.TooSlowError:
+            return Health(False, f"no answer within {timeout_s:g} s")
+        except (*ENGINE_LOST, ExchangeAborted) as error:
+            return Health(False, str(error))
 
     async def read_facts(self, timeout_s: float) -> EngineFacts:
         props = await self._ask("GET", "/props", None, timeout_s)

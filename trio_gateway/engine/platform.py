@@ -137,17 +137,17 @@ def listener_of_group(group: int, port: int) -> bool | None:
     return False if readable else None
 
 
+def _group_members(group: int) -> Iterator[psutil.Process]:
+    """The leader first: looking for its children means reading the whole process table."""
+    with contextlib.suppress(psutil.Error):
+        leader = psutil.Process(group)
+        yield leader
+        yield from leader.children(recursive=True)
+
+
 def _listens_on(connection: Any, port: int) -> bool:
     at = connection.laddr
     return bool(connection.status == psutil.CONN_LISTEN and at and at.port == port)
-
-
-def _group_members(group: int) -> list[psutil.Process]:
-    try:
-        leader = psutil.Process(group)
-        return [leader, *leader.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def describe_port_holder(port: int) -> str:

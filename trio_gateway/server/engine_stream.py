@@ -11,9 +11,8 @@ from quart.wrappers.response import ResponseBody
 
 from trio_gateway.engine.engine_manager import Lease
 from trio_gateway.engine.http_exchange import (
-    EngineDisconnected,
+    ENGINE_LOST,
     EngineTalksGarbage,
-    EngineUnreachable,
     Exchange,
     ExchangeAborted,
 )
@@ -26,8 +25,6 @@ log = logging.getLogger(__name__)
 # An engine's end is noticed within milliseconds of its connections breaking; this bounds the
 # wait for the news, which tells a request why it lost its engine.
 ENGINE_NEWS_S = 1.0
-
-ENGINE_LOST = (EngineUnreachable, EngineDisconnected, EngineTalksGarbage)
 
 
 class EngineStream(ResponseBody):

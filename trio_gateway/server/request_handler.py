@@ -13,6 +13,7 @@ from werkzeug.datastructures import Headers
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.engine_manager import EngineManager, Lease, LeaseRefused
 from trio_gateway.engine.http_exchange import (
+    ENGINE_LOST,
     Exchange,
     ExchangeAborted,
     Header,
@@ -26,7 +27,7 @@ from trio_gateway.models.model_selector import (
 from trio_gateway.models.token_count import RequestFields
 from trio_gateway.server.asgi import RequestState, state_of
 from trio_gateway.server.dump_writer import DumpRecord, DumpWriter
-from trio_gateway.server.engine_stream import ENGINE_LOST, EngineStream, news_of
+from trio_gateway.server.engine_stream import EngineStream, news_of
 from trio_gateway.server.errors import ApiError, engine_failed, from_reject, shutting_down
 
 log = logging.getLogger(__name__)
