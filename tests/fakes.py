@@ -166,7 +166,8 @@ class FakeClient(EngineClient):
     def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
         return None
 
-    def get_supported_endpoints(self) -> frozenset[str]:
+    @staticmethod
+    def get_supported_endpoints() -> frozenset[str]:
         return frozenset({"chat/completions", "completions"})
 
     @property

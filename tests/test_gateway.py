@@ -183,6 +183,7 @@ async def test_an_endpoint_that_the_engine_does_not_serve_is_a_400(autojump_cloc
     async with running_stack(config(model("m"))) as stack:
         response = await stack.post("/v1/embeddings", b'{"model":"m","input":"text"}')
         assert (response.status, error_of(response)["code"]) == (400, "endpoint_not_supported")
+        assert not stack.engines.processes
 
 
 async def test_an_engine_that_does_not_start_is_a_502_with_its_last_lines_then_backs_off(

@@ -216,6 +216,7 @@ class HypercornApp:
         configure_logging()
         config, why = load_config(None)
         log.info("configuration %s (%s)", config.source, why)
+        log.info("models: %s", ", ".join(m.name for m in config.models if not m.hidden))
         self._gateway = create_app(config)
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._pass_sigterm_on)

@@ -56,8 +56,9 @@ class EngineClient(abc.ABC):
     def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
         """The address that the arguments themselves ask for, if they name a port."""
 
+    @staticmethod
     @abc.abstractmethod
-    def get_supported_endpoints(self) -> frozenset[str]:
+    def get_supported_endpoints() -> frozenset[str]:
         """Paths of the OpenAI API that this engine serves, without `/v1` in front."""
 
     @abc.abstractmethod

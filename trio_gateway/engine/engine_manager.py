@@ -220,6 +220,10 @@ class EngineManager:
         """Tokens that one request gets in each variant of the model, the smallest first."""
         return self.scheduler.contexts(model)
 
+    def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
+        """What the model's type of engine serves."""
+        return self._client_types[model.engine].get_supported_endpoints()
+
     def engine_of(self, model: str) -> Engine | None:
         """The ready engine of this model with the largest context."""
         view = self.scheduler.running(model)

@@ -51,7 +51,8 @@ class LlamaCppEngine(EngineClient):
         host = _option(args, "--host") or "127.0.0.1"
         return ("127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else host), int(port)
 
-    def get_supported_endpoints(self) -> frozenset[str]:
+    @staticmethod
+    def get_supported_endpoints() -> frozenset[str]:
         return frozenset({"chat/completions", "completions", "embeddings"})
 
     async def aclose(self) -> None:

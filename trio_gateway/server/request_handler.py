@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from quart import Response, request
@@ -89,8 +89,10 @@ class RequestHandler:
         try:
             fields = _decode(body, content_field)
             model = self._selector.find_model(fields.model)
+            if endpoint not in self._manager.endpoints_of(model):
+                raise _not_supported(endpoint, model)
             selection = await self._selector.select_variant(model, endpoint, fields, body)
-            return await self._answer(state, endpoint, body, selection, record)
+            return await self._answer(_Work(state, endpoint, body, selection, record))
         except ModelNotFound as error:
             refused = ApiError(404, str(error), code="model_not_found", param="model")
         except ContextLengthExceeded as error:
@@ -102,48 +104,30 @@ class RequestHandler:
             record.add(refused.encode())
         return self.respond_to_error(refused)
 
-    async def _answer(
-        self,
-        state: RequestState,
-        endpoint: str,
-        body: bytes,
-        selection: Selection,
-        record: DumpRecord | None,
-    ) -> Response:
+    async def _answer(self, work: _Work) -> Response:
         """An engine's answer. A request that lost its engine before anything was sent gets one
         more try, on a fresh one."""
         try:
-            return await self._try(state, endpoint, body, selection, record)
+            return await self._try(work)
         except _EngineLost as lost:
-            log.warning("request %s: %s; trying once more", state.id, lost)
+            log.warning("request %s: %s; trying once more", work.state.id, lost)
         try:
-            return await self._try(state, endpoint, body, selection, record)
+            return await self._try(work)
         except _EngineLost as lost:
-            raise engine_failed(selection.model.name, str(lost)) from None
+            raise engine_failed(work.selection.model.name, str(lost)) from None
 
-    async def _try(
-        self,
-        state: RequestState,
-        endpoint: str,
-        body: bytes,
-        selection: Selection,
-        record: DumpRecord | None,
-    ) -> Response:
-        model = selection.model
+    async def _try(self, work: _Work) -> Response:
+        model, need = work.selection.model, work.selection.need
         async with AsyncExitStack() as stack:
             try:
-                lease = await stack.enter_async_context(self._manager.lease(model, selection.need))
+                lease = await stack.enter_async_context(self._manager.lease(model, need))
             except LeaseRefused as refused:
                 raise from_reject(model.name, refused.reject) from None
-            _require_endpoint(lease, endpoint, model)
+            client, target = lease.client, f"/v1/{work.endpoint}"
+            body = client.transform_request(work.endpoint, work.body)
             try:
                 exchange = await stack.enter_async_context(
-                    lease.client.forward_request(
-                        "POST",
-                        f"/v1/{endpoint}",
-                        _headers_for_engine(),
-                        lease.client.transform_request(endpoint, body),
-                    )
+                    client.forward_request("POST", target, _headers_for_engine(), body)
                 )
                 whole = _content_length(exchange) is not None
                 first = await (_read_whole(exchange) if whole else exchange.receive())
@@ -151,16 +135,16 @@ class RequestHandler:
                 raise shutting_down() from None
             except ENGINE_LOST as error:
                 raise _EngineLost(await news_of(lease, error)) from None
-            headers = lease.client.transform_response(exchange.headers)
-            headers += _decision_headers(lease, selection)
-            if record is not None:
-                _note_answer(record, exchange, headers, first)
+            headers = client.transform_response(exchange.headers)
+            headers += _decision_headers(lease, work.selection)
+            if work.record is not None:
+                _note_answer(work.record, exchange, headers, first)
             if whole:
                 return _response(first, exchange.status, headers)
             # The rest belongs to the request: it ends with the answer, or with the client.
             rest = stack.pop_all()
-            state.stack.push_async_callback(rest.aclose)
-            add = record.add if record is not None else None
+            work.state.stack.push_async_callback(rest.aclose)
+            add = work.record.add if work.record is not None else None
             stream = EngineStream(first, exchange, lease, rest, add)
             return _response(stream, exchange.status, headers)
 
@@ -170,6 +154,16 @@ class RequestHandler:
         record = self._dumps.begin(state.id, endpoint, body)
         state.stack.callback(record.finish)
         return record
+
+
+class _Work(NamedTuple):
+    """A request on its way to an engine."""
+
+    state: RequestState
+    endpoint: str
+    body: bytes
+    selection: Selection
+    record: DumpRecord | None
 
 
 class _EngineLost(Exception):
@@ -203,10 +197,9 @@ def _decode(body: bytes, content_field: str) -> RequestFields:
     return fields
 
 
-def _require_endpoint(lease: Lease, endpoint: str, model: ModelConfig) -> None:
-    if endpoint not in lease.client.get_supported_endpoints():
-        message = f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint}"
-        raise ApiError(400, message, code="endpoint_not_supported")
+def _not_supported(endpoint: str, model: ModelConfig) -> ApiError:
+    message = f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint}"
+    return ApiError(400, message, code="endpoint_not_supported")
 
 
 def _headers_for_engine() -> list[Header]:
