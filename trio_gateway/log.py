@@ -9,8 +9,14 @@ LOG_TIME = "%H:%M:%S"
 
 
 def configure_logging(*, verbose: bool = False) -> None:
-    """Log to stderr; `verbose` adds what the engines print."""
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format=LOG_FORMAT, datefmt=LOG_TIME)
-    for chatty in ("httpx", "httpcore"):  # a line for each health request
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    """Log what the gateway says to stderr; `verbose` adds what the engines print.
+
+    Only our own logger: hypercorn's has a handler of its own, and httpx would log each health
+    request.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
+    ours = logging.getLogger("trio_gateway")
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    ours.addHandler(handler)
+    ours.propagate = False

@@ -43,8 +43,8 @@ def main() -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Log what the engines print, too.")
 def serve(path: Path | None, verbose: bool) -> None:
     """Serve the models until Ctrl-C (or SIGTERM)."""
-    configure_logging(verbose=verbose)
     config, why = _load_or_exit(path)
+    configure_logging(verbose=verbose)
     click.echo(f"trio-gateway {__version__}, configuration {config.source} ({why})")
     for note in config.notes:
         logging.getLogger(__name__).info("%s: %s", config.source, note)

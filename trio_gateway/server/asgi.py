@@ -89,8 +89,9 @@ class RequestScopes:
                 if message.get("body"):
                     await send({**message, "more_body": True})
                     message = {**message, "body": b""}
-                with trio.move_on_after(LINGER_S):
-                    await received.wait()  # the app's own reading drains it
+                if not received.is_set():
+                    with trio.move_on_after(LINGER_S):
+                        await received.wait()  # the app's own reading drains it
                 complete = True
             await send(message)
 

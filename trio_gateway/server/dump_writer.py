@@ -6,6 +6,7 @@ disk that is full, slow or read-only costs the dump, with a line in the log, and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -26,6 +27,8 @@ ANSWER_MAX_BYTES = 16 * 1024**2
 # Records that wait for a slow disk; beyond, new ones are dropped.
 PENDING_MAX_BYTES = 256 * 1024**2
 _FLUSH_S = 2.0
+READABLE_DEPTH = 64
+_NO_BRACKETS = bytes(b for b in range(256) if b not in b"[]{}")
 _OUR_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z_[0-9a-f]+" + re.escape(SUFFIX))
 
 
@@ -176,7 +179,19 @@ def render(record: DumpRecord) -> str:
 
 
 def _readable(body: bytes) -> str:
-    try:
-        return msgspec.json.format(body, indent=2).decode("utf-8", "replace")
-    except (msgspec.DecodeError, RecursionError):
-        return body.decode("utf-8", "replace")
+    """Indented, if it is JSON of a sane shape: indenting costs depth times size."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        if _depth(body) <= READABLE_DEPTH:
+            return msgspec.json.format(body, indent=2).decode("utf-8", "replace")
+    return body.decode("utf-8", "replace")
+
+
+def _depth(body: bytes) -> int:
+    """How deep the brackets nest; those in strings count too, which errs upward."""
+    depth = deepest = 0
+    for bracket in body.translate(None, delete=_NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > READABLE_DEPTH:
+            break
+    return deepest
