@@ -101,6 +101,24 @@ async def test_the_engine_s_own_error_passes_through(autojump_clock: Clock) -> N
         assert (response.status, response.content) == (418, b'{"error":"teapot"}')
 
 
+async def test_a_name_in_other_letters_is_percent_encoded_in_the_headers(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("модель (1)"))) as stack:
+        response = await stack.post(CHAT, chat("модель (1)"))
+        encoded = "%D0%BC%D0%BE%D0%B4%D0%B5%D0%BB%D1%8C (1)"
+        assert header(response, "X-Gateway-Model") == encoded
+
+
+async def test_a_long_load_says_so(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 35
+        await stack.post(CHAT, chat())
+        loading = [r.getMessage() for r in caplog.records if "loading for" in r.getMessage()]
+        assert loading == [f"m:4096: loading for {s} of at most 120 s" for s in (10, 20, 30)]
+
+
 async def test_models_say_their_contexts_and_whether_they_are_loaded(autojump_clock: Clock) -> None:
     two = model("org/m", variant(2048), variant(8192), aliases=("small",))
     hidden = model("secret", hidden=True)

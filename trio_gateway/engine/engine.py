@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 POLL_MIN_S = 0.01
 POLL_MAX_S = 0.25
 POLL_SHARE = 0.05
+SAY_LOADING_S = 10.0  # a long load says so this often
 LINES_IN_ERROR = 15
 DEFAULT_PLACES = 1
 
@@ -205,11 +206,16 @@ class Engine:
     async def _healthy(self) -> None:
         """Returns at the first 200 of the health endpoint."""
         begun = trio.current_time()
+        say_next_s = SAY_LOADING_S
         while True:
             health = await self.client.check_health(self.variant.timeouts.health_check_s)
             if health.ok:
                 return
             waited = trio.current_time() - begun
+            if waited >= say_next_s:
+                limit_s = self.variant.timeouts.startup_s
+                log.info("%s: loading for %.0f of at most %g s", self.key, waited, limit_s)
+                say_next_s += SAY_LOADING_S
             await trio.sleep(min(max(waited * POLL_SHARE, POLL_MIN_S), POLL_MAX_S))
 
     async def _facts(self, process: Process) -> EngineInfo:

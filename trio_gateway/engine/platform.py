@@ -7,6 +7,7 @@ is ended alone, and a gateway that is killed hard leaves its engine behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -115,12 +116,13 @@ def address_in_use(host: str, port: int) -> bool:
             try:
                 probe.bind(address)
             except OSError as error:
-                if error.errno in _ADDRESS_IN_USE:
+                if is_address_in_use(error):
                     return True
     return False
 
 
-_ADDRESS_IN_USE = {98, 48, 10048}  # EADDRINUSE on Linux, macOS, Windows
+def is_address_in_use(error: OSError) -> bool:
+    return error.errno in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE))
 
 
 def listener_of_group(group: int, port: int) -> bool | None:

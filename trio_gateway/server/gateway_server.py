@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import socket
@@ -137,7 +136,7 @@ def _bind(address: ListenAddress) -> socket.socket:
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
+        if platform.is_address_in_use(error):
             reason += f", by {platform.describe_port_holder(address.port)}"
         raise ListenError(f"cannot listen on {address}: {reason}") from None
     return sock

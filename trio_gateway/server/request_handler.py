@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import string
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 import msgspec
 from quart import Response, request
@@ -213,12 +215,19 @@ def _headers_for_engine() -> list[Header]:
 
 def _decision_headers(lease: Lease, selection: Selection) -> list[Header]:
     return [
-        (b"X-Gateway-Model", selection.model.name.encode("utf-8")),
-        (b"X-Gateway-Variant", lease.engine.variant.name.encode("utf-8")),
+        (b"X-Gateway-Model", _header_text(selection.model.name)),
+        (b"X-Gateway-Variant", _header_text(lease.engine.variant.name)),
         (b"X-Gateway-Need", b"%d" % selection.need),
         (b"X-Gateway-Queue-Ms", b"%d" % round(lease.queue_s * 1000)),
         (b"X-Gateway-Load-Ms", b"%d" % round(lease.load_s * 1000)),
     ]
+
+
+def _header_text(name: str) -> bytes:
+    """A header is ASCII: other letters are percent-encoded."""
+    return (
+        quote(name, safe=string.punctuation + " ").encode() if not name.isascii() else name.encode()
+    )
 
 
 def _note_answer(
