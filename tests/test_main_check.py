@@ -148,3 +148,16 @@ def test_a_wrong_file_ends_the_command_with_2_and_without_a_traceback(
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 3
     assert all(line.startswith(f"{path}: ") for line in done.stderr.splitlines())
+
+
+def test_a_binary_that_is_not_here_is_worth_a_note_and_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.lua"
+    file.write_text(
+        "server = {}\nmodels = {{ name = 'm', engine = presets.engines.llamacpp, variants = {"
+        "{ binary = '/no/such/server', args = {}, context = 1024 },"
+        "{ binary = 'sh', args = {}, context = 2048 } } }}\n"
+    )
+    result = CliRunner().invoke(main, ["check", "-c", str(file)])
+    assert result.exit_code == 0
+    assert "note: /no/such/server does not exist here" in result.output
+    assert result.output.count("does not exist") == 1

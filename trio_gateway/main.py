@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,10 +74,17 @@ def check(path: Path | None) -> None:
     """Check a configuration and show its models; starts nothing."""
     config, why = _load_or_exit(path)
     _print_models(config)
-    for note in config.notes:
+    for note in (*config.notes, *_missing_binaries(config)):
         click.echo(f"note: {note}")
     addresses = ", ".join(str(address) for address in config.server.listen)
     click.echo(f"{config.source} is right ({why}). It listens on {addresses}.")
+
+
+def _missing_binaries(config: GatewayConfig) -> list[str]:
+    """Not a mistake, as the file may be meant for another machine; but worth a word."""
+    binaries = {variant.binary for model in config.models for variant in model.variants}
+    binaries |= {model.tokenization.binary for model in config.models if model.tokenization}
+    return [f"{b} does not exist here" for b in sorted(binaries) if shutil.which(b) is None]
 
 
 def _load_or_exit(path: Path | None) -> tuple[GatewayConfig, str]:
