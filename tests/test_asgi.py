@@ -241,6 +241,77 @@ async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
     stream.closed.set()
 
 
+async def fatal_upgrade(server_type: type[TCPServer]) -> bool:
+    """Whether a malformed upgrade of one client ends everything around its connection."""
+    upgrade = (
+        b"GET / HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: !!!!a\r\n\r\n"
+    )
+    ended = False
+    try:
+        async with trio.open_nursery() as nursery:
+            client = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type).connect()
+            await client.send_all(upgrade)
+            while await client.receive_some(65536):
+                pass
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel(reason="the test is over")
+    except* ValueError:  # binascii.Error, of the settings
+        ended = True
+    return ended
+
+
+async def test_e_what_one_client_does_wrong_stays_with_its_connection(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await fatal_upgrade(CancellableTCPServer)
+    assert "a connection broke off" in caplog.text
+
+
+async def test_e_without_the_repair_it_ends_the_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert await fatal_upgrade(TCPServer)
+
+
+async def pipelining_client_leaves(server_type: type[TCPServer], nursery: trio.Nursery) -> int:
+    """Connections left of a client that sent a byte too many in a stream and went away."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(5):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await trio.sleep(1)
+
+    network = MemoryNetwork(nursery, RequestScopes(app), server_type)
+    client = network.connect()
+    await client.send_all(REQUEST + b"G")
+    await client.receive_some(1)
+    await client.aclose()
+    await trio.sleep(100)
+    return network.servers_running
+
+
+async def test_e_a_client_that_pipelines_and_leaves_is_let_go(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await pipelining_client_leaves(CancellableTCPServer, nursery) == 0
+
+
+async def test_e_without_the_repair_its_connection_stays(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await pipelining_client_leaves(TCPServer, nursery) == 1
+
+
+async def test_a_path_that_is_none_is_a_400(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    client = MemoryNetwork(nursery, RequestScopes(quart_app())).connect()
+    await client.send_all(b"GET ?x HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 400")
+
+
 async def test_what_a_request_owns_is_released_however_it_ends(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
@@ -297,6 +368,6 @@ async def test_every_answer_names_its_request(
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    scope: Scope = {"type": "http"}
+    scope: Scope = {"type": "http", "path": "/"}
     await RequestScopes(app)(scope, trio.sleep_forever, send)
     assert sent[0]["headers"] == [(b"x-gateway-request-id", scope[REQUEST_KEY].id.encode())]

@@ -227,6 +227,36 @@ async def test_an_engine_that_does_not_start_is_a_502_with_its_last_lines_then_b
         assert (await stack.post(CHAT, chat())).status == 200
 
 
+async def test_a_bug_that_one_engine_meets_does_not_end_the_others(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    helper = model("helper", pool="secondary")
+    async with running_stack(config(model("m"), helper)) as stack:
+        assert (await stack.post(CHAT, chat("helper"))).status == 200
+
+        def broken(_: object) -> None:
+            raise RuntimeError("no descriptors, say")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stack.engines.client_type, "read_facts", broken)
+            response = await stack.post(CHAT, chat())
+        assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
+        assert "please report it" in caplog.text
+        assert (await stack.post(CHAT, chat("helper"))).status == 200
+        await trio.sleep(2)
+        assert (await stack.post(CHAT, chat())).status == 200
+
+
+@pytest.mark.parametrize("where", ["http://no.such.host.invalid:8099", "http://a..b:8099"])
+async def test_an_address_that_means_nothing_is_a_502_that_says_so(where: str) -> None:
+    async with running_stack(config(model("m", variant(connect=where)), model("n"))) as stack:
+        stack.engines.load_s = 0
+        response = await stack.post(CHAT, chat())
+        assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
+        assert "connect" in error_of(response)["message"]
+        assert (await stack.post(CHAT, chat("n"))).status == 200
+
+
 async def test_an_engine_that_never_gets_ready_is_a_504(autojump_clock: Clock) -> None:
     slow = variant(timeouts=EngineTimeouts(startup_s=20))
     async with running_stack(config(model("m", slow))) as stack:
@@ -479,6 +509,21 @@ async def test_a_shutdown_lets_streams_end_within_the_grace_and_refuses_everythi
         assert b"[DONE]" not in answers["long"]
         await stack.manager.stopped.wait()
         assert trio.current_time() - begun == pytest.approx(5.5, abs=0.1)
+
+
+async def test_a_shutdown_answers_a_request_that_is_still_being_sent(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        client = stack.network.connect()
+        await client.send_all(
+            b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: 1000\r\n\r\n{" % CHAT.encode()
+        )
+        await trio.sleep(10)
+        stack.gateway.begin_shutdown()
+        answer = await client.receive_some(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert trio.current_time() == pytest.approx(10)
 
 
 async def test_a_shutdown_rejects_waiting_tickets_at_once(autojump_clock: Clock) -> None:

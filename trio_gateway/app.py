@@ -58,9 +58,9 @@ class Gateway:
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
         self._handler = RequestHandler(self.manager, self.selector, self._dumps)
-        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler))
-        self._nursery: trio.Nursery | None = None
         self.closing = trio.Event()
+        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
+        self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -86,6 +86,7 @@ class Gateway:
         self.closing.set()
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
+        self._handler.refuse_uploads()
         self.manager.begin_shutdown()
 
     async def _end_grace(self) -> None:
@@ -211,6 +212,8 @@ class HypercornApp:
             if crash is None:
                 raise
             raise LifespanFailureError("serving", repr(crash.exceptions[0])) from crash
+        except OSError as error:
+            raise LifespanFailureError("startup", str(error)) from error
 
     async def _serve(self, receive: Receive, send: Send) -> None:
         configure_logging()

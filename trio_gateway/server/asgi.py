@@ -10,6 +10,9 @@ C. `CancellableTCPServer` also ends a connection that its client closed while it
 D. `RequestScopes` lets a request's body arrive before it ends an answer that was given early (a
    413). hypercorn closes at once; the unread rest makes the kernel reset the connection, and the
    client never sees the answer.
+E. `CancellableTCPServer` keeps what goes wrong in one connection to that connection. hypercorn lets
+   a client's malformed upgrade (h2c, WebSocket) end the whole server, and leaves a connection
+   whose client pipelined and went away reading for ever.
 
 hypercorn 0.18; `tests/test_asgi.py` fails when a repair is missing, and when one is not needed
 any more it can go.
@@ -70,12 +73,18 @@ def state_of(request: Request) -> RequestState:
 class RequestScopes:
     """ASGI middleware: the repairs A and D, and a RequestState for each request."""
 
-    def __init__(self, app: AsgiApp) -> None:
+    def __init__(self, app: AsgiApp, closing: trio.Event | None = None) -> None:
         self._app = app
+        # Once set, nobody is waited for.
+        self._closing = trio.Event() if closing is None else closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if not scope["path"].startswith(("/", "*")):
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b"the path must begin with /"})
             return
         state = scope[REQUEST_KEY] = RequestState()
         complete, received = False, trio.Event()
@@ -89,7 +98,7 @@ class RequestScopes:
                 if message.get("body"):
                     await send({**message, "more_body": True})
                     message = {**message, "body": b""}
-                if not received.is_set():
+                if not received.is_set() and not self._closing.is_set():
                     with trio.move_on_after(LINGER_S):
                         await received.wait()  # the app's own reading drains it
                 complete = True
@@ -111,7 +120,7 @@ class RequestScopes:
 
 
 class CancellableTCPServer(TCPServer):
-    """hypercorn's connection with the repairs B and C.
+    """hypercorn's connection with the repairs B, C and E.
 
     It also lets the app see hypercorn's own shutdown, which the ASGI lifespan only tells of once
     all connections are done.
@@ -127,9 +136,17 @@ class CancellableTCPServer(TCPServer):
     ) -> None:
         told = ConnectionState({**state, TERMINATED_KEY: context.terminated})
         super().__init__(app, config, context, told, stream)
+        self._reading = trio.CancelScope()
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except* Exception as broken:  # noqa: BLE001 - of one client; the others must go on
+            log.warning("a connection broke off: %r", broken.exceptions[0])
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with self._reading:
+            await super()._read_data()
         await self.idle_task.stop()  # it would keep the connection's nursery, and so the socket
 
     async def protocol_send(self, event: Event) -> None:
@@ -151,8 +168,10 @@ class CancellableTCPServer(TCPServer):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + TELL_PROTOCOL_S):
                 await self.protocol.handle(Closed())
             raise
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            # Busy: hypercorn is closing the stream from another task.
             await self.protocol.handle(Closed())
+            self._reading.cancel(reason="the client is gone")
         finally:
             self.send_lock.release()
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 import msgspec
+import trio
 from quart import Response, request
 from werkzeug.datastructures import Headers
 
@@ -47,6 +48,7 @@ class RequestHandler:
         self, manager: EngineManager, selector: ModelSelector, dumps: DumpWriter | None
     ) -> None:
         self._manager, self._selector, self._dumps = manager, selector, dumps
+        self._uploads: set[trio.CancelScope] = set()
 
     async def handle_chat_completion(self) -> Response:
         return await self._handle("chat/completions", "messages")
@@ -86,7 +88,10 @@ class RequestHandler:
 
     async def _handle(self, endpoint: str, content_field: str) -> Response:
         state = state_of(request)
-        body = cast(bytes, await request.get_data(cache=False))
+        try:
+            body = await self._read_body()
+        except ApiError as error:
+            return self.respond_to_error(error)
         record = self._begin_dump(state, endpoint, body)
         try:
             fields = _decode(body, content_field)
@@ -105,6 +110,21 @@ class RequestHandler:
             record.facts["status"] = str(refused.status)
             record.add(refused.encode())
         return self.respond_to_error(refused)
+
+    async def _read_body(self) -> bytes:
+        """Raises ApiError when the gateway stops before all of it came."""
+        with trio.CancelScope() as upload:
+            self._uploads.add(upload)
+            try:
+                return cast(bytes, await request.get_data(cache=False))
+            finally:
+                self._uploads.discard(upload)
+        raise shutting_down()
+
+    def refuse_uploads(self) -> None:
+        """The gateway stops: a request that is still being sent gets its 503 now."""
+        for upload in [*self._uploads]:
+            upload.cancel(reason="the gateway is stopping")
 
     async def _answer(self, work: _Work) -> Response:
         """An engine's answer. A request that lost its engine before anything was sent gets one
