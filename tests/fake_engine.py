@@ -36,6 +36,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--garbage", action="store_true", help="answers that are not HTTP")
     parser.add_argument("--grandchild", action="store_true", help="one that holds the pipe")
+    parser.add_argument("--escaped-helper", action="store_true", help="as above, own session")
     parser.add_argument("--flood", action="store_true", help="4 MB of output without a newline")
     parser.add_argument("--die-once", help="path: the first completion kills the engine, once")
     return parser.parse_args()
@@ -50,6 +51,10 @@ def die_if_not_yet(flag: str | None) -> None:
 
 def spawn_grandchild() -> None:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def spawn_escaped_helper() -> None:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"], start_new_session=True)
 
 
 class FakeEngine:
@@ -146,6 +151,8 @@ async def main() -> None:
         sys.stdout.flush()
     if given.grandchild:
         spawn_grandchild()
+    if given.escaped_helper:
+        spawn_escaped_helper()
     engine, ended = FakeEngine(given), asyncio.Event()
     server = await asyncio.start_server(engine.serve_one, given.host, given.port, backlog=512)
     loop = asyncio.get_running_loop()

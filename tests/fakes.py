@@ -163,6 +163,10 @@ class FakeClient(EngineClient):
         return [*args, "--port", str(port)]
 
     @staticmethod
+    def listen_host(args: Sequence[str]) -> str:
+        return "127.0.0.1"
+
+    @staticmethod
     def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
         return None
 

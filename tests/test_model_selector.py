@@ -89,6 +89,8 @@ class Engines:
         )
         return client
 
+    reaper = None
+
     def contexts_of(self, model: str) -> list[int]:
         return self.contexts[model]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,9 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from tests.integration.harness import (
@@ -128,6 +134,7 @@ def test_an_engine_that_talks_garbage_is_a_502(gateway: GatewayProcess) -> None:
     status, code, message = error_of(gateway, "garbage")
     assert (status, code) == (502, "engine_failed")
     assert "not HTTP" in message
+    assert "fake engine: listening" in message
 
 
 def test_an_engine_that_writes_without_a_newline_is_not_blocked(gateway: GatewayProcess) -> None:
@@ -180,6 +187,72 @@ def test_the_reaper_ends_the_engines_of_a_gateway_that_is_killed(tmp_path: Path)
         gateway.process.kill()
         gateway.wait()
         gateway.assert_nothing_left(within_s=1.0)
+
+
+def test_a_tokenizer_goes_with_its_gateway_and_does_not_hold_up_a_shutdown(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "tokenizer"
+    script.write_text("#!/bin/sh\ntrap '' TERM\necho counting >&2\nsleep 600\n")
+    script.chmod(0o755)
+    counting = f"{{ binary = {lua_string(str(script))} }}"
+    two = model("two", fake_variant(context=512), fake_variant(), tokenization=counting)
+    config = configuration(two, fake_model("other"), shutdown_grace="0.5", engine_stop_timeout="1")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with running_gateway(tmp_path, config) as gateway:
+            body = chat_body("two", "word " * 300)
+            ask = threading.Thread(target=lambda: try_to_ask(gateway, body))  # noqa: B023
+            ask.start()
+            assert eventually(
+                lambda: any("sleep" in p.name() for p in gateway.descendants()),
+                within_s=5,
+            )
+            begun = time.monotonic()
+            gateway.send_signal(number)
+            gateway.wait()
+            assert time.monotonic() - begun < 0.5 + 1 + 1
+            gateway.assert_nothing_left(within_s=1)
+            ask.join()
+
+
+def try_to_ask(gateway: GatewayProcess, body: dict[str, Any]) -> None:
+    with contextlib.suppress(httpx.HTTPError), gateway.client() as client:
+        client.post("/v1/chat/completions", json=body)
+
+
+def test_an_engine_that_dies_while_a_helper_holds_its_pipe_still_costs_only_a_retry(
+    tmp_path: Path,
+) -> None:
+    config = configuration(
+        fake_model("m", "--escaped-helper", "--die-once", str(tmp_path / "died"))
+    )
+    with running_gateway(tmp_path, config) as gateway:
+        assert gateway.chat("m").status_code == 200
+        for process in psutil.process_iter(["cmdline"]):
+            if "time.sleep(3)" in " ".join(process.info["cmdline"] or ()):
+                process.kill()
+
+
+def test_hosts_and_addresses_in_every_spelling_are_understood(tmp_path: Path) -> None:
+    port = free_port()
+    config = configuration(
+        fake_model("v6", "--host", "::1"),
+        fake_model("any", "--host", "0.0.0.0"),
+        fake_model("a", "--port", str(port), connect=f'"http://localhost:{port}"'),
+        fake_model(
+            "b", "--port", str(port), connect=f'"http://127.0.0.1:{port}"', pool='"secondary"'
+        ),
+    )
+    with running_gateway(tmp_path, config) as gateway:
+        for name in ("v6", "any", "a", "b", "a"):
+            response = gateway.chat(name)
+            assert response.status_code == 200, response.text
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def test_a_reaper_that_is_killed_is_started_again_and_knows_the_engines(tmp_path: Path) -> None:

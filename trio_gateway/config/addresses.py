@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,19 @@ def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
         path, 'a base URL with a port and no path, such as "http://127.0.0.1:8080"', value
     )
     return None
+
+
+def engine_args(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    """An engine's arguments; a `--port` among them must be one that the gateway can connect to."""
+    args = fields.string_array(mistakes, path, value) or ()
+    ports = [after for arg, after in itertools.pairwise(args) if arg == "--port"]
+    ports += [arg.removeprefix("--port=") for arg in args if arg.startswith("--port=")]
+    for port in ports:
+        usable = re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535
+        if "${PORT}" not in port and not usable:
+            what = '--port to be 1 to 65535, or "${PORT}" for one that the gateway picks'
+            mistakes.expected(path, what, port)
+    return args
 
 
 def listen_v4(mistakes: Mistakes, path: str, value: Any) -> tuple[ListenAddress, ...] | None:

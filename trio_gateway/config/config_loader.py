@@ -229,7 +229,7 @@ class ConfigLoader:
         variant = VariantConfig(
             name=record.read("name", fields.name, str(context)),
             binary=binary,
-            args=record.require("args", fields.string_array, "an array of strings", ()),
+            args=record.require("args", addresses.engine_args, "an array of strings", ()),
             context=context,
             connect=record.read("connect", addresses.base_url, connect) or None,
             env=record.read("env", fields.string_map, {}),

@@ -17,6 +17,7 @@ T = TypeVar("T")
 Reader = Callable[["Mistakes", str, Any], T | None]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(|B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE_UNITS = {
     "": 1, "B": 1,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -229,7 +230,8 @@ def string_map(mistakes: Mistakes, path: str, value: Any) -> dict[str, str] | No
         return None
     result = {}
     for key, raw in value.items():
-        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+        # Other names are legal, but /bin/sh, through which engines start, drops them.
+        if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
             mistakes.add(path, f"expected names of variables as keys, got {show(key)}")
         elif (checked := text(mistakes, f"{path}.{key}", raw)) is not None:
             result[key] = checked

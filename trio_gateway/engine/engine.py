@@ -18,7 +18,7 @@ import trio
 
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine import platform
-from trio_gateway.engine.engine_client import EngineClient
+from trio_gateway.engine.engine_client import EngineClient, local_host
 from trio_gateway.engine.engine_process import (
     LOGGER_PREFIX,
     EngineSpawnError,
@@ -31,7 +31,7 @@ from trio_gateway.engine.events import (
     Event,
     VariantKey,
 )
-from trio_gateway.engine.http_exchange import EngineDisconnected
+from trio_gateway.engine.http_exchange import EngineDisconnected, ExchangeAborted
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,18 @@ class EngineInfo(msgspec.Struct, frozen=True):
     load_s: float
 
 
+def fixed_address(
+    variant: VariantConfig, client_type: type[EngineClient]
+) -> tuple[str, int] | None:
+    """Where the configuration puts this variant's engine; None: the gateway picks a port."""
+    if variant.connect is None:
+        return client_type.fixed_address(variant.args)
+    parts = urlsplit(variant.connect)
+    return local_host(parts.hostname or ""), parts.port or 80
+
+
 class Engine:
-    """One engine. `client` is there from its start on, `info` once it is ready."""
+    """One engine. `client` is there once it starts, `info` once it is ready."""
 
     def __init__(
         self,
@@ -97,58 +107,101 @@ class Engine:
         client_type: type[EngineClient],
         ports_in_use: set[int],
     ) -> None:
+        # Nothing here can fail: the scheduler counts this engine already, and only `run` reports.
         self.number, self.key, self.variant = number, key, variant
         self.info: EngineInfo | None = None
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
         self._launch, self._client_type, self._ports_in_use = launch, client_type, ports_in_use
-        host, port, self._picked = self._address()
-        # The pool of ports is one for all engines: none is picked twice while in use.
-        ports_in_use.add(port)
-        self.client = client_type(f"http://{host}:{port}")
+        self._client: EngineClient | None = None
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
         self.epitaph = "the engine was stopped"  # what a request that loses it is told
+        self._process: Process | None = None
         self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
 
     def __repr__(self) -> str:
-        return f"<Engine {self.number} {self.key} at {self.client.base_url}>"
+        return f"<Engine {self.number} {self.key}>"
 
-    def _address(self) -> tuple[str, int, bool]:
-        if self.variant.connect is not None:
-            parts = urlsplit(self.variant.connect)
-            return parts.hostname or "127.0.0.1", parts.port or 80, False
-        fixed = self._client_type.fixed_address(self.variant.args)
-        if fixed is not None:
-            return *fixed, False
-        return "127.0.0.1", platform.pick_free_port(self._ports_in_use), True
+    @property
+    def client(self) -> EngineClient:
+        assert self._client is not None, "a lease is granted only once the engine is ready"
+        return self._client
+
+    @property
+    def last_words(self) -> str:
+        """Its last lines of output, as an error message ends with them."""
+        return _tail(self._process) if self._process is not None else ""
 
     def stop(self) -> None:
         """Ask for its end; `run` does it."""
         self._stop_wanted.set()
 
+    def abort(self, error: ExchangeAborted | EngineDisconnected) -> None:
+        """End every request that is under way at it; each gets this error."""
+        if self._client is not None:
+            self._client.abort_all(error)
+
     async def run(self, report: Callable[[Event], None]) -> None:
         """Run the engine until it is stopped or gone. The last event says which."""
-        last: Event = EngineExited(self.number)
         try:
-            await self._run(report)
-        except (_StartFailed, EngineSpawnError) as error:
-            log.error("%s did not start: %s", self.key, error)
-            timed_out = isinstance(error, _StartFailed) and error.timed_out
-            last = EngineFailed(self.number, str(error), timed_out)
+            try:
+                await self._run(report)
+            except (_StartFailed, EngineSpawnError) as error:
+                log.error("%s did not start: %s", self.key, error)
+                timed_out = isinstance(error, _StartFailed) and error.timed_out
+                self._finish(report, EngineFailed(self.number, str(error), timed_out))
+            except Exception as error:
+                # What one engine meets, a bug of ours included, must not end all the others.
+                log.exception("%s: a bug in the gateway; please report it", self.key)
+                ready = self.info is not None
+                failed = EngineFailed(self.number, f"a bug in the gateway: {error!r}")
+                self._finish(report, EngineExited(self.number) if ready else failed)
+            else:
+                self._finish(report, EngineExited(self.number))
         finally:
-            self._ports_in_use.discard(self.client.port)
-            self.gone.set()
-            self.client.abort_all(EngineDisconnected(self.epitaph))
-            # Closes sockets without waiting for anybody; shielded so that none is left open.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await self.client.aclose()
-        report(last)
+            self._let_go()
+            if self._client is not None:
+                # Closes sockets without waiting for anybody; shielded so that none is left open.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await self._client.aclose()
+
+    def _finish(self, report: Callable[[Event], None], last: Event) -> None:
+        """Report the end, once."""
+        if not self.gone.is_set():
+            self._let_go()
+            report(last)
+
+    def _let_go(self) -> None:
+        self.gone.set()
+        self.abort(EngineDisconnected(self.epitaph))
+        if self._client is not None:
+            self._ports_in_use.discard(self._client.port)
+
+    async def _open_client(self) -> EngineClient:
+        """The client for the engine's address, which nobody else may hold."""
+        address = fixed_address(self.variant, self._client_type)
+        try:
+            if address is None:
+                host = self._client_type.listen_host(self.variant.args)
+                address = host, platform.pick_free_port(self._ports_in_use, host)
+            host, port = address
+            in_use = await platform.address_in_use(host, port)
+        except (OSError, UnicodeError) as error:
+            reason = f"its address cannot be used: {error}; check `connect`, or --host in `args`"
+            raise _StartFailed(reason) from None
+        # The picked ports are one set for all engines: none is picked twice while in use.
+        self._ports_in_use.add(port)
+        client = self._client_type(
+            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        )
+        if in_use:
+            raise _StartFailed(self._port_taken(port))
+        return client
 
     async def _run(self, report: Callable[[Event], None]) -> None:
-        client, variant = self.client, self.variant
-        if platform.address_in_use(client.host, client.port):
-            raise _StartFailed(self._port_taken())
+        variant = self.variant
+        client = self._client = await self._open_client()
         args = list(variant.args)
         if variant.connect is None:
             args = client.launch_args(args, client.host, client.port)
@@ -159,6 +212,7 @@ class Engine:
         async with self._launch(
             [variant.binary, *args], env=variant.env, workdir=variant.workdir, log=self.log
         ) as process:
+            self._process = process
             try:
                 if await self._until_ready(process):
                     self.info = await self._facts(process)
@@ -170,15 +224,17 @@ class Engine:
                 failure = error
                 await process.stop(variant.timeouts.stop_s)
             else:
-                await self._end(process)
+                await self._end(process, report)
         if failure is not None:
             raise failure  # out here, where no nursery wraps it into a group
 
-    async def _end(self, process: Process) -> None:
+    async def _end(self, process: Process, report: Callable[[Event], None]) -> None:
         """Stop it as asked; or say how it ended by itself."""
         if not self._stop_wanted.is_set():
             self.epitaph = f"the engine {process.status}{_tail(process)}"
             log.error("%s (pid %d): %s", self.key, process.pid, self.epitaph)
+            # At once: its pipe may be held open by a helper for a while yet.
+            self._finish(report, EngineExited(self.number))
             return
         stopped = await process.stop(self.variant.timeouts.stop_s)
         took_ms = round(stopped.took_s * 1000)
@@ -200,7 +256,7 @@ class Engine:
         if self._stop_wanted.is_set():
             return False
         if process.owns_port(self.client.port) is False:
-            raise _StartFailed(self._port_taken())
+            raise _StartFailed(self._port_taken(self.client.port))
         return True
 
     async def _healthy(self) -> None:
@@ -237,11 +293,10 @@ class Engine:
             self.key, info.load_s, info.pid, self.client.base_url, info.context, info.places,
         )  # fmt: skip
 
-    def _port_taken(self) -> str:
-        holder = platform.describe_port_holder(self.client.port)
+    def _port_taken(self, port: int) -> str:
         return (
-            f"port {self.client.port} is held by {holder}, so {self.key} cannot listen there; "
-            "end that process, or give the variant another address (connect)"
+            f"port {port} is held by {platform.describe_port_holder(port)}, so {self.key} cannot "
+            "listen there; end that process, or give the variant another address (connect)"
         )
 
 

@@ -35,6 +35,11 @@ class EngineFacts(msgspec.Struct, frozen=True):
     context: int | None = None
 
 
+def local_host(host: str) -> str:
+    """One spelling of an address of this machine, one that a client can connect to."""
+    return {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 class EngineClient(abc.ABC):
     """Speaks to one engine at `base_url` (`http://host:port`). Close it with `aclose`."""
 
@@ -50,6 +55,11 @@ class EngineClient(abc.ABC):
     @abc.abstractmethod
     def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
         """The arguments that make the engine listen at this address."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def listen_host(args: Sequence[str]) -> str:
+        """Where on this machine an engine with these arguments is reached."""
 
     @staticmethod
     @abc.abstractmethod

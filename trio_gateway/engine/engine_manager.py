@@ -18,7 +18,7 @@ import trio
 
 from trio_gateway.config.schema import EngineType, GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine import platform
-from trio_gateway.engine.engine import Engine, Launcher
+from trio_gateway.engine.engine import Engine, Launcher, fixed_address
 from trio_gateway.engine.engine_client import EngineClient
 from trio_gateway.engine.engine_process import open_engine_process
 from trio_gateway.engine.events import (
@@ -106,10 +106,10 @@ class EngineManager:
         launch: Launcher | None = None,
         client_types: dict[EngineType, type[EngineClient]] = CLIENT_TYPES,
     ) -> None:
-        self._reaper: platform.Reaper | None = None
+        self.reaper: platform.Reaper | None = None
         if launch is None:
-            self._reaper = platform.Reaper()
-            launch = partial(open_engine_process, reaper=self._reaper)
+            self.reaper = platform.Reaper()
+            launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch
         self._client_types = client_types
         self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
@@ -135,8 +135,8 @@ class EngineManager:
         self.stopped = trio.Event()  # after a shutdown: no engine is left
 
     def _facts(self, key: VariantKey, model: ModelConfig, variant: VariantConfig) -> VariantFacts:
-        fixed = self._client_types[model.engine].fixed_address(variant.args)
-        endpoint = variant.connect or (f"http://{fixed[0]}:{fixed[1]}" if fixed else None)
+        fixed = fixed_address(variant, self._client_types[model.engine])
+        endpoint = f"{fixed[0]} {fixed[1]}" if fixed else None
         return VariantFacts(
             key=key,
             pool=model.pool,
@@ -153,8 +153,8 @@ class EngineManager:
         """Own the engines until a shutdown has ended the last one, or until cancelled, which
         kills them at once. The reaper outlives them all."""
         async with trio.open_nursery() as around:
-            if self._reaper is not None:
-                await around.start(self._reaper.run)
+            if self.reaper is not None:
+                await around.start(self.reaper.run)
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
                 task_status.started()
@@ -171,7 +171,7 @@ class EngineManager:
     def abort_leases(self, reason: str) -> None:
         """End every request under way at its engine; each gets ExchangeAborted."""
         for engine in self._engines.values():
-            engine.client.abort_all(ExchangeAborted(reason))
+            engine.abort(ExchangeAborted(reason))
 
     def kill_engines(self, reason: str) -> None:
         """No more waiting: cancel every engine's task, which kills its process group."""

@@ -155,8 +155,8 @@ async def open_engine_process(
     Raises:
         EngineSpawnError: it could not be started.
     """
-    _check_runnable(argv[0], workdir)
     try:
+        _check_runnable(argv[0], workdir)
         child = await platform.spawn_in_group(argv, {**os.environ, **env}, workdir)
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error

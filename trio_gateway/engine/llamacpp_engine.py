@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import trio
 
-from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health, local_host
 from trio_gateway.engine.http_exchange import ENGINE_LOST, ExchangeAborted
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,11 @@ class LlamaCppEngine(EngineClient):
         port = _option(args, "--port")
         if port is None or not port.isdigit():
             return None
-        host = _option(args, "--host") or "127.0.0.1"
-        return ("127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else host), int(port)
+        return LlamaCppEngine.listen_host(args), int(port)
+
+    @staticmethod
+    def listen_host(args: Sequence[str]) -> str:
+        return local_host(_option(args, "--host") or "127.0.0.1")
 
     @staticmethod
     def get_supported_endpoints() -> frozenset[str]:

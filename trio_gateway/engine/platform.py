@@ -33,6 +33,7 @@ _GATE = 'read -r go || exit 125; exec "$@" </dev/null'
 
 _REAPER_PROGRAM = Path(__file__).with_name("reaper.py")
 _REAPER_END_S = 2.0
+_TOOL_END_S = 1.0
 _REAPER_RESTART_PAUSE_S = 1.0
 
 
@@ -71,6 +72,46 @@ def _pipe_fd(process: trio.Process) -> int:
     return process.stdin.fileno()
 
 
+async def run_tool(
+    argv: Sequence[str], stdin: bytes, reaper: Reaper | None
+) -> tuple[int | None, bytes]:
+    """Run a short program; its exit code and what it printed. Killed with its group on cancel.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    process = await trio.lowlevel.open_process(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=HAS_GROUPS,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if reaper is not None:
+        reaper.register(process.pid)
+    try:
+        async with process.stdin, process.stdout, trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, process.stdin, stdin)
+            printed = b"".join([bytes(piece) async for piece in process.stdout])
+        await process.wait()
+    finally:
+        kill_group(process.pid)
+        # Shielded so that a cancelled caller leaves no zombie; a killed process is gone at once.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _TOOL_END_S):
+            await process.wait()
+        if reaper is not None:
+            reaper.unregister(process.pid)
+    return process.returncode, printed
+
+
+async def _feed(stream: trio.abc.SendStream, data: bytes) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):  # it need not read all of it
+        await stream.send_all(data)
+    await stream.aclose()
+
+
 def signal_group(group: int, number: int) -> bool:
     """Signal every process of the group; False if there is none."""
     try:
@@ -97,19 +138,29 @@ def kill_group(group: int) -> bool:
     return signal_group(group, signal.SIGKILL if HAS_GROUPS else signal.SIGTERM)
 
 
-def pick_free_port(taken: set[int]) -> int:
-    """A loopback port that nothing listens on now, none of `taken`."""
+def pick_free_port(taken: set[int], host: str = "127.0.0.1") -> int:
+    """A port of this machine that nothing listens on now, none of `taken`.
+
+    Raises:
+        OSError: the host is none of this machine's addresses, or no descriptor is left.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+        with socket.socket(family) as probe:
+            probe.bind((host, 0))
             port: int = probe.getsockname()[1]
         if port not in taken:
             return port
 
 
-def address_in_use(host: str, port: int) -> bool:
-    """Whether something listens there. False as well for an address that is not this machine's."""
-    for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+async def address_in_use(host: str, port: int) -> bool:
+    """Whether something listens there. False as well for an address that is not this machine's.
+
+    Raises:
+        OSError, UnicodeError: the host's name means nothing.
+    """
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, kind, _, _, address in found:
         with socket.socket(family, kind) as probe:
             # As servers do: the closed connections of the last engine are no obstacle.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,7 +182,7 @@ def listener_of_group(group: int, port: int) -> bool | None:
     for process in _group_members(group):
         try:
             connections = process.net_connections(kind="tcp")
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue
         readable = True
         if any(_listens_on(c, port) for c in connections):
@@ -141,7 +192,7 @@ def listener_of_group(group: int, port: int) -> bool | None:
 
 def _group_members(group: int) -> Iterator[psutil.Process]:
     """The leader first: looking for its children means reading the whole process table."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, OSError):
         leader = psutil.Process(group)
         yield leader
         yield from leader.children(recursive=True)
@@ -160,7 +211,7 @@ def describe_port_holder(port: int) -> str:
                 if connection.pid is None:
                     break
                 return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except psutil.Error:
+    except (psutil.Error, OSError):
         pass
     return "a process of another user (its pid cannot be read)"
 
@@ -195,11 +246,18 @@ class Reaper:
         ended: int | None = None
         while True:
             started_at = trio.current_time()
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-I", "-S", str(_REAPER_PROGRAM)],
-                stdin=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C in the terminal is not for it
-            )
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-I", "-S", str(_REAPER_PROGRAM)],
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C in the terminal is not for it
+                )
+            except OSError as error:
+                if ended is None:
+                    raise  # without a first one the gateway must not start engines
+                log.error("the reaper cannot be started again: %s; trying on", error.strerror)
+                await trio.sleep(_REAPER_RESTART_PAUSE_S)
+                continue
             try:
                 self.pid, self._fd = process.pid, _pipe_fd(process)
                 for group in self._groups:
@@ -247,7 +305,9 @@ def single_worker(parent: int) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield True
-        path.unlink(missing_ok=True)
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -23,6 +23,7 @@ from trio_gateway.models.tokenize_command import count_with_command
 log = logging.getLogger(__name__)
 
 COUNT_TIMEOUT_S = 10.0
+LONGEST_NAME = 200
 
 
 class ModelNotFound(Exception):
@@ -56,6 +57,8 @@ class ModelSelector:
         """
         if (model := self._config.find_model(name)) is not None:
             return model
+        if len(name) > LONGEST_NAME:  # looking for near ones takes seconds, and there are none
+            raise ModelNotFound(f'there is no model "{name[:LONGEST_NAME]}…"')
         names = [m.name for m in self._config.models if not m.hidden]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
         hint = f"; did you mean: {', '.join(near)}?" if near else ""
@@ -108,7 +111,7 @@ class ModelSelector:
             if count is not None:
                 return count
         if model.tokenization is not None:
-            return await count_with_command(model.tokenization, fields)
+            return await count_with_command(model.tokenization, fields, self._manager.reaper)
         return None
 
     # -- what the models endpoints show --------------------------------------------------------

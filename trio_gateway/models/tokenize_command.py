@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from typing import TypeGuard
 
 import trio
 
 from trio_gateway.config.schema import TokenizationConfig
+from trio_gateway.engine import platform
 from trio_gateway.models.token_count import (
     IMAGE_TOKENS,
     RequestFields,
@@ -23,13 +23,15 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 20.0
 
 
-async def count_with_command(config: TokenizationConfig, fields: RequestFields) -> int | None:
+async def count_with_command(
+    config: TokenizationConfig, fields: RequestFields, reaper: platform.Reaper | None = None
+) -> int | None:
     """Tokens of a request's prompt, with the configured extras; None if the command failed.
 
     Of several prompts in one request, the largest.
     """
     if isinstance(fields.messages, list):
-        tokens = await _count(config, "\n".join(prompt_texts(fields)))
+        tokens = await _count(config, "\n".join(prompt_texts(fields)), reaper)
         if tokens is None:
             return None
         tokens += config.extra_tokens_per_message * message_count(fields)
@@ -38,7 +40,7 @@ async def count_with_command(config: TokenizationConfig, fields: RequestFields) 
     prompts = fields.prompt if fields.prompt is not None else fields.input
     counts = []
     for prompt in prompts if _is_batch(prompts) else [prompts]:
-        tokens = await _count_prompt(config, prompt)
+        tokens = await _count_prompt(config, prompt, reaper)
         if tokens is None:
             return None
         counts.append(tokens)
@@ -49,41 +51,40 @@ def _is_batch(prompts: object) -> TypeGuard[list[object]]:
     return isinstance(prompts, list) and not any(isinstance(p, int) for p in prompts)
 
 
-async def _count_prompt(config: TokenizationConfig, prompt: object) -> int | None:
+async def _count_prompt(
+    config: TokenizationConfig, prompt: object, reaper: platform.Reaper | None
+) -> int | None:
     """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
     if not isinstance(prompt, list):
-        return await _count(config, str(prompt))
+        return await _count(config, str(prompt), reaper)
     total = 0
     for part in prompt:
-        tokens = 1 if isinstance(part, int) else await _count(config, str(part))
+        tokens = 1 if isinstance(part, int) else await _count(config, str(part), reaper)
         if tokens is None:
             return None
         total += tokens
     return total
 
 
-async def _count(config: TokenizationConfig, text: str) -> int | None:
+async def _count(
+    config: TokenizationConfig, text: str, reaper: platform.Reaper | None
+) -> int | None:
     command = [config.binary, *config.base_args, *config.extra_args]
     try:
         with trio.fail_after(TIMEOUT_S):
-            done = await trio.run_process(
-                command,
-                stdin=text.encode("utf-8", "surrogatepass"),
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
+            stdin = text.encode("utf-8", "surrogatepass")
+            code, printed = await platform.run_tool(command, stdin, reaper)
     except (OSError, trio.TooSlowError) as error:
         log.error("%s: %s; tokens are estimated instead", config.binary, str(error) or "too slow")
         return None
-    ids = done.stdout.decode("ascii", "replace").strip().removeprefix("[").removesuffix("]")
+    ids = printed.decode("ascii", "replace").strip().removeprefix("[").removesuffix("]")
     words = [word.strip() for word in ids.split(",")] if ids.strip() else []
     silent = bool(text) and not words
-    if done.returncode or silent or not all(word.lstrip("-").isdigit() for word in words):
+    if code or silent or not all(word.lstrip("-").isdigit() for word in words):
         log.error(
-            "%s (exit code %d) printed no token ids; tokens are estimated instead. "
+            "%s (exit code %s) printed no token ids; tokens are estimated instead. "
             "Try it by hand: echo text | %s",
-            config.binary, done.returncode, " ".join(command),
+            config.binary, code, " ".join(command),
         )  # fmt: skip
         return None
     return len(words)

@@ -96,7 +96,7 @@ class EngineStream(ResponseBody):
 async def news_of(lease: Lease, error: Exception) -> str:
     """Why the engine was lost: how it ended, if it did, else what was seen of it."""
     if isinstance(error, EngineTalksGarbage):
-        return str(error)
+        return str(error) + lease.engine.last_words
     with trio.move_on_after(ENGINE_NEWS_S):
         await lease.engine.gone.wait()
         return lease.engine.epitaph
