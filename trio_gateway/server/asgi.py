@@ -29,7 +29,7 @@ from typing import Any, cast
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
@@ -137,6 +137,7 @@ class CancellableTCPServer(TCPServer):
         told = ConnectionState({**state, TERMINATED_KEY: context.terminated})
         super().__init__(app, config, context, told, stream)
         self._reading = trio.CancelScope()
+        self._read_over = False
 
     async def run(self) -> None:
         try:
@@ -147,11 +148,15 @@ class CancellableTCPServer(TCPServer):
     async def _read_data(self) -> None:
         with self._reading:
             await super()._read_data()
-        await self.idle_task.stop()  # it would keep the connection's nursery, and so the socket
+        # Nothing more will come. The idle timeout would keep the connection's nursery, and with
+        # it the socket: it is stopped, and an answer that ends just now must not arm it again.
+        self._read_over = True
+        await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         if not isinstance(event, RawData):
-            await super().protocol_send(event)
+            if not (self._read_over and isinstance(event, Updated)):
+                await super().protocol_send(event)
             return
         # The lock is nearly always free; not awaiting it then saves 12-24 % of CPU per chunk.
         try:
