@@ -34,6 +34,7 @@ from tests.integration.harness import (
     real_variant,
     running_gateway,
 )
+from trio_gateway.engine.platform import pick_free_port
 
 ROUNDS = 5
 CHUNKS = 100
@@ -181,7 +182,7 @@ class BareEngine:
 
     def __init__(self, command: list[str]) -> None:
         port = command[command.index("--port") + 1]
-        self._port = int(port) - 1
+        self._port = pick_free_port({int(port)})
         self._command = [str(self._port) if word == port else word for word in command]
         self._process = self._start()
 
@@ -192,8 +193,8 @@ class BareEngine:
         assert process.stderr is not None
         for line in process.stderr:
             if "listening on" in line:
-                break
-        return process
+                return process
+        raise RuntimeError(f"{' '.join(self._command)} did not start")
 
     def restart(self) -> float:
         begun = time.perf_counter()
