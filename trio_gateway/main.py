@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import sys
@@ -53,6 +54,11 @@ def serve(path: Path | None, verbose: bool) -> None:
     # Imported here: `check` and `--help` need no web framework, which takes 0.3 s to load.
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer, ListenError
+
+    # What is loaded by now stays: without it each full collection is shorter. Measured beside the
+    # same without: 5 % of the CPU of a small request.
+    gc.collect()
+    gc.freeze()
 
     async def run() -> None:
         server = GatewayServer(create_app(config))
