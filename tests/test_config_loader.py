@@ -620,3 +620,36 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
     assert len(whole) == 2
     assert [m.name for m in load(tmp_path, whole[0]).models] == ["qwen3-30b"]
     assert [m.name for m in load(tmp_path, whole[1]).models] == ["qwen3-30b", "embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "words"),
+    [
+        ('args = { "--port", "99999" }', "args", '--port to be 1 to 65535, or "${PORT}"'),
+        ('args = { "--port=0" }', "args", "--port to be 1 to 65535"),
+        ('args = { "--port", "http" }', "args", "--port to be 1 to 65535"),
+        ('args = {}, env = { ["my.var"] = "x" }', "env", "names of variables as keys"),
+    ],
+)
+def test_what_no_engine_could_use_is_a_mistake(
+    tmp_path: Path, fields: str, path: str, words: str
+) -> None:
+    file = tmp_path / "gateway.lua"
+    file.write_text(
+        "server = {}\nmodels = {{ name = 'm', engine = presets.engines.llamacpp, variants = {"
+        f"{{ binary = 'sh', context = 1024, {fields} }} }} }} }}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        ConfigLoader(file).load()
+    (mistake,) = caught.value.mistakes
+    assert f'models[1] "m".variants[1].{path}: expected' in mistake
+    assert words in mistake
+
+
+def test_a_port_in_the_arguments_may_be_left_to_the_gateway(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.lua"
+    file.write_text(
+        "server = {}\nmodels = {{ name = 'm', engine = presets.engines.llamacpp, variants = {"
+        "{ binary = 'sh', context = 1024, args = { '--port', '${PORT}' } } } }}\n"
+    )
+    assert ConfigLoader(file).load().models[0].variants[0].args == ("--port", "${PORT}")

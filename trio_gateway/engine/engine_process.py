@@ -171,9 +171,9 @@ async def open_engine_process(
             try:
                 yield process
             finally:
-                # Shielded so that a cancelled gateway still waits for its engines' ends; the
-                # wait is bounded by KILL_WAIT_S.
-                with trio.CancelScope(shield=True):
+                # Shielded so that a cancelled gateway still waits for its engines' ends.
+                deadline = trio.current_time() + KILL_WAIT_S + 1
+                with trio.CancelScope(shield=True, deadline=deadline):
                     if not process.exited.is_set():
                         report = await process.kill()
                         took_ms = round(report.took_s * 1000)
