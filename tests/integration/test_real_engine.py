@@ -229,3 +229,15 @@ def test_nothing_is_left_of_a_killed_gateway(tmp_path: Path) -> None:
         gateway.process.kill()
         gateway.wait()
         gateway.assert_nothing_left(within_s=1.0)
+
+
+def test_the_engine_saves_a_slot_where_it_is_told_to(tmp_path: Path) -> None:
+    slots = tmp_path / "slots"
+    slots.mkdir()
+    config = configuration(model("smollm2", real_variant(1024, "--slot-save-path", str(slots))))
+    with running_gateway(tmp_path, config) as gateway, gateway.client() as http:
+        assert gateway.chat("smollm2", QUESTION).status_code == 200
+        engine = engine_url(gateway, "smollm2:1024")
+        saved = http.post(f"{engine}/slots/0?action=save", json={"filename": "one.bin"})
+        assert saved.json()["n_saved"] > 20
+        assert (slots / "one.bin").stat().st_size == saved.json()["n_written"]
