@@ -368,6 +368,6 @@ async def test_every_answer_names_its_request(
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    scope: Scope = {"type": "http", "path": "/"}
+    scope: Scope = {"type": "http", "method": "GET", "path": "/"}
     await RequestScopes(app)(scope, trio.sleep_forever, send)
     assert sent[0]["headers"] == [(b"x-gateway-request-id", scope[REQUEST_KEY].id.encode())]

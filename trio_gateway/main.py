@@ -42,7 +42,7 @@ def main() -> None:
 
 @main.command()
 @_CONFIG_OPTION
-@click.option("-v", "--verbose", is_flag=True, help="Log what the engines print, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each request, and what the engines print.")
 def serve(path: Path | None, verbose: bool) -> None:
     """Serve the models until Ctrl-C (or SIGTERM)."""
     config, why = _load_or_exit(path)

@@ -73,6 +73,12 @@ def test_a_swap_between_two_models_leaves_one_engine(gateway: GatewayProcess) ->
         assert len(gateway.engines()) == 1
 
 
+def test_verbose_logs_each_request_and_what_engines_print(gateway: GatewayProcess) -> None:
+    request = gateway.chat("a").headers["X-Gateway-Request-Id"]
+    gateway.wait_for_line(rf"request {request}: POST /v1/chat/completions: 200 after [\d.]+ s")
+    gateway.wait_for_line(r"a:4096 \| fake engine: listening")
+
+
 def test_a_secondary_engine_runs_beside_it(gateway: GatewayProcess) -> None:
     assert gateway.chat("a").status_code == 200
     assert gateway.chat("helper").status_code == 200

@@ -62,6 +62,12 @@ class RequestState:
     def __init__(self) -> None:
         self.id = secrets.token_hex(8)
         self.stack = AsyncExitStack()
+        self.status = 0  # until an answer begins
+        self.began_at = trio.current_time()
+
+    def __str__(self) -> str:
+        took_s = trio.current_time() - self.began_at
+        return f"{self.status or 'no answer'} after {took_s:.3f} s"
 
 
 def state_of(request: Request) -> RequestState:
@@ -92,6 +98,7 @@ class RequestScopes:
         async def send_marking_the_end(message: Message) -> None:
             nonlocal complete
             if message["type"] == "http.response.start":
+                state.status = message["status"]
                 id_header = (REQUEST_ID_HEADER, state.id.encode())
                 message = {**message, "headers": [*message["headers"], id_header]}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
@@ -117,6 +124,8 @@ class RequestScopes:
                 await self._app(scope, receive_until_the_end, send_marking_the_end)
             except* TornStream as torn:
                 log.error("request %s: %s", state.id, torn.exceptions[0])
+            finally:
+                log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
 
 
 class CancellableTCPServer(TCPServer):
