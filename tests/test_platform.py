@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import trio
 
+from tests.integration.harness import wait_until_gone
 from trio_gateway.engine import platform
 
 
@@ -134,3 +136,94 @@ async def test_the_reaper_ends_what_is_registered_when_it_is_cancelled(tmp_path:
         await child.stdin.aclose()
         await child.stdout.aclose()
     assert reaper.pid is None
+
+
+class RecordingReaper(platform.Reaper):
+    """Remembers what was registered, and starts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[bytes] = []
+
+    def _write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+async def test_a_tool_s_output_and_exit_code_come_back_and_the_reaper_knew_it() -> None:
+    reaper = RecordingReaper()
+    code, printed = await platform.run_tool(["sh", "-c", "cat; exit 3"], b"x" * 200_000, reaper)
+    assert (code, printed) == (3, b"x" * 200_000)
+    registered, taken_back = reaper.lines
+    assert registered.replace(b"+", b"-") == taken_back
+
+
+async def test_a_tool_need_not_read_what_it_is_given() -> None:
+    code, printed = await platform.run_tool(["echo", "done"], b"x" * 1_000_000, None)
+    assert (code, printed) == (0, b"done\n")
+
+
+async def test_a_cancelled_tool_is_killed_with_its_helpers_whatever_it_ignores(
+    tmp_path: Path,
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 60 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(platform.run_tool, ["sh", "-c", script], b"", None)
+            while not await trio.Path(pids).exists():  # noqa: ASYNC110 - another process's doing
+                await trio.sleep(0.005)
+            scope.cancel(reason="the test says so")
+    left = [pid for pid in map(int, pids.read_text().split()) if psutil.pid_exists(pid)]
+    assert not wait_until_gone([psutil.Process(pid) for pid in left], within_s=1)
+
+
+async def test_a_reaper_that_cannot_be_started_again_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(platform, "_REAPER_RESTART_PAUSE_S", 0.01)
+    real, failures = trio.lowlevel.open_process, 2
+    again = trio.Event()
+
+    async def sometimes(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
+        if failures and reaper_pids:
+            failures -= 1
+            raise OSError(24, "Too many open files")
+        process = await real(*args, **kwargs)
+        reaper_pids.append(process.pid)
+        if len(reaper_pids) == 2:
+            again.set()
+        return process
+
+    reaper_pids: list[int] = []
+    monkeypatch.setattr(trio.lowlevel, "open_process", sometimes)
+    reaper = platform.Reaper()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reaper.run)
+        os.kill(reaper_pids[0], signal.SIGKILL)
+        with trio.fail_after(10):
+            await again.wait()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert caplog.text.count("cannot be started again: Too many open files") == 2
+
+
+async def test_without_a_first_reaper_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", never)
+    with pytest.RaisesGroup(OSError):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(platform.Reaper().run)
+
+
+async def test_a_reaper_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "_REAPER_END_S", 0.2)
+    reaper = platform.Reaper()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reaper.run)
+        assert reaper.pid is not None
+        pid = reaper.pid
+        os.kill(pid, signal.SIGSTOP)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert not psutil.pid_exists(pid)
