@@ -264,6 +264,7 @@ async def test_an_engine_that_never_gets_ready_is_a_504(autojump_clock: Clock) -
         begun = trio.current_time()
         response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["code"]) == (504, "engine_startup_timeout")
+        assert "its health endpoint: fake" in error_of(response)["message"]
         assert trio.current_time() - begun == pytest.approx(20.5, abs=0.2)
         assert not stack.engines.alive
 

@@ -118,6 +118,7 @@ class Engine:
         self.gone = trio.Event()
         self.epitaph = "the engine was stopped"  # what a request that loses it is told
         self._process: Process | None = None
+        self._last_health = "no answer"
         self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
 
     def __repr__(self) -> str:
@@ -173,6 +174,8 @@ class Engine:
             report(last)
 
     def _let_go(self) -> None:
+        if self.gone.is_set():
+            return  # the port may be a successor's by now
         self.gone.set()
         self.abort(EngineDisconnected(self.epitaph))
         if self._client is not None:
@@ -190,14 +193,13 @@ class Engine:
         except (OSError, UnicodeError) as error:
             reason = f"its address cannot be used: {error}; check `connect`, or --host in `args`"
             raise _StartFailed(reason) from None
-        # The picked ports are one set for all engines: none is picked twice while in use.
-        self._ports_in_use.add(port)
-        client = self._client_type(
-            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        )
         if in_use:
             raise _StartFailed(self._port_taken(port))
-        return client
+        # The picked ports are one set for all engines: none is picked twice while in use.
+        self._ports_in_use.add(port)
+        return self._client_type(
+            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        )
 
     async def _run(self, report: Callable[[Event], None]) -> None:
         variant = self.variant
@@ -249,8 +251,8 @@ class Engine:
             raise _StartFailed(f"the engine {process.status} while starting{_tail(process)}")
         if limit.cancelled_caught:
             raise _StartFailed(
-                f"the engine was not ready within {limit_s:g} s (engine_startup_timeout)"
-                + _tail(process),
+                f"the engine was not ready within {limit_s:g} s (engine_startup_timeout); its "
+                f"health endpoint: {self._last_health}{_tail(process)}",
                 timed_out=True,
             )
         if self._stop_wanted.is_set():
@@ -267,6 +269,7 @@ class Engine:
             health = await self.client.check_health(self.variant.timeouts.health_check_s)
             if health.ok:
                 return
+            self._last_health = health.detail
             waited = trio.current_time() - begun
             if waited >= say_next_s:
                 limit_s = self.variant.timeouts.startup_s

@@ -19,7 +19,7 @@ from trio_gateway.engine.http_exchange import (
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`ok` is true for a 200; `detail` is for the log: a status or the error."""
+    """`ok` is true for a 200; `detail` is for error messages: a status or the error."""
 
     ok: bool
     detail: str

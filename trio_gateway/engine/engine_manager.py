@@ -76,10 +76,6 @@ class Lease:
     def client(self) -> EngineClient:
         return self.engine.client
 
-    @property
-    def context(self) -> int:
-        return self.engine.info.context if self.engine.info else self.engine.variant.context
-
 
 class _Waiter:
     """Where a request waits for its ticket."""

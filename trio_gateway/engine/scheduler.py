@@ -125,7 +125,7 @@ class Scheduler:
             case EngineFailed():
                 self._failed(event, now, actions)
             case EngineExited(engine):
-                self.engines.pop(engine, None)
+                self._gone(engine)
             case LeaseReturned(engine):
                 # The engine may be gone: a lease outlives a crash until its request notices.
                 if (view := self.engines.get(engine)) is not None:
@@ -186,16 +186,24 @@ class Scheduler:
         self._real_contexts[engine.facts.key] = context
         self._back_off.pop(engine.facts.key, None)
 
+    def _gone(self, number: int) -> None:
+        engine = self.engines.pop(number)
+        asked_for = engine.state is EngineState.STOPPING
+        engine.state = move(engine.state, EngineState.STOPPED if asked_for else EngineState.FAILED)
+
     def _failed(self, event: EngineFailed, now: float, actions: list[Action]) -> None:
         engine = self.engines.pop(event.engine)
-        if engine.leaving:
-            return  # its end was wanted: nobody waits for it
+        served = [ticket for ticket in self.tickets.values() if engine.serves(ticket)]
+        wanted = not engine.leaving
+        engine.state = move(engine.state, EngineState.FAILED)
+        if not wanted:
+            return  # its end was asked for: nobody waits for it
         last = self._back_off.get(engine.facts.key)
         failures = last.failures + 1 if last else 1
         pause = min(BACK_OFF_FIRST_S * 2 ** (failures - 1), BACK_OFF_LONGEST_S)
         self._back_off[engine.facts.key] = BackOff(failures, now + pause, event.reason)
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
-        for ticket in [t for t in self.tickets.values() if engine.serves(t)]:
+        for ticket in served:
             if any(other.serves(ticket) for other in self.engines.values()):
                 continue
             del self.tickets[ticket.id]
