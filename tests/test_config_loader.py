@@ -16,6 +16,7 @@ from trio_gateway.config.schema import (
     EngineType,
     GatewayConfig,
     ListenAddress,
+    PoolConfig,
     ServerConfig,
     VariantConfig,
 )
@@ -108,7 +109,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
           health_check_timeout = 1, engine_startup_timeout = 2.5, engine_idle_timeout = 3,
           engine_stop_timeout = 4, shutdown_grace = 0, dumps_dir = "dumps",
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
-          queue_limit = 8, queue_timeout = 60, fairness_window = 0,
+          queue_limit = 8, queue_timeout = 60, fairness_window = 0, stream_keepalive = 0,
         }
         """,
     )
@@ -127,6 +128,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         queue_limit=8,
         queue_timeout_s=60,
         fairness_window_s=0,
+        stream_keepalive_s=0,
     )
 
 
@@ -134,7 +136,7 @@ def test_every_key_of_a_model_and_a_variant_is_read(tmp_path: Path) -> None:
     config = smallest(
         tmp_path,
         """
-        pools = { big = { engines = 2 } }
+        pools = { big = { engines = 2, memory = "24GiB" } }
         model.aliases, model.pool, model.description = { "default", "org/m:Q4" }, "big", "words"
         model.pinned, model.hidden = true, true
         model.tokenization = {
@@ -142,11 +144,11 @@ def test_every_key_of_a_model_and_a_variant_is_read(tmp_path: Path) -> None:
           extra_tokens_per_message = 5, extra_tokens = 8,
         }
         variant.name, variant.env, variant.workdir = "small", { GGML_X = "1" }, "work"
-        variant.parallel, variant.memory = 4, "6GiB"
+        variant.parallel, variant.memory, variant.load_time = 4, "6GiB", 12.5
         """,
     )
     (model,) = config.models
-    assert config.pools["big"].engines == 2
+    assert config.pools["big"] == PoolConfig("big", engines=2, memory_bytes=24 * 2**30)
     assert (model.aliases, model.pool, model.description, model.pinned, model.hidden) == (
         ("default", "org/m:Q4"), "big", "words", True, True,
     )  # fmt: skip
@@ -163,6 +165,7 @@ def test_every_key_of_a_model_and_a_variant_is_read(tmp_path: Path) -> None:
         "small", {"GGML_X": "1"}, tmp_path / "work",
     )  # fmt: skip
     assert (variant.parallel, variant.memory_bytes) == (4, 6 * 2**30)
+    assert (variant.load_time_s, variant.estimated_memory_bytes) == (12.5, None)
 
 
 def test_numbers_may_be_integral_floats(tmp_path: Path) -> None:
@@ -400,7 +403,7 @@ def test_the_embedded_configuration_loads_where_its_packages_are(
 def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
     source = """
     server = { listen_v4 = "nowhere", health_check_timeout = 0, listen = "x", dumps_dir = 7 }
-    pools = { primary = { engines = 0, memory = "24GiB" }, "x" }
+    pools = { primary = { engines = 0, memory = "24 gigs", size = 1 }, "x" }
     models = {
       { name = "a", engine = "vllm", variants = { { binary = "x", args = "y", context = "32k" } } },
       { engine = presets.engines.llamacpp, variants = {}, pool = "gpu", alias = "b" },
@@ -415,7 +418,9 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         'server.listen: unknown key; did you mean "listen_v6"?',
         "pools: expected names as keys, got 1",
         "pools.primary.engines: expected a positive integer, got 0",
-        "pools.primary.memory: unknown key",
+        'pools.primary.memory: expected a size: bytes, or text such as "100MiB" or "6GiB", '
+        'got "24 gigs"',
+        "pools.primary.size: unknown key",
         'models[1] "a".engine: expected one of presets.engines '
         '("llama.cpp", "llama.cpp.secondary"), got "vllm"',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
@@ -510,7 +515,7 @@ def test_a_hole_in_the_arguments_is_a_mistake(tmp_path: Path) -> None:
     "key",
     [
         'server.api_keys = { "x" }', 'server.allowed_origins = { "x" }',
-        'server.allowed_hosts = { "x" }', 'pools.primary.memory = "24GiB"',
+        'server.allowed_hosts = { "x" }', 'pools.primary.vram = "24GiB"',
     ],
 )  # fmt: skip
 def test_keys_that_this_version_does_not_have_are_unknown(tmp_path: Path, key: str) -> None:
@@ -549,7 +554,8 @@ lua_values = st.recursive(
             st.sampled_from(
                 ["name", "engine", "variants", "args", "context", "binary", "connect", "env",
                  "tokenization", "aliases", "pool", "listen_v4", "listen_v6", "engines",
-                 "max_body_size", "engine_idle_timeout", "extra_tokens", "tokenize", "primary"]
+                 "max_body_size", "engine_idle_timeout", "extra_tokens", "tokenize", "primary",
+                 "memory", "load_time"]
             ) | st.text(max_size=4),
             inner,
             max_size=6,
@@ -620,6 +626,18 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
     assert len(whole) == 2
     assert [m.name for m in load(tmp_path, whole[0]).models] == ["qwen3-30b"]
     assert [m.name for m in load(tmp_path, whole[1]).models] == ["qwen3-30b", "embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("variant.load_time", "0", "seconds, a positive number"),
+        ("server.stream_keepalive", "-1", "seconds, a number that is not negative"),
+    ],
+)
+def test_a_time_out_of_range_is_a_mistake(tmp_path: Path, key: str, value: str, what: str) -> None:
+    (message,) = mistakes(tmp_path, f"{key} = {value}")
+    assert message.endswith(f".{key.split('.')[1]}: expected {what}, got {value}")
 
 
 @pytest.mark.parametrize(

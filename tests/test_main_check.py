@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from trio_gateway.config import pool_memory
+from trio_gateway.config.memory_estimate import MemoryEstimate
 from trio_gateway.main import main
 
 REPOSITORY = Path(__file__).parents[1]
@@ -161,3 +163,32 @@ def test_a_binary_that_is_not_here_is_worth_a_note_and_no_mistake(tmp_path: Path
     assert result.exit_code == 0
     assert "note: /no/such/server does not exist here" in result.output
     assert result.output.count("does not exist") == 1
+
+
+def test_the_memory_of_the_variants_is_shown_where_a_pool_has_a_limit(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.lua"
+    declared = "binary = 'sh', args = {}, context = 1024, memory = '6GiB'"
+    source = (
+        "server = {}\nmodels = {{ name = 'm', engine = presets.engines.llamacpp, "
+        f"variants = {{ {{ {declared} }}, {{ binary = 'sh', args = {{}}, context = 2048 }} }} }}}}"
+    )
+    file.write_text(source)
+    assert "Memory" not in check(file).stdout
+    file.write_text(source + "\npools = { primary = { memory = '24GiB' } }")
+    result = check(file)
+    assert result.exit_code == 0
+    heading, _, first, second, note, *_ = result.stdout.splitlines()
+    assert heading.split()[-1] == "Memory"
+    assert first.rstrip().endswith("6.0 GiB")
+    assert second.rstrip().endswith("unknown")
+    assert note.startswith('note: models[1] "m".variants[2]: what memory it needs is not known')
+
+
+def test_an_estimated_memory_is_marked_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate = MemoryEstimate(weights_bytes=5 * 2**30, kv_bytes=2**30, buffer_bytes=2**27)
+    monkeypatch.setattr(pool_memory, "estimate_variants", lambda variants: [estimate])
+    path = config(tmp_path, 'name = "m"')
+    path.write_text(path.read_text() + "\npools = { primary = { memory = '24GiB' } }")
+    assert "~6.1 GiB" in check(path).stdout

@@ -17,6 +17,7 @@ from trio_gateway import __version__
 from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, VariantConfig
+from trio_gateway.config.sizes import format_size
 from trio_gateway.log import configure_logging
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ def _print_models(config: GatewayConfig) -> None:
     from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
-    for heading in ("Model", "Pool", "Variant", "Engine at", "Idle stop"):
+    limited = any(pool.memory_bytes is not None for pool in config.pools.values())
+    headings = ("Model", "Pool", "Variant", "Engine at", "Idle stop")
+    for heading in (*headings, "Memory") if limited else headings:
         table.add_column(heading, no_wrap=True)
     for model in config.models:
         rows = max(len(model.variants), 1 + len(model.aliases))
@@ -123,6 +126,7 @@ def _print_models(config: GatewayConfig) -> None:
                 names[row] if row < len(names) else "",
                 model.pool if row == 0 else "",
                 *(_describe_variant(variant, LlamaCppEngine) if variant else ()),
+                *((_describe_memory(variant),) if variant and limited else ()),
             )
     # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
     console = Console(markup=False, emoji=False, highlight=False)
@@ -143,6 +147,12 @@ def _describe_variant(
         (variant.connect or address).removeprefix("http://"),
         f"{variant.timeouts.idle_s:g} s",
     )
+
+
+def _describe_memory(variant: VariantConfig) -> str:
+    if (expected := variant.expected_memory_bytes) is None:
+        return "unknown"
+    return f"{'~' if variant.memory_bytes is None else ''}{format_size(expected)}"
 
 
 def _say_ready(config: GatewayConfig, addresses: list[ListenAddress]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import addresses, fields, lua_sandbox
+from trio_gateway.config import addresses, fields, lua_sandbox, pool_memory, readers
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.schema import (
     EngineTimeouts,
@@ -67,11 +67,13 @@ class ConfigLoader:
                 mistakes.add(name, f"missing; expected {what}{fields.nearest(name, tables)}")
         server = self._server(mistakes, top["server"])
         pools = self._pools(mistakes, top["pools"])
-        models = self._models(mistakes, ignored, top["models"], server.timeouts, pools)
+        models, paths = self._models(mistakes, ignored, top["models"], server.timeouts, pools)
+        notes = _notes(ignored)
+        models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)
         if mistakes.lines:
             raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
         return GatewayConfig(
-            source=self._path, server=server, models=models, pools=pools, notes=_notes(ignored)
+            source=self._path, server=server, models=models, pools=pools, notes=tuple(notes)
         )
 
     # -- server ---------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class ConfigLoader:
         server = ServerConfig(
             listen=(*v4, *v6),
             timeouts=msgspec.structs.replace(
-                _timeouts(record, default.timeouts),
+                readers.timeouts(record, default.timeouts),
                 stop_s=record.read(
                     "engine_stop_timeout", fields.positive_seconds, default.timeouts.stop_s
                 ),
@@ -113,6 +115,9 @@ class ConfigLoader:
             fairness_window_s=record.read(
                 "fairness_window", fields.seconds, default.fairness_window_s
             ),
+            stream_keepalive_s=record.read(
+                "stream_keepalive", fields.seconds, default.stream_keepalive_s
+            ),
         )
         record.finish()
         return server
@@ -130,7 +135,11 @@ class ConfigLoader:
                 mistakes.add("pools", f"expected names as keys, got {fields.show(name)}")
                 continue
             record = Record(mistakes, f"pools.{name}", raw)
-            pools[name] = PoolConfig(name, record.read("engines", fields.positive_int, 1))
+            pools[name] = PoolConfig(
+                name,
+                engines=record.read("engines", fields.positive_int, 1),
+                memory_bytes=record.read("memory", fields.size_bytes, 0) or None,
+            )
             record.finish()
         return pools
 
@@ -143,11 +152,13 @@ class ConfigLoader:
         table: Any,
         timeouts: EngineTimeouts,
         pools: dict[str, PoolConfig],
-    ) -> tuple[ModelConfig, ...]:
+    ) -> tuple[tuple[ModelConfig, ...], list[tuple[str, ...]]]:
+        """The models; and for each, the paths of its variants in the file."""
         if table is None:
-            return ()
+            return (), []
         before = len(mistakes.lines)
         models = list[ModelConfig]()
+        paths = list[tuple[str, ...]]()
         owners = dict[str, str]()
         for path, raw in fields.items(mistakes, "models", table, "an array of models"):
             if not fields.is_table(raw):
@@ -155,7 +166,7 @@ class ConfigLoader:
                 continue
             name = raw["name"]
             at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
-            model = self._model(mistakes, ignored, at, raw, timeouts)
+            model, variant_paths = self._model(mistakes, ignored, at, raw, timeouts)
             if model.pool not in pools:
                 known = ", ".join(pools)
                 mistakes.add(f"{at}.pool", f'no pool "{model.pool}"; there is: {known}')
@@ -164,19 +175,22 @@ class ConfigLoader:
                     mistakes.add(at, f'the name "{word}" is taken by {owners[word]}')
                 owners.setdefault(word, at)
             models.append(model)
+            paths.append(variant_paths)
         if not models and len(mistakes.lines) == before:
             mistakes.add("models", "expected at least one model")
-        return tuple(models)
+        return tuple(models), paths
 
     def _model(
         self, mistakes: Mistakes, ignored: list[str], path: str, raw: Any, outer: EngineTimeouts
-    ) -> ModelConfig:
+    ) -> tuple[ModelConfig, tuple[str, ...]]:
         record = Record(mistakes, path, raw)
-        engine = record.require("engine", _engine, "one of presets.engines", EngineType.LLAMACPP)
+        engine = record.require(
+            "engine", readers.engine, "one of presets.engines", EngineType.LLAMACPP
+        )
         connect = record.read("connect", addresses.base_url, "")
-        timeouts = _timeouts(record, outer)
-        variants = list[VariantConfig]()
-        raw_variants = record.require("variants", _any, "an array of variants", None)
+        timeouts = readers.timeouts(record, outer)
+        variants, paths = list[VariantConfig](), list[str]()
+        raw_variants = record.require("variants", readers.anything, "an array of variants", None)
         if raw_variants is not None:
             at = record.field_path("variants")
             for where, entry in fields.items(mistakes, at, raw_variants, "an array of variants"):
@@ -188,25 +202,27 @@ class ConfigLoader:
                     name = f"{variant.name}-{len(variants) + 1}"
                     variant = msgspec.structs.replace(variant, name=name)
                 variants.append(variant)
+                paths.append(where)
             if not variants and fields.is_table(raw_variants):
                 mistakes.add(at, "expected at least one variant")
         names = [v.name for v in variants]
         for name in sorted({n for n in names if names.count(n) > 1}):
             mistakes.add(path, f'two variants are named "{name}"; give each a name of its own')
         tokenization = record.read("tokenization", self._tokenization, None)
+        by_context = sorted(range(len(variants)), key=lambda i: variants[i].context)
         model = ModelConfig(
             name=record.require("name", fields.name, "a string", ""),
             aliases=record.read("aliases", fields.names, ()),
             engine=engine,
             pool=record.read("pool", fields.string, engine.default_pool),
-            variants=tuple(sorted(variants, key=lambda v: v.context)),
+            variants=tuple(variants[i] for i in by_context),
             tokenization=tokenization,
             pinned=record.read("pinned", fields.boolean, False),
             hidden=record.read("hidden", fields.boolean, False),
             description=record.read("description", fields.text, ""),
         )
         record.finish()
-        return model
+        return model, tuple(paths[i] for i in by_context)
 
     def _variant(
         self,
@@ -223,6 +239,7 @@ class ConfigLoader:
         workdir = record.read("workdir", fields.string, "")
         parallel = record.read("parallel", fields.positive_int, 0)
         memory = record.read("memory", fields.size_bytes, 0)
+        load_time = record.read("load_time", fields.positive_seconds, 0.0)
         if record.has("tokenize"):
             ignored.append(f"{path}.tokenize")
         record.read("tokenize", fields.boolean, False)
@@ -236,7 +253,8 @@ class ConfigLoader:
             workdir=self._resolve(workdir) if workdir else Path(binary).parent,
             parallel=parallel or None,
             memory_bytes=memory or None,
-            timeouts=_timeouts(record, outer),
+            timeouts=readers.timeouts(record, outer),
+            load_time_s=load_time or None,
         )
         record.finish()
         return variant
@@ -246,7 +264,7 @@ class ConfigLoader:
         default = TokenizationConfig(binary="")
         result = TokenizationConfig(
             binary=self._resolve_binary(record.require("binary", fields.string, "a path", "")),
-            base_args=record.read("base_args", _words, default.base_args),
+            base_args=record.read("base_args", readers.words, default.base_args),
             extra_args=record.read("extra_args", fields.string_array, ()),
             extra_tokens_per_message=record.read("extra_tokens_per_message", fields.count, 0),
             extra_tokens=record.read("extra_tokens", fields.count, 0),
@@ -264,40 +282,9 @@ class ConfigLoader:
         return str(self._resolve(binary)) if binary else ""
 
 
-def _notes(ignored: list[str]) -> tuple[str, ...]:
+def _notes(ignored: list[str]) -> list[str]:
     """One remark for all keys that an earlier gateway knew and that mean nothing here."""
     if not ignored:
-        return ()
+        return []
     more = f" (and {len(ignored) - 1} more)" if len(ignored) > 1 else ""
-    return (f"{ignored[0]}{more} has no effect: tokens are counted when needed",)
-
-
-def _any(mistakes: Mistakes, path: str, value: Any) -> Any:
-    return value
-
-
-def _timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
-    """The three timeouts of this table, each falling back on the table around it."""
-    seconds = fields.positive_seconds
-    return EngineTimeouts(
-        health_check_s=record.read("health_check_timeout", seconds, outer.health_check_s),
-        startup_s=record.read("engine_startup_timeout", seconds, outer.startup_s),
-        idle_s=record.read("engine_idle_timeout", seconds, outer.idle_s),
-        stop_s=outer.stop_s,
-    )
-
-
-def _engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:
-    for engine in EngineType:
-        if value == engine.value:
-            return engine
-    known = ", ".join(f'"{engine.value}"' for engine in EngineType)
-    mistakes.expected(path, f"one of presets.engines ({known})", value)
-    return None
-
-
-def _words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
-    """An array of strings, or one string of words (the earlier gateway's manner)."""
-    if isinstance(value, str):
-        return tuple(value.split())
-    return fields.string_array(mistakes, path, value)
+    return [f"{ignored[0]}{more} has no effect: tokens are counted when needed"]

@@ -65,6 +65,9 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `context`: tokens that one request may use, prompt and answer together.
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
+    `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
+    has a limit, and the engine's GGUF says enough.
+    `load_time_s`: from its start until it is ready; a guess until it was measured.
     """
 
     name: str
@@ -77,6 +80,13 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int | None
     memory_bytes: int | None
     timeouts: EngineTimeouts
+    load_time_s: float | None = None
+    estimated_memory_bytes: int | None = None
+
+    @property
+    def expected_memory_bytes(self) -> int | None:
+        """What it is taken to need before it was measured; None if nothing is known."""
+        return self.estimated_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +108,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolConfig(msgspec.Struct, frozen=True):
-    """Engines that share one memory: at most `engines` of them at a time."""
+    """Engines that share one memory: at most `engines` of them at a time.
+
+    `memory_bytes`: what they may hold together, or None: no limit.
+    """
 
     name: str
     engines: int = 1
+    memory_bytes: int | None = None
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +131,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int = 256
     queue_timeout_s: float = 600.0
     fairness_window_s: float = 10.0
+    stream_keepalive_s: float = 15.0
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):

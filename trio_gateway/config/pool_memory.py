@@ -1,0 +1,81 @@
+"""Holds what the variants need against what their pools have, once a file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from trio_gateway.config.fields import Mistakes
+from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
+from trio_gateway.config.schema import ModelConfig, PoolConfig, VariantConfig
+from trio_gateway.config.sizes import format_over, format_size
+
+
+def with_estimates(
+    mistakes: Mistakes,
+    notes: list[str],
+    models: Sequence[ModelConfig],
+    paths: Sequence[Sequence[str]],
+    pools: Mapping[str, PoolConfig],
+) -> tuple[ModelConfig, ...]:
+    """The models, their variants with an estimate where they declare no memory.
+
+    `paths`: for each model, the path of each of its variants in the file. A variant that is
+    larger than its pool is a mistake; one of which nothing is known gets a note. A pool without
+    `memory` costs nothing: no file is read for it.
+    """
+    limited = {name for name, pool in pools.items() if pool.memory_bytes is not None}
+    undeclared = [
+        v for m in models if m.pool in limited for v in m.variants if v.memory_bytes is None
+    ]
+    # By identity: two variants may be equal in all they say.
+    estimates = dict(zip(map(id, undeclared), estimate_variants(undeclared), strict=True))
+    result = []
+    for model, where in zip(models, paths, strict=True):
+        pool = pools.get(model.pool)
+        variants = []
+        for variant, path in zip(model.variants, where, strict=True):
+            estimate = estimates.get(id(variant))
+            if estimate is not None:
+                variant = msgspec.structs.replace(
+                    variant, estimated_memory_bytes=estimate.total_bytes
+                )
+            variants.append(variant)
+            if pool is not None and pool.memory_bytes is not None:
+                _compare(mistakes, notes, path, variant, estimate, pool)
+        result.append(msgspec.structs.replace(model, variants=tuple(variants)))
+    return tuple(result)
+
+
+def _compare(
+    mistakes: Mistakes,
+    notes: list[str],
+    path: str,
+    variant: VariantConfig,
+    estimate: MemoryEstimate | None,
+    pool: PoolConfig,
+) -> None:
+    needed = variant.expected_memory_bytes
+    limit = pool.memory_bytes or 0
+    if needed is None:
+        notes.append(
+            f"{path}: what memory it needs is not known; it will run alone in its pool "
+            f'"{pool.name}" until it has been measured. Declare its `memory`'
+        )
+    elif needed > limit:
+        if estimate is None:
+            reason, cure = "declared", "declare less if it needs less"
+        else:
+            reason = (
+                f"estimated from its GGUF: {format_size(estimate.weights_bytes)} of weights, "
+                f"{format_size(estimate.kv_bytes)} of KV cache, "
+                f"{format_size(estimate.buffer_bytes)} of buffers"
+            )
+            cure = "give it a smaller context or cache type, declare its `memory`"
+        needs, has = format_over(needed, limit)
+        mistakes.add(
+            path,
+            f'needs {needs} ({reason}), but its pool "{pool.name}" has '
+            f"{has}; {cure}, or raise pools.{pool.name}.memory",
+        )
