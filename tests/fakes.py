@@ -349,8 +349,12 @@ class Stack:
             network_backend=self.network, max_keepalive_connections=0
         )
 
-    async def post(self, path: str, body: bytes) -> httpcore.Response:
-        return await self.http.request("POST", f"http://gateway{path}", content=body)
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> httpcore.Response:
+        url = f"http://gateway{path}"
+        given = [*headers.items()] if headers else None
+        return await self.http.request("POST", url, content=body, headers=given)
 
     async def get(self, path: str) -> httpcore.Response:
         return await self.http.request("GET", f"http://gateway{path}")

@@ -5,45 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpcore
 import pytest
 import trio
 import trio.testing
 
-from tests.fakes import Stack, config, model, running_stack, variant
+from tests.asking import (
+    CHAT,
+    DONE,
+    EVENT,
+    Clock,
+    chat,
+    error_of,
+    header,
+    stream,
+)
+from tests.fakes import config, model, running_stack, variant
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.engine_client import EngineFacts
-
-Clock = trio.testing.MockClock  # each test takes `autojump_clock`: an hour passes at once
-
-CHAT = "/v1/chat/completions"
-EVENT = b'data: {"choices":[{"delta":{"content":"tok"}}]}\n\n'
-DONE = b"data: [DONE]\n\n"
-
-
-def chat(name: str = "m", **fields: Any) -> bytes:
-    messages = [{"role": "user", "content": "Hi"}]
-    return json.dumps({"model": name, "messages": messages, "max_tokens": 8, **fields}).encode()
-
-
-def error_of(response: httpcore.Response) -> dict[str, Any]:
-    error: dict[str, Any] = json.loads(response.content)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
-
-
-def header(response: httpcore.Response, name: str) -> str:
-    return next(v.decode() for k, v in response.headers if k.decode().lower() == name.lower())
-
-
-async def read_all(response: httpcore.Response) -> bytes:
-    return b"".join([piece async for piece in response.aiter_stream()])
-
-
-async def stream(stack: Stack, body: bytes) -> bytes:
-    async with stack.http.stream("POST", f"http://gateway{CHAT}", content=body) as response:
-        return await read_all(response)
-
 
 # -- answers ---------------------------------------------------------------------------------
 
@@ -330,7 +308,7 @@ async def test_an_event_cut_in_the_middle_is_ended_before_the_error_event(
         stack.engines.scripts = [[EVENT[:10], 1000.0]]
 
         async def crash() -> None:
-            await trio.sleep(30)
+            await trio.sleep(5)
             stack.engines.alive[0].exit()
 
         async with trio.open_nursery() as nursery:
@@ -346,7 +324,7 @@ async def test_a_request_that_lost_its_engine_before_the_first_byte_is_tried_onc
         stack.engines.scripts = [[1000.0], [EVENT, DONE]]
 
         async def crash() -> None:
-            await trio.sleep(30)
+            await trio.sleep(5)
             stack.engines.alive[0].exit()
 
         async with trio.open_nursery() as nursery:
@@ -369,6 +347,10 @@ async def test_it_is_tried_no_more_than_that(autojump_clock: Clock) -> None:
             nursery.start_soon(crash)
             response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
+        response = await stack.post(CHAT, chat())
+        assert (response.status, error_of(response)["code"]) == (503, "engine_back_off")
+        assert (b"retry-after", b"1") in response.headers
+        await trio.sleep(1)
         assert (await stack.post(CHAT, chat())).status == 200
 
 
@@ -385,7 +367,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_engine_s_connection
         await trio.testing.wait_all_tasks_blocked()
         assert stack.engines.exchanges[0].closed_at == 95
         # Its place is free again.
-        assert [e.leases for e in stack.manager.scheduler.engines.values()] == [0]
+        assert [len(e.leases) for e in stack.manager.scheduler.state.engines.values()] == [0]
 
 
 async def test_a_client_that_leaves_while_it_waits_takes_its_ticket_along(
@@ -395,7 +377,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_its_ticket_along(
         with trio.move_on_after(0.5):
             await stack.post(CHAT, chat())
         await trio.testing.wait_all_tasks_blocked()
-        assert not stack.manager.scheduler.tickets
+        assert not stack.manager.scheduler.state.tickets
         await trio.sleep(10)
         assert not stack.engines.requests
 

@@ -57,7 +57,8 @@ class Gateway:
         self.selector = ModelSelector(config, self.manager)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
-        self._handler = RequestHandler(self.manager, self.selector, self._dumps)
+        keepalive_s = config.server.stream_keepalive_s
+        self._handler = RequestHandler(self.manager, self.selector, self._dumps, keepalive_s)
         self.closing = trio.Event()
         self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
         self._nursery: trio.Nursery | None = None
@@ -120,6 +121,9 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app.post("/v1/embeddings")(handler.handle_embeddings)
     app.get("/v1/models")(handler.handle_models_list)
     app.get("/v1/models/<path:model_id>")(handler.handle_model_info)
+
+    app.get("/gateway/queue")(handler.handle_queue)
+    app.get("/gateway/engines")(handler.handle_engines)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -130,6 +130,14 @@ class Engine:
         return self._client
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def port(self) -> int | None:
+        return self._client.port if self._client is not None else None
+
+    @property
     def last_words(self) -> str:
         """Its last lines of output, as an error message ends with them."""
         return _tail(self._process) if self._process is not None else ""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -29,7 +28,9 @@ from trio_gateway.engine.events import (
     Event,
     Grant,
     LeaseReturned,
+    Priority,
     Reject,
+    Resume,
     ShutDown,
     Start,
     Stop,
@@ -40,10 +41,14 @@ from trio_gateway.engine.events import (
     VariantKey,
 )
 from trio_gateway.engine.http_exchange import ExchangeAborted
+from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+from trio_gateway.engine.outlook import Outlook, outlook_of
 from trio_gateway.engine.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
+
+FIRST_LOAD_S = 10.0  # what a load is taken to last until one was measured, if `load_time` is unset
 
 CLIENT_TYPES: dict[EngineType, type[EngineClient]] = {
     EngineType.LLAMACPP: LlamaCppEngine,
@@ -51,48 +56,14 @@ CLIENT_TYPES: dict[EngineType, type[EngineClient]] = {
 }
 
 
-class LeaseRefused(Exception):
-    """No engine for this request; `reject` says why and when to come again."""
-
-    def __init__(self, reject: Reject) -> None:
-        super().__init__(reject.message)
-        self.reject = reject
-
-
-class Lease:
-    """A request's hold on a running engine, with the seconds that it waited.
-
-    `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest.
-    """
-
-    def __init__(self, engine: Engine, arrived_at: float) -> None:
-        self.engine = engine
-        waited_s = trio.current_time() - arrived_at
-        ready_at = engine.ready_at or arrived_at
-        self.load_s = max(ready_at - max(arrived_at, engine.started_at), 0.0)
-        self.queue_s = max(waited_s - self.load_s, 0.0)
-
-    @property
-    def client(self) -> EngineClient:
-        return self.engine.client
-
-
-class _Waiter:
-    """Where a request waits for its ticket."""
-
-    def __init__(self) -> None:
-        self.decided = trio.Event()
-        self.engine: Engine | None = None
-        self.reject: Reject | None = None
-
-
 class EngineManager:
     """Run `run` in a task; `lease` works from then until the shutdown.
 
     Args:
         config: the models, pools and limits.
-        launch: opens an engine's process; a test may pass a fake, which needs no reaper.
+        launch: opens an engine's process; a test may pass a fake, without reaper.
         client_types: the client for each engine type; a test may pass a fake.
+        scheduler: what decides; a benchmark may pass another policy.
     """
 
     def __init__(
@@ -101,6 +72,7 @@ class EngineManager:
         *,
         launch: Launcher | None = None,
         client_types: dict[EngineType, type[EngineClient]] = CLIENT_TYPES,
+        scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
         self.reaper: platform.Reaper | None = None
         if launch is None:
@@ -115,14 +87,15 @@ class EngineManager:
                 key = VariantKey(model.name, variant.name)
                 self._variants[key] = (model, variant)
                 facts.append(self._facts(key, model, variant))
-        self.scheduler = Scheduler(
+        self.scheduler = scheduler(
             facts,
-            {pool.name: pool.engines for pool in config.pools.values()},
+            config.pools,
             queue_limit=config.server.queue_limit,
             queue_timeout_s=config.server.queue_timeout_s,
+            fairness_window_s=config.server.fairness_window_s,
         )
-        self._waiters: dict[int, _Waiter] = {}
-        self._engines: dict[int, Engine] = {}
+        self._requests: dict[int, LeaseRequest] = {}
+        self.engines: dict[int, Engine] = {}  # those that are not gone
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
@@ -141,6 +114,9 @@ class EngineManager:
             endpoint=endpoint,
             idle_timeout_s=variant.timeouts.idle_s,
             pinned=model.pinned,
+            memory_bytes=variant.expected_memory_bytes,
+            memory_declared=variant.memory_bytes is not None,
+            load_time_s=variant.load_time_s or FIRST_LOAD_S,
         )
 
     # -- running ------------------------------------------------------------------------------
@@ -166,7 +142,7 @@ class EngineManager:
 
     def abort_leases(self, reason: str) -> None:
         """End every request under way at its engine; each gets ExchangeAborted."""
-        for engine in self._engines.values():
+        for engine in self.engines.values():
             engine.abort(ExchangeAborted(reason))
 
     def kill_engines(self, reason: str) -> None:
@@ -187,34 +163,43 @@ class EngineManager:
 
     # -- leases -------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def lease(self, model: ModelConfig, need: int) -> AsyncIterator[Lease]:
-        """Wait for an engine of `model` whose context holds `need` tokens, and hold it.
+    def lease(
+        self,
+        model: ModelConfig,
+        need: int,
+        *,
+        client: str = "",
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> LeaseRequest:
+        """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
 
-        Raises:
-            LeaseRefused: the queue is full, the start failed, the gateway stops, …
+        Args:
+            client: whose turn it is goes round these.
         """
-        number, waiter = next(self._ticket_numbers), _Waiter()
-        arrived_at = trio.current_time()
-        self._waiters[number] = waiter
-        try:
-            self._dispatch(TicketArrived(number, model.name, need))
-            if not waiter.decided.is_set():
-                await waiter.decided.wait()
-            if waiter.reject is not None:
-                raise LeaseRefused(waiter.reject)
-            assert waiter.engine is not None
-            yield Lease(waiter.engine, arrived_at)
-        finally:
-            del self._waiters[number]
-            if waiter.engine is not None:
-                self._dispatch(LeaseReturned(waiter.engine.number))
-            elif waiter.reject is None:
-                self._dispatch(TicketGone(number))
+        number = next(self._ticket_numbers)
+        return LeaseRequest(self, TicketArrived(number, model.name, need, client, priority))
+
+    def take_in(self, request: LeaseRequest, event: TicketArrived) -> None:
+        """Called by a LeaseRequest that begins to wait."""
+        self._requests[event.ticket] = request
+        self._dispatch(event)
+
+    def let_go(self, ticket: int, *, granted: bool) -> None:
+        """Called by a LeaseRequest that is over."""
+        del self._requests[ticket]
+        self._dispatch(LeaseReturned(ticket) if granted else TicketGone(ticket))
+
+    def outlook(self, ticket: int) -> Outlook | None:
+        """What a waiting ticket may expect; None if it does not wait."""
+        scheduler = self.scheduler
+        waiting = scheduler.state.tickets.get(ticket)
+        if waiting is None:
+            return None
+        return outlook_of(waiting, scheduler.state, scheduler.window_s, trio.current_time())
 
     def contexts_of(self, model: str) -> list[int]:
         """Tokens that one request gets in each variant of the model, the smallest first."""
-        return self.scheduler.contexts(model)
+        return self.scheduler.state.contexts(model)
 
     def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
         """What the model's type of engine serves."""
@@ -222,8 +207,8 @@ class EngineManager:
 
     def engine_of(self, model: str) -> Engine | None:
         """The ready engine of this model with the largest context."""
-        view = self.scheduler.running(model)
-        return self._engines.get(view.id) if view else None
+        view = self.scheduler.state.running(model)
+        return self.engines.get(view.id) if view else None
 
     # -- carrying out -------------------------------------------------------------------------
 
@@ -231,24 +216,24 @@ class EngineManager:
         for action in self.scheduler.handle(event, trio.current_time()):
             self._carry_out(action)
         self._timer.deadline = self._next_deadline()
-        if self._closing and not self._engines:
+        if self._closing and not self.engines:
             self.stopped.set()
 
     def _carry_out(self, action: Action) -> None:
         match action:
             case Grant(ticket, engine):
-                self._waiters[ticket].engine = self._engines[engine]
-                self._waiters[ticket].decided.set()
+                self._requests[ticket].grant(action, self.engines[engine])
             case Reject(ticket):
-                self._waiters[ticket].reject = action
-                self._waiters[ticket].decided.set()
+                self._requests[ticket].refuse(action)
             case Start(number, key, reason):
                 self._start(number, key, reason)
             case Drain(engine, reason):
-                log.info("%s: draining, %s", self._engines[engine].key, reason)
+                log.info("%s: draining, %s", self.engines[engine].key, reason)
+            case Resume(engine, reason):
+                log.info("%s: takes requests again, %s", self.engines[engine].key, reason)
             case Stop(engine, reason):
-                log.info("%s: stopping, %s", self._engines[engine].key, reason)
-                self._engines[engine].stop()
+                log.info("%s: stopping, %s", self.engines[engine].key, reason)
+                self.engines[engine].stop()
 
     def _start(self, number: int, key: VariantKey, reason: str) -> None:
         assert self._nursery is not None, "EngineManager.run is not running"
@@ -262,14 +247,14 @@ class EngineManager:
             client_type=self._client_types[model.engine],
             ports_in_use=self._ports_in_use,
         )
-        self._engines[number] = engine
+        self.engines[number] = engine
         self._nursery.start_soon(self._run_engine, engine, name=f"engine {key}")
 
     async def _run_engine(self, engine: Engine) -> None:
         def report(event: Event) -> None:
             # Gone engines leave the table first: the scheduler may start their successor.
             if isinstance(event, EngineExited | EngineFailed):
-                del self._engines[engine.number]
+                del self.engines[engine.number]
             self._dispatch(event)
 
         await engine.run(report)

@@ -20,7 +20,11 @@ class VariantKey(NamedTuple):
 
 class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler knows of a variant. `context` is in tokens; `parallel` None: not known
-    before the engine says so. `endpoint`: the fixed address, or None where a port is picked."""
+    before the engine says so. `endpoint`: the fixed address, or None where a port is picked.
+
+    `memory_bytes`: what the configuration declares, else an estimate, which gives way to what is
+    measured; None: not known. `load_time_s` is a guess until a load was measured.
+    """
 
     key: VariantKey
     pool: str
@@ -29,6 +33,16 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     idle_timeout_s: float = 300.0
     pinned: bool = False
+    memory_bytes: int | None = None
+    memory_declared: bool = False
+    load_time_s: float = 10.0
+
+
+class Priority(enum.IntEnum):
+    """What a client asks for with `X-Gateway-Priority`; the smaller goes first."""
+
+    INTERACTIVE = 0
+    BATCH = 1
 
 
 class Refusal(enum.Enum):
@@ -47,9 +61,14 @@ class Refusal(enum.Enum):
 
 
 class TicketArrived(msgspec.Struct, frozen=True):
+    """A request wants an engine of `model` that holds `need` tokens. Tickets are numbered in the
+    order of their arrival."""
+
     ticket: int
     model: str
     need: int
+    client: str = ""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class TicketGone(msgspec.Struct, frozen=True):
@@ -75,13 +94,23 @@ class EngineFailed(msgspec.Struct, frozen=True):
 
 
 class EngineExited(msgspec.Struct, frozen=True):
-    """The process is gone: stopped as asked, or by itself."""
+    """The process is gone: stopped as asked, or by itself, for the reason given."""
 
     engine: int
+    reason: str = ""
+
+
+class EngineMeasured(msgspec.Struct, frozen=True):
+    """What the engine's processes held at most so far."""
+
+    engine: int
+    memory_bytes: int
 
 
 class LeaseReturned(msgspec.Struct, frozen=True):
-    engine: int
+    """The request that this ticket was granted for is done."""
+
+    ticket: int
 
 
 class TimePassed(msgspec.Struct, frozen=True):
@@ -98,6 +127,7 @@ Event = (
     | EngineReady
     | EngineFailed
     | EngineExited
+    | EngineMeasured
     | LeaseReturned
     | TimePassed
     | ShutDown
@@ -106,9 +136,21 @@ Event = (
 # -- actions --------------------------------------------------------------------------------
 
 
+class How(enum.Enum):
+    """How a ticket came by its engine; the values stand in `X-Gateway-Decision`."""
+
+    REUSED = "reused"
+    STARTED = "started"
+    SWAPPED = "swapped"
+
+
 class Grant(msgspec.Struct, frozen=True):
+    """`evicted`: what was stopped to make room for the engine that the ticket waited for."""
+
     ticket: int
     engine: int
+    how: How
+    evicted: tuple[VariantKey, ...] = ()
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -119,6 +161,13 @@ class Start(msgspec.Struct, frozen=True):
 
 class Drain(msgspec.Struct, frozen=True):
     """No new leases; a Stop follows when the last lease is back."""
+
+    engine: int
+    reason: str
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """A draining engine takes leases again: nobody needs its room any more."""
 
     engine: int
     reason: str
@@ -136,4 +185,4 @@ class Reject(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
 
 
-Action = Grant | Start | Drain | Stop | Reject
+Action = Grant | Start | Drain | Resume | Stop | Reject

@@ -1,14 +1,15 @@
 """The states of an engine and the moves between them. Nothing else changes an engine's state.
 
-    starting ──► ready ──► draining ──► stopping ──► stopped
+    starting ──► ready ◄─► draining ──► stopping ──► stopped
         │          │           │            │
         │          └───────────┼──► (also straight to stopping: nobody holds a lease)
         └──────────────────────┼──► (a start that nobody wants any more is stopped as well)
                                └──► failed, from each of the first four
 
 An engine is *starting* from the moment it is decided on, *ready* once its own process answers
-its health endpoint, *draining* while it has leases but gets no new ones, *stopping* from its
-SIGTERM on. *stopped* and *failed* are final: the next start of a variant is another engine.
+its health endpoint, *draining* while it has leases but gets no new ones (and ready again if nobody
+needs its room any more), *stopping* from its SIGTERM on. *stopped* and *failed* are final: the next
+start of a variant is another engine.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class EngineState(enum.Enum):
 TRANSITIONS: Mapping[EngineState, frozenset[EngineState]] = {
     EngineState.STARTING: frozenset({EngineState.READY, EngineState.STOPPING, EngineState.FAILED}),
     EngineState.READY: frozenset({EngineState.DRAINING, EngineState.STOPPING, EngineState.FAILED}),
-    EngineState.DRAINING: frozenset({EngineState.STOPPING, EngineState.FAILED}),
+    EngineState.DRAINING: frozenset({EngineState.READY, EngineState.STOPPING, EngineState.FAILED}),
     EngineState.STOPPING: frozenset({EngineState.STOPPED, EngineState.FAILED}),
     EngineState.STOPPED: frozenset(),
     EngineState.FAILED: frozenset(),

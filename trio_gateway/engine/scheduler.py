@@ -3,34 +3,40 @@
 Events go in through `Scheduler.handle`, actions come out; the clock is an argument. Nothing here
 waits, reads a file or talks to a process, so every rule can be tested with plain values.
 
-The rules, for now first come, first served, per pool:
+The rules, for each pool:
 
-- A ticket whose engine is ready, large enough, not draining and has a free place is granted.
-- Tickets for an engine without a free place wait in order; so do tickets for one that starts.
-- Otherwise the ticket needs a start. A pool with room starts the smallest variant that holds the
-  need; a full one gives up an engine: an idle one first (pinned last, least recently used first),
-  else it drains one. An engine that an earlier ticket waits for is never given up.
-- A smaller engine of the same model is the first to be given up when the model has to grow.
-- Two variants with the same fixed address never run at the same time, whatever their pools.
+- A ticket whose engine is ready, large enough, not draining and has a free place is granted. Whose
+  turn it is among several stands in `ticket_queue.py`.
+- Tickets that no engine of their model will serve are a demand for a start: of the smallest variant
+  that holds the largest need that waits. Which engines make way for it, and when, stands in
+  `swap_plan.py`. A drain that nobody needs any more is called off.
+- An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
+  places, whoever waits for its room by then: no load is for nothing.
+- A start that nobody waits for any more is given up in its first half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
-
+from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.demands import Demand, Demands
+from trio_gateway.engine.engine_view import EngineView
 from trio_gateway.engine.events import (
     Action,
     Drain,
     EngineExited,
     EngineFailed,
+    EngineMeasured,
     EngineReady,
     Event,
     Grant,
+    How,
     LeaseReturned,
+    Priority,
     Refusal,
     Reject,
+    Resume,
     ShutDown,
     Start,
     Stop,
@@ -40,49 +46,13 @@ from trio_gateway.engine.events import (
     VariantFacts,
     VariantKey,
 )
-from trio_gateway.engine.lifecycle import EngineState, move
+from trio_gateway.engine.lifecycle import EngineState
+from trio_gateway.engine.outlook import outlook_of
+from trio_gateway.engine.scheduler_state import SchedulerState
+from trio_gateway.engine.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.ticket_queue import Ticket
 
-BACK_OFF_FIRST_S = 1.0
-BACK_OFF_LONGEST_S = 30.0
-
-
-# -- state ----------------------------------------------------------------------------------
-
-
-class Ticket(msgspec.Struct):
-    id: int
-    model: str
-    need: int
-    arrived_at: float
-
-
-class EngineView(msgspec.Struct):
-    """An engine as the scheduler sees it. `leases` counts grants not yet returned."""
-
-    id: int
-    facts: VariantFacts
-    context: int
-    places: int = 0
-    state: EngineState = EngineState.STARTING
-    leases: int = 0
-    used_at: float = 0.0
-
-    def serves(self, ticket: Ticket) -> bool:
-        return (
-            self.facts.key.model == ticket.model
-            and self.context >= ticket.need
-            and self.state in (EngineState.STARTING, EngineState.READY)
-        )
-
-    @property
-    def leaving(self) -> bool:
-        return self.state in (EngineState.DRAINING, EngineState.STOPPING)
-
-
-class BackOff(msgspec.Struct):
-    failures: int
-    until: float
-    reason: str
+AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited so many windows is interactive
 
 
 class Scheduler:
@@ -91,46 +61,48 @@ class Scheduler:
     def __init__(
         self,
         variants: Sequence[VariantFacts],
-        pool_limits: Mapping[str, int],
+        pools: Mapping[str, PoolConfig],
         *,
         queue_limit: int = 256,
         queue_timeout_s: float = 600.0,
+        fairness_window_s: float = 10.0,
     ) -> None:
-        self._variants: dict[str, list[VariantFacts]] = {}
-        for facts in variants:
-            self._variants.setdefault(facts.key.model, []).append(facts)
-        self._limits = dict(pool_limits)
+        self.state = SchedulerState(variants, pools)
         self._queue_limit = queue_limit
         self._queue_timeout_s = queue_timeout_s
-        self.tickets: dict[int, Ticket] = {}  # in order of arrival
-        self.engines: dict[int, EngineView] = {}  # those that are not gone
-        self._back_off: dict[VariantKey, BackOff] = {}
-        self._real_contexts: dict[VariantKey, int] = {}
+        self.window_s = fairness_window_s
+        self._ages_after_s = AGES_AFTER_WINDOWS * fairness_window_s
+        self._demands = Demands(self.state)
+        self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
+        self._wake_at = NEVER  # when an engine is to make way
         self._next_engine = 1
         self._closing = False
 
     def __repr__(self) -> str:
-        return f"Scheduler(tickets={[*self.tickets.values()]}, engines={[*self.engines.values()]})"
+        tickets, engines = self.state.tickets.values(), self.state.engines.values()
+        return f"Scheduler(tickets={[*tickets]}, engines={[*engines]})"
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one event at time `now` (seconds, any monotonic clock); what to do about it."""
         actions: list[Action] = []
+        state = self.state
         match event:
             case TicketArrived():
                 self._arrive(event, now, actions)
+            case LeaseReturned(ticket):
+                state.take_back(ticket, now)
             case TicketGone(ticket):
-                self.tickets.pop(ticket, None)
+                if (gone := state.tickets.get(ticket)) is not None:
+                    state.remove_ticket(gone)
             case EngineReady(engine, places, context):
-                self._ready(self.engines[engine], places, context, now)
+                self._ready(state.engines[engine], places, context, now, actions)
             case EngineFailed():
                 self._failed(event, now, actions)
-            case EngineExited(engine):
-                self._gone(engine)
-            case LeaseReturned(engine):
-                # The engine may be gone: a lease outlives a crash until its request notices.
-                if (view := self.engines.get(engine)) is not None:
-                    view.leases -= 1
-                    view.used_at = now
+            case EngineExited(engine, reason):
+                self._exited(engine, reason, now)
+            case EngineMeasured(engine, memory_bytes):
+                if (view := state.engines.get(engine)) is not None:
+                    state.note_memory(view.facts, memory_bytes)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
@@ -140,202 +112,269 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due next, or None."""
-        oldest = next(iter(self.tickets.values()), None)
-        deadlines = [oldest.arrived_at + self._queue_timeout_s] if oldest else []
-        deadlines += [
-            e.used_at + e.facts.idle_timeout_s
-            for e in self.engines.values()
-            if e.state is EngineState.READY and not e.leases
-        ]
-        return min(deadlines, default=None)
-
-    def context_of(self, facts: VariantFacts) -> int:
-        """Tokens that one request gets: what an engine of it said, else what is declared."""
-        return self._real_contexts.get(facts.key, facts.context)
-
-    def contexts(self, model: str) -> list[int]:
-        """Tokens that one request gets in each variant of the model."""
-        return [self.context_of(facts) for facts in self._variants[model]]
-
-    def running(self, model: str) -> EngineView | None:
-        """The ready engine of this model with the largest context."""
-        ready = [
-            e
-            for e in self.engines.values()
-            if e.facts.key.model == model and e.state is EngineState.READY
-        ]
-        return max(ready, key=lambda e: e.context, default=None)
+        deadline, state = self._wake_at, self.state
+        if state.tickets:
+            oldest = next(iter(state.tickets.values()))
+            deadline = min(deadline, oldest.arrived_at + self._queue_timeout_s)
+        if state.batch:
+            oldest = next(iter(state.batch.values()))
+            deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
+        for engine in state.engines.values():
+            if engine.state is EngineState.READY and not engine.leases:
+                deadline = min(deadline, engine.used_at + engine.facts.idle_timeout_s)
+        return None if deadline == NEVER else deadline
 
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
-        ticket = Ticket(event.ticket, event.model, event.need, now)
+        ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
         if self._closing:
-            actions.append(Reject(event.ticket, Refusal.SHUTTING_DOWN, "the gateway is stopping"))
-        elif len(self.tickets) >= self._queue_limit and not self._free_for(ticket):
-            message = f"{len(self.tickets)} requests wait already (queue_limit)"
-            actions.append(Reject(event.ticket, Refusal.QUEUE_FULL, message, 5.0))
-        else:
-            self.tickets[ticket.id] = ticket
+            actions.append(_shutting_down(ticket))
+            return
+        variant = self.state.smallest_holding(ticket.model, ticket.need)
+        if variant is None:
+            actions.append(_too_large(ticket))
+            return
+        ticket.size = self.state.context_of(variant)
+        if len(self.state.tickets) >= self._queue_limit and not self.state.has_place(ticket):
+            message = f"{len(self.state.tickets)} requests wait already (queue_limit)"
+            wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
+            actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
+            return
+        self.state.add_ticket(ticket)
 
-    def _ready(self, engine: EngineView, places: int, context: int, now: float) -> None:
+    def _ready(
+        self, engine: EngineView, places: int, context: int, now: float, actions: list[Action]
+    ) -> None:
+        engine.places, engine.context = places, context
+        engine.used_at = engine.ready_at = now
+        self.state.forecast.load_took(engine.key, now - engine.started_at)
+        if self.state.note_context(engine.facts, context):
+            self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
-        if engine.state is EngineState.STARTING:
-            engine.state = move(engine.state, EngineState.READY)
-        engine.places, engine.context, engine.used_at = places, context, now
-        self._real_contexts[engine.facts.key] = context
-        self._back_off.pop(engine.facts.key, None)
+        if engine.state is not EngineState.STARTING:
+            return
+        self.state.move_engine(engine, EngineState.READY)
+        queue = self.state.queues.get(engine.key.model)
+        if queue is not None and (oldest := queue.oldest(up_to=context)) is not None:
+            self._grant(oldest, engine, now, actions)
+            self._grant_turns(engine, now, actions)
 
-    def _gone(self, number: int) -> None:
-        engine = self.engines.pop(number)
-        asked_for = engine.state is EngineState.STOPPING
-        engine.state = move(engine.state, EngineState.STOPPED if asked_for else EngineState.FAILED)
+    def _size_again(self, model: str, actions: list[Action]) -> None:
+        """A variant's context turned out to be another: the tickets fit other variants now."""
+        queue = self.state.queues.get(model)
+        for ticket in queue or ():
+            variant = self.state.smallest_holding(model, ticket.need)
+            if variant is None:
+                self._reject(_too_large(ticket), actions)
+            elif queue is not None:
+                queue.resize(ticket, self.state.context_of(variant))
+
+    def _exited(self, number: int, reason: str, now: float) -> None:
+        engine = self.state.forget_engine(number)
+        if engine.state is EngineState.STOPPING:
+            self.state.move_engine(engine, EngineState.STOPPED)
+            if engine.ready_at is not None:
+                self.state.back_off.engine_stopped(engine.key)
+            return
+        self.state.move_engine(engine, EngineState.FAILED)
+        served_s = now - (now if engine.ready_at is None else engine.ready_at)
+        self.state.back_off.engine_ended(engine.key, now, reason, served_s=served_s)
 
     def _failed(self, event: EngineFailed, now: float, actions: list[Action]) -> None:
-        engine = self.engines.pop(event.engine)
-        served = [ticket for ticket in self.tickets.values() if engine.serves(ticket)]
+        engine = self.state.forget_engine(event.engine)
         wanted = not engine.leaving
-        engine.state = move(engine.state, EngineState.FAILED)
+        self.state.move_engine(engine, EngineState.FAILED)
         if not wanted:
             return  # its end was asked for: nobody waits for it
-        last = self._back_off.get(engine.facts.key)
-        failures = last.failures + 1 if last else 1
-        pause = min(BACK_OFF_FIRST_S * 2 ** (failures - 1), BACK_OFF_LONGEST_S)
-        self._back_off[engine.facts.key] = BackOff(failures, now + pause, event.reason)
+        self.state.back_off.start_failed(engine.key, now, event.reason)
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
-        for ticket in served:
-            if any(other.serves(ticket) for other in self.engines.values()):
-                continue
-            del self.tickets[ticket.id]
-            actions.append(Reject(ticket.id, refusal, event.reason))
+        queue = self.state.queues.get(engine.key.model)
+        # Those that a smaller variant holds wait on, for that one.
+        for ticket in queue.of_size(self.state.context_of(engine.facts)) if queue else ():
+            if self.state.server_of(ticket) is None:
+                self._reject(Reject(ticket.id, refusal, event.reason), actions)
 
     def _expire(self, now: float, actions: list[Action]) -> None:
-        for ticket in [
-            t for t in self.tickets.values() if now >= t.arrived_at + self._queue_timeout_s
-        ]:
-            del self.tickets[ticket.id]
-            message = f"no engine was free within {self._queue_timeout_s:g} s (queue_timeout)"
-            actions.append(Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message))
-        for engine in self.engines.values():
+        timeout_s = self._queue_timeout_s
+        for ticket in [*_older(self.state.tickets, timeout_s, now)]:
+            message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
+            self._reject(Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
+        for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
+            self.state.promote(ticket)
+        for engine in self.state.engines.values():
             idle_s = engine.facts.idle_timeout_s
             unused = engine.state is EngineState.READY and not engine.leases
-            if unused and now >= engine.used_at + idle_s:
+            if unused and engine.used_at + idle_s <= now:
                 self._leave(engine, f"idle for {idle_s:g} s", actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._closing = True
-        actions.extend(
-            Reject(ticket, Refusal.SHUTTING_DOWN, "the gateway is stopping")
-            for ticket in self.tickets
-        )
-        self.tickets.clear()
-        for engine in self.engines.values():
-            if not engine.leaving:
+        for ticket in [*self.state.tickets.values()]:
+            self._reject(_shutting_down(ticket), actions)
+        for engine in self.state.engines.values():
+            if engine.serving:
                 self._leave(engine, "the gateway is stopping", actions)
 
     # -- decisions ---------------------------------------------------------------------------
 
+    def _decide(self, now: float, actions: list[Action]) -> None:
+        for engine in self.state.engines.values():
+            if engine.state is EngineState.DRAINING and not engine.leases:
+                self.state.move_engine(engine, EngineState.STOPPING)
+                actions.append(Stop(engine.id, "drained"))
+        # Again after each start and grant, as both change who can make way. Each round uses up a
+        # demand or a ticket.
+        changed = True
+        while changed:
+            started = self._make_room(now, actions)
+            changed = self._grant_places(now, actions) or started
+
+    def _make_room(self, now: float, actions: list[Action]) -> bool:
+        """Start what is needed, and let those make way that have to; whether any was started."""
+        for engine in self.state.engines.values():
+            engine.batch_waits, engine.closed_since = False, None
+            if engine.state is EngineState.STARTING:
+                self._give_up_in_first_half(engine, now, actions)
+        self._wake_at = NEVER
+        if self._closing:
+            return False
+        engines = self._next_engine
+        demands, rejects = self._demands.now(now)
+        for reject in rejects:
+            self._reject(reject, actions)
+        models = {demand.facts.key.model for demand in demands}
+        self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
+        making_way = self._follow_plan(demands, now, actions) if demands else set()
+        for engine in self.state.engines.values():
+            if engine.state is EngineState.DRAINING and engine.id not in making_way:
+                self._resume(engine, actions)
+        return self._next_engine > engines
+
+    def _grant_places(self, now: float, actions: list[Action]) -> bool:
+        """Grant what can be granted, smaller engines first; whether there was anything."""
+        if not self.state.queues:
+            return False
+        before = len(self.state.tickets)
+        for engine in sorted(self.state.engines.values(), key=_context):
+            self._grant_turns(engine, now, actions)
+        return len(self.state.tickets) < before
+
+    def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        half_s = self.state.forecast.load_s(engine.facts) / 2
+        if now - engine.started_at < half_s and not self.state.is_wanted(engine, Priority.BATCH):
+            self._leave(engine, "nobody waits for it any more", actions)
+
+    def _follow_plan(
+        self, demands: Sequence[Demand], now: float, actions: list[Action]
+    ) -> set[int]:
+        """Carry out the plan of this moment; the engines that are to make way by now."""
+        making_way: set[int] = set()
+        for step in Planner(self.state, self.window_s, now).steps(demands):
+            if step.yields_at <= now:
+                making_way.update(victim.id for victim in step.victims)
+                self._make_way(step, now, actions)
+            else:
+                closed = step.closes_at <= now
+                self._wake_at = min(self._wake_at, step.yields_at if closed else step.closes_at)
+                for victim in step.victims:
+                    victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
+                    victim.closed_since = step.demand.since if closed else None
+            if step.may_start:
+                self._start(step.demand, now, actions)
+        return making_way
+
+    def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
+        target = step.demand.facts.key
+        reason = f"swap to {target}"
+        if step.yields_at != AT_ONCE:
+            reason += f", which waits for {now - step.demand.since:.1f} s"
+        for victim in step.victims:
+            if victim.serving:  # else it drains already
+                if victim.key.model != target.model:  # growing is not the end of a turn
+                    self.state.end_turn(victim.key.model, now)
+                self._evicted.setdefault(target.model, []).append(victim.key)
+                self._leave(victim, reason, actions)
+
     def _leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
         """Stop an engine now if nobody holds a lease, else when the last lease is back."""
         if engine.leases:
-            engine.state = move(engine.state, EngineState.DRAINING)
+            self.state.move_engine(engine, EngineState.DRAINING)
             actions.append(Drain(engine.id, reason))
         else:
-            engine.state = move(engine.state, EngineState.STOPPING)
+            self.state.move_engine(engine, EngineState.STOPPING)
             actions.append(Stop(engine.id, reason))
 
-    def _decide(self, now: float, actions: list[Action]) -> None:
-        for engine in self.engines.values():
-            if engine.state is EngineState.DRAINING and not engine.leases:
-                engine.state = move(engine.state, EngineState.STOPPING)
-                actions.append(Stop(engine.id, "drained"))
-        wanted: set[int] = set()  # engines that a ticket looked at so far waits for
-        coming: list[VariantFacts] = []  # starts that wait for room
-        for ticket in [*self.tickets.values()]:
-            serving = [e for e in self.engines.values() if e.serves(ticket)]
-            if free := self._free_for(ticket):
-                engine = min(free, key=lambda e: e.context)
-                engine.leases += 1
-                engine.used_at = now
-                del self.tickets[ticket.id]
-                actions.append(Grant(ticket.id, engine.id))
-            elif serving:
-                wanted.update(e.id for e in serving)
-            else:
-                self._make_room(ticket, wanted, coming, now, actions)
+    def _resume(self, engine: EngineView, actions: list[Action]) -> None:
+        self.state.move_engine(engine, EngineState.READY)
+        for victims in self._evicted.values():
+            if engine.key in victims:
+                victims.remove(engine.key)
+        actions.append(Resume(engine.id, "nobody needs its room any more"))
 
-    def _free_for(self, ticket: Ticket) -> list[EngineView]:
-        return [
-            e
-            for e in self.engines.values()
-            if e.serves(ticket) and e.state is EngineState.READY and e.leases < e.places
-        ]
-
-    def _make_room(
-        self,
-        ticket: Ticket,
-        wanted: set[int],
-        coming: list[VariantFacts],
-        now: float,
-        actions: list[Action],
-    ) -> None:
-        if any(f.key.model == ticket.model and self.context_of(f) >= ticket.need for f in coming):
-            return  # rides along with an earlier ticket's start
-        facts = next(
-            (f for f in self._variants[ticket.model] if self.context_of(f) >= ticket.need), None
+    def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
+        key = demand.facts.key
+        evicted = tuple(self._evicted.pop(key.model, ()))
+        engine = EngineView(
+            self._next_engine,
+            demand.facts,
+            self.state.context_of(demand.facts),
+            started_at=now,
+            used_at=now,
+            evicted=evicted,
         )
-        if facts is None:  # an engine turned out to hold less than its variant declares
-            del self.tickets[ticket.id]
-            message = f"no variant of {ticket.model} holds {ticket.need} tokens"
-            actions.append(Reject(ticket.id, Refusal.TOO_LARGE, message))
-            return
-        back_off = self._back_off.get(facts.key)
-        if back_off is not None and now < back_off.until:
-            del self.tickets[ticket.id]
-            message = (
-                f"{facts.key} failed to start {back_off.failures} times, the next try is in "
-                f"{back_off.until - now:.1f} s. Last failure: {back_off.reason}"
-            )
-            actions.append(Reject(ticket.id, Refusal.BACK_OFF, message, back_off.until - now))
-            return
-        # Whoever comes first has the address, also while it waits for room: else a later start
-        # would take it and be stopped for the earlier one, again and again.
-        promised = any(_same_endpoint(f, facts) for f in coming)
-        coming.append(facts)
-        if promised:
-            return
-        holders = [e for e in self.engines.values() if _same_endpoint(e.facts, facts)]
-        if any(e.id in wanted for e in holders):
-            return
-        for engine in holders:
-            if not engine.leaving:
-                self._leave(engine, f"{facts.key} needs its address", actions)
-        here = [e for e in self.engines.values() if e.facts.pool == facts.pool]
-        ahead = sum(1 for f in coming[:-1] if f.pool == facts.pool)
-        limit = self._limits[facts.pool]
-        if sum(1 for e in here if not e.leaving) + ahead >= limit:
-            victims = [e for e in here if not e.leaving and e.id not in wanted]
-            if not victims:
+        self._next_engine += 1
+        self.state.add_engine(engine)
+        queue = self.state.queues[key.model]
+        largest = max(ticket.need for ticket in queue.of_size(queue.sizes()[0]))
+        waiting = "1 request waits" if len(queue) == 1 else f"{len(queue)} requests wait"
+        actions.append(Start(engine.id, key, f"{waiting}, the largest needs {largest} tokens"))
+
+    def _grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        """Give the engine's free places to those whose turn it is."""
+        while engine.state is EngineState.READY and len(engine.leases) < engine.places:
+            queue = self.state.queues.get(engine.key.model)
+            if queue is None:
                 return
-            self._leave(min(victims, key=_given_up_first(facts)), f"swap to {facts.key}", actions)
-        if len(here) + ahead < limit and not holders:
-            coming.pop()
-            engine = EngineView(self._next_engine, facts, self.context_of(facts), used_at=now)
-            self._next_engine += 1
-            self.engines[engine.id] = engine
-            wanted.add(engine.id)
-            actions.append(Start(engine.id, facts.key, f"a request needs {ticket.need} tokens"))
+            if engine.closed_since is not None:
+                lowest = Priority.INTERACTIVE if engine.batch_waits else Priority.BATCH
+                ticket = self.state.oldest_before(engine, engine.closed_since, lowest)
+            else:
+                ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
+            if ticket is None:
+                return
+            self._grant(ticket, engine, now, actions)
+
+    def _grant(self, ticket: Ticket, engine: EngineView, now: float, actions: list[Action]) -> None:
+        self.state.hold(ticket, engine, now)
+        if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
+            actions.append(Grant(ticket.id, engine.id, How.REUSED))
+        elif engine.evicted:
+            actions.append(Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted))
+        else:
+            actions.append(Grant(ticket.id, engine.id, How.STARTED))
+
+    def _reject(self, reject: Reject, actions: list[Action]) -> None:
+        self.state.remove_ticket(self.state.tickets[reject.ticket])
+        actions.append(reject)
 
 
-def _same_endpoint(one: VariantFacts, other: VariantFacts) -> bool:
-    return one.endpoint is not None and one.endpoint == other.endpoint
+def _context(engine: EngineView) -> int:
+    return engine.context
 
 
-def _given_up_first(facts: VariantFacts) -> Callable[[EngineView], tuple[bool, bool, bool, float]]:
-    """Order of engines to give up for a start of `facts`, the first one first."""
+def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
+    """Those that have waited so long; `tickets` are in the order of their arrival."""
+    for ticket in tickets.values():
+        if ticket.arrived_at + than_s > now:
+            return
+        yield ticket
 
-    def order(engine: EngineView) -> tuple[bool, bool, bool, float]:
-        outgrown = engine.facts.key.model == facts.key.model
-        return (engine.leases > 0, not outgrown, engine.facts.pinned, engine.used_at)
 
-    return order
+def _too_large(ticket: Ticket) -> Reject:
+    message = f"no variant of {ticket.model} holds {ticket.need} tokens"
+    return Reject(ticket.id, Refusal.TOO_LARGE, message)
+
+
+def _shutting_down(ticket: Ticket) -> Reject:
+    return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")

@@ -57,10 +57,12 @@ class TornStream(Exception):
 
 
 class RequestState:
-    """What one request owns: its id, and a stack that is unwound however the request ends."""
+    """What one request owns: its id, a nursery whose tasks end with the request, and a stack that
+    is unwound after them, however the request ends."""
 
     def __init__(self) -> None:
         self.id = secrets.token_hex(8)
+        self.nursery: trio.Nursery
         self.stack = AsyncExitStack()
         self.status = 0  # until an answer begins
         self.began_at = trio.current_time()
@@ -121,7 +123,9 @@ class RequestScopes:
 
         async with state.stack:
             try:
-                await self._app(scope, receive_until_the_end, send_marking_the_end)
+                async with trio.open_nursery() as state.nursery:
+                    await self._app(scope, receive_until_the_end, send_marking_the_end)
+                    state.nursery.cancel_scope.cancel(reason="the request is over")
             except* TornStream as torn:
                 log.error("request %s: %s", state.id, torn.exceptions[0])
             finally:

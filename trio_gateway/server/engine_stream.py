@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack
 import trio
 from quart.wrappers.response import ResponseBody
 
-from trio_gateway.engine.engine_manager import Lease
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineTalksGarbage,
     Exchange,
     ExchangeAborted,
 )
+from trio_gateway.engine.lease import Lease
 from trio_gateway.server import sse
 from trio_gateway.server.asgi import TornStream
 from trio_gateway.server.errors import engine_failed, shutting_down
@@ -48,7 +48,7 @@ class EngineStream(ResponseBody):
         self._add_to_dump = add_to_dump
         self._over = False
         content_type = dict(exchange.headers).get(b"content-type", b"").decode("latin-1")
-        self._has_events = sse.is_event_stream(content_type)
+        self.has_events = sse.is_event_stream(content_type)
 
     async def __aenter__(self) -> EngineStream:
         return self
@@ -84,7 +84,7 @@ class EngineStream(ResponseBody):
         await self._resources.aclose()
         model = self._lease.engine.key.model
         log.error("a stream of %s broke off: %s", model, reason)
-        if not self._has_events:
+        if not self.has_events:
             raise TornStream(reason)
         failure = shutting_down() if aborted else engine_failed(model, reason)
         event = sse.error_event(failure.body(), last_sent=self._last_sent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import string
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
@@ -14,13 +15,16 @@ from quart import Response, request
 from werkzeug.datastructures import Headers
 
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.engine.engine_manager import EngineManager, Lease, LeaseRefused
+from trio_gateway.engine import overview
+from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.events import How
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     Exchange,
     ExchangeAborted,
     Header,
 )
+from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelNotFound,
@@ -28,10 +32,13 @@ from trio_gateway.models.model_selector import (
     Selection,
 )
 from trio_gateway.models.token_count import RequestFields
+from trio_gateway.server import sse
 from trio_gateway.server.asgi import RequestState, state_of
+from trio_gateway.server.caller import Caller, caller_of
 from trio_gateway.server.dump_writer import DumpRecord, DumpWriter
 from trio_gateway.server.engine_stream import EngineStream, news_of
 from trio_gateway.server.errors import ApiError, engine_failed, from_reject, shutting_down
+from trio_gateway.server.waiting_stream import Answer, PendingAnswer, Wait, WaitingStream
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +52,14 @@ class RequestHandler:
     """Turns requests into leases, forwarded requests and answers."""
 
     def __init__(
-        self, manager: EngineManager, selector: ModelSelector, dumps: DumpWriter | None
+        self,
+        manager: EngineManager,
+        selector: ModelSelector,
+        dumps: DumpWriter | None,
+        stream_keepalive_s: float,
     ) -> None:
         self._manager, self._selector, self._dumps = manager, selector, dumps
+        self._stream_keepalive_s = stream_keepalive_s
         self._uploads: set[trio.CancelScope] = set()
 
     async def handle_chat_completion(self) -> Response:
@@ -67,6 +79,12 @@ class RequestHandler:
             return _json(self._selector.get_model_info(model_id))
         except ModelNotFound as error:
             return self._error_response(404, str(error), code="model_not_found", param="model")
+
+    async def handle_queue(self) -> Response:
+        return _json({"tickets": overview.tickets(self._manager)})
+
+    async def handle_engines(self) -> Response:
+        return _json({"engines": overview.engines(self._manager)})
 
     def _error_response(
         self,
@@ -95,11 +113,16 @@ class RequestHandler:
         record = self._begin_dump(state, endpoint, body)
         try:
             fields = _decode(body, content_field)
+            caller = caller_of(request)
             model = self._selector.find_model(fields.model)
             if endpoint not in self._manager.endpoints_of(model):
                 raise _not_supported(endpoint, model)
             selection = await self._selector.select_variant(model, endpoint, fields, body)
-            return await self._answer(_Work(state, endpoint, body, selection, record))
+            headers = _headers_for_engine()
+            work = _Work(state, caller, endpoint, headers, body, selection, record, Wait())
+            if fields.stream is True and self._stream_keepalive_s > 0:
+                return await self._stream(work)
+            return _response(await self._answer(work))
         except ModelNotFound as error:
             refused = ApiError(404, str(error), code="model_not_found", param="model")
         except ContextLengthExceeded as error:
@@ -126,7 +149,23 @@ class RequestHandler:
         for upload in [*self._uploads]:
             upload.cancel(reason="the gateway is stopping")
 
-    async def _answer(self, work: _Work) -> Response:
+    async def _stream(self, work: _Work) -> Response:
+        """The answer; if it takes long, a stream that says what it waits for."""
+        pending = PendingAnswer(partial(self._answer, work))
+        work.state.nursery.start_soon(pending.run)
+        answer = await pending.wait(self._stream_keepalive_s)
+        if answer is not None:
+            return _response(answer)
+        headers = [
+            (b"Content-Type", sse.CONTENT_TYPE.encode()),
+            (b"Cache-Control", b"no-cache"),
+            *_selection_headers(work.selection),
+        ]
+        add = work.record.add if work.record is not None else None
+        stream = WaitingStream(pending, work.wait, self._stream_keepalive_s, add)
+        return _response(Answer(200, headers, stream))
+
+    async def _answer(self, work: _Work) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
         more try, on a fresh one."""
         try:
@@ -138,18 +177,21 @@ class RequestHandler:
         except _EngineLost as lost:
             raise engine_failed(work.selection.model.name, str(lost)) from None
 
-    async def _try(self, work: _Work) -> Response:
+    async def _try(self, work: _Work) -> Answer:
         model, need = work.selection.model, work.selection.need
+        client, priority = work.caller
+        wanted = self._manager.lease(model, need, client=client, priority=priority)
+        work.wait.request = wanted
         async with AsyncExitStack() as stack:
             try:
-                lease = await stack.enter_async_context(self._manager.lease(model, need))
+                lease = await stack.enter_async_context(wanted)
             except LeaseRefused as refused:
                 raise from_reject(model.name, refused.reject) from None
-            client, target = lease.client, f"/v1/{work.endpoint}"
-            body = client.transform_request(work.endpoint, work.body)
+            engine, target = lease.client, f"/v1/{work.endpoint}"
+            body = engine.transform_request(work.endpoint, work.body)
             try:
                 exchange = await stack.enter_async_context(
-                    client.forward_request("POST", target, _headers_for_engine(), body)
+                    engine.forward_request("POST", target, work.headers, body)
                 )
                 whole = _content_length(exchange) is not None
                 first = await (_read_whole(exchange) if whole else exchange.receive())
@@ -157,18 +199,18 @@ class RequestHandler:
                 raise shutting_down() from None
             except ENGINE_LOST as error:
                 raise _EngineLost(await news_of(lease, error)) from None
-            headers = client.transform_response(exchange.headers)
-            headers += _decision_headers(lease, work.selection)
+            headers = engine.transform_response(exchange.headers)
+            headers += _selection_headers(work.selection) + _decision_headers(lease)
             if work.record is not None:
                 _note_answer(work.record, exchange, headers, first)
             if whole:
-                return _response(first, exchange.status, headers)
+                return Answer(exchange.status, headers, first)
             # The rest belongs to the request: it ends with the answer, or with the client.
             rest = stack.pop_all()
             work.state.stack.push_async_callback(rest.aclose)
             add = work.record.add if work.record is not None else None
             stream = EngineStream(first, exchange, lease, rest, add)
-            return _response(stream, exchange.status, headers)
+            return Answer(exchange.status, headers, stream)
 
     def _begin_dump(self, state: RequestState, endpoint: str, body: bytes) -> DumpRecord | None:
         if self._dumps is None:
@@ -182,10 +224,13 @@ class _Work(NamedTuple):
     """A request on its way to an engine."""
 
     state: RequestState
+    caller: Caller
     endpoint: str
+    headers: list[Header]
     body: bytes
     selection: Selection
     record: DumpRecord | None
+    wait: Wait
 
 
 class _EngineLost(Exception):
@@ -233,11 +278,20 @@ def _headers_for_engine() -> list[Header]:
     ]
 
 
-def _decision_headers(lease: Lease, selection: Selection) -> list[Header]:
+def _selection_headers(selection: Selection) -> list[Header]:
     return [
         (b"X-Gateway-Model", _header_text(selection.model.name)),
-        (b"X-Gateway-Variant", _header_text(lease.engine.variant.name)),
         (b"X-Gateway-Need", b"%d" % selection.need),
+    ]
+
+
+def _decision_headers(lease: Lease) -> list[Header]:
+    decision = lease.grant.how.value
+    if lease.grant.how is How.SWAPPED:
+        decision += "; evicted=" + ",".join(map(str, lease.grant.evicted))
+    return [
+        (b"X-Gateway-Variant", _header_text(lease.engine.variant.name)),
+        (b"X-Gateway-Decision", _header_text(decision)),
         (b"X-Gateway-Queue-Ms", b"%d" % round(lease.queue_s * 1000)),
         (b"X-Gateway-Load-Ms", b"%d" % round(lease.load_s * 1000)),
     ]
@@ -277,9 +331,9 @@ async def _read_whole(exchange: Exchange) -> bytes:
     return b"".join(pieces)
 
 
-def _response(body: bytes | EngineStream, status: int, headers: list[Header]) -> Response:
-    text = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
-    response = Response(body, status=status, headers=text)
+def _response(answer: Answer) -> Response:
+    text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    response = Response(answer.body, status=answer.status, headers=Headers(text))
     response.timeout = None  # an answer may take hours
     return response
 

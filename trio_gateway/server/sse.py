@@ -23,6 +23,22 @@ def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:
     return start + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
+def answer_as_event(status: int, body: bytes) -> bytes:
+    """A whole answer where a stream was begun already: its JSON as the last event."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    if status == 200 and value is not None:
+        return b"data: " + msgspec.json.encode(value) + b"\n\ndata: [DONE]\n\n"
+    if not isinstance(value, dict) or "error" not in value:
+        message = (
+            f"the engine answered with status {status}: {body[:500].decode('utf-8', 'replace')}"
+        )
+        value = {"error": {"message": message, "type": "engine_error", "param": None, "code": None}}
+    return error_event(value, last_sent=b"")
+
+
 def events(stream: bytes) -> Iterator[Any]:
     """The decoded `data:` lines of a whole stream; those that are not JSON are left out."""
     for line in stream.splitlines():

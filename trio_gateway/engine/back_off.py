@@ -1,0 +1,59 @@
+"""BackOff: how long a variant that keeps failing is left alone before its next start.
+
+A failed start is followed by 1, 2, 4 … 30 s. An engine that gets ready and then ends by itself may
+start again at once, for the sake of the requests that it lost; if the next one ends so as well,
+within a minute of its start, the same pauses follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+import msgspec
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+GOOD_SERVICE_S = 60.0
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """No start before `until`; `failures` in a row, the last one for `reason`."""
+
+    until: float
+    failures: int
+    reason: str
+
+
+class BackOff(Generic[Key]):
+    """Pauses by variant. Times are the caller's clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[Key, Pause] = {}
+
+    def pause(self, key: Key, now: float) -> Pause | None:
+        """The pause that holds now, if any."""
+        found = self._pauses.get(key)
+        return found if found is not None and now < found.until else None
+
+    def start_failed(self, key: Key, now: float, reason: str) -> None:
+        self._note(key, now, reason, free=0)
+
+    def engine_ended(self, key: Key, now: float, reason: str, *, served_s: float) -> None:
+        """A ready engine ended by itself, `served_s` after it got ready."""
+        if served_s >= GOOD_SERVICE_S:
+            self._pauses.pop(key, None)
+        self._note(key, now, reason, free=1)
+
+    def engine_stopped(self, key: Key) -> None:
+        """A ready engine ended because it was told to: it was a good one."""
+        self._pauses.pop(key, None)
+
+    def _note(self, key: Key, now: float, reason: str, *, free: int) -> None:
+        last = self._pauses.get(key)
+        failures = last.failures + 1 if last else 1
+        doubled = failures - 1 - free
+        pause_s = min(FIRST_PAUSE_S * 2**doubled, LONGEST_PAUSE_S) if doubled >= 0 else 0.0
+        self._pauses[key] = Pause(now + pause_s, failures, reason)

@@ -1,0 +1,179 @@
+"""SchedulerState: what the scheduler knows of tickets, engines and variants. It decides nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.back_off import BackOff
+from trio_gateway.engine.engine_view import EngineView, HeldLease
+from trio_gateway.engine.events import Priority, VariantFacts, VariantKey
+from trio_gateway.engine.forecast import Forecast
+from trio_gateway.engine.lifecycle import EngineState, move
+from trio_gateway.engine.ticket_queue import Ticket, TicketQueue
+
+
+class SchedulerState:
+    """`variants` must be sorted by context within each model."""
+
+    def __init__(self, variants: Sequence[VariantFacts], pools: Mapping[str, PoolConfig]) -> None:
+        self.variants: dict[str, list[VariantFacts]] = {}
+        for facts in variants:
+            self.variants.setdefault(facts.key.model, []).append(facts)
+        self.pools = dict(pools)
+        self.tickets: dict[int, Ticket] = {}  # in order of arrival
+        self.batch: dict[int, Ticket] = {}  # not aged yet, in order of arrival
+        self.queues: dict[str, TicketQueue] = {}  # of the models that tickets wait for
+        self.engines: dict[int, EngineView] = {}  # those that are not gone
+        self.engines_version = 0  # grows when an engine comes, goes or changes its state
+        self._holders: dict[int, EngineView] = {}  # by ticket: who has its lease
+        self._turns_ended: dict[str, tuple[float, int]] = {}  # by model: when, and in which place
+        self._places = itertools.count(1)
+        self.back_off = BackOff[VariantKey]()
+        self.forecast = Forecast()
+        self._contexts: dict[VariantKey, int] = {}  # what engines said
+        self._memory: dict[VariantKey, int] = {}  # what was measured
+
+    # -- tickets and leases ------------------------------------------------------------------
+
+    def add_ticket(self, ticket: Ticket) -> None:
+        ticket.place = next(self._places)
+        self.tickets[ticket.id] = ticket
+        self.queues.setdefault(ticket.model, TicketQueue()).add(ticket)
+        if ticket.priority is Priority.BATCH:
+            self.batch[ticket.id] = ticket
+
+    def remove_ticket(self, ticket: Ticket, *, granted: bool = False) -> None:
+        """The ticket waits no more, whatever became of it."""
+        del self.tickets[ticket.id]
+        self.batch.pop(ticket.id, None)
+        queue = self.queues[ticket.model]
+        queue.remove(ticket, granted=granted)
+        if not queue:
+            del self.queues[ticket.model]
+
+    def promote(self, ticket: Ticket) -> None:
+        """A batch ticket has aged: it is interactive from now on."""
+        del self.batch[ticket.id]
+        self.queues[ticket.model].promote(ticket)
+
+    def hold(self, ticket: Ticket, engine: EngineView, now: float) -> None:
+        """The ticket becomes a lease."""
+        self.remove_ticket(ticket, granted=True)
+        engine.leases[ticket.id] = HeldLease(now, ticket.priority)
+        engine.used_at = now
+        self._holders[ticket.id] = engine
+
+    def take_back(self, ticket: int, now: float) -> None:
+        # The engine may be gone: a lease outlives a crash until its request notices.
+        if (engine := self._holders.pop(ticket, None)) is not None:
+            lease = engine.leases.pop(ticket)
+            engine.used_at = now
+            self.forecast.lease_took(engine.key.model, now - lease.granted_at)
+
+    # -- engines -----------------------------------------------------------------------------
+
+    def add_engine(self, engine: EngineView) -> None:
+        self.engines[engine.id] = engine
+        self.engines_version += 1
+
+    def move_engine(self, engine: EngineView, to: EngineState) -> None:
+        engine.state = move(engine.state, to)
+        self.engines_version += 1
+
+    def forget_engine(self, number: int) -> EngineView:
+        self.engines_version += 1
+        engine = self.engines.pop(number)
+        for ticket in engine.leases:
+            del self._holders[ticket]
+        return engine
+
+    def engines_of(self, model: str) -> list[EngineView]:
+        """The model's engines, the smallest first."""
+        found = [e for e in self.engines.values() if e.facts.key.model == model]
+        return sorted(found, key=lambda e: e.context) if len(found) > 1 else found
+
+    def running(self, model: str) -> EngineView | None:
+        """The ready engine of this model with the largest context."""
+        ready = [e for e in self.engines_of(model) if e.state is EngineState.READY]
+        return ready[-1] if ready else None
+
+    def server_of(self, ticket: Ticket) -> EngineView | None:
+        """An engine that will serve the ticket: the smallest that is large enough."""
+        for engine in self.engines_of(ticket.model):
+            if engine.serving and engine.context >= ticket.size:
+                return engine
+        return None
+
+    def has_place(self, ticket: Ticket) -> bool:
+        """Whether an engine could take the ticket at once."""
+        return any(
+            e.state is EngineState.READY
+            and e.context >= ticket.size
+            and len(e.leases) < e.places
+            and not (e.batch_waits and ticket.priority is Priority.BATCH)
+            for e in self.engines_of(ticket.model)
+        )
+
+    def is_wanted(self, engine: EngineView, priority: Priority) -> bool:
+        """Whether a ticket of this priority or a higher one waits for the engine."""
+        queue = self.queues.get(engine.key.model)
+        return queue is not None and queue.waits_for(engine.context, priority)
+
+    def oldest_before(self, engine: EngineView, since: float, priority: Priority) -> Ticket | None:
+        """The oldest ticket of this priority or a higher one that waits for the engine, if it came
+        before that time."""
+        queue = self.queues.get(engine.key.model)
+        oldest = queue.first_come(engine.context, priority) if queue is not None else None
+        return oldest if oldest is not None and oldest.arrived_at < since else None
+
+    def end_turn(self, model: str, now: float) -> None:
+        """The model had its turn: its tickets go to the end of the line."""
+        self._turns_ended[model] = now, next(self._places)
+
+    def in_line(self, ticket: Ticket) -> tuple[float, int]:
+        """Since when the ticket is in line, and in which place. A time alone would not do: several
+        things happen in one moment."""
+        arrived = ticket.arrived_at, ticket.place
+        ended = self._turns_ended.get(ticket.model)
+        return arrived if ended is None or ended[1] < ticket.place else ended
+
+    # -- variants ----------------------------------------------------------------------------
+
+    def context_of(self, facts: VariantFacts) -> int:
+        """Tokens that one request gets: what an engine of it said, else what is declared."""
+        return self._contexts.get(facts.key, facts.context)
+
+    def contexts(self, model: str) -> list[int]:
+        """Tokens that one request gets in each variant of the model."""
+        return [self.context_of(facts) for facts in self.variants[model]]
+
+    def note_context(self, facts: VariantFacts, context: int) -> bool:
+        """What an engine said; whether that is news."""
+        news = self.context_of(facts) != context
+        self._contexts[facts.key] = context
+        return news
+
+    def smallest_holding(self, model: str, need: int) -> VariantFacts | None:
+        holding = [f for f in self.variants[model] if self.context_of(f) >= need]
+        return min(holding, key=self.context_of, default=None)
+
+    def note_memory(self, facts: VariantFacts, measured_bytes: int) -> None:
+        self._memory[facts.key] = max(measured_bytes, self._memory.get(facts.key, 0))
+
+    def memory_of(self, facts: VariantFacts) -> int | None:
+        """Bytes that an engine of this variant holds: declared, measured or estimated, in this
+        order; None: nothing is known."""
+        if facts.memory_declared:
+            return facts.memory_bytes
+        return self._memory.get(facts.key, facts.memory_bytes)
+
+    def reserved_bytes(self, facts: VariantFacts) -> int:
+        """What the pool's memory must have for this variant. One of which nothing is known, or
+        that turned out to be larger than the pool, has the pool for itself."""
+        limit = self.pools[facts.pool].memory_bytes
+        if limit is None:
+            return 0
+        known = self.memory_of(facts)
+        return limit if known is None else min(known, limit)
