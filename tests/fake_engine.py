@@ -33,9 +33,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--stop-s", type=float, default=0.0, help="from SIGTERM to the exit")
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--exit-at-start", type=int, help="exit code, after a line of output")
+    parser.add_argument("--exit-during-load", type=float, help="seconds after the start, code 9")
+    parser.add_argument("--crash-after", type=int, help="chunks of a stream; 0: at any completion")
+    parser.add_argument("--refuse-requests", help="path: while it exists, only /health is answered")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--garbage", action="store_true", help="answers that are not HTTP")
     parser.add_argument("--grandchild", action="store_true", help="one that holds the pipe")
+    parser.add_argument("--hold-port-grandchild", action="store_true", help="and the port")
     parser.add_argument("--escaped-helper", action="store_true", help="as above, own session")
     parser.add_argument("--flood", action="store_true", help="4 MB of output without a newline")
     parser.add_argument("--die-once", help="path: the first completion kills the engine, once")
@@ -49,8 +53,25 @@ def die_if_not_yet(flag: str | None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def spawn_grandchild() -> None:
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+def spawn_grandchild(*descriptors: int) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    subprocess.Popen(command, pass_fds=descriptors)
+
+
+def refuse_while_there_is(flag: str | None) -> None:
+    """Close the connection without a word."""
+    if flag and os.path.exists(flag):
+        raise ConnectionAbortedError
+
+
+def crash() -> None:
+    print("fake engine: a bug in a kernel", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def give_up_loading() -> None:
+    print("fake engine: the model is too large", file=sys.stderr, flush=True)
+    os._exit(9)
 
 
 def spawn_escaped_helper() -> None:
@@ -101,6 +122,9 @@ class FakeEngine:
 
     async def _complete(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         die_if_not_yet(self.given.die_once)
+        if self.given.crash_after == 0:
+            crash()
+        refuse_while_there_is(self.given.refuse_requests)
         if self.given.garbage:
             writer.write(b"\x00\x01 this is not HTTP\r\n\r\n")
             return
@@ -127,7 +151,9 @@ class FakeEngine:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for _ in range(count):
+        for sent in range(count):
+            if sent == self.given.crash_after:
+                crash()
             writer.write(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
             await writer.drain()
             await asyncio.sleep(self.given.interval_s)
@@ -156,6 +182,11 @@ async def main() -> None:
     engine, ended = FakeEngine(given), asyncio.Event()
     server = await asyncio.start_server(engine.serve_one, given.host, given.port, backlog=512)
     loop = asyncio.get_running_loop()
+    if given.hold_port_grandchild:
+        spawn_grandchild(*(sock.fileno() for sock in server.sockets))
+    if given.exit_during_load is not None:
+        given.never_ready = True
+        loop.call_later(given.exit_during_load, give_up_loading)
     if given.ignore_sigterm:
         loop.add_signal_handler(signal.SIGTERM, lambda: None)
     else:

@@ -92,6 +92,7 @@ class FakeProcess:
         self.exited = trio.Event()
         self.status = "running"
         self.stopped_at: float | None = None
+        self.killed = False
         self.exchanges: set[FakeExchange] = set()
 
     def __repr__(self) -> str:
@@ -116,6 +117,12 @@ class FakeProcess:
         for exchange in [*self.exchanges]:
             exchange.abort(EngineDisconnected("the connection broke"))
 
+    async def kill(self) -> StopReport:
+        """As SIGKILL: at once, also if the engine hangs."""
+        self.killed = True
+        self.exit("ended by signal 9")
+        return StopReport(Ending.KILLED, 0.0)
+
 
 class FakeExchange:
     """An answer that is played from a script: bytes, or seconds to wait before the next bytes."""
@@ -138,6 +145,7 @@ class FakeExchange:
             with trio.CancelScope() as self._scope:
                 for step in self.script:
                     if isinstance(step, bytes):
+                        self.client.pulse.beats += 1
                         return step
                     await trio.sleep(step)
                 return b""
@@ -180,6 +188,11 @@ class FakeClient(EngineClient):
 
     async def check_health(self, timeout_s: float) -> Health:
         process = self.process
+        self.world.health_checks.append(trio.current_time())
+        if (sick := self.world.sick) is not None:
+            if sick.silent:
+                await trio.sleep(timeout_s)
+            return sick
         loaded = process is not None and trio.current_time() >= (
             process.started_at + self.world.load_s
         )
@@ -198,6 +211,11 @@ class FakeClient(EngineClient):
         process = self.process
         if process is None or process.exited.is_set():
             raise EngineUnreachable("nothing answers")
+        if self.world.refusals:
+            error = self.world.refusals.pop(0)
+            self._note_refusal(error)
+            raise error
+        self._note_answer()
         self.world.requests.append((target, dict(headers), body))
         script = self.world.next_script()
         stream = b'"stream":true' in body.replace(b" ", b"")
@@ -223,6 +241,9 @@ class FakeEngines:
     def __init__(self) -> None:
         self.load_s, self.stop_s = 1.0, 0.5
         self.owns_port: bool | None = True
+        self.sick: Health | None = None  # what health checks get; a silent one hangs
+        self.health_checks: list[float] = []  # when each was made
+        self.refusals: list[Exception] = []  # for the next requests, instead of an answer
         self.facts = EngineFacts(places=2, context=None)
         self.counted: int | None = None
         self.status = 200

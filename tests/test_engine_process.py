@@ -127,6 +127,15 @@ async def test_a_stopped_process_need_not_be_killed() -> None:
         assert (await process.stop(10)).ending is Ending.STOPPED
 
 
+async def test_a_stopped_process_is_killed_without_being_woken_up() -> None:
+    program = "import signal; signal.signal(signal.SIGCONT, lambda *_: print('woken', flush=True))"
+    async with running(program + "; print('up', flush=True)" + WAIT) as (process, _):
+        await until_line(process, "up")
+        os.kill(process.pid, signal.SIGSTOP)
+        assert (await process.kill()).ending is Ending.KILLED
+    assert process.last_lines() == ["up"]
+
+
 async def test_leaving_the_block_ends_the_process() -> None:
     async with running("print('up', flush=True)" + WAIT) as (process, reaper):
         await until_line(process, "up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from trio_gateway.engine.http_exchange import (
     EngineUnreachable,
     Exchange,
     ExchangeAborted,
+    OutOfSockets,
     open_exchange,
 )
 from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
@@ -420,6 +422,119 @@ async def test_all_requests_of_an_engine_can_be_ended_at_once() -> None:
             client.abort_all(EngineDisconnected("it crashed"))
         assert len(ended) == 3
         client.abort_all(EngineDisconnected("nobody is there"))
+
+
+# -- what the client notes of its engine ------------------------------------------------------
+
+
+async def post(client: LlamaCppEngine) -> bytes:
+    async with client.forward_request("POST", "/", [], b"{}") as exchange:
+        return await exchange.receive()
+
+
+async def lose(client: LlamaCppEngine, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await post(client)
+
+
+async def test_every_read_of_an_answer_is_a_beat_of_the_pulse() -> None:
+    go_on = trio.Event()
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(CHUNKED)
+        await go_on.wait()
+        await stream.send_all(chunked(b"one", b""))
+
+    async with (
+        serving(handle) as port,
+        client_of(port) as client,
+        client.forward_request("POST", "/", [], b"{}") as exchange,
+    ):
+        with_head = client.pulse.beats
+        assert with_head >= 1
+        go_on.set()
+        await exchange.receive()
+        assert client.pulse.beats > with_head
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(b"", EngineDisconnected), (b"SSH-2.0-OpenSSH\r\n", EngineTalksGarbage)],
+    ids=["closes", "talks garbage"],
+)
+async def test_an_engine_refuses_when_it_answers_neither_of_two_requests(
+    answer: bytes, error: type[Exception]
+) -> None:
+    async with serving(answering(answer)) as port, client_of(port) as client:
+        await lose(client, error)
+        assert not client.refuses.is_set()
+        await lose(client, error)
+        assert client.refuses.is_set()
+        assert client.last_refusal
+
+
+async def test_so_does_one_that_listens_no_more() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        async with client_of(taken.getsockname()[1]) as client:
+            for _ in range(2):
+                await lose(client, EngineUnreachable)
+            assert client.refuses.is_set()
+
+
+async def test_an_answer_that_breaks_off_is_no_refusal_and_forgives_one() -> None:
+    answers = iter([b"", OK + b"Content-Length: 9\r\n\r\n", b"", OK + b"Content-Length: 9\r\n\r\n"])
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await answering(next(answers))(stream)
+
+    async with serving(handle) as port, client_of(port) as client:
+        for _ in range(4):
+            await lose(client, EngineDisconnected)
+        assert not client.refuses.is_set()
+
+
+async def test_asking_for_a_status_neither_counts_nor_forgives() -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        if b"/health" in await read_request(stream):
+            await stream.send_all(OK + b"Content-Length: 0\r\n\r\n")
+
+    async with serving(handle) as port, client_of(port) as client:
+        await lose(client, EngineDisconnected)
+        assert await client.ask_status("/health") == 200
+        await lose(client, EngineDisconnected)
+        assert client.refuses.is_set()
+
+
+async def test_what_the_gateway_ended_itself_is_no_refusal() -> None:
+    server = Silent()
+    async with serving(server) as port, client_of(port) as client:
+        for _ in range(2):
+            with trio.move_on_after(0.05):
+                await post(client)
+        client.abort_all(EngineDisconnected("it is stopped"))
+        for _ in range(2):
+            await lose(client, EngineDisconnected)
+        assert not client.refuses.is_set()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL])
+async def test_having_no_socket_left_is_not_the_engine_s_refusal(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise OSError(number, "no more")
+
+    async with client_of(1) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.socket, "socket", exhausted)
+            for _ in range(2):
+                with pytest.raises(OutOfSockets, match="the gateway cannot open a socket"):
+                    await post(client)
+            health = await client.check_health(10)
+        assert not client.refuses.is_set()
+        assert (health.ok, health.silent) == (False, False)
 
 
 def test_headers_of_the_connection_and_of_the_engines_server_are_not_passed_on() -> None:

@@ -113,6 +113,7 @@ async def test_an_engine_is_healthy_when_it_answers_200(status: int, ok: bool) -
     async with engine(Llama({"/health": (status, {})})) as client:
         health = await client.check_health(TIMEOUT_S)
     assert (health.ok, health.detail) == (ok, f"HTTP {status}")
+    assert not health.silent
 
 
 async def test_an_engine_that_nobody_listens_for_is_not_healthy() -> None:
@@ -121,7 +122,7 @@ async def test_an_engine_that_nobody_listens_for_is_not_healthy() -> None:
         client = LlamaCppEngine(f"http://127.0.0.1:{taken.getsockname()[1]}")
         health = await client.check_health(TIMEOUT_S)
         await client.aclose()
-    assert not health.ok
+    assert (health.ok, health.silent) == (False, True)
     assert health.detail.startswith("nothing answers")
 
 
@@ -131,7 +132,7 @@ async def test_an_engine_that_hangs_is_not_healthy_after_the_timeout() -> None:
 
     async with engine(hang) as client:
         health = await client.check_health(0.05)
-    assert not health.ok
+    assert (health.ok, health.silent) == (False, True)
     assert health.detail == "no answer within 0.05 s"
 
 
@@ -141,7 +142,8 @@ async def test_what_is_not_http_is_not_healthy() -> None:
         await stream.send_all(b"SSH-2.0-OpenSSH\r\n")
 
     async with engine(talk) as client:
-        assert not (await client.check_health(TIMEOUT_S)).ok
+        health = await client.check_health(TIMEOUT_S)
+    assert (health.ok, health.silent) == (False, False)
 
 
 # -- facts ------------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,48 @@ class GatewayProcess:
     def chat(self, model: str, text: str = "Hi", **fields: Any) -> httpx.Response:
         with self.client() as client:
             return client.post("/v1/chat/completions", json=chat_body(model, text, **fields))
+
+    def error_of(self, model: str, **fields: Any) -> tuple[int, str, str]:
+        """Status, code and message of an answer that must be an error in OpenAI's shape."""
+        response = self.chat(model, **fields)
+        error = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return response.status_code, error["code"], error["message"]
+
+    @contextmanager
+    def streaming(self, model: str) -> Iterator[Iterator[bytes]]:
+        """A stream of 3000 chunks whose first piece has come; the block has the rest."""
+        body = chat_body(model, stream=True, max_tokens=3000)
+        with (
+            self.client() as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            pieces = response.iter_bytes()
+            assert b"tok" in next(pieces)
+            yield pieces
+
+    def engine_of(self, model: str) -> psutil.Process:
+        """The process of the model's newest engine."""
+        self.wait_for_line(rf" {model}:\d+: ready in ")
+        pid = re.findall(rf" {model}:\d+: ready in .*\(pid (\d+),", self.log)[-1]
+        return psutil.Process(int(pid))
+
+
+def broken_off(pieces: Iterable[bytes]) -> str:
+    """The message of the error event that a stream ends with, instead of being complete."""
+    rest = b"".join(pieces)
+    assert b"[DONE]" not in rest
+    *_, last = rest.strip().split(b"\n\n")
+    error = json.loads(last.removeprefix(b"data: "))["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "engine_failed"
+    return str(error["message"])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def chat_body(model: str, text: str = "Hi", **fields: Any) -> dict[str, Any]:

@@ -7,10 +7,8 @@ decides: it starts, watches, and stops when it is told to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,49 +20,36 @@ from trio_gateway.engine.engine_client import EngineClient, local_host
 from trio_gateway.engine.engine_process import (
     LOGGER_PREFIX,
     EngineSpawnError,
-    StopReport,
+    Launcher,
+    Process,
 )
 from trio_gateway.engine.events import (
     EngineExited,
     EngineFailed,
+    EngineMeasured,
     EngineReady,
     Event,
     VariantKey,
 )
-from trio_gateway.engine.http_exchange import EngineDisconnected, ExchangeAborted
+from trio_gateway.engine.http_exchange import (
+    OWN_LIMITS,
+    EngineDisconnected,
+    ExchangeAborted,
+    out_of_sockets,
+)
+from trio_gateway.engine.liveness import HealthRecord
 
 log = logging.getLogger(__name__)
 
-# Health is polled at 5 % of the time waited so far, within these limits: a model that loads in
-# 0.5 s is noticed 12 ms late on average, one that takes a minute costs four requests a second.
-POLL_MIN_S = 0.01
-POLL_MAX_S = 0.25
-POLL_SHARE = 0.05
-SAY_LOADING_S = 10.0  # a long load says so this often
+# A predecessor's helper that was killed a moment ago may hold the port for an instant yet.
+PORT_FREE_S = 1.0
+PORT_POLL_S = 0.01
+# A crash breaks the engine's connections a moment before its exit is seen.
+EXIT_NEWS_S = 0.25
+# The request that it was started for goes first.
+MEASURE_FIRST_S = 1.0
 LINES_IN_ERROR = 15
 DEFAULT_PLACES = 1
-
-
-class Process(Protocol):
-    """What an engine needs of its process. EngineProcess, or a fake in a test."""
-
-    exited: trio.Event
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def status(self) -> str: ...
-    def last_lines(self, count: int = ...) -> list[str]: ...
-    def owns_port(self, port: int) -> bool | None: ...
-    async def stop(self, timeout_s: float) -> StopReport: ...
-
-
-class Launcher(Protocol):
-    """Opens a process for as long as a block runs: `open_engine_process` without its reaper."""
-
-    def __call__(
-        self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
-    ) -> AbstractAsyncContextManager[Process]: ...
 
 
 class _StartFailed(Exception):
@@ -106,6 +91,7 @@ class Engine:
         launch: Launcher,
         client_type: type[EngineClient],
         ports_in_use: set[int],
+        memory_of_group: Callable[[int], int | None] | None,
     ) -> None:
         # Nothing here can fail: the scheduler counts this engine already, and only `run` reports.
         self.number, self.key, self.variant = number, key, variant
@@ -113,12 +99,14 @@ class Engine:
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
         self._launch, self._client_type, self._ports_in_use = launch, client_type, ports_in_use
+        self._memory_of_group = memory_of_group
         self._client: EngineClient | None = None
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
         self.epitaph = "the engine was stopped"  # what a request that loses it is told
         self._process: Process | None = None
-        self._last_health = "no answer"
+        self._health: HealthRecord | None = None
+        self._lost: str | None = None  # why it must be given up although its process is there
         self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
 
     def __repr__(self) -> str:
@@ -164,8 +152,8 @@ class Engine:
                 # What one engine meets, a bug of ours included, must not end all the others.
                 log.exception("%s: a bug in the gateway; please report it", self.key)
                 ready = self.info is not None
-                failed = EngineFailed(self.number, f"a bug in the gateway: {error!r}")
-                self._finish(report, EngineExited(self.number) if ready else failed)
+                end = EngineExited if ready else EngineFailed
+                self._finish(report, end(self.number, f"a bug in the gateway: {error!r}"))
             else:
                 self._finish(report, EngineExited(self.number))
         finally:
@@ -198,7 +186,13 @@ class Engine:
                 address = host, platform.pick_free_port(self._ports_in_use, host)
             host, port = address
             in_use = await platform.address_in_use(host, port)
+            free_by = trio.current_time() + PORT_FREE_S
+            while in_use and trio.current_time() < free_by:
+                await trio.sleep(PORT_POLL_S)
+                in_use = await platform.address_in_use(host, port)
         except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno in OWN_LIMITS:
+                raise _StartFailed(out_of_sockets(error)) from None
             reason = f"its address cannot be used: {error}; check `connect`, or --host in `args`"
             raise _StartFailed(reason) from None
         if in_use:
@@ -229,7 +223,13 @@ class Engine:
                     self.ready_at = trio.current_time()
                     self._say_ready(self.info)
                     report(EngineReady(self.number, self.info.places, self.info.context))
-                    await _first(self._stop_wanted.wait, process.exited.wait)
+                    await _first(
+                        self._stop_wanted.wait,
+                        process.exited.wait,
+                        self._watch,
+                        self._until_refusing,
+                        partial(self._measure, process, report),
+                    )
             except _StartFailed as error:
                 failure = error
                 await process.stop(variant.timeouts.stop_s)
@@ -239,28 +239,66 @@ class Engine:
             raise failure  # out here, where no nursery wraps it into a group
 
     async def _end(self, process: Process, report: Callable[[Event], None]) -> None:
-        """Stop it as asked; or say how it ended by itself."""
-        if not self._stop_wanted.is_set():
-            self.epitaph = f"the engine {process.status}{_tail(process)}"
+        """Stop it as asked; or say how it ended by itself, or why it is given up."""
+        if process.exited.is_set() or self._lost is not None:
+            reason = f"the engine {process.status}" if process.exited.is_set() else self._lost
+            self.epitaph = f"{reason}{_tail(process)}"
             log.error("%s (pid %d): %s", self.key, process.pid, self.epitaph)
+            if not process.exited.is_set():
+                self.abort(EngineDisconnected(self.epitaph))
+                # Not asked to end: that would wake a stopped engine, and it might write on.
+                await process.kill()
             # At once: its pipe may be held open by a helper for a while yet.
-            self._finish(report, EngineExited(self.number))
+            self._finish(report, EngineExited(self.number, self.epitaph))
             return
         stopped = await process.stop(self.variant.timeouts.stop_s)
         took_ms = round(stopped.took_s * 1000)
         log.info("%s (pid %d) %s in %d ms", self.key, process.pid, stopped.ending.value, took_ms)
 
+    async def _watch(self) -> None:
+        """What is due every `health_check_s` while the engine is ready; returns if it is lost."""
+        assert self._health is not None
+        every_s = self.variant.timeouts.health_check_s
+        due = trio.current_time()
+        while self._lost is None:
+            due = max(due + every_s, trio.current_time())
+            await trio.sleep_until(due)
+            self._lost = await self._health.check()
+
+    async def _measure(self, process: Process, report: Callable[[Event], None]) -> None:
+        """Report the most memory that its processes held, whenever that grows."""
+        if self._memory_of_group is None:
+            await trio.sleep_forever()
+        peak, pause_s = 0, MEASURE_FIRST_S
+        while True:
+            await trio.sleep(pause_s)
+            # In a thread: the first reading may take long where there is a GPU.
+            now = await trio.to_thread.run_sync(
+                self._memory_of_group, process.pid, abandon_on_cancel=True
+            )
+            if now is not None and now > peak:
+                peak = now
+                report(EngineMeasured(self.number, peak))
+            pause_s = self.variant.timeouts.health_check_s
+
+    async def _until_refusing(self) -> None:
+        """Returns if the engine is lost because it takes requests and answers none."""
+        await self.client.refuses.wait()
+        await trio.sleep(EXIT_NEWS_S)
+        self._lost = f"the engine refuses requests ({self.client.last_refusal})"
+
     async def _until_ready(self, process: Process) -> bool:
         """True once it is ready, False if its stop was wanted first."""
         limit_s = self.variant.timeouts.startup_s
+        health = self._health = HealthRecord(str(self.key), self.client, self.variant.timeouts)
         with trio.move_on_after(limit_s) as limit:
-            await _first(process.exited.wait, self._stop_wanted.wait, self._healthy)
+            await _first(process.exited.wait, self._stop_wanted.wait, health.until_good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
             raise _StartFailed(f"the engine {process.status} while starting{_tail(process)}")
         if limit.cancelled_caught:
             raise _StartFailed(
                 f"the engine was not ready within {limit_s:g} s (engine_startup_timeout); its "
-                f"health endpoint: {self._last_health}{_tail(process)}",
+                f"health endpoint: {health.last}{_tail(process)}",
                 timed_out=True,
             )
         if self._stop_wanted.is_set():
@@ -268,22 +306,6 @@ class Engine:
         if process.owns_port(self.client.port) is False:
             raise _StartFailed(self._port_taken(self.client.port))
         return True
-
-    async def _healthy(self) -> None:
-        """Returns at the first 200 of the health endpoint."""
-        begun = trio.current_time()
-        say_next_s = SAY_LOADING_S
-        while True:
-            health = await self.client.check_health(self.variant.timeouts.health_check_s)
-            if health.ok:
-                return
-            self._last_health = health.detail
-            waited = trio.current_time() - begun
-            if waited >= say_next_s:
-                limit_s = self.variant.timeouts.startup_s
-                log.info("%s: loading for %.0f of at most %g s", self.key, waited, limit_s)
-                say_next_s += SAY_LOADING_S
-            await trio.sleep(min(max(waited * POLL_SHARE, POLL_MIN_S), POLL_MAX_S))
 
     async def _facts(self, process: Process) -> EngineInfo:
         facts = await self.client.read_facts(self.variant.timeouts.health_check_s)

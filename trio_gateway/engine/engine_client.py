@@ -8,21 +8,31 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import msgspec
+import trio
 
 from trio_gateway.engine.http_exchange import (
+    ENGINE_LOST,
     EngineDisconnected,
     Exchange,
     ExchangeAborted,
     Header,
+    OutOfSockets,
+    Pulse,
     open_exchange,
 )
 
+REFUSALS_MAX = 2  # a request is tried twice; what loses both has nothing to do with the request
+
 
 class Health(msgspec.Struct, frozen=True):
-    """`ok` is true for a 200; `detail` is for error messages: a status or the error."""
+    """`ok` is true for a 200; `detail` is for error messages: a status or the error.
+
+    `silent`: the engine was asked, and no answer came, not even a wrong one.
+    """
 
     ok: bool
     detail: str
+    silent: bool = False
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
@@ -41,13 +51,21 @@ def local_host(host: str) -> str:
 
 
 class EngineClient(abc.ABC):
-    """Speaks to one engine at `base_url` (`http://host:port`). Close it with `aclose`."""
+    """Speaks to one engine at `base_url` (`http://host:port`). Close it with `aclose`.
+
+    `pulse` beats with whatever is read from the engine. `refuses` is set once it took
+    REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
+    """
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
         assert parts.hostname is not None
         self.base_url = base_url
         self.host, self.port = parts.hostname, parts.port or 80
+        self.pulse = Pulse()
+        self.refuses = trio.Event()
+        self.last_refusal = ""
+        self._refusals = 0
         self._open: set[Exchange] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
@@ -104,21 +122,60 @@ class EngineClient(abc.ABC):
             EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
         """
         opened: list[Exchange] = []
+        try:
+            try:
+                exchange = await self._begin(opened, method, target, headers, body)
+            except ENGINE_LOST as error:
+                self._note_refusal(error)
+                raise
+            self._note_answer()
+            yield exchange
+        finally:
+            self._end(opened)
 
+    async def ask_status(self, target: str) -> int:
+        """The status of a GET. Not counted in `refuses`: an engine may answer such questions and
+        still take no work. Raises as `forward_request` does."""
+        opened: list[Exchange] = []
+        try:
+            return (await self._begin(opened, "GET", target, (), b"")).status
+        finally:
+            self._end(opened)
+
+    async def _begin(
+        self,
+        opened: list[Exchange],
+        method: str,
+        target: str,
+        headers: Sequence[Header],
+        body: bytes,
+    ) -> Exchange:
         def keep(exchange: Exchange) -> None:
             opened.append(exchange)
+            exchange.pulse = self.pulse
             self._open.add(exchange)
             if self._over is not None:
                 exchange.abort(self._over)
 
-        try:
-            yield await open_exchange(
-                self.host, self.port, method, target, headers, body, on_open=keep
-            )
-        finally:
-            for exchange in opened:
-                exchange.close()
-                self._open.discard(exchange)
+        return await open_exchange(
+            self.host, self.port, method, target, headers, body, on_open=keep
+        )
+
+    def _end(self, opened: list[Exchange]) -> None:
+        for exchange in opened:
+            exchange.close()
+            self._open.discard(exchange)
+
+    def _note_answer(self) -> None:
+        self._refusals = 0
+
+    def _note_refusal(self, error: Exception) -> None:
+        # What the gateway ended or could not even begin was not refused.
+        if self._over is None and not isinstance(error, OutOfSockets):
+            self._refusals += 1
+            self.last_refusal = str(error)
+            if self._refusals >= REFUSALS_MAX:
+                self.refuses.set()
 
     def abort_all(self, error: EngineDisconnected | ExchangeAborted) -> None:
         """End every request that is under way, and any that comes later; each gets this error."""

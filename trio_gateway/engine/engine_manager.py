@@ -17,9 +17,9 @@ import trio
 
 from trio_gateway.config.schema import EngineType, GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine import platform
-from trio_gateway.engine.engine import Engine, Launcher, fixed_address
+from trio_gateway.engine.engine import Engine, fixed_address
 from trio_gateway.engine.engine_client import EngineClient
-from trio_gateway.engine.engine_process import open_engine_process
+from trio_gateway.engine.engine_process import Launcher, open_engine_process
 from trio_gateway.engine.events import (
     Action,
     Drain,
@@ -43,6 +43,7 @@ from trio_gateway.engine.events import (
 from trio_gateway.engine.http_exchange import ExchangeAborted
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+from trio_gateway.engine.memory_meter import MemoryMeter
 from trio_gateway.engine.outlook import Outlook, outlook_of
 from trio_gateway.engine.scheduler import Scheduler
 
@@ -61,7 +62,7 @@ class EngineManager:
 
     Args:
         config: the models, pools and limits.
-        launch: opens an engine's process; a test may pass a fake, without reaper.
+        launch: opens an engine's process; a test may pass a fake, without reaper and meter.
         client_types: the client for each engine type; a test may pass a fake.
         scheduler: what decides; a benchmark may pass another policy.
     """
@@ -75,8 +76,10 @@ class EngineManager:
         scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
         self.reaper: platform.Reaper | None = None
+        self._memory_of_group: Callable[[int], int | None] | None = None
         if launch is None:
             self.reaper = platform.Reaper()
+            self._memory_of_group = MemoryMeter().read
             launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch
         self._client_types = client_types
@@ -246,6 +249,7 @@ class EngineManager:
             launch=self._launch,
             client_type=self._client_types[model.engine],
             ports_in_use=self._ports_in_use,
+            memory_of_group=self._memory_of_group,
         )
         self.engines[number] = engine
         self._nursery.start_soon(self._run_engine, engine, name=f"engine {key}")

@@ -8,8 +8,9 @@ import os
 import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import trio
@@ -39,6 +40,29 @@ class Ending(enum.Enum):
 class StopReport(msgspec.Struct, frozen=True):
     ending: Ending
     took_s: float
+
+
+class Process(Protocol):
+    """What an engine needs of its process. EngineProcess, or a fake in a test."""
+
+    exited: trio.Event
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    def last_lines(self, count: int = ...) -> list[str]: ...
+    def owns_port(self, port: int) -> bool | None: ...
+    async def stop(self, timeout_s: float) -> StopReport: ...
+    async def kill(self) -> StopReport: ...
+
+
+class Launcher(Protocol):
+    """Opens a process for as long as a block runs: `open_engine_process` without its reaper."""
+
+    def __call__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
+    ) -> AbstractAsyncContextManager[Process]: ...
 
 
 class EngineProcess:

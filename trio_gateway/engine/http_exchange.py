@@ -13,6 +13,8 @@ that a cancelled request could leak. Cancelling is closing the socket.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -26,6 +28,10 @@ Header = tuple[bytes, bytes]
 
 class EngineUnreachable(Exception):
     """Nothing accepts connections at the engine's address."""
+
+
+class OutOfSockets(EngineUnreachable):
+    """The gateway itself cannot open one more connection: it says nothing of the engine."""
 
 
 class EngineDisconnected(Exception):
@@ -43,6 +49,20 @@ class ExchangeAborted(Exception):
 # What a request gets whose engine is gone or not what it should be.
 ENGINE_LOST = (EngineUnreachable, EngineDisconnected, EngineTalksGarbage)
 
+# Errors of the machine or the gateway's own limits, met before the engine had any part in it.
+OWN_LIMITS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+
+
+class Pulse:
+    """Counts what was read of one engine: a sign of life that costs no look at the clock."""
+
+    __slots__ = ("beats",)
+
+    def __init__(self) -> None:
+        self.beats = 0
+
 
 class Exchange:
     """The answer: `status` and `headers` are there from the start, the body comes by `receive`."""
@@ -51,6 +71,7 @@ class Exchange:
         self.status = 0
         self.headers: list[Header] = []
         self.complete = False
+        self.pulse = Pulse()  # whoever opens it may put a shared one here
         self._stream = stream
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
@@ -107,6 +128,7 @@ class Exchange:
                 self.complete = True  # without a length the end of the connection is the end
                 return
             raise EngineDisconnected("the engine closed the connection in the middle of its answer")
+        self.pulse.beats += 1
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -143,6 +165,8 @@ async def open_exchange(
     try:
         stream = await _connect(host, port)
     except OSError as error:
+        if error.errno in OWN_LIMITS:
+            raise OutOfSockets(out_of_sockets(error)) from error
         raise EngineUnreachable(f"nothing answers at {host}:{port}") from error
     exchange = Exchange(stream)
     try:
@@ -159,6 +183,11 @@ async def open_exchange(
         exchange.close()
         raise
     return exchange
+
+
+def out_of_sockets(error: OSError) -> str:
+    """One of OWN_LIMITS in words that say whose trouble it is."""
+    return f"the gateway cannot open a socket: {os.strerror(error.errno or 0)} (see `ulimit -n`)"
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:

@@ -14,6 +14,7 @@ from trio_gateway.engine.http_exchange import (
     EngineTalksGarbage,
     Exchange,
     ExchangeAborted,
+    OutOfSockets,
 )
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server import sse
@@ -95,9 +96,12 @@ class EngineStream(ResponseBody):
 
 async def news_of(lease: Lease, error: Exception) -> str:
     """Why the engine was lost: how it ended, if it did, else what was seen of it."""
-    if isinstance(error, EngineTalksGarbage):
-        return str(error) + lease.engine.last_words
-    with trio.move_on_after(ENGINE_NEWS_S):
-        await lease.engine.gone.wait()
-        return lease.engine.epitaph
-    return str(error)
+    if isinstance(error, OutOfSockets):
+        return str(error)  # nothing happened to the engine
+    garbage = isinstance(error, EngineTalksGarbage)
+    # One that talks is not about to end, unless it is given up for talking like that.
+    if not garbage or lease.client.refuses.is_set():
+        with trio.move_on_after(ENGINE_NEWS_S):
+            await lease.engine.gone.wait()
+            return lease.engine.epitaph
+    return str(error) + (lease.engine.last_words if garbage else "")
