@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 import psutil
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import real_trace, scheduler_cpu, scheduler_trace
 from tests.integration.harness import (
     GatewayProcess,
     chat_body,
@@ -270,19 +270,35 @@ def shutdown(folder: Path) -> list[Row]:
     return [(label, f"{median_of(3, once):.2f} s", f"< {bound:g} s")]
 
 
+def scheduler() -> list[Table]:
+    return [*scheduler_trace.tables(scheduler_trace.play_all()), scheduler_cpu.table()]
+
+
+def real_scheduler() -> list[Table]:
+    return [real_trace.table()]
+
+
 def main() -> None:
     parts: dict[str, Callable[[Path], list[Row]]] = {
         "start": start, "relaying": relaying, "swap": swap, "shutdown": shutdown,
     }  # fmt: skip
-    chosen = sys.argv[1:] or [*parts]
-    console = Console()
+    # These compare schedulers, and have tables of their own.
+    comparisons: dict[str, Callable[[], list[Table]]] = {
+        "scheduler": scheduler, "real_scheduler": real_scheduler,
+    }  # fmt: skip
+    chosen = sys.argv[1:] or [*parts, *comparisons]
+    console = scheduler_trace.wide_console()
     table = Table("Measured", "Result", "To reach")
     for name in chosen:
         console.print(f"measuring: {name} …")
+        if name in comparisons:
+            console.print(*comparisons[name]())
+            continue
         with tempfile.TemporaryDirectory() as folder:
             for row in parts[name](Path(folder)):
                 table.add_row(*row)
-    console.print(table)
+    if table.rows:
+        console.print(table)
     console.print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {_cpu_name()}")
 
 
