@@ -213,7 +213,7 @@ class FakeClient(EngineClient):
             raise EngineUnreachable("nothing answers")
         if self.world.refusals:
             error = self.world.refusals.pop(0)
-            self._note_refusal(error)
+            self._note_refusal(error, body)
             raise error
         self._note_answer()
         self.world.requests.append((target, dict(headers), body))

@@ -17,7 +17,7 @@ import trio.testing
 from tests.asking import CHAT, DONE, EVENT, Clock, chat, error_of, stream
 from tests.fakes import Stack, config, model, running_stack, variant
 from trio_gateway.config.schema import EngineTimeouts
-from trio_gateway.engine.engine_client import REFUSALS_MAX, Health
+from trio_gateway.engine.engine_client import Health
 from trio_gateway.engine.http_exchange import (
     EngineDisconnected,
     EngineTalksGarbage,
@@ -219,16 +219,16 @@ async def test_an_engine_that_refuses_two_requests_in_a_row_is_replaced(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture, refusal: Exception
 ) -> None:
     async with ready_engine() as stack:
-        stack.engines.refusals = [refusal] * REFUSALS_MAX
+        stack.engines.refusals = [refusal] * 3
         response = await stack.post(CHAT, chat())
-        words = f"the engine refuses requests ({refusal})"
         assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
-        assert words in error_of(response)["message"]
-        assert LAST_LINE in error_of(response)["message"]
+        assert str(refusal) in error_of(response)["message"]
+        assert len(stack.engines.alive) == 1  # both tries were one request's, which may be to blame
+        assert (await stack.post(CHAT, chat())).status == 200  # by the second try, on a fresh one
         assert stack.engines.processes[0].killed
-        assert len([e for e in errors(caplog) if words in e]) == 1
-        assert (await stack.post(CHAT, chat())).status == 200
         assert len(stack.engines.processes) == 2
+        words = f"the engine refuses requests ({refusal})"
+        assert len([e for e in errors(caplog) if words in e and LAST_LINE in e]) == 1
 
 
 async def test_an_answer_between_two_refusals_forgives_the_first(autojump_clock: Clock) -> None:
@@ -245,8 +245,8 @@ async def test_a_crash_is_called_a_crash_though_its_requests_were_lost_first(
     async with ready_engine() as stack:
         engine = stack.manager.engine_of("m")
         assert engine is not None
-        for _ in range(REFUSALS_MAX):
-            engine.client._note_refusal(EngineDisconnected("the connection broke"))
+        for body in (b"one request", b"another one"):
+            engine.client._note_refusal(EngineDisconnected("the connection broke"), body)
         await trio.sleep(0.1)
         stack.engines.processes[0].exit("ended by signal 11")
         await engine.gone.wait()

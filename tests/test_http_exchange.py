@@ -428,7 +428,8 @@ async def test_all_requests_of_an_engine_can_be_ended_at_once() -> None:
 
 
 async def post(client: LlamaCppEngine) -> bytes:
-    async with client.forward_request("POST", "/", [], b"{}") as exchange:
+    body = bytes(bytearray(b"{}"))  # an object of its own, as each request's is
+    async with client.forward_request("POST", "/", [], body) as exchange:
         return await exchange.receive()
 
 
@@ -472,6 +473,37 @@ async def test_an_engine_refuses_when_it_answers_neither_of_two_requests(
         await lose(client, error)
         assert client.refuses.is_set()
         assert client.last_refusal
+
+
+async def test_two_tries_of_one_request_are_one_refusal() -> None:
+    body = b'{"poison": true}'
+    async with serving(answering(b"")) as port, client_of(port) as client:
+        for _ in range(3):
+            with pytest.raises(EngineDisconnected):
+                async with client.forward_request("POST", "/", [], body):
+                    pass
+        assert not client.refuses.is_set()
+
+
+async def test_an_engine_in_the_middle_of_an_answer_does_not_refuse() -> None:
+    answers = iter([OK + b"Content-Length: 9\r\n\r\n1", b"", b""])
+
+    async def handle(stream: trio.SocketStream) -> None:
+        if answer := next(answers):
+            await read_request(stream)
+            await stream.send_all(answer)
+            await trio.sleep_forever()
+        await answering(b"")(stream)
+
+    async with (
+        serving(handle) as port,
+        client_of(port) as client,
+        client.forward_request("POST", "/", [], b"a long one") as running,
+    ):
+        assert await running.receive() == b"1"
+        for _ in range(2):
+            await lose(client, EngineDisconnected)
+        assert not client.refuses.is_set()
 
 
 async def test_so_does_one_that_listens_no_more() -> None:

@@ -143,12 +143,18 @@ def test_a_process_that_computes_and_draws_counts_once(
     assert use(monkeypatch, nvml).read(child) == 100
 
 
-@pytest.mark.parametrize("used", [None, 0])
-def test_resident_memory_counts_where_no_gpu_memory_is_known(
-    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch, used: int | None
+def test_gpu_memory_that_the_driver_does_not_tell_is_not_replaced_by_resident_memory(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, _ = family
-    held = use(monkeypatch, FakeNvml([(child, used), (os.getpid(), 5)])).read(child)
+    assert use(monkeypatch, FakeNvml([(child, None), (os.getpid(), 5)])).read(child) is None
+
+
+def test_resident_memory_counts_where_no_gpu_memory_is_used(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    held = use(monkeypatch, FakeNvml([(child, 0), (os.getpid(), 5)])).read(child)
     assert held is not None
     assert held > 2 * HELD
 

@@ -138,14 +138,14 @@ def test_where_the_pools_memory_has_no_limit_nothing_needs_to_be_known() -> None
     ("first", "measured", "decided"),
     [
         (variant("a"), 3, ["start b:only as 2"]),
-        (variant("a", estimated=9 * GB), 3, ["start b:only as 2"]),
+        (variant("a", estimated=9 * GB), 3, ["drain 1"]),
         (variant("a", estimated=3 * GB), 6, ["drain 1"]),
         (variant("a", declared=9 * GB), 3, ["drain 1"]),
         (variant("a", declared=3 * GB), 9, ["start b:only as 2"]),
     ],
     ids=["unknown", "estimate too high", "estimate too low", "declared high", "declared low"],
 )
-def test_what_was_measured_replaces_an_estimate_but_not_what_is_declared(
+def test_in_its_first_run_the_larger_of_estimate_and_measurement_counts_unless_declared(
     first: VariantFacts, measured: int, decided: list[str]
 ) -> None:
     play(
@@ -154,6 +154,38 @@ def test_what_was_measured_replaces_an_estimate_but_not_what_is_declared(
             *loaded("a"),
             (1, EngineMeasured(1, measured * GB), []),
             (2, arrive(2, "b"), decided),
+        ],
+    )
+
+
+def test_once_it_has_run_what_was_measured_replaces_a_higher_estimate() -> None:
+    play(
+        scheduler(variant("a", estimated=9 * GB), sized("b", 6), primary=2, memory_bytes=10 * GB),
+        [
+            *loaded("a"),
+            (1, EngineMeasured(1, 3 * GB), []),
+            (2, EngineExited(1), []),
+            (3, arrive(2, "a"), ["start a:only as 2"]),
+            (4, ready(2), ["grant 2 engine 2"]),
+            (5, arrive(3, "b"), ["start b:only as 3"]),
+        ],
+    )
+
+
+def test_idle_engines_leave_a_pool_that_turned_out_to_be_too_full() -> None:
+    play(
+        scheduler(
+            variant("a", estimated=2 * GB),
+            variant("b", estimated=2 * GB),
+            primary=2,
+            memory_bytes=6 * GB,
+        ),
+        [
+            *loaded("ab"),
+            (1, LeaseBack(1), []),
+            (2, LeaseBack(2), []),
+            (3, EngineMeasured(1, 4 * GB), []),
+            (4, EngineMeasured(2, 5 * GB), ["stop 1"]),
         ],
     )
 

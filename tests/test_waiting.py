@@ -68,8 +68,8 @@ async def test_a_stream_that_waits_for_its_first_token_is_told_so(autojump_clock
         stack.engines.scripts = [[25.0, EVENT, DONE]]
         comments = events_of(await stream(stack, chat(stream=True)))[:-3]
         assert comments == [
-            ": waiting for the first token, 10s",
-            ": waiting for the first token, 20s",
+            ": waiting for the first token, 9s",  # after a load of 1 s
+            ": waiting for the first token, 19s",
         ]
 
 
@@ -111,6 +111,21 @@ async def test_an_engine_s_own_error_after_the_first_comment_is_an_error_event(
         assert json.loads(events_of(answer)[-1].removeprefix("data: ")) == {
             "error": {"message": "unlucky", "code": 7}
         }
+
+
+async def test_a_bug_after_the_first_comment_is_an_error_event(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 20.0
+        monkeypatch.setattr(stack.engines.client_type, "transform_response", fail)
+        *_, last = events_of(await stream(stack, chat(stream=True)))
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert error["type"] == "internal_error"
+        assert "secret" not in error["message"]
 
 
 async def test_a_shutdown_ends_a_stream_that_waits_with_an_error_event(

@@ -153,7 +153,8 @@ class Engine:
                 log.exception("%s: a bug in the gateway; please report it", self.key)
                 ready = self.info is not None
                 end = EngineExited if ready else EngineFailed
-                self._finish(report, end(self.number, f"a bug in the gateway: {error!r}"))
+                self.epitaph = f"a bug in the gateway: {error!r}"
+                self._finish(report, end(self.number, self.epitaph))
             else:
                 self._finish(report, EngineExited(self.number))
         finally:
@@ -273,9 +274,14 @@ class Engine:
         while True:
             await trio.sleep(pause_s)
             # In a thread: the first reading may take long where there is a GPU.
-            now = await trio.to_thread.run_sync(
-                self._memory_of_group, process.pid, abandon_on_cancel=True
-            )
+            try:
+                now = await trio.to_thread.run_sync(
+                    self._memory_of_group, process.pid, abandon_on_cancel=True
+                )
+            except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
+                # Out of descriptors, a broken driver: no reason to end an engine that works.
+                log.warning("%s: its memory cannot be read: %r", self.key, error)
+                await trio.sleep_forever()
             if now is not None and now > peak:
                 peak = now
                 report(EngineMeasured(self.number, peak))

@@ -21,7 +21,7 @@ from trio_gateway.engine.http_exchange import (
     open_exchange,
 )
 
-REFUSALS_MAX = 2  # a request is tried twice; what loses both has nothing to do with the request
+REFUSALS_MAX = 2  # requests; the second try of one counts no more, as the request may be to blame
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -66,6 +66,7 @@ class EngineClient(abc.ABC):
         self.refuses = trio.Event()
         self.last_refusal = ""
         self._refusals = 0
+        self._refused_last: bytes | None = None
         self._open: set[Exchange] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
@@ -126,7 +127,7 @@ class EngineClient(abc.ABC):
             try:
                 exchange = await self._begin(opened, method, target, headers, body)
             except ENGINE_LOST as error:
-                self._note_refusal(error)
+                self._note_refusal(error, body)
                 raise
             self._note_answer()
             yield exchange
@@ -167,11 +168,16 @@ class EngineClient(abc.ABC):
             self._open.discard(exchange)
 
     def _note_answer(self) -> None:
+        self._refused_last = None
         self._refusals = 0
 
-    def _note_refusal(self, error: Exception) -> None:
-        # What the gateway ended or could not even begin was not refused.
-        if self._over is None and not isinstance(error, OutOfSockets):
+    def _note_refusal(self, error: Exception, body: bytes) -> None:
+        # What the gateway ended or could not even begin was not refused, and an engine that is
+        # in the middle of an answer to somebody else does not refuse everything.
+        answering = any(exchange.status for exchange in self._open)
+        again = body is self._refused_last
+        if self._over is None and not isinstance(error, OutOfSockets) and not (answering or again):
+            self._refused_last = body
             self._refusals += 1
             self.last_refusal = str(error)
             if self._refusals >= REFUSALS_MAX:

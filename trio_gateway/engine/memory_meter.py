@@ -81,6 +81,7 @@ class MemoryMeter:
         total = 0
         for device in devices:
             held: dict[int, int] = {}
+            unknown: set[int] = set()
             # A process that computes and draws is in both lists, with the same number.
             for list_processes in (
                 nvml.nvmlDeviceGetComputeRunningProcesses,
@@ -93,7 +94,11 @@ class MemoryMeter:
                 except nvml.NVMLError as error:
                     raise _NotReadable(str(error)) from None
                 for process in processes:
+                    if process.usedGpuMemory is None:
+                        unknown.add(process.pid)
                     held[process.pid] = max(process.usedGpuMemory or 0, held.get(process.pid, 0))
+            if any(not held[pid] for pid in _of_group(group, unknown)):
+                raise _NotReadable("the driver knows the process, but not its memory")
             total += sum(held[pid] for pid in _of_group(group, held))
         return total
 

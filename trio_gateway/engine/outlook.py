@@ -30,14 +30,15 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
     if engine is None:
         facts = state.smallest_holding(ticket.model, ticket.size)
         assert facts is not None, "a ticket's size is a context of its model"
+        places = state.places_of(facts)
         others = _models_ahead(ticket, state, facts.pool)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
         wait_s = turns_s + state.forecast.load_s(facts)
-        wait_s += _until_a_place_s(ahead, facts.parallel or 1, facts.parallel or 1, lease_s)
+        wait_s += _until_a_place_s(ahead, places, places, lease_s)
         ahead += sum(len(state.queues.get(model, ())) for model in others)
         return Outlook(ahead + 1, wait_s)
     if engine.state is EngineState.STARTING:
-        places = engine.facts.parallel or 1
+        places = state.places_of(engine.facts)
         load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
         wait_s = max(load_s - loading_s, 0.0)
         wait_s += _until_a_place_s(ahead, places, places, lease_s)

@@ -103,6 +103,7 @@ class Scheduler:
             case EngineMeasured(engine, memory_bytes):
                 if (view := state.engines.get(engine)) is not None:
                     state.note_memory(view.facts, memory_bytes)
+                    self._relieve(view.facts.pool, actions)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
@@ -149,6 +150,7 @@ class Scheduler:
         engine.places, engine.context = places, context
         engine.used_at = engine.ready_at = now
         self.state.forecast.load_took(engine.key, now - engine.started_at)
+        self.state.note_places(engine.facts, places)
         if self.state.note_context(engine.facts, context):
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
@@ -207,6 +209,21 @@ class Scheduler:
             unused = engine.state is EngineState.READY and not engine.leases
             if unused and engine.used_at + idle_s <= now:
                 self._leave(engine, f"idle for {idle_s:g} s", actions)
+
+    def _relieve(self, pool: str, actions: list[Action]) -> None:
+        """Engines turned out to be larger than they were taken for: the idle ones leave, the one
+        that was idle longest first, until the rest fits into the pool."""
+        limit = self.state.pools[pool].memory_bytes
+        if limit is None:
+            return
+        here = [e for e in self.state.engines.values() if e.facts.pool == pool and not e.leaving]
+        over = sum(self.state.reserved_bytes(e.facts) for e in here) - limit
+        idle = [e for e in here if e.state is EngineState.READY and not e.leases]
+        for engine in sorted(idle, key=lambda e: (e.facts.pinned, e.used_at)):
+            if over <= 0:
+                return
+            over -= self.state.reserved_bytes(engine.facts)
+            self._leave(engine, f"the pool {pool} holds more memory than it may", actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._closing = True
@@ -290,10 +307,13 @@ class Scheduler:
         if step.yields_at != AT_ONCE:
             reason += f", which waits for {now - step.demand.since:.1f} s"
         for victim in step.victims:
+            for others in self._evicted.values():  # it may have drained for somebody else
+                if victim.key in others:
+                    others.remove(victim.key)
+            self._evicted.setdefault(target.model, []).append(victim.key)
             if victim.serving:  # else it drains already
                 if victim.key.model != target.model:  # growing is not the end of a turn
                     self.state.end_turn(victim.key.model, now)
-                self._evicted.setdefault(target.model, []).append(victim.key)
                 self._leave(victim, reason, actions)
 
     def _leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:

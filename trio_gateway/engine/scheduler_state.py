@@ -34,6 +34,8 @@ class SchedulerState:
         self.forecast = Forecast()
         self._contexts: dict[VariantKey, int] = {}  # what engines said
         self._memory: dict[VariantKey, int] = {}  # what was measured
+        self._has_run: set[VariantKey] = set()  # those that were measured from start to end
+        self._places_of: dict[VariantKey, int] = {}  # what engines said
 
     # -- tickets and leases ------------------------------------------------------------------
 
@@ -85,6 +87,8 @@ class SchedulerState:
     def forget_engine(self, number: int) -> EngineView:
         self.engines_version += 1
         engine = self.engines.pop(number)
+        if engine.key in self._memory:
+            self._has_run.add(engine.key)
         for ticket in engine.leases:
             del self._holders[ticket]
         return engine
@@ -149,6 +153,13 @@ class SchedulerState:
         """Tokens that one request gets in each variant of the model."""
         return [self.context_of(facts) for facts in self.variants[model]]
 
+    def places_of(self, facts: VariantFacts) -> int:
+        """Requests at a time: what an engine of it said, else what is declared, else one."""
+        return self._places_of.get(facts.key, facts.parallel or 1)
+
+    def note_places(self, facts: VariantFacts, places: int) -> None:
+        self._places_of[facts.key] = places
+
     def note_context(self, facts: VariantFacts, context: int) -> bool:
         """What an engine said; whether that is news."""
         news = self.context_of(facts) != context
@@ -164,10 +175,14 @@ class SchedulerState:
 
     def memory_of(self, facts: VariantFacts) -> int | None:
         """Bytes that an engine of this variant holds: declared, measured or estimated, in this
-        order; None: nothing is known."""
-        if facts.memory_declared:
+        order; None: nothing is known. The larger of the last two during its first run, as it
+        grows with its first long prompts."""
+        measured = self._memory.get(facts.key)
+        if facts.memory_declared or measured is None:
             return facts.memory_bytes
-        return self._memory.get(facts.key, facts.memory_bytes)
+        if facts.key in self._has_run or facts.memory_bytes is None:
+            return measured
+        return max(measured, facts.memory_bytes)
 
     def reserved_bytes(self, facts: VariantFacts) -> int:
         """What the pool's memory must have for this variant. One of which nothing is known, or

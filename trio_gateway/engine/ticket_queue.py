@@ -87,6 +87,13 @@ class _Lane:
         _take_out(self.by_age, ticket.size, ticket.id)
         self._forget_some(sum(map(len, self.by_age.values())))
 
+    def resize(self, ticket: Ticket, size: int) -> None:
+        _take_out(self.by_turn, ticket.size, (ticket.turn, ticket.id))
+        _take_out(self.by_age, ticket.size, ticket.id)
+        ticket.size = size
+        insort(self.by_turn.setdefault(size, []), (ticket.turn, ticket.id))
+        insort(self.by_age.setdefault(size, []), ticket.id)
+
     def _forget_some(self, waiting: int) -> None:
         """Forget half of those that have nothing waiting, when they are many: each is looked at
         once or twice, then."""
@@ -138,10 +145,9 @@ class TicketQueue:
         self._lanes[ticket.priority].add(ticket)
 
     def resize(self, ticket: Ticket, size: int) -> None:
-        """The model's contexts turned out to be others."""
-        self.remove(ticket)
-        ticket.size = size
-        self.add(ticket)
+        """The model's contexts turned out to be others. Whose turn it is stays as it is."""
+        self.version = next(_versions)
+        self._lanes[ticket.priority].resize(ticket, size)
 
     def next_turn(self, context: int, *, interactive_only: bool = False) -> Ticket | None:
         """Whose turn it is among the tickets that the context holds."""

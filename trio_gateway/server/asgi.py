@@ -127,9 +127,15 @@ class RequestScopes:
                     await self._app(scope, receive_until_the_end, send_marking_the_end)
                     state.nursery.cancel_scope.cancel(reason="the request is over")
             except* TornStream as torn:
-                log.error("request %s: %s", state.id, torn.exceptions[0])
+                log.error("request %s: %s", state.id, _leaf(torn))
             finally:
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in it that is no group."""
+    first = group.exceptions[0]
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class CancellableTCPServer(TCPServer):

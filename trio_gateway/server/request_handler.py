@@ -161,13 +161,17 @@ class RequestHandler:
             (b"Cache-Control", b"no-cache"),
             *_selection_headers(work.selection),
         ]
-        add = work.record.add if work.record is not None else None
+        add = None
+        if work.record is not None:
+            work.record.facts["status"] = "200, before the answer was there"
+            work.record.facts["content type"] = sse.CONTENT_TYPE
+            add = work.record.add
         stream = WaitingStream(pending, work.wait, self._stream_keepalive_s, add)
         return _response(Answer(200, headers, stream))
 
     async def _answer(self, work: _Work) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
-        more try, on a fresh one."""
+        more try: on a fresh one, if the first one is gone."""
         try:
             return await self._try(work)
         except _EngineLost as lost:
@@ -187,6 +191,7 @@ class RequestHandler:
                 lease = await stack.enter_async_context(wanted)
             except LeaseRefused as refused:
                 raise from_reject(model.name, refused.reject) from None
+            work.wait.engine_asked_at = trio.current_time()
             engine, target = lease.client, f"/v1/{work.endpoint}"
             body = engine.transform_request(work.endpoint, work.body)
             try:

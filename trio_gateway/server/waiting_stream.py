@@ -7,6 +7,7 @@ comments, which clients skip, until its answer comes. An error after that is an 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -19,8 +20,11 @@ from trio_gateway.engine.http_exchange import Header
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.outlook import Outlook
 from trio_gateway.server import sse
+from trio_gateway.server.asgi import TornStream
 from trio_gateway.server.engine_stream import EngineStream
 from trio_gateway.server.errors import ApiError
+
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -36,13 +40,14 @@ class Wait:
 
     def __init__(self) -> None:
         self.request: LeaseRequest | None = None
-        self._began_at = trio.current_time()
+        self.engine_asked_at: float | None = None
 
     def comment(self) -> str:
         outlook = self.request.outlook() if self.request is not None else None
-        if outlook is None:
-            return f"waiting for the first token, {trio.current_time() - self._began_at:.0f}s"
-        return _describe(outlook)
+        if outlook is not None:
+            return _describe(outlook)
+        waited_s = trio.current_time() - (self.engine_asked_at or trio.current_time())
+        return f"waiting for the first token, {waited_s:.0f}s"
 
 
 def _describe(outlook: Outlook) -> str:
@@ -116,7 +121,13 @@ class WaitingStream(ResponseBody):
                 return _comment(self._wait.comment())
             return await self._begin(answer)
         except ApiError as error:
-            return self._end(sse.error_event(error.body(), last_sent=b""))
+            return self._fail(error)
+        except TornStream as torn:
+            return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
+        except Exception as error:
+            log.error("a bug in the gateway; please report it", exc_info=error)
+            message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
+            return self._fail(ApiError(500, message, "internal_error"))
 
     async def _begin(self, answer: Answer) -> bytes:
         """What is known only now goes into a comment: the headers are sent."""
@@ -131,11 +142,13 @@ class WaitingStream(ResponseBody):
         else:
             assert isinstance(answer.body, bytes)
             body = answer.body
-        return self._end(facts + sse.answer_as_event(answer.status, body))
-
-    def _end(self, event: bytes) -> bytes:
         self._over = True
-        if self._add_to_dump is not None:
+        return facts + sse.answer_as_event(answer.status, body)
+
+    def _fail(self, error: ApiError) -> bytes:
+        self._over = True
+        event = sse.error_event(error.body(), last_sent=b"")
+        if self._add_to_dump is not None:  # an engine's answer stands there already
             self._add_to_dump(event)
         return event
 
