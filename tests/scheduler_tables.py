@@ -94,16 +94,20 @@ def scheduler(
     )
 
 
-def arrive(ticket: int, model: str, need: int = 100, *, client: str = "") -> TicketArrived:
-    return TicketArrived(ticket, model, need, client)
+def arrive(
+    ticket: int, model: str, need: int = 100, *, client: str = "", start_need: int = 0
+) -> TicketArrived:
+    return TicketArrived(ticket, model, need, client, start_need=start_need)
 
 
 def batch(ticket: int, model: str, need: int = 100, *, client: str = "") -> TicketArrived:
     return TicketArrived(ticket, model, need, client, Priority.BATCH)
 
 
-def ready(engine: int, places: int = 1, context: int = SMALL) -> EngineReady:
-    return EngineReady(engine, places, context)
+def ready(
+    engine: int, places: int = 1, context: int = SMALL, *, shared_tokens: int | None = None
+) -> EngineReady:
+    return EngineReady(engine, places, context, shared_tokens)
 
 
 def loaded(models: str, *, places: int = 1, at: float = 0) -> list[Step]:

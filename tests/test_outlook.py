@@ -138,3 +138,37 @@ def test_for_a_ticket_that_has_not_joined_the_line_all_that_wait_are_ahead() -> 
     play(subject, [(1, arrive(number, "a"), []) for number in (2, 3)])
     newcomer = Ticket(9, "a", 100, "z", Priority.INTERACTIVE, 1.0, A.context)
     assert outlook_of(newcomer, subject.state, 0.0, 1) == Outlook(position=3, wait_s=30)
+
+
+def test_a_newcomer_that_has_a_place_waits_for_nothing_whoever_waits_for_a_larger_engine() -> None:
+    subject = scheduler(*GROWING, window_s=20)
+    play(
+        subject,
+        [
+            (0, arrive(1, "a"), ["start a:small as 1"]),
+            (0, ready(1, places=2), ["grant 1 engine 1"]),
+            (1, arrive(2, "a", LARGE), []),
+        ],
+    )
+    newcomer = Ticket(9, "a", 100, "z", Priority.INTERACTIVE, 1.0, A.context)
+    assert outlook_of(newcomer, subject.state, 20.0, 1) == Outlook(position=1, wait_s=0)
+
+
+def test_where_places_share_tokens_as_many_go_at_a_time_as_have_enough() -> None:
+    """Three at a time, though the engine has four places."""
+    subject = scheduler(A)
+    engine = ready(1, places=4, shared_tokens=1000)
+    play(subject, [(0, arrive(1, "a", 900), ["start a:only as 1"])])
+    play(subject, [(0, engine, ["grant 1 engine 1"])])
+    play(subject, [(1, arrive(number, "a", 300), []) for number in (2, 3, 4, 5)])
+    found = [outlook(subject, number, 1) for number in (2, 3, 4, 5)]
+    assert found == [Outlook(1, 10), Outlook(2, 10), Outlook(3, 10), Outlook(4, 20)]
+
+
+def test_a_load_with_room_to_grow_takes_what_the_larger_variant_takes() -> None:
+    small, large = variant("a:small", load_time_s=3), variant("a:large", LARGE, load_time_s=7)
+    subject = scheduler(B, small, large)
+    play(subject, [*loaded("b"), (1, arrive(2, "a"), ["drain 1"])])
+    assert outlook(subject, 2, 1).wait_s == 10 + 3
+    play(subject, [(1, arrive(3, "a", 100, start_need=LARGE), [])])
+    assert outlook(subject, 2, 1).wait_s == 10 + 7

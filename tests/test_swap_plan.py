@@ -50,7 +50,9 @@ def engine(
         started_at=0.0,
         places=4,
         state=state,
-        leases={100 * number + n: HeldLease(0.0, priority) for n, priority in enumerate(leases)},
+        leases={
+            100 * number + n: HeldLease(0.0, priority, 100) for n, priority in enumerate(leases)
+        },
         used_at=used_at,
         ready_at=None if state is STARTING else 0.0,
     )
@@ -63,7 +65,7 @@ def busy(number: int, facts: VariantFacts, state: EngineState = READY) -> Engine
 def demand(
     facts: VariantFacts, since: float = NOW, priority: Priority = Priority.INTERACTIVE
 ) -> Demand:
-    return Demand(facts, priority, since, place=1)
+    return Demand(facts, priority, since, place=1, size=facts.context)
 
 
 def waits(state: SchedulerState, model: str, priority: Priority, arrived_at: float = NOW) -> None:
@@ -142,7 +144,6 @@ def test_an_idle_engine_with_batch_tickets_only_makes_way_for_an_interactive_dem
 @pytest.mark.parametrize(
     ("one", "other", "goes"),
     [
-        (busy(1, A, DRAINING), engine(2, B), 1),
         (engine(1, variant("a", pinned=True)), busy(2, B), 2),
         (busy(1, A), engine(2, B), 2),
         (engine(1, A, used_at=999), engine(2, B, used_at=900), 2),
@@ -150,13 +151,31 @@ def test_an_idle_engine_with_batch_tickets_only_makes_way_for_an_interactive_dem
         (engine(1, variant("a", load_time_s=20), used_at=900), engine(2, B, used_at=999), 1),
         (engine(1, A), engine(2, variant("c:small", 100), used_at=999), 2),
     ],
-    ids=["drains", "pinned", "busy", "recent", "cheap", "cheap by recency", "outgrown"],
+    ids=["pinned", "busy", "recent", "cheap", "cheap by recency", "outgrown"],
 )
 def test_which_of_two_engines_goes_for_a_third(
     one: EngineView, other: EngineView, goes: int
 ) -> None:
     (step,) = plan(pool(one, other, limit=2), demand(C))
     assert victims(step) == [goes]
+
+
+@pytest.mark.parametrize(("since", "goes"), [(NOW - WINDOW_S, 1), (NOW, 2)], ids=["too", "not yet"])
+def test_an_engine_that_drains_goes_before_an_idle_one_if_it_would_drain_for_this_demand_too(
+    since: float, goes: int
+) -> None:
+    state = pool(busy(1, A, DRAINING), engine(2, B), limit=2)
+    (step,) = plan(state, demand(C, since))
+    assert victims(step) == [goes]
+
+
+def test_a_demand_leaves_an_engine_alone_that_drains_for_a_later_one_with_a_longer_wait() -> None:
+    """Else it would be called back for the first, and drain for the second again: the one in batch
+    has waited for longer than the window, the other one has not."""
+    state = pool(busy(1, A), engine(2, B, DRAINING, leases=[Priority.BATCH]), limit=2)
+    first, second = plan(state, demand(C), demand(D, NOW - 400, Priority.BATCH))
+    assert (victims(first), victims(second)) == ([1], [2])
+    assert (first.yields_at, second.yields_at) == (NOW + WINDOW_S, NOW - 400 + WINDOW_S)
 
 
 def test_each_demand_has_engines_of_its_own_that_go_for_it() -> None:
@@ -185,6 +204,16 @@ def test_a_full_pool_is_no_matter_for_another() -> None:
 
 def test_an_engine_that_drains_for_nobody_else_serves_the_demand_itself() -> None:
     assert plan(pool(busy(1, A, DRAINING)), demand(A)) == []
+
+
+def test_an_engine_that_drains_serves_the_demand_if_it_holds_the_needs_without_room_to_grow() -> (
+    None
+):
+    small, large = variant("a:small", 1000), variant("a:large", 4000)
+    state = pool(busy(1, small, DRAINING), limit=2, variants=(small, large))
+    planner = Planner(state, WINDOW_S, NOW)
+    assert planner.steps([Demand(large, Priority.INTERACTIVE, NOW, place=1, size=1000)]) == []
+    assert [engine.id for engine in planner.called_back] == [1]
 
 
 def test_whoever_has_the_address_goes_whatever_pool_it_is_in() -> None:

@@ -152,7 +152,7 @@ def test_its_sizes_and_the_tickets_of_each() -> None:
 
 def test_a_ticket_of_another_size_is_found_by_that_one() -> None:
     subject = queue(ticket(1), ticket(2))
-    subject.resize(ticket_of(subject, 1), 300)
+    subject.resize(ticket_of(subject, 1), 300, 300)
     assert subject.sizes() == [300, 100]
     assert turns(subject, 100) == [2]
     assert turns(subject, 300) == [1]
@@ -172,7 +172,7 @@ def test_each_change_gives_a_version_that_no_queue_had() -> None:
     versions.append(one.version)
     one.promote(first)
     versions.append(one.version)
-    one.resize(first, 200)
+    one.resize(first, 200, 200)
     versions.append(one.version)
     one.remove(first)
     versions.append(one.version)
@@ -225,3 +225,28 @@ def test_a_clients_turns_are_in_the_order_of_arrival_within_a_priority(
 
 def ticket_of(subject: TicketQueue, number: int) -> Ticket:
     return next(each for each in subject if each.id == number)
+
+
+def wishing(number: int, size: int, start_size: int) -> Ticket:
+    each = ticket(number, size=size)
+    each.start_size = start_size
+    return each
+
+
+def test_the_largest_start_size_is_that_of_the_tickets_in_the_range() -> None:
+    subject = queue(wishing(1, 100, 400), wishing(2, 200, 300), wishing(3, 300, 300))
+    assert subject.largest_start_size(above=0, up_to=300) == 400
+    assert subject.largest_start_size(above=100, up_to=200) == 300
+    assert subject.largest_start_size(above=200, up_to=300) == 300
+    subject.resize(ticket_of(subject, 1), 100, 200)
+    assert subject.largest_start_size(above=0, up_to=100) == 200
+
+
+def test_a_start_size_goes_with_the_last_ticket_that_wished_for_it() -> None:
+    first, second = wishing(1, 100, 400), wishing(2, 100, 400)
+    subject = queue(first, second)
+    subject.remove(first, granted=True)
+    assert subject.largest_start_size(above=0, up_to=100) == 400
+    subject.promote(second)
+    subject.remove(second)
+    assert subject.largest_start_size(above=0, up_to=100) == 100

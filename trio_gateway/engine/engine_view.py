@@ -9,8 +9,11 @@ from trio_gateway.engine.lifecycle import EngineState
 
 
 class HeldLease(msgspec.Struct, frozen=True):
+    """`need`: the tokens that it may come to hold."""
+
     granted_at: float
     priority: Priority
+    need: int
 
 
 class EngineView(msgspec.Struct, eq=False):
@@ -19,6 +22,8 @@ class EngineView(msgspec.Struct, eq=False):
     `batch_waits`: an interactive demand wants its room, so batch tickets get no place.
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
     it get a place. `evicted`: what was stopped to make room for it.
+
+    `shared_tokens`: what all its leases have together; None: each has a context of its own.
     """
 
     id: int
@@ -33,6 +38,7 @@ class EngineView(msgspec.Struct, eq=False):
     batch_waits: bool = False
     closed_since: float | None = None
     evicted: tuple[VariantKey, ...] = ()
+    shared_tokens: int | None = None
 
     @property
     def key(self) -> VariantKey:
@@ -46,3 +52,13 @@ class EngineView(msgspec.Struct, eq=False):
     @property
     def leaving(self) -> bool:
         return self.state in (EngineState.DRAINING, EngineState.STOPPING)
+
+    def has_tokens_for(self, need: int) -> bool:
+        """Whether so many are left. One request alone may have all: its context holds it."""
+        if self.shared_tokens is None or not self.leases:
+            return True
+        return sum(lease.need for lease in self.leases.values()) + need <= self.shared_tokens
+
+    def can_take(self, need: int) -> bool:
+        """Whether it has a free place, and so many tokens left for it."""
+        return len(self.leases) < self.places and self.has_tokens_for(need)

@@ -62,13 +62,18 @@ class Refusal(enum.Enum):
 
 class TicketArrived(msgspec.Struct, frozen=True):
     """A request wants an engine of `model` that holds `need` tokens. Tickets are numbered in the
-    order of their arrival."""
+    order of their arrival.
+
+    `start_need`: tokens that an engine should hold that is started for it, the need and room to
+    grow; as the need, if it is less. An engine that runs or starts already serves by `need`.
+    """
 
     ticket: int
     model: str
     need: int
     client: str = ""
     priority: Priority = Priority.INTERACTIVE
+    start_need: int = 0
 
 
 class TicketGone(msgspec.Struct, frozen=True):
@@ -78,11 +83,15 @@ class TicketGone(msgspec.Struct, frozen=True):
 
 
 class EngineReady(msgspec.Struct, frozen=True):
-    """`places`: requests at a time; `context`: tokens that one request really gets."""
+    """`places`: requests at a time; `context`: tokens that one request really gets.
+
+    `shared_tokens`: tokens that all its requests together get; None: each has its own context.
+    """
 
     engine: int
     places: int
     context: int
+    shared_tokens: int | None = None
 
 
 class EngineFailed(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ import math
 
 import msgspec
 
+from trio_gateway.engine.demands import choose
+from trio_gateway.engine.events import VariantFacts
 from trio_gateway.engine.lifecycle import EngineState
 from trio_gateway.engine.scheduler_state import SchedulerState
 from trio_gateway.engine.ticket_queue import Ticket, TicketQueue
@@ -23,28 +25,37 @@ class Outlook(msgspec.Struct, frozen=True):
 
 def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: float) -> Outlook:
     """For a ticket that waits, or one that would join the line now."""
+    if state.place_for(ticket) is not None:
+        return Outlook(1, 0.0)
     queue = state.queues.get(ticket.model, TicketQueue())
     ahead = queue.ahead_of(ticket) if ticket.id in state.tickets else len(queue)
     lease_s = state.forecast.lease_s(ticket.model)
     engine = state.server_of(ticket)
     if engine is None:
-        facts = state.smallest_holding(ticket.model, ticket.size)
-        assert facts is not None, "a ticket's size is a context of its model"
-        places = state.places_of(facts)
+        facts = _start_for(ticket, queue, state, now)
+        places = state.places_of(facts, ticket.need)
         others = _models_ahead(ticket, state, facts.pool)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
         wait_s = turns_s + state.forecast.load_s(facts)
         wait_s += _until_a_place_s(ahead, places, places, lease_s)
         ahead += sum(len(state.queues.get(model, ())) for model in others)
         return Outlook(ahead + 1, wait_s)
+    places = state.places_of(engine.facts, ticket.need)
     if engine.state is EngineState.STARTING:
-        places = state.places_of(engine.facts)
         load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
         wait_s = max(load_s - loading_s, 0.0)
         wait_s += _until_a_place_s(ahead, places, places, lease_s)
         return Outlook(ahead + 1, wait_s, loading_s, load_s)
-    free = engine.places - len(engine.leases)
-    return Outlook(ahead + 1, _until_a_place_s(ahead, free, engine.places, lease_s))
+    return Outlook(ahead + 1, _until_a_place_s(ahead, 0, places, lease_s))
+
+
+def _start_for(
+    ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float
+) -> VariantFacts:
+    """What will be started for the ticket and those that wait with it."""
+    size = max([ticket.size, *queue.sizes()])
+    wished = queue.largest_start_size(above=state.served(ticket.model), up_to=size)
+    return choose(state, ticket.model, size, max(wished, ticket.start_size), now).facts
 
 
 def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str) -> list[str]:

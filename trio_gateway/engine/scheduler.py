@@ -5,13 +5,14 @@ waits, reads a file or talks to a process, so every rule can be tested with plai
 
 The rules, for each pool:
 
-- A ticket whose engine is ready, large enough, not draining and has a free place is granted. Whose
-  turn it is among several stands in `ticket_queue.py`.
+- A ticket whose engine is ready, large enough, not draining and has a free place is granted, if the
+  engine has as many tokens left as it needs. Whose turn it is among several stands in
+  `ticket_queue.py`.
 - Tickets that no engine of their model will serve are a demand for a start: of the smallest variant
-  that holds the largest need that waits. Which engines make way for it, and when, stands in
-  `swap_plan.py`. A drain that nobody needs any more is called off.
+  that holds the largest need that waits, with its room to grow (`demands.py`). Which engines make
+  way for it, and when, stands in `swap_plan.py`. A drain that nobody needs any more is called off.
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
-  places, whoever waits for its room by then: no load is for nothing.
+  places and tokens for, whoever waits for its room by then: no load is for nothing.
 - A start that nobody waits for any more is given up in its first half.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.demands import Demand, Demands
+from trio_gateway.engine.demands import Demand, Demands, reason_of
 from trio_gateway.engine.engine_view import EngineView
 from trio_gateway.engine.events import (
     Action,
@@ -48,6 +49,7 @@ from trio_gateway.engine.events import (
 )
 from trio_gateway.engine.lifecycle import EngineState
 from trio_gateway.engine.outlook import outlook_of
+from trio_gateway.engine.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduler_state import SchedulerState
 from trio_gateway.engine.swap_plan import AT_ONCE, NEVER, Planner, Step
 from trio_gateway.engine.ticket_queue import Ticket
@@ -94,8 +96,8 @@ class Scheduler:
             case TicketGone(ticket):
                 if (gone := state.tickets.get(ticket)) is not None:
                     state.remove_ticket(gone)
-            case EngineReady(engine, places, context):
-                self._ready(state.engines[engine], places, context, now, actions)
+            case EngineReady():
+                self._ready(event, now, actions)
             case EngineFailed():
                 self._failed(event, now, actions)
             case EngineExited(engine, reason):
@@ -125,40 +127,55 @@ class Scheduler:
                 deadline = min(deadline, engine.used_at + engine.facts.idle_timeout_s)
         return None if deadline == NEVER else deadline
 
+    def preview(
+        self,
+        model: str,
+        need: int,
+        start_need: int,
+        now: float,
+        *,
+        client: str = "",
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Preview:
+        """What would become of such a ticket if it came now. Nothing is changed by it."""
+        ticket = Ticket(NEWCOMER, model, need, client, priority, now, start_need=start_need)
+        return preview_of(ticket, self.state, self._evicted.get(model, ()), self.window_s, now)
+
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
         ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
+        ticket.start_need = event.start_need
         if self._closing:
             actions.append(_shutting_down(ticket))
             return
-        variant = self.state.smallest_holding(ticket.model, ticket.need)
-        if variant is None:
+        sizes = self.state.sizes_for(ticket)
+        if sizes is None:
             actions.append(_too_large(ticket))
             return
-        ticket.size = self.state.context_of(variant)
-        if len(self.state.tickets) >= self._queue_limit and not self.state.has_place(ticket):
+        ticket.size, ticket.start_size = sizes
+        if len(self.state.tickets) >= self._queue_limit and not self.state.place_for(ticket):
             message = f"{len(self.state.tickets)} requests wait already (queue_limit)"
             wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
             actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
             return
         self.state.add_ticket(ticket)
 
-    def _ready(
-        self, engine: EngineView, places: int, context: int, now: float, actions: list[Action]
-    ) -> None:
-        engine.places, engine.context = places, context
+    def _ready(self, event: EngineReady, now: float, actions: list[Action]) -> None:
+        engine = self.state.engines[event.engine]
+        engine.places, engine.context = event.places, event.context
+        engine.shared_tokens = event.shared_tokens
         engine.used_at = engine.ready_at = now
         self.state.forecast.load_took(engine.key, now - engine.started_at)
-        self.state.note_places(engine.facts, places)
-        if self.state.note_context(engine.facts, context):
+        self.state.note_places(engine.facts, event.places, event.shared_tokens)
+        if self.state.note_context(engine.facts, event.context):
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
         if engine.state is not EngineState.STARTING:
             return
         self.state.move_engine(engine, EngineState.READY)
         queue = self.state.queues.get(engine.key.model)
-        if queue is not None and (oldest := queue.oldest(up_to=context)) is not None:
+        if queue is not None and (oldest := queue.oldest(up_to=event.context)) is not None:
             self._grant(oldest, engine, now, actions)
             self._grant_turns(engine, now, actions)
 
@@ -166,11 +183,11 @@ class Scheduler:
         """A variant's context turned out to be another: the tickets fit other variants now."""
         queue = self.state.queues.get(model)
         for ticket in queue or ():
-            variant = self.state.smallest_holding(model, ticket.need)
-            if variant is None:
+            sizes = self.state.sizes_for(ticket)
+            if sizes is None:
                 self._reject(_too_large(ticket), actions)
             elif queue is not None:
-                queue.resize(ticket, self.state.context_of(variant))
+                queue.resize(ticket, *sizes)
 
     def _exited(self, number: int, reason: str, now: float) -> None:
         engine = self.state.forget_engine(number)
@@ -240,23 +257,29 @@ class Scheduler:
             if engine.state is EngineState.DRAINING and not engine.leases:
                 self.state.move_engine(engine, EngineState.STOPPING)
                 actions.append(Stop(engine.id, "drained"))
-        # Again after each start and grant, as both change who can make way. Each round uses up a
-        # demand or a ticket.
-        changed = True
-        while changed:
-            started = self._make_room(now, actions)
-            changed = self._grant_places(now, actions) or started
+        # Again after each start, drain and grant: they change who can make way, and who needs a
+        # start.
+        before, reached = None, self._reached(actions)
+        while reached != before:
+            self._make_room(now, actions)
+            self._grant_places(now, actions)
+            before, reached = reached, self._reached(actions)
 
-    def _make_room(self, now: float, actions: list[Action]) -> bool:
-        """Start what is needed, and let those make way that have to; whether any was started."""
+    def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
+        """How far an event has come; it only goes on, so deciding comes to an end: tickets that
+        wait, and engines that were started or told to make way."""
+        moved = {a.engine for a in actions if isinstance(a, Start | Drain | Stop)}
+        return len(self.state.tickets), len(moved)
+
+    def _make_room(self, now: float, actions: list[Action]) -> None:
+        """Start what is needed, and let those make way that have to."""
         for engine in self.state.engines.values():
             engine.batch_waits, engine.closed_since = False, None
             if engine.state is EngineState.STARTING:
                 self._give_up_in_first_half(engine, now, actions)
         self._wake_at = NEVER
         if self._closing:
-            return False
-        engines = self._next_engine
+            return
         demands, rejects = self._demands.now(now)
         for reject in rejects:
             self._reject(reject, actions)
@@ -266,16 +289,13 @@ class Scheduler:
         for engine in self.state.engines.values():
             if engine.state is EngineState.DRAINING and engine.id not in making_way:
                 self._resume(engine, actions)
-        return self._next_engine > engines
 
-    def _grant_places(self, now: float, actions: list[Action]) -> bool:
-        """Grant what can be granted, smaller engines first; whether there was anything."""
+    def _grant_places(self, now: float, actions: list[Action]) -> None:
+        """Grant what can be granted, smaller engines first."""
         if not self.state.queues:
-            return False
-        before = len(self.state.tickets)
+            return
         for engine in sorted(self.state.engines.values(), key=_context):
             self._grant_turns(engine, now, actions)
-        return len(self.state.tickets) < before
 
     def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
         half_s = self.state.forecast.load_s(engine.facts) / 2
@@ -345,10 +365,7 @@ class Scheduler:
         )
         self._next_engine += 1
         self.state.add_engine(engine)
-        queue = self.state.queues[key.model]
-        largest = max(ticket.need for ticket in queue.of_size(queue.sizes()[0]))
-        waiting = "1 request waits" if len(queue) == 1 else f"{len(queue)} requests wait"
-        actions.append(Start(engine.id, key, f"{waiting}, the largest needs {largest} tokens"))
+        actions.append(Start(engine.id, key, reason_of(demand, self.state.queues[key.model])))
 
     def _grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
         """Give the engine's free places to those whose turn it is."""
@@ -361,7 +378,8 @@ class Scheduler:
                 ticket = self.state.oldest_before(engine, engine.closed_since, lowest)
             else:
                 ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
-            if ticket is None:
+            # Nobody overtakes one that needs more tokens than are left: it would wait for ever.
+            if ticket is None or not engine.has_tokens_for(ticket.need):
                 return
             self._grant(ticket, engine, now, actions)
 

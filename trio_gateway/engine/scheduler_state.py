@@ -36,6 +36,7 @@ class SchedulerState:
         self._memory: dict[VariantKey, int] = {}  # what was measured
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._places_of: dict[VariantKey, int] = {}  # what engines said
+        self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
 
     # -- tickets and leases ------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ class SchedulerState:
     def hold(self, ticket: Ticket, engine: EngineView, now: float) -> None:
         """The ticket becomes a lease."""
         self.remove_ticket(ticket, granted=True)
-        engine.leases[ticket.id] = HeldLease(now, ticket.priority)
+        engine.leases[ticket.id] = HeldLease(now, ticket.priority, ticket.need)
         engine.used_at = now
         self._holders[ticket.id] = engine
 
@@ -110,15 +111,24 @@ class SchedulerState:
                 return engine
         return None
 
-    def has_place(self, ticket: Ticket) -> bool:
-        """Whether an engine could take the ticket at once."""
-        return any(
-            e.state is EngineState.READY
-            and e.context >= ticket.size
-            and len(e.leases) < e.places
-            and not (e.batch_waits and ticket.priority is Priority.BATCH)
-            for e in self.engines_of(ticket.model)
-        )
+    def served(self, model: str) -> int:
+        """The largest context among the model's engines that have grants to give."""
+        return max((e.context for e in self.engines_of(model) if e.serving), default=0)
+
+    def place_for(self, ticket: Ticket) -> EngineView | None:
+        """The engine that would take the ticket at once, if it came now."""
+        for engine in self.engines_of(ticket.model):
+            if (
+                engine.state is EngineState.READY
+                and engine.context >= ticket.size
+                and engine.closed_since is None
+                and not (engine.batch_waits and ticket.priority is Priority.BATCH)
+                and engine.can_take(ticket.need)
+                # Whoever waits there does not fit into what is left, and is not overtaken.
+                and not self.is_wanted(engine, ticket.priority)
+            ):
+                return engine
+        return None
 
     def is_wanted(self, engine: EngineView, priority: Priority) -> bool:
         """Whether a ticket of this priority or a higher one waits for the engine."""
@@ -153,12 +163,15 @@ class SchedulerState:
         """Tokens that one request gets in each variant of the model."""
         return [self.context_of(facts) for facts in self.variants[model]]
 
-    def places_of(self, facts: VariantFacts) -> int:
-        """Requests at a time: what an engine of it said, else what is declared, else one."""
-        return self._places_of.get(facts.key, facts.parallel or 1)
+    def places_of(self, facts: VariantFacts, need: int) -> int:
+        """Requests of this need at a time: as an engine of it said, else as is declared, else one.
+        At least one, which may have all."""
+        places = max(self._places_of.get(facts.key, facts.parallel or 1), 1)
+        shared = self._shared_of.get(facts.key)
+        return places if shared is None else max(min(places, shared // max(need, 1)), 1)
 
-    def note_places(self, facts: VariantFacts, places: int) -> None:
-        self._places_of[facts.key] = places
+    def note_places(self, facts: VariantFacts, places: int, shared_tokens: int | None) -> None:
+        self._places_of[facts.key], self._shared_of[facts.key] = places, shared_tokens
 
     def note_context(self, facts: VariantFacts, context: int) -> bool:
         """What an engine said; whether that is news."""
@@ -169,6 +182,18 @@ class SchedulerState:
     def smallest_holding(self, model: str, need: int) -> VariantFacts | None:
         holding = [f for f in self.variants[model] if self.context_of(f) >= need]
         return min(holding, key=self.context_of, default=None)
+
+    def sizes_for(self, ticket: Ticket) -> tuple[int, int] | None:
+        """The ticket's size and start size; None: no variant holds it. The largest variant has to
+        do where none holds what is wished for."""
+        needed = self.smallest_holding(ticket.model, ticket.need)
+        if needed is None:
+            return None
+        size = self.context_of(needed)
+        if ticket.start_need <= size:
+            return size, size
+        wished = self.smallest_holding(ticket.model, ticket.start_need)
+        return size, max(self.contexts(ticket.model)) if wished is None else self.context_of(wished)
 
     def note_memory(self, facts: VariantFacts, measured_bytes: int) -> None:
         self._memory[facts.key] = max(measured_bytes, self._memory.get(facts.key, 0))

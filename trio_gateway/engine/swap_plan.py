@@ -1,10 +1,10 @@
 """Which engines make way for which start, and when: the plan that the scheduler carries out.
 
 For each demand, in their order (`demands.py`), as many engines as needed are chosen to make way:
-first those that drain already, pinned ones last; then those that can go soonest, idle ones at once;
-then the outgrown engine of the same model; then those that are cheapest to lose, which is what a
-load costs, less the longer the engine is idle. A demand never takes room that an earlier one waits
-for.
+first those that drain already and would for this demand as well, pinned ones last; then those that
+can go soonest, idle ones at once; then the outgrown engine of the same model; then those that are
+cheapest to lose, which is what a load costs, less the longer the engine is idle. A demand never
+takes room that an earlier one waits for.
 
 A busy engine goes on to be granted until the demand has waited for `window_s`, counted from the
 engine's own start if that is later. Then it takes no newcomers any more, and makes way as soon as
@@ -66,6 +66,7 @@ class Planner:
     def __init__(self, state: SchedulerState, window_s: float, now: float) -> None:
         self._state, self._window_s, self._now = state, window_s, now
         self._rooms: dict[str, _Room] = {}
+        self.called_back: list[EngineView] = []  # engines whose drain the plan calls off
 
     def steps(self, demands: Sequence[Demand]) -> list[Step]:
         """A step for each demand that something can be done for, in the order of the demands."""
@@ -87,6 +88,7 @@ class Planner:
             return None
         if (back := self._draining_for(demand, room)) is not None:
             room.staying.remove(back)  # needed by nobody else, so its drain is called off
+            self.called_back.append(back)
             return None
         # Whoever comes first has the address, also while it waits for room: else a later start
         # would take it and be stopped for the earlier one, again and again.
@@ -116,7 +118,7 @@ class Planner:
             if (
                 engine.state is EngineState.DRAINING
                 and engine.key.model == demand.facts.key.model
-                and engine.context >= self._state.context_of(demand.facts)
+                and engine.context >= demand.size
             ):
                 return engine
         return None
@@ -215,11 +217,16 @@ class Planner:
     def _given_up(
         self, engine: EngineView, demand: Demand
     ) -> tuple[bool, bool, float, bool, float]:
-        """Order of the engines to give up for a demand, the first one first."""
+        """Order of the engines to give up for a demand, the first one first.
+
+        That an engine drains must not make it the choice of a demand that would not let it drain
+        yet: it would be called back, drained for the other demand again, and so on for ever.
+        """
+        drains = engine.state is EngineState.DRAINING
         idle_s = max(self._now - engine.used_at, 0.0)
         outgrown = engine.key.model == demand.facts.key.model
         return (
-            engine.state is not EngineState.DRAINING,
+            not (drains and self._yields_at(engine, demand) <= self._now),
             engine.facts.pinned and not outgrown,
             self._closes_at(engine, demand),
             not outgrown,

@@ -10,7 +10,8 @@ is put in its place once and nothing has to be moved on when others come and go.
 queueing with start tags, as network schedulers do it.)
 
 A ticket's *size* is the smallest context of its model that holds it, so that the few contexts of
-a model, not the many needs, are what has to be searched.
+a model, not the many needs, are what has to be searched. Its *start size* is the context that an
+engine should have that is started for it: the same, or a larger one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _versions = itertools.count()
 
 class Ticket(msgspec.Struct):
     """A request that waits. `priority` becomes interactive when a batch ticket has aged. `place`:
-    its number in the one line of all tickets and ended turns."""
+    its number in the one line of all tickets and ended turns. `start_need`: the need and room to
+    grow, or less if there is no such wish."""
 
     id: int
     model: str
@@ -46,6 +48,8 @@ class Ticket(msgspec.Struct):
     size: int = 0
     turn: int = 0
     place: int = 0
+    start_need: int = 0
+    start_size: int = 0
 
 
 class _Client(msgspec.Struct):
@@ -111,7 +115,7 @@ def _take_out(orders: dict[int, list[Key]], size: int, key: Key) -> None:
 
 
 class TicketQueue:
-    """The tickets of one model. Its caller sets each ticket's `size`.
+    """The tickets of one model. Its caller sets each ticket's `size` and `start_size`.
 
     `version` is another after each change, and no two queues have the same.
     """
@@ -120,6 +124,7 @@ class TicketQueue:
         self.version = next(_versions)
         self._lanes = (_Lane(), _Lane())
         self._tickets: dict[int, Ticket] = {}
+        self._wishes: dict[tuple[int, int], int] = {}  # (size, larger start size): how many
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -131,11 +136,13 @@ class TicketQueue:
         self.version = next(_versions)
         self._tickets[ticket.id] = ticket
         self._lanes[ticket.priority].add(ticket)
+        self._count_wish(ticket, 1)
 
     def remove(self, ticket: Ticket, *, granted: bool = False) -> None:
         self.version = next(_versions)
         del self._tickets[ticket.id]
         self._lanes[ticket.priority].remove(ticket, granted=granted)
+        self._count_wish(ticket, -1)
 
     def promote(self, ticket: Ticket) -> None:
         """A batch ticket has waited so long that it is interactive from now on."""
@@ -144,10 +151,20 @@ class TicketQueue:
         ticket.priority = Priority.INTERACTIVE
         self._lanes[ticket.priority].add(ticket)
 
-    def resize(self, ticket: Ticket, size: int) -> None:
+    def resize(self, ticket: Ticket, size: int, start_size: int) -> None:
         """The model's contexts turned out to be others. Whose turn it is stays as it is."""
         self.version = next(_versions)
+        self._count_wish(ticket, -1)
         self._lanes[ticket.priority].resize(ticket, size)
+        ticket.start_size = start_size
+        self._count_wish(ticket, 1)
+
+    def _count_wish(self, ticket: Ticket, change: int) -> None:
+        if ticket.start_size > ticket.size:
+            wish = ticket.size, ticket.start_size
+            self._wishes[wish] = self._wishes.get(wish, 0) + change
+            if not self._wishes[wish]:
+                del self._wishes[wish]
 
     def next_turn(self, context: int, *, interactive_only: bool = False) -> Ticket | None:
         """Whose turn it is among the tickets that the context holds."""
@@ -186,6 +203,12 @@ class TicketQueue:
     def sizes(self) -> list[int]:
         """The sizes that there are, the largest first."""
         return sorted({size for lane in self._lanes for size in lane.by_turn}, reverse=True)
+
+    def largest_start_size(self, *, above: int, up_to: int) -> int:
+        """The largest that the tickets with a size in that range wish for; `up_to` if none wishes
+        for a larger one."""
+        wishes = [wish for size, wish in self._wishes if above < size <= up_to]
+        return max(up_to, *wishes) if wishes else up_to
 
     def of_size(self, size: int) -> list[Ticket]:
         ids = [number for lane in self._lanes for number in lane.by_age.get(size, ())]
