@@ -15,6 +15,7 @@ from trio_gateway.config.schema import (
     EngineTimeouts,
     EngineType,
     GatewayConfig,
+    KvCarryoverConfig,
     ListenAddress,
     ModelConfig,
     PoolConfig,
@@ -118,9 +119,25 @@ class ConfigLoader:
             stream_keepalive_s=record.read(
                 "stream_keepalive", fields.seconds, default.stream_keepalive_s
             ),
+            kv_carryover=self._kv_carryover(record),
         )
         record.finish()
         return server
+
+    def _kv_carryover(self, server: Record) -> KvCarryoverConfig | None:
+        """A table, or `false` for "not at all"."""
+        if server.read("kv_carryover", readers.table_or_false, True) is False:
+            return None
+        record = server.inner("kv_carryover")
+        default = KvCarryoverConfig()
+        directory = record.read("directory", fields.string, "")
+        result = KvCarryoverConfig(
+            directory=self._resolve(directory) if directory else None,
+            max_bytes=record.read("max_size", fields.size_bytes, default.max_bytes),
+            persist=record.read("persist", fields.boolean, default.persist),
+        )
+        record.finish()
+        return result
 
     # -- pools ----------------------------------------------------------------------------
 
@@ -220,6 +237,12 @@ class ConfigLoader:
             pinned=record.read("pinned", fields.boolean, False),
             hidden=record.read("hidden", fields.boolean, False),
             description=record.read("description", fields.text, ""),
+            image_tokens=record.read("image_tokens", fields.positive_int, 1024),
+            clamp_answer=record.read("clamp_answer", fields.boolean, False),
+            min_answer_tokens=record.read("min_answer_tokens", fields.positive_int, 0) or None,
+            headroom=record.read("headroom", fields.share, 0.1),
+            kv_carryover=record.read("kv_carryover", fields.boolean, True),
+            kv_conversations=record.read("kv_conversations", fields.count, 0),
         )
         record.finish()
         return model, tuple(paths[i] for i in by_context)

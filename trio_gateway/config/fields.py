@@ -89,6 +89,11 @@ class Record:
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def inner(self, key: str) -> Record:
+        """The table at a key that was read already; an empty one where there is none."""
+        value = self._values.get(key)
+        return Record(self._mistakes, self.field_path(key), value if is_table(value) else None)
+
     def read(self, key: str, reader: Reader[T], default: T) -> T:
         """The checked field, or `default` where it is absent or wrong."""
         self._known.append(key)
@@ -206,6 +211,14 @@ def count(mistakes: Mistakes, path: str, value: Any) -> int | None:
     if number is not None and 0 <= number <= _INTEGER_MAX and number == int(number):
         return int(number)
     mistakes.expected(path, "an integer that is not negative", value)
+    return None
+
+
+def share(mistakes: Mistakes, path: str, value: Any) -> float | None:
+    number = _number(value)
+    if number is not None and 0 <= number <= 10:
+        return float(number)
+    mistakes.expected(path, "a share such as 0.1 (0 to 10)", value)
     return None
 
 

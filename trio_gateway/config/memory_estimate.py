@@ -15,22 +15,26 @@ keeps for each process (CUDA: some hundred MiB) and what the engine keeps of ear
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from trio_gateway.config.engine_args import (
+    CONTEXT,
+    MODEL,
+    PARALLEL,
+    files_of_model,
+    has_option,
+    option,
+)
 from trio_gateway.config.gguf_header import GgufHeader, read_headers
 from trio_gateway.config.schema import VariantConfig
 
 log = logging.getLogger(__name__)
 
-# llama-server's options, in all their spellings.
-_MODEL = ("-m", "--model")
+# Further options of llama-server, in all their spellings.
 _PROJECTOR = ("-mm", "--mmproj")
-_CONTEXT = ("-c", "--ctx-size")
-_PARALLEL = ("-np", "--parallel")
 _BATCH = ("-ub", "--ubatch-size")
 _CACHE_K = ("-ctk", "--cache-type-k")
 _CACHE_V = ("-ctv", "--cache-type-v")
@@ -60,8 +64,6 @@ _CACHE_TYPES = {
 # (llama.cpp's `set_swa_pattern`).
 _WINDOW_PATTERNS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}
 
-_SPLIT = re.compile(r"(?P<start>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.gguf")
-
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
     weights_bytes: int
@@ -79,7 +81,7 @@ def estimate_variants(variants: Sequence[VariantConfig]) -> list[MemoryEstimate 
     Raises nothing: a file that is missing or broken gives None, and a line in the debug log.
     Blocks while the headers are read, each file once.
     """
-    models = [_option(v, _MODEL) for v in variants]
+    models = [_option(v, MODEL) for v in variants]
     paths = [_existing(v, m) if m else None for v, m in zip(variants, models, strict=True)]
     headers = read_headers(sorted({path for path in paths if path}))
     estimates: list[MemoryEstimate | None] = []
@@ -97,11 +99,11 @@ def _estimate(variant: VariantConfig, path: str, header: GgufHeader) -> MemoryEs
     layers = header.number("block_count") or 0
     if _shared_with_the_cpu(variant, layers):
         return None
-    weights = sum(Path(part).stat().st_size for part in _parts(path))
+    weights = sum(part.stat().st_size for part in files_of_model(Path(path)))
     if projector := _option(variant, _PROJECTOR):
         weights += (variant.workdir / projector).stat().st_size
-    slots = int(_option(variant, _PARALLEL) or 0)
-    context = int(_option(variant, _CONTEXT) or 0)
+    slots = int(_option(variant, PARALLEL) or 0)
+    context = int(_option(variant, CONTEXT) or 0)
     # Without --ctx-size the engine takes what the model was trained for, or what is free: at
     # least what the variant promises. With --parallel it divides that among the slots.
     context = max(context, 0) or variant.context * max(slots, 1)
@@ -162,31 +164,14 @@ def _shared_with_the_cpu(variant: VariantConfig, layers: int) -> bool:
     return on_gpu.isdecimal() and 0 < int(on_gpu) < layers
 
 
-def _parts(path: str) -> Iterable[str]:
-    """The file, or all files of a model that was split."""
-    split = _SPLIT.fullmatch(path)
-    if split is None:
-        return [path]
-    start, count = split["start"], split["count"]
-    return [f"{start}-{i:05d}-of-{count}.gguf" for i in range(1, int(count) + 1)]
-
-
 def _existing(variant: VariantConfig, path: str) -> str | None:
     full = variant.workdir / path
     return str(full) if full.is_file() else None
 
 
 def _has(variant: VariantConfig, names: tuple[str, ...]) -> bool:
-    return any(arg.partition("=")[0] in names for arg in variant.args)
+    return has_option(variant.args, names)
 
 
 def _option(variant: VariantConfig, names: tuple[str, ...]) -> str | None:
-    """The value of an option, `--opt value` or `--opt=value`; the last one counts."""
-    found = None
-    for i, arg in enumerate(variant.args):
-        name, equals, value = arg.partition("=")
-        if arg in names:
-            found = variant.args[i + 1] if i + 1 < len(variant.args) else None
-        elif equals and name in names:
-            found = value
-    return found
+    return option(variant.args, names)

@@ -13,6 +13,14 @@ def anything(mistakes: Mistakes, path: str, value: Any) -> Any:
     return value
 
 
+def table_or_false(mistakes: Mistakes, path: str, value: Any) -> bool | None:
+    """Whether there is a table; `false` stands for "not at all"."""
+    if value is False or fields.is_table(value):
+        return value is not False
+    mistakes.expected(path, "a table, or false", value)
+    return None
+
+
 def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
     """The three timeouts of this table, each falling back on the table around it."""
     seconds = fields.positive_seconds

@@ -58,6 +58,10 @@ class TokenizationConfig(msgspec.Struct, frozen=True, kw_only=True):
     extra_tokens_per_message: int = 0
     extra_tokens: int = 0
 
+    @property
+    def has_extras(self) -> bool:
+        return bool(self.extra_tokens_per_message or self.extra_tokens)
+
 
 class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One way to launch a model.
@@ -90,7 +94,14 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A named entry; `variants` are sorted by context, the smallest first."""
+    """A named entry; `variants` are sorted by context, the smallest first.
+
+    `image_tokens`: what one image costs at most. `clamp_answer`: an answer's maximum that is too
+    large is lowered instead of refused. `min_answer_tokens`: what an answer without a maximum gets
+    at least; None: 512, but no more than a quarter of the largest context. `headroom`: the share
+    of the need that an engine gets on top when it is started. `kv_carryover`: the KV cache is kept
+    across a stop. `kv_conversations`: so many conversations take turns on one slot, 0: none.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -101,6 +112,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     hidden: bool = False
     description: str = ""
+    image_tokens: int = 1024
+    clamp_answer: bool = False
+    min_answer_tokens: int | None = None
+    headroom: float = 0.1
+    kv_carryover: bool = True
+    kv_conversations: int = 0
 
     @property
     def largest_context(self) -> int:
@@ -118,8 +135,20 @@ class PoolConfig(msgspec.Struct, frozen=True):
     memory_bytes: int | None = None
 
 
+class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where KV caches are kept while their engine is stopped.
+
+    `directory` None: a private one in the user's cache folder. `persist`: also across a restart of
+    the gateway.
+    """
+
+    directory: Path | None = None
+    max_bytes: int = 4 * 1024**3
+    persist: bool = False
+
+
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The table `server`."""
+    """The table `server`. `kv_carryover` None: switched off."""
 
     listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
     timeouts: EngineTimeouts = EngineTimeouts()
@@ -132,6 +161,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: float = 600.0
     fairness_window_s: float = 10.0
     stream_keepalive_s: float = 15.0
+    kv_carryover: KvCarryoverConfig | None = KvCarryoverConfig()
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
