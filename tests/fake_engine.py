@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from typing import Any
@@ -42,6 +43,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--hold-port-grandchild", action="store_true", help="and the port")
     parser.add_argument("--escaped-helper", action="store_true", help="as above, own session")
     parser.add_argument("--flood", action="store_true", help="4 MB of output without a newline")
+    parser.add_argument("--model", help="a file; not read")
+    parser.add_argument("--slot-save-path", help="folder; without it there are no slot actions")
+    parser.add_argument("--slot-tokens", type=int, default=1000, help="what the slot then holds")
+    parser.add_argument("--hang-in-save", action="store_true", help="after half of the file")
+    parser.add_argument("--crash-on-restore", action="store_true")
     parser.add_argument("--die-once", help="path: the first completion kills the engine, once")
     return parser.parse_args()
 
@@ -64,6 +70,11 @@ def refuse_while_there_is(flag: str | None) -> None:
         raise ConnectionAbortedError
 
 
+def write_file(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 def crash() -> None:
     print("fake engine: a bug in a kernel", file=sys.stderr, flush=True)
     os._exit(3)
@@ -83,6 +94,7 @@ class FakeEngine:
         self.given = given
         self.ready = False
         self.processing = 0
+        self.held: dict[str, int] = {}  # as /slots shows it, once something was asked
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -110,7 +122,12 @@ class FakeEngine:
                 slots = self.given.parallel
                 self._json(writer, {"total_slots": slots, "default_generation_settings": settings})
             case "/slots":
-                self._json(writer, [{"id": 0, "is_processing": self.processing > 0}])
+                slot = {"id": 0, "is_processing": self.processing > 0, **self.held}
+                self._json(writer, [slot])
+            case "/slots/0?action=save" if self.given.slot_save_path:
+                await self._save(writer, body["filename"])
+            case "/slots/0?action=restore" if self.given.slot_save_path:
+                self._restore(writer, body["filename"])
             case "/v1/chat/completions/input_tokens":
                 self._json(writer, {"input_tokens": len(json.dumps(body)) // 4})
             case "/v1/chat/completions" | "/v1/completions":
@@ -132,6 +149,7 @@ class FakeEngine:
             self._json(writer, {"error": {"message": "unlucky", "type": "fake_error"}}, status=418)
             return
         self.processing += 1
+        self.held = {"n_prompt_tokens": self.given.slot_tokens}
         try:
             count = body.get("max_tokens", 8)
             if body.get("stream"):
@@ -158,6 +176,26 @@ class FakeEngine:
             await writer.drain()
             await asyncio.sleep(self.given.interval_s)
         writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+
+    async def _save(self, writer: asyncio.StreamWriter, name: str) -> None:
+        """A file as llama-server writes it: a header, the ids, the cache."""
+        tokens = self.given.slot_tokens
+        ids = struct.pack(f"<{tokens + 4}i", -1, 1, tokens, *range(tokens), 0)
+        data = struct.pack("<4sII", b"qsgg", 4, tokens + 4) + ids + bytes(1000)
+        path = os.path.join(self.given.slot_save_path, name)
+        if self.given.hang_in_save:
+            write_file(path, data[: len(data) // 2])
+            print("fake engine: saving", flush=True)
+            await asyncio.sleep(600)
+        write_file(path, data)
+        self._json(writer, {"id_slot": 0, "n_saved": tokens, "n_written": len(data)})
+
+    def _restore(self, writer: asyncio.StreamWriter, name: str) -> None:
+        if self.given.crash_on_restore:
+            crash()
+        size = os.path.getsize(os.path.join(self.given.slot_save_path, name))
+        tokens = self.given.slot_tokens
+        self._json(writer, {"id_slot": 0, "n_restored": tokens, "n_read": size})
 
     @staticmethod
     def _json(writer: asyncio.StreamWriter, value: Any, status: int = 200) -> None:

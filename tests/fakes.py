@@ -76,7 +76,7 @@ def config(
     limits = pools or {"primary": 1, "secondary": 1}
     return GatewayConfig(
         source=Path("test.lua"),
-        server=ServerConfig(**server),
+        server=ServerConfig(**{"kv_carryover": None, **server}),
         models=models,
         pools={name: PoolConfig(name, engines) for name, engines in limits.items()},
     )
@@ -182,6 +182,10 @@ class FakeClient(EngineClient):
     def get_supported_endpoints() -> frozenset[str]:
         return frozenset({"chat/completions", "completions"})
 
+    @classmethod
+    def shared_tokens(cls, args: Sequence[str], facts: EngineFacts) -> int | None:
+        return cls.world.shared_tokens
+
     @property
     def process(self) -> FakeProcess | None:
         return self.world.by_port.get(self.port)
@@ -219,7 +223,8 @@ class FakeClient(EngineClient):
         self.world.requests.append((target, dict(headers), body))
         script = self.world.next_script()
         stream = b'"stream":true' in body.replace(b" ", b"")
-        exchange = FakeExchange(self, script, self.world.status, stream)
+        status = self.world.statuses.pop(0) if self.world.statuses else self.world.status
+        exchange = FakeExchange(self, script, status, stream and status == 200)
         self.world.exchanges.append(exchange)
         typed = cast(Exchange, exchange)
         self._open.add(typed)
@@ -245,8 +250,10 @@ class FakeEngines:
         self.health_checks: list[float] = []  # when each was made
         self.refusals: list[Exception] = []  # for the next requests, instead of an answer
         self.facts = EngineFacts(places=2, context=None)
+        self.shared_tokens: int | None = None
         self.counted: int | None = None
         self.status = 200
+        self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
         self.scripts: list[Iterable[bytes | float]] = []
         self.processes: list[FakeProcess] = []
         self.by_port: dict[int, FakeProcess] = {}

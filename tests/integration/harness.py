@@ -260,7 +260,11 @@ def running_gateway(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "TRIO_GATEWAY_CONFIG": str(file)},
+        env={
+            **os.environ,
+            "TRIO_GATEWAY_CONFIG": str(file),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),  # saved KV caches of this gateway only
+        },
         start_new_session=True,
     )
     gateway = GatewayProcess(process)

@@ -21,6 +21,7 @@ POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank":
 @click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="GGUF file.")
 @click.option("-c", "--ctx-size", type=click.IntRange(0), default=0, help="0: as trained.")
 @click.option("-np", "--parallel", type=click.IntRange(1), help="Slots; default: the engine's.")
+@click.option("-kvu", "--kv-unified", is_flag=True, help="All slots share one KV cache.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("-t", "--threads", type=click.IntRange(1))
@@ -84,6 +85,7 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
     params.hostnames = [options["host"]]
     params.port = options["port"]
     params.embedding = options["embeddings"]
+    params.kv_unified = options["kv_unified"]
     params.endpoint_slots = params.endpoint_props = True
     for name, apply in setters.items():
         if options[name] is not None:

@@ -16,7 +16,8 @@ import trio
 
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine import platform
-from trio_gateway.engine.engine_client import EngineClient, local_host
+from trio_gateway.engine.engine_client import EngineClient, EngineFacts, local_host
+from trio_gateway.engine.engine_kv import EngineKv
 from trio_gateway.engine.engine_process import (
     LOGGER_PREFIX,
     EngineSpawnError,
@@ -67,6 +68,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     places: int
     context: int
     load_s: float
+    shared_tokens: int | None = None
 
 
 def fixed_address(
@@ -92,6 +94,7 @@ class Engine:
         client_type: type[EngineClient],
         ports_in_use: set[int],
         memory_of_group: Callable[[int], int | None] | None,
+        kv: EngineKv | None = None,
     ) -> None:
         # Nothing here can fail: the scheduler counts this engine already, and only `run` reports.
         self.number, self.key, self.variant = number, key, variant
@@ -100,6 +103,8 @@ class Engine:
         self.ready_at: float | None = None
         self._launch, self._client_type, self._ports_in_use = launch, client_type, ports_in_use
         self._memory_of_group = memory_of_group
+        self.kv = kv
+        self._may_restore = True
         self._client: EngineClient | None = None
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
@@ -205,32 +210,33 @@ class Engine:
         )
 
     async def _run(self, report: Callable[[Event], None]) -> None:
-        variant = self.variant
         client = self._client = await self._open_client()
-        args = list(variant.args)
-        if variant.connect is None:
-            args = client.launch_args(args, client.host, client.port)
-        else:
-            args = [a.replace("${PORT}", str(client.port)) for a in args]
+        argv = [self.variant.binary, *self._args(client)]
         log.info("%s: starting at %s", self.key, client.base_url)
+        while await self._run_process(client, argv, report):
+            log.warning("%s: starting again, without a restore", self.key)
+            self._may_restore = False
+
+    def _args(self, client: EngineClient) -> list[str]:
+        args = self.variant.args if self.kv is None else self.kv.launch_args(self.variant.args)
+        if self.variant.connect is None:
+            return client.launch_args(args, client.host, client.port)
+        return [a.replace("${PORT}", str(client.port)) for a in args]
+
+    async def _run_process(
+        self, client: EngineClient, argv: list[str], report: Callable[[Event], None]
+    ) -> bool:
+        """One process, from its start to its end; whether to start another, as it only did not
+        get over a restore."""
+        variant = self.variant
         failure: _StartFailed | None = None
         async with self._launch(
-            [variant.binary, *args], env=variant.env, workdir=variant.workdir, log=self.log
+            argv, env=variant.env, workdir=variant.workdir, log=self.log
         ) as process:
             self._process = process
             try:
-                if await self._until_ready(process):
-                    self.info = await self._facts(process)
-                    self.ready_at = trio.current_time()
-                    self._say_ready(self.info)
-                    report(EngineReady(self.number, self.info.places, self.info.context))
-                    await _first(
-                        self._stop_wanted.wait,
-                        process.exited.wait,
-                        self._watch,
-                        self._until_refusing,
-                        partial(self._measure, process, report),
-                    )
+                if await self._serve(process, client, report):
+                    return True
             except _StartFailed as error:
                 failure = error
                 await process.stop(variant.timeouts.stop_s)
@@ -238,6 +244,49 @@ class Engine:
                 await self._end(process, report)
         if failure is not None:
             raise failure  # out here, where no nursery wraps it into a group
+        return False
+
+    async def _serve(
+        self, process: Process, client: EngineClient, report: Callable[[Event], None]
+    ) -> bool:
+        """Until there is a reason to end it; true if that is a restore it did not get over."""
+        if not await self._until_ready(process):
+            return False
+        facts = await client.read_facts(self.variant.timeouts.health_check_s)
+        info = self._info(process, facts)
+        if await self._restore_kills(process, facts, info):
+            return True
+        if self._stop_wanted.is_set():
+            return False
+        self.info = info
+        self.ready_at = trio.current_time()
+        self._say_ready(info)
+        report(EngineReady(self.number, info.places, info.context, info.shared_tokens))
+        await _first(
+            self._stop_wanted.wait,
+            process.exited.wait,
+            self._watch,
+            self._until_refusing,
+            partial(self._measure, process, report),
+        )
+        return False
+
+    async def _restore_kills(self, process: Process, facts: EngineFacts, info: EngineInfo) -> bool:
+        """Restore saved KV caches before the first request; whether the engine ended meanwhile."""
+        if self.kv is None or not self._may_restore:
+            return False
+        restore = partial(
+            self.kv.restore, self.client, facts, info.context, info.places, info.shared_tokens
+        )
+        await _first(process.exited.wait, self._stop_wanted.wait, restore)
+        if self._stop_wanted.is_set():
+            return False
+        if self.kv.in_doubt:
+            with trio.move_on_after(EXIT_NEWS_S):
+                await process.exited.wait()
+        ended = process.exited.is_set()
+        await self.kv.settle(ended=ended)
+        return ended
 
     async def _end(self, process: Process, report: Callable[[Event], None]) -> None:
         """Stop it as asked; or say how it ended by itself, or why it is given up."""
@@ -252,7 +301,12 @@ class Engine:
             # At once: its pipe may be held open by a helper for a while yet.
             self._finish(report, EngineExited(self.number, self.epitaph))
             return
-        stopped = await process.stop(self.variant.timeouts.stop_s)
+        stop_s = self.variant.timeouts.stop_s
+        begun = trio.current_time()
+        if self.kv is not None and self.info is not None:
+            await self.kv.save(self.client)
+        spent_s = trio.current_time() - begun
+        stopped = await process.stop(max(stop_s - spent_s, stop_s / 2))
         took_ms = round(stopped.took_s * 1000)
         log.info("%s (pid %d) %s in %d ms", self.key, process.pid, stopped.ending.value, took_ms)
 
@@ -313,18 +367,18 @@ class Engine:
             raise _StartFailed(self._port_taken(self.client.port))
         return True
 
-    async def _facts(self, process: Process) -> EngineInfo:
-        facts = await self.client.read_facts(self.variant.timeouts.health_check_s)
+    def _info(self, process: Process, facts: EngineFacts) -> EngineInfo:
         declared = self.variant.context
         context = min(declared, facts.context or declared)
+        shared = self._client_type.shared_tokens(self.variant.args, facts)
         if context < declared:
             log.error(
-                "%s declares a context of %d tokens, but one request gets %d of it: raise the "
-                "engine's context argument (-c) or lower its slots (-np); %d is used",
-                self.key, declared, context, context,
+                "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
+                self.key, declared, context, _cure(declared, facts, shared), context,
             )  # fmt: skip
         places = self.variant.parallel or facts.places or DEFAULT_PLACES
-        return EngineInfo(process.pid, places, context, trio.current_time() - self.started_at)
+        load_s = trio.current_time() - self.started_at
+        return EngineInfo(process.pid, places, context, load_s, shared)
 
     def _say_ready(self, info: EngineInfo) -> None:
         log.info(
@@ -337,6 +391,17 @@ class Engine:
             f"port {port} is held by {platform.describe_port_holder(port)}, so {self.key} cannot "
             "listen there; end that process, or give the variant another address (connect)"
         )
+
+
+def _cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+    """Which argument to change, for a context that is smaller than declared."""
+    slots = facts.places or 1
+    if slots > 1 and shared_tokens is None:
+        return (
+            f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
+            f"-c to {declared * slots}"
+        )
+    return f"raise -c to {declared}, or lower the variant's `context`"
 
 
 def _tail(process: Process) -> str:

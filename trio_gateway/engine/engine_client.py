@@ -39,10 +39,36 @@ class EngineFacts(msgspec.Struct, frozen=True):
     """What a ready engine says of itself; None where it does not say.
 
     `places`: requests that it works on at a time. `context`: tokens that one of them may use.
+    `model_path`, `build`: what it runs, and which build of the engine it is.
     """
 
     places: int | None = None
     context: int | None = None
+    model_path: str | None = None
+    build: str | None = None
+
+
+class SlotState(msgspec.Struct, frozen=True):
+    """A slot; `tokens` of its conversation, None if nothing was asked of it since its start."""
+
+    id: int
+    tokens: int | None
+
+
+class SlotFile(msgspec.Struct, frozen=True):
+    """What an engine says of a slot that it wrote to a file, or read from one."""
+
+    tokens: int
+    size_bytes: int
+    took_ms: float
+
+
+class SlotRefused(Exception):
+    """The engine did not save or restore a slot; the message says why."""
+
+
+class SlotUnanswered(SlotRefused):
+    """It gave no answer: perhaps this was its end."""
 
 
 def local_host(host: str) -> str:
@@ -102,6 +128,46 @@ class EngineClient(abc.ABC):
     async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         """The exact number of prompt tokens of a request, as the engine counts them; None: it
         cannot say. Of several prompts in one request, the largest: each is a sequence by itself."""
+
+    # -- slots, for engines that can save and restore their KV cache ------------------------------
+
+    @staticmethod
+    def shared_tokens(args: Sequence[str], facts: EngineFacts) -> int | None:
+        """Tokens that all requests of an engine with these arguments share; None: each place has
+        its own context."""
+        return None
+
+    @staticmethod
+    def slot_folder(args: Sequence[str]) -> str | None:
+        """Where an engine with these arguments keeps saved slots; None: nowhere."""
+        return None
+
+    @staticmethod
+    def slot_folder_args(binary: str, folder: str) -> list[str]:
+        """Arguments that make an engine keep saved slots there; none if it has no such thing."""
+        return []
+
+    async def read_slots(self, timeout_s: float) -> list[SlotState] | None:
+        """The engine's slots; None: it does not say."""
+        return None
+
+    async def save_slot(self, slot: int, filename: str, timeout_s: float) -> SlotFile:
+        """Raises SlotRefused, SlotUnanswered."""
+        raise SlotRefused("this type of engine cannot save slots")
+
+    async def restore_slot(self, slot: int, filename: str, timeout_s: float) -> SlotFile:
+        """Raises SlotRefused, SlotUnanswered."""
+        raise SlotRefused("this type of engine cannot restore slots")
+
+    async def erase_slot(self, slot: int, timeout_s: float) -> None:
+        """Forget a slot's conversation; never raises."""
+        return  # nothing to forget
+
+    async def tokenize_request(
+        self, endpoint: str, body: bytes, timeout_s: float
+    ) -> list[int] | None:
+        """The ids of a request's prompt, as the engine reads it; None: it cannot say."""
+        return None
 
     def transform_request(self, endpoint: str, body: bytes) -> bytes:
         """The body as the engine wants it. The client's own bytes, unless a type needs more."""

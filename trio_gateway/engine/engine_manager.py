@@ -19,6 +19,7 @@ from trio_gateway.config.schema import EngineType, GatewayConfig, ModelConfig, V
 from trio_gateway.engine import platform
 from trio_gateway.engine.engine import Engine, fixed_address
 from trio_gateway.engine.engine_client import EngineClient
+from trio_gateway.engine.engine_kv import EngineKv, Prompt
 from trio_gateway.engine.engine_process import Launcher, open_engine_process
 from trio_gateway.engine.events import (
     Action,
@@ -41,10 +42,12 @@ from trio_gateway.engine.events import (
     VariantKey,
 )
 from trio_gateway.engine.http_exchange import ExchangeAborted
+from trio_gateway.engine.kv_carryover import KvCarryover
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
 from trio_gateway.engine.memory_meter import MemoryMeter
 from trio_gateway.engine.outlook import Outlook, outlook_of
+from trio_gateway.engine.preview import Preview
 from trio_gateway.engine.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,8 @@ class EngineManager:
             queue_timeout_s=config.server.queue_timeout_s,
             fairness_window_s=config.server.fairness_window_s,
         )
+        self.kv = KvCarryover(config.server.kv_carryover)
+        self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
         self._ticket_numbers = itertools.count(1)
@@ -130,6 +135,7 @@ class EngineManager:
         async with trio.open_nursery() as around:
             if self.reaper is not None:
                 await around.start(self.reaper.run)
+            await around.start(self.kv.run)  # outlives the engines: their last files are for it
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
                 task_status.started()
@@ -141,6 +147,7 @@ class EngineManager:
         """Reject all tickets; stop each engine as soon as its leases are back."""
         if not self._closing:
             self._closing = True
+            self.kv.begin_shutdown()
             self._dispatch(ShutDown())
 
     def abort_leases(self, reason: str) -> None:
@@ -171,16 +178,21 @@ class EngineManager:
         model: ModelConfig,
         need: int,
         *,
+        start_need: int = 0,
         client: str = "",
         priority: Priority = Priority.INTERACTIVE,
+        prompt: Prompt | None = None,
     ) -> LeaseRequest:
         """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
 
         Args:
+            start_need: tokens that an engine should hold that is started for this; 0: the need.
             client: whose turn it is goes round these.
+            prompt: the request itself, so that its conversation's KV cache can be found.
         """
         number = next(self._ticket_numbers)
-        return LeaseRequest(self, TicketArrived(number, model.name, need, client, priority))
+        event = TicketArrived(number, model.name, need, client, priority, start_need=start_need)
+        return LeaseRequest(self, event, prompt)
 
     def take_in(self, request: LeaseRequest, event: TicketArrived) -> None:
         """Called by a LeaseRequest that begins to wait."""
@@ -199,6 +211,14 @@ class EngineManager:
         if waiting is None:
             return None
         return outlook_of(waiting, scheduler.state, scheduler.window_s, trio.current_time())
+
+    def preview(self, model: str, need: int, start_need: int) -> Preview:
+        """What would become of a ticket, if it came now; changes nothing."""
+        return self.scheduler.preview(model, need, start_need, trio.current_time())
+
+    def facts_of(self, key: VariantKey) -> VariantFacts:
+        """What the scheduler knows of a variant."""
+        return next(f for f in self.scheduler.state.variants[key.model] if f.key == key)
 
     def contexts_of(self, model: str) -> list[int]:
         """Tokens that one request gets in each variant of the model, the smallest first."""
@@ -225,7 +245,8 @@ class EngineManager:
     def _carry_out(self, action: Action) -> None:
         match action:
             case Grant(ticket, engine):
-                self._requests[ticket].grant(action, self.engines[engine])
+                saved = sum(self._saved_tokens.get(key, 0) for key in action.evicted)
+                self._requests[ticket].grant(action, self.engines[engine], saved)
             case Reject(ticket):
                 self._requests[ticket].refuse(action)
             case Start(number, key, reason):
@@ -250,15 +271,34 @@ class EngineManager:
             client_type=self._client_types[model.engine],
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
+            kv=self._kv_of(key, model, variant),
         )
         self.engines[number] = engine
         self._nursery.start_soon(self._run_engine, engine, name=f"engine {key}")
+
+    def _kv_of(
+        self, key: VariantKey, model: ModelConfig, variant: VariantConfig
+    ) -> EngineKv | None:
+        if not model.kv_carryover:
+            return None
+
+        def waiting() -> dict[int, Prompt]:
+            return {
+                ticket: request.prompt
+                for ticket, request in self._requests.items()
+                if request.is_waiting and request.model == key.model and request.prompt is not None
+            }
+
+        client_type = self._client_types[model.engine]
+        return EngineKv(self.kv, key, model, variant, client_type, waiting)
 
     async def _run_engine(self, engine: Engine) -> None:
         def report(event: Event) -> None:
             # Gone engines leave the table first: the scheduler may start their successor.
             if isinstance(event, EngineExited | EngineFailed):
                 del self.engines[engine.number]
+                if engine.kv is not None:
+                    self._saved_tokens[engine.key] = engine.kv.saved_tokens
             self._dispatch(event)
 
         await engine.run(report)

@@ -8,8 +8,10 @@ import trio
 
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.engine_client import EngineClient
-from trio_gateway.engine.events import Grant, Reject, TicketArrived
+from trio_gateway.engine.engine_kv import KvMove, Prompt
+from trio_gateway.engine.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.outlook import Outlook
+from trio_gateway.engine.usage import Usage
 
 if TYPE_CHECKING:
     from trio_gateway.engine.engine_manager import EngineManager
@@ -26,11 +28,16 @@ class LeaseRefused(Exception):
 class Lease:
     """How a request came by its engine, and the seconds that it waited.
 
-    `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest.
+    `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest. `kv_move`:
+    what was restored for it, and saved of what made way.
     """
 
-    def __init__(self, engine: Engine, grant: Grant, arrived_at: float) -> None:
-        self.engine, self.grant = engine, grant
+    def __init__(
+        self, engine: Engine, grant: Grant, arrived_at: float, prompt: Prompt | None, saved: int
+    ) -> None:
+        self.engine, self.grant, self._prompt = engine, grant, prompt
+        restored = engine.kv.restored_tokens if engine.kv and grant.how is not How.REUSED else 0
+        self.kv_move = KvMove(restored, saved)
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
         self.load_s = max(ready_at - max(arrived_at, engine.started_at), 0.0)
@@ -40,6 +47,18 @@ class Lease:
     def client(self) -> EngineClient:
         return self.engine.client
 
+    async def switch_conversation(self) -> None:
+        """Let the conversation of the request come back into its slot; see `kv_conversations`."""
+        if self.engine.kv is not None and self._prompt is not None:
+            move = await self.engine.kv.switch(self.client, self._prompt, self.grant.ticket)
+            before = self.kv_move
+            self.kv_move = KvMove(before.restored + move.restored, before.saved + move.saved)
+
+    def note_answer(self, usage: Usage) -> None:
+        """What the answer said of its tokens and of its time."""
+        if self.engine.kv is not None:
+            self.engine.kv.note_answer(self.grant.ticket, usage)
+
 
 class LeaseRequest:
     """An async context manager: entering waits for an engine, and the block holds it.
@@ -48,8 +67,10 @@ class LeaseRequest:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
     """
 
-    def __init__(self, manager: EngineManager, event: TicketArrived) -> None:
-        self._manager, self._event = manager, event
+    def __init__(
+        self, manager: EngineManager, event: TicketArrived, prompt: Prompt | None = None
+    ) -> None:
+        self._manager, self._event, self.prompt = manager, event, prompt
         self._decided = trio.Event()
         self._lease: Lease | None = None
         self._reject: Reject | None = None
@@ -75,9 +96,17 @@ class LeaseRequest:
     def _let_go(self) -> None:
         self._manager.let_go(self._event.ticket, granted=self._lease is not None)
 
-    def grant(self, grant: Grant, engine: Engine) -> None:
-        """Called by the manager."""
-        self._lease = Lease(engine, grant, self._arrived_at)
+    @property
+    def model(self) -> str:
+        return self._event.model
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self._decided.is_set()
+
+    def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
+        """Called by the manager. `saved_tokens`: of the engines that made way."""
+        self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
         self._decided.set()
 
     def refuse(self, reject: Reject) -> None:

@@ -24,7 +24,8 @@ class EngineRow(msgspec.Struct, frozen=True):
     """An engine, from its start on. Times are seconds, None where there is none yet.
 
     `load_s`: what its load took, or what it is expected to take. `idle_s`: None while it has
-    leases. `memory_bytes`: declared, measured or estimated; None: not known.
+    leases. `memory_bytes`: declared, measured or estimated; None: not known. `shared_tokens`: what
+    all its requests share; None: each has its own. `kv_restored_tokens`: at its start.
     """
 
     model: str
@@ -40,6 +41,8 @@ class EngineRow(msgspec.Struct, frozen=True):
     load_s: float
     loading_s: float | None
     idle_s: float | None
+    shared_tokens: int | None
+    kv_restored_tokens: int
 
 
 def tickets(manager: EngineManager) -> list[TicketRow]:
@@ -90,6 +93,8 @@ def engines(manager: EngineManager) -> list[EngineRow]:
                 load_s=round(load_s, 3),
                 loading_s=round(now - view.started_at, 3) if view.ready_at is None else None,
                 idle_s=round(now - view.used_at, 3) if idle else None,
+                shared_tokens=engine.info.shared_tokens if engine.info is not None else None,
+                kv_restored_tokens=engine.kv.restored_tokens if engine.kv is not None else 0,
             )
         )
     return rows

@@ -1,0 +1,82 @@
+"""Usage: what an engine's answer says of its tokens and of its time. Pure.
+
+llama-server puts `timings` into an answer and into the last event of a stream; `usage` is in a
+stream only if the client asked for it. Either is enough.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# Prompts shorter than this say little about the speed of long ones.
+SPEED_FROM_TOKENS = 64
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one answer. `cached_tokens` of the prompt were in the engine's KV cache; None: it
+    does not say. `read_tokens` of the prompt were read in `read_ms`; None: it does not say."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int | None = None
+    read_tokens: int | None = None
+    read_ms: float | None = None
+
+    @property
+    def speed(self) -> float | None:
+        """Prompt tokens a second, of a prompt long enough to tell."""
+        if not self.read_tokens or not self.read_ms or self.read_tokens < SPEED_FROM_TOKENS:
+            return None
+        return self.read_tokens / self.read_ms * 1000
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Timings(msgspec.Struct):
+    prompt_n: int | None = None
+    prompt_ms: float | None = None
+    cache_n: int | None = None
+    predicted_n: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+
+
+_decoder = msgspec.json.Decoder(_Answer)
+
+
+def usage_of_answer(body: bytes) -> Usage | None:
+    """Of a whole answer, or of one event's data; None if it says nothing."""
+    try:
+        answer = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    timings = answer.timings or _Timings()
+    if answer.usage is not None and answer.usage.prompt_tokens:
+        details = answer.usage.prompt_tokens_details or _Details()
+        cached = timings.cache_n if details.cached_tokens is None else details.cached_tokens
+        prompt, completion = answer.usage.prompt_tokens, answer.usage.completion_tokens or 0
+    elif timings.prompt_n is not None and timings.cache_n is not None:
+        cached = timings.cache_n
+        prompt, completion = timings.prompt_n + timings.cache_n, timings.predicted_n or 0
+    else:
+        return None
+    return Usage(prompt, completion, cached, timings.prompt_n, timings.prompt_ms)
+
+
+def usage_of_stream(tail: bytes) -> Usage | None:
+    """Of the end of a stream of events: its last event that says anything."""
+    for line in reversed(tail.splitlines()):
+        if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
+            return usage
+    return None
