@@ -22,6 +22,8 @@ from trio_gateway.config.schema import (
     VariantConfig,
 )
 from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.usage import Usage
+from trio_gateway.models.calibration import PROBES
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelNotFound,
@@ -29,6 +31,8 @@ from trio_gateway.models.model_selector import (
     Selection,
 )
 from trio_gateway.models.token_count import RequestFields
+from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.models.vocabulary import Vocabulary
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 DEFAULT_ANSWER = 512
@@ -108,7 +112,8 @@ def selector(*models: ModelConfig, engines: Engines | None = None) -> ModelSelec
         models=models,
         pools={"primary": PoolConfig("primary")},
     )
-    return ModelSelector(config, cast(EngineManager, engines))
+    manager = cast(EngineManager, engines)
+    return ModelSelector(config, manager, TokenCounter(manager, Vocabulary()))
 
 
 async def select(
@@ -167,9 +172,10 @@ async def test_where_the_bounds_disagree_the_running_engine_counts() -> None:
     subject = selector(model, engines=engines)
     selection = await select(subject, model, messages=says("a" * 4000), max_tokens=10)
     assert (selection.need, selection.context) == (1000 + 10 + 16, 2048)
-    ((endpoint, body),) = client.asked
+    (endpoint, body), *probes = client.asked
     assert endpoint == CHAT
     assert msgspec.json.decode(body)["messages"] == says("a" * 4000)
+    assert len(probes) == len(PROBES)  # the first count teaches the template, too
 
 
 async def test_a_running_engine_that_holds_the_upper_bound_serves_without_a_count() -> None:
@@ -180,17 +186,32 @@ async def test_a_running_engine_that_holds_the_upper_bound_serves_without_a_coun
     assert (selection.context, client.asked) == (8192, [])
 
 
-async def test_the_count_of_an_image_is_asked_of_the_engine() -> None:
-    model, engines = a_model(), Engines()
-    client = engines.runs(model, 2048, count=300)
+async def test_an_image_is_counted_apart_from_its_text_and_its_base64_never() -> None:
+    model, engines = a_model(image_tokens=300), Engines()
+    client = engines.runs(model, 2048, count=900)
     parts = [
-        {"type": "text", "text": "a" * 1000},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": "a" * 2500},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}},
     ]
     subject = selector(model, engines=engines)
     message = {"role": "user", "content": parts}
     selection = await select(subject, model, messages=[message], max_tokens=10)
-    assert (selection.context, len(client.asked)) == (2048, 1)
+    assert (selection.prompt, selection.context) == (1200, 2048)
+    assert b"AAAA" not in client.asked[0][1]
+    assert b"a" * 2500 in client.asked[0][1]
+
+
+async def test_the_same_text_is_counted_once_whatever_else_the_request_says() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=1000)
+    subject = selector(model, engines=engines)
+    for temperature in (0, 1):
+        await select(
+            subject, model, messages=says("a" * 4000), max_tokens=9, temperature=temperature
+        )
+    assert len(client.asked) == 1 + len(PROBES)
+    await select(subject, model, messages=says("b" * 4000), max_tokens=9)
+    assert len(client.asked) == 2 + len(PROBES)
 
 
 async def test_a_variants_real_context_decides_and_not_the_declared_one() -> None:
@@ -252,18 +273,19 @@ async def test_a_prompt_that_no_variant_holds_is_refused_with_both_numbers() -> 
 
 
 async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named() -> None:
-    """One token short: the margin and the answer's one token are in the number."""
-    model, engines = a_model("m", 1000), Engines()
-    engines.runs(model, 1000, count=984)
-    with pytest.raises(ContextLengthExceeded, match="needs 1001 tokens"):
+    """One token short: the margin and the answer's least are in the number."""
+    model, engines = a_model("m", 1000, min_answer_tokens=100), Engines()
+    engines.runs(model, 1000, count=885)
+    message = "needs 1001 tokens .* cut 1 tokens from the prompt"
+    with pytest.raises(ContextLengthExceeded, match=message):
         await select(selector(model, engines=engines), model, messages=says("a" * 4000))
 
 
 async def test_an_answer_larger_than_any_context_is_refused_even_when_nothing_can_count() -> None:
     model = a_model()
-    with pytest.raises(ContextLengthExceeded, match="at least 40016 tokens") as refused:
+    with pytest.raises(ContextLengthExceeded, match="at least 40017 tokens") as refused:
         await select(selector(model), model, messages=says("hello"), max_tokens=40_000)
-    assert "shorter answer" in str(refused.value)
+    assert "lower max_tokens to" in str(refused.value)
 
 
 async def test_an_input_too_long_for_embeddings_is_refused_without_a_word_on_answers() -> None:
@@ -271,6 +293,102 @@ async def test_an_input_too_long_for_embeddings_is_refused_without_a_word_on_ans
     with pytest.raises(ContextLengthExceeded, match="needs at least 600 tokens") as refused:
         await select(selector(model), model, EMBEDDINGS, input=[1] * 600)
     assert "answer" not in str(refused.value)
+
+
+# -- the answer's room ----------------------------------------------------------------------
+
+
+async def test_an_answer_that_fits_nowhere_is_lowered_if_the_model_says_so() -> None:
+    model, engines = a_model(clamp_answer=True), Engines()
+    engines.runs(model, 32768, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=40_000)
+    assert (selection.clamped, selection.answer) == (40_000, 32768 - 1000 - 16)
+    assert (selection.need, selection.context) == (32768, 32768)
+    assert "lowered from 40000 to 31752" in selection.reason
+
+
+async def test_an_answer_is_lowered_by_the_bound_when_nothing_can_count() -> None:
+    model = a_model("m", 1000, clamp_answer=True)
+    selection = await select(selector(model), model, COMPLETION, prompt="a" * 484, max_tokens=5000)
+    assert selection.answer == 1000 - (484 + 16) - 16
+    assert selection.need <= 1000
+
+
+async def test_no_answer_is_lowered_below_the_least() -> None:
+    model, engines = a_model("m", 1000, clamp_answer=True, min_answer_tokens=300), Engines()
+    engines.runs(model, 1000, count=800)
+    with pytest.raises(ContextLengthExceeded, match="lower max_tokens to 184"):
+        await select(
+            selector(model, engines=engines), model, messages=says("a" * 4000), max_tokens=5000
+        )
+
+
+async def test_an_answer_without_a_maximum_gets_at_least_what_the_model_says() -> None:
+    model, engines = a_model("m", 1000, 2000, min_answer_tokens=700), Engines()
+    engines.runs(model, 1000, count=1284)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000))
+    assert (selection.need, selection.context) == (2000, 2000)
+
+
+# -- room to grow ---------------------------------------------------------------------------
+
+
+async def test_an_engine_that_is_started_gets_headroom_and_a_running_one_needs_none() -> None:
+    model, engines = a_model(headroom=0.5), Engines()
+    engines.runs(model, 2048, count=1500)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=100)
+    assert (selection.need, selection.start_need) == (1616, 2424)
+    assert selection.context == 2048
+
+
+async def test_what_generates_nothing_does_not_grow() -> None:
+    model = a_model(headroom=0.5)
+    selection = await select(selector(model), model, EMBEDDINGS, input=[1] * 100)
+    assert selection.start_need == selection.need == 101
+
+
+async def test_a_conversation_starts_with_room_for_one_more_average_turn() -> None:
+    model = a_model(headroom=0.0)
+    subject = selector(model)
+    talk = [*says("hello"), {"role": "assistant", "content": "hi"}, *says("a" * 400)]
+    first = await select(subject, model, messages=talk, max_tokens=100)
+    assert first.start_need == first.need
+    subject.note_answer(first, Usage(prompt_tokens=500, completion_tokens=200))
+    second = await select(subject, model, messages=talk, max_tokens=100)
+    assert second.start_need == second.need + 300  # an answer of 200, and 400 bytes
+
+
+# -- what answers teach ---------------------------------------------------------------------
+
+
+async def test_a_bound_that_was_too_low_is_raised_from_then_on() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    subject.note_answer(selection, Usage(prompt_tokens=selection.prompt + 40))
+    again = await select(subject, model, messages=says("hello"), max_tokens=10)
+    assert again.prompt == selection.prompt + 40
+
+
+async def test_after_a_refusal_the_next_variant_gets_the_request_with_the_true_size() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    larger = subject.select_larger(selection, prompt=2100, refused_context=2048)
+    assert (larger.prompt, larger.need, larger.context) == (2100, 2126, 8192)
+    smaller_than_promised = subject.select_larger(selection, prompt=1000, refused_context=2048)
+    assert (smaller_than_promised.need, smaller_than_promised.context) == (2049, 8192)
+
+
+async def test_after_a_refusal_by_the_largest_the_error_says_how_much_to_cut() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    with pytest.raises(ContextLengthExceeded, match="cut 258 tokens from the prompt"):
+        subject.select_larger(selection, prompt=33_000, refused_context=32768)
 
 
 # -- names ----------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from trio_gateway.engine import platform
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.log import configure_logging
 from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.models.vocabulary import Vocabulary
 from trio_gateway.server.asgi import (
     TERMINATED_KEY,
     AsgiApp,
@@ -54,11 +56,15 @@ class Gateway:
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
         self.manager = manager or EngineManager(config)
-        self.selector = ModelSelector(config, self.manager)
+        self._vocabulary = Vocabulary(self.manager.reaper)
+        self.counter = TokenCounter(self.manager, self._vocabulary)
+        self.selector = ModelSelector(config, self.manager, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
         keepalive_s = config.server.stream_keepalive_s
-        self._handler = RequestHandler(self.manager, self.selector, self._dumps, keepalive_s)
+        self._handler = RequestHandler(
+            self.manager, self.selector, self.counter, self._dumps, keepalive_s
+        )
         self.closing = trio.Event()
         self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
         self._nursery: trio.Nursery | None = None
@@ -77,6 +83,7 @@ class Gateway:
                 await nursery.start(self._dumps.run)
             self._nursery = nursery
             await nursery.start(self.manager.run)
+            await nursery.start(self._vocabulary.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -124,6 +131,8 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
 
     app.get("/gateway/queue")(handler.handle_queue)
     app.get("/gateway/engines")(handler.handle_engines)
+    app.get("/gateway/models/<path:model_id>")(handler.handle_model_facts)
+    app.post("/gateway/explain")(handler.handle_explain)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: `trio-gateway serve`, `trio-gateway check`."""
+"""The command line: `trio-gateway serve`, `check` and `explain`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 import msgspec
@@ -89,6 +89,48 @@ def check(path: Path | None) -> None:
         click.echo(f"note: {note}")
     addresses = ", ".join(str(address) for address in config.server.listen)
     click.echo(f"{config.source} is right ({why}). It listens on {addresses}.")
+
+
+@main.command()
+@_CONFIG_OPTION
+@click.argument("request", type=click.File("rb"))
+def explain(path: Path | None, request: BinaryIO) -> None:
+    """Show what would become of a REQUEST (a JSON file, or - for standard input), and why.
+
+    The running gateway is asked, if there is one. Nothing is started.
+    """
+    config, _ = _load_or_exit(path)
+    # Imported here: only this command needs all of it.
+    from trio_gateway.explain_command import (
+        ExplainFailed,
+        ask_gateway,
+        explain_offline,
+        rows_of,
+    )
+
+    body = request.read()
+    url = _reachable(config.server.listen[0]).url
+    try:
+        found = ask_gateway(url, body)
+        source = f"the gateway at {url}"
+        if found is None:
+            source = "no gateway runs; this is what a fresh one would do"
+            found = explain_offline(config, body)
+    except ExplainFailed as error:
+        click.echo(f"trio-gateway: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    _print_rows(rows_of(found))
+    click.echo(f"({source})")
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def _missing_binaries(config: GatewayConfig) -> list[str]:

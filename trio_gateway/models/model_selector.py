@@ -6,23 +6,30 @@ import difflib
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.usage import Usage
+from trio_gateway.models.calibration import BYTES_PER_TOKEN, CountSource
 from trio_gateway.models.token_count import (
+    MARGIN_TOKENS,
     RequestFields,
     answer_tokens,
+    is_plain,
+    least_answer,
+    lower_bound,
     need_of,
-    prompt_bounds,
+    turn_size,
+    upper_bound,
+    with_room,
 )
-from trio_gateway.models.tokenize_command import count_with_command
+from trio_gateway.models.token_counter import TokenCounter
 
 log = logging.getLogger(__name__)
 
-COUNT_TIMEOUT_S = 10.0
 LONGEST_NAME = 200
 
 
@@ -34,19 +41,61 @@ class ContextLengthExceeded(Exception):
     """The request needs more tokens than the model's largest variant holds."""
 
 
-class Selection(msgspec.Struct, frozen=True):
-    """`need` is in tokens; `context` is that of the smallest variant that holds it."""
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request needs, and who should serve it. All numbers are tokens.
+
+    `prompt`: as counted or bounded by `source`. `answer`: the maximum that counts; None: none was
+    named. `clamped`: what the request asked for, where that was lowered to `answer`. `start_need`:
+    what an engine should hold that is started for it. `context`: that of the smallest variant that
+    holds the need, or of the running engine that serves it. `reason`: why this one. `is_plain`: the
+    answer's `usage` can be held against `prompt`, of which `correction` was added.
+    """
 
     model: ModelConfig
+    endpoint: str
+    prompt: int
+    source: CountSource
+    answer: int | None
     need: int
+    start_need: int
     context: int
+    reason: str
+    clamped: int | None = None
+    turn_bytes: int | None = None
+    is_plain: bool = False
+    correction: int = 0
+
+
+class _Demand(NamedTuple):
+    """What is known of a request before its tokens are."""
+
+    model: ModelConfig
+    endpoint: str
+    answer: int | None
+    default_answer: int
+    least: int
+    contexts: Sequence[int]
+    turn_bytes: int | None
+    is_plain: bool
+
+    @property
+    def largest(self) -> int:
+        return max(self.contexts)
+
+    def need(self, prompt: int) -> int:
+        return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
+
+    def holding(self, need: int) -> int | None:
+        return min((c for c in self.contexts if c >= need), default=None)
 
 
 class ModelSelector:
-    """Chooses variants; asks the manager's running engines for exact counts where it matters."""
+    """Chooses variants; has tokens counted where it matters."""
 
-    def __init__(self, config: GatewayConfig, manager: EngineManager) -> None:
-        self._config, self._manager = config, manager
+    def __init__(
+        self, config: GatewayConfig, manager: EngineManager, counter: TokenCounter
+    ) -> None:
+        self._config, self._manager, self._counter = config, manager, counter
         self._created = int(time.time())
 
     def find_model(self, name: str) -> ModelConfig:
@@ -72,47 +121,129 @@ class ModelSelector:
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
-        contexts = self._manager.contexts_of(model.name)
-        largest = max(contexts)
-        answer = answer_tokens(endpoint, fields)
-
-        def need(prompt: int) -> int:
-            default = self._config.server.default_answer_tokens
-            return need_of(prompt, answer, default, largest)
-
-        bounds = prompt_bounds(endpoint, fields)
-        upper = need(bounds.upper)
-        choice = smallest_holding(contexts, upper)
-        if choice is not None and choice == smallest_holding(contexts, need(bounds.lower)):
-            return Selection(model, upper, choice)  # a count could change nothing
+        demand = self._demand(model, endpoint, fields)
+        upper = self.upper_bound(model, endpoint, fields)
+        need = demand.need(upper)
+        choice = demand.holding(need)
+        bound = CountSource.BOUND
+        if choice is not None and choice == demand.contexts[0]:
+            return self._selected(demand, upper, bound, choice, "the smallest holds even the bound")
         running = self._manager.engine_of(model.name)
-        if running is not None and running.info is not None and running.info.context >= upper:
-            return Selection(model, upper, running.info.context)  # it serves in any case
-        prompt = await self._count(model, endpoint, fields, body)
-        if prompt is None:
-            if (least := need(bounds.lower)) > largest:
-                message = _too_long(model.name, least, bounds.lower, answer, largest, "at least ")
-                raise ContextLengthExceeded(message)
-            # Only a bound: the largest variant gets what may not fit, and its engine has the
-            # last word, with the exact numbers.
-            return Selection(model, min(upper, largest), choice or largest)
-        exact = smallest_holding(contexts, need(prompt))
-        if exact is None:
-            message = _too_long(model.name, need(prompt), prompt, answer, largest)
-            raise ContextLengthExceeded(message)
-        return Selection(model, need(prompt), exact)
+        if running is not None and running.info is not None and running.info.context >= need:
+            reason = "the running engine holds even the bound"
+            return self._selected(demand, upper, bound, running.info.context, reason)
+        lower = lower_bound(endpoint, fields, model.image_tokens)
+        if choice is not None and choice == demand.holding(demand.need(lower)):
+            reason = "both bounds need this one"  # a count could change nothing
+            return self._selected(demand, upper, bound, choice, reason)
+        counted = await self._counter.count(model, endpoint, fields, body)
+        if counted is None:
+            return self._by_bounds(demand, lower, upper)
+        return self._by_count(demand, counted.tokens, counted.source)
 
-    async def _count(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
-    ) -> int | None:
-        running = self._manager.engine_of(model.name)
-        if running is not None:
-            count = await running.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
-            if count is not None:
-                return count
-        if model.tokenization is not None:
-            return await count_with_command(model.tokenization, fields, self._manager.reaper)
-        return None
+    def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
+        """After an engine of `refused_context` said that the prompt has so many tokens.
+
+        Raises:
+            ContextLengthExceeded: no variant is large enough.
+        """
+        # Not only what a count says: the engine that refused is too small whatever that is.
+        contexts = self._manager.contexts_of(selection.model.name)
+        larger = [c for c in contexts if c > refused_context]
+        demand = _Demand(
+            selection.model, selection.endpoint, selection.answer,
+            self._config.server.default_answer_tokens,
+            least_answer(selection.model.min_answer_tokens, max(contexts)),
+            larger or contexts, selection.turn_bytes, selection.is_plain,
+        )  # fmt: skip
+        if not larger:
+            raise ContextLengthExceeded(_too_long(demand, prompt))
+        chosen = self._by_count(demand, prompt, CountSource.ENGINE)
+        reason = f"an engine with {refused_context} refused the prompt"
+        need = max(chosen.need, refused_context + 1)
+        return msgspec.structs.replace(
+            chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
+        )
+
+    def upper_bound(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> int:
+        """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
+        calibration = self._counter.calibration(model.name)
+        upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens)
+        return upper + calibration.correction(CountSource.BOUND)
+
+    def note_answer(self, selection: Selection, usage: Usage) -> None:
+        """Hold an answer's own numbers against what the request was taken for."""
+        if not selection.is_plain:
+            return
+        calibration = self._counter.calibration(selection.model.name)
+        calibration.note_answer(
+            selection.prompt, selection.source, usage.prompt_tokens, selection.correction
+        )
+        if selection.turn_bytes is not None:
+            turn = usage.completion_tokens + selection.turn_bytes // BYTES_PER_TOKEN
+            calibration.note_turn(turn)
+
+    # -- choosing ------------------------------------------------------------------------------
+
+    def _demand(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> _Demand:
+        contexts = sorted(self._manager.contexts_of(model.name))
+        return _Demand(
+            model, endpoint, answer_tokens(endpoint, fields),
+            self._config.server.default_answer_tokens,
+            least_answer(model.min_answer_tokens, contexts[-1]),
+            contexts, turn_size(fields), is_plain(endpoint, fields),
+        )  # fmt: skip
+
+    def _selected(
+        self, demand: _Demand, prompt: int, source: CountSource, context: int, reason: str
+    ) -> Selection:
+        model, need = demand.model, demand.need(prompt)
+        calibration = self._counter.calibration(model.name)
+        start_need = need
+        if demand.answer != 0:  # what generates nothing does not grow
+            turn = round(calibration.average_turn_tokens)
+            start_need = with_room(need, model.headroom, turn)
+        return Selection(
+            model=model, endpoint=demand.endpoint, prompt=prompt, source=source,
+            answer=demand.answer, need=need, start_need=start_need, context=context,
+            reason=reason, turn_bytes=demand.turn_bytes, is_plain=demand.is_plain,
+            correction=calibration.correction(source),
+        )  # fmt: skip
+
+    def _by_count(self, demand: _Demand, prompt: int, source: CountSource) -> Selection:
+        choice = demand.holding(demand.need(prompt))
+        if choice is not None:
+            reason = "the smallest that holds the counted tokens"
+            return self._selected(demand, prompt, source, choice, reason)
+        left = demand.largest - prompt - MARGIN_TOKENS
+        if demand.model.clamp_answer and demand.answer and left >= demand.least:
+            return self._clamped(demand, prompt, source, left)
+        raise ContextLengthExceeded(_too_long(demand, prompt))
+
+    def _by_bounds(self, demand: _Demand, lower: int, upper: int) -> Selection:
+        """Nobody can count: the largest variant gets what may not fit, and its engine has the last
+        word, with the exact numbers."""
+        need = demand.need(upper)
+        choice = demand.holding(need)
+        if choice is not None:
+            reason = "nobody can count, so the bound decides"
+            return self._selected(demand, upper, CountSource.BOUND, choice, reason)
+        if demand.model.clamp_answer and demand.answer:
+            left = max(demand.largest - upper - MARGIN_TOKENS, demand.least)
+            if lower + left + MARGIN_TOKENS <= demand.largest:
+                return self._clamped(demand, upper, CountSource.BOUND, min(left, demand.answer))
+        if demand.need(lower) > demand.largest:
+            raise ContextLengthExceeded(_too_long(demand, lower, "at least "))
+        reason = "nobody can count, so the engine of the largest decides"
+        selected = self._selected(demand, upper, CountSource.BOUND, demand.largest, reason)
+        return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
+
+    def _clamped(self, demand: _Demand, prompt: int, source: CountSource, answer: int) -> Selection:
+        lowered = demand._replace(answer=answer)
+        reason = f"the answer's maximum is lowered from {demand.answer} to {answer} (clamp_answer)"
+        selected = self._selected(lowered, prompt, source, demand.largest, reason)
+        need = min(selected.need, demand.largest)
+        return msgspec.structs.replace(selected, clamped=demand.answer, need=need, start_need=need)
 
     # -- what the models endpoints show --------------------------------------------------------
 
@@ -145,17 +276,18 @@ class ModelSelector:
         }
 
 
-def smallest_holding(contexts: Sequence[int], need: int) -> int | None:
-    """The smallest of the contexts that holds the need."""
-    return min((c for c in contexts if c >= need), default=None)
-
-
-def _too_long(
-    model: str, need: int, prompt: int, answer: int | None, largest: int, exactness: str = ""
-) -> str:
+def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
+    """What is needed, what there is, and how much to cut."""
+    answer, largest = demand.answer, demand.largest
+    need = demand.need(prompt)
     wanted = f" and {answer} for the answer (max_tokens)" if answer else ""
+    if answer is None:
+        wanted = f" and at least {need - prompt - MARGIN_TOKENS} for the answer"
+    cure = f"cut {exactness}{need - largest} tokens from the prompt"
+    left = largest - prompt - MARGIN_TOKENS
+    if answer and left >= 1:
+        cure = f"lower max_tokens to {left}, or {cure}"
     return (
         f"the request needs {exactness}{need} tokens ({exactness}{prompt} for the prompt{wanted}), "
-        f"but the largest context of {model} is {largest} tokens; shorten the prompt"
-        + (" or ask for a shorter answer" if answer else "")
+        f"but the largest context of {demand.model.name} is {largest} tokens; {cure}"
     )

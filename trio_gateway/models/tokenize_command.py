@@ -1,4 +1,7 @@
-"""Counting tokens with a `llama-tokenize`: exact for text, a bound for images, no engine needed."""
+"""Counting tokens with a `llama-tokenize`: exact for text, no engine needed.
+
+It knows no chat template: what that adds comes from the configuration, or is an allowance.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ import trio
 from trio_gateway.config.schema import TokenizationConfig
 from trio_gateway.engine import platform
 from trio_gateway.models.token_count import (
-    IMAGE_TOKENS,
+    Overhead,
     RequestFields,
-    image_count,
     message_count,
     prompt_texts,
 )
@@ -24,19 +26,19 @@ TIMEOUT_S = 20.0
 
 
 async def count_with_command(
-    config: TokenizationConfig, fields: RequestFields, reaper: platform.Reaper | None = None
+    config: TokenizationConfig,
+    fields: RequestFields,
+    overhead: Overhead,
+    reaper: platform.Reaper | None = None,
 ) -> int | None:
-    """Tokens of a request's prompt, with the configured extras; None if the command failed.
+    """Tokens of a request's prompt without its media; None if the command failed.
 
-    Of several prompts in one request, the largest.
+    Of several prompts in one request, the largest. A chat gets the configured extras, or without
+    any the overhead.
     """
     if isinstance(fields.messages, list):
-        tokens = await _count(config, "\n".join(prompt_texts(fields)), reaper)
-        if tokens is None:
-            return None
-        tokens += config.extra_tokens_per_message * message_count(fields)
-        tokens += IMAGE_TOKENS[1] * image_count(fields)
-        return tokens + config.extra_tokens
+        tokens = await count_text(config, "\n".join(prompt_texts(fields)), reaper)
+        return None if tokens is None else tokens + _extras(config, fields, overhead)
     prompts = fields.prompt if fields.prompt is not None else fields.input
     counts = []
     for prompt in prompts if _is_batch(prompts) else [prompts]:
@@ -45,6 +47,12 @@ async def count_with_command(
             return None
         counts.append(tokens)
     return max(counts, default=0) + config.extra_tokens
+
+
+def _extras(config: TokenizationConfig, fields: RequestFields, overhead: Overhead) -> int:
+    if config.has_extras:
+        return config.extra_tokens + config.extra_tokens_per_message * message_count(fields)
+    return overhead.of(fields)
 
 
 def _is_batch(prompts: object) -> TypeGuard[list[object]]:
@@ -56,19 +64,20 @@ async def _count_prompt(
 ) -> int | None:
     """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
     if not isinstance(prompt, list):
-        return await _count(config, str(prompt), reaper)
+        return await count_text(config, str(prompt), reaper)
     total = 0
     for part in prompt:
-        tokens = 1 if isinstance(part, int) else await _count(config, str(part), reaper)
+        tokens = 1 if isinstance(part, int) else await count_text(config, str(part), reaper)
         if tokens is None:
             return None
         total += tokens
     return total
 
 
-async def _count(
+async def count_text(
     config: TokenizationConfig, text: str, reaper: platform.Reaper | None
 ) -> int | None:
+    """Tokens of one text; None if the command failed, which is logged."""
     command = [config.binary, *config.base_args, *config.extra_args]
     try:
         with trio.fail_after(TIMEOUT_S):

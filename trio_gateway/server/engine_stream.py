@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -17,6 +18,7 @@ from trio_gateway.engine.http_exchange import (
     OutOfSockets,
 )
 from trio_gateway.engine.lease import Lease
+from trio_gateway.engine.usage import Usage, usage_of_stream
 from trio_gateway.server import sse
 from trio_gateway.server.asgi import TornStream
 from trio_gateway.server.errors import engine_failed, shutting_down
@@ -42,9 +44,13 @@ class EngineStream(ResponseBody):
         lease: Lease,
         resources: AsyncExitStack,
         add_to_dump: Callable[[bytes], None] | None,
+        note_usage: Callable[[Usage | None], None],
     ) -> None:
         self._next: bytes | None = first
         self._last_sent = b""
+        # Its last event but the `[DONE]` is in the last pieces, cut in two at the most.
+        self._tail: deque[bytes] = deque(maxlen=4)
+        self._note_usage = note_usage
         self._exchange, self._lease, self._resources = exchange, lease, resources
         self._add_to_dump = add_to_dump
         self._over = False
@@ -73,9 +79,12 @@ class EngineStream(ResponseBody):
                 self._add_to_dump(piece)
         self._next = None
         if not piece:
+            if self.has_events:
+                self._note_usage(usage_of_stream(b"".join(self._tail)))
             await self._resources.aclose()  # the engine is free before the client has read all
             raise StopAsyncIteration
         self._last_sent = piece
+        self._tail.append(piece)
         return piece
 
     async def _break_off(self, error: Exception) -> bytes:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import string
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, NamedTuple, cast
-from urllib.parse import quote
 
 import msgspec
 import trio
@@ -16,8 +14,8 @@ from werkzeug.datastructures import Headers
 
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine import overview
+from trio_gateway.engine.engine_kv import Prompt
 from trio_gateway.engine.engine_manager import EngineManager
-from trio_gateway.engine.events import How
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     Exchange,
@@ -25,6 +23,8 @@ from trio_gateway.engine.http_exchange import (
     Header,
 )
 from trio_gateway.engine.lease import Lease, LeaseRefused
+from trio_gateway.engine.usage import Usage, usage_of_answer
+from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelNotFound,
@@ -32,19 +32,33 @@ from trio_gateway.models.model_selector import (
     Selection,
 )
 from trio_gateway.models.token_count import RequestFields
+from trio_gateway.models.token_counter import TokenCounter
 from trio_gateway.server import sse
 from trio_gateway.server.asgi import RequestState, state_of
 from trio_gateway.server.caller import Caller, caller_of
 from trio_gateway.server.dump_writer import DumpRecord, DumpWriter
+from trio_gateway.server.engine_answer import (
+    EngineLost,
+    Outgrown,
+    content_length,
+    outgrown_of,
+    read_whole,
+)
 from trio_gateway.server.engine_stream import EngineStream, news_of
 from trio_gateway.server.errors import ApiError, engine_failed, from_reject, shutting_down
+from trio_gateway.server.gateway_headers import decision_headers, selection_headers
+from trio_gateway.server.request_body import (
+    CONTENT_FIELDS,
+    decode_fields,
+    endpoint_of,
+    nested_too_deeply,
+    too_long,
+    with_answer_limit,
+)
 from trio_gateway.server.waiting_stream import Answer, PendingAnswer, Wait, WaitingStream
 
 log = logging.getLogger(__name__)
 
-# An answer with a known length up to this is read whole before its first byte is sent, so that an
-# engine that dies in it costs a retry and not the answer. Longer ones are passed through.
-WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
 _PASSED_TO_ENGINE = ("Content-Type", "Accept")
 
 
@@ -55,21 +69,23 @@ class RequestHandler:
         self,
         manager: EngineManager,
         selector: ModelSelector,
+        counter: TokenCounter,
         dumps: DumpWriter | None,
         stream_keepalive_s: float,
     ) -> None:
-        self._manager, self._selector, self._dumps = manager, selector, dumps
+        self._manager, self._selector, self._counter = manager, selector, counter
+        self._dumps = dumps
         self._stream_keepalive_s = stream_keepalive_s
         self._uploads: set[trio.CancelScope] = set()
 
     async def handle_chat_completion(self) -> Response:
-        return await self._handle("chat/completions", "messages")
+        return await self._handle("chat/completions")
 
     async def handle_completion(self) -> Response:
-        return await self._handle("completions", "prompt")
+        return await self._handle("completions")
 
     async def handle_embeddings(self) -> Response:
-        return await self._handle("embeddings", "input")
+        return await self._handle("embeddings")
 
     async def handle_models_list(self) -> Response:
         return _json({"object": "list", "data": self._selector.list_models()})
@@ -84,7 +100,45 @@ class RequestHandler:
         return _json({"tickets": overview.tickets(self._manager)})
 
     async def handle_engines(self) -> Response:
-        return _json({"engines": overview.engines(self._manager)})
+        kv = self._manager.kv.totals()
+        return _json({"engines": overview.engines(self._manager), "kv_carryover": kv})
+
+    async def handle_model_facts(self, model_id: str) -> Response:
+        """A model as in the list, and what its answers taught about its counts."""
+        try:
+            model = self._selector.find_model(model_id)
+        except ModelNotFound as error:
+            return self._error_response(404, str(error), code="model_not_found", param="model")
+        calibration = self._counter.calibration(model.name)
+        facts = {
+            **self._selector.get_model_info(model.name),
+            "template_overhead": calibration.overhead,
+            "template_overhead_learned": calibration.is_learned,
+            "average_turn_tokens": round(calibration.average_turn_tokens),
+            "count_errors": calibration.errors(),
+        }
+        return _json(facts)
+
+    async def handle_explain(self) -> Response:
+        """What would become of the request in the body. No engine is started or asked to work."""
+        try:
+            body = await self._read_body()
+            endpoint = endpoint_of(body)
+            fields = decode_fields(body, CONTENT_FIELDS[endpoint])
+            model = self._selector.find_model(fields.model)
+            if endpoint not in self._manager.endpoints_of(model):
+                raise _not_supported(endpoint, model)
+            return _json(
+                await explain(
+                    self._selector, self._counter, self._manager, model, endpoint, fields, body
+                )
+            )
+        except ModelNotFound as error:
+            return self._error_response(404, str(error), code="model_not_found", param="model")
+        except RecursionError:
+            return self.respond_to_error(nested_too_deeply())
+        except ApiError as error:
+            return self.respond_to_error(error)
 
     def _error_response(
         self,
@@ -104,7 +158,7 @@ class RequestHandler:
 
     # -- the way of a request -----------------------------------------------------------------
 
-    async def _handle(self, endpoint: str, content_field: str) -> Response:
+    async def _handle(self, endpoint: str) -> Response:
         state = state_of(request)
         try:
             body = await self._read_body()
@@ -112,12 +166,15 @@ class RequestHandler:
             return self.respond_to_error(error)
         record = self._begin_dump(state, endpoint, body)
         try:
-            fields = _decode(body, content_field)
+            fields = decode_fields(body, CONTENT_FIELDS[endpoint])
             caller = caller_of(request)
             model = self._selector.find_model(fields.model)
             if endpoint not in self._manager.endpoints_of(model):
                 raise _not_supported(endpoint, model)
-            selection = await self._selector.select_variant(model, endpoint, fields, body)
+            selection = await self._select(model, endpoint, fields, body)
+            if selection.clamped is not None and selection.answer is not None:
+                log.info("request %s: %s", state.id, selection.reason)
+                body = with_answer_limit(body, selection.answer)
             headers = _headers_for_engine()
             work = _Work(state, caller, endpoint, headers, body, selection, record, Wait())
             if fields.stream is True and self._stream_keepalive_s > 0:
@@ -126,13 +183,21 @@ class RequestHandler:
         except ModelNotFound as error:
             refused = ApiError(404, str(error), code="model_not_found", param="model")
         except ContextLengthExceeded as error:
-            refused = ApiError(400, str(error), code="context_length_exceeded", param=content_field)
+            refused = too_long(endpoint, str(error))
         except ApiError as error:
             refused = error
         if record is not None:
             record.facts["status"] = str(refused.status)
             record.add(refused.encode())
         return self.respond_to_error(refused)
+
+    async def _select(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Selection:
+        try:
+            return await self._selector.select_variant(model, endpoint, fields, body)
+        except RecursionError:
+            raise nested_too_deeply() from None
 
     async def _read_body(self) -> bytes:
         """Raises ApiError when the gateway stops before all of it came."""
@@ -159,7 +224,7 @@ class RequestHandler:
         headers = [
             (b"Content-Type", sse.CONTENT_TYPE.encode()),
             (b"Cache-Control", b"no-cache"),
-            *_selection_headers(work.selection),
+            *selection_headers(work.selection),
         ]
         add = None
         if work.record is not None:
@@ -171,20 +236,40 @@ class RequestHandler:
 
     async def _answer(self, work: _Work) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
-        more try: on a fresh one, if the first one is gone."""
+        more try: on a fresh one, if the first one is gone. One that its engine found too long for
+        its context goes up to a larger variant, once."""
+        lost_before = grown = False
+        while True:
+            try:
+                return await self._try(work)
+            except EngineLost as lost:
+                if lost_before:
+                    raise engine_failed(work.selection.model.name, str(lost)) from None
+                log.warning("request %s: %s; trying once more", work.state.id, lost)
+                lost_before = True
+            except Outgrown as outgrown:
+                if grown:
+                    raise too_long(work.endpoint, outgrown.message) from None
+                work, grown = self._move_up(work, outgrown), True
+
+    def _move_up(self, work: _Work, outgrown: Outgrown) -> _Work:
         try:
-            return await self._try(work)
-        except _EngineLost as lost:
-            log.warning("request %s: %s; trying once more", work.state.id, lost)
-        try:
-            return await self._try(work)
-        except _EngineLost as lost:
-            raise engine_failed(work.selection.model.name, str(lost)) from None
+            selection = self._selector.select_larger(
+                work.selection, outgrown.prompt_tokens, outgrown.context
+            )
+        except ContextLengthExceeded as error:
+            raise too_long(work.endpoint, str(error)) from None
+        log.info("request %s: %s, moving up", work.state.id, selection.reason)
+        return work._replace(selection=selection)
 
     async def _try(self, work: _Work) -> Answer:
         model, need = work.selection.model, work.selection.need
         client, priority = work.caller
-        wanted = self._manager.lease(model, need, client=client, priority=priority)
+        prompt = None if work.endpoint == "embeddings" else Prompt(work.endpoint, work.body)
+        wanted = self._manager.lease(
+            model, need, start_need=work.selection.start_need,
+            client=client, priority=priority, prompt=prompt,
+        )  # fmt: skip
         work.wait.request = wanted
         async with AsyncExitStack() as stack:
             try:
@@ -194,28 +279,40 @@ class RequestHandler:
             work.wait.engine_asked_at = trio.current_time()
             engine, target = lease.client, f"/v1/{work.endpoint}"
             body = engine.transform_request(work.endpoint, work.body)
+            await lease.switch_conversation()
             try:
                 exchange = await stack.enter_async_context(
                     engine.forward_request("POST", target, work.headers, body)
                 )
-                whole = _content_length(exchange) is not None
-                first = await (_read_whole(exchange) if whole else exchange.receive())
+                whole = content_length(exchange) is not None
+                first = await (read_whole(exchange) if whole else exchange.receive())
             except ExchangeAborted:
                 raise shutting_down() from None
             except ENGINE_LOST as error:
-                raise _EngineLost(await news_of(lease, error)) from None
+                raise EngineLost(await news_of(lease, error)) from None
+            if whole and exchange.status == 400 and (outgrown := outgrown_of(first, lease)):
+                raise outgrown
             headers = engine.transform_response(exchange.headers)
-            headers += _selection_headers(work.selection) + _decision_headers(lease)
+            headers += selection_headers(work.selection) + decision_headers(lease)
             if work.record is not None:
                 _note_answer(work.record, exchange, headers, first)
+            note = partial(self._note_usage, work, lease)
             if whole:
+                if exchange.status == 200 and work.endpoint != "embeddings":
+                    note(usage_of_answer(first))
                 return Answer(exchange.status, headers, first)
             # The rest belongs to the request: it ends with the answer, or with the client.
             rest = stack.pop_all()
             work.state.stack.push_async_callback(rest.aclose)
             add = work.record.add if work.record is not None else None
-            stream = EngineStream(first, exchange, lease, rest, add)
+            stream = EngineStream(first, exchange, lease, rest, add, note)
             return Answer(exchange.status, headers, stream)
+
+    def _note_usage(self, work: _Work, lease: Lease, usage: Usage | None) -> None:
+        """What an answer says of its tokens teaches the counts, and the KV carry-over."""
+        if usage is not None:
+            lease.note_answer(usage)
+            self._selector.note_answer(work.selection, usage)
 
     def _begin_dump(self, state: RequestState, endpoint: str, body: bytes) -> DumpRecord | None:
         if self._dumps is None:
@@ -238,37 +335,6 @@ class _Work(NamedTuple):
     wait: Wait
 
 
-class _EngineLost(Exception):
-    """The engine went away before anything of its answer was sent."""
-
-
-def _decode(body: bytes, content_field: str) -> RequestFields:
-    """The fields that the gateway needs.
-
-    Raises:
-        ApiError: 400, with what is wrong.
-    """
-    try:
-        fields = msgspec.json.decode(body, type=RequestFields)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message = f"the body is not a JSON object: {error}" if body else "the body is empty"
-        raise ApiError(400, message, code="invalid_json") from None
-    if not isinstance(fields.model, str) or not fields.model:
-        message = "`model` is missing or not a string; GET /v1/models lists the names"
-        raise ApiError(400, message, code="missing_model", param="model")
-    content = getattr(fields, content_field)
-    if content_field == "messages":
-        good = isinstance(content, list) and content and all(isinstance(m, dict) for m in content)
-        what = "an array of messages that is not empty"
-    else:
-        good = isinstance(content, str | list | dict) and bool(content or content == "")
-        what = "a string or an array"
-    if not good:
-        message = f"`{content_field}` is missing or wrong; expected {what}"
-        raise ApiError(400, message, code=f"missing_{content_field}", param=content_field)
-    return fields
-
-
 def _not_supported(endpoint: str, model: ModelConfig) -> ApiError:
     message = f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint}"
     return ApiError(400, message, code="endpoint_not_supported")
@@ -283,32 +349,6 @@ def _headers_for_engine() -> list[Header]:
     ]
 
 
-def _selection_headers(selection: Selection) -> list[Header]:
-    return [
-        (b"X-Gateway-Model", _header_text(selection.model.name)),
-        (b"X-Gateway-Need", b"%d" % selection.need),
-    ]
-
-
-def _decision_headers(lease: Lease) -> list[Header]:
-    decision = lease.grant.how.value
-    if lease.grant.how is How.SWAPPED:
-        decision += "; evicted=" + ",".join(map(str, lease.grant.evicted))
-    return [
-        (b"X-Gateway-Variant", _header_text(lease.engine.variant.name)),
-        (b"X-Gateway-Decision", _header_text(decision)),
-        (b"X-Gateway-Queue-Ms", b"%d" % round(lease.queue_s * 1000)),
-        (b"X-Gateway-Load-Ms", b"%d" % round(lease.load_s * 1000)),
-    ]
-
-
-def _header_text(name: str) -> bytes:
-    """A header is ASCII: other letters are percent-encoded."""
-    return (
-        quote(name, safe=string.punctuation + " ").encode() if not name.isascii() else name.encode()
-    )
-
-
 def _note_answer(
     record: DumpRecord, exchange: Exchange, headers: list[Header], first: bytes
 ) -> None:
@@ -319,21 +359,6 @@ def _note_answer(
         elif name.startswith(b"X-Gateway"):
             record.facts[name.decode("latin-1")] = value.decode("latin-1")
     record.add(first)
-
-
-def _content_length(exchange: Exchange) -> int | None:
-    """The answer's length if it is known and small enough to be read whole."""
-    for name, value in exchange.headers:
-        if name == b"content-length" and value.isdigit() and int(value) <= WHOLE_ANSWER_MAX_BYTES:
-            return int(value)
-    return None
-
-
-async def _read_whole(exchange: Exchange) -> bytes:
-    pieces = []
-    while piece := await exchange.receive():
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _response(answer: Answer) -> Response:

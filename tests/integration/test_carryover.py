@@ -1,0 +1,216 @@
+"""The KV cache across swaps, growth, idle stops and restarts, with the real engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.harness import (
+    GatewayProcess,
+    configuration,
+    eventually,
+    model,
+    real_variant,
+    running_gateway,
+)
+
+# 500 tokens: two seconds to read, and more than the least that is kept.
+LONG = " ".join(f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 31))
+Messages = list[dict[str, str]]
+
+
+def says(text: str) -> Messages:
+    return [{"role": "user", "content": text}]
+
+
+def ask(gateway: GatewayProcess, name: str, messages: Messages) -> httpx.Response:
+    response = gateway.chat(name, messages=messages, max_tokens=8, temperature=0)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def answer_of(response: httpx.Response) -> str:
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+def cached_of(response: httpx.Response) -> int:
+    return int(response.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def first_turn(gateway: GatewayProcess, name: str = "a", text: str = LONG) -> Messages:
+    """Ask, and return the conversation with the next question."""
+    messages = says(text)
+    answer = answer_of(ask(gateway, name, messages))
+    return [*messages, {"role": "assistant", "content": answer}, *says("Go on.")]
+
+
+def two_models(tmp_path: Path, **carryover: str) -> str:
+    directory = f'"{tmp_path / "kv"}"'
+    table = ", ".join(f"{k} = {v}" for k, v in {"directory": directory, **carryover}.items())
+    return configuration(
+        model("a", real_variant(1024), real_variant(2048)),
+        model("b", real_variant(1024)),
+        kv_carryover=f"{{ {table} }}",
+    )
+
+
+def kv_files(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "kv").glob("gateway-kv-*.bin"))
+
+
+def totals(gateway: GatewayProcess) -> dict[str, Any]:
+    with gateway.client() as client:
+        found: dict[str, Any] = client.get("/gateway/engines").json()["kv_carryover"]
+        return found
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Any:
+    with running_gateway(tmp_path, two_models(tmp_path)) as running:
+        yield running
+
+
+def test_a_conversation_survives_a_swap_and_answers_as_it_would_have(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    conversation = first_turn(gateway)
+    away = ask(gateway, "b", says("Hi"))
+    saved = int(re.fullmatch(r"restored=0 saved=(\d+)", away.headers["X-Gateway-Kv"])[1])  # type: ignore[index]
+    assert saved > 400
+    (file,) = kv_files(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+    back = ask(gateway, "a", conversation)
+    assert back.headers["X-Gateway-Kv"] == f"restored={saved} saved=0"
+    assert cached_of(back) >= saved - 1
+    assert totals(gateway)["restores"] == 1
+    assert totals(gateway)["not_helpful_for"] == {}
+
+    ask(gateway, "b", says("Hi"))
+    (file,) = kv_files(tmp_path)  # the longer conversation took the place of its beginning
+    file.unlink()
+    cold = ask(gateway, "a", conversation)
+    assert cached_of(cold) == 0
+    assert answer_of(cold) == answer_of(back)
+    assert gateway.stop() == 0
+    assert kv_files(tmp_path) == []
+
+
+def test_a_conversation_grows_into_a_larger_variant_with_its_cache(
+    gateway: GatewayProcess,
+) -> None:
+    conversation = first_turn(gateway)
+    conversation[-1]["content"] = f"{LONG} {LONG} Go on."
+    grown = ask(gateway, "a", conversation)
+    assert grown.headers["X-Gateway-Variant"] == "2048"
+    assert cached_of(grown) > 400
+
+
+def test_a_conversation_survives_an_idle_stop(tmp_path: Path) -> None:
+    config = configuration(model("a", real_variant(1024)), engine_idle_timeout="0.5")
+    with running_gateway(tmp_path, config) as gateway:
+        conversation = first_turn(gateway)
+        gateway.wait_for_line("idle for 0.5 s")
+        assert eventually(lambda: not gateway.engines(), 10)
+        assert cached_of(ask(gateway, "a", conversation)) > 400
+        gateway.wait_for_line("saved .* tokens of slot 0")
+
+
+def test_with_persist_a_conversation_survives_the_gateway(tmp_path: Path) -> None:
+    config = two_models(tmp_path, persist="true")
+    with running_gateway(tmp_path, config) as gateway:
+        conversation = first_turn(gateway)
+        assert gateway.stop() == 0
+    assert len(kv_files(tmp_path)) == 1
+    with running_gateway(tmp_path, config) as gateway:
+        assert cached_of(ask(gateway, "a", conversation)) > 400
+
+
+def test_the_prompt_that_waits_decides_what_is_restored(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    first = first_turn(gateway)
+    ask(gateway, "b", says("Hi"))
+    ask(gateway, "a", says(LONG[::-1]))  # used later, and of no use to the first
+    ask(gateway, "b", says("Hi"))
+    assert len(kv_files(tmp_path)) == 2
+    assert cached_of(ask(gateway, "a", first)) > 400
+
+
+def test_conversations_take_turns_on_one_slot(tmp_path: Path) -> None:
+    config = configuration(model("a", real_variant(2048), kv_conversations="2"))
+    with running_gateway(tmp_path, config) as gateway:
+        first = first_turn(gateway)
+        second = first_turn(gateway, text=LONG[::-1])
+        returned = ask(gateway, "a", first)
+        assert re.fullmatch(r"restored=\d+ saved=\d+", returned.headers["X-Gateway-Kv"])
+        assert cached_of(returned) > 400
+        assert cached_of(ask(gateway, "a", second)) > 400
+        assert len(gateway.engines()) == 1
+
+
+# -- faults -----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_swap(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    conversation = first_turn(gateway)
+    (engine,) = gateway.engines()
+    # As on a full disk, the file ends in the middle and the write fails.
+    psutil.Process(engine.pid).rlimit(psutil.RLIMIT_FSIZE, (2**20, 2**20))
+    ask(gateway, "b", says("Hi"))
+    gateway.wait_for_line("slot 0 could not be saved: Unable to save slot")
+    assert [*(tmp_path / "kv").glob("gateway-kv-*.*")] == []
+    assert cached_of(ask(gateway, "a", conversation)) == 0
+    assert totals(gateway)["failed_saves"] == 1
+
+
+@pytest.mark.parametrize("fault", ["truncated", "of another model", "gone"])
+def test_a_file_that_is_not_what_was_saved_is_never_restored(
+    gateway: GatewayProcess, tmp_path: Path, fault: str
+) -> None:
+    conversation = first_turn(gateway)
+    ask(gateway, "b", says("Hi"))
+    (file,) = kv_files(tmp_path)
+    if fault == "truncated":
+        file.write_bytes(file.read_bytes()[:5_000_000])
+    elif fault == "gone":
+        file.unlink()
+    else:
+        before = file.stat()
+        file.write_bytes(bytes(before.st_size))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    back = ask(gateway, "a", conversation)
+    assert cached_of(back) == 0
+    gateway.wait_for_line("saved tokens are dropped: its file|are dropped: .*gone|are dropped")
+    assert totals(gateway)["failed_restores"] == 1
+    assert "did not start" not in gateway.log
+
+
+def test_a_directory_that_cannot_be_used_switches_it_off(tmp_path: Path) -> None:
+    (tmp_path / "kv").write_text("a file")
+    with running_gateway(tmp_path, two_models(tmp_path)) as gateway:
+        gateway.wait_for_line("KV carry-over is off: ")
+        conversation = first_turn(gateway)
+        ask(gateway, "b", says("Hi"))
+        assert cached_of(ask(gateway, "a", conversation)) == 0
+
+
+def test_a_model_may_be_left_out(tmp_path: Path) -> None:
+    config = configuration(
+        model("a", real_variant(1024), kv_carryover="false"), model("b", real_variant(1024))
+    )
+    with running_gateway(tmp_path, config) as gateway:
+        conversation = first_turn(gateway)
+        ask(gateway, "b", says("Hi"))
+        assert "X-Gateway-Kv" not in ask(gateway, "a", conversation).headers
+        assert "--slot-save-path" not in " ".join(gateway.engines()[0].cmdline())

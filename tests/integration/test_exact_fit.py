@@ -1,0 +1,157 @@
+"""Contexts and counts beside what the real engine itself says."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.harness import (
+    GatewayProcess,
+    chat_body,
+    configuration,
+    lua_array,
+    lua_string,
+    model,
+    real_variant,
+    running_gateway,
+)
+
+FACTS = [f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 200)]
+
+
+def variant(context: int, size: int, *args: str) -> str:
+    """A real engine with a context argument of its own."""
+    words = lua_array(["--ctx-size", str(size), *args])
+    return (
+        f"{{ binary = presets.binaries.embedded, context = {context}, args = concat_arrays("
+        f'{{"--model", presets.models.smollm2}}, {words}) }}'
+    )
+
+
+def facts_of(gateway: GatewayProcess, name: str) -> dict[str, Any]:
+    with gateway.client() as client:
+        found: dict[str, Any] = client.get(f"/gateway/models/{name}").json()
+        return found
+
+
+def _decisions(response: httpx.Response) -> str:
+    return f"X-Gateway-Variant: {response.headers.get('X-Gateway-Variant')}"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    counts_one = lua_array(["-c", "print([1])"])
+    liar = (
+        f"{{ binary = {lua_string(sys.executable)}, base_args = {counts_one}, extra_tokens = 1 }}"
+    )
+    config = configuration(
+        model("plain", real_variant(512), real_variant(2048)),
+        model("liar", real_variant(512), real_variant(1024), tokenization=liar),
+        model("clamped", real_variant(512), clamp_answer="true", min_answer_tokens="8"),
+        model("split", variant(2048, 2048, "--parallel", "2")),
+        model("shared", variant(1024, 1024, "--parallel", "4", "--kv-unified")),
+        kv_carryover="false",
+    )
+    with running_gateway(tmp_path_factory.mktemp("fit"), config) as running:
+        yield running
+
+
+def test_without_an_engine_the_models_own_vocabulary_counts_exactly(
+    gateway: GatewayProcess,
+) -> None:
+    # By its bytes it would need the larger variant.
+    response = gateway.chat("plain", " ".join(FACTS[:20]))
+    assert response.headers["X-Gateway-Variant"] == "512"
+    used = response.json()["usage"]["prompt_tokens"]
+    assert int(response.headers["X-Gateway-Need"]) == used + 8 + 16
+    assert facts_of(gateway, "plain")["count_errors"]["vocabulary"]["exact_share"] == 1.0
+
+
+def test_a_running_engine_counts_exactly_and_teaches_the_template(gateway: GatewayProcess) -> None:
+    gateway.chat("plain", "Hi")
+    response = gateway.chat("plain", " ".join(FACTS[20:44]))
+    used = response.json()["usage"]["prompt_tokens"]
+    assert int(response.headers["X-Gateway-Need"]) == used + 8 + 16
+    facts = facts_of(gateway, "plain")
+    assert facts["template_overhead_learned"] is True
+    assert facts["template_overhead"]["base"] < 64
+    assert all(e["least"] >= 0 for e in facts["count_errors"].values())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_that_was_counted_too_low_moves_up_unseen(
+    gateway: GatewayProcess, streamed: bool
+) -> None:
+    gateway.chat("plain", "Hi")  # so that the liar's engine has to start anew
+    body = chat_body("liar", " ".join(FACTS[:40]), stream=streamed)
+    with gateway.client() as client:
+        response = client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200
+    # A stream that waited long has it in a comment, as its headers were sent before.
+    assert "X-Gateway-Variant: 1024" in f"{_decisions(response)}{response.text}"
+    assert "error" not in response.text
+    if streamed:
+        assert response.text.rstrip().endswith("data: [DONE]")
+
+
+def test_what_no_variant_holds_is_refused_with_the_engines_own_number(
+    gateway: GatewayProcess,
+) -> None:
+    status, code, message = gateway.error_of("liar", text=" ".join(FACTS))
+    assert (status, code) == (400, "context_length_exceeded")
+    assert "the largest context of liar is 1024 tokens; " in message
+    assert "cut " in message
+
+
+def test_an_answer_that_is_too_long_is_lowered_where_the_model_says_so(
+    gateway: GatewayProcess,
+) -> None:
+    response = gateway.chat("clamped", " ".join(FACTS[:29]), max_tokens=9999)
+    assert response.status_code == 200
+    usage = response.json()["usage"]
+    assert 400 < usage["prompt_tokens"] + usage["completion_tokens"] <= 512
+
+
+def test_a_context_that_is_split_between_slots_is_served_at_its_real_size(
+    gateway: GatewayProcess,
+) -> None:
+    assert gateway.chat("split", "Hi").status_code == 200
+    gateway.wait_for_line(
+        "declares a context of 2048 tokens, but one request gets 1024: -c is split between "
+        "2 slots; use -np 1 .*, or raise -c to 4096. 1024 is used"
+    )
+    status, code, message = gateway.error_of("split", text=" ".join(FACTS[:90]))
+    assert (status, code) == (400, "context_length_exceeded")
+    assert "the largest context of split is 1024 tokens" in message
+
+
+def test_requests_that_share_one_cache_wait_for_each_other_instead_of_failing(
+    gateway: GatewayProcess,
+) -> None:
+    # Four at once would be 4 x 300 tokens in a cache of 1,024: llama.cpp fails them all.
+    assert gateway.chat("shared", "Hi").status_code == 200
+
+    def ask(number: int) -> httpx.Response:
+        body = chat_body("shared", f"{number} " + " ".join(FACTS[:18]), max_tokens=4)
+        with gateway.client(timeout_s=100) as client:
+            return client.post("/v1/chat/completions", json=body)
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = [*threads.map(ask, range(4))]
+    assert [a.status_code for a in answers] == [200] * 4
+    assert sum(a.json()["usage"]["prompt_tokens"] for a in answers) > 1024
+
+
+def test_the_dry_run_and_the_request_agree(gateway: GatewayProcess, tmp_path: Path) -> None:
+    body = chat_body("plain", " ".join(FACTS[:30]))
+    with gateway.client() as client:
+        told = client.post("/gateway/explain", json=body).json()
+        response = client.post("/v1/chat/completions", json=body)
+    assert response.headers["X-Gateway-Variant"] == told["variant"]
+    assert told["is_exact"]
+    assert told["counted"] == response.json()["usage"]["prompt_tokens"]

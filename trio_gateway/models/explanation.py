@@ -1,0 +1,152 @@
+"""Explanation: what would become of a request, and why, without doing it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.config.schema import ModelConfig, VariantConfig
+from trio_gateway.engine.engine_client import EngineFacts
+from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.events import VariantKey
+from trio_gateway.engine.preview import Preview
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
+from trio_gateway.models.token_count import Bounds, RequestFields, lower_bound
+from trio_gateway.models.token_counter import Count, TokenCounter
+
+_SECONDS_DIGITS = 2
+
+
+class VariantRow(msgspec.Struct, frozen=True):
+    """`context`: tokens that one request gets. `holds`: whether that is enough."""
+
+    variant: str
+    context: int
+    holds: bool
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers are tokens, or seconds in `…_s`. None where there is nothing to say.
+
+    `prompt`: what the choice was made with, from `prompt_source`; `counted` by `counted_by`: what
+    is known for certain. `refused`: the error that a client would get.
+    """
+
+    model: str
+    endpoint: str
+    bounds: Bounds
+    counted: int | None
+    counted_by: str | None
+    is_exact: bool
+    variants: list[VariantRow]
+    prompt: int | None = None
+    prompt_source: str | None = None
+    answer: int | None = None
+    clamped_from: int | None = None
+    need: int | None = None
+    start_need: int | None = None
+    variant: str | None = None
+    reason: str = ""
+    refused: str | None = None
+    decision: str | None = None
+    engine_state: str | None = None
+    evicts: list[str] = []
+    expected_wait_s: float | None = None
+    expected_load_s: float | None = None
+    kv: str = ""
+
+
+async def explain(
+    selector: ModelSelector,
+    counter: TokenCounter,
+    manager: EngineManager,
+    model: ModelConfig,
+    endpoint: str,
+    fields: RequestFields,
+    body: bytes,
+) -> Explanation:
+    """Counts and chooses as for a real request, and changes nothing."""
+    bounds = Bounds(
+        lower_bound(endpoint, fields, model.image_tokens),
+        selector.upper_bound(model, endpoint, fields),
+    )
+    counted = await counter.count(model, endpoint, fields, body)
+    start = _start(model, endpoint, bounds, counted)
+    try:
+        selection = await selector.select_variant(model, endpoint, fields, body)
+    except ContextLengthExceeded as error:
+        return msgspec.structs.replace(
+            start, variants=_rows(model, manager, None), refused=str(error), reason="too long"
+        )
+    preview = manager.preview(model.name, selection.need, selection.start_need)
+    chosen = preview.variant.variant if preview.variant is not None else None
+    return msgspec.structs.replace(
+        start,
+        variants=_rows(model, manager, selection.need),
+        prompt=selection.prompt,
+        prompt_source=selection.source.value,
+        answer=selection.answer,
+        clamped_from=selection.clamped,
+        need=selection.need,
+        start_need=selection.start_need,
+        variant=chosen,
+        reason=_reason(selection, preview),
+        refused=_refused_now(preview),
+        decision=preview.how.value,
+        engine_state=preview.engine_state.value if preview.engine_state is not None else None,
+        evicts=[*map(str, preview.evicts)],
+        expected_wait_s=round(preview.expected_wait_s, _SECONDS_DIGITS),
+        expected_load_s=round(preview.expected_load_s, _SECONDS_DIGITS),
+        kv=await _kv(model, manager, preview),
+    )
+
+
+def _start(model: ModelConfig, endpoint: str, bounds: Bounds, counted: Count | None) -> Explanation:
+    return Explanation(
+        model=model.name,
+        endpoint=endpoint,
+        bounds=bounds,
+        counted=counted.tokens if counted is not None else None,
+        counted_by=counted.source.value if counted is not None else None,
+        is_exact=counted is not None and counted.is_exact,
+        variants=[],
+    )
+
+
+def _rows(model: ModelConfig, manager: EngineManager, need: int | None) -> list[VariantRow]:
+    contexts = manager.contexts_of(model.name)
+    return [
+        VariantRow(variant.name, context, need is not None and context >= need)
+        for variant, context in zip(model.variants, contexts, strict=True)
+    ]
+
+
+def _reason(selection: Selection, preview: Preview) -> str:
+    if preview.engine_state is not None:
+        return f"an engine of it runs and holds the need ({selection.reason})"
+    return selection.reason
+
+
+def _refused_now(preview: Preview) -> str | None:
+    if preview.pause is None:
+        return None
+    return (
+        f"{preview.variant} failed and is left alone for {preview.pause.seconds:.1f} s: "
+        f"{preview.pause.reason}"
+    )
+
+
+async def _kv(model: ModelConfig, manager: EngineManager, preview: Preview) -> str:
+    """Whether a saved KV cache would be restored."""
+    if not model.kv_carryover:
+        return "off for this model (kv_carryover)"
+    if preview.engine_state is not None:
+        return "nothing to restore: an engine runs"
+    if preview.variant is None:
+        return "nothing to restore: no variant"
+    variant = _variant(model, preview.variant)
+    context = manager.scheduler.state.context_of(manager.facts_of(preview.variant))
+    return await manager.kv.preview(model.name, variant, EngineFacts(), context)
+
+
+def _variant(model: ModelConfig, key: VariantKey) -> VariantConfig:
+    return next(v for v in model.variants if v.name == key.variant)
