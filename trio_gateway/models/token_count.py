@@ -21,6 +21,8 @@ LEAST_IMAGE_TOKENS = 64
 MEDIA_KEYS = frozenset({"image_url", "input_audio", "video_url", "file"})
 # The longest tokens of common vocabularies are runs of blanks: 128 bytes (Llama 3, GPT-4o).
 MOST_BYTES_PER_TOKEN = 128
+# Some vocabularies (SmolLM2's) have no token for these, and drop them.
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r")) + b"\x7f"
 # A list of prompts of ids and strings: no engine takes a deeper one.
 PROMPT_LEVELS = 3
 # Default of the model key `min_answer_tokens`, and the share of a small context that it may take.
@@ -274,7 +276,7 @@ def _structure_size(value: Any) -> int:
 
 
 def _least_of_text(text: str) -> int:
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "surrogatepass").translate(None, _CONTROLS)
     return max(len(data.split()), len(data) // MOST_BYTES_PER_TOKEN)
 
 
