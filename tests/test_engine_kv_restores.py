@@ -130,6 +130,14 @@ async def test_slots_that_share_one_cache_get_no_more_than_it_holds(
         assert engine.holds(*restored, *[""] * (2 - len(restored)))
 
 
+async def test_nobody_waits_long_for_what_no_waiting_request_continues(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.saved(A, B, C)
+        world.owner.costs("m").restore_speed = 1.0  # bytes/s
+        assert (await world.start(slots=3, waiting=["hi"])).holds("", "", "")
+        assert (await world.start(slots=1, waiting=[f"{B} next"])).holds(B)
+
+
 async def test_another_model_s_conversations_are_none_of_this_one_s(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await world.saved(A)

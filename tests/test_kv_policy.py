@@ -12,6 +12,7 @@ from trio_gateway.engine.kv_policy import (
     has_helped,
     in_order,
     is_continued,
+    is_wanted,
 )
 from trio_gateway.engine.usage import Usage
 
@@ -220,3 +221,19 @@ def test_a_restore_has_helped_if_half_of_its_tokens_were_not_read_again(
     expected: int, cached: int, helped: bool
 ) -> None:
     assert has_helped(expected, cached) is helped
+
+
+def test_a_conversation_is_wanted_if_a_waiting_prompt_continues_it() -> None:
+    assert is_wanted(range(1000), [range(5), range(1500)])
+    assert not is_wanted(range(1000), [range(255)])
+    assert not is_wanted(range(1000), [])
+    assert not is_wanted(None, [range(1500)])
+
+
+def test_a_restore_takes_as_long_as_the_last_ones_or_else_as_a_save() -> None:
+    costs = KvCosts()
+    assert costs.restore_s(10**9) == 0.0
+    costs.note_save(1000, 10**6, 10.0)  # 100 MB/s
+    assert costs.restore_s(10**9) == pytest.approx(10.0)
+    costs.note_restore(10**6, 5.0)
+    assert costs.restore_s(10**9) == pytest.approx(5.0)

@@ -32,6 +32,7 @@ from trio_gateway.engine.kv_policy import (
     has_helped,
     in_order,
     is_continued,
+    is_wanted,
 )
 from trio_gateway.engine.kv_store import KvLendRefused, KvSaveRefused, KvStore
 from trio_gateway.engine.usage import Usage
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 RESTORE_LIMIT_S = 30.0  # all of it, from the first question on
 SLOW_DISK = 4.0  # times longer than measured
+UNWANTED_LIMIT_S = 1.0  # of conversations that no waiting request continues
 TOKENIZE_LIMIT_S = 5.0  # one request's prompt
 SLOTS_LIMIT_S = 5.0
 SLOT = 0  # the only one, with `kv_conversations`
@@ -147,6 +149,7 @@ class EngineKv:
         candidates = [Candidate(entry.name, ids) for entry, ids in found.values()]
         slots = await client.read_slots(SLOTS_LIMIT_S)
         free = [s.id for s in slots] if slots else [*range(self._places)]
+        spare_s = UNWANTED_LIMIT_S
         for name in in_order(candidates, [*prompts.values()]):
             entry, ids = found[name]
             total = self.restored_tokens + entry.tokens
@@ -154,6 +157,10 @@ class EngineKv:
                 continue  # the slots share one cache, and that would be too full
             if not free:
                 return
+            if not is_wanted(ids, [*prompts.values()]):
+                spare_s -= self._owner.costs(self._model.name).restore_s(entry.size_bytes)
+                if spare_s < 0:
+                    continue  # nobody waits for it, but all that wait would wait for this
             if not await self._restore_one(client, free[0], entry):
                 if self.in_doubt:
                     return
@@ -188,7 +195,8 @@ class EngineKv:
         lent: Path | None = None
         try:
             lent = await self._owner.with_store(lambda store: store.lend(entry, folder))
-            if lent is None:
+            if lent is None:  # the store was closed
+                self._being_restored = None
                 return False
             read = await client.restore_slot(slot, lent.name, RESTORE_LIMIT_S)
             if read.tokens != entry.tokens:

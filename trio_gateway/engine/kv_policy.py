@@ -55,6 +55,11 @@ class KvCosts:
         size = tokens * self.bytes_per_token
         return size / self.save_speed + size / (self.restore_speed or self.save_speed)
 
+    def restore_s(self, size_bytes: int) -> float:
+        """What restoring a file takes; 0 until something was measured."""
+        speed = self.restore_speed or self.save_speed
+        return 0.0 if speed is None else size_bytes / speed
+
     def worth(self, tokens: int) -> Worth:
         """Whether these tokens are to be saved."""
         if tokens < LEAST_TOKENS:
@@ -80,15 +85,20 @@ def in_order(candidates: Sequence[Candidate], prompts: Sequence[Sequence[int]]) 
     order given, the most recently used first.
     """
     order = sorted(
-        range(len(candidates)), key=lambda i: (-_longest_shared(candidates[i], prompts), i)
+        range(len(candidates)), key=lambda i: (-_longest_shared(candidates[i].ids, prompts), i)
     )
     return [candidates[i].name for i in order]
 
 
-def _longest_shared(candidate: Candidate, prompts: Sequence[Sequence[int]]) -> int:
-    if candidate.ids is None:
+def is_wanted(ids: Sequence[int] | None, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether a waiting prompt continues a saved conversation of these tokens."""
+    return _longest_shared(ids, prompts) > 0
+
+
+def _longest_shared(ids: Sequence[int] | None, prompts: Sequence[Sequence[int]]) -> int:
+    if ids is None:
         return 0
-    longest = max((shared_prefix(candidate.ids, prompt) for prompt in prompts), default=0)
+    longest = max((shared_prefix(ids, prompt) for prompt in prompts), default=0)
     return longest if longest >= LEAST_TOKENS else 0
 
 
