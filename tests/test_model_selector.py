@@ -383,6 +383,15 @@ async def test_after_a_refusal_the_next_variant_gets_the_request_with_the_true_s
     assert (smaller_than_promised.need, smaller_than_promised.context) == (2049, 8192)
 
 
+async def test_a_refusal_teaches_what_an_answer_would_have_taught() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    subject.select_larger(selection, prompt=2100, refused_context=2048)
+    again = await select(subject, model, messages=says("hello"), max_tokens=10)
+    assert (again.prompt, again.context) == (2100, 8192)
+
+
 async def test_after_a_refusal_by_the_largest_the_error_says_how_much_to_cut() -> None:
     model = a_model()
     subject = selector(model)

@@ -147,6 +147,7 @@ class ModelSelector:
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
+        self._learn(selection, prompt)
         # Not only what a count says: the engine that refused is too small whatever that is.
         contexts = self._manager.contexts_of(selection.model.name)
         larger = [c for c in contexts if c > refused_context]
@@ -173,15 +174,16 @@ class ModelSelector:
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Hold an answer's own numbers against what the request was taken for."""
-        if not selection.is_plain:
-            return
-        calibration = self._counter.calibration(selection.model.name)
-        calibration.note_answer(
-            selection.prompt, selection.source, usage.prompt_tokens, selection.correction
-        )
-        if selection.turn_bytes is not None:
+        self._learn(selection, usage.prompt_tokens)
+        if selection.is_plain and selection.turn_bytes is not None:
             turn = usage.completion_tokens + selection.turn_bytes // BYTES_PER_TOKEN
-            calibration.note_turn(turn)
+            self._counter.calibration(selection.model.name).note_turn(turn)
+
+    def _learn(self, selection: Selection, prompt_tokens: int) -> None:
+        if selection.is_plain:
+            self._counter.calibration(selection.model.name).note_answer(
+                selection.prompt, selection.source, prompt_tokens, selection.correction
+            )
 
     # -- choosing ------------------------------------------------------------------------------
 
