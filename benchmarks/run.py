@@ -24,7 +24,7 @@ import httpx
 import psutil
 from rich.table import Table
 
-from benchmarks import real_trace, scheduler_cpu, scheduler_trace
+from benchmarks import carryover, exactness, real_trace, scheduler_cpu, scheduler_trace
 from tests.integration.harness import (
     GatewayProcess,
     chat_body,
@@ -278,13 +278,18 @@ def real_scheduler() -> list[Table]:
     return [real_trace.table()]
 
 
+def exact_fit() -> list[Table]:
+    return [*exactness.tables()]
+
+
 def main() -> None:
     parts: dict[str, Callable[[Path], list[Row]]] = {
         "start": start, "relaying": relaying, "swap": swap, "shutdown": shutdown,
     }  # fmt: skip
-    # These compare schedulers, and have tables of their own.
+    # These have tables of their own.
     comparisons: dict[str, Callable[[], list[Table]]] = {
         "scheduler": scheduler, "real_scheduler": real_scheduler,
+        "exactness": exact_fit, "carryover": carryover.tables,
     }  # fmt: skip
     chosen = sys.argv[1:] or [*parts, *comparisons]
     console = scheduler_trace.wide_console()
