@@ -58,7 +58,7 @@ def count(counter: Counter, **asked: Any) -> int | None:
 
 def learned(counter: Counter) -> Overhead:
     calibration = Calibration()
-    calibration.learn([count(counter, chat=probe) for probe in PROBES])
+    calibration.learn([count(counter, chat=probe) for probe in PROBES], by_engine=True)
     assert calibration.is_learned
     return calibration.overhead
 

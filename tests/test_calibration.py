@@ -28,7 +28,7 @@ ONE, WITH_SYSTEM, THREE, TOOL, TWO_TOOLS = 8, 13, 18, 130, 160
 
 def learned(*counts: int | None) -> Calibration:
     calibration = Calibration()
-    calibration.learn(counts)
+    calibration.learn(counts, by_engine=True)
     return calibration
 
 

@@ -102,13 +102,17 @@ class Engines:
         return self.running.get(model)
 
 
-def selector(*models: ModelConfig, engines: Engines | None = None) -> ModelSelector:
+def selector(
+    *models: ModelConfig,
+    engines: Engines | None = None,
+    default_answer_tokens: int | None = DEFAULT_ANSWER,
+) -> ModelSelector:
     engines = engines or Engines()
     for model in models:
         engines.contexts.setdefault(model.name, [v.context for v in model.variants])
     config = GatewayConfig(
         source=Path("gateway.lua"),
-        server=ServerConfig(default_answer_tokens=DEFAULT_ANSWER),
+        server=ServerConfig(default_answer_tokens=default_answer_tokens),
         models=models,
         pools={"primary": PoolConfig("primary")},
     )
@@ -359,6 +363,18 @@ async def test_a_conversation_starts_with_room_for_one_more_average_turn() -> No
     subject.note_answer(first, Usage(prompt_tokens=500, completion_tokens=200))
     second = await select(subject, model, messages=talk, max_tokens=100)
     assert second.start_need == second.need + 300  # an answer of 200, and 400 bytes
+
+
+async def test_without_a_word_an_answer_needs_the_least_or_an_average_turn() -> None:
+    model = a_model("m", 1024, 8192)
+    subject = selector(model, default_answer_tokens=None)
+    talk = [*says("hello"), {"role": "assistant", "content": "hi"}, *says("and?")]
+    first = await select(subject, model, messages=talk)
+    assert (first.need, first.context) == (first.prompt + 512 + 16, 1024)
+    subject.note_answer(first, Usage(prompt_tokens=first.prompt, completion_tokens=3000))
+    second = await select(subject, model, messages=talk)
+    # Before an answer that is likely to outgrow the small one, not in the middle of it.
+    assert (second.need, second.context) == (second.prompt + 3001 + 16, 8192)
 
 
 # -- what answers teach ---------------------------------------------------------------------

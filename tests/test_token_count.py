@@ -114,6 +114,12 @@ def test_a_learned_overhead_takes_the_place_of_the_cautious_one() -> None:
     assert size == 30 + 2 * 5 + 100 + 2 * 7 + 2 * 4 + 2 + len("[\n    {},\n    {},\n    {}\n]")
 
 
+def test_tools_that_a_template_has_no_place_for_cost_nothing() -> None:
+    ignoring = Overhead(base=30, per_message=5, first_tool=0, per_tool=0)
+    with_tools = prompt_bounds(CHAT, chat(user("x"), tools=[{}] * 50), ignoring)
+    assert with_tools == prompt_bounds(CHAT, chat(user("x")), ignoring)
+
+
 def test_the_model_says_what_an_image_costs() -> None:
     fields = chat(user([PICTURE]))
     small = prompt_bounds(CHAT, fields, image_tokens=32)

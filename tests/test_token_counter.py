@@ -104,6 +104,28 @@ async def test_without_an_engine_the_vocabulary_counts_and_teaches_the_template(
     assert world.counter.calibration("m").is_learned
 
 
+async def test_what_the_engine_teaches_takes_the_place_of_what_the_file_taught(
+    world: World,
+) -> None:
+    world.vocabulary.answer = VocabularyCount(30, exact=True)
+    await world.count(world.model())
+    assert not world.counter.calibration("m").engine_has_taught
+    world.runs, world.engine_says = True, 50
+    await world.count(world.model(), COMPLETION, prompt="another")
+    assert world.counter.calibration("m").engine_has_taught
+    assert world.counter.calibration("m").overhead.base == 50 + 8
+
+
+async def test_tools_that_the_engine_ignores_are_not_counted_any_more(world: World) -> None:
+    world.runs, world.engine_says = True, 30  # the same with tools and without
+    await world.count(world.model())
+    world.runs = False
+    world.vocabulary.answer = VocabularyCount(40, exact=True)
+    messages = [{"role": "user", "content": "a"}]
+    await world.count(world.model(), messages=messages, tools=[{"type": "function"}])
+    assert b"tools" not in world.vocabulary.asked[-1]
+
+
 async def test_where_the_vocabulary_declines_the_tokenizer_counts_what_it_renders(
     world: World,
 ) -> None:

@@ -106,9 +106,8 @@ class ConfigLoader:
             dumps_dir=self._resolve(dumps) if dumps else None,
             clear_dumps_on_start=record.read("clear_dumps_on_start", fields.boolean, False),
             max_body_bytes=record.read("max_body_size", fields.size_bytes, default.max_body_bytes),
-            default_answer_tokens=record.read(
-                "default_answer_tokens", fields.positive_int, default.default_answer_tokens
-            ),
+            default_answer_tokens=record.read("default_answer_tokens", fields.positive_int, 0)
+            or None,
             queue_limit=record.read("queue_limit", fields.positive_int, default.queue_limit),
             queue_timeout_s=record.read(
                 "queue_timeout", fields.positive_seconds, default.queue_timeout_s

@@ -148,7 +148,11 @@ class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The table `server`. `kv_carryover` None: switched off."""
+    """The table `server`. `kv_carryover` None: switched off.
+
+    `default_answer_tokens`: what an answer is taken to need that has no maximum; None: what the
+    model's answers have shown, and at least its `min_answer_tokens`.
+    """
 
     listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
     timeouts: EngineTimeouts = EngineTimeouts()
@@ -156,7 +160,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     dumps_dir: Path | None = None
     clear_dumps_on_start: bool = False
     max_body_bytes: int = 100 * 1024**2
-    default_answer_tokens: int = 4096
+    default_answer_tokens: int | None = None
     queue_limit: int = 256
     queue_timeout_s: float = 600.0
     fairness_window_s: float = 10.0

@@ -72,15 +72,21 @@ class Calibration:
     def __init__(self) -> None:
         self.overhead = Overhead()
         self.is_learned = False
+        self.engine_has_taught = False
         self.average_turn_tokens = 0.0
         self._errors: dict[CountSource, deque[int]] = {}
         self._shortfalls: dict[CountSource, int] = {}
+
+    @property
+    def ignores_tools(self) -> bool:
+        """The engine puts nothing of a request's tools into the prompt."""
+        return self.engine_has_taught and self.overhead.ignores_tools
 
     def correction(self, source: CountSource) -> int:
         """Tokens to add to what this source says: the most that it was too low by."""
         return self._shortfalls.get(source, 0)
 
-    def learn(self, counts: Sequence[int | None]) -> None:
+    def learn(self, counts: Sequence[int | None], *, by_engine: bool) -> None:
         """Take in the exact counts of PROBES, in their order; None where a template refuses one."""
         one, with_system, three, tool, two_tools = counts
         if one is None:
@@ -96,7 +102,7 @@ class Calibration:
             per_tool = max(two_tools - tool, 0) if two_tools is not None else first_tool
         base = max(one, with_system or 0) + SLACK_BASE
         self.overhead = Overhead(base, per_message, first_tool, per_tool)
-        self.is_learned = True
+        self.is_learned, self.engine_has_taught = True, by_engine
 
     def note_answer(
         self, counted: int, source: CountSource, prompt_tokens: int, correction: int = 0

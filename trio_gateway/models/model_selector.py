@@ -153,8 +153,7 @@ class ModelSelector:
         larger = [c for c in contexts if c > refused_context]
         demand = _Demand(
             selection.model, selection.endpoint, selection.answer,
-            self._config.server.default_answer_tokens,
-            least_answer(selection.model.min_answer_tokens, max(contexts)),
+            *self._shares(selection.model, max(contexts)),
             larger or contexts, selection.turn_bytes, selection.is_plain,
         )  # fmt: skip
         if not larger:
@@ -191,10 +190,18 @@ class ModelSelector:
         contexts = sorted(self._manager.contexts_of(model.name))
         return _Demand(
             model, endpoint, answer_tokens(endpoint, fields),
-            self._config.server.default_answer_tokens,
-            least_answer(model.min_answer_tokens, contexts[-1]),
+            *self._shares(model, contexts[-1]),
             contexts, turn_size(fields), is_plain(endpoint, fields),
         )  # fmt: skip
+
+    def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
+        """What an answer without a maximum is taken to need, and what it gets at least."""
+        least = least_answer(model.min_answer_tokens, largest)
+        if (given := self._config.server.default_answer_tokens) is not None:
+            return given, least
+        # With room for an average turn, no conversation moves up in the middle of its answer.
+        turn = round(self._counter.calibration(model.name).average_turn_tokens)
+        return max(least, turn), least
 
     def _selected(
         self, demand: _Demand, prompt: int, source: CountSource, context: int, reason: str

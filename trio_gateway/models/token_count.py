@@ -62,6 +62,11 @@ class Overhead(msgspec.Struct, frozen=True):
     first_tool: int = 64
     per_tool: int = 64
 
+    @property
+    def ignores_tools(self) -> bool:
+        """Whatever a template writes of a tool is a token at least."""
+        return self.first_tool == self.per_tool == 0
+
     def of(self, fields: RequestFields) -> int:
         """For a chat."""
         tools = tool_count(fields)
@@ -96,7 +101,7 @@ def upper_bound(
     if endpoint != "chat/completions":
         return _most_of_prompts(_prompts(endpoint, fields), image_tokens)
     total = overhead.of(fields) + image_count(fields) * image_tokens
-    if fields.tools:
+    if fields.tools and not overhead.ignores_tools:
         total += _structure_size(fields.tools)
     for message in _messages(fields):
         total += _message_size(message)

@@ -19,6 +19,7 @@ import msgspec
 
 from trio_gateway.config.engine_args import MODEL, has_option, option
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
+from trio_gateway.engine.engine_client import EngineClient
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.models.calibration import PROBES, Calibration, CountSource
 from trio_gateway.models.token_count import RequestFields, image_count, without_media
@@ -95,10 +96,8 @@ class TokenCounter:
         if engine is not None:
             tokens = await engine.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
             if tokens is not None:
-                ask = engine.client.estimate_tokens
-                await self._learn(
-                    model, lambda probe: ask("chat/completions", probe, COUNT_TIMEOUT_S)
-                )
+                if not self.calibration(model.name).engine_has_taught:
+                    await self._learn(model, partial(_ask_engine, engine.client), by_engine=True)
                 return Count(tokens, CountSource.ENGINE)
         if model.tokenization is not None:
             found = await self._count_with_command(model, endpoint, fields, body)
@@ -107,13 +106,17 @@ class TokenCounter:
         return await self._count_offline(model, endpoint, fields, body)
 
     async def _learn(
-        self, model: ModelConfig, ask: Callable[[bytes], Awaitable[int | None]]
+        self,
+        model: ModelConfig,
+        ask: Callable[[bytes], Awaitable[int | None]],
+        *,
+        by_engine: bool,
     ) -> None:
-        """Have the probes counted, once a run. Five small questions: 5 ms."""
+        """Have the probes counted. Five small questions: 5 ms."""
         calibration = self.calibration(model.name)
-        if not calibration.is_learned:
-            calibration.learn([await ask(msgspec.json.encode(probe)) for probe in PROBES])
-            log.debug("%s: its template adds %s", model.name, calibration.overhead)
+        counts = [await ask(msgspec.json.encode(probe)) for probe in PROBES]
+        calibration.learn(counts, by_engine=by_engine)
+        log.debug("%s: its template adds %s", model.name, calibration.overhead)
 
     async def _count_with_command(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
@@ -149,9 +152,11 @@ class TokenCounter:
         if endpoint == "chat/completions":
             if not _has_own_template(model):
                 return None
+            if self.calibration(model.name).ignores_tools:
+                body = _without(body, "tools")
             counted = await self._vocabulary.count_chat(gguf, body)
-            if counted is not None:
-                await self._learn(model, partial(self._exact_count, gguf))
+            if counted is not None and not self.calibration(model.name).is_learned:
+                await self._learn(model, partial(self._exact_count, gguf), by_engine=False)
         else:
             prompts = _texts(fields.input if endpoint == "embeddings" else fields.prompt)
             if prompts is None:
@@ -222,6 +227,16 @@ def _texts(prompts: Any) -> list[str] | None:
     if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts):
         return list(prompts)
     return None
+
+
+async def _ask_engine(client: EngineClient, chat: bytes) -> int | None:
+    return await client.estimate_tokens("chat/completions", chat, COUNT_TIMEOUT_S)
+
+
+def _without(body: bytes, field: str) -> bytes:
+    request = msgspec.json.decode(body)
+    request.pop(field, None)
+    return msgspec.json.encode(request)
 
 
 def _without_media(body: bytes) -> bytes:
