@@ -76,6 +76,8 @@ def usage_of_answer(body: bytes) -> Usage | None:
 
 def usage_of_stream(tail: bytes) -> Usage | None:
     """Of the end of a stream of events: its last event that says anything."""
+    if b'"usage"' not in tail and b'"timings"' not in tail:
+        return None  # else a burst's last pieces, 256 KiB of events, would all be decoded
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
             return usage
