@@ -113,6 +113,22 @@ async def test_a_model_may_lower_the_answer_instead(autojump_clock: Clock) -> No
         assert 512 <= sent["max_tokens"] <= 4096 - 16
 
 
+async def test_only_maxima_that_are_too_large_are_lowered(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        await ask(stack, max_tokens=100, max_completion_tokens=9000, user="\u00e9")
+        sent = json.loads(stack.engines.requests[0][2])
+        assert (sent["max_tokens"], sent["user"]) == (100, "\u00e9")
+        assert 512 <= sent["max_completion_tokens"] <= 4096 - 16
+
+
+async def test_on_the_way_up_the_answer_is_lowered_as_well(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        refuses_once(stack, 3500)
+        response = await ask(stack, max_tokens=700)
+        assert response.status == 200
+        assert json.loads(stack.engines.requests[1][2])["max_tokens"] == 4096 - 3500 - 16
+
+
 async def test_an_untouched_request_reaches_the_engine_byte_for_byte(autojump_clock: Clock) -> None:
     async with running_stack(two_contexts(clamp_answer=True)) as stack:
         body = b'{"model":  "m","messages":[{"role":"user","content":"\\u0048i"}]  ,"max_tokens":8}'

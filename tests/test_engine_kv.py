@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import trio.testing
 from tests.asking import Clock
 from tests.fake_slots import WRAPPER, hang, refuse, run_inline, words
 from tests.kv_world import STOP_S, A, B, running, said
+from trio_gateway.engine.engine_kv import Prompt
 from trio_gateway.engine.kv_carryover import KvCarryover
 from trio_gateway.engine.usage import Usage
 
@@ -315,3 +317,36 @@ async def test_a_save_that_is_cancelled_leaves_no_temporary_file(tmp_path: Path)
             assert world.files == [".tmp"]
             nursery.cancel_scope.cancel(reason="the gateway is killed")
         assert world.files == []
+
+
+# -- who judges a restore ---------------------------------------------------------------------
+
+
+async def test_a_prompt_that_only_begins_like_what_was_restored_is_no_judge(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        long = f"{A} {words('rest', 700)}"
+        await world.saved(long)
+        engine = await world.start(slots=2, waiting=[f"{A} another", f"{long} next"])
+        engine.kv.note_answer(0, Usage(prompt_tokens=301, cached_tokens=0))
+        assert world.owner.unhelpful == {}
+
+
+async def test_a_request_that_wants_no_cache_is_no_judge(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.saved(A)
+        engine = await world.start(slots=1)
+        body = b'{"cache_prompt": false, "prompt": "x"}'
+        assert await engine.kv._ids_of(engine.client, Prompt("completions", body)) is None
+
+
+async def test_a_folder_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.saved(A)
+        shutil.rmtree(world.store)
+        engine = await world.start(waiting=[A])
+        assert world.store.is_dir()
+        assert engine.holds("")
+        engine.slots.take(B)
+        assert await engine.save() == 300

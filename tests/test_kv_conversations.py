@@ -122,7 +122,9 @@ async def test_with_several_slots_each_keeps_its_own(tmp_path: Path) -> None:
             assert await engine.ask(text) == NOTHING
 
 
-async def test_a_request_whose_tokens_nobody_can_say_is_let_through(tmp_path: Path) -> None:
+async def test_before_a_request_of_unknown_tokens_the_conversation_is_saved(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as world:
         engine = await world.start(kv_conversations=2)
         await engine.ask(A)
@@ -130,10 +132,13 @@ async def test_a_request_whose_tokens_nobody_can_say_is_let_through(tmp_path: Pa
         async def cannot(endpoint: str, body: bytes, timeout_s: float) -> list[int] | None:
             return None
 
-        engine.client.tokenize_request = cannot  # type: ignore[method-assign]
+        can, engine.client.tokenize_request = engine.client.tokenize_request, cannot  # type: ignore[method-assign]
         list_of_prompts = Prompt("completions", b'{"prompt":["a","b"]}')
-        assert await engine.kv.switch(engine.client, list_of_prompts, 1) == NOTHING
-        assert kept(world) == 0
+        assert await engine.kv.switch(engine.client, list_of_prompts, 1) == (0, 300)
+        engine.slots.take(B)
+        # It comes back: nobody knows what was in its slot meanwhile.
+        engine.client.tokenize_request = can  # type: ignore[method-assign]
+        assert await engine.ask(f"{A} next") == (300, 0)
 
 
 # -- faults ----------------------------------------------------------------------------------

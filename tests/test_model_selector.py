@@ -205,6 +205,17 @@ async def test_an_image_is_counted_apart_from_its_text_and_its_base64_never() ->
     assert b"a" * 2500 in client.asked[0][1]
 
 
+async def test_a_count_that_may_be_too_high_refuses_nothing() -> None:
+    """Eight images of at most 1,024 tokens may well fit: the engine has the last word."""
+    model, engines = a_model("m", 4096), Engines()
+    engines.runs(model, 4096, count=100)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    message = {"role": "user", "content": [image] * 8}
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=[message], max_tokens=10)
+    assert (selection.context, selection.need) == (4096, 4096)
+
+
 async def test_the_same_text_is_counted_once_whatever_else_the_request_says() -> None:
     model, engines = a_model(), Engines()
     client = engines.runs(model, 2048, count=1000)

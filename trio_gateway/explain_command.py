@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 import msgspec
 import trio
@@ -56,8 +58,6 @@ def explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
         return trio.run(_explain_offline, config, body)
     except (ApiError, ModelNotFound) as error:
         raise ExplainFailed(str(error)) from None
-    except RecursionError:
-        raise ExplainFailed("the request is nested too deeply") from None
 
 
 async def _explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
@@ -67,15 +67,19 @@ async def _explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
     endpoint = endpoint_of(body)
     fields = decode_fields(body, CONTENT_FIELDS[endpoint])
     model = selector.find_model(fields.model)
+    if endpoint not in manager.endpoints_of(model):
+        raise ExplainFailed(f"the engine of {model.name} does not serve {endpoint}")
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(vocabulary.run)
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
-        result = await explain(selector, counter, manager, model, endpoint, fields, body)
+        with contextlib.suppress(RecursionError):  # else it came out of here in a group
+            result = await explain(selector, counter, manager, model, endpoint, fields, body)
         nursery.cancel_scope.cancel(reason="all is explained")
-    assert result is not None
+    if result is None:
+        raise ExplainFailed("the request is nested too deeply")
     return result
 
 

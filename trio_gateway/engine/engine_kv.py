@@ -41,9 +41,11 @@ log = logging.getLogger(__name__)
 
 RESTORE_LIMIT_S = 30.0  # all of it, from the first question on
 SLOW_DISK = 4.0  # times longer than measured
+CONTINUES_SHARE = 0.9
 UNWANTED_LIMIT_S = 1.0  # of conversations that no waiting request continues
 TOKENIZE_LIMIT_S = 5.0  # one request's prompt
 SLOTS_LIMIT_S = 5.0
+_NOT_CACHED = b'"cache_prompt"'  # with whatever value; the default is what carry-over is for
 SLOT = 0  # the only one, with `kv_conversations`
 # So many waiting requests are looked at to choose among saved conversations.
 PROMPTS_MAX = 4
@@ -87,7 +89,8 @@ class EngineKv:
         self._shared_tokens: int | None = None
         self._being_restored: KvEntry | None = None
         self._expected: dict[int, int] = {}  # by ticket: tokens that a restore should spare it
-        self._held: Sequence[int] = ()  # of the one slot, with `kv_conversations`
+        # Of the one slot, with `kv_conversations`; None: not known.
+        self._held: Sequence[int] | None = ()
         self._is_held_saved = False
         self.restored_tokens = 0
         self.saved_tokens = 0
@@ -98,12 +101,11 @@ class EngineKv:
         if own is not None:
             self._folder = self._variant.workdir / own
             return list(args)
-        added: list[str] = []
-        if self._owner.folder is not None:
-            added = self._client_type.slot_folder_args(
-                self._variant.binary, str(self._owner.folder)
-            )
-            self._folder = self._owner.folder if added else None
+        folder = self._owner.folder
+        if folder is None or not _is_there(folder):
+            return list(args)
+        added = self._client_type.slot_folder_args(self._variant.binary, str(folder))
+        self._folder = folder if added else None
         return [*args, *added]
 
     @property
@@ -133,7 +135,10 @@ class EngineKv:
             log.info("%s: no KV carry-over, its model's file cannot be read", self._key)
             return
         with trio.move_on_after(RESTORE_LIMIT_S) as limit:
-            await self._restore(client)
+            try:
+                await self._restore(client)
+            except Exception:  # a bug of ours must cost the cache, not the start
+                log.exception("%s: a bug in the gateway; please report it", self._key)
         if limit.cancelled_caught:
             log.warning("%s: restoring took over %g s, left at that", self._key, RESTORE_LIMIT_S)
 
@@ -167,10 +172,19 @@ class EngineKv:
                 continue
             del free[0]
             self.restored_tokens = total
-            self._held, self._is_held_saved = ids or (), True
-            for ticket, prompt_ids in prompts.items():
-                shared = shared_prefix(ids, prompt_ids) if ids is not None else 0
-                self._expected[ticket] = max(shared, self._expected.get(ticket, 0))
+            self._held, self._is_held_saved = ids, True
+            self._expect(entry, ids or (), prompts)
+
+    def _expect(
+        self, entry: KvEntry, ids: Sequence[int], prompts: Mapping[int, Sequence[int]]
+    ) -> None:
+        """Judge the restore by the answer to the prompt that goes on with nearly all of it: what
+        only begins alike may be read again for good reasons."""
+        for ticket, prompt in prompts.items():
+            shared = shared_prefix(ids, prompt)
+            if shared >= CONTINUES_SHARE * entry.tokens:
+                self._expected = {ticket: shared}
+                return
 
     def _candidates(self, store: KvStore) -> dict[str, tuple[KvEntry, Sequence[int] | None]]:
         """By name, what this engine can restore; the log says why not the others."""
@@ -346,24 +360,29 @@ class EngineKv:
         save the conversation that leaves, restore the one that comes back."""
         if not self._model.kv_conversations or self._slots != 1 or not self._works:
             return KvMove()
+        if self._model.name in self._owner.unhelpful:
+            return KvMove()
         move = KvMove()
         stop_s = self._variant.timeouts.stop_s
+        held = self._held
         with self._owner.saving(stop_s + RESTORE_LIMIT_S, stop_s / 2) as limit:
             ids = await self._ids_of(client, prompt)
-            if ids is None or self._model.name in self._owner.unhelpful:
-                return KvMove()
-            if not is_continued(self._held, ids):
-                saved = 0
-                if not self._is_held_saved:
-                    saved = await self._save_one(client, SLOT, len(self._held), stop_s)
-                restored = await self._bring_back(client, ids, ticket)
+            if held is None or ids is None or not is_continued(held, ids):
+                saved = restored = 0
+                if held is not None and not self._is_held_saved:
+                    saved = await self._save_one(client, SLOT, len(held), stop_s)
+                self._held = None  # nobody knows what a restore that breaks off leaves
+                if ids is not None:
+                    restored = await self._bring_back(client, held or (), ids, ticket)
                 move = KvMove(restored, saved)
             self._held, self._is_held_saved = ids, False
         if limit.cancelled_caught:
             log.warning("%s: a change of conversations took too long, left at that", self._key)
         return move
 
-    async def _bring_back(self, client: EngineClient, ids: Sequence[int], ticket: int) -> int:
+    async def _bring_back(
+        self, client: EngineClient, held: Sequence[int], ids: Sequence[int], ticket: int
+    ) -> int:
         """Restore the conversation that these tokens continue; how many of them it had."""
         found = await self._owner.with_store(self._candidates) or {}
         known = [
@@ -372,7 +391,7 @@ class EngineKv:
             if entry_ids is not None
         ]
         shared, best = max(known, key=lambda pair: pair[0], default=(0, None))
-        if best is None or shared < max(LEAST_TOKENS, shared_prefix(self._held, ids) + 1):
+        if best is None or shared < max(LEAST_TOKENS, shared_prefix(held, ids) + 1):
             return 0
         try:
             restored = await self._restore_one(client, SLOT, best)
@@ -381,9 +400,21 @@ class EngineKv:
             raise
         await self.settle(ended=False)
         if restored:
-            self._expected = {ticket: shared}
+            self._expect(best, found[best.name][1] or (), {ticket: ids})
         return best.tokens if restored else 0
 
     @staticmethod
     async def _ids_of(client: EngineClient, prompt: Prompt) -> Sequence[int] | None:
+        if _NOT_CACHED in prompt.body:
+            return None  # its answer says nothing of what was in the cache
         return await client.tokenize_request(prompt.endpoint, prompt.body, TOKENIZE_LIMIT_S)
+
+
+def _is_there(folder: Path) -> bool:
+    """Make it again if somebody cleaned up: llama-server does not start without it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("KV carry-over: %s is gone and cannot be made: %s", folder, error.strerror)
+        return False
+    return True

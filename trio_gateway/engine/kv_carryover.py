@@ -74,7 +74,8 @@ class KvCarryover:
                     # Shielded so that a thread that has begun with the files ends before they are
                     # swept: a commit in the same folder takes milliseconds.
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-                        await self._lock.acquire()
+                        async with self._lock:
+                            self._store = None
                     self._store = None
         except KvStoreUnavailable as error:
             log.warning("KV carry-over is off: %s", error)

@@ -142,7 +142,7 @@ class LlamaCppEngine(EngineClient):
         if endpoint == "chat/completions":
             return await self._count_chat(body, timeout_s)
         key = "input" if endpoint == "embeddings" else "prompt"
-        return await self._count_prompts(msgspec.json.decode(body).get(key), timeout_s)
+        return await self._count_prompts(_field(body, key), timeout_s)
 
     async def _count_chat(self, body: bytes, timeout_s: float) -> int | None:
         if self._counts_chats:
@@ -213,7 +213,7 @@ class LlamaCppEngine(EngineClient):
             answer = await self._ask("POST", "/apply-template", body, timeout_s)
             prompt = answer.get("prompt") if isinstance(answer, dict) else None
         else:
-            prompt = msgspec.json.decode(body).get("prompt")
+            prompt = _field(body, "prompt")
         return await self._tokenize(prompt, timeout_s) if isinstance(prompt, str) else None
 
     # -- counting --------------------------------------------------------------------------------
@@ -280,6 +280,14 @@ def _total(counts: Sequence[int | None], more: int) -> int | None:
 
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _field(body: bytes, name: str) -> Any:
+    """One field of a request; None if that is not there or no JSON. The rest is not looked at."""
+    try:
+        return msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])[name])
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _text(value: Any) -> str | None:

@@ -103,6 +103,7 @@ class Calibration:
         base = max(one, with_system or 0) + SLACK_BASE
         self.overhead = Overhead(base, per_message, first_tool, per_tool)
         self.is_learned, self.engine_has_taught = True, by_engine
+        self._shortfalls.pop(CountSource.BOUND, None)  # that was of the overhead before
 
     def note_answer(
         self, counted: int, source: CountSource, prompt_tokens: int, correction: int = 0

@@ -26,7 +26,7 @@ from trio_gateway.models.token_count import (
     upper_bound,
     with_room,
 )
-from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.models.token_counter import Count, TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -122,24 +122,28 @@ class ModelSelector:
             ContextLengthExceeded: no variant is large enough.
         """
         demand = self._demand(model, endpoint, fields)
+        # Read with the bound: answers that come in the meantime may raise it.
+        correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
         upper = self.upper_bound(model, endpoint, fields)
+        bound = Count(upper, CountSource.BOUND, False, correction)
         need = demand.need(upper)
         choice = demand.holding(need)
-        bound = CountSource.BOUND
         if choice is not None and choice == demand.contexts[0]:
-            return self._selected(demand, upper, bound, choice, "the smallest holds even the bound")
+            return self._selected(demand, bound, choice, "the smallest holds even the bound")
         running = self._manager.engine_of(model.name)
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
-            return self._selected(demand, upper, bound, running.info.context, reason)
+            return self._selected(demand, bound, running.info.context, reason)
         lower = lower_bound(endpoint, fields, model.image_tokens)
         if choice is not None and choice == demand.holding(demand.need(lower)):
             reason = "both bounds need this one"  # a count could change nothing
-            return self._selected(demand, upper, bound, choice, reason)
+            return self._selected(demand, bound, choice, reason)
         counted = await self._counter.count(model, endpoint, fields, body)
-        if counted is None:
-            return self._by_bounds(demand, lower, upper)
-        return self._by_count(demand, counted.tokens, counted.source)
+        if counted is not None and counted.is_exact:
+            return self._by_count(demand, counted)
+        if counted is not None and counted.tokens < upper:
+            bound = msgspec.structs.replace(counted, tokens=max(counted.tokens, lower))
+        return self._by_bounds(demand, lower, bound)
 
     def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
         """After an engine of `refused_context` said that the prompt has so many tokens.
@@ -158,7 +162,7 @@ class ModelSelector:
         )  # fmt: skip
         if not larger:
             raise ContextLengthExceeded(_too_long(demand, prompt))
-        chosen = self._by_count(demand, prompt, CountSource.ENGINE)
+        chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
         reason = f"an engine with {refused_context} refused the prompt"
         need = max(chosen.need, refused_context + 1)
         return msgspec.structs.replace(
@@ -203,54 +207,50 @@ class ModelSelector:
         turn = round(self._counter.calibration(model.name).average_turn_tokens)
         return max(least, turn), least
 
-    def _selected(
-        self, demand: _Demand, prompt: int, source: CountSource, context: int, reason: str
-    ) -> Selection:
-        model, need = demand.model, demand.need(prompt)
-        calibration = self._counter.calibration(model.name)
+    def _selected(self, demand: _Demand, counted: Count, context: int, reason: str) -> Selection:
+        model, need = demand.model, demand.need(counted.tokens)
         start_need = need
         if demand.answer != 0:  # what generates nothing does not grow
-            turn = round(calibration.average_turn_tokens)
+            turn = round(self._counter.calibration(model.name).average_turn_tokens)
             start_need = with_room(need, model.headroom, turn)
         return Selection(
-            model=model, endpoint=demand.endpoint, prompt=prompt, source=source,
+            model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,
             reason=reason, turn_bytes=demand.turn_bytes, is_plain=demand.is_plain,
-            correction=calibration.correction(source),
+            correction=counted.correction,
         )  # fmt: skip
 
-    def _by_count(self, demand: _Demand, prompt: int, source: CountSource) -> Selection:
-        choice = demand.holding(demand.need(prompt))
+    def _by_count(self, demand: _Demand, counted: Count) -> Selection:
+        choice = demand.holding(demand.need(counted.tokens))
         if choice is not None:
             reason = "the smallest that holds the counted tokens"
-            return self._selected(demand, prompt, source, choice, reason)
-        left = demand.largest - prompt - MARGIN_TOKENS
+            return self._selected(demand, counted, choice, reason)
+        left = demand.largest - counted.tokens - MARGIN_TOKENS
         if demand.model.clamp_answer and demand.answer and left >= demand.least:
-            return self._clamped(demand, prompt, source, left)
-        raise ContextLengthExceeded(_too_long(demand, prompt))
+            return self._clamped(demand, counted, left)
+        raise ContextLengthExceeded(_too_long(demand, counted.tokens))
 
-    def _by_bounds(self, demand: _Demand, lower: int, upper: int) -> Selection:
-        """Nobody can count: the largest variant gets what may not fit, and its engine has the last
-        word, with the exact numbers."""
-        need = demand.need(upper)
-        choice = demand.holding(need)
+    def _by_bounds(self, demand: _Demand, lower: int, bound: Count) -> Selection:
+        """Nobody can count exactly: the largest variant gets what may not fit, and its engine has
+        the last word, with the exact numbers."""
+        choice = demand.holding(demand.need(bound.tokens))
         if choice is not None:
-            reason = "nobody can count, so the bound decides"
-            return self._selected(demand, upper, CountSource.BOUND, choice, reason)
+            reason = "nobody can count exactly, so the bound decides"
+            return self._selected(demand, bound, choice, reason)
         if demand.model.clamp_answer and demand.answer:
-            left = max(demand.largest - upper - MARGIN_TOKENS, demand.least)
-            if lower + left + MARGIN_TOKENS <= demand.largest:
-                return self._clamped(demand, upper, CountSource.BOUND, min(left, demand.answer))
+            left = max(demand.largest - bound.tokens - MARGIN_TOKENS, demand.least)
+            if lower + left + MARGIN_TOKENS <= demand.largest and left < demand.answer:
+                return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
             raise ContextLengthExceeded(_too_long(demand, lower, "at least "))
-        reason = "nobody can count, so the engine of the largest decides"
-        selected = self._selected(demand, upper, CountSource.BOUND, demand.largest, reason)
+        reason = "nobody can count exactly, so the engine of the largest decides"
+        selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
 
-    def _clamped(self, demand: _Demand, prompt: int, source: CountSource, answer: int) -> Selection:
+    def _clamped(self, demand: _Demand, counted: Count, answer: int) -> Selection:
         lowered = demand._replace(answer=answer)
         reason = f"the answer's maximum is lowered from {demand.answer} to {answer} (clamp_answer)"
-        selected = self._selected(lowered, prompt, source, demand.largest, reason)
+        selected = self._selected(lowered, counted, demand.largest, reason)
         need = min(selected.need, demand.largest)
         return msgspec.structs.replace(selected, clamped=demand.answer, need=need, start_need=need)
 

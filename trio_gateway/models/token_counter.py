@@ -40,11 +40,13 @@ _TEMPLATE_OPTIONS = (
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Prompt tokens as counted. Not `is_exact`: never too few, but perhaps too many."""
+    """Prompt tokens as counted. Not `is_exact`: never too few, but perhaps too many; `correction`
+    of them were added because answers showed that the source says too few."""
 
     tokens: int
     source: CountSource
     is_exact: bool = True
+    correction: int = 0
 
 
 class TokenCounter:
@@ -87,7 +89,8 @@ class TokenCounter:
         found = await self._count_text(model, endpoint, fields, body)
         if found is None or not images:
             return found
-        return Count(found.tokens + images * model.image_tokens, found.source, is_exact=False)
+        tokens = found.tokens + images * model.image_tokens
+        return msgspec.structs.replace(found, tokens=tokens, is_exact=False)
 
     async def _count_text(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
@@ -135,7 +138,7 @@ class TokenCounter:
         if tokens is None:
             return None
         correction = calibration.correction(source) if is_chat else 0
-        return Count(tokens + correction, source, is_exact=not is_chat)
+        return Count(tokens + correction, source, not is_chat, correction)
 
     # -- without an engine ---------------------------------------------------------------------
 
@@ -173,7 +176,7 @@ class TokenCounter:
             return None
         source = CountSource.VOCABULARY
         correction = self.calibration(model.name).correction(source)
-        return Count(counted.tokens + correction, source, is_exact=False)
+        return Count(counted.tokens + correction, source, False, correction)
 
     async def _render(self, model: ModelConfig, body: bytes) -> str | None:
         """A chat as its prompt; None where the engine might make something else of it."""
@@ -234,21 +237,33 @@ async def _ask_engine(client: EngineClient, chat: bytes) -> int | None:
 
 
 def _without(body: bytes, field: str) -> bytes:
-    request = msgspec.json.decode(body)
+    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     request.pop(field, None)
     return msgspec.json.encode(request)
 
 
 def _without_media(body: bytes) -> bytes:
-    request = msgspec.json.decode(body)
-    request["messages"] = without_media(request.get("messages"))
+    # All else stays as it came: raw, and not looked at.
+    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    messages = without_media(msgspec.json.decode(request["messages"]))
+    request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
     return msgspec.json.encode(request)
 
 
 def _key(model: str, endpoint: str, fields: RequestFields) -> bytes:
     """A digest of all that the count depends on. Prompts are secrets: none is kept."""
     content = (
-        (fields.messages, fields.tools, fields.chat_template_kwargs)
+        (
+            fields.messages,
+            fields.tools,
+            fields.chat_template_kwargs,
+            fields.tool_choice,
+            fields.response_format,
+            fields.reasoning_effort,
+            fields.reasoning_format,
+            fields.add_generation_prompt,
+            fields.continue_final_message,
+        )
         if endpoint == "chat/completions"
         else (fields.input if endpoint == "embeddings" else fields.prompt)
     )

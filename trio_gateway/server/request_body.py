@@ -67,11 +67,12 @@ def nested_too_deeply() -> ApiError:
 
 
 def with_answer_limit(body: bytes, answer_tokens: int) -> bytes:
-    """The request with its own maximum of the answer lowered."""
-    request = msgspec.json.decode(body)
+    """The request with its own maximum of the answer lowered; all else as it came."""
+    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     for name in ("max_completion_tokens", "max_tokens", "n_predict"):
-        if name in request:
-            request[name] = answer_tokens
+        value = msgspec.json.decode(request[name]) if name in request else None
+        if isinstance(value, int) and value > answer_tokens:
+            request[name] = msgspec.Raw(b"%d" % answer_tokens)
     return msgspec.json.encode(request)
 
 

@@ -172,11 +172,9 @@ class RequestHandler:
             if endpoint not in self._manager.endpoints_of(model):
                 raise _not_supported(endpoint, model)
             selection = await self._select(model, endpoint, fields, body)
-            if selection.clamped is not None and selection.answer is not None:
-                log.info("request %s: %s", state.id, selection.reason)
-                body = with_answer_limit(body, selection.answer)
             headers = _headers_for_engine()
             work = _Work(state, caller, endpoint, headers, body, selection, record, Wait())
+            work = _lowered(work)
             if fields.stream is True and self._stream_keepalive_s > 0:
                 return await self._stream(work)
             return _response(await self._answer(work))
@@ -260,7 +258,7 @@ class RequestHandler:
         except ContextLengthExceeded as error:
             raise too_long(work.endpoint, str(error)) from None
         log.info("request %s: %s, moving up", work.state.id, selection.reason)
-        return work._replace(selection=selection)
+        return _lowered(work._replace(selection=selection))
 
     async def _try(self, work: _Work) -> Answer:
         model, need = work.selection.model, work.selection.need
@@ -333,6 +331,15 @@ class _Work(NamedTuple):
     selection: Selection
     record: DumpRecord | None
     wait: Wait
+
+
+def _lowered(work: _Work) -> _Work:
+    """With the answer's maximum lowered, where the selection says so."""
+    selection = work.selection
+    if selection.clamped is None or selection.answer is None:
+        return work
+    log.info("request %s: %s", work.state.id, selection.reason)
+    return work._replace(body=with_answer_limit(work.body, selection.answer))
 
 
 def _not_supported(endpoint: str, model: ModelConfig) -> ApiError:
