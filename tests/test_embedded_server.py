@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import xllamacpp
 from click.testing import CliRunner
 
+from trio_gateway.config.presets import preset
 from trio_gateway.engine import embedded_server
 
 
@@ -61,3 +65,21 @@ def test_a_model_that_cannot_be_served_exits_with_1(served: list[Any]) -> None:
     result = run("-m", "m.gguf")
     assert result.exit_code == 1
     assert "the model could not be served" in result.output
+
+
+def test_an_end_that_hangs_with_the_interpreter_held_is_cut_short() -> None:
+    program = (
+        "import ctypes; from trio_gateway.engine import embedded_server as e; e._end_within(0.2); "
+        "ctypes.PyDLL(None).sleep(60)"  # as xllamacpp's destructor: no other thread runs meanwhile
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, check=False)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_an_engine_that_is_ended_as_soon_as_it_serves_ends() -> None:
+    command = [preset("binaries", "embedded"), "-m", preset("models", "smollm2"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("serving" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM, -signal.SIGALRM)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+END_LIMIT_S = 3.0  # an idle engine ends in 0.05 s, one with a request under way in 0.3 s
 POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
 
 
@@ -51,6 +52,7 @@ def main(**options: Any) -> None:
     sys.stderr.write(f"serving {params.model.path} at {server.listening_address}\n")
     sys.stderr.flush()
     _wait_for_end_signal()
+    _end_within(END_LIMIT_S)
     del server  # its destructor ends requests and frees the model
 
 
@@ -63,6 +65,14 @@ def _wait_for_end_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     ours.recv(1)
+
+
+def _end_within(limit_s: float) -> None:
+    """xllamacpp's destructor may wait for ever where it comes right after the start. It holds the
+    interpreter meanwhile, so only the system's own alarm gets past it."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
 
 
 def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
