@@ -11,6 +11,7 @@ import msgspec
 
 from trio_gateway.config import addresses, fields, lua_sandbox, pool_memory, readers
 from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.rewrite import rewrite
 from trio_gateway.config.schema import (
     EngineTimeouts,
     EngineType,
@@ -242,6 +243,7 @@ class ConfigLoader:
             headroom=record.read("headroom", fields.share, 0.1),
             kv_carryover=record.read("kv_carryover", fields.boolean, True),
             kv_conversations=record.read("kv_conversations", fields.count, 0),
+            rewrite=record.read("rewrite", rewrite, None),
         )
         record.finish()
         return model, tuple(paths[i] for i in by_context)
