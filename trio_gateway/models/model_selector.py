@@ -91,8 +91,11 @@ class _Demand(NamedTuple):
         return max(self.contexts)
 
     def need(self, prompt: int) -> int:
-        need = need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
-        return max(need, self.at_least)
+        return max(self.own_need(prompt), self.at_least)
+
+    def own_need(self, prompt: int) -> int:
+        """Whatever context was asked for."""
+        return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
 
     def holding(self, need: int) -> int | None:
         return min((c for c in self.contexts if c >= need), default=None)
@@ -163,9 +166,15 @@ class ModelSelector:
         return int(what)
 
     def is_name(self, name: str) -> bool:
-        """Whether it begins like the name of a model: what comes after a mark may yet be wrong."""
-        starts = (name, name.rpartition(":")[0], name.rpartition("@")[0])
-        return any(self._config.find_model(start) is not None for start in starts)
+        """Whether it is a model's name, as the start of a path; the tokens asked for are not
+        looked at."""
+        if self._config.find_model(name) is not None:
+            return True
+        start, _, label = name.rpartition(":")
+        if (model := self._config.find_model(start)) is not None:
+            return label in [variant.name for variant in model.variants]
+        start, _, tokens = name.rpartition("@")
+        return self._config.find_model(start) is not None and "/" not in tokens
 
     def select_any(self, model: ModelConfig, endpoint: str, at_least: int = 0) -> Selection:
         """For a request that any engine of the model can answer."""
@@ -288,7 +297,8 @@ class ModelSelector:
         start_need = need
         if demand.answer != 0:  # what generates nothing does not grow
             turn = round(self._counter.calibration(model.name).average_turn_tokens)
-            start_need = with_room(need, model.headroom, turn)
+            room = with_room(demand.own_need(counted.tokens), model.headroom, turn)
+            start_need = max(need, room)
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,
