@@ -424,7 +424,7 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         'got "24 gigs"',
         "pools.primary.size: unknown key",
         'models[1] "a".engine: expected one of presets.engines '
-        '("llama.cpp", "llama.cpp.secondary"), got "vllm"',
+        '("llama.cpp", "llama.cpp.secondary", "openai", "remote"), got "vllm"',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
         'models[1] "a".variants[1].args: expected an array of strings, got "y"',
         "models[2].variants: expected at least one variant",

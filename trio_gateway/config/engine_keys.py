@@ -89,7 +89,7 @@ def command(resolve: Callable[[str], str]) -> Reader[tuple[str, ...]]:
         words = fields.string_array(mistakes, path, value)
         if words and words[0]:
             return (resolve(words[0]), *words[1:])
-        if words is not None and fields.is_table(value):
+        if words or (fields.is_table(value) and not [*value.keys()]):
             mistakes.expected(path, "a program and its arguments, an array of strings", value)
         return None
 

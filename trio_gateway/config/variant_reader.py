@@ -41,6 +41,8 @@ class VariantReader:
 
     def read(self, path: str, raw: Any) -> VariantConfig:
         record = Record(self._mistakes, path, raw)
+        # In this order, its mistakes are told in the order of a usual variant.
+        binary = self._binary(record) if self._engine.has_process else ""
         context = record.require("context", fields.positive_int, "a positive integer", 0)
         parallel = record.read("parallel", fields.positive_int, self._engine.places or 0)
         load_time = record.read("load_time", fields.positive_seconds, 0.0)
@@ -48,12 +50,11 @@ class VariantReader:
             self._ignored.append(f"{path}.tokenize")
         record.read("tokenize", fields.boolean, False)
         options = self._keys.options(record, self._options)
+        self._keys.check_urls(path, options)
         if self._engine.has_process:
-            process = self._process(record)
+            process = self._process(record, binary)
         else:
-            self._keys.refuse_process_keys(record)
-            self._keys.check_urls(path, options)
-            process = self._no_process()
+            process = self._no_process(record)
         variant = VariantConfig(
             name=record.read("name", fields.name, str(context)),
             context=context,
@@ -66,11 +67,12 @@ class VariantReader:
         record.finish()
         return variant
 
-    def _process(self, record: Record) -> dict[str, Any]:
+    def _binary(self, record: Record) -> str:
+        binary = record.require("binary", fields.string, "a path", "")
+        return readers.resolve_binary(self._folder, binary)
+
+    def _process(self, record: Record, binary: str) -> dict[str, Any]:
         """The fields of a variant whose engine is started by a command."""
-        binary = readers.resolve_binary(
-            self._folder, record.require("binary", fields.string, "a path", "")
-        )
         workdir = record.read("workdir", fields.string, "")
         no_words: tuple[str, ...] = ()
         args = record.require("args", addresses.engine_args, "an array of strings", no_words)
@@ -88,8 +90,9 @@ class VariantReader:
             "stop_command": record.read("stop_command", self._command(), self._stop_command),
         }
 
-    def _no_process(self) -> dict[str, Any]:
+    def _no_process(self, record: Record) -> dict[str, Any]:
         """The same of an engine that is somewhere else: it holds no memory here."""
+        self._keys.refuse_process_keys(record)
         none: dict[str, Any] = {"binary": "", "args": (), "env": {}, "connect": None}
         return {**none, "workdir": self._folder, "memory_bytes": 0}
 

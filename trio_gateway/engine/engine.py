@@ -251,18 +251,20 @@ class Engine:
         env = _filled_in(variant.env, client.port)
         async with self._launch(argv, env=env, workdir=variant.workdir, log=self.log) as process:
             self._process = process
+            in_order = False
             try:
                 if await self._serve(process, client, report):
+                    in_order = True
                     return True
+                await self._end(process, report)
+                in_order = True
             except _StartFailed as error:
                 failure = error
                 await self._stop(process, variant.timeouts.stop_s)
-            except trio.Cancelled:
-                if variant.stop_command:
-                    log.warning("%s: killed at once, without its stop_command", self.key)
-                raise
-            else:
-                await self._end(process, report)
+                in_order = True
+            finally:
+                if variant.stop_command and not in_order:
+                    log.warning("%s: killed at once, not by its stop_command", self.key)
         if failure is not None:
             raise failure  # out here, where no nursery wraps it into a group
         return False

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
 # An answer with a known length up to this is read whole before it counts as one.
 WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
+# A site that works waits so long for one that is configured before it.
+FIRST_LOOK_S = 0.25
 # Of the answer's headers, those that speak of the other server.
 _NOT_PASSED_ON = frozenset(
     {b"set-cookie", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"via"}
@@ -71,7 +73,8 @@ class RemoteEngine(OpenAIEngine):
         """Look at all sites at once, every `health_interval`. The answer is always good: that no
         site works now is no reason to give up the engine, which is not ours.
 
-        The first time it returns once one of them works.
+        The first time it returns once it is known who the first is that works, and soon after any
+        works: nobody waits for a host that does not answer.
         """
         now = trio.current_time()
         if self._checked_at is not None and now < self._checked_at + self._interval_s:
@@ -81,13 +84,21 @@ class RemoteEngine(OpenAIEngine):
 
             async def check(site: RemoteSite) -> None:
                 await self._check(site, timeout_s)
-                if first and site.works:
-                    nursery.cancel_scope.cancel(reason="one of them works")
+                if first and (limit := self._first_look_ends()) is not None:
+                    nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, limit)
 
             for site in self.sites:
                 nursery.start_soon(check, site)
         working = sum(site.works is True for site in self.sites)
         return Health(True, f"{working} of {len(self.sites)} URLs work")
+
+    def _first_look_ends(self) -> float | None:
+        """When enough is known; None: not yet."""
+        found = [site.works for site in self.sites]
+        if True not in found:
+            return None
+        undecided = None in found[: found.index(True)]
+        return trio.current_time() + (FIRST_LOOK_S if undecided else 0.0)
 
     @property
     def _interval_s(self) -> float:

@@ -39,7 +39,7 @@ async def run_stop_command(
             if not limit.cancelled_caught and process.returncode == 0:
                 log.info("stop_command %s is done", program)
                 return
-            late = f"did not end within {limit_s:g} s"
+            late = f"did not end within {limit_s:.1f} s"
             failure = late if limit.cancelled_caught else process.status
             lines = "".join(f"\n{line}" for line in process.last_lines(LINES_IN_WARNING))
             log.warning("stop_command %s %s%s", program, failure, lines)
