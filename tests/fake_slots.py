@@ -131,6 +131,7 @@ class FakeSlots:
 class SlotClient(FakeClient):
     """Made by SlotEngines.client_type."""
 
+    has_slots = True
     world: SlotEngines
 
     @staticmethod

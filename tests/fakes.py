@@ -18,9 +18,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from trio_gateway.app import Gateway
+from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
 from trio_gateway.config.schema import (
     EngineTimeouts,
-    EngineType,
     GatewayConfig,
     ModelConfig,
     PoolConfig,
@@ -62,7 +62,7 @@ def model(name: str, *variants: VariantConfig, **fields: Any) -> ModelConfig:
         **{
             "name": name,
             "aliases": (),
-            "engine": EngineType.LLAMACPP,
+            "engine": LLAMACPP,
             "pool": "primary",
             "variants": variants or (variant(),),
             **fields,
@@ -93,6 +93,7 @@ class FakeProcess:
         self.status = "running"
         self.stopped_at: float | None = None
         self.killed = False
+        self.returncode: int | None = None
         self.exchanges: set[FakeExchange] = set()
 
     def __repr__(self) -> str:
@@ -285,7 +286,7 @@ class FakeEngines:
                 process.exit("killed" if not process.exited.is_set() else process.status)
 
     def manager(self, given: GatewayConfig) -> EngineManager:
-        types = dict.fromkeys(EngineType, cast(type[EngineClient], self.client_type))
+        types = dict.fromkeys(ENGINE_TYPES, cast(type[EngineClient], self.client_type))
         return EngineManager(given, launch=self.launch, client_types=types)
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from trio_gateway.config import presets
 from trio_gateway.config.config_loader import ConfigError, ConfigLoader
+from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
 from trio_gateway.config.schema import (
     EngineTimeouts,
-    EngineType,
     GatewayConfig,
     ListenAddress,
     PoolConfig,
@@ -78,9 +78,10 @@ def test_the_smallest_file_gets_all_defaults(tmp_path: Path) -> None:
     assert {name: pool.engines for name, pool in config.pools.items()} == {
         "primary": 1,
         "secondary": 1,
+        "remote": UNLIMITED_ENGINES,
     }
     (model,) = config.models
-    assert (model.name, model.aliases, model.engine) == ("m", (), EngineType.LLAMACPP)
+    assert (model.name, model.aliases, model.engine) == ("m", (), LLAMACPP)
     assert (model.pool, model.pinned, model.hidden, model.description) == (
         "primary", False, False, "",
     )  # fmt: skip
@@ -240,6 +241,7 @@ def test_a_pool_that_is_given_leaves_the_other_as_it_is(tmp_path: Path) -> None:
     assert {name: pool.engines for name, pool in config.pools.items()} == {
         "primary": 2,
         "secondary": 1,
+        "remote": UNLIMITED_ENGINES,
     }
 
 
@@ -347,7 +349,7 @@ def test_a_file_of_the_earlier_gateway_loads_unchanged(monkeypatch: pytest.Monke
     assert {v.timeouts.startup_s for v in slow.variants} == {300}
     assert {v.timeouts.startup_s for v in instruct.variants} == {60}
 
-    assert (embeddings.engine, embeddings.pool) == (EngineType.LLAMACPP_SECONDARY, "secondary")
+    assert (embeddings.engine.preset, embeddings.pool) == ("llamacpp_secondary", "secondary")
     assert embeddings.tokenization is not None
     assert embeddings.tokenization.base_args[-1] == "--no-bos"
     assert embeddings.variants[0].args[-1] == r"C:\Models\new\tiny.gguf"
@@ -422,13 +424,13 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         'got "24 gigs"',
         "pools.primary.size: unknown key",
         'models[1] "a".engine: expected one of presets.engines '
-        '("llama.cpp", "llama.cpp.secondary"), got "vllm"',
+        '("llama.cpp", "llama.cpp.secondary", "openai", "remote"), got "vllm"',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
         'models[1] "a".variants[1].args: expected an array of strings, got "y"',
         "models[2].variants: expected at least one variant",
         "models[2].name: missing; expected a string",
         'models[2].alias: unknown key; did you mean "aliases"?',
-        'models[2].pool: no pool "gpu"; there is: primary, secondary',
+        'models[2].pool: no pool "gpu"; there is: primary, secondary, remote',
         'models[3]: expected a table, got "c"',
         'models[4] "d".engine: missing; expected one of presets.engines',
         'models[4] "d".variants[1]: expected a table, got 7',

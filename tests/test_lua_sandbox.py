@@ -57,7 +57,8 @@ def test_presets_cannot_be_changed(tmp_path: Path) -> None:
 def test_an_unknown_preset_names_those_that_exist(tmp_path: Path) -> None:
     message = failure(tmp_path, "x = presets.engines.lama")
     assert message == (
-        "gateway.lua:1: presets.engines.lama does not exist; there is: llamacpp, llamacpp_secondary"
+        "gateway.lua:1: presets.engines.lama does not exist; "
+        "there is: llamacpp, llamacpp_secondary, openai, remote"
     )
 
 

@@ -111,7 +111,7 @@ def test_check_of_a_wrong_file_prints_every_mistake_and_exits_with_2(tmp_path: P
     assert result.stderr.splitlines() == [
         f'{path}: server.listen: unknown key; did you mean "listen_v6"?',
         f'{path}: models[1] "m".engine: expected one of presets.engines '
-        '("llama.cpp", "llama.cpp.secondary"), got "vllm"',
+        '("llama.cpp", "llama.cpp.secondary", "openai", "remote"), got "vllm"',
         f'{path}: models[1] "m".variants: expected at least one variant',
     ]
 

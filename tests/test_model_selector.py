@@ -11,9 +11,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.schema import (
     EngineTimeouts,
-    EngineType,
     GatewayConfig,
     ModelConfig,
     PoolConfig,
@@ -58,7 +58,7 @@ def a_model(name: str = "m", *contexts: int, **fields: Any) -> ModelConfig:
         **{
             "name": name,
             "aliases": (),
-            "engine": EngineType.LLAMACPP,
+            "engine": LLAMACPP,
             "pool": "primary",
             "variants": tuple(a_variant(context) for context in contexts or (2048, 8192, 32768)),
             **fields,

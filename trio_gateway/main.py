@@ -135,7 +135,9 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 def _missing_binaries(config: GatewayConfig) -> list[str]:
     """Not a mistake, as the file may be meant for another machine; but worth a word."""
-    binaries = {variant.binary for model in config.models for variant in model.variants}
+    variants = [variant for model in config.models for variant in model.variants]
+    binaries = {variant.binary for variant in variants if variant.has_process}
+    binaries |= {variant.stop_command[0] for variant in variants if variant.stop_command}
     binaries |= {model.tokenization.binary for model in config.models if model.tokenization}
     return [f"{b} does not exist here" for b in sorted(binaries) if shutil.which(b) is None]
 
@@ -156,7 +158,7 @@ def _print_models(config: GatewayConfig) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+    from trio_gateway.engine.engine_registry import client_type_of
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     limited = any(pool.memory_bytes is not None for pool in config.pools.values())
@@ -171,7 +173,7 @@ def _print_models(config: GatewayConfig) -> None:
             table.add_row(
                 names[row] if row < len(names) else "",
                 model.pool if row == 0 else "",
-                *(_describe_variant(variant, LlamaCppEngine) if variant else ()),
+                *(_describe_variant(variant, client_type_of(model.engine)) if variant else ()),
                 *((_describe_memory(variant),) if variant and limited else ()),
             )
     # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
@@ -186,16 +188,24 @@ def _describe_variant(
 ) -> tuple[str, str, str]:
     context = f"{variant.context:,}"
     named = variant.name != str(variant.context)
-    fixed = client_type.fixed_address(variant.args)
-    address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
     return (
         f"{context} {variant.name}" if named else context,
-        (variant.connect or address).removeprefix("http://"),
+        _describe_address(variant, client_type),
         f"{variant.timeouts.idle_s:g} s",
     )
 
 
+def _describe_address(variant: VariantConfig, client_type: type[EngineClient]) -> str:
+    if urls := variant.options.urls:
+        return f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
+    fixed = client_type.fixed_address(variant.args)
+    address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
+    return (variant.connect or address).removeprefix("http://")
+
+
 def _describe_memory(variant: VariantConfig) -> str:
+    if not variant.has_process:
+        return "elsewhere"
     if (expected := variant.expected_memory_bytes) is None:
         return "unknown"
     return f"{'~' if variant.memory_bytes is None else ''}{format_size(expected)}"

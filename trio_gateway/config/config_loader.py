@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from trio_gateway.config import addresses, fields, lua_sandbox, pool_memory, readers
+from trio_gateway.config import (
+    addresses,
+    engine_keys,
+    fields,
+    lua_sandbox,
+    pool_memory,
+    readers,
+)
+from trio_gateway.config.engine_types import (
+    ENGINE_TYPES,
+    LLAMACPP,
+    UNLIMITED_ENGINES,
+    EngineType,
+)
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.rewrite import rewrite
 from trio_gateway.config.schema import (
     EngineTimeouts,
-    EngineType,
     GatewayConfig,
     KvCarryoverConfig,
     ListenAddress,
@@ -24,6 +35,7 @@ from trio_gateway.config.schema import (
     TokenizationConfig,
     VariantConfig,
 )
+from trio_gateway.config.variant_reader import VariantReader, served_as
 
 _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
@@ -143,7 +155,7 @@ class ConfigLoader:
 
     @staticmethod
     def _pools(mistakes: Mistakes, table: Any) -> dict[str, PoolConfig]:
-        pools = {name: PoolConfig(name) for name in ("primary", "secondary")}
+        pools = {t.default_pool: _default_pool(t) for t in ENGINE_TYPES.values()}
         if table is not None and not fields.is_table(table):
             mistakes.expected("pools", "a table", table)
             return pools
@@ -152,9 +164,10 @@ class ConfigLoader:
                 mistakes.add("pools", f"expected names as keys, got {fields.show(name)}")
                 continue
             record = Record(mistakes, f"pools.{name}", raw)
+            default = pools.get(name, PoolConfig(name))
             pools[name] = PoolConfig(
                 name,
-                engines=record.read("engines", fields.positive_int, 1),
+                engines=record.read("engines", fields.positive_int, default.engines),
                 memory_bytes=record.read("memory", fields.size_bytes, 0) or None,
             )
             record.finish()
@@ -201,11 +214,8 @@ class ConfigLoader:
         self, mistakes: Mistakes, ignored: list[str], path: str, raw: Any, outer: EngineTimeouts
     ) -> tuple[ModelConfig, tuple[str, ...]]:
         record = Record(mistakes, path, raw)
-        engine = record.require(
-            "engine", readers.engine, "one of presets.engines", EngineType.LLAMACPP
-        )
-        connect = record.read("connect", addresses.base_url, "")
-        timeouts = readers.timeouts(record, outer)
+        engine = record.require("engine", readers.engine, "one of presets.engines", LLAMACPP)
+        reader = VariantReader(mistakes, ignored, self._folder, engine, record, outer)
         variants, paths = list[VariantConfig](), list[str]()
         raw_variants = record.require("variants", readers.anything, "an array of variants", None)
         if raw_variants is not None:
@@ -214,7 +224,7 @@ class ConfigLoader:
                 if not fields.is_table(entry):
                     mistakes.expected(where, "a table", entry)
                     continue
-                variant = self._variant(mistakes, ignored, where, entry, timeouts, connect)
+                variant = reader.read(where, entry)
                 if any(variant.name == v.name for v in variants) and not entry["name"]:
                     name = f"{variant.name}-{len(variants) + 1}"
                     variant = msgspec.structs.replace(variant, name=name)
@@ -227,12 +237,13 @@ class ConfigLoader:
             mistakes.add(path, f'two variants are named "{name}"; give each a name of its own')
         tokenization = record.read("tokenization", self._tokenization, None)
         by_context = sorted(range(len(variants)), key=lambda i: variants[i].context)
+        name = record.require("name", fields.name, "a string", "")
         model = ModelConfig(
-            name=record.require("name", fields.name, "a string", ""),
+            name=name,
             aliases=record.read("aliases", fields.names, ()),
             engine=engine,
             pool=record.read("pool", fields.string, engine.default_pool),
-            variants=tuple(variants[i] for i in by_context),
+            variants=tuple(served_as(variants[i], name) for i in by_context),
             tokenization=tokenization,
             pinned=record.read("pinned", fields.boolean, False),
             hidden=record.read("hidden", fields.boolean, False),
@@ -244,44 +255,10 @@ class ConfigLoader:
             kv_carryover=record.read("kv_carryover", fields.boolean, True),
             kv_conversations=record.read("kv_conversations", fields.count, 0),
             rewrite=record.read("rewrite", rewrite, None),
+            endpoints=record.read("endpoints", engine_keys.endpoints, None),
         )
         record.finish()
         return model, tuple(paths[i] for i in by_context)
-
-    def _variant(
-        self,
-        mistakes: Mistakes,
-        ignored: list[str],
-        path: str,
-        raw: Any,
-        outer: EngineTimeouts,
-        connect: str,
-    ) -> VariantConfig:
-        record = Record(mistakes, path, raw)
-        binary = self._resolve_binary(record.require("binary", fields.string, "a path", ""))
-        context = record.require("context", fields.positive_int, "a positive integer", 0)
-        workdir = record.read("workdir", fields.string, "")
-        parallel = record.read("parallel", fields.positive_int, 0)
-        memory = record.read("memory", fields.size_bytes, 0)
-        load_time = record.read("load_time", fields.positive_seconds, 0.0)
-        if record.has("tokenize"):
-            ignored.append(f"{path}.tokenize")
-        record.read("tokenize", fields.boolean, False)
-        variant = VariantConfig(
-            name=record.read("name", fields.name, str(context)),
-            binary=binary,
-            args=record.require("args", addresses.engine_args, "an array of strings", ()),
-            context=context,
-            connect=record.read("connect", addresses.base_url, connect) or None,
-            env=record.read("env", fields.string_map, {}),
-            workdir=self._resolve(workdir) if workdir else Path(binary).parent,
-            parallel=parallel or None,
-            memory_bytes=memory or None,
-            timeouts=readers.timeouts(record, outer),
-            load_time_s=load_time or None,
-        )
-        record.finish()
-        return variant
 
     def _tokenization(self, mistakes: Mistakes, path: str, raw: Any) -> TokenizationConfig | None:
         record = Record(mistakes, path, raw)
@@ -297,13 +274,14 @@ class ConfigLoader:
         return result
 
     def _resolve(self, path: str) -> Path:
-        return self._folder / os.path.expanduser(path)
+        return readers.resolve(self._folder, path)
 
     def _resolve_binary(self, binary: str) -> str:
-        """A bare name is looked up on PATH; whether the file is there is the engine's affair."""
-        if binary and "/" not in binary and os.sep not in binary:
-            return shutil.which(binary) or binary
-        return str(self._resolve(binary)) if binary else ""
+        return readers.resolve_binary(self._folder, binary)
+
+
+def _default_pool(engine: EngineType) -> PoolConfig:
+    return PoolConfig(engine.default_pool, 1 if engine.has_process else UNLIMITED_ENGINES)
 
 
 def _notes(ignored: list[str]) -> list[str]:

@@ -6,9 +6,10 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from trio_gateway.config.schema import EngineType
+from trio_gateway.config.engine_types import ENGINE_TYPES, EngineType
 
 EMBEDDED_COMMAND = "trio-gateway-llama-server"
 
@@ -42,11 +43,12 @@ def _smollm2_model() -> str:
     )
 
 
+def _engine(known: EngineType) -> str:
+    return known.value
+
+
 _PRESETS: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "engines": {
-        "llamacpp": lambda: EngineType.LLAMACPP.value,
-        "llamacpp_secondary": lambda: EngineType.LLAMACPP_SECONDARY.value,
-    },
+    "engines": {known.preset: partial(_engine, known) for known in ENGINE_TYPES.values()},
     "binaries": {"embedded": _embedded_binary},
     "models": {"smollm2": _smollm2_model},
 }

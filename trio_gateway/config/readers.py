@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from trio_gateway.config import fields
+from trio_gateway.config.engine_types import ENGINE_TYPES, EngineType
 from trio_gateway.config.fields import Mistakes, Record
-from trio_gateway.config.schema import EngineTimeouts, EngineType
+from trio_gateway.config.schema import EngineTimeouts
 
 
 def anything(mistakes: Mistakes, path: str, value: Any) -> Any:
@@ -33,10 +37,9 @@ def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
 
 
 def engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:
-    for known in EngineType:
-        if value == known.value:
-            return known
-    words = ", ".join(f'"{known.value}"' for known in EngineType)
+    if isinstance(value, str) and value in ENGINE_TYPES:
+        return ENGINE_TYPES[value]
+    words = ", ".join(f'"{known}"' for known in ENGINE_TYPES)
     mistakes.expected(path, f"one of presets.engines ({words})", value)
     return None
 
@@ -46,3 +49,15 @@ def words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str):
         return tuple(value.split())
     return fields.string_array(mistakes, path, value)
+
+
+def resolve(folder: Path, path: str) -> Path:
+    """Relative paths begin at the folder of the configuration."""
+    return folder / os.path.expanduser(path)
+
+
+def resolve_binary(folder: Path, binary: str) -> str:
+    """A bare name is looked up on PATH; whether the file is there is the engine's affair."""
+    if binary and "/" not in binary and os.sep not in binary:
+        return shutil.which(binary) or binary
+    return str(resolve(folder, binary)) if binary else ""

@@ -6,24 +6,29 @@ configuration file uses, and what it may write there, stand in `config_loader.py
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from trio_gateway.config.engine_types import EngineType
+
 DEFAULT_PORT = 7777
 
 
-class EngineType(enum.Enum):
-    """The values of `presets.engines.*`."""
+class Secret:
+    """A text that no log and no `repr` shows."""
 
-    LLAMACPP = "llama.cpp"
-    LLAMACPP_SECONDARY = "llama.cpp.secondary"
+    __slots__ = ("_text",)
 
-    @property
-    def default_pool(self) -> str:
-        return "secondary" if self is EngineType.LLAMACPP_SECONDARY else "primary"
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def reveal(self) -> str:
+        return self._text
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
@@ -63,8 +68,29 @@ class TokenizationConfig(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.extra_tokens_per_message or self.extra_tokens)
 
 
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some types of engine have; already resolved: variant before model.
+
+    `served_name`: what the engine calls the model. `api_key`: what the engine wants to see.
+    `urls`: where an engine without a process is, the first choice first. `ca_file`: takes the place
+    of the system's certificates.
+    """
+
+    served_name: str | None = None
+    health_path: str | None = None
+    api_key: Secret | None = None
+    urls: tuple[str, ...] = ()
+    ca_file: Path | None = None
+    verify_tls: bool = True
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float | None = None
+    health_interval_s: float = 15.0
+
+
 class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One way to launch a model.
+
+    Without a process (`options.urls` says where the engine is) `binary` and `args` are empty.
 
     `context`: tokens that one request may use, prompt and answer together.
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
@@ -72,6 +98,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
     has a limit, and the engine's GGUF says enough.
     `load_time_s`: from its start until it is ready; a guess until it was measured.
+    `stop_command`: run before SIGTERM.
     """
 
     name: str
@@ -86,6 +113,12 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: EngineTimeouts
     load_time_s: float | None = None
     estimated_memory_bytes: int | None = None
+    stop_command: tuple[str, ...] = ()
+    options: EngineOptions = EngineOptions()
+
+    @property
+    def has_process(self) -> bool:
+        return not self.options.urls
 
     @property
     def expected_memory_bytes(self) -> int | None:
@@ -112,6 +145,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     at least; None: 512, but no more than a quarter of the largest context. `headroom`: the share
     of the need that an engine gets on top when it is started. `kv_carryover`: the KV cache is kept
     across a stop. `kv_conversations`: so many conversations take turns on one slot, 0: none.
+    `endpoints`: what its engines serve, or None: what their type implies.
     """
 
     name: str
@@ -130,6 +164,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_carryover: bool = True
     kv_conversations: int = 0
     rewrite: RewriteConfig | None = None
+    endpoints: frozenset[str] | None = None
 
     @property
     def largest_context(self) -> int:

@@ -7,7 +7,7 @@ decides: it starts, watches, and stops when it is told to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from trio_gateway.engine.engine_process import (
     EngineSpawnError,
     Launcher,
     Process,
+    StopReport,
 )
 from trio_gateway.engine.events import (
     EngineExited,
@@ -39,6 +40,12 @@ from trio_gateway.engine.http_exchange import (
     out_of_sockets,
 )
 from trio_gateway.engine.liveness import HealthRecord
+from trio_gateway.engine.no_process import open_nothing
+from trio_gateway.engine.stop_command import (
+    LIMIT_SHARE,
+    run_stop_command,
+    stop_command,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +69,9 @@ class _StartFailed(Exception):
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """A ready engine, for pages and headers."""
+    """A ready engine, for pages and headers. `pid` None: it runs elsewhere."""
 
-    pid: int
+    pid: int | None
     places: int
     context: int
     load_s: float
@@ -101,7 +108,9 @@ class Engine:
         self.info: EngineInfo | None = None
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
-        self._launch, self._client_type, self._ports_in_use = launch, client_type, ports_in_use
+        self._launch = launch if variant.has_process else open_nothing
+        self._client_type, self._ports_in_use = client_type, ports_in_use
+        self._port: int | None = None  # of this machine, held for this engine
         self._memory_of_group = memory_of_group
         self.kv = kv
         self._may_restore = True
@@ -128,7 +137,7 @@ class Engine:
 
     @property
     def port(self) -> int | None:
-        return self._client.port if self._client is not None else None
+        return self._port
 
     @property
     def last_words(self) -> str:
@@ -180,11 +189,13 @@ class Engine:
             return  # the port may be a successor's by now
         self.gone.set()
         self.abort(EngineDisconnected(self.epitaph))
-        if self._client is not None:
-            self._ports_in_use.discard(self._client.port)
+        if self._port is not None:
+            self._ports_in_use.discard(self._port)
 
     async def _open_client(self) -> EngineClient:
         """The client for the engine's address, which nobody else may hold."""
+        if not self.variant.has_process:
+            return self._open_remote_client()
         address = fixed_address(self.variant, self._client_type)
         try:
             if address is None:
@@ -204,14 +215,21 @@ class Engine:
         if in_use:
             raise _StartFailed(self._port_taken(port))
         # The picked ports are one set for all engines: none is picked twice while in use.
+        self._port = port
         self._ports_in_use.add(port)
-        return self._client_type(
-            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        )
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self._client_type(url, self.variant.options)
+
+    def _open_remote_client(self) -> EngineClient:
+        options = self.variant.options
+        try:
+            return self._client_type(options.urls[0], options)
+        except OSError as error:
+            raise _StartFailed(f"its `ca_file` {options.ca_file} cannot be used: {error}") from None
 
     async def _run(self, report: Callable[[Event], None]) -> None:
         client = self._client = await self._open_client()
-        argv = [self.variant.binary, *self._args(client)]
+        argv = [self.variant.binary, *self._args(client)] if self.variant.has_process else []
         log.info("%s: starting at %s", self.key, client.base_url)
         while await self._run_process(client, argv, report):
             log.warning("%s: starting again, without a restore", self.key)
@@ -230,18 +248,23 @@ class Engine:
         get over a restore."""
         variant = self.variant
         failure: _StartFailed | None = None
-        async with self._launch(
-            argv, env=variant.env, workdir=variant.workdir, log=self.log
-        ) as process:
+        env = _filled_in(variant.env, client.port)
+        async with self._launch(argv, env=env, workdir=variant.workdir, log=self.log) as process:
             self._process = process
+            in_order = False
             try:
                 if await self._serve(process, client, report):
+                    in_order = True
                     return True
+                await self._end(process, report)
+                in_order = True
             except _StartFailed as error:
                 failure = error
-                await process.stop(variant.timeouts.stop_s)
-            else:
-                await self._end(process, report)
+                await self._stop(process, variant.timeouts.stop_s)
+                in_order = True
+            finally:
+                if variant.stop_command and not in_order:
+                    log.warning("%s: killed at once, not by its stop_command", self.key)
         if failure is not None:
             raise failure  # out here, where no nursery wraps it into a group
         return False
@@ -293,11 +316,12 @@ class Engine:
         if process.exited.is_set() or self._lost is not None:
             reason = f"the engine {process.status}" if process.exited.is_set() else self._lost
             self.epitaph = f"{reason}{_tail(process)}"
-            log.error("%s (pid %d): %s", self.key, process.pid, self.epitaph)
+            log.error("%s (%s): %s", self.key, _pid(process), self.epitaph)
             if not process.exited.is_set():
                 self.abort(EngineDisconnected(self.epitaph))
                 # Not asked to end: that would wake a stopped engine, and it might write on.
                 await process.kill()
+            await self._run_stop_command(process, self.variant.timeouts.stop_s)
             # At once: its pipe may be held open by a helper for a while yet.
             self._finish(report, EngineExited(self.number, self.epitaph))
             return
@@ -306,9 +330,27 @@ class Engine:
         if self.kv is not None and self.info is not None:
             await self.kv.save(self.client)
         spent_s = trio.current_time() - begun
-        stopped = await process.stop(max(stop_s - spent_s, stop_s / 2))
-        took_ms = round(stopped.took_s * 1000)
-        log.info("%s (pid %d) %s in %d ms", self.key, process.pid, stopped.ending.value, took_ms)
+        begun = trio.current_time()
+        stopped = await self._stop(process, max(stop_s - spent_s, stop_s / 2))
+        took_ms = round((trio.current_time() - begun) * 1000)
+        log.info("%s (%s) %s in %d ms", self.key, _pid(process), stopped.ending.value, took_ms)
+
+    async def _stop(self, process: Process, limit_s: float) -> StopReport:
+        """The `stop_command`, if there is one, then SIGTERM, and SIGKILL after `limit_s`."""
+        begun = trio.current_time()
+        await self._run_stop_command(process, limit_s)
+        return await process.stop(max(limit_s - (trio.current_time() - begun), 0))
+
+    async def _run_stop_command(self, process: Process, limit_s: float) -> None:
+        """Also for one that ended by itself, or was killed as it hung: what it was the client of
+        may run on."""
+        variant, port = self.variant, self.client.port
+        argv = stop_command(variant.stop_command, process, port)
+        if argv:
+            self.abort(EngineDisconnected(self.epitaph))  # no request needs to wait for it
+            env = _filled_in(variant.env, port)
+            launched = self._launch(argv, env=env, workdir=variant.workdir, log=self.log)
+            await run_stop_command(launched, argv[0], limit_s * LIMIT_SHARE, self.log)
 
     async def _watch(self) -> None:
         """What is due every `health_check_s` while the engine is ready; returns if it is lost."""
@@ -322,16 +364,15 @@ class Engine:
 
     async def _measure(self, process: Process, report: Callable[[Event], None]) -> None:
         """Report the most memory that its processes held, whenever that grows."""
-        if self._memory_of_group is None:
+        pid, memory_of_group = process.pid, self._memory_of_group
+        if memory_of_group is None or pid is None:
             await trio.sleep_forever()
         peak, pause_s = 0, MEASURE_FIRST_S
         while True:
             await trio.sleep(pause_s)
             # In a thread: the first reading may take long where there is a GPU.
             try:
-                now = await trio.to_thread.run_sync(
-                    self._memory_of_group, process.pid, abandon_on_cancel=True
-                )
+                now = await trio.to_thread.run_sync(memory_of_group, pid, abandon_on_cancel=True)
             except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
                 # Out of descriptors, a broken driver: no reason to end an engine that works.
                 log.warning("%s: its memory cannot be read: %r", self.key, error)
@@ -363,7 +404,8 @@ class Engine:
             )
         if self._stop_wanted.is_set():
             return False
-        if process.owns_port(self.client.port) is False:
+        # With a stop_command the process is only a client: its server holds the port.
+        if not self.variant.stop_command and process.owns_port(self.client.port) is False:
             raise _StartFailed(self._port_taken(self.client.port))
         return True
 
@@ -372,9 +414,10 @@ class Engine:
         context = min(declared, facts.context or declared)
         shared = self._client_type.shared_tokens(self.variant.args, facts)
         if context < declared:
+            cure = self._client_type.context_cure(declared, facts, shared)
             log.error(
                 "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
-                self.key, declared, context, _cure(declared, facts, shared), context,
+                self.key, declared, context, cure, context,
             )  # fmt: skip
         places = self.variant.parallel or facts.places or DEFAULT_PLACES
         load_s = trio.current_time() - self.started_at
@@ -382,8 +425,9 @@ class Engine:
 
     def _say_ready(self, info: EngineInfo) -> None:
         log.info(
-            "%s: ready in %.2f s (pid %d, %s, context %d, %d at a time)",
-            self.key, info.load_s, info.pid, self.client.base_url, info.context, info.places,
+            "%s: ready in %.2f s (%s, %s, context %d, %d at a time)",
+            self.key, info.load_s, f"pid {info.pid}" if info.pid else "no process here",
+            self.client.base_url, info.context, info.places,
         )  # fmt: skip
 
     def _port_taken(self, port: int) -> str:
@@ -393,15 +437,12 @@ class Engine:
         )
 
 
-def _cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
-    """Which argument to change, for a context that is smaller than declared."""
-    slots = facts.places or 1
-    if slots > 1 and shared_tokens is None:
-        return (
-            f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
-            f"-c to {declared * slots}"
-        )
-    return f"raise -c to {declared}, or lower the variant's `context`"
+def _filled_in(env: Mapping[str, str], port: int) -> dict[str, str]:
+    return {name: value.replace("${PORT}", str(port)) for name, value in env.items()}
+
+
+def _pid(process: Process) -> str:
+    return "elsewhere" if process.pid is None else f"pid {process.pid}"
 
 
 def _tail(process: Process) -> str:

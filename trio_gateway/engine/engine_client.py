@@ -5,11 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
+from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineDisconnected,
@@ -21,6 +24,7 @@ from trio_gateway.engine.http_exchange import (
     open_exchange,
 )
 
+NO_OPTIONS = EngineOptions()
 REFUSALS_MAX = 2  # requests; the second try of one counts no more, as the request may be to blame
 
 
@@ -79,14 +83,19 @@ def local_host(host: str) -> str:
 class EngineClient(abc.ABC):
     """Speaks to one engine at `base_url` (`http://host:port`). Close it with `aclose`.
 
+    Made as `Type(base_url, options)`, where `options` are the keys of the configuration that only
+    some types have. `has_slots`: the type saves and restores KV caches.
+
     `pulse` beats with whatever is read from the engine. `refuses` is set once it took
     REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
     """
 
-    def __init__(self, base_url: str) -> None:
+    has_slots: ClassVar[bool] = False
+
+    def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         parts = urlsplit(base_url)
         assert parts.hostname is not None
-        self.base_url = base_url
+        self.base_url, self.options = base_url, options
         self.host, self.port = parts.hostname, parts.port or 80
         self.pulse = Pulse()
         self.refuses = trio.Event()
@@ -114,7 +123,7 @@ class EngineClient(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def get_supported_endpoints() -> frozenset[str]:
-        """Paths of the OpenAI API that this engine serves, without `/v1` in front."""
+        """Paths that this engine serves, without the leading slash and `v1/`; see ENDPOINTS."""
 
     @abc.abstractmethod
     async def check_health(self, timeout_s: float) -> Health:
@@ -128,6 +137,11 @@ class EngineClient(abc.ABC):
     async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         """The exact number of prompt tokens of a request, as the engine counts them; None: it
         cannot say. Of several prompts in one request, the largest: each is a sequence by itself."""
+
+    @staticmethod
+    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+        """What to do if one request gets fewer tokens than the variant declares."""
+        return "raise it in the engine's own arguments, or lower the variant's `context`"
 
     # -- slots, for engines that can save and restore their KV cache ------------------------------
 
@@ -217,16 +231,18 @@ class EngineClient(abc.ABC):
         headers: Sequence[Header],
         body: bytes,
     ) -> Exchange:
-        def keep(exchange: Exchange) -> None:
-            opened.append(exchange)
-            exchange.pulse = self.pulse
-            self._open.add(exchange)
-            if self._over is not None:
-                exchange.abort(self._over)
-
+        keep = partial(self._keep, opened)
         return await open_exchange(
             self.host, self.port, method, target, headers, body, on_open=keep
         )
+
+    def _keep(self, opened: list[Exchange], exchange: Exchange) -> None:
+        """Of an exchange that was opened a moment ago: `_end` closes it, `abort_all` reaches it."""
+        opened.append(exchange)
+        exchange.pulse = self.pulse
+        self._open.add(exchange)
+        if self._over is not None:
+            exchange.abort(self._over)
 
     def _end(self, opened: list[Exchange]) -> None:
         for exchange in opened:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
 
-from trio_gateway.config.schema import EngineType, GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine import platform
 from trio_gateway.engine.engine import Engine, fixed_address
 from trio_gateway.engine.engine_client import EngineClient
 from trio_gateway.engine.engine_kv import EngineKv, Prompt
 from trio_gateway.engine.engine_process import Launcher, open_engine_process
+from trio_gateway.engine.engine_registry import client_type_of
 from trio_gateway.engine.events import (
     Action,
     Drain,
@@ -46,7 +47,6 @@ from trio_gateway.engine.events import (
 from trio_gateway.engine.http_exchange import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv_carryover import KvCarryover
 from trio_gateway.engine.lease import LeaseRequest
-from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
 from trio_gateway.engine.memory_meter import MemoryMeter
 from trio_gateway.engine.outlook import Outlook, outlook_of
 from trio_gateway.engine.preview import Preview
@@ -56,11 +56,6 @@ log = logging.getLogger(__name__)
 
 FIRST_LOAD_S = 10.0  # what a load is taken to last until one was measured, if `load_time` is unset
 
-CLIENT_TYPES: dict[EngineType, type[EngineClient]] = {
-    EngineType.LLAMACPP: LlamaCppEngine,
-    EngineType.LLAMACPP_SECONDARY: LlamaCppEngine,
-}
-
 
 class EngineManager:
     """Run `run` in a task; `lease` works from then until the shutdown.
@@ -68,7 +63,7 @@ class EngineManager:
     Args:
         config: the models, pools and limits.
         launch: opens an engine's process; a test may pass a fake, without reaper and meter.
-        client_types: the client for each engine type; a test may pass a fake.
+        client_types: by the name of its type, the client of an engine; a test may pass fakes.
         scheduler: what decides; a benchmark may pass another policy.
     """
 
@@ -77,7 +72,7 @@ class EngineManager:
         config: GatewayConfig,
         *,
         launch: Launcher | None = None,
-        client_types: dict[EngineType, type[EngineClient]] = CLIENT_TYPES,
+        client_types: Mapping[str, type[EngineClient]] | None = None,
         scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
         self.reaper: platform.Reaper | None = None
@@ -87,7 +82,9 @@ class EngineManager:
             self._memory_of_group = MemoryMeter().read
             launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch
-        self._client_types = client_types
+        self._client_types: Mapping[str, type[EngineClient]] = client_types or {
+            model.engine.value: client_type_of(model.engine) for model in config.models
+        }
         self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
         facts = []
         for model in config.models:
@@ -114,7 +111,7 @@ class EngineManager:
         self.stopped = trio.Event()  # after a shutdown: no engine is left
 
     def _facts(self, key: VariantKey, model: ModelConfig, variant: VariantConfig) -> VariantFacts:
-        fixed = fixed_address(variant, self._client_types[model.engine])
+        fixed = fixed_address(variant, self._client_types[model.engine.value])
         endpoint = f"{fixed[0]} {fixed[1]}" if fixed else None
         return VariantFacts(
             key=key,
@@ -249,8 +246,10 @@ class EngineManager:
         return self.scheduler.state.contexts(model)
 
     def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
-        """What the model's type of engine serves."""
-        return self._client_types[model.engine].get_supported_endpoints()
+        """What the model's engines serve: as configured, else what their type implies."""
+        if model.endpoints is not None:
+            return model.endpoints
+        return self._client_types[model.engine.value].get_supported_endpoints()
 
     def engine_of(self, model: str) -> Engine | None:
         """The ready engine of this model with the largest context."""
@@ -292,7 +291,7 @@ class EngineManager:
             key,
             variant,
             launch=self._launch,
-            client_type=self._client_types[model.engine],
+            client_type=self._client_types[model.engine.value],
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
             kv=self._kv_of(key, model, variant),
@@ -303,7 +302,8 @@ class EngineManager:
     def _kv_of(
         self, key: VariantKey, model: ModelConfig, variant: VariantConfig
     ) -> EngineKv | None:
-        if not model.kv_carryover:
+        client_type = self._client_types[model.engine.value]
+        if not (model.kv_carryover and client_type.has_slots):
             return None
 
         def waiting() -> dict[int, Prompt]:
@@ -313,7 +313,6 @@ class EngineManager:
                 if request.is_waiting and request.model == key.model and request.prompt is not None
             }
 
-        client_type = self._client_types[model.engine]
         return EngineKv(self.kv, key, model, variant, client_type, waiting)
 
     async def _run_engine(self, engine: Engine) -> None:

@@ -43,12 +43,14 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 class Process(Protocol):
-    """What an engine needs of its process. EngineProcess, or a fake in a test."""
+    """What an engine needs of its process. EngineProcess, NoProcess, or a fake in a test."""
 
     exited: trio.Event
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int | None: ...
+    @property
+    def returncode(self) -> int | None: ...
     @property
     def status(self) -> str: ...
     def last_lines(self, count: int = ...) -> list[str]: ...

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import httptools
 import trio
@@ -24,6 +24,7 @@ import trio
 RECEIVE_BYTES = 65536
 
 Header = tuple[bytes, bytes]
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class EngineUnreachable(Exception):
@@ -71,12 +72,15 @@ class Pulse:
 class Exchange:
     """The answer: `status` and `headers` are there from the start, the body comes by `receive`."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.status = 0
         self.headers: list[Header] = []
         self.complete = False
         self.pulse = Pulse()  # whoever opens it may put a shared one here
         self._stream = stream
+        # Of TLS the lower end: nobody waits for the peer's farewell.
+        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        self._socket = transport.socket
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._framed = False
@@ -114,6 +118,14 @@ class Exchange:
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    async def prefetch(self, whole_up_to: int) -> None:
+        """Wait for the first piece of the body, or for all of it if its length is known and not
+        over `whole_up_to`; `receive` gives it then. Raises as `receive` does."""
+        length = next((v for n, v in self.headers if n == b"content-length"), b"")
+        whole = length.isdigit() and int(length) <= whole_up_to
+        while not self.complete and (whole or not self._pieces):
+            await self._read()
+
     async def receive_head(self) -> None:
         """Wait for status and headers. Raises as `receive` does."""
         while not self._head_complete:
@@ -141,11 +153,11 @@ class Exchange:
     def abort(self, error: Exception) -> None:
         """End it from outside: whoever waits in `receive` gets this error."""
         self._abort_error = error
-        self._stream.socket.close()
+        self._socket.close()
 
     def close(self) -> None:
         """Close the connection; an engine that still generates notices and stops."""
-        self._stream.socket.close()
+        self._socket.close()
 
 
 async def open_exchange(
@@ -157,8 +169,12 @@ async def open_exchange(
     body: bytes,
     *,
     on_open: Callable[[Exchange], None],
+    connect: Callable[[], Awaitable[Stream]] | None = None,
 ) -> Exchange:
     """Send a request and wait for the answer's status and headers.
+
+    `connect` opens the connection where that takes more than a socket: a name, TLS. It raises
+    EngineUnreachable itself, and `headers` then have the `Host`.
 
     `on_open` is told of the exchange as soon as there is one, so that it can be aborted while the
     engine has not answered yet. The caller closes the exchange; a failure here closes it as well.
@@ -166,8 +182,9 @@ async def open_exchange(
     Raises:
         EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
     """
+    stream: Stream
     try:
-        stream = await _connect(host, port)
+        stream = await (_connect(host, port) if connect is None else connect())
     except OSError as error:
         if error.errno in OWN_LIMITS:
             raise OutOfSockets(out_of_sockets(error)) from error
@@ -175,8 +192,10 @@ async def open_exchange(
     exchange = Exchange(stream)
     try:
         on_open(exchange)
-        name = f"[{host}]" if ":" in host else host
-        lines = [f"{method} {target} HTTP/1.1\r\nHost: {name}:{port}\r\n".encode("latin-1")]
+        lines = [f"{method} {target} HTTP/1.1\r\n".encode("latin-1")]
+        if connect is None:
+            name = f"[{host}]" if ":" in host else host
+            lines.append(f"Host: {name}:{port}\r\n".encode("latin-1"))
         lines += [b"%b: %b\r\n" % header for header in headers]
         lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
         # One that stops reading may have answered (413 …) before: look at the answer in any case.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from trio_gateway.config.engine_args import (
     has_option,
     option,
 )
+from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.engine_client import (
+    NO_OPTIONS,
     EngineClient,
     EngineFacts,
     Health,
@@ -36,6 +39,7 @@ from trio_gateway.engine.http_exchange import (
     ExchangeAborted,
     OutOfSockets,
 )
+from trio_gateway.engine.prompt_counts import count_prompts, field
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +69,10 @@ class LlamaCppEngine(EngineClient):
     """See EngineClient. The control requests here go through httpx, one connection each: an idle
     kept connection occupies one of the server's few threads."""
 
-    def __init__(self, base_url: str) -> None:
-        super().__init__(base_url)
+    has_slots = True
+
+    def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
+        super().__init__(base_url, options)
         self._http = httpx.AsyncClient(
             base_url=base_url,
             verify=False,  # loopback; building a TLS context costs 23 ms
@@ -134,6 +140,16 @@ class LlamaCppEngine(EngineClient):
         )
 
     @staticmethod
+    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+        slots = facts.places or 1
+        if slots > 1 and shared_tokens is None:
+            return (
+                f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
+                f"-c to {declared * slots}"
+            )
+        return f"raise -c to {declared}, or lower the variant's `context`"
+
+    @staticmethod
     def shared_tokens(args: Sequence[str], facts: EngineFacts) -> int | None:
         slots, context = facts.places, facts.context
         if slots is None or slots < 2 or context is None:
@@ -151,7 +167,7 @@ class LlamaCppEngine(EngineClient):
         if endpoint == "chat/completions":
             return await self._count_chat(body, timeout_s)
         key = "input" if endpoint == "embeddings" else "prompt"
-        return await self._count_prompts(_field(body, key), timeout_s)
+        return await count_prompts(field(body, key), partial(self._count_text, timeout_s=timeout_s))
 
     async def _count_chat(self, body: bytes, timeout_s: float) -> int | None:
         if self._counts_chats:
@@ -222,28 +238,10 @@ class LlamaCppEngine(EngineClient):
             answer = await self._ask("POST", "/apply-template", body, timeout_s)
             prompt = answer.get("prompt") if isinstance(answer, dict) else None
         else:
-            prompt = _field(body, "prompt")
+            prompt = field(body, "prompt")
         return await self._tokenize(prompt, timeout_s) if isinstance(prompt, str) else None
 
     # -- counting --------------------------------------------------------------------------------
-
-    async def _count_prompts(
-        self, prompts: Any, timeout_s: float, *, nested: bool = False
-    ) -> int | None:
-        """The largest of the prompts: each is a sequence of its own."""
-        match prompts:
-            case str():
-                return await self._count_text(prompts, timeout_s)
-            case [*parts] if parts and all(isinstance(p, int | str) for p in parts):
-                texts = [p for p in parts if isinstance(p, str)]
-                counts = [await self._count_text(text, timeout_s) for text in texts]
-                ids = len(parts) - len(texts)
-                # Token ids make it one sequence, with the strings between them in it.
-                return _total(counts, ids) if ids else _largest(counts)
-            case [*parts] if parts and not nested:
-                each = [await self._count_prompts(p, timeout_s, nested=True) for p in parts]
-                return _largest(each)
-        return None
 
     async def _count_text(self, text: str, timeout_s: float) -> int | None:
         ids = await self._tokenize(text, timeout_s)
@@ -277,26 +275,8 @@ class LlamaCppEngine(EngineClient):
             return None
 
 
-def _largest(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return max(known) if len(known) == len(counts) else None
-
-
-def _total(counts: Sequence[int | None], more: int) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) + more if len(known) == len(counts) else None
-
-
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
-
-
-def _field(body: bytes, name: str) -> Any:
-    """One field of a request; None if that is not there or no JSON. The rest is not looked at."""
-    try:
-        return msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])[name])
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _text(value: Any) -> str | None:

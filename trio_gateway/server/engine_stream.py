@@ -119,8 +119,8 @@ class EngineStream(ResponseBody):
 
 async def news_of(lease: Lease, error: Exception) -> str:
     """Why the engine was lost: how it ended, if it did, else what was seen of it."""
-    if isinstance(error, OutOfSockets):
-        return str(error)  # nothing happened to the engine
+    if isinstance(error, OutOfSockets) or lease.engine.pid is None:
+        return str(error)  # nothing happened to the engine, or nothing here that would tell of it
     garbage = isinstance(error, EngineTalksGarbage)
     # One that talks is not about to end, unless it is given up for talking like that.
     if not garbage or lease.client.refuses.is_set():

@@ -205,9 +205,8 @@ class Relay:
         """Raises ApiError: 400, the model's engines have no such endpoint."""
         served = self._manager.endpoints_of(model)
         if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
-            kind = getattr(model.engine, "value", model.engine)
             message = (
-                f"the engine of {model.name} ({kind}) does not serve {endpoint.name}; "
+                f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint.name}; "
                 f"it serves: {', '.join(sorted(served))}"
             )
             raise ApiError(400, message, code="endpoint_not_supported")

@@ -1,0 +1,76 @@
+"""A gateway as the `remote` engine of another, with the real engine at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.harness import (
+    chat_body,
+    configuration,
+    fake_variant,
+    free_port,
+    model,
+    real_variant,
+    running_gateway,
+)
+
+CONTEXT = 2048
+
+
+def remote(name: str, *urls: str, context: int = CONTEXT) -> str:
+    array = "{" + ", ".join(f'"{url}"' for url in urls) + "}"
+    return model(
+        name, f"{{ context = {context} }}", engine="presets.engines.remote", urls=array,
+        served_name='"inner"', aliases='{ "other" }',
+    )  # fmt: skip
+
+
+def test_a_gateway_serves_what_another_gateway_runs(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    behind = configuration(model("inner", real_variant(CONTEXT)))
+    dead = f"http://127.0.0.1:{free_port()}"
+    with running_gateway(inside, behind) as inner:
+        front = configuration(remote("m", dead, inner.base_url))
+        with running_gateway(outside, front) as outer:
+            whole = outer.chat("other", "Hi", max_tokens=4)
+            assert whole.status_code == 200
+            assert whole.json()["usage"]["completion_tokens"] == 4
+            assert len(whole.headers.get_list("X-Gateway-Variant")) == 1
+            body = chat_body("m", stream=True, max_tokens=4)
+            with outer.client() as client:
+                text = client.post("/v1/chat/completions", json=body).text
+            assert text.rstrip().endswith("data: [DONE]")
+            # What does not fit is refused by the one that knows the context first: the outer.
+            status, code, _ = outer.error_of("m", text="x " * 3 * CONTEXT)
+            assert (status, code) == (400, "context_length_exceeded")
+
+
+def test_a_gateway_that_is_killed_is_replaced_by_the_next(tmp_path: Path) -> None:
+    """Before the first byte the other one answers; after it the stream ends with an error."""
+    slow = model("inner", fake_variant("--interval-s", "0.01"))
+    folders = [tmp_path / name for name in ("a", "b", "front")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        running_gateway(folders[0], configuration(slow)) as a,
+        running_gateway(folders[1], configuration(slow)) as b,
+        running_gateway(
+            folders[2], configuration(remote("m", a.base_url, b.base_url, context=4096))
+        ) as outer,
+    ):
+        with outer.streaming("m") as pieces:
+            a.descendants()
+            a.process.kill()
+            rest = b"".join(pieces)
+        assert b"[DONE]" not in rest
+        assert b"engine_failed" in rest.strip().split(b"\n\n")[-1]
+        assert outer.chat("m").status_code == 200
+        a.wait()
+        b.process.kill()
+        b.wait()
+        status, code, message = outer.error_of("m")
+        assert (status, code) == (502, "engine_failed")
+        assert a.base_url in message
+        assert b.base_url in message

@@ -1,0 +1,128 @@
+"""`stop_command` with real processes: before SIGTERM, in time, never fatal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.asking import CHAT, chat
+from tests.fakes import FakeEngines, Stack, config, model, variant
+from tests.integration.harness import FAKE_ENGINE
+from trio_gateway.config.schema import EngineTimeouts, GatewayConfig
+from trio_gateway.engine.engine_manager import EngineManager
+
+SH = "/bin/sh"
+
+
+class RealProcesses(FakeEngines):
+    def manager(self, given: GatewayConfig) -> EngineManager:
+        return EngineManager(given)
+
+
+@asynccontextmanager
+async def gateway(
+    tmp_path: Path, script: str, *args: str, stop_s: float = 5.0, **fields: Any
+) -> AsyncIterator[Stack]:
+    """A gateway with a model on the fake engine that is stopped with a shell script."""
+    engine = variant(
+        4096, binary=sys.executable, args=(str(FAKE_ENGINE), *args), workdir=tmp_path,
+        stop_command=(SH, "-c", script), timeouts=EngineTimeouts(stop_s=stop_s), **fields,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        stack = Stack(nursery, RealProcesses(), config(model("m", engine)))
+        await nursery.start(stack.gateway.run)
+        async with stack.http:
+            yield stack
+        stack.gateway.end_now("the test is over")
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def shut_down(stack: Stack) -> float:
+    """How long it took."""
+    begun = trio.current_time()
+    stack.gateway.begin_shutdown()
+    await stack.manager.stopped.wait()
+    return trio.current_time() - begun
+
+
+async def test_it_runs_before_sigterm_with_pid_and_port_filled_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    script = 'kill -0 ${PID} && echo "${PID} ${PORT} $NAME" > stopped; kill -9 ${PID}'
+    # Only the command can end this one in time.
+    async with gateway(tmp_path, script, "--ignore-sigterm", env={"NAME": "box-${PORT}"}) as stack:
+        await stack.post(CHAT, chat("m"))
+        (engine,) = stack.manager.engines.values()
+        assert await shut_down(stack) < 3.0
+    text = f"{engine.pid} {engine.port} box-{engine.port}\n"
+    assert (tmp_path / "stopped").read_text() == text
+    assert "stop_command /bin/sh is done" in caplog.text
+
+
+async def test_one_that_fails_is_told_of_and_the_engine_ends_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with gateway(tmp_path, "echo no such box; exit 3") as stack:
+        await stack.post(CHAT, chat("m"))
+        await shut_down(stack)
+    (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warning.getMessage() == "stop_command /bin/sh exited with code 3\nno such box"
+    assert any(r.getMessage().endswith("| no such box") for r in caplog.records)
+
+
+async def test_one_that_is_not_there_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SH", "/no/such/program")
+    async with gateway(tmp_path, "") as stack:
+        await stack.post(CHAT, chat("m"))
+        await shut_down(stack)
+    assert "stop_command: /no/such/program" in caplog.text
+
+
+async def test_one_that_hangs_is_killed_with_its_children_inside_the_engines_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path, "sleep 60 & sleep 60", stop_s=1.0) as stack:
+        await stack.post(CHAT, chat("m"))
+        assert await shut_down(stack) < 1.5
+    assert "did not end within 0.8 s" in caplog.text
+
+
+async def test_it_runs_for_an_engine_that_did_not_start(tmp_path: Path) -> None:
+    async with gateway(tmp_path, "echo x > stopped", "--exit-at-start", "3") as stack:
+        answer = await stack.post(CHAT, chat("m"))
+        assert (answer.status, b"exited with code 3" in answer.content) == (502, True)
+    assert (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize(("script", "runs"), [("", True), (": ${PID}", False)])
+async def test_it_runs_after_a_crash_unless_it_needs_the_process(
+    tmp_path: Path, script: str, runs: bool
+) -> None:
+    """The number of a process that is gone may be another's by now."""
+    script = f"{script}\necho x >> stopped"
+    async with gateway(tmp_path, script, "--crash-after", "0") as stack:
+        answer = await stack.post(CHAT, chat("m"))
+        assert answer.status == 502
+    assert (tmp_path / "stopped").exists() == runs
+
+
+async def test_a_gateway_that_ends_at_once_does_not_wait_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path, "echo x > stopped") as stack:
+        await stack.post(CHAT, chat("m"))
+        stack.gateway.end_now("a second signal")
+        await stack.manager.stopped.wait()
+    assert not (tmp_path / "stopped").exists()
+    assert "killed at once, not by its stop_command" in caplog.text

@@ -1,0 +1,168 @@
+"""Readers for the keys of models and variants that say what their type of engine is like."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from trio_gateway.config import fields
+from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
+from trio_gateway.config.fields import Mistakes, Reader, Record
+from trio_gateway.config.schema import EngineOptions, Secret
+
+# What a variant says of its process.
+_PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+
+
+class EngineKeys:
+    """Reads them for one model, whose type is known. Relative paths begin at `folder`."""
+
+    def __init__(self, mistakes: Mistakes, engine: EngineType, folder: Path) -> None:
+        self._mistakes, self._engine, self._folder = mistakes, engine, folder
+
+    def options(self, record: Record, outer: EngineOptions) -> EngineOptions:
+        """The options of this table, each falling back on the table around it."""
+        readers: dict[Option, tuple[str, Reader[Any]]] = {
+            Option.SERVED_NAME: ("served_name", fields.name),
+            Option.HEALTH_PATH: ("health_path", _path),
+            Option.API_KEY: ("api_key", _secret),
+            Option.URLS: ("urls", _urls),
+            Option.CA_FILE: ("ca_file", self._file),
+            Option.VERIFY_TLS: ("verify_tls", fields.boolean),
+            Option.CONNECT_TIMEOUT: ("connect_timeout_s", fields.positive_seconds),
+            Option.FIRST_BYTE_TIMEOUT: ("first_byte_timeout_s", fields.positive_seconds),
+            Option.HEALTH_INTERVAL: ("health_interval_s", fields.positive_seconds),
+        }
+        found = {}
+        for option, (field, reader) in readers.items():
+            if option in self._engine.options:
+                found[field] = record.read(option.value, reader, getattr(outer, field))
+            else:
+                self._refuse(record, option.value, f"only {_types_with(option)} has it")
+        return msgspec.structs.replace(outer, **found)
+
+    def refuse_process_keys(self, record: Record) -> None:
+        """Of an engine that is somewhere else."""
+        for key in _PROCESS_KEYS:
+            what = f'an engine of the type "{self._engine.value}" has no process here'
+            self._refuse(record, key, what)
+
+    def _refuse(self, record: Record, key: str, why: str) -> None:
+        if record.has(key):
+            record.read(key, lambda *_: None, None)  # not an unknown key
+            self._mistakes.add(record.field_path(key), why)
+
+    def check_urls(self, path: str, options: EngineOptions) -> None:
+        if not self._engine.has_process and not options.urls:
+            what = 'expected where the engine is, such as "https://gpu.example.com/v1"'
+            self._mistakes.add(f"{path}.urls", f"missing; {what}")
+
+    def check_port(
+        self, path: str, args: Sequence[str], env: Mapping[str, str], connect: str | None
+    ) -> None:
+        """Nothing is added to the arguments of some types, so they must say where to listen."""
+        if not self._engine.needs_port or connect is not None or not args:
+            return
+        if not any("${PORT}" in text for text in (*args, *env.values())):
+            what = (
+                f'the type "{self._engine.value}" adds nothing to them: write "${{PORT}}" where '
+                "the port belongs, or say with `connect` where the engine listens"
+            )
+            self._mistakes.add(f"{path}.args", what)
+
+    def _file(self, mistakes: Mistakes, path: str, value: Any) -> Path | None:
+        text = fields.string(mistakes, path, value)
+        return self._folder / os.path.expanduser(text) if text else None
+
+
+def command(resolve: Callable[[str], str]) -> Reader[tuple[str, ...]]:
+    """A program and its arguments; `resolve` finds the program."""
+
+    def read(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+        words = fields.string_array(mistakes, path, value)
+        if words and words[0]:
+            return (resolve(words[0]), *words[1:])
+        if words or (fields.is_table(value) and not [*value.keys()]):
+            mistakes.expected(path, "a program and its arguments, an array of strings", value)
+        return None
+
+    return read
+
+
+def endpoints(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | None:
+    """Paths of the API, without the leading slash and `v1/`."""
+    found = set()
+    for at, entry in fields.items(mistakes, path, value, "an array of endpoints"):
+        name = entry.strip("/").removeprefix("v1/") if isinstance(entry, str) else entry
+        if name in ENDPOINTS:
+            found.add(name)
+        else:
+            hint = fields.nearest(name, ENDPOINTS) if isinstance(name, str) else ""
+            what = f"no endpoint that the gateway knows: {fields.show(entry)}"
+            mistakes.add(at, what + (hint or '; such as "chat/completions"'))
+    return frozenset(found)
+
+
+def _types_with(option: Option) -> str:
+    """The types that have an option, as text."""
+    having = [known for known in ENGINE_TYPES.values() if option in known.options]
+    return " or ".join(f"presets.engines.{known.preset}" for known in having)
+
+
+def _path(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    if isinstance(value, str) and value.startswith("/") and _HEADER_TEXT.fullmatch(value):
+        return value
+    mistakes.expected(path, 'a path such as "/health"', value)
+    return None
+
+
+def _secret(mistakes: Mistakes, path: str, value: Any) -> Secret | None:
+    if isinstance(value, str) and _HEADER_TEXT.fullmatch(value):
+        return Secret(value)
+    # The value is not shown.
+    mistakes.add(path, 'expected a key (printable ASCII, no spaces), such as env("API_KEY")')
+    return None
+
+
+def _urls(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    """One base URL or several."""
+    if isinstance(value, str):
+        entries: list[tuple[str, Any]] = [(path, value)]
+    else:
+        entries = list(fields.items(mistakes, path, value, "a base URL, or an array of them"))
+        if not entries and fields.is_table(value):
+            mistakes.add(path, "expected at least one base URL")
+    found = []
+    for at, entry in entries:
+        if (url := _url(entry)) is None:
+            # Not shown: it may hold a password.
+            what = (
+                'a base URL such as "https://gpu.example.com/v1", without user, query or fragment'
+            )
+            mistakes.add(at, f"expected {what}")
+        elif url in found:
+            mistakes.add(at, f"{url} is there twice")
+        else:
+            found.append(url)
+    return tuple(found)
+
+
+def _url(value: Any) -> str | None:
+    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
+        return None
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return None
+    bare = not (parts.query or parts.fragment or parts.username or parts.password)
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not bare:
+        return None
+    return value.rstrip("/")

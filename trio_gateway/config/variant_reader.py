@@ -1,0 +1,109 @@
+"""VariantReader: the variants of one model, each with what it takes over from the model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config import addresses, engine_keys, fields, readers
+from trio_gateway.config.engine_keys import EngineKeys
+from trio_gateway.config.engine_types import EngineType
+from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.schema import EngineOptions, EngineTimeouts, VariantConfig
+
+
+class VariantReader:
+    """Made with the model's own record, of which it reads what variants fall back on."""
+
+    def __init__(
+        self,
+        mistakes: Mistakes,
+        ignored: list[str],
+        folder: Path,
+        engine: EngineType,
+        model: Record,
+        timeouts: EngineTimeouts,
+    ) -> None:
+        self._mistakes, self._ignored, self._folder = mistakes, ignored, folder
+        self._engine = engine
+        self._keys = EngineKeys(mistakes, engine, folder)
+        self._timeouts = readers.timeouts(model, timeouts)
+        self._options = self._keys.options(model, EngineOptions())
+        self._connect, self._stop_command = "", tuple[str, ...]()
+        if engine.has_process:
+            self._connect = model.read("connect", addresses.base_url, "")
+            self._stop_command = model.read("stop_command", self._command(), ())
+        else:
+            self._keys.refuse_process_keys(model)
+
+    def read(self, path: str, raw: Any) -> VariantConfig:
+        record = Record(self._mistakes, path, raw)
+        # In this order, its mistakes are told in the order of a usual variant.
+        binary = self._binary(record) if self._engine.has_process else ""
+        context = record.require("context", fields.positive_int, "a positive integer", 0)
+        parallel = record.read("parallel", fields.positive_int, self._engine.places or 0)
+        load_time = record.read("load_time", fields.positive_seconds, 0.0)
+        if record.has("tokenize"):
+            self._ignored.append(f"{path}.tokenize")
+        record.read("tokenize", fields.boolean, False)
+        options = self._keys.options(record, self._options)
+        self._keys.check_urls(path, options)
+        if self._engine.has_process:
+            process = self._process(record, binary)
+        else:
+            process = self._no_process(record)
+        variant = VariantConfig(
+            name=record.read("name", fields.name, str(context)),
+            context=context,
+            parallel=parallel or None,
+            timeouts=readers.timeouts(record, self._timeouts),
+            load_time_s=load_time or None,
+            options=options,
+            **process,
+        )
+        record.finish()
+        return variant
+
+    def _binary(self, record: Record) -> str:
+        binary = record.require("binary", fields.string, "a path", "")
+        return readers.resolve_binary(self._folder, binary)
+
+    def _process(self, record: Record, binary: str) -> dict[str, Any]:
+        """The fields of a variant whose engine is started by a command."""
+        workdir = record.read("workdir", fields.string, "")
+        no_words: tuple[str, ...] = ()
+        args = record.require("args", addresses.engine_args, "an array of strings", no_words)
+        no_variables: dict[str, str] = {}
+        env = record.read("env", fields.string_map, no_variables)
+        connect = record.read("connect", addresses.base_url, self._connect) or None
+        self._keys.check_port(record.path, args, env, connect)
+        return {
+            "binary": binary,
+            "args": args,
+            "connect": connect,
+            "env": env,
+            "workdir": readers.resolve(self._folder, workdir) if workdir else Path(binary).parent,
+            "memory_bytes": record.read("memory", fields.size_bytes, 0) or None,
+            "stop_command": record.read("stop_command", self._command(), self._stop_command),
+        }
+
+    def _no_process(self, record: Record) -> dict[str, Any]:
+        """The same of an engine that is somewhere else: it holds no memory here."""
+        self._keys.refuse_process_keys(record)
+        none: dict[str, Any] = {"binary": "", "args": (), "env": {}, "connect": None}
+        return {**none, "workdir": self._folder, "memory_bytes": 0}
+
+    def _command(self) -> fields.Reader[tuple[str, ...]]:
+        return engine_keys.command(partial(readers.resolve_binary, self._folder))
+
+
+def served_as(variant: VariantConfig, name: str) -> VariantConfig:
+    """Of an engine elsewhere: it is asked for the model by the model's own name, if not by another.
+    A client may have used an alias, which nobody but this gateway knows."""
+    if variant.has_process or variant.options.served_name is not None:
+        return variant
+    options = msgspec.structs.replace(variant.options, served_name=name)
+    return msgspec.structs.replace(variant, options=options)

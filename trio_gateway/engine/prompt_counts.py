@@ -1,0 +1,44 @@
+"""Counting the prompts of `/v1/completions` and `/v1/embeddings`, whoever counts a text."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+
+async def count_prompts(
+    prompts: Any, count_text: Callable[[str], Awaitable[int | None]], *, nested: bool = False
+) -> int | None:
+    """The largest of the prompts: each is a sequence of its own. None: it cannot be said."""
+    match prompts:
+        case str():
+            return await count_text(prompts)
+        case [*parts] if parts and all(isinstance(p, int | str) for p in parts):
+            texts = [p for p in parts if isinstance(p, str)]
+            counts = [await count_text(text) for text in texts]
+            ids = len(parts) - len(texts)
+            # Token ids make it one sequence, with the strings between them in it.
+            return _total(counts, ids) if ids else _largest(counts)
+        case [*parts] if parts and not nested:
+            return _largest([await count_prompts(p, count_text, nested=True) for p in parts])
+    return None
+
+
+def field(body: bytes, name: str) -> Any:
+    """One field of a request; None if that is not there or no JSON. The rest is not looked at."""
+    try:
+        return msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])[name])
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _largest(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return max(known) if len(known) == len(counts) else None
+
+
+def _total(counts: Sequence[int | None], more: int) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) + more if len(known) == len(counts) else None
