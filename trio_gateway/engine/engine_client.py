@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineDisconnected,
@@ -92,7 +93,7 @@ class EngineClient(abc.ABC):
         self.refuses = trio.Event()
         self.last_refusal = ""
         self._refusals = 0
-        self._refused_last: bytes | None = None
+        self._refused_last: object = None  # the body of it, or what stands for one
         self._open: set[Exchange] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
@@ -179,14 +180,16 @@ class EngineClient(abc.ABC):
 
     @asynccontextmanager
     async def forward_request(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         """Send a request; the block has the answer's status, headers and byte stream.
 
         Leaving the block, by cancellation too, closes the connection at once.
 
         Raises:
-            EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
+            EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
+            BodySource raises. After one of the first three, `can_repeat` says whether that body
+            can be sent once more (`rewind` it).
         """
         opened: list[Exchange] = []
         try:
@@ -215,7 +218,7 @@ class EngineClient(abc.ABC):
         method: str,
         target: str,
         headers: Sequence[Header],
-        body: bytes,
+        body: bytes | BodySource,
     ) -> Exchange:
         def keep(exchange: Exchange) -> None:
             opened.append(exchange)
@@ -237,13 +240,18 @@ class EngineClient(abc.ABC):
         self._refused_last = None
         self._refusals = 0
 
-    def _note_refusal(self, error: Exception, body: bytes) -> None:
+    def _note_refusal(self, error: Exception, body: bytes | BodySource) -> None:
         # What the gateway ended or could not even begin was not refused, and an engine that is
         # in the middle of an answer to somebody else does not refuse everything.
         answering = any(exchange.status for exchange in self._open)
-        again = body is self._refused_last
+        request: object = body
+        if isinstance(body, BodySource):
+            request = body.request
+            if body.is_begun and not body.is_complete:
+                return  # an upload that it closed the door on may be larger than it takes
+        again = request is self._refused_last
         if self._over is None and not isinstance(error, OutOfSockets) and not (answering or again):
-            self._refused_last = body
+            self._refused_last = request
             self._refusals += 1
             self.last_refusal = str(error)
             if self._refusals >= REFUSALS_MAX:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 import httptools
 import trio
 
+from trio_gateway.engine.body_source import BodySource, send_and_receive_head
+
 RECEIVE_BYTES = 65536
 
 Header = tuple[bytes, bytes]
@@ -154,11 +156,12 @@ async def open_exchange(
     method: str,
     target: str,
     headers: Sequence[Header],
-    body: bytes,
+    body: bytes | BodySource,
     *,
     on_open: Callable[[Exchange], None],
 ) -> Exchange:
-    """Send a request and wait for the answer's status and headers.
+    """Send a request and wait for the answer's status and headers. A BodySource that breaks off
+    raises what it raises, with the connection closed in the middle of the request.
 
     `on_open` is told of the exchange as soon as there is one, so that it can be aborted while the
     engine has not answered yet. The caller closes the exchange; a failure here closes it as well.
@@ -178,7 +181,14 @@ async def open_exchange(
         name = f"[{host}]" if ":" in host else host
         lines = [f"{method} {target} HTTP/1.1\r\nHost: {name}:{port}\r\n".encode("latin-1")]
         lines += [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
+        length = len(body) if isinstance(body, bytes) else body.length
+        framing = (
+            b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+        )
+        lines.append(b"%b\r\nConnection: close\r\n\r\n" % framing)
+        if not isinstance(body, bytes):
+            await send_and_receive_head(exchange, stream, b"".join(lines), body)
+            return exchange
         # One that stops reading may have answered (413 …) before: look at the answer in any case.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await stream.send_all(b"".join(lines) + body)
