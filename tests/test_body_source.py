@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import trio
 
-from tests.test_http_exchange import HOST, OK, Handler, read_request, serving, whole_body
+from tests.test_http_exchange import HOST, OK, read_request, serving, whole_body
 from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_client import REFUSALS_MAX, EngineClient
 from trio_gateway.engine.http_exchange import (
@@ -206,15 +206,17 @@ async def lose(engine: EngineClient, source: BodySource) -> None:
             pass
 
 
-def answers_nothing(read_whole: bool) -> Handler:
-    async def handle(stream: trio.SocketStream) -> None:
-        await (read_request(stream) if read_whole else stream.receive_some(1))
+async def answers_nothing(stream: trio.SocketStream) -> None:
+    await read_request(stream)
 
-    return handle
+
+async def takes_a_part(stream: trio.SocketStream) -> None:
+    while b"xxx" not in await stream.receive_some():
+        pass
 
 
 async def test_an_engine_is_blamed_for_bodies_that_it_got_whole() -> None:
-    async with serving(answers_nothing(read_whole=True)) as port:
+    async with serving(answers_nothing) as port:
         engine = LlamaCppEngine(f"http://{HOST}:{port}")
         source = Pieces(b"x", length=1)
         for _ in range(REFUSALS_MAX + 1):  # the same request again says nothing new
@@ -227,7 +229,7 @@ async def test_an_engine_is_blamed_for_bodies_that_it_got_whole() -> None:
 
 
 async def test_an_engine_is_not_blamed_for_uploads_that_it_closed_the_door_on() -> None:
-    async with serving(answers_nothing(read_whole=False)) as port:
+    async with serving(takes_a_part) as port:
         engine = LlamaCppEngine(f"http://{HOST}:{port}")
         for _ in range(REFUSALS_MAX + 1):
             await lose(engine, Pieces(*[MEGABYTE] * 30))

@@ -82,7 +82,11 @@ class EngineClient(abc.ABC):
 
     `pulse` beats with whatever is read from the engine. `refuses` is set once it took
     REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
+
+    `served_name`: what the engine calls its model; None: what the client calls it will do.
     """
+
+    served_name: str | None = None
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)

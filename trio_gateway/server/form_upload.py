@@ -38,6 +38,11 @@ class FormUpload:
         self._finished = False  # all was read, and it is well
         self._lost = False  # a piece went to an engine that was not kept
 
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all that went to an engine can go to another one."""
+        return not self._lost
+
     async def read_model(self) -> str:
         """The form's `model`. What there is more of a small form is read, too.
 
@@ -147,7 +152,7 @@ class FormSource(BodySource):
 
     @property
     def can_repeat(self) -> bool:
-        return not self._form._lost
+        return self._form.can_repeat
 
     @property
     def is_begun(self) -> bool:

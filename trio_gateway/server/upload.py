@@ -42,13 +42,6 @@ class Uploads:
             upload.refuse(shutting_down())
 
 
-def is_form(scope: Scope) -> bool:
-    """A POST of a multipart form."""
-    kind = next((v for n, v in scope["headers"] if n == b"content-type"), b"")
-    media_type = kind.partition(b";")[0].strip().lower()
-    return scope["method"] == "POST" and bool(media_type == b"multipart/form-data")
-
-
 class Upload:
     """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
 
