@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from tests.fakes import FakeClient, Stack, config, model, running_stack
 from tests.test_form_upload import BLOB
 from tests.test_multipart import TYPE, form, part
 from trio_gateway.engine.http_exchange import EngineDisconnected
+from trio_gateway.server import spool
 from trio_gateway.server.dump_writer import DumpRecord, DumpWriter
 
 Clock = trio.testing.MockClock
@@ -28,6 +29,17 @@ EDITS = "/v1/images/edits"
 MODEL = part("model", b"m")
 SMALL = form(MODEL, part("file", b"abc", '; filename="a.wav"'))
 LARGE = form(MODEL, part("file", BLOB, '; filename="a.wav"'))
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The virtual clock does not wait for threads."""
+
+    async def run(work: Callable[[], object]) -> object:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    monkeypatch.setattr(spool, "_in_thread", run)
 
 
 @asynccontextmanager
