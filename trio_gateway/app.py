@@ -47,6 +47,7 @@ from trio_gateway.server.relay import Relay
 from trio_gateway.server.request_handler import RequestHandler, respond_to_error
 from trio_gateway.server.routes import add_routes, near_path
 from trio_gateway.server.upload import Uploads
+from trio_gateway.server.websocket_relay import WebSocketRelay, with_key_as_header
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ BODY_TIMEOUT_S = 300
 
 
 class Gateway:
-    """Everything behind the listeners. An ASGI app for http; `run` owns its tasks."""
+    """Everything behind the listeners. An ASGI app; `run` owns its tasks."""
 
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
@@ -74,11 +75,14 @@ class Gateway:
         self._http: AsgiApp = RequestScopes(
             _quart_app(self, self._handler), self.closing, self._uploads
         )
+        self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await self._websockets(with_key_as_header(scope), receive, send)
         else:
             await self._http(scope, receive, send)
 

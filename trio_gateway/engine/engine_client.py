@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from trio_gateway.engine.body_source import BodySource
+from trio_gateway.engine.engine_socket import EngineSocket, connect
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineDisconnected,
@@ -98,7 +99,7 @@ class EngineClient(abc.ABC):
         self.last_refusal = ""
         self._refusals = 0
         self._refused_last: object = None  # the body of it, or what stands for one
-        self._open: set[Exchange] = set()
+        self._open: set[Exchange | EngineSocket] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
     @staticmethod
@@ -206,6 +207,35 @@ class EngineClient(abc.ABC):
             yield exchange
         finally:
             self._end(opened)
+
+    @asynccontextmanager
+    async def open_socket(
+        self,
+        target: str,
+        subprotocols: Sequence[str],
+        headers: Sequence[Header],
+        max_message_bytes: int,
+    ) -> AsyncIterator[EngineSocket]:
+        """A WebSocket, open. Leaving the block closes its connection.
+
+        Raises:
+            HandshakeRefused, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
+            ExchangeAborted
+        """
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        stream = await connect(self.host, self.port)
+        socket = EngineSocket(stream, max_message_bytes)
+        socket.pulse = self.pulse
+        self._open.add(socket)
+        try:
+            if self._over is not None:
+                socket.abort(self._over)
+            await socket.open(f"{name}:{self.port}", target, subprotocols, headers)
+            self._note_answer()
+            yield socket
+        finally:
+            socket.close_at_once()
+            self._open.discard(socket)
 
     async def ask_status(self, target: str) -> int:
         """The status of a GET. Not counted in `refuses`: an engine may answer such questions and

@@ -13,6 +13,7 @@ D. `RequestScopes` lets a request's body arrive before it ends an answer that wa
 E. `CancellableTCPServer` keeps what goes wrong in one connection to that connection. hypercorn lets
    a client's malformed upgrade (h2c, WebSocket) end the whole server, and leaves a connection
    whose client pipelined and went away reading for ever.
+F. `TellingWSStream` (websocket_stream.py) tells the app of a WebSocket how its client closed it.
 
 hypercorn 0.18; `tests/test_asgi.py` fails when a repair is missing, and when one is not needed
 any more it can go.
@@ -26,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
 
+import hypercorn.protocol.h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
@@ -36,6 +38,7 @@ from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from quart import Request
 
 from trio_gateway.server.dump_writer import DumpRecord
+from trio_gateway.server.websocket_stream import TellingWSStream
 
 if TYPE_CHECKING:
     from trio_gateway.server.upload import Upload, Uploads
@@ -220,5 +223,6 @@ class CancellableTCPServer(TCPServer):
 
 
 def install_repairs() -> None:
-    """Let hypercorn's trio worker use CancellableTCPServer."""
+    """Let hypercorn use CancellableTCPServer and TellingWSStream."""
     vars(hypercorn.trio.run)["TCPServer"] = CancellableTCPServer
+    vars(hypercorn.protocol.h11)["WSStream"] = TellingWSStream

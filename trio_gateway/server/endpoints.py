@@ -177,6 +177,15 @@ FORMS = (
     _form("images/edits", "Make an image of another one and a text.", body=Body.FORM_OR_JSON),
 )
 
+REALTIME = _openai(
+    "realtime",
+    "Talk with a model over a WebSocket, passed through to its engine.",
+    methods=("GET",),
+    body=Body.NONE,
+    model_in=ModelIn.QUERY,
+    handler="handle_realtime",
+)
+
 LLAMACPP = (
     _llamacpp(
         "chat/completions/input_tokens",
@@ -317,7 +326,7 @@ GATEWAY = (
     ),
 )
 
-ENDPOINTS = (*OPENAI, *FORMS, *LLAMACPP, *ANTHROPIC, *GATEWAY)
+ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *GATEWAY)
 
 
 def family_of(path: str) -> Family:

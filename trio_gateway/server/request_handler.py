@@ -81,6 +81,13 @@ class RequestHandler:
         )
         return respond(await self._relay.respond(ask))
 
+    async def handle_realtime(self, endpoint: Endpoint) -> Response:
+        """One that comes with a WebSocket is WebSocketRelay's."""
+        message = f"{endpoint.name} is a WebSocket; connect to it with a client for these"
+        response = respond_to_error(ApiError(426, message, code="websocket_needed"))
+        response.headers["Upgrade"] = "websocket"
+        return response
+
     def _split_upstream(self, raw: list[str]) -> tuple[str, str]:
         """The model's name, decoded, and the path after it, as the client wrote it."""
         parts = [unquote(part) for part in raw]
