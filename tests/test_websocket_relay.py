@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypercorn.protocol.ws_stream import WebsocketBuffer
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -430,6 +431,37 @@ async def test_a_message_that_is_too_large_ends_it_from_either_side(
             assert (await close_of(socket))[0] == 1009
             await until_free(stack)
         assert [code for code, _ in ends_of(stack)] == [1009, 1009]
+
+
+async def drop_all(stream: Any) -> None:
+    while await stream.receive_some(65536):
+        pass
+
+
+async def test_a_message_without_end_is_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    extend = WebsocketBuffer.extend
+
+    def noting(self: WebsocketBuffer, event: Any) -> None:
+        held.append(self.length + len(event.data))
+        extend(self, event)
+
+    monkeypatch.setattr(WebsocketBuffer, "extend", noting)
+    async with serving(echo, monkeypatch) as stack:
+        stack.network.config.websocket_max_message_size = 100_000
+        client = stack.network.connect(buffered=False)
+        await client.send_all(HEAD)
+        await client.receive_some(65536)
+        # Frames of 1000 bytes, masked with zeros; none is the last one of its message.
+        frame = b"\xfe" + (1000).to_bytes(2, "big") + bytes(4) + bytes(1000)
+        with trio.move_on_after(0.2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drop_all, client)
+                await client.send_all(b"\x02" + frame)
+                while True:
+                    await client.send_all(b"\x00" + frame)
+        assert 100_000 < max(held) <= 110_000
+        assert len(held) < 120
 
 
 async def test_what_the_engine_does_not_take_waits_at_the_client(
