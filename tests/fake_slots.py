@@ -16,6 +16,7 @@ import trio
 from tests.fakes import FakeClient, FakeEngines, FakeProcess, Stack
 from trio_gateway.config.engine_args import SLOT_SAVE_PATH, option
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_client import SlotFile, SlotRefused, SlotState, SlotUnanswered
 from trio_gateway.engine.http_exchange import Exchange, Header
 from trio_gateway.engine.kv_file import shared_prefix
@@ -176,10 +177,10 @@ class SlotClient(FakeClient):
 
     @asynccontextmanager
     async def forward_request(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         async with super().forward_request(method, target, headers, body) as exchange:
-            if (slots := self.slots) is not None:
+            if (slots := self.slots) is not None and isinstance(body, bytes):
                 slots.take(text_of(body))
             yield exchange
 

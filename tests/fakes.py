@@ -27,6 +27,7 @@ from trio_gateway.config.schema import (
     ServerConfig,
     VariantConfig,
 )
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.engine_process import Ending, StopReport
@@ -211,7 +212,7 @@ class FakeClient(EngineClient):
 
     @asynccontextmanager
     async def forward_request(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         process = self.process
         if process is None or process.exited.is_set():
@@ -221,6 +222,7 @@ class FakeClient(EngineClient):
             self._note_refusal(error, body)
             raise error
         self._note_answer()
+        body = await whole_of(body)
         self.world.requests.append((target, dict(headers), body))
         script = self.world.next_script()
         stream = b'"stream":true' in body.replace(b" ", b"")
@@ -239,6 +241,16 @@ class FakeClient(EngineClient):
 
     async def aclose(self) -> None:
         pass
+
+
+async def whole_of(body: bytes | BodySource) -> bytes:
+    """What an engine gets of a request's body."""
+    if isinstance(body, bytes):
+        return body
+    pieces = []
+    while piece := await body.receive():
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 class FakeEngines:

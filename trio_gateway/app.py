@@ -41,10 +41,13 @@ from trio_gateway.server.asgi import (
     install_repairs,
 )
 from trio_gateway.server.dump_writer import DumpWriter
-from trio_gateway.server.errors import ApiError, shutting_down
+from trio_gateway.server.errors import ApiError, body_too_large, shutting_down
+from trio_gateway.server.form_handler import FormHandler, is_form
 from trio_gateway.server.relay import Relay
 from trio_gateway.server.request_handler import RequestHandler, respond_to_error
 from trio_gateway.server.routes import add_routes, near_path
+from trio_gateway.server.upload import Uploads
+from trio_gateway.server.websocket_relay import WebSocketRelay, with_key_as_header
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ BODY_TIMEOUT_S = 300
 
 
 class Gateway:
-    """Everything behind the listeners. An ASGI app for http; `run` owns its tasks."""
+    """Everything behind the listeners. An ASGI app; `run` owns its tasks."""
 
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
@@ -68,12 +71,18 @@ class Gateway:
             self.manager, self.selector, self.counter, self.relay, self._dumps
         )
         self.closing = trio.Event()
-        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
+        self._uploads = Uploads(is_form, config.server.max_body_bytes, BODY_TIMEOUT_S)
+        self._http: AsgiApp = RequestScopes(
+            _quart_app(self, self._handler), self.closing, self._uploads
+        )
+        self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await self._websockets(with_key_as_header(scope), receive, send)
         else:
             await self._http(scope, receive, send)
 
@@ -97,6 +106,7 @@ class Gateway:
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
         self._handler.refuse_uploads()
+        self._uploads.refuse_all()
         self.manager.begin_shutdown()
 
     async def _end_grace(self) -> None:
@@ -125,7 +135,7 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
 
-    add_routes(app, handler)
+    add_routes(app, handler, FormHandler(handler, gateway.relay))
 
     @app.before_request
     async def refuse_while_closing() -> Response | None:
@@ -160,9 +170,8 @@ def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
             message, code = f"this path takes {allowed} only", "method_not_allowed"
             headers = [("Allow", allowed)]
         case 413:
-            limit = config.server.max_body_bytes
-            message = f"the body is larger than {limit} bytes (max_body_size)"
-            code = "body_too_large"
+            refused = body_too_large(config.server.max_body_bytes)
+            message, code = refused.message, refused.code
         case 408:
             message, code = f"the body did not come within {BODY_TIMEOUT_S} s", "body_timeout"
         case _:

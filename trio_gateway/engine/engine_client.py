@@ -13,6 +13,8 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.body_source import BodySource
+from trio_gateway.engine.engine_socket import EngineSocket, SocketPlace, connect
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineDisconnected,
@@ -21,6 +23,7 @@ from trio_gateway.engine.http_exchange import (
     Header,
     OutOfSockets,
     Pulse,
+    Stream,
     open_exchange,
 )
 
@@ -88,9 +91,13 @@ class EngineClient(abc.ABC):
 
     `pulse` beats with whatever is read from the engine. `refuses` is set once it took
     REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
+
+    `served_name`: what the engine calls its model; None: what the client calls it will do.
     """
 
     has_slots: ClassVar[bool] = False
+
+    served_name: str | None = None
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         parts = urlsplit(base_url)
@@ -101,8 +108,8 @@ class EngineClient(abc.ABC):
         self.refuses = trio.Event()
         self.last_refusal = ""
         self._refusals = 0
-        self._refused_last: bytes | None = None
-        self._open: set[Exchange] = set()
+        self._refused_last: object = None  # the body of it, or what stands for one
+        self._open: set[Exchange | EngineSocket] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
     @staticmethod
@@ -193,14 +200,16 @@ class EngineClient(abc.ABC):
 
     @asynccontextmanager
     async def forward_request(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         """Send a request; the block has the answer's status, headers and byte stream.
 
         Leaving the block, by cancellation too, closes the connection at once.
 
         Raises:
-            EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
+            EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
+            BodySource raises. After one of the first three, `can_repeat` says whether that body
+            can be sent once more (`rewind` it).
         """
         opened: list[Exchange] = []
         try:
@@ -213,6 +222,42 @@ class EngineClient(abc.ABC):
             yield exchange
         finally:
             self._end(opened)
+
+    @asynccontextmanager
+    async def open_socket(
+        self,
+        target: str,
+        subprotocols: Sequence[str],
+        headers: Sequence[Header],
+        max_message_bytes: int,
+    ) -> AsyncIterator[EngineSocket]:
+        """A WebSocket, open. Leaving the block closes its connection.
+
+        Raises:
+            HandshakeRefused, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
+            ExchangeAborted
+        """
+        stream, place = await self._connect_socket(target, headers)
+        socket = EngineSocket(stream, max_message_bytes)
+        socket.pulse = self.pulse
+        self._open.add(socket)
+        try:
+            if self._over is not None:
+                socket.abort(self._over)
+            await socket.open(place, subprotocols)
+            self._note_answer()
+            yield socket
+        finally:
+            socket.close_at_once()
+            self._open.discard(socket)
+
+    async def _connect_socket(
+        self, target: str, headers: Sequence[Header]
+    ) -> tuple[Stream, SocketPlace]:
+        """A connection for a WebSocket. Raises EngineUnreachable."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        stream = await connect(self.host, self.port)
+        return stream, SocketPlace(f"{name}:{self.port}", target, [*headers])
 
     async def ask_status(self, target: str) -> int:
         """The status of a GET. Not counted in `refuses`: an engine may answer such questions and
@@ -229,7 +274,7 @@ class EngineClient(abc.ABC):
         method: str,
         target: str,
         headers: Sequence[Header],
-        body: bytes,
+        body: bytes | BodySource,
     ) -> Exchange:
         keep = partial(self._keep, opened)
         return await open_exchange(
@@ -253,13 +298,18 @@ class EngineClient(abc.ABC):
         self._refused_last = None
         self._refusals = 0
 
-    def _note_refusal(self, error: Exception, body: bytes) -> None:
+    def _note_refusal(self, error: Exception, body: bytes | BodySource) -> None:
         # What the gateway ended or could not even begin was not refused, and an engine that is
         # in the middle of an answer to somebody else does not refuse everything.
         answering = any(exchange.status for exchange in self._open)
-        again = body is self._refused_last
+        request: object = body
+        if isinstance(body, BodySource):
+            request = body.request
+            if body.is_begun and not body.is_complete:
+                return  # an upload that it closed the door on may be larger than it takes
+        again = request is self._refused_last
         if self._over is None and not isinstance(error, OutOfSockets) and not (answering or again):
-            self._refused_last = body
+            self._refused_last = request
             self._refusals += 1
             self.last_refusal = str(error)
             if self._refusals >= REFUSALS_MAX:

@@ -21,6 +21,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import httptools
 import trio
 
+from trio_gateway.engine.body_source import BodySource, send_and_receive_head
+
 RECEIVE_BYTES = 65536
 
 Header = tuple[bytes, bytes]
@@ -166,12 +168,13 @@ async def open_exchange(
     method: str,
     target: str,
     headers: Sequence[Header],
-    body: bytes,
+    body: bytes | BodySource,
     *,
     on_open: Callable[[Exchange], None],
     connect: Callable[[], Awaitable[Stream]] | None = None,
 ) -> Exchange:
-    """Send a request and wait for the answer's status and headers.
+    """Send a request and wait for the answer's status and headers. A BodySource that breaks off
+    raises what it raises, with the connection closed in the middle of the request.
 
     `connect` opens the connection where that takes more than a socket: a name, TLS. It raises
     EngineUnreachable itself, and `headers` then have the `Host`.
@@ -197,7 +200,14 @@ async def open_exchange(
             name = f"[{host}]" if ":" in host else host
             lines.append(f"Host: {name}:{port}\r\n".encode("latin-1"))
         lines += [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
+        length = len(body) if isinstance(body, bytes) else body.length
+        framing = (
+            b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+        )
+        lines.append(b"%b\r\nConnection: close\r\n\r\n" % framing)
+        if not isinstance(body, bytes):
+            await send_and_receive_head(exchange, stream, b"".join(lines), body)
+            return exchange
         # One that stops reading may have answered (413 …) before: look at the answer in any case.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await stream.send_all(b"".join(lines) + body)

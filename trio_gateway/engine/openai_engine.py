@@ -11,12 +11,14 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_client import (
     NO_OPTIONS,
     EngineClient,
     EngineFacts,
     Health,
 )
+from trio_gateway.engine.engine_socket import SocketPlace
 from trio_gateway.engine.http_exchange import (
     EngineDisconnected,
     EngineTalksGarbage,
@@ -25,6 +27,7 @@ from trio_gateway.engine.http_exchange import (
     ExchangeAborted,
     Header,
     OutOfSockets,
+    Stream,
 )
 from trio_gateway.engine.model_name import with_model
 from trio_gateway.engine.prompt_counts import count_prompts, field
@@ -142,9 +145,14 @@ class OpenAIEngine(EngineClient):
         method: str,
         target: str,
         headers: Sequence[Header],
-        body: bytes,
+        body: bytes | BodySource,
     ) -> Exchange:
         return await super()._begin(opened, method, target, self.with_own_headers(headers), body)
+
+    async def _connect_socket(
+        self, target: str, headers: Sequence[Header]
+    ) -> tuple[Stream, SocketPlace]:
+        return await super()._connect_socket(target, self.with_own_headers(headers))
 
     def with_own_headers(self, headers: Sequence[Header]) -> list[Header]:
         """With the engine's key in the place of any other."""

@@ -13,13 +13,16 @@ from ipaddress import ip_address
 import trio
 
 from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_client import NO_OPTIONS, Health
+from trio_gateway.engine.engine_socket import SocketPlace
 from trio_gateway.engine.http_exchange import (
     ENGINE_LOST,
     EngineUnreachable,
     Exchange,
     Header,
     OutOfSockets,
+    Stream,
     open_exchange,
 )
 from trio_gateway.engine.openai_engine import NOT_THERE, OpenAIEngine
@@ -139,7 +142,7 @@ class RemoteEngine(OpenAIEngine):
 
     @asynccontextmanager
     async def forward_request(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         """As in EngineClient; the sites are tried in turn. No refusal is counted."""
         opened: list[Exchange] = []
@@ -154,7 +157,7 @@ class RemoteEngine(OpenAIEngine):
         method: str,
         target: str,
         headers: Sequence[Header],
-        body: bytes,
+        body: bytes | BodySource,
     ) -> Exchange:
         """The first answer that is one: its first bytes are here.
 
@@ -164,6 +167,11 @@ class RemoteEngine(OpenAIEngine):
         tried: list[str] = []
         second_best: Exchange | None = None
         for site in sorted(self.sites, key=_preference):
+            if isinstance(body, BodySource) and body.is_begun:
+                if not body.can_repeat:
+                    tried.append("what was sent of the upload is not kept for another")
+                    break
+                body.rewind()
             try:
                 exchange = await self._open_at(site, opened, method, target, headers, body)
                 if exchange.status == 401:
@@ -187,6 +195,24 @@ class RemoteEngine(OpenAIEngine):
             return second_best
         raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
 
+    async def _connect_socket(
+        self, target: str, headers: Sequence[Header]
+    ) -> tuple[Stream, SocketPlace]:
+        """To the first site that takes it."""
+        tried: list[str] = []
+        for site in sorted(self.sites, key=_preference):
+            try:
+                stream = await site.connect()
+            except OutOfSockets:
+                raise
+            except EngineUnreachable as error:
+                site.note(works=False, why=str(error))
+                tried.append(f"{site.url}: {error}")
+                continue
+            host, own = site.authority.decode(), self.with_own_headers(headers)
+            return stream, SocketPlace(host, site.target(target), own)
+        raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
+
     @staticmethod
     def _note_busy(site: RemoteSite, status: int) -> None:
         if status != 429:  # that is about the caller, not about the site
@@ -199,7 +225,7 @@ class RemoteEngine(OpenAIEngine):
         method: str,
         target: str,
         headers: Sequence[Header],
-        body: bytes,
+        body: bytes | BodySource,
     ) -> Exchange:
         """One site's answer, of which something is here already."""
         limit_s = self.options.first_byte_timeout_s

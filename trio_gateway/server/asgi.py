@@ -13,6 +13,7 @@ D. `RequestScopes` lets a request's body arrive before it ends an answer that wa
 E. `CancellableTCPServer` keeps what goes wrong in one connection to that connection. hypercorn lets
    a client's malformed upgrade (h2c, WebSocket) end the whole server, and leaves a connection
    whose client pipelined and went away reading for ever.
+F. `TellingWSStream` (websocket_stream.py) tells the app of a WebSocket how its client closed it.
 
 hypercorn 0.18; `tests/test_asgi.py` fails when a repair is missing, and when one is not needed
 any more it can go.
@@ -24,8 +25,9 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import hypercorn.protocol.h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
@@ -36,6 +38,10 @@ from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from quart import Request
 
 from trio_gateway.server.dump_writer import DumpRecord
+from trio_gateway.server.websocket_stream import TellingWSStream
+
+if TYPE_CHECKING:
+    from trio_gateway.server.upload import Upload, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ class RequestState:
         self.id = secrets.token_hex(8)
         self.nursery: trio.Nursery
         self.stack = AsyncExitStack()
+        self.upload: Upload | None = None  # the body, of a request that is read as it comes
         self.status = 0  # until an answer begins
         self.record: DumpRecord | None = None
         self.began_at = trio.current_time()
@@ -82,10 +89,15 @@ def state_of(request: Request) -> RequestState:
 
 
 class RequestScopes:
-    """ASGI middleware: the repairs A and D, and a RequestState for each request."""
+    """ASGI middleware: the repairs A and D, a RequestState for each request, and its `upload`."""
 
-    def __init__(self, app: AsgiApp, closing: trio.Event | None = None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: AsgiApp,
+        closing: trio.Event | None = None,
+        uploads: Uploads | None = None,
+    ) -> None:
+        self._app, self._uploads = app, uploads
         # Once set, nobody is waited for.
         self._closing = trio.Event() if closing is None else closing
 
@@ -99,6 +111,10 @@ class RequestScopes:
             return
         state = scope[REQUEST_KEY] = RequestState()
         complete, received = False, trio.Event()
+        if self._uploads is not None:
+            state.upload = self._uploads.begin(scope, receive)
+        if (upload := state.upload) is not None:
+            receive, received = upload.receive_for_quart, upload.over
 
         async def send_marking_the_end(message: Message) -> None:
             nonlocal complete
@@ -112,13 +128,14 @@ class RequestScopes:
                     message = {**message, "body": b""}
                 if not received.is_set() and not self._closing.is_set():
                     with trio.move_on_after(LINGER_S):
-                        await received.wait()  # the app's own reading drains it
+                        # The app's own reading drains what is no upload.
+                        await (received.wait() if upload is None else upload.drain())
                 complete = True
             await send(message)
 
         async def receive_until_the_end() -> Message:
             message = await receive()
-            if not message.get("more_body"):
+            if not message.get("more_body") and upload is None:
                 received.set()
             if complete and message["type"] == "http.disconnect":
                 await trio.sleep_forever()  # the app cancels this when it returns
@@ -132,6 +149,8 @@ class RequestScopes:
             except* TornStream as torn:
                 log.error("request %s: %s", state.id, _leaf(torn))
             finally:
+                if self._uploads is not None and upload is not None:
+                    self._uploads.end(upload)
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
 
 
@@ -204,5 +223,6 @@ class CancellableTCPServer(TCPServer):
 
 
 def install_repairs() -> None:
-    """Let hypercorn's trio worker use CancellableTCPServer."""
+    """Let hypercorn use CancellableTCPServer and TellingWSStream."""
     vars(hypercorn.trio.run)["TCPServer"] = CancellableTCPServer
+    vars(hypercorn.protocol.h11)["WSStream"] = TellingWSStream

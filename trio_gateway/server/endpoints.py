@@ -92,6 +92,11 @@ def _openai(name: str, summary: str, **fields: object) -> Endpoint:
     return msgspec.structs.replace(row, **fields)
 
 
+def _form(name: str, summary: str, **fields: object) -> Endpoint:
+    row = _openai(name, summary, body=Body.FORM, model_in=ModelIn.FORM, handler="handle_form")
+    return msgspec.structs.replace(row, **fields)
+
+
 def _llamacpp(name: str, path: str, summary: str, **fields: object) -> Endpoint:
     row = Endpoint(
         name=name,
@@ -164,6 +169,21 @@ OPENAI = (
     ),
     _openai("audio/speech", "Speak a text.", content=("input",)),
     _openai("images/generations", "Make images of a text.", content=("prompt",)),
+)
+
+FORMS = (
+    _form("audio/transcriptions", "Write down what is said in an audio file."),
+    _form("audio/translations", "Write down in English what is said in an audio file."),
+    _form("images/edits", "Make an image of another one and a text.", body=Body.FORM_OR_JSON),
+)
+
+REALTIME = _openai(
+    "realtime",
+    "Talk with a model over a WebSocket, passed through to its engine.",
+    methods=("GET",),
+    body=Body.NONE,
+    model_in=ModelIn.QUERY,
+    handler="handle_realtime",
 )
 
 LLAMACPP = (
@@ -306,7 +326,7 @@ GATEWAY = (
     ),
 )
 
-ENDPOINTS = (*OPENAI, *LLAMACPP, *ANTHROPIC, *GATEWAY)
+ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *GATEWAY)
 
 
 def family_of(path: str) -> Family:

@@ -110,6 +110,16 @@ def model_not_found(message: str) -> ApiError:
     return ApiError(404, message, code="model_not_found", param="model")
 
 
+def body_too_large(max_bytes: int) -> ApiError:
+    message = f"the body is larger than {max_bytes} bytes (max_body_size)"
+    return ApiError(413, message, code="body_too_large")
+
+
+def body_timeout(limit_s: float) -> ApiError:
+    """408, for a body that is read as it comes."""
+    return ApiError(408, f"nothing of the body came for {limit_s:g} s", code="body_timeout")
+
+
 def engine_failed(model: str, reason: str) -> ApiError:
     """502: the engine crashed, did not start, or answered what is not HTTP."""
     return ApiError(502, f"{model}: {reason}", "engine_error", code="engine_failed")

@@ -14,6 +14,7 @@ from hypercorn.trio import serve
 from trio_gateway.app import Gateway
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine import platform
+from trio_gateway.server.websocket_relay import MESSAGE_MAX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class GatewayServer:
         config.keep_alive_max_requests = KEEP_ALIVE_MAX_REQUESTS
         config.graceful_timeout = self._gateway.config.server.shutdown_grace_s + LAST_WORDS_S
         config.include_server_header = False
+        config.websocket_max_message_size = MESSAGE_MAX_BYTES
         config.accesslog = None
         http_log = logging.getLogger("trio_gateway.http")
         http_log.setLevel(logging.WARNING)  # it announces the sockets a second time

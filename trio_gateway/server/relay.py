@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
 import trio
 
 from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.body_source import BodySource
 from trio_gateway.engine.engine_kv import Prompt
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.http_exchange import ENGINE_LOST, Exchange, ExchangeAborted, Header
@@ -49,6 +50,7 @@ from trio_gateway.server.errors import (
     from_reject,
     model_not_found,
 )
+from trio_gateway.server.form_upload import FormUpload
 from trio_gateway.server.gateway_headers import decision_headers, selection_headers
 from trio_gateway.server.request_body import (
     counted_as,
@@ -78,6 +80,7 @@ class Ask(NamedTuple):
 
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
     `target`: path and query at the engine. `prompt`: what its conversation is told by, if any.
+    `form`: the body instead of `body`, of a request that is streamed through.
     """
 
     sender: Sender
@@ -90,6 +93,7 @@ class Ask(NamedTuple):
     selection: Selection
     prompt: Prompt | None
     wait: Wait
+    form: FormUpload | None = None
 
     @property
     def state(self) -> RequestState:
@@ -154,6 +158,18 @@ class Relay:
             )
         )  # fmt: skip
 
+    async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
+        """An Ask of a multipart form, as soon as its model is known.
+
+        Raises:
+            ApiError: as `prepare`, and what is wrong with the upload.
+        """
+        name = await form.read_model()
+        ask = self.prepare_any(
+            sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
+        )
+        return ask._replace(asked=name, form=form)
+
     def prepare_any(
         self,
         sender: Sender,
@@ -206,8 +222,8 @@ class Relay:
         served = self._manager.endpoints_of(model)
         if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
             message = (
-                f"the engine of {model.name} ({model.engine.value}) does not serve {endpoint.name}; "
-                f"it serves: {', '.join(sorted(served))}"
+                f"the engine of {model.name} ({model.engine.value}) does not serve "
+                f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
             )
             raise ApiError(400, message, code="endpoint_not_supported")
 
@@ -249,7 +265,7 @@ class Relay:
             try:
                 return await self._try(ask)
             except EngineLost as lost:
-                if lost_before:
+                if lost_before or (ask.form is not None and not ask.form.can_repeat):
                     raise engine_failed(ask.model.name, str(lost)) from None
                 log.warning("request %s: %s; trying once more", ask.state.id, lost)
                 lost_before = True
@@ -278,12 +294,17 @@ class Relay:
         ask.wait.request = wanted
         async with AsyncExitStack() as stack:
             try:
-                lease = await stack.enter_async_context(wanted)
+                async with nullcontext() if ask.form is None else ask.form.reading_on():
+                    lease = await stack.enter_async_context(wanted)
             except LeaseRefused as refused:
                 raise from_reject(model.name, refused.reject) from None
             ask.wait.engine_asked_at = trio.current_time()
             engine = lease.client
-            body = engine.transform_request(ask.endpoint.name, ask.body)
+            body: bytes | BodySource
+            if ask.form is not None:
+                body = ask.form.source(engine.served_name)
+            else:
+                body = engine.transform_request(ask.endpoint.name, ask.body)
             await lease.switch_conversation()
             try:
                 exchange = await stack.enter_async_context(

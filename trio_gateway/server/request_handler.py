@@ -57,13 +57,13 @@ class RequestHandler:
     async def handle_relayed(self, endpoint: Endpoint) -> Response:
         """A request whose answer is an engine's."""
         if endpoint.body is Body.NONE:
-            sender = self._sender(endpoint)
+            sender = self.sender(endpoint)
             target = endpoint.engine_path or endpoint.paths[0]
             ask = self._relay.prepare_any(sender, endpoint, request.args.get("model"), target)
         else:
             data = await self.read_body()
-            self._begin_dump(endpoint, data)
-            ask = await self._relay.prepare(self._sender(endpoint), endpoint, data)
+            self.begin_dump(endpoint, data)
+            ask = await self._relay.prepare(self.sender(endpoint), endpoint, data)
         return respond(await self._relay.respond(ask))
 
     async def handle_upstream(self, endpoint: Endpoint, rest: str) -> Response:
@@ -75,11 +75,18 @@ class RequestHandler:
         if not path:  # links of a page there would else lead elsewhere
             headers = Headers([("Location", f"{raw}/{target}")])
             return Response(b"", status=308, headers=headers)
-        sender, data = self._sender(endpoint), await self.read_body()
+        sender, data = self.sender(endpoint), await self.read_body()
         ask = self._relay.prepare_any(
             sender, endpoint, model, target, method=request.method, body=data
         )
         return respond(await self._relay.respond(ask))
+
+    async def handle_realtime(self, endpoint: Endpoint) -> Response:
+        """One that comes with a WebSocket is WebSocketRelay's."""
+        message = f"{endpoint.name} is a WebSocket; connect to it with a client for these"
+        response = respond_to_error(ApiError(426, message, code="websocket_needed"))
+        response.headers["Upgrade"] = "websocket"
+        return response
 
     def _split_upstream(self, raw: list[str]) -> tuple[str, str]:
         """The model's name, decoded, and the path after it, as the client wrote it."""
@@ -94,7 +101,7 @@ class RequestHandler:
         self._relay.find(parts[0])  # says what is there instead
         raise AssertionError("a known name was not found in the path")
 
-    def _sender(self, endpoint: Endpoint) -> Sender:
+    def sender(self, endpoint: Endpoint) -> Sender:
         passed: tuple[str, ...] = _PASSED_TO_ENGINE
         if endpoint.body is Body.ANY:
             passed = _PASSED_UPSTREAM
@@ -117,7 +124,7 @@ class RequestHandler:
         for upload in [*self._uploads]:
             upload.cancel(reason="the gateway is stopping")
 
-    def _begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
+    def begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
         if self._dumps is not None:
             state = state_of(request)
             state.record = self._dumps.begin(state.id, endpoint.name, data)
@@ -150,7 +157,7 @@ class RequestHandler:
 
     async def handle_load(self, endpoint: Endpoint, model: str) -> Response:
         """Take a lease and give it back: an engine runs, then."""
-        sender = self._sender(endpoint)
+        sender = self.sender(endpoint)
         async with self._relay.lease_any(sender, model) as lease:
             engine = lease.engine
             facts = {
