@@ -12,6 +12,13 @@ from pathlib import Path
 
 import msgspec
 
+from trio_gateway.config.access_schema import (
+    AccessConfig,
+    ConnectionLimits,
+    TlsConfig,
+    UnixAddress,
+)
+
 DEFAULT_PORT = 7777
 
 
@@ -37,7 +44,10 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return f"http://{self}"
+        return self.url_with("http")
+
+    def url_with(self, scheme: str) -> str:
+        return f"{scheme}://{self}"
 
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +176,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fairness_window_s: float = 10.0
     stream_keepalive_s: float = 15.0
     kv_carryover: KvCarryoverConfig | None = KvCarryoverConfig()
+    listen_unix: tuple[UnixAddress, ...] = ()
+    access: AccessConfig = AccessConfig()
+    tls: TlsConfig | None = None
+    limits: ConnectionLimits = ConnectionLimits()
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
