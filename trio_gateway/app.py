@@ -30,6 +30,7 @@ from trio_gateway.log import configure_logging
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
 from trio_gateway.models.vocabulary import Vocabulary
+from trio_gateway.server.access import AccessGuard
 from trio_gateway.server.asgi import (
     TERMINATED_KEY,
     AsgiApp,
@@ -40,14 +41,12 @@ from trio_gateway.server.asgi import (
     Send,
     install_repairs,
 )
+from trio_gateway.server.connections import install_limits
 from trio_gateway.server.dump_writer import DumpWriter
 from trio_gateway.server.errors import ApiError, shutting_down
 from trio_gateway.server.request_handler import RequestHandler
 
 log = logging.getLogger(__name__)
-
-# A large body over a slow network takes its time; one that never comes must not stay for ever.
-BODY_TIMEOUT_S = 300
 
 
 class Gateway:
@@ -66,7 +65,8 @@ class Gateway:
             self.manager, self.selector, self.counter, self._dumps, keepalive_s
         )
         self.closing = trio.Event()
-        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
+        guarded = AccessGuard(_quart_app(self, self._handler), config.server)
+        self._http: AsgiApp = RequestScopes(guarded, self.closing)
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +121,7 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app = QuartTrio("trio_gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+    app.config["BODY_TIMEOUT"] = gateway.config.server.limits.body_timeout_s
 
     app.post("/v1/chat/completions")(handler.handle_chat_completion)
     app.post("/v1/completions")(handler.handle_completion)
@@ -172,7 +172,9 @@ def _http_error(handler: RequestHandler, config: GatewayConfig, error: HTTPExcep
             message = f"the body is larger than {limit} bytes (max_body_size)"
             code = "body_too_large"
         case 408:
-            message, code = f"the body did not come within {BODY_TIMEOUT_S} s", "body_timeout"
+            limit_s = config.server.limits.body_timeout_s
+            message = f"the body did not come within {limit_s:g} s (body_timeout)"
+            code = "body_timeout"
         case _:
             message = error.description or error.name
     response = handler.respond_to_error(ApiError(status, message, code=code))
@@ -183,6 +185,12 @@ def _http_error(handler: RequestHandler, config: GatewayConfig, error: HTTPExcep
 def create_app(config: GatewayConfig) -> Gateway:
     """The gateway for a checked configuration. Its `run` must run while it serves."""
     install_repairs()
+    install_limits()
+    if config.server.access.is_open:
+        log.warning(
+            "there are no API keys, and server.allow_unauthenticated is true: whoever reaches this "
+            "gateway may use it"
+        )
     return Gateway(config)
 
 
@@ -282,3 +290,4 @@ class HypercornApp:
 
 app = HypercornApp()
 install_repairs()
+install_limits()

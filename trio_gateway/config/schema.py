@@ -49,6 +49,12 @@ class ListenAddress(msgspec.Struct, frozen=True):
     def url_with(self, scheme: str) -> str:
         return f"{scheme}://{self}"
 
+    @property
+    def from_here(self) -> ListenAddress:
+        """What a client on this machine can use for one that means all addresses."""
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return ListenAddress(local, self.port)
+
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on one engine, already resolved: variant before model before server."""
