@@ -60,6 +60,8 @@ def ask_gateway(place: Place, body: bytes, key: str | None = None) -> Explanatio
     Raises:
         ExplainFailed: it answered with an error.
     """
+    if place.socket is not None and not place.socket.exists():
+        return None
     timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     transport = httpx.HTTPTransport(
