@@ -153,6 +153,30 @@ async def test_a_request_that_takes_long_is_not_cut_by_the_time_for_headers(
     nursery.cancel_scope.cancel(reason="the test is over")
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HT",
+        b"\x00\xff\r\n\r\n",
+        b"\x00\xff\r\n\r\nGET / HT",
+        REQUEST + b"GET / HT",
+        b"x" * 2000,
+    ],
+)
+async def test_a_client_that_leaves_in_the_middle_is_let_go_at_once(
+    autojump_clock: Clock, nursery: trio.Nursery, data: bytes
+) -> None:
+    net = network(nursery)
+    for waits in (True, False):
+        client = net.connect()
+        await client.send_all(data)
+        if waits:
+            await trio.testing.wait_all_tasks_blocked()
+        await client.aclose()
+        await trio.sleep(1)
+        assert net.servers_running == 0
+
+
 async def test_a_connection_that_stays_silent_has_the_keep_alive_time(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:

@@ -182,7 +182,8 @@ async def test_https_is_served_and_a_new_certificate_is_used_without_a_restart(
         assert "the new TLS certificate is not used" in caplog.text
         assert await serial_of(address.port, context) == first
 
-        new = write_certificate(ca, tmp_path / "..", "localhost")
+        (tmp_path / "new").mkdir()
+        new = write_certificate(ca, tmp_path / "new")
         new.certificate.replace(tls.certificate)
         certificate.reload_if_changed()  # its key is still the old one: half of a pair
         assert await serial_of(address.port, context) == first

@@ -167,9 +167,11 @@ class LimitedH11Protocol(H11Protocol):
     """hypercorn's HTTP/1 protocol with limits on headers, and errors in OpenAI's shape."""
 
     _header_scope: trio.CancelScope | None = None
+    _over = False
 
     async def handle(self, event: Event) -> None:
-        if isinstance(event, Closed):
+        if isinstance(event, Closed) or (isinstance(event, RawData) and not event.data):
+            self._over = True
             self._stop_header_clock()
         await super().handle(event)
         if isinstance(event, RawData):
@@ -177,7 +179,7 @@ class LimitedH11Protocol(H11Protocol):
 
     def _watch_headers(self) -> None:
         """A request that has begun, and whose headers are not complete, has some time for them."""
-        begun = self.stream is None and self.connection.our_state is h11.IDLE
+        begun = not self._over and self.stream is None and self.connection.our_state is h11.IDLE
         if begun and self._header_scope is None and self.connection.trailing_data[0]:
             self._header_scope = trio.CancelScope()
             self.task_group.spawn(self._end_slow_headers, self._header_scope)
