@@ -8,8 +8,8 @@ local llama = env("LLAMA_CPP", "/opt/llama.cpp/bin")
 local gguf = env("GGUF", "/srv/models")
 
 server = {
-  -- Loopback only, on IPv4 and IPv6. For the whole network: "0.0.0.0:7777". There is no
-  -- password: whoever reaches this address may use the models.
+  -- Loopback only, on IPv4 and IPv6. For the whole network: "0.0.0.0:7777", with a line that
+  -- `trio-gateway key` prints in api_keys = { … }.
   listen_v4 = "127.0.0.1:7777",
   listen_v6 = "[::1]:7777",
 

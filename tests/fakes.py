@@ -18,6 +18,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from trio_gateway.app import Gateway
+from trio_gateway.config.access_schema import AccessConfig
 from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
 from trio_gateway.config.schema import (
     EngineTimeouts,
@@ -75,9 +76,10 @@ def config(
     *models: ModelConfig, pools: Mapping[str, int] | None = None, **server: Any
 ) -> GatewayConfig:
     limits = pools or {"primary": 1, "secondary": 1}
+    access = AccessConfig(allowed_hosts=("gateway", "g"))  # as tests call it
     return GatewayConfig(
         source=Path("test.lua"),
-        server=ServerConfig(**{"kv_carryover": None, **server}),
+        server=ServerConfig(**{"kv_carryover": None, "access": access, **server}),
         models=models,
         pools={name: PoolConfig(name, engines) for name, engines in limits.items()},
     )

@@ -106,7 +106,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         tmp_path,
         """
         server = {
-          listen_v4 = { "127.0.0.1:7777", "0.0.0.0:8080" }, listen_v6 = "[::1]:7777",
+          listen_v4 = { "127.0.0.1:7777", "127.0.0.2:8080" }, listen_v6 = "[::1]:7777",
           health_check_timeout = 1, engine_startup_timeout = 2.5, engine_idle_timeout = 3,
           engine_stop_timeout = 4, shutdown_grace = 0, dumps_dir = "dumps",
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
@@ -117,7 +117,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
     assert config.server == ServerConfig(
         listen=(
             ListenAddress("127.0.0.1", 7777),
-            ListenAddress("0.0.0.0", 8080),
+            ListenAddress("127.0.0.2", 8080),
             ListenAddress("::1", 7777),
         ),
         timeouts=EngineTimeouts(health_check_s=1, startup_s=2.5, idle_s=3, stop_s=4),
@@ -513,16 +513,9 @@ def test_a_hole_in_the_arguments_is_a_mistake(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        'server.api_keys = { "x" }', 'server.allowed_origins = { "x" }',
-        'server.allowed_hosts = { "x" }', 'pools.primary.vram = "24GiB"',
-    ],
-)  # fmt: skip
-def test_keys_that_this_version_does_not_have_are_unknown(tmp_path: Path, key: str) -> None:
-    (message,) = mistakes(tmp_path, f"pools = {{ primary = {{}} }} {key}")
-    assert message == f"{key.split(' =')[0]}: unknown key"
+def test_a_key_that_this_version_does_not_have_is_unknown(tmp_path: Path) -> None:
+    (message,) = mistakes(tmp_path, 'pools = { primary = { vram = "24GiB" } }')
+    assert message == "pools.primary.vram: unknown key"
 
 
 def test_a_string_that_is_not_utf_8_is_a_mistake(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from trio_gateway.log import configure_logging
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
 from trio_gateway.models.vocabulary import Vocabulary
+from trio_gateway.server.access import AccessGuard
 from trio_gateway.server.asgi import (
     TERMINATED_KEY,
     AsgiApp,
@@ -40,6 +41,7 @@ from trio_gateway.server.asgi import (
     Send,
     install_repairs,
 )
+from trio_gateway.server.connections import install_limits
 from trio_gateway.server.dump_writer import DumpWriter
 from trio_gateway.server.errors import ApiError, body_too_large, shutting_down
 from trio_gateway.server.form_handler import FormHandler, is_form
@@ -50,9 +52,6 @@ from trio_gateway.server.upload import Uploads
 from trio_gateway.server.websocket_relay import WebSocketRelay, with_key_as_header
 
 log = logging.getLogger(__name__)
-
-# A large body over a slow network takes its time; one that never comes must not stay for ever.
-BODY_TIMEOUT_S = 300
 
 
 class Gateway:
@@ -71,20 +70,26 @@ class Gateway:
             self.manager, self.selector, self.counter, self.relay, self._dumps
         )
         self.closing = trio.Event()
-        self._uploads = Uploads(is_form, config.server.max_body_bytes, BODY_TIMEOUT_S)
-        self._http: AsgiApp = RequestScopes(
-            _quart_app(self, self._handler), self.closing, self._uploads
-        )
+        body_timeout_s = config.server.limits.body_timeout_s
+        self._uploads = Uploads(is_form, config.server.max_body_bytes, body_timeout_s)
+        self._quart: AsgiApp = _quart_app(self, self._handler)
         self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
+        self._guard: AsgiApp = AccessGuard(self._inside, config.server)
+        self._http: AsgiApp = RequestScopes(self._guard, self.closing, self._uploads)
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
         elif scope["type"] == "websocket":
-            await self._websockets(with_key_as_header(scope), receive, send)
+            await self._guard(with_key_as_header(scope), receive, send)
         else:
             await self._http(scope, receive, send)
+
+    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is behind the guard."""
+        app = self._websockets if scope["type"] == "websocket" else self._quart
+        await app(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the engines and the dumps until cancelled. After `begin_shutdown` the engines end by
@@ -133,7 +138,7 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app = QuartTrio("trio_gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+    app.config["BODY_TIMEOUT"] = gateway.config.server.limits.body_timeout_s
 
     add_routes(app, handler, FormHandler(handler, gateway.relay))
 
@@ -173,7 +178,9 @@ def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
             refused = body_too_large(config.server.max_body_bytes)
             message, code = refused.message, refused.code
         case 408:
-            message, code = f"the body did not come within {BODY_TIMEOUT_S} s", "body_timeout"
+            limit_s = config.server.limits.body_timeout_s
+            message = f"the body did not come within {limit_s:g} s (body_timeout)"
+            code = "body_timeout"
         case _:
             message = error.description or error.name
     response = respond_to_error(ApiError(status, message, code=code))
@@ -184,6 +191,12 @@ def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
 def create_app(config: GatewayConfig) -> Gateway:
     """The gateway for a checked configuration. Its `run` must run while it serves."""
     install_repairs()
+    install_limits()
+    if config.server.access.is_open:
+        log.warning(
+            "there are no API keys, and server.allow_unauthenticated is true: whoever reaches this "
+            "gateway may use it"
+        )
     return Gateway(config)
 
 
@@ -283,3 +296,4 @@ class HypercornApp:
 
 app = HypercornApp()
 install_repairs()
+install_limits()

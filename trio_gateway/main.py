@@ -1,23 +1,27 @@
-"""The command line: `trio-gateway serve`, `check` and `explain`."""
+"""The command line: `trio-gateway serve`, `check`, `explain` and `key`."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 import msgspec
 import trio
 
 from trio_gateway import __version__
+from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, VariantConfig
 from trio_gateway.config.sizes import format_size
+from trio_gateway.key_command import KEY_VARIABLE, key
 from trio_gateway.log import configure_logging
 
 if TYPE_CHECKING:
@@ -39,6 +43,9 @@ _CONFIG_OPTION = click.option(
 @click.version_option(__version__)
 def main() -> None:
     """An OpenAI-compatible service over the llama.cpp engines of this machine."""
+
+
+main.add_command(key)
 
 
 @main.command()
@@ -64,7 +71,7 @@ def serve(path: Path | None, verbose: bool) -> None:
     async def run() -> None:
         server = GatewayServer(create_app(config))
         async with trio.open_nursery() as nursery:
-            addresses: list[ListenAddress] = await nursery.start(server.run)
+            addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
             _say_ready(config, addresses)
 
     mistakes: list[BaseException] = []
@@ -87,14 +94,18 @@ def check(path: Path | None) -> None:
     _print_models(config)
     for note in (*config.notes, *_missing_binaries(config)):
         click.echo(f"note: {note}")
-    addresses = ", ".join(str(address) for address in config.server.listen)
+    listen = (*config.server.listen, *config.server.listen_unix)
+    addresses = ", ".join(str(address) for address in listen)
     click.echo(f"{config.source} is right ({why}). It listens on {addresses}.")
 
 
 @main.command()
 @_CONFIG_OPTION
+@click.option("--key-file", type=click.File("r"), metavar="FILE",
+              help="A file with the API key (an admin's) for the running gateway. Default: "
+              "$TRIO_GATEWAY_KEY.")  # fmt: skip
 @click.argument("request", type=click.File("rb"))
-def explain(path: Path | None, request: BinaryIO) -> None:
+def explain(path: Path | None, key_file: TextIO | None, request: BinaryIO) -> None:
     """Show what would become of a REQUEST (a JSON file, or - for standard input), and why.
 
     The running gateway is asked, if there is one. Nothing is started.
@@ -105,14 +116,17 @@ def explain(path: Path | None, request: BinaryIO) -> None:
         ExplainFailed,
         ask_gateway,
         explain_offline,
+        place_of,
+        read_key,
         rows_of,
     )
 
     body = request.read()
-    url = _reachable(config.server.listen[0]).url
+    place = place_of(config.server)
+    given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:
-        found = ask_gateway(url, body)
-        source = f"the gateway at {url}"
+        found = ask_gateway(place, body, read_key(given) if given else None)
+        source = f"the gateway at {place}"
         if found is None:
             source = "no gateway runs; this is what a fresh one would do"
             found = explain_offline(config, body)
@@ -211,10 +225,17 @@ def _describe_memory(variant: VariantConfig) -> str:
     return f"{'~' if variant.memory_bytes is None else ''}{format_size(expected)}"
 
 
-def _say_ready(config: GatewayConfig, addresses: list[ListenAddress]) -> None:
-    for address in addresses:
-        click.echo(f"listening on {address.url}")
-    base = f"{_reachable(addresses[0]).url}/v1"
+def _say_ready(config: GatewayConfig, addresses: list[ListenAddress | UnixAddress]) -> None:
+    urls = [_url(config, address) for address in addresses]
+    for url in urls:
+        click.echo(f"listening on {url}")
+    first = addresses[0]
+    if isinstance(first, UnixAddress):
+        base, through = "http://localhost/v1", f"--unix-socket {shlex.quote(str(first.path))} "
+    else:
+        base, through = f"{_url(config, first.from_here)}/v1", ""
+    if config.server.access.api_keys:
+        through += f'-H "Authorization: Bearer ${KEY_VARIABLE}" '
     names = [m.name for m in config.models if not m.hidden]
     request = {
         "model": names[0] if names else config.models[0].name,
@@ -224,16 +245,16 @@ def _say_ready(config: GatewayConfig, addresses: list[ListenAddress]) -> None:
     body = msgspec.json.encode(request).decode().replace("'", "'\\''")
     click.echo(f"\nReady. Base URL for clients: {base}")
     click.echo(f"Models: {', '.join(names)}")
-    click.echo("Try it:")
-    click.echo(
-        f"  curl -N {base}/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
-    )
+    key_hint = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
+    click.echo(f"Try it{key_hint}:")
+    content = "-H 'Content-Type: application/json'"
+    click.echo(f"  curl -N {through}{base}/chat/completions {content} -d '{body}'\n")
 
 
-def _reachable(address: ListenAddress) -> ListenAddress:
-    """An address that a client on this machine can use for one that means all of them."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
-    return ListenAddress(local, address.port)
+def _url(config: GatewayConfig, address: ListenAddress | UnixAddress) -> str:
+    if isinstance(address, UnixAddress):
+        return str(address)
+    return address.url_with("http" if config.server.tls is None else "https")
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:

@@ -1,6 +1,8 @@
--- A configuration as people wrote them for the earlier gateway (LLM-GW).
+-- A configuration as people wrote them for the earlier gateway (LLM-GW). As it listens on the
+-- network without keys, it needs one new line.
 
 server = {
+	allow_unauthenticated = true, -- the new line
 	listen_v4 = { "127.0.0.1:7777", "192.168.1.20:7777" },
 	listen_v6 = { "[::1]:7777", "[fd00::20]:7777" },
 	health_check_timeout = 5.00, -- required param, must be > 0

@@ -77,6 +77,7 @@ def test_they_harm_nobody_else_and_leave_nothing_behind(tmp_path: Path, seed: in
         fake_model("fast"),
         fake_model("slow", engine="presets.engines.llamacpp_secondary"),
         max_body_size='"50KiB"',
+        allowed_hosts='{ "g" }',
         shutdown_grace="1",
     )
     with running_gateway(tmp_path, config, verbose=False) as gateway:

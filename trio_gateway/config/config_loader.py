@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.config import (
+    access,
     addresses,
     engine_keys,
     fields,
@@ -16,6 +17,7 @@ from trio_gateway.config import (
     pool_memory,
     readers,
 )
+from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.engine_types import (
     ENGINE_TYPES,
     LLAMACPP,
@@ -82,7 +84,9 @@ class ConfigLoader:
         server = self._server(mistakes, top["server"])
         pools = self._pools(mistakes, top["pools"])
         models, paths = self._models(mistakes, ignored, top["models"], server.timeouts, pools)
-        notes = _notes(ignored)
+        callers = access.with_known_models(mistakes, server.access, models)
+        server = msgspec.structs.replace(server, access=callers)
+        notes = [*_notes(ignored), *access.notes(callers)]
         models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)
         if mistakes.lines:
             raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
@@ -99,14 +103,23 @@ class ConfigLoader:
         v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
         none: tuple[ListenAddress, ...] = ()
         v6 = record.read("listen_v6", addresses.listen_v6, none)
-        if not v4 and not v6 and len(mistakes.lines) == before:
+        no_files: tuple[UnixAddress, ...] = ()
+        unix = record.read("listen_unix", self._listen_unix, no_files)
+        if not v4 and not v6 and not unix and len(mistakes.lines) == before:
             mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
         fixed = [address for address in (*v4, *v6) if address.port]
         if len(set(fixed)) < len(fixed):
             mistakes.add("server", "an address to listen on is given twice")
+        callers = access.access(record)
+        if len(mistakes.lines) == before:
+            access.refuse_open_listeners(mistakes, callers, (*v4, *v6))
         dumps = record.read("dumps_dir", fields.string, "")
         server = ServerConfig(
             listen=(*v4, *v6),
+            listen_unix=unix,
+            access=callers,
+            tls=access.tls(record, self._resolve),
+            limits=access.limits(record),
             timeouts=msgspec.structs.replace(
                 readers.timeouts(record, default.timeouts),
                 stop_s=record.read(
@@ -135,6 +148,11 @@ class ConfigLoader:
         )
         record.finish()
         return server
+
+    def _listen_unix(
+        self, mistakes: Mistakes, path: str, value: Any
+    ) -> tuple[UnixAddress, ...] | None:
+        return access.listen_unix(mistakes, path, value, self._resolve)
 
     def _kv_carryover(self, server: Record) -> KvCarryoverConfig | None:
         """A table, or `false` for "not at all"."""

@@ -11,6 +11,12 @@ from pathlib import Path
 
 import msgspec
 
+from trio_gateway.config.access_schema import (
+    AccessConfig,
+    ConnectionLimits,
+    TlsConfig,
+    UnixAddress,
+)
 from trio_gateway.config.engine_types import EngineType
 
 DEFAULT_PORT = 7777
@@ -42,7 +48,16 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return f"http://{self}"
+        return self.url_with("http")
+
+    def url_with(self, scheme: str) -> str:
+        return f"{scheme}://{self}"
+
+    @property
+    def from_here(self) -> ListenAddress:
+        """What a client on this machine can use for one that means all addresses."""
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return ListenAddress(local, self.port)
 
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +228,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fairness_window_s: float = 10.0
     stream_keepalive_s: float = 15.0
     kv_carryover: KvCarryoverConfig | None = KvCarryoverConfig()
+    listen_unix: tuple[UnixAddress, ...] = ()
+    access: AccessConfig = AccessConfig()
+    tls: TlsConfig | None = None
+    limits: ConnectionLimits = ConnectionLimits()
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):

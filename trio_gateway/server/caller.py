@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from quart import Request
 
 from trio_gateway.engine.events import Priority
+from trio_gateway.server.access import grant_of
 from trio_gateway.server.errors import ApiError
 
 PRIORITY_HEADER = "X-Gateway-Priority"
@@ -18,7 +19,8 @@ _SALT = secrets.token_bytes(16)
 
 
 class Caller(NamedTuple):
-    """`client` is an API key's digest, else the address of the other side."""
+    """`client` is an API key's name. Where the gateway has no keys: the digest of what the client
+    sends as one, else the address of the other side."""
 
     client: str
     priority: Priority
@@ -26,7 +28,9 @@ class Caller(NamedTuple):
 
 def caller_of(request: Request) -> Caller:
     """Raises ApiError: 400 for a priority that there is not."""
-    return Caller(_client(request), _priority(request.headers.get(PRIORITY_HEADER)))
+    grant = grant_of(cast(dict[str, Any], request.scope))
+    asked = _priority(request.headers.get(PRIORITY_HEADER))
+    return Caller(grant.key or _client(request), grant.priority_of(asked))
 
 
 def _client(request: Request) -> str:
@@ -37,9 +41,9 @@ def _client(request: Request) -> str:
     return request.remote_addr or "unknown"
 
 
-def _priority(value: str | None) -> Priority:
+def _priority(value: str | None) -> Priority | None:
     if value is None:
-        return Priority.INTERACTIVE
+        return None
     try:
         return Priority[value.strip().upper()]
     except KeyError:

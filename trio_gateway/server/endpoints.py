@@ -329,8 +329,10 @@ GATEWAY = (
 ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *GATEWAY)
 
 
-def family_of(path: str) -> Family:
-    """Whose client sent a request to this path, for errors that come before any endpoint."""
+def family_of(path: str, *, anthropic: bool = False) -> Family:
+    """Whose client sent a request to this path. `anthropic`: it says so, by a header."""
+    if anthropic:
+        return Family.ANTHROPIC
     if path.startswith("/api/"):
         return Family.OLLAMA
     if path == "/v1/messages" or path.startswith("/v1/messages/"):

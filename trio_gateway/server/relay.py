@@ -29,6 +29,7 @@ from trio_gateway.models.model_selector import (
     Wanted,
 )
 from trio_gateway.server import sse
+from trio_gateway.server.access import EVERYTHING, Grant, model_not_allowed
 from trio_gateway.server.answer_name import AnswerName
 from trio_gateway.server.asgi import RequestState
 from trio_gateway.server.caller import Caller
@@ -73,6 +74,7 @@ class Sender(NamedTuple):
     state: RequestState
     caller: Caller
     headers: list[Header]
+    grant: Grant
 
 
 class Ask(NamedTuple):
@@ -127,7 +129,7 @@ class Relay:
             ApiError: with what is wrong with it.
         """
         body = read_body(data, endpoint)
-        wanted = self.find(body.model)
+        wanted = self.find(body.model, sender.grant)
         model = wanted.model
         self.check_served(endpoint, model)
         if model.rewrite is not None:
@@ -185,7 +187,7 @@ class Relay:
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(model)
+        wanted = self.find(model, sender.grant)
         self.check_served(endpoint, wanted.model)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(sender, endpoint, "", method, target, body, False, selection, None, Wait())
@@ -197,7 +199,7 @@ class Relay:
         Raises:
             ApiError: no engine, or no such model.
         """
-        wanted = self.find(model)
+        wanted = self.find(model, sender.grant)
         need = max(wanted.at_least, 1)
         client, priority = sender.caller
         request = self._manager.lease(wanted.model, need, client=client, priority=priority)
@@ -208,14 +210,20 @@ class Relay:
                 raise from_reject(wanted.model.name, refused.reject) from None
             yield lease
 
-    def find(self, name: str | None) -> Wanted:
-        """Raises ApiError: 404, or 400 for no name where there are several models."""
+    def find(self, name: str | None, grant: Grant = EVERYTHING) -> Wanted:
+        """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
         try:
-            return self._selector.find_wanted(name)
+            wanted = self._selector.find_wanted(name)
         except ModelNotFound as error:
-            raise model_not_found(str(error)) from None
+            if grant.models is None:
+                raise model_not_found(str(error)) from None
+            message = "there is no such model; GET /v1/models lists those of your API key"
+            raise model_not_found(message) from None
         except ContextLengthExceeded as error:
             raise ApiError(400, str(error), code="context_not_found", param="model") from None
+        if not grant.allows(wanted.model.name):
+            raise model_not_allowed(grant, wanted.model.name)
+        return wanted
 
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
         """Raises ApiError: 400, the model's engines have no such endpoint."""

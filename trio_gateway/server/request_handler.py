@@ -16,6 +16,7 @@ from trio_gateway.engine.http_exchange import Header
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.server.access import Grant, grant_of
 from trio_gateway.server.asgi import RequestState, state_of
 from trio_gateway.server.caller import caller_of
 from trio_gateway.server.dump_writer import DumpWriter
@@ -98,7 +99,7 @@ class RequestHandler:
                     message = "the path has a `.` or `..` in it; write where it leads to"
                     raise ApiError(400, message, code="invalid_path")
                 return name, "".join(f"/{part}" for part in raw[count:])
-        self._relay.find(parts[0])  # says what is there instead
+        self._relay.find(parts[0], _grant())  # says what is there instead
         raise AssertionError("a known name was not found in the path")
 
     def sender(self, endpoint: Endpoint) -> Sender:
@@ -107,7 +108,7 @@ class RequestHandler:
             passed = _PASSED_UPSTREAM
         elif endpoint.family is Family.ANTHROPIC:
             passed = _PASSED_TO_ANTHROPIC
-        return Sender(state_of(request), caller_of(request), headers_for_engine(passed))
+        return Sender(state_of(request), caller_of(request), headers_for_engine(passed), _grant())
 
     async def read_body(self) -> bytes:
         """Raises ApiError when the gateway stops before all of it came."""
@@ -133,17 +134,17 @@ class RequestHandler:
     # -- models -------------------------------------------------------------------------------
 
     async def handle_models_list(self, endpoint: Endpoint) -> Response:
-        models = self._selector.list_models()
+        models = [m for m in self._selector.list_models() if _grant().allows(m["id"])]
         if "anthropic-version" in request.headers:
             return respond_json(as_anthropic_list(models))
         return respond_json({"object": "list", "data": models})
 
     async def handle_model_info(self, endpoint: Endpoint, model: str) -> Response:
-        return respond_json(self._selector.describe(self._relay.find(model).model))
+        return respond_json(self._selector.describe(self._relay.find(model, _grant()).model))
 
     async def handle_model_facts(self, endpoint: Endpoint, model: str) -> Response:
         """A model as in the list, and what its answers taught about its counts."""
-        found = self._relay.find(model).model
+        found = self._relay.find(model, _grant()).model
         calibration = self._counter.calibration(found.name)
         facts = {
             **self._selector.describe(found),
@@ -170,12 +171,12 @@ class RequestHandler:
         return respond_json(facts)
 
     async def handle_unload(self, endpoint: Endpoint, model: str) -> Response:
-        found = self._relay.find(model).model
+        found = self._relay.find(model, _grant()).model
         stopped = await self._manager.unload(found.name, force=_flag("force", default=False))
         return respond_json({"model": found.name, "engines_stopped": stopped})
 
     async def handle_pin(self, endpoint: Endpoint, model: str) -> Response:
-        found, pinned = self._relay.find(model).model, _flag("pinned", default=True)
+        found, pinned = self._relay.find(model, _grant()).model, _flag("pinned", default=True)
         self._manager.keep(
             found.name, idle_timeout_s=float("inf") if pinned else None, pinned=pinned
         )
@@ -198,7 +199,7 @@ class RequestHandler:
         data = await self.read_body()
         meant = endpoint_of(data)
         body = read_body(data, meant)
-        wanted = self._relay.find(body.model)
+        wanted = self._relay.find(body.model, _grant())
         self._relay.check_served(meant, wanted.model)
         form, fields = counted_as(meant, data)
         try:
@@ -225,14 +226,17 @@ def respond_json(value: Any) -> Response:
 
 def respond_to_error(error: ApiError) -> Response:
     """In the shape of the API whose path was asked."""
-    speaks_anthropic = "anthropic-version" in request.headers
-    body = error.encode(Family.ANTHROPIC if speaks_anthropic else family_of(request.path))
+    body = error.encode(family_of(request.path, anthropic="anthropic-version" in request.headers))
     state: RequestState = state_of(request)
     if state.record is not None:
         state.record.facts["status"] = str(error.status)
         state.record.add(body)
     headers = Headers([("Content-Type", "application/json"), *error.headers()])
     return Response(body, status=error.status, headers=headers)
+
+
+def _grant() -> Grant:
+    return grant_of(request.scope)
 
 
 def headers_for_engine(names: tuple[str, ...] = _PASSED_TO_ENGINE) -> list[Header]:

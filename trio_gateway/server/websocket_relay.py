@@ -25,6 +25,7 @@ from trio_gateway.engine.engine_socket import (
 )
 from trio_gateway.engine.http_exchange import ENGINE_LOST, ExchangeAborted
 from trio_gateway.engine.lease import Lease
+from trio_gateway.server.access import grant_of
 from trio_gateway.server.asgi import Message, Receive, RequestState, Scope, Send
 from trio_gateway.server.caller import caller_of
 from trio_gateway.server.endpoints import REALTIME
@@ -102,9 +103,9 @@ class WebSocketRelay:
             raise ApiError(404, message, code="unknown_path")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name = dict(query).get("model")
-        model = self._relay.find(name).model
+        model = self._relay.find(name, grant_of(scope)).model
         self._relay.check_served(REALTIME, model)
-        sender = Sender(state, caller_of(cast(Request, _Handshake(scope))), [])
+        sender = Sender(state, caller_of(cast(Request, _Handshake(scope))), [], grant_of(scope))
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]

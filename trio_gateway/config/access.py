@@ -1,0 +1,278 @@
+"""Readers for who may call: keys, hosts, origins, TLS, Unix sockets, limits.
+
+No message here quotes a key: what a wrong file says ends up on screens and in bug reports.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from trio_gateway.config import fields
+from trio_gateway.config.access_schema import (
+    ANY_ORIGIN,
+    LOCALHOST_PAGES,
+    AccessConfig,
+    ApiKey,
+    ConnectionLimits,
+    KeyPriority,
+    TlsConfig,
+    UnixAddress,
+    is_loopback,
+)
+from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.key_hash import is_hash, parse_hash
+from trio_gateway.config.schema import ListenAddress, ModelConfig
+
+KEY_MAX_LENGTH = 256
+KEY_GOOD_LENGTH = 16
+
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::\d{1,5})?"
+)
+_SCHEME_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+def access(record: Record) -> AccessConfig:
+    """What of the table `server` says who may call."""
+    default = AccessConfig()
+    return AccessConfig(
+        api_keys=record.read("api_keys", api_keys, ()),
+        allowed_hosts=record.read("allowed_hosts", _hosts, ()),
+        allowed_origins=record.read("allowed_origins", _origins, default.allowed_origins),
+        allow_unauthenticated=record.read("allow_unauthenticated", fields.boolean, False),
+    )
+
+
+def limits(record: Record) -> ConnectionLimits:
+    default = ConnectionLimits()
+    seconds, integer = fields.positive_seconds, fields.positive_int
+    return ConnectionLimits(
+        max_header_bytes=record.read(
+            "max_header_size", fields.size_bytes, default.max_header_bytes
+        ),
+        header_timeout_s=record.read("header_timeout", seconds, default.header_timeout_s),
+        body_timeout_s=record.read("body_timeout", seconds, default.body_timeout_s),
+        requests_per_connection=record.read(
+            "requests_per_connection", integer, default.requests_per_connection
+        ),
+        connections_per_address=record.read(
+            "connections_per_address", integer, default.connections_per_address
+        ),
+    )
+
+
+def tls(record: Record, resolve: Callable[[str], Path]) -> TlsConfig | None:
+    """`{ certificate = …, key = … }`. Whether the files are right is found when they are used."""
+    if not record.read("tls", _table, False):
+        return None
+    inner = record.inner("tls")
+    certificate = inner.require("certificate", fields.string, "the path of a PEM file", "")
+    key = inner.require("key", fields.string, "the path of a PEM file", "")
+    inner.finish()
+    return TlsConfig(certificate=resolve(certificate), key=resolve(key))
+
+
+def listen_unix(
+    mistakes: Mistakes, path: str, value: Any, resolve: Callable[[str], Path]
+) -> tuple[UnixAddress, ...]:
+    """A path, a table `{ path, mode }`, or an array of them."""
+    if value is None or value == "none":
+        return ()
+    single = isinstance(value, str) or (fields.is_table(value) and value["path"] is not None)
+    what = 'a path, { path = "…", mode = "0660" }, or an array of them'
+    entries = [(path, value)] if single else [*fields.items(mistakes, path, value, what)]
+    found = []
+    for at, entry in entries:
+        mode = UnixAddress(Path()).mode
+        if fields.is_table(entry):
+            record = Record(mistakes, at, entry)
+            name = record.require("path", fields.string, "a path", "")
+            mode = record.read("mode", _mode, mode)
+            record.finish()
+        else:
+            name = fields.string(mistakes, at, entry) or ""
+        if name:
+            found.append(UnixAddress(resolve(name), mode))
+    if len({address.path for address in found}) < len(found):
+        mistakes.add(path, "a socket is given twice")
+    return tuple(found)
+
+
+def refuse_open_listeners(
+    mistakes: Mistakes, config: AccessConfig, listen: Sequence[ListenAddress]
+) -> None:
+    """Without keys, only this machine may reach the gateway, unless the file says otherwise."""
+    reachable = [str(address) for address in listen if not is_loopback(address.host)]
+    if not reachable or config.api_keys or config.allow_unauthenticated:
+        return
+    mistakes.add(
+        "server",
+        f"other machines can reach {', '.join(reachable)}, but there are no api_keys. "
+        "Add one of these two lines to server: "
+        'api_keys = { "KEY" },   (`trio-gateway key` makes one)   or   '
+        "allow_unauthenticated = true,   (whoever reaches it may use it)",
+    )
+
+
+def notes(config: AccessConfig) -> list[str]:
+    """Remarks for the log."""
+    found = [
+        f'the key "{key.name}" has less than {KEY_GOOD_LENGTH} characters and can be guessed; '
+        "`trio-gateway key` makes a good one"
+        for key in config.api_keys
+        if len(key.secret) < KEY_GOOD_LENGTH
+    ]
+    if config.api_keys and config.allow_unauthenticated:
+        found.append("server.allow_unauthenticated has no effect, as there are api_keys")
+    return found
+
+
+def with_known_models(
+    mistakes: Mistakes, config: AccessConfig, models: Sequence[ModelConfig]
+) -> AccessConfig:
+    """With the models of each key by their names, where the file may have aliases."""
+    if not models:  # that is a mistake of its own
+        return config
+    names = {word: model.name for model in models for word in (model.name, *model.aliases)}
+    keys = []
+    for key in config.api_keys:
+        if key.models is not None:
+            for word in sorted(key.models - names.keys()):
+                hint = fields.nearest(word, names)
+                at = f"server.api_keys {fields.show(key.name)}.models"
+                mistakes.add(at, f"there is no model {fields.show(word)}{hint}")
+            known = frozenset(names[word] for word in key.models if word in names)
+            key = msgspec.structs.replace(key, models=known)
+        keys.append(key)
+    return msgspec.structs.replace(config, api_keys=tuple(keys))
+
+
+# -- readers ----------------------------------------------------------------------------------
+
+
+def api_keys(mistakes: Mistakes, path: str, value: Any) -> tuple[ApiKey, ...] | None:
+    what = "an array of keys, each a string or a table { key = …, name = …, … }"
+    if not fields.is_table(value):
+        mistakes.add(path, f"expected {what}")
+        return None
+    found = list[ApiKey]()
+    for index, (at, entry) in enumerate(fields.items(mistakes, path, value, what), start=1):
+        if isinstance(entry, str):
+            key = ApiKey(name=f"key-{index}", secret=_secret(mistakes, at, entry) or "")
+        elif fields.is_table(entry):
+            key = _key(mistakes, at, entry, f"key-{index}")
+        else:
+            mistakes.expected(at, "a string or a table", entry)
+            continue
+        if any(key.name == other.name for other in found):
+            mistakes.add(at, f"the name {fields.show(key.name)} is taken by another key")
+        if key.secret and any(key.secret == other.secret for other in found):
+            mistakes.add(at, "this key is given twice")
+        found.append(key)
+    return tuple(found)
+
+
+def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey:
+    record = Record(mistakes, path, table)
+    models = record.read("models", _models, None)
+    key = ApiKey(
+        name=record.read("name", fields.name, default_name),
+        secret=record.require("key", _secret, "the key, or its hash from `trio-gateway key`", ""),
+        models=models,
+        priority=record.read("priority", _priority, KeyPriority.INTERACTIVE),
+        max_parallel=record.read("max_parallel", fields.positive_int, 0) or None,
+        admin=record.read("admin", fields.boolean, False),
+    )
+    record.finish()
+    return key
+
+
+def _secret(mistakes: Mistakes, path: str, value: Any) -> str | None:
+    if not isinstance(value, str):
+        mistakes.expected(path, "a key, as a string", value)
+    elif is_hash(value):
+        try:
+            parse_hash(value)
+        except ValueError as error:
+            mistakes.add(path, f"is no hash that `trio-gateway key` makes: {error}")
+        else:
+            return value
+    elif not value or len(value) > KEY_MAX_LENGTH or not re.fullmatch(r"[!-~]+", value):
+        what = f"a key of 1 to {KEY_MAX_LENGTH} visible ASCII characters, as it goes into a header"
+        mistakes.add(path, f"expected {what}")
+    else:
+        return value
+    return None
+
+
+def _models(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | None:
+    before = len(mistakes.lines)
+    found = fields.names(mistakes, path, value)
+    if not found and len(mistakes.lines) == before:
+        mistakes.add(path, "names no model; leave it out for a key that may use all")
+    return frozenset(found) if found else None
+
+
+def _priority(mistakes: Mistakes, path: str, value: Any) -> KeyPriority | None:
+    for known in KeyPriority:
+        if value == known.value:
+            return known
+    mistakes.expected(path, " or ".join(f'"{known.value}"' for known in KeyPriority), value)
+    return None
+
+
+def _hosts(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    what = 'a name or address with or without a port, such as "ai.example.org"'
+    found = []
+    for at, entry in fields.items(mistakes, path, value, "an array of host names"):
+        if isinstance(entry, str) and _HOST.fullmatch(entry):
+            found.append(entry.lower())
+        else:
+            mistakes.expected(at, what, entry)
+    return tuple(found)
+
+
+def _origins(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    what = (
+        f'an origin such as "https://chat.example.org" (no path), "{LOCALHOST_PAGES}" for pages of '
+        f'this machine, or "{ANY_ORIGIN}"'
+    )
+    found = []
+    for at, entry in fields.items(mistakes, path, value, "an array of origins"):
+        if isinstance(entry, str) and (entry in (ANY_ORIGIN, LOCALHOST_PAGES) or _is_origin(entry)):
+            found.append(entry.lower())
+        else:
+            mistakes.expected(at, what, entry)
+    return tuple(found)
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    if parts.scheme in ("http", "https"):
+        return bool(_HOST.fullmatch(parts.netloc)) and text.endswith(f"://{parts.netloc}")
+    return _SCHEME_ORIGIN.fullmatch(text) is not None
+
+
+def _mode(mistakes: Mistakes, path: str, value: Any) -> int | None:
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return int(value, 8)
+    mistakes.expected(path, 'permissions as text, such as "0600" or "0660"', value)
+    return None
+
+
+def _table(mistakes: Mistakes, path: str, value: Any) -> bool | None:
+    if fields.is_table(value):
+        return True
+    mistakes.expected(path, "a table { certificate = …, key = … }", value)
+    return None

@@ -1,0 +1,52 @@
+"""`trio-gateway key`: makes an API key, and the line of the configuration that has its hash."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+from trio_gateway.config.access import KEY_GOOD_LENGTH, KEY_MAX_LENGTH
+from trio_gateway.config.key_hash import hash_of, is_hash, new_key
+
+KEY_VARIABLE = "TRIO_GATEWAY_KEY"  # where commands find a key to use
+
+
+@click.command()
+@click.option("--name", metavar="NAME", default="client", show_default=True,
+              help="Whose key it is: logs and the queue's page show this name.")  # fmt: skip
+@click.option("--admin", is_flag=True, help="The key may also use /gateway/ and /upstream/.")
+@click.option("--hash", "existing", is_flag=True,
+              help="Make the line for a key that is there: a line of standard input.")  # fmt: skip
+def key(name: str, admin: bool, existing: bool) -> None:
+    """Make an API key for `server.api_keys`.
+
+    The key is shown once and kept nowhere. The configuration gets its hash.
+    """
+    if not name or not name.isprintable() or name != name.strip():
+        raise click.BadParameter("expected one line without spaces around it", param_hint="--name")
+    secret = _read_key() if existing else new_key()
+    if not existing:
+        click.echo("The key, for the client. It is not shown again:\n")
+        click.echo(f"  {secret}\n")
+        click.echo("The line for server.api_keys in the configuration:\n")
+    click.echo(f"  {_line(name, admin, str(hash_of(secret)))}")
+
+
+def _line(name: str, admin: bool, hashed: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    more = ", admin = true" if admin else ""
+    return f'{{ name = "{escaped}", key = "{hashed}"{more} }},'
+
+
+def _read_key() -> str:
+    asks = sys.stdin.isatty()
+    text: str = click.prompt("Key", hide_input=True, err=True) if asks else sys.stdin.readline()
+    secret = text.strip()
+    if not re.fullmatch(r"[!-~]+", secret) or len(secret) > KEY_MAX_LENGTH or is_hash(secret):
+        what = f"a key of 1 to {KEY_MAX_LENGTH} visible ASCII characters"
+        raise click.UsageError(f"expected {what} in the first line of standard input")
+    if len(secret) < KEY_GOOD_LENGTH:
+        click.echo(f"note: less than {KEY_GOOD_LENGTH} characters can be guessed", err=True)
+    return secret
