@@ -129,6 +129,7 @@ def test_pages_that_may_call(
         ("http://box:8000", "box:7777", ""),
         ("http://box", "box:7777", ""),
         ("app://x", "x", "localhost"),
+        ("app://localhost", "x", "localhost"),
         ("https://a.b.evil", "x", "https://a.b"),
         ("http://a.b", "x", "https://a.b"),
         ("", "x", "localhost"),

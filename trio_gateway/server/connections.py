@@ -206,10 +206,6 @@ class LimitedH11Protocol(H11Protocol):
             return
         await super()._create_stream(request)
 
-    async def _maybe_recycle(self) -> None:
-        await super()._maybe_recycle()
-        self._watch_headers()  # a pipelined request may have begun
-
     async def _send_error_response(self, status_code: int) -> None:
         error = self._error(status_code)
         body = error.encode()
