@@ -132,8 +132,7 @@ async def test_a_gateway_that_ends_at_once_does_not_wait_for_it(
 
 # What `docker run` does: the process is a client, and the server is somebody else's child.
 CLIENT = """
-setsid "$@" >/dev/null 2>&1 &
-echo $! > server.pid
+(setsid "$@" >/dev/null 2>&1 & echo $! > server.pid)
 trap "exit 0" TERM
 while kill -0 $(cat server.pid) 2>/dev/null; do sleep 0.05; done
 """
