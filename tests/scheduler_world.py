@@ -21,6 +21,7 @@ from trio_gateway.engine.events import (
     Event,
     Grant,
     How,
+    Keep,
     LeaseReturned,
     Priority,
     Refusal,
@@ -32,6 +33,7 @@ from trio_gateway.engine.events import (
     TicketArrived,
     TicketGone,
     TimePassed,
+    Unload,
     VariantFacts,
     VariantKey,
 )
@@ -49,6 +51,7 @@ class Running:
     loading: bool = True
     draining: bool = False
     stopping: bool = False
+    unloading: bool = False
     places: int = 0
     shared_tokens: int | None = None
     leases: dict[int, int] = field(default_factory=dict)  # the need of each ticket
@@ -117,13 +120,15 @@ class World:
                 engine = self.live[number]
                 assert engine.draining
                 assert not engine.stopping
+                assert not engine.unloading
                 assert not self.closing
                 engine.draining = False
             case Stop(number):
                 engine = self.live[number]
                 assert not engine.leases
                 assert not engine.stopping
-                assert not (engine.loading and self._is_wanted(engine)) or self.closing
+                may_stop = self.closing or engine.unloading
+                assert not (engine.loading and self._is_wanted(engine)) or may_stop
                 engine.stopping = True
 
     def _check_grant(self, asked: TicketArrived, engine: Running) -> None:
@@ -282,6 +287,17 @@ class World:
             for engine in self.live.values():
                 engine.leases.pop(ticket, None)
             self.take_in(LeaseReturned(ticket))
+
+    def is_unloaded(self, model: str) -> None:
+        for engine in self.live.values():
+            engine.unloading = engine.unloading or engine.facts.key.model == model
+        self.take_in(Unload(model))
+        for engine in self.live.values():
+            asked = engine.facts.key.model == model and engine.unloading
+            assert not asked or engine.draining or engine.stopping
+
+    def is_kept(self, model: str, idle_timeout_s: float | None, pinned: bool) -> None:
+        self.take_in(Keep(model, idle_timeout_s, pinned))
 
     def time_passes(self, seconds: float) -> None:
         until = self.now + seconds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.engine_registry import client_type_of
 from trio_gateway.engine.openai_engine import OpenAIEngine
+from trio_gateway.server import endpoints as routes
 
 
 @pytest.mark.parametrize("known", ENGINE_TYPES.values(), ids=lambda known: known.value)
@@ -58,7 +61,16 @@ def test_a_model_may_say_what_its_engines_serve() -> None:
 
 
 def test_the_configuration_knows_no_engine() -> None:
-    assert all(isinstance(t.client, str) for t in ENGINE_TYPES.values())
+    code = (
+        "import sys, trio_gateway.config.config_loader\n"
+        "assert not [m for m in sys.modules if m.startswith('trio_gateway.engine')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
+    routed = {row.name for row in routes.ENDPOINTS if row.family is not routes.Family.GATEWAY}
+    assert {name for name in routed if not name.startswith("models")} <= ENDPOINTS
 
 
 # -- docs/engines.md --------------------------------------------------------------------------
@@ -95,5 +107,5 @@ async def test_the_type_on_the_page_works_as_it_is_printed(
         client = client_type_of(known)(site.url)
         assert (await client.check_health(2.0)).ok
         assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
-        assert client.get_supported_endpoints() == {"embeddings", "rerank"}
+        assert client.get_supported_endpoints() == {"embeddings"}
         await client.aclose()

@@ -305,7 +305,8 @@ async def test_an_event_cut_in_the_middle_is_ended_before_the_error_event(
     autojump_clock: Clock,
 ) -> None:
     async with running_stack(config(model("m"))) as stack:
-        stack.engines.scripts = [[EVENT[:10], 1000.0]]
+        named = EVENT.replace(b"{", b'{"model":"m",', 1)
+        stack.engines.scripts = [[named, EVENT[:10], 1000.0]]
 
         async def crash() -> None:
             await trio.sleep(5)
@@ -314,7 +315,7 @@ async def test_an_event_cut_in_the_middle_is_ended_before_the_error_event(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crash)
             answer = await stream(stack, chat(stream=True))
-        assert answer.startswith(EVENT[:10] + b'\n\ndata: {"error"')
+        assert answer.startswith(named + EVENT[:10] + b'\n\ndata: {"error"')
 
 
 async def test_a_request_that_lost_its_engine_before_the_first_byte_is_tried_once_more(

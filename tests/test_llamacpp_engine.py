@@ -15,6 +15,7 @@ import trio.testing
 from tests.test_http_exchange import read_request, serving
 from trio_gateway.engine.engine_client import EngineFacts
 from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+from trio_gateway.server.endpoints import ANTHROPIC, LLAMACPP
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 TIMEOUT_S = 10.0
@@ -100,9 +101,11 @@ def test_a_fixed_address_is_read_from_the_arguments(
     assert LlamaCppEngine.fixed_address(args) == expected
 
 
-def test_it_serves_chats_completions_and_embeddings() -> None:
-    endpoints = LlamaCppEngine("http://127.0.0.1:1").get_supported_endpoints()
-    assert endpoints == {CHAT, COMPLETION, EMBEDDINGS}
+def test_it_serves_what_a_llama_server_has_and_the_gateway_routes() -> None:
+    served = LlamaCppEngine.get_supported_endpoints()
+    assert {"chat/completions", "responses", "messages", "rerank", "props"} <= served
+    assert "audio/speech" not in served
+    assert {e.name for e in (*LLAMACPP, *ANTHROPIC)} <= served
 
 
 # -- health -----------------------------------------------------------------------------------

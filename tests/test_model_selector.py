@@ -464,5 +464,5 @@ def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> N
     assert (first["context_length"], first["contexts"]) == (32768, [2048, 8192, 32768])
     assert (second["loaded"], second["loaded_variant"]) == (False, None)
     assert (second["aliases"], second["description"]) == (["i"], "small")
-    assert subject.get_model_info("i") == second
-    assert subject.get_model_info("secret")["id"] == "secret"
+    assert subject.describe(subject.find_model("i")) == second
+    assert subject.describe(subject.find_model("secret"))["id"] == "secret"

@@ -43,6 +43,8 @@ MISHAPS = st.one_of(
     every(World.start_fails, CHOICE),
     every(World.engine_crashes, CHOICE),
     every(World.engine_is_measured, CHOICE, BYTES),
+    every(World.is_unloaded, "abcd"),
+    every(World.is_kept, "abcd", (None, 5.0, 60.0), (True, False)),
 )
 HAPPENING = st.one_of(
     ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, EXITS, WAITS, MISHAPS

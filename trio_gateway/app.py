@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 from hypercorn.utils import LifespanFailureError
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -42,7 +42,9 @@ from trio_gateway.server.asgi import (
 )
 from trio_gateway.server.dump_writer import DumpWriter
 from trio_gateway.server.errors import ApiError, shutting_down
-from trio_gateway.server.request_handler import RequestHandler
+from trio_gateway.server.relay import Relay
+from trio_gateway.server.request_handler import RequestHandler, respond_to_error
+from trio_gateway.server.routes import add_routes, near_path
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +63,9 @@ class Gateway:
         self.selector = ModelSelector(config, self.manager, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
-        keepalive_s = config.server.stream_keepalive_s
+        self.relay = Relay(self.manager, self.selector, config.server.stream_keepalive_s)
         self._handler = RequestHandler(
-            self.manager, self.selector, self.counter, self._dumps, keepalive_s
+            self.manager, self.selector, self.counter, self.relay, self._dumps
         )
         self.closing = trio.Event()
         self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
@@ -123,46 +125,36 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
 
-    app.post("/v1/chat/completions")(handler.handle_chat_completion)
-    app.post("/v1/completions")(handler.handle_completion)
-    app.post("/v1/embeddings")(handler.handle_embeddings)
-    app.get("/v1/models")(handler.handle_models_list)
-    app.get("/v1/models/<path:model_id>")(handler.handle_model_info)
-
-    app.get("/gateway/queue")(handler.handle_queue)
-    app.get("/gateway/engines")(handler.handle_engines)
-    app.get("/gateway/models/<path:model_id>")(handler.handle_model_facts)
-    app.post("/gateway/explain")(handler.handle_explain)
-
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok"}
+    add_routes(app, handler)
 
     @app.before_request
     async def refuse_while_closing() -> Response | None:
-        return handler.respond_to_error(shutting_down()) if gateway.closing.is_set() else None
+        return respond_to_error(shutting_down()) if gateway.closing.is_set() else None
+
+    @app.errorhandler(ApiError)
+    async def on_refusal(error: ApiError) -> Response:
+        return respond_to_error(error)
 
     @app.errorhandler(HTTPException)
     async def on_http_error(error: HTTPException) -> Response:
-        return _http_error(handler, gateway.config, error)
+        return _http_error(gateway.config, error)
 
     @app.errorhandler(Exception)
     async def on_bug(error: Exception) -> Response:
         log.error("a bug in the gateway; please report it", exc_info=error)
         message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
-        return handler.respond_to_error(ApiError(500, message, "internal_error"))
+        return respond_to_error(ApiError(500, message, "internal_error"))
 
     return app  # type: ignore[return-value]
 
 
-def _http_error(handler: RequestHandler, config: GatewayConfig, error: HTTPException) -> Response:
+def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
     """Errors that Quart finds by itself, in OpenAI's shape."""
     status = error.code or 500
     code, headers = None, []
     match status:
         case 404:
-            message = "there is no such path; the API begins with /v1, see GET /v1/models"
-            code = "unknown_path"
+            message, code = f"there is no such path{near_path(request.path)}", "unknown_path"
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
             message, code = f"this path takes {allowed} only", "method_not_allowed"
@@ -175,7 +167,7 @@ def _http_error(handler: RequestHandler, config: GatewayConfig, error: HTTPExcep
             message, code = f"the body did not come within {BODY_TIMEOUT_S} s", "body_timeout"
         case _:
             message = error.description or error.name
-    response = handler.respond_to_error(ApiError(status, message, code=code))
+    response = respond_to_error(ApiError(status, message, code=code))
     response.headers.extend(headers)
     return response
 

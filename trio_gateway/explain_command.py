@@ -11,11 +11,12 @@ import trio
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.models.explanation import Explanation, explain
-from trio_gateway.models.model_selector import ModelNotFound, ModelSelector
+from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
 from trio_gateway.models.vocabulary import Vocabulary
 from trio_gateway.server.errors import ApiError
-from trio_gateway.server.request_body import CONTENT_FIELDS, decode_fields, endpoint_of
+from trio_gateway.server.relay import Relay
+from trio_gateway.server.request_body import counted_as, endpoint_of, read_body
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
@@ -56,7 +57,7 @@ def explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
     """
     try:
         return trio.run(_explain_offline, config, body)
-    except (ApiError, ModelNotFound) as error:
+    except ApiError as error:
         raise ExplainFailed(str(error)) from None
 
 
@@ -64,11 +65,10 @@ async def _explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
     manager, vocabulary = EngineManager(config), Vocabulary(None)
     counter = TokenCounter(manager, vocabulary)
     selector = ModelSelector(config, manager, counter)
-    endpoint = endpoint_of(body)
-    fields = decode_fields(body, CONTENT_FIELDS[endpoint])
-    model = selector.find_model(fields.model)
-    if endpoint not in manager.endpoints_of(model):
-        raise ExplainFailed(f"the engine of {model.name} does not serve {endpoint}")
+    relay, endpoint = Relay(manager, selector, 0), endpoint_of(body)
+    wanted = relay.find(read_body(body, endpoint).model)
+    relay.check_served(endpoint, wanted.model)
+    form, fields = counted_as(endpoint, body)
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:
@@ -76,7 +76,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
         with contextlib.suppress(RecursionError):  # else it came out of here in a group
-            result = await explain(selector, counter, manager, model, endpoint, fields, body)
+            result = await explain(selector, counter, manager, wanted, form, fields)
         nursery.cancel_scope.cancel(reason="all is explained")
     if result is None:
         raise ExplainFailed("the request is nested too deeply")

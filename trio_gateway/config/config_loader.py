@@ -23,6 +23,7 @@ from trio_gateway.config.engine_types import (
     EngineType,
 )
 from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.rewrite import rewrite
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,
@@ -253,6 +254,7 @@ class ConfigLoader:
             headroom=record.read("headroom", fields.share, 0.1),
             kv_carryover=record.read("kv_carryover", fields.boolean, True),
             kv_conversations=record.read("kv_conversations", fields.count, 0),
+            rewrite=record.read("rewrite", rewrite, None),
             endpoints=record.read("endpoints", engine_keys.endpoints, None),
         )
         record.finish()

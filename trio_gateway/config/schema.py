@@ -126,6 +126,17 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.estimated_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
+class RewriteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of requests that are changed on their way to the engine; values are JSON texts.
+
+    `set`: whatever the client sent. `default`: where it sent none. `remove`: not passed on.
+    """
+
+    set: Mapping[str, bytes] = {}
+    default: Mapping[str, bytes] = {}
+    remove: tuple[str, ...] = ()
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A named entry; `variants` are sorted by context, the smallest first.
 
@@ -152,6 +163,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     headroom: float = 0.1
     kv_carryover: bool = True
     kv_conversations: int = 0
+    rewrite: RewriteConfig | None = None
     endpoints: frozenset[str] | None = None
 
     @property

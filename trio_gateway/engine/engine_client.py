@@ -290,6 +290,7 @@ _NOT_PASSED_ON = frozenset(
         b"proxy-authorization",
         b"server",
         b"date",
+        b"set-cookie",
         b"access-control-allow-origin",
         b"access-control-allow-credentials",
         b"access-control-allow-methods",

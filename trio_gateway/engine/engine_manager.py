@@ -29,6 +29,7 @@ from trio_gateway.engine.events import (
     EngineFailed,
     Event,
     Grant,
+    Keep,
     LeaseReturned,
     Priority,
     Reject,
@@ -39,10 +40,11 @@ from trio_gateway.engine.events import (
     TicketArrived,
     TicketGone,
     TimePassed,
+    Unload,
     VariantFacts,
     VariantKey,
 )
-from trio_gateway.engine.http_exchange import ExchangeAborted
+from trio_gateway.engine.http_exchange import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv_carryover import KvCarryover
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.memory_meter import MemoryMeter
@@ -212,6 +214,28 @@ class EngineManager:
     def preview(self, model: str, need: int, start_need: int) -> Preview:
         """What would become of a ticket, if it came now; changes nothing."""
         return self.scheduler.preview(model, need, start_need, trio.current_time())
+
+    async def unload(self, model: str, *, force: bool = False) -> int:
+        """End the model's engines and wait until they are gone; how many there were.
+
+        Args:
+            force: end the requests under way as well; each gets ExchangeAborted.
+        """
+        engines = [e for e in self.engines.values() if e.key.model == model]
+        self._dispatch(Unload(model))
+        if force:
+            for engine in engines:
+                engine.abort(EngineUnloaded(f"{model} was unloaded"))
+        for engine in engines:
+            await engine.gone.wait()
+        return len(engines)
+
+    def keep(self, model: str, *, idle_timeout_s: float | None, pinned: bool) -> None:
+        """How long its engines stay loaded from now on; see Keep."""
+        self._dispatch(Keep(model, idle_timeout_s, pinned))
+
+    def is_pinned(self, model: str) -> bool:
+        return self.scheduler.state.is_pinned(self.scheduler.state.variants[model][0])
 
     def facts_of(self, key: VariantKey) -> VariantFacts:
         """What the scheduler knows of a variant."""

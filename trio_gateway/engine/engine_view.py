@@ -23,6 +23,8 @@ class EngineView(msgspec.Struct, eq=False):
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
     it get a place. `evicted`: what was stopped to make room for it.
 
+    `unloading`: somebody wants its end, so its drain is not called off.
+
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
     """
 
@@ -39,6 +41,7 @@ class EngineView(msgspec.Struct, eq=False):
     closed_since: float | None = None
     evicted: tuple[VariantKey, ...] = ()
     shared_tokens: int | None = None
+    unloading: bool = False
 
     @property
     def key(self) -> VariantKey:

@@ -122,6 +122,23 @@ class LeaseReturned(msgspec.Struct, frozen=True):
     ticket: int
 
 
+class Unload(msgspec.Struct, frozen=True):
+    """The model's engines are to end, each once its leases are back."""
+
+    model: str
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """How long the model's engines stay loaded from now on.
+
+    `idle_timeout_s` None: as configured. `pinned`: they make way for others last.
+    """
+
+    model: str
+    idle_timeout_s: float | None = None
+    pinned: bool = False
+
+
 class TimePassed(msgspec.Struct, frozen=True):
     """`Scheduler.next_deadline` has come."""
 
@@ -138,6 +155,8 @@ Event = (
     | EngineExited
     | EngineMeasured
     | LeaseReturned
+    | Unload
+    | Keep
     | TimePassed
     | ShutDown
 )

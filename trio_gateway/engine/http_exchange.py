@@ -47,6 +47,10 @@ class ExchangeAborted(Exception):
     """The gateway itself ended the exchange; the message says why."""
 
 
+class EngineUnloaded(ExchangeAborted):
+    """Somebody had the engine stopped, and did not want to wait for its requests."""
+
+
 # What a request gets whose engine is gone or not what it should be.
 ENGINE_LOST = (EngineUnreachable, EngineDisconnected, EngineTalksGarbage)
 

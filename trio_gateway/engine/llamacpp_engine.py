@@ -46,6 +46,15 @@ log = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 5.0
 _NOT_THERE = (404, 405, 501)
 _ERROR_CHARACTERS = 500
+# What a llama-server has; whether its model can do it, the server says itself.
+_ENDPOINTS = frozenset(
+    {
+        "chat/completions", "completions", "embeddings", "responses",
+        "chat/completions/input_tokens", "messages", "messages/count_tokens",
+        "audio/transcriptions", "completion", "infill", "tokenize", "detokenize",
+        "apply-template", "embedding", "rerank", "props", "slots",
+    }
+)  # fmt: skip
 _HOST, _PORT = ("--host",), ("--port",)
 
 
@@ -95,7 +104,7 @@ class LlamaCppEngine(EngineClient):
 
     @staticmethod
     def get_supported_endpoints() -> frozenset[str]:
-        return frozenset({"chat/completions", "completions", "embeddings"})
+        return _ENDPOINTS
 
     async def aclose(self) -> None:
         await self._http.aclose()

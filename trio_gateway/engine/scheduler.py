@@ -33,6 +33,7 @@ from trio_gateway.engine.events import (
     Event,
     Grant,
     How,
+    Keep,
     LeaseReturned,
     Priority,
     Refusal,
@@ -44,6 +45,7 @@ from trio_gateway.engine.events import (
     TicketArrived,
     TicketGone,
     TimePassed,
+    Unload,
     VariantFacts,
     VariantKey,
 )
@@ -106,6 +108,10 @@ class Scheduler:
                 if (view := state.engines.get(engine)) is not None:
                     state.note_memory(view.facts, memory_bytes)
                     self._relieve(view.facts.pool, actions)
+            case Unload(model):
+                self._unload(model, actions)
+            case Keep():
+                state.keep(event)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
@@ -124,7 +130,7 @@ class Scheduler:
             deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
         for engine in state.engines.values():
             if engine.state is EngineState.READY and not engine.leases:
-                deadline = min(deadline, engine.used_at + engine.facts.idle_timeout_s)
+                deadline = min(deadline, engine.used_at + state.idle_timeout_s(engine.facts))
         return None if deadline == NEVER else deadline
 
     def preview(
@@ -222,7 +228,7 @@ class Scheduler:
         for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
         for engine in self.state.engines.values():
-            idle_s = engine.facts.idle_timeout_s
+            idle_s = self.state.idle_timeout_s(engine.facts)
             unused = engine.state is EngineState.READY and not engine.leases
             if unused and engine.used_at + idle_s <= now:
                 self._leave(engine, f"idle for {idle_s:g} s", actions)
@@ -236,11 +242,17 @@ class Scheduler:
         here = [e for e in self.state.engines.values() if e.facts.pool == pool and not e.leaving]
         over = sum(self.state.reserved_bytes(e.facts) for e in here) - limit
         idle = [e for e in here if e.state is EngineState.READY and not e.leases]
-        for engine in sorted(idle, key=lambda e: (e.facts.pinned, e.used_at)):
+        for engine in sorted(idle, key=lambda e: (self.state.is_pinned(e.facts), e.used_at)):
             if over <= 0:
                 return
             over -= self.state.reserved_bytes(engine.facts)
             self._leave(engine, f"the pool {pool} holds more memory than it may", actions)
+
+    def _unload(self, model: str, actions: list[Action]) -> None:
+        for engine in self.state.engines_of(model):
+            engine.unloading = True
+            if engine.serving:
+                self._leave(engine, "it was asked to end", actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._closing = True
@@ -287,7 +299,8 @@ class Scheduler:
         self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
         making_way = self._follow_plan(demands, now, actions) if demands else set()
         for engine in self.state.engines.values():
-            if engine.state is EngineState.DRAINING and engine.id not in making_way:
+            making = engine.id in making_way or engine.unloading
+            if engine.state is EngineState.DRAINING and not making:
                 self._resume(engine, actions)
 
     def _grant_places(self, now: float, actions: list[Action]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.back_off import BackOff
 from trio_gateway.engine.engine_view import EngineView, HeldLease
-from trio_gateway.engine.events import Priority, VariantFacts, VariantKey
+from trio_gateway.engine.events import Keep, Priority, VariantFacts, VariantKey
 from trio_gateway.engine.forecast import Forecast
 from trio_gateway.engine.lifecycle import EngineState, move
 from trio_gateway.engine.ticket_queue import Ticket, TicketQueue
@@ -37,6 +37,7 @@ class SchedulerState:
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._places_of: dict[VariantKey, int] = {}  # what engines said
         self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
+        self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
 
     # -- tickets and leases ------------------------------------------------------------------
 
@@ -178,6 +179,20 @@ class SchedulerState:
         news = self.context_of(facts) != context
         self._contexts[facts.key] = context
         return news
+
+    def keep(self, wish: Keep) -> None:
+        self._kept[wish.model] = wish
+
+    def is_pinned(self, facts: VariantFacts) -> bool:
+        kept = self._kept.get(facts.key.model)
+        return facts.pinned or (kept is not None and kept.pinned)
+
+    def idle_timeout_s(self, facts: VariantFacts) -> float:
+        """Seconds; infinite where it was asked to stay."""
+        kept = self._kept.get(facts.key.model)
+        if kept is None or kept.idle_timeout_s is None:
+            return facts.idle_timeout_s
+        return kept.idle_timeout_s
 
     def smallest_holding(self, model: str, need: int) -> VariantFacts | None:
         holding = [f for f in self.variants[model] if self.context_of(f) >= need]

@@ -117,6 +117,7 @@ class Planner:
         for engine in room.staying:
             if (
                 engine.state is EngineState.DRAINING
+                and not engine.unloading
                 and engine.key.model == demand.facts.key.model
                 and engine.context >= demand.size
             ):
@@ -227,7 +228,7 @@ class Planner:
         outgrown = engine.key.model == demand.facts.key.model
         return (
             not (drains and self._yields_at(engine, demand) <= self._now),
-            engine.facts.pinned and not outgrown,
+            self._state.is_pinned(engine.facts) and not outgrown,
             self._closes_at(engine, demand),
             not outgrown,
             self._state.forecast.load_s(engine.facts) / (1.0 + idle_s),

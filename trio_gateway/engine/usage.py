@@ -35,9 +35,24 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    """The first three of chat completions; `input_tokens` and what follows of the Responses and the
+    Messages API, of which the latter counts cached tokens apart."""
+
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     prompt_tokens_details: _Details | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+
+    def as_chat(self) -> _Usage:
+        """In the terms of chat completions."""
+        if not self.input_tokens:
+            return self
+        details = self.input_tokens_details or _Details(self.cache_read_input_tokens)
+        prompt = self.input_tokens + (self.cache_read_input_tokens or 0)
+        return _Usage(prompt, self.output_tokens, details)
 
 
 class _Timings(msgspec.Struct):
@@ -48,8 +63,11 @@ class _Timings(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
+    """`response`: the whole answer in the last event of a stream of the Responses API."""
+
     usage: _Usage | None = None
     timings: _Timings | None = None
+    response: _Answer | None = None
 
 
 _decoder = msgspec.json.Decoder(_Answer)
@@ -61,11 +79,14 @@ def usage_of_answer(body: bytes) -> Usage | None:
         answer = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if answer.usage is None and answer.response is not None:
+        answer = answer.response
     timings = answer.timings or _Timings()
-    if answer.usage is not None and answer.usage.prompt_tokens:
-        details = answer.usage.prompt_tokens_details or _Details()
+    usage = answer.usage.as_chat() if answer.usage is not None else _Usage()
+    if usage.prompt_tokens:
+        details = usage.prompt_tokens_details or _Details()
         cached = timings.cache_n if details.cached_tokens is None else details.cached_tokens
-        prompt, completion = answer.usage.prompt_tokens, answer.usage.completion_tokens or 0
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
     elif timings.prompt_n is not None and timings.cache_n is not None:
         cached = timings.cache_n
         prompt, completion = timings.prompt_n + timings.cache_n, timings.predicted_n or 0

@@ -9,7 +9,13 @@ from trio_gateway.engine.engine_client import EngineFacts
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.events import VariantKey
 from trio_gateway.engine.preview import Preview
-from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
+from trio_gateway.models.counted_form import CountedForm
+from trio_gateway.models.model_selector import (
+    ContextLengthExceeded,
+    ModelSelector,
+    Selection,
+    Wanted,
+)
 from trio_gateway.models.token_count import Bounds, RequestFields, lower_bound
 from trio_gateway.models.token_counter import Count, TokenCounter
 
@@ -59,12 +65,12 @@ async def explain(
     selector: ModelSelector,
     counter: TokenCounter,
     manager: EngineManager,
-    model: ModelConfig,
-    endpoint: str,
+    wanted: Wanted,
+    form: CountedForm,
     fields: RequestFields,
-    body: bytes,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
+    model, endpoint, body = wanted.model, form.kind, form.body
     bounds = Bounds(
         lower_bound(endpoint, fields, model.image_tokens),
         selector.upper_bound(model, endpoint, fields),
@@ -72,7 +78,7 @@ async def explain(
     counted = await counter.count(model, endpoint, fields, body)
     start = _start(model, endpoint, bounds, counted)
     try:
-        selection = await selector.select_variant(model, endpoint, fields, body)
+        selection = await selector.select_variant(model, endpoint, fields, body, wanted.at_least)
     except ContextLengthExceeded as error:
         return msgspec.structs.replace(
             start, variants=_rows(model, manager, None), refused=str(error), reason="too long"

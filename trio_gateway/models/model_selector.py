@@ -66,6 +66,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     correction: int = 0
 
 
+class Wanted(NamedTuple):
+    """A model, and the context that was asked for with its name: at least so many tokens."""
+
+    model: ModelConfig
+    at_least: int = 0
+
+
 class _Demand(NamedTuple):
     """What is known of a request before its tokens are."""
 
@@ -77,12 +84,17 @@ class _Demand(NamedTuple):
     contexts: Sequence[int]
     turn_bytes: int | None
     is_plain: bool
+    at_least: int = 0
 
     @property
     def largest(self) -> int:
         return max(self.contexts)
 
     def need(self, prompt: int) -> int:
+        return max(self.own_need(prompt), self.at_least)
+
+    def own_need(self, prompt: int) -> int:
+        """Whatever context was asked for."""
         return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
 
     def holding(self, need: int) -> int | None:
@@ -113,15 +125,88 @@ class ModelSelector:
         hint = f"; did you mean: {', '.join(near)}?" if near else ""
         raise ModelNotFound(f'there is no model "{name}"{hint}')
 
+    def find_wanted(self, name: str | None) -> Wanted:
+        """The model of a request: a name or an alias, `name:variant`, or `name@8192` for a context
+        of at least so many tokens. None: the only model there is.
+
+        Raises:
+            ModelNotFound
+            ContextLengthExceeded: the model has no such context.
+        """
+        if name is None:
+            if len(self._config.models) == 1:
+                return Wanted(self._config.models[0])
+            raise ModelNotFound("there are several models: say which, by its name in `model`")
+        if self._config.find_model(name) is None:
+            for mark in ":@":
+                start, _, what = name.rpartition(mark)
+                if (model := self._config.find_model(start)) is not None:
+                    return Wanted(model, self._context_named(model, mark, what))
+        return Wanted(self.find_model(name))
+
+    def _context_named(self, model: ModelConfig, mark: str, what: str) -> int:
+        contexts = self._manager.contexts_of(model.name)
+        if mark == ":":
+            if what in (names := [v.name for v in model.variants]):
+                context = contexts[names.index(what)]
+                first = names[contexts.index(context)]
+                if first == what:
+                    return context
+                raise ModelNotFound(
+                    f'{model.name}:{what} cannot be asked for: "{first}" has the same context and '
+                    "is always taken first; make it a model of its own"
+                )
+            raise ModelNotFound(f'{model.name} has no variant "{what}"; it has: {", ".join(names)}')
+        if not (what.isdecimal() and what.isascii() and len(what) < 10):
+            raise ModelNotFound(f"{model.name}@{what}: after the @, expected a number of tokens")
+        if int(what) > max(contexts):
+            raise ContextLengthExceeded(
+                f"{model.name} has no context of {what} tokens; its largest has {max(contexts)}"
+            )
+        return int(what)
+
+    def is_name(self, name: str) -> bool:
+        """Whether it is a model's name, as the start of a path; the tokens asked for are not
+        looked at."""
+        if self._config.find_model(name) is not None:
+            return True
+        start, _, label = name.rpartition(":")
+        if (model := self._config.find_model(start)) is not None:
+            return label in [variant.name for variant in model.variants]
+        start, _, tokens = name.rpartition("@")
+        return self._config.find_model(start) is not None and "/" not in tokens
+
+    def select_any(self, model: ModelConfig, endpoint: str, at_least: int = 0) -> Selection:
+        """For a request that any engine of the model can answer."""
+        contexts = self._manager.contexts_of(model.name)
+        need = max(at_least, 1)
+        running = self._manager.engine_of(model.name)
+        context = min((c for c in contexts if c >= need), default=max(contexts))
+        reason = "any variant will do"
+        if running is not None and running.info is not None and running.info.context >= need:
+            context, reason = running.info.context, "any variant will do, and this one runs"
+        return Selection(
+            model=model, endpoint=endpoint, prompt=0, source=CountSource.BOUND, answer=0,
+            need=need, start_need=need, context=context, reason=reason,
+        )  # fmt: skip
+
     async def select_variant(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+        self,
+        model: ModelConfig,
+        endpoint: str,
+        fields: RequestFields,
+        body: bytes,
+        at_least: int = 0,
     ) -> Selection:
         """The need of a request, and the smallest variant that holds it.
+
+        Args:
+            at_least: tokens that the context is to have, whatever the request needs.
 
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
-        demand = self._demand(model, endpoint, fields)
+        demand = self._demand(model, endpoint, fields)._replace(at_least=at_least)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
         upper = self.upper_bound(model, endpoint, fields)
@@ -212,7 +297,8 @@ class ModelSelector:
         start_need = need
         if demand.answer != 0:  # what generates nothing does not grow
             turn = round(self._counter.calibration(model.name).average_turn_tokens)
-            start_need = with_room(need, model.headroom, turn)
+            room = with_room(demand.own_need(counted.tokens), model.headroom, turn)
+            start_need = max(need, room)
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,
@@ -257,18 +343,11 @@ class ModelSelector:
     # -- what the models endpoints show --------------------------------------------------------
 
     def list_models(self) -> list[dict[str, Any]]:
-        """All models that are not hidden, in OpenAI's shape with what clients need of ours."""
-        return [self._describe(m) for m in self._config.models if not m.hidden]
+        """All models that are not hidden."""
+        return [self.describe(m) for m in self._config.models if not m.hidden]
 
-    def get_model_info(self, name: str) -> dict[str, Any]:
-        """One model.
-
-        Raises:
-            ModelNotFound
-        """
-        return self._describe(self.find_model(name))
-
-    def _describe(self, model: ModelConfig) -> dict[str, Any]:
+    def describe(self, model: ModelConfig) -> dict[str, Any]:
+        """One model, in OpenAI's shape with what clients need of ours."""
         running = self._manager.engine_of(model.name)
         contexts = self._manager.contexts_of(model.name)
         return {

@@ -35,6 +35,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from quart import Request
 
+from trio_gateway.server.dump_writer import DumpRecord
+
 log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
@@ -65,6 +67,7 @@ class RequestState:
         self.nursery: trio.Nursery
         self.stack = AsyncExitStack()
         self.status = 0  # until an answer begins
+        self.record: DumpRecord | None = None
         self.began_at = trio.current_time()
 
     def __str__(self) -> str:

@@ -20,8 +20,10 @@ from trio_gateway.engine.http_exchange import (
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.usage import Usage, usage_of_stream
 from trio_gateway.server import sse
+from trio_gateway.server.answer_name import AnswerName
 from trio_gateway.server.asgi import TornStream
-from trio_gateway.server.errors import engine_failed, shutting_down
+from trio_gateway.server.endpoints import Family
+from trio_gateway.server.errors import aborted, engine_failed
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,11 @@ class EngineStream(ResponseBody):
         resources: AsyncExitStack,
         add_to_dump: Callable[[bytes], None] | None,
         note_usage: Callable[[Usage | None], None],
+        name: AnswerName,
+        family: Family,
     ) -> None:
         self._next: bytes | None = first
+        self._name, self._family = name, family
         self._last_sent = b""
         # Its last event but the `[DONE]` is in the last pieces, cut in two at the most.
         self._tail: deque[bytes] = deque(maxlen=4)
@@ -67,37 +72,46 @@ class EngineStream(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        piece = self._next
-        if piece is None:
-            try:
-                piece = await self._exchange.receive()
-            except (*ENGINE_LOST, ExchangeAborted) as error:
-                return await self._break_off(error)
-            if self._add_to_dump is not None:
-                self._add_to_dump(piece)
-        self._next = None
-        if not piece:
-            if self.has_events:
-                self._note_usage(usage_of_stream(b"".join(self._tail)))
-            await self._resources.aclose()  # the engine is free before the client has read all
-            raise StopAsyncIteration
-        self._last_sent = piece
+        while not self._over:
+            piece = self._next
+            if piece is None:
+                try:
+                    piece = await self._exchange.receive()
+                except (*ENGINE_LOST, ExchangeAborted) as error:
+                    return await self._break_off(error)
+                if self._add_to_dump is not None:
+                    self._add_to_dump(piece)
+            self._next = None
+            piece = self._pass_on(piece) if piece else await self._end()
+            if piece:
+                self._last_sent = piece
+                return piece
+        raise StopAsyncIteration
+
+    def _pass_on(self, piece: bytes) -> bytes:
         self._tail.append(piece)
-        return piece
+        return self._name.in_piece(piece) if self.has_events else piece
+
+    async def _end(self) -> bytes:
+        self._over = True
+        if self.has_events:
+            self._note_usage(usage_of_stream(b"".join(self._tail)))
+        await self._resources.aclose()  # the engine is free before the client has read all
+        return self._name.rest()
 
     async def _break_off(self, error: Exception) -> bytes:
         self._over = True
-        aborted = isinstance(error, ExchangeAborted)
-        reason = str(error) if aborted else await news_of(self._lease, error)
-        await self._resources.aclose()
         model = self._lease.engine.key.model
+        if isinstance(error, ExchangeAborted):
+            reason, failure = str(error), aborted(error)
+        else:
+            reason = await news_of(self._lease, error)
+            failure = engine_failed(model, reason)
+        await self._resources.aclose()
         log.error("a stream of %s broke off: %s", model, reason)
         if not self.has_events:
             raise TornStream(reason)
-        failure = shutting_down() if aborted else engine_failed(model, reason)
-        event = sse.error_event(failure.body(), last_sent=self._last_sent)
+        event = sse.error_event(failure.body(self._family), last_sent=self._last_sent)
         if self._add_to_dump is not None:
             self._add_to_dump(event)
         return event

@@ -1,4 +1,4 @@
-"""Errors as a client gets them: OpenAI's shape, with a status, a code and what to do next."""
+"""Errors as a client gets them: with a status, a code, what to do next, in its API's shape."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from typing import Any
 import msgspec
 
 from trio_gateway.engine.events import Refusal, Reject
+from trio_gateway.engine.http_exchange import EngineUnloaded, ExchangeAborted
+from trio_gateway.server.endpoints import Family
 
 SHUTDOWN_RETRY_S = 5.0
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class ApiError(Exception):
@@ -29,7 +42,12 @@ class ApiError(Exception):
         self.status, self.message, self.error_type = status, message, error_type
         self.code, self.param, self.retry_after_s = code, param, retry_after_s
 
-    def body(self) -> dict[str, Any]:
+    def body(self, family: Family = Family.OPENAI) -> dict[str, Any]:
+        match family:
+            case Family.ANTHROPIC:
+                return anthropic_error(self.status, self.message)
+            case Family.OLLAMA:
+                return {"error": self.message}
         return {
             "error": {
                 "message": self.message,
@@ -39,13 +57,35 @@ class ApiError(Exception):
             }
         }
 
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self.body())
+    def encode(self, family: Family = Family.OPENAI) -> bytes:
+        return msgspec.json.encode(self.body(family))
 
     def headers(self) -> list[tuple[str, str]]:
         if self.retry_after_s is None:
             return []
         return [("Retry-After", str(max(math.ceil(self.retry_after_s), 1)))]
+
+
+def anthropic_error(status: int, message: str) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def engine_error(status: int, body: bytes, family: Family) -> bytes:
+    """An engine's own error, in the shape of the API that was asked; as it is, if that fits."""
+    if family is not Family.ANTHROPIC:
+        return body
+    try:
+        match msgspec.json.decode(body):
+            case {"type": "error", "error": {"message": str()}}:
+                return body
+            case {"error": {"message": str(message)}}:
+                return msgspec.json.encode(anthropic_error(status, message))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    text = body[:500].decode("utf-8", "replace")
+    message = f"the engine answered with status {status}: {text}"
+    return msgspec.json.encode(anthropic_error(status, message))
 
 
 def shutting_down() -> ApiError:
@@ -56,6 +96,18 @@ def shutting_down() -> ApiError:
         code="shutting_down",
         retry_after_s=SHUTDOWN_RETRY_S,
     )
+
+
+def aborted(error: ExchangeAborted) -> ApiError:
+    """503: the gateway itself ended the request at its engine."""
+    if isinstance(error, EngineUnloaded):
+        message = f"{error}; ask again, and it is loaded again"
+        return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
+    return shutting_down()
+
+
+def model_not_found(message: str) -> ApiError:
+    return ApiError(404, message, code="model_not_found", param="model")
 
 
 def engine_failed(model: str, reason: str) -> ApiError:

@@ -17,10 +17,12 @@ def is_event_stream(content_type: str) -> bool:
 def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:
     """The last event of a stream that could not be completed. No `[DONE]` follows it.
 
-    `last_sent` is what the client got last: an event cut in the middle is ended first.
+    `last_sent` is what the client got last: an event cut in the middle is ended first. `body` with
+    a type (Anthropic's errors have one) makes it an event of that name.
     """
     start = b"" if not last_sent or last_sent.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
-    return start + b"data: " + msgspec.json.encode(body) + b"\n\n"
+    name = b"event: error\n" if body.get("type") == "error" else b""
+    return start + name + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def answer_as_event(status: int, body: bytes) -> bytes:

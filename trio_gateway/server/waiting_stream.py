@@ -21,8 +21,9 @@ from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.outlook import Outlook
 from trio_gateway.server import sse
 from trio_gateway.server.asgi import TornStream
+from trio_gateway.server.endpoints import Family
 from trio_gateway.server.engine_stream import EngineStream
-from trio_gateway.server.errors import ApiError
+from trio_gateway.server.errors import ApiError, engine_error
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ class WaitingStream(ResponseBody):
         wait: Wait,
         keepalive_s: float,
         add_to_dump: Callable[[bytes], None] | None,
+        family: Family,
     ) -> None:
+        self._family = family
         self._pending, self._wait, self._keepalive_s = pending, wait, keepalive_s
         self._add_to_dump = add_to_dump
         self._resources = AsyncExitStack()
@@ -143,11 +146,13 @@ class WaitingStream(ResponseBody):
             assert isinstance(answer.body, bytes)
             body = answer.body
         self._over = True
+        if answer.status != 200:
+            body = engine_error(answer.status, body, self._family)
         return facts + sse.answer_as_event(answer.status, body)
 
     def _fail(self, error: ApiError) -> bytes:
         self._over = True
-        event = sse.error_event(error.body(), last_sent=b"")
+        event = sse.error_event(error.body(self._family), last_sent=b"")
         if self._add_to_dump is not None:  # an engine's answer stands there already
             self._add_to_dump(event)
         return event

@@ -1,0 +1,63 @@
+"""AnswerName: an answer says the model's name that the client asked for, not the engine's own.
+
+Engines name the model by their own `--alias` or file. Where that is the same name already, nothing
+is touched. In a stream the name is replaced where it stands as a member, `"model":"…"`: inside a
+JSON string its quotes would be escaped, so a text that speaks of models is never changed.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_MEMBER = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+
+
+class AnswerName:
+    """For one answer: `in_whole` for all of it, or `in_piece` for each piece, then `rest`.
+
+    `asked` empty: the answer stays as it is.
+    """
+
+    def __init__(self, asked: str) -> None:
+        self._asked = msgspec.json.encode(asked)
+        self._member = b'"model":' + self._asked
+        self._engines: bytes | None = None  # the member as the engine writes it
+        self._passes = not asked
+        self._held = b""
+
+    def in_whole(self, body: bytes) -> bytes:
+        """A whole JSON answer; what is no JSON object stays as it is."""
+        if self._passes or self._member in body or b'"model"' not in body:
+            return body
+        try:
+            members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return body
+        if not bytes(members.get("model", b"")).startswith(b'"'):
+            return body
+        members["model"] = msgspec.Raw(self._asked)
+        return msgspec.json.encode(members)
+
+    def in_piece(self, piece: bytes) -> bytes:
+        """A piece of a stream. A line that is cut in two waits for its end."""
+        if self._passes:
+            return piece
+        text = self._held + piece
+        end = text.rfind(b"\n") + 1
+        text, self._held = text[:end], text[end:]
+        if self._engines is None:
+            found = _MEMBER.search(text)
+            if found is None:
+                return text
+            self._engines = found[0]
+            if self._engines == self._member:
+                self._passes = True
+                return text + self.rest()
+        return text.replace(self._engines, self._member)
+
+    def rest(self) -> bytes:
+        """What was held back, at the end of the stream."""
+        held, self._held = self._held, b""
+        return held if self._engines is None else held.replace(self._engines, self._member)

@@ -1,0 +1,318 @@
+"""The endpoints, in one table: it drives the routing, `docs/api.md`, `/openapi.json` and the tests.
+
+Paths have `{name}` where a part of them is a value; `{model}` and `{rest}` may have slashes in
+them, as model names do.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Family(enum.Enum):
+    """Whose API it is, and with it the shape of its errors."""
+
+    OPENAI = "OpenAI"
+    LLAMACPP = "llama.cpp"
+    ANTHROPIC = "Anthropic"
+    OLLAMA = "Ollama"
+    GATEWAY = "gateway"
+
+
+class Body(enum.Enum):
+    """What a request carries."""
+
+    NONE = "none"
+    JSON = "JSON"
+    FORM = "multipart form"
+    FORM_OR_JSON = "multipart form, or JSON"
+    ANY = "anything"
+
+
+class ModelIn(enum.Enum):
+    """Where the model's name stands. `BODY_OR_NONE`: the only model needs no name."""
+
+    NOWHERE = "nowhere"
+    BODY = "`model` in the body"
+    BODY_OR_NONE = "`model` in the body, not needed if there is one model only"
+    FORM = "the form field `model`"
+    QUERY = "`?model=`, not needed if there is one model only"
+    PATH = "the path"
+
+
+class Need(enum.Enum):
+    """How the tokens that a request needs are counted."""
+
+    CHAT = "the chat"
+    RESPONSES = "the chat that its input and instructions make"
+    MESSAGES = "the chat that its system text and messages make"
+    PROMPT = "the prompt"
+    INFILL = "all that is around the gap"
+    INPUT = "the largest input"
+    CONTENT = "the largest content"
+    RERANK = "the query with the largest document"
+    UNCOUNTED = "not counted: any engine of the model will do"
+    NO_ENGINE = "no engine is needed"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One row.
+
+    `name`: what engine types say that they serve. `paths`: the first is the one to show.
+    `handler`: the method that answers, of RequestHandler unless another is named with a dot.
+    `content`: fields of the body of which one must be there. `engine_path`: where engines have it;
+    None: no engine has it, or it is wherever the client says. `streams`: an answer may be events.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    family: Family
+    summary: str
+    methods: tuple[str, ...] = ("POST",)
+    body: Body = Body.JSON
+    model_in: ModelIn = ModelIn.BODY
+    need: Need = Need.UNCOUNTED
+    content: tuple[str, ...] = ()
+    engine_path: str | None = None
+    streams: bool = False
+    handler: str = "handle_relayed"
+
+    @property
+    def needs_engine(self) -> bool:
+        return self.need is not Need.NO_ENGINE
+
+
+def _openai(name: str, summary: str, **fields: object) -> Endpoint:
+    paths = (f"/v1/{name}", f"/{name}")
+    row = Endpoint(
+        name=name, paths=paths, family=Family.OPENAI, summary=summary, engine_path=paths[0]
+    )
+    return msgspec.structs.replace(row, **fields)
+
+
+def _llamacpp(name: str, path: str, summary: str, **fields: object) -> Endpoint:
+    row = Endpoint(
+        name=name,
+        paths=(path,),
+        family=Family.LLAMACPP,
+        summary=summary,
+        model_in=ModelIn.BODY_OR_NONE,
+        engine_path=path,
+    )
+    return msgspec.structs.replace(row, **fields)
+
+
+def _gateway(name: str, path: str, summary: str, handler: str, **fields: object) -> Endpoint:
+    row = Endpoint(
+        name=name,
+        paths=(path,),
+        family=Family.GATEWAY,
+        summary=summary,
+        methods=("GET",),
+        body=Body.NONE,
+        model_in=ModelIn.NOWHERE,
+        need=Need.NO_ENGINE,
+        handler=handler,
+    )
+    return msgspec.structs.replace(row, **fields)
+
+
+CHAT = _openai(
+    "chat/completions",
+    "Answer a chat.",
+    need=Need.CHAT,
+    content=("messages",),
+    streams=True,
+)
+COMPLETIONS = _openai(
+    "completions", "Continue a text.", need=Need.PROMPT, content=("prompt",), streams=True
+)
+EMBEDDINGS = _openai("embeddings", "Turn texts into vectors.", need=Need.INPUT, content=("input",))
+
+OPENAI = (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    _openai(
+        "responses",
+        "Answer a chat, in the shape of the Responses API.",
+        need=Need.RESPONSES,
+        content=("input",),
+        streams=True,
+    ),
+    _openai(
+        "models",
+        "List the models.",
+        methods=("GET",),
+        body=Body.NONE,
+        model_in=ModelIn.NOWHERE,
+        need=Need.NO_ENGINE,
+        engine_path=None,
+        handler="handle_models_list",
+    ),
+    _openai(
+        "models/{model}",
+        "Describe a model.",
+        methods=("GET",),
+        body=Body.NONE,
+        model_in=ModelIn.PATH,
+        need=Need.NO_ENGINE,
+        engine_path=None,
+        handler="handle_model_info",
+    ),
+    _openai("audio/speech", "Speak a text.", content=("input",)),
+    _openai("images/generations", "Make images of a text.", content=("prompt",)),
+)
+
+LLAMACPP = (
+    _llamacpp(
+        "chat/completions/input_tokens",
+        "/v1/chat/completions/input_tokens",
+        "Count the tokens of a chat.",
+        paths=("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"),
+        content=("messages",),
+        model_in=ModelIn.BODY,
+    ),
+    _llamacpp(
+        "completion",
+        "/completion",
+        "Continue a text, with llama.cpp's own fields.",
+        need=Need.PROMPT,
+        content=("prompt",),
+        streams=True,
+    ),
+    _llamacpp(
+        "infill",
+        "/infill",
+        "Fill a gap in code.",
+        need=Need.INFILL,
+        content=("input_prefix", "input_suffix"),
+        streams=True,
+    ),
+    _llamacpp("tokenize", "/tokenize", "Turn a text into tokens.", content=("content",)),
+    _llamacpp("detokenize", "/detokenize", "Turn tokens into text.", content=("tokens",)),
+    _llamacpp(
+        "apply-template", "/apply-template", "Render a chat as a prompt.", content=("messages",)
+    ),
+    _llamacpp(
+        "embedding",
+        "/embedding",
+        "Turn texts into vectors, in llama.cpp's own shape.",
+        need=Need.CONTENT,
+        content=("content", "input"),
+    ),
+    _llamacpp(
+        "rerank",
+        "/v1/rerank",
+        "Sort documents by how well they answer a query.",
+        paths=("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"),
+        need=Need.RERANK,
+        content=("query",),
+    ),
+    _llamacpp(
+        "props",
+        "/props",
+        "What an engine of the model says of itself.",
+        methods=("GET",),
+        body=Body.NONE,
+        model_in=ModelIn.QUERY,
+    ),
+    _llamacpp(
+        "slots",
+        "/slots",
+        "What the slots of an engine of the model do.",
+        methods=("GET",),
+        body=Body.NONE,
+        model_in=ModelIn.QUERY,
+    ),
+)
+
+ANTHROPIC = (
+    Endpoint(
+        name="messages",
+        paths=("/v1/messages",),
+        family=Family.ANTHROPIC,
+        summary="Answer a chat, in Anthropic's shape.",
+        need=Need.MESSAGES,
+        content=("messages",),
+        engine_path="/v1/messages",
+        streams=True,
+    ),
+    Endpoint(
+        name="messages/count_tokens",
+        paths=("/v1/messages/count_tokens",),
+        family=Family.ANTHROPIC,
+        summary="Count the tokens of a chat.",
+        content=("messages",),
+        engine_path="/v1/messages/count_tokens",
+    ),
+)
+
+GATEWAY = (
+    _gateway("health", "/health", "Whether the gateway serves.", "handle_health"),
+    _gateway("queue", "/gateway/queue", "The requests that wait.", "handle_queue"),
+    _gateway("engines", "/gateway/engines", "The engines that run.", "handle_engines"),
+    _gateway(
+        "explain",
+        "/gateway/explain",
+        "What would become of a request, and why; nothing is started.",
+        "handle_explain",
+        methods=("POST",),
+        body=Body.JSON,
+        model_in=ModelIn.BODY,
+    ),
+    _gateway(
+        "load",
+        "/gateway/models/{model}/load",
+        "Start an engine of the model, and wait until it is ready.",
+        "handle_load",
+        methods=("POST",),
+        model_in=ModelIn.PATH,
+    ),
+    _gateway(
+        "unload",
+        "/gateway/models/{model}/unload",
+        "Stop the engines of the model once their requests are done; ?force=true: at once.",
+        "handle_unload",
+        methods=("POST",),
+        model_in=ModelIn.PATH,
+    ),
+    _gateway(
+        "pin",
+        "/gateway/models/{model}/pin",
+        "Keep the engines of the model loaded; ?pinned=false: as configured again.",
+        "handle_pin",
+        methods=("POST",),
+        model_in=ModelIn.PATH,
+    ),
+    _gateway(
+        "model facts",
+        "/gateway/models/{model}",
+        "A model, and what its answers taught of its counts.",
+        "handle_model_facts",
+        model_in=ModelIn.PATH,
+    ),
+    _gateway(
+        "upstream",
+        "/upstream/{model}/{rest}",
+        "Anything of an engine of the model, its web page too.",
+        "handle_upstream",
+        methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+        body=Body.ANY,
+        model_in=ModelIn.PATH,
+        need=Need.UNCOUNTED,
+    ),
+)
+
+ENDPOINTS = (*OPENAI, *LLAMACPP, *ANTHROPIC, *GATEWAY)
+
+
+def family_of(path: str) -> Family:
+    """Whose client sent a request to this path, for errors that come before any endpoint."""
+    if path.startswith("/api/"):
+        return Family.OLLAMA
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Family.ANTHROPIC
+    return Family.OPENAI
