@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.fakes import config, model
+from tests.openai_site import Site, running
 from trio_gateway.config import presets
-from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType
+from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
 from trio_gateway.engine.engine_client import EngineClient, EngineFacts, Health
 from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.engine_registry import client_type_of
 from trio_gateway.engine.openai_engine import OpenAIEngine
+from trio_gateway.server import endpoints as routes
 
 
 @pytest.mark.parametrize("known", ENGINE_TYPES.values(), ids=lambda known: known.value)
@@ -25,7 +33,7 @@ def test_each_type_has_a_preset_and_a_class_that_is_complete(known: EngineType) 
 
 
 class PingEngine(OpenAIEngine):
-    """The example of docs/engines.md."""
+    """As little as a type may be."""
 
     @staticmethod
     def get_supported_endpoints() -> frozenset[str]:
@@ -53,4 +61,51 @@ def test_a_model_may_say_what_its_engines_serve() -> None:
 
 
 def test_the_configuration_knows_no_engine() -> None:
-    assert all(isinstance(t.client, str) for t in ENGINE_TYPES.values())
+    code = (
+        "import sys, trio_gateway.config.config_loader\n"
+        "assert not [m for m in sys.modules if m.startswith('trio_gateway.engine')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
+    routed = {row.name for row in routes.ENDPOINTS if row.family is not routes.Family.GATEWAY}
+    assert {name for name in routed if not name.startswith("models")} <= ENDPOINTS
+
+
+# -- docs/engines.md --------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "engines.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", blocks("lua"), ids=lambda block: block.split('"')[1])
+def test_each_configuration_on_the_page_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    for name in ("TABBY_API_KEY", "CLUSTER_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "sk-x")
+    path = tmp_path / "gateway.lua"
+    path.write_text(f"server = {{}}\nmodels = {{\n{block}}}\n")
+    assert ConfigLoader(path).load().models
+
+
+async def test_the_type_on_the_page_works_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, line = blocks("python")
+    (tmp_path / "tei_engine.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    known: EngineType = eval(line, {"EngineType": EngineType, "Option": Option})
+    known = msgspec.structs.replace(known, client="tei_engine:TeiEngine")
+    monkeypatch.setitem(ENGINE_TYPES, known.value, known)
+    info = {"max_input_length": 512, "max_concurrent_requests": 7}
+    async with running(Site(answers={"/info": (200, info)})) as site:
+        client = client_type_of(known)(site.url)
+        assert (await client.check_health(2.0)).ok
+        assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
+        assert client.get_supported_endpoints() == {"embeddings"}
+        await client.aclose()

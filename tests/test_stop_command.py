@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trio
 
@@ -126,3 +128,30 @@ async def test_a_gateway_that_ends_at_once_does_not_wait_for_it(
         await stack.manager.stopped.wait()
     assert not (tmp_path / "stopped").exists()
     assert "killed at once, not by its stop_command" in caplog.text
+
+
+# What `docker run` does: the process is a client, and the server is somebody else's child.
+CLIENT = """
+(setsid "$@" >/dev/null 2>&1 & echo $! > server.pid)
+trap "exit 0" TERM
+while kill -0 $(cat server.pid) 2>/dev/null; do sleep 0.05; done
+"""
+
+
+async def test_a_server_that_is_not_the_engines_child_is_used_and_ended(tmp_path: Path) -> None:
+    server = (sys.executable, str(FAKE_ENGINE), "--port", "${PORT}")
+    client = variant(
+        4096, binary=SH, args=("-c", CLIENT, "client", *server), workdir=tmp_path,
+        stop_command=(SH, "-c", "kill $(cat server.pid)"), timeouts=EngineTimeouts(stop_s=3.0),
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        stack = Stack(nursery, RealProcesses(), config(model("m", client)))
+        await nursery.start(stack.gateway.run)
+        async with stack.http:
+            assert (await stack.post(CHAT, chat("m"))).status == 200
+        pid = int((tmp_path / "server.pid").read_text())
+        assert psutil.pid_exists(pid)
+        await shut_down(stack)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # nobody's child: no init here

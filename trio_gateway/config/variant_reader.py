@@ -14,6 +14,8 @@ from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, VariantConfig
 
+REMOTE_LOAD_S = 0.1  # a guess: nothing is loaded, one look at its health
+
 
 class VariantReader:
     """Made with the model's own record, of which it reads what variants fall back on."""
@@ -45,7 +47,8 @@ class VariantReader:
         binary = self._binary(record) if self._engine.has_process else ""
         context = record.require("context", fields.positive_int, "a positive integer", 0)
         parallel = record.read("parallel", fields.positive_int, self._engine.places or 0)
-        load_time = record.read("load_time", fields.positive_seconds, 0.0)
+        guess_s = 0.0 if self._engine.has_process else REMOTE_LOAD_S
+        load_time = record.read("load_time", fields.positive_seconds, guess_s)
         if record.has("tokenize"):
             self._ignored.append(f"{path}.tokenize")
         record.read("tokenize", fields.boolean, False)

@@ -123,7 +123,7 @@ class OpenAIEngine(EngineClient):
             return Health(False, str(error), silent=True)
 
     async def read_facts(self, timeout_s: float) -> EngineFacts:
-        answer = await self._ask("GET", MODELS, b"", timeout_s)
+        answer = await self.ask("GET", MODELS, b"", timeout_s)
         listed = answer.value.get("data") if answer and isinstance(answer.value, dict) else None
         models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         names = [m["id"] for m in models if isinstance(m.get("id"), str)]
@@ -196,14 +196,14 @@ class OpenAIEngine(EngineClient):
         """The decoded answer to a POST if it is 200; None otherwise."""
         if target in self._absent:
             return None
-        answer = await self._ask("POST", target, body, timeout_s)
+        answer = await self.ask("POST", target, body, timeout_s)
         if answer is None:
             return None
         if answer.status in NOT_THERE:
             self._absent.add(target)
         return answer.value if answer.status == 200 else None
 
-    async def _ask(self, method: str, target: str, body: bytes, timeout_s: float) -> Answer | None:
+    async def ask(self, method: str, target: str, body: bytes, timeout_s: float) -> Answer | None:
         """The engine's answer to a question of the gateway itself; None without one. It does not
         count in `refuses`."""
         opened: list[Exchange] = []
