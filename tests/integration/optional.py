@@ -7,6 +7,7 @@ silently stopped trying the clients would prove nothing.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -37,6 +38,12 @@ def client_package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         missing(f"{name} is not installed: pip install '.[clients]' ({error})")
+
+
+def client_package_there(name: str) -> None:
+    """As `client_package`, for what runs in a process of its own."""
+    if importlib.util.find_spec(name) is None:
+        missing(f"{name} is not installed: pip install '.[clients]'")
 
 
 def node_packages() -> Path:
