@@ -22,7 +22,8 @@ SETTLE_S = 0.5
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
-    """`busy` has an engine and `idle` has none; they are in one pool that has room for both."""
+    """`busy` has an engine and `idle` has none, in pools of their own. Whatever a page sends
+    is no error in the gateway's own log."""
     config = configuration(
         fake_model("busy"),
         fake_model("idle", engine="presets.engines.llamacpp_secondary"),
@@ -30,6 +31,7 @@ def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
     with running_gateway(tmp_path, config) as running:
         assert running.chat("busy").status_code == 200
         yield running
+        assert " ERROR " not in running.log, running.log
 
 
 @pytest.fixture
