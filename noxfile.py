@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 
 
 def _run_tests(session: nox.Session) -> None:
-    _install(session, "test")
+    _install(session, "test", "clients")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")

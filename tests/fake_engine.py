@@ -50,6 +50,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--slot-tokens", type=int, default=1000, help="what the slot then holds")
     parser.add_argument("--hang-in-save", action="store_true", help="after half of the file")
     parser.add_argument("--crash-on-restore", action="store_true")
+    parser.add_argument("--answers", help="JSON file: path → {json: answer, events: SSE text}")
     parser.add_argument("--die-once", help="path: the first completion kills the engine, once")
     return parser.parse_args()
 
@@ -96,6 +97,10 @@ class FakeEngine:
         self.given = given
         self.ready = False
         self.processing = 0
+        self.answers: dict[str, dict[str, Any]] = {}
+        if given.answers:
+            with open(given.answers) as file:
+                self.answers = json.load(file)
         self.held: dict[str, int] = {}  # as /slots shows it, once something was asked
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,6 +141,8 @@ class FakeEngine:
                 self._restore(writer, body["filename"])
             case "/v1/chat/completions/input_tokens":
                 self._json(writer, {"input_tokens": len(json.dumps(body)) // 4})
+            case _ if path in self.answers:
+                self._answer(writer, self.answers[path], bool(body.get("stream")))
             case "/v1/chat/completions" | "/v1/completions":
                 await self._complete(writer, body)
             case _:
@@ -172,6 +179,14 @@ class FakeEngine:
             if length is None and not left:
                 await reader.readexactly(2)
 
+    def _answer(self, writer: asyncio.StreamWriter, given: dict[str, Any], stream: bool) -> None:
+        if not stream:
+            self._json(writer, given["json"])
+            return
+        self._begin_stream(writer)
+        events = given["events"].encode()
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events))
+
     async def _complete(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         die_if_not_yet(self.given.die_once)
         if self.given.crash_after == 0:
@@ -200,10 +215,7 @@ class FakeEngine:
             self.processing -= 1
 
     async def _stream(self, writer: asyncio.StreamWriter, count: int) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        self._begin_stream(writer)
         for sent in range(count):
             if sent == self.given.crash_after:
                 crash()
@@ -211,6 +223,13 @@ class FakeEngine:
             await writer.drain()
             await asyncio.sleep(self.given.interval_s)
         writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+
+    @staticmethod
+    def _begin_stream(writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
 
     async def _save(self, writer: asyncio.StreamWriter, name: str) -> None:
         """A file as llama-server writes it: a header, the ids, the cache."""

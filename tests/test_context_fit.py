@@ -81,7 +81,7 @@ async def test_what_no_variant_holds_is_refused_with_what_to_cut(autojump_clock:
         assert (response.status, error["code"]) == (400, "context_length_exceeded")
         assert error["param"] == "messages"
         assert "needs 5024 tokens" in error["message"]
-        assert "the largest context of m is 4096 tokens" in error["message"]
+        assert "this model's maximum context length is 4096 tokens (m)" in error["message"]
         assert "cut 928 tokens" in error["message"]
 
 
@@ -206,7 +206,7 @@ async def test_a_dry_run_knows_the_running_engine_and_counts_with_it(autojump_cl
 async def test_a_dry_run_of_what_is_too_long_shows_the_error(autojump_clock: Clock) -> None:
     async with running_stack(two_contexts()) as stack:
         found = await explained(stack, chat("m", max_tokens=9000))
-        assert "largest context of m is 4096" in found["refused"]
+        assert "maximum context length is 4096 tokens (m)" in found["refused"]
         assert found["variant"] is None
 
 

@@ -104,7 +104,7 @@ def test_what_no_variant_holds_is_refused_with_the_engines_own_number(
 ) -> None:
     status, code, message = gateway.error_of("liar", text=" ".join(FACTS))
     assert (status, code) == (400, "context_length_exceeded")
-    assert "the largest context of liar is 1024 tokens; " in message
+    assert "this model's maximum context length is 1024 tokens (liar); " in message
     assert "cut " in message
 
 
@@ -127,7 +127,7 @@ def test_a_context_that_is_split_between_slots_is_served_at_its_real_size(
     )
     status, code, message = gateway.error_of("split", text=" ".join(FACTS[:90]))
     assert (status, code) == (400, "context_length_exceeded")
-    assert "the largest context of split is 1024 tokens" in message
+    assert "this model's maximum context length is 1024 tokens (split)" in message
 
 
 def test_requests_that_share_one_cache_wait_for_each_other_instead_of_failing(

@@ -66,42 +66,6 @@ def test_a_chat_answers(gateway: GatewayProcess) -> None:
     assert need >= used + 16
 
 
-def test_the_openai_client_streams_a_chat(client: openai.OpenAI) -> None:
-    stream = client.chat.completions.create(
-        model="smollm2",
-        messages=[{"role": "user", "content": QUESTION}],
-        temperature=0,
-        max_tokens=16,
-        stream=True,
-    )
-    pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
-    assert "Paris" in "".join(pieces)
-    assert len(pieces) > 3
-
-
-def test_the_openai_client_completes_lists_models_and_embeds(client: openai.OpenAI) -> None:
-    completion = client.completions.create(
-        model="smollm2", prompt="1, 2, 3, 4,", temperature=0, max_tokens=6
-    )
-    assert "5" in completion.choices[0].text
-    assert [m.id for m in client.models.list()] == ["smollm2", "other", "embedder", "missing"]
-    vectors = client.embeddings.create(
-        model="embedder", input=["a cat", "a kitten", "bookkeeping"], encoding_format="float"
-    )
-    assert [len(v.embedding) for v in vectors.data] == [576] * 3
-
-
-def test_the_openai_client_sees_our_errors_as_its_own(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="did you mean"):
-        client.chat.completions.create(model="smolm", messages=[{"role": "user", "content": "x"}])
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(
-            model="smollm2", messages=[{"role": "user", "content": "word " * 5000}]
-        )
-    assert caught.value.code == "context_length_exceeded"
-    assert "4096" in caught.value.message
-
-
 def test_a_conversation_grows_into_the_larger_variant_by_the_exact_count(
     gateway: GatewayProcess,
 ) -> None:

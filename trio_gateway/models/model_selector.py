@@ -365,7 +365,11 @@ class ModelSelector:
 
 
 def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
-    """What is needed, what there is, and how much to cut."""
+    """What is needed, what there is, and how much to cut.
+
+    "this model's maximum context length is" are OpenAI's words: clients that shorten a conversation
+    by themselves look for them, not for the code of the error.
+    """
     answer, largest = demand.answer, demand.largest
     need = demand.need(prompt)
     wanted = f" and {answer} for the answer (max_tokens)" if answer else ""
@@ -377,5 +381,5 @@ def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
         cure = f"lower max_tokens to {left}, or {cure}"
     return (
         f"the request needs {exactness}{need} tokens ({exactness}{prompt} for the prompt{wanted}), "
-        f"but the largest context of {demand.model.name} is {largest} tokens; {cure}"
+        f"but this model's maximum context length is {largest} tokens ({demand.model.name}); {cure}"
     )

@@ -1,0 +1,27 @@
+"""`litellm` as a client of the gateway, in a process of its own: it changes much on import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.harness import GatewayProcess
+from tests.integration.optional import client_package_there
+
+SCRIPT = Path(__file__).parent / "litellm_client.py"
+LIMIT_S = 60.0
+
+
+def test_completion_streaming_embedding_and_errors(client_gateway: GatewayProcess) -> None:
+    client_package_there("litellm")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, f"{client_gateway.base_url}/v1"],
+        env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else fetched at the import
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "all done"
