@@ -241,6 +241,11 @@ def test_a_stream_that_is_not_complete_is_never_done(stream: bytes) -> None:
     assert lines(stream)[-1] == {"error": BROKEN_OFF}
 
 
+def test_nothing_follows_an_event_that_is_none() -> None:
+    stream = b"data: {broken}\n\n" + delta(content="x") + end() + DONE
+    assert lines(stream) == [{"error": BROKEN_OFF}]
+
+
 @pytest.mark.parametrize("end_of_it", [end() + DONE, end(), DONE, DONE.strip(), end().strip()])
 def test_a_reason_or_a_done_event_completes_it(end_of_it: bytes) -> None:
     assert lines(delta(content="x") + end_of_it)[-1]["done"]

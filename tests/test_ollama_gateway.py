@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import httpcore
+import httpx
+import ollama
 import pytest
 import trio
 import trio.testing
@@ -167,6 +169,53 @@ _init = FakeExchange.__init__
 
 def _never_streams(self: FakeExchange, client: FakeClient, script: Any, *_: object) -> None:
     _init(self, client, script, 200, stream=False)
+
+
+CALL = {"index": 0, "id": "x1", "function": {"name": "get_weather", "arguments": '{"city":'}}
+
+
+def get_weather(city: str) -> str:
+    """Get the weather of a city."""
+    return f"{city}: 3 degrees"
+
+
+async def test_the_ollama_client_gets_tool_calls(autojump_clock: Clock) -> None:
+    """With a scripted engine: the small model of the real tests is not trained for tools."""
+
+    def part(**delta: Any) -> bytes:
+        return (
+            b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+        )
+
+    rest = {"index": 0, "function": {"arguments": '"Graz"}'}}
+    whole = {"id": "x1", "function": {"name": "get_weather", "arguments": '{"city":"Graz"}'}}
+    choice = {"index": 0, "message": {"tool_calls": [whole]}, "finish_reason": "tool_calls"}
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [
+            [part(content=None, tool_calls=[CALL]), part(tool_calls=[rest]), END, DONE],
+            [json.dumps({"choices": [choice]}).encode()],
+            [ANSWER],
+        ]
+        transport = httpx.AsyncHTTPTransport(trust_env=False)
+        monkey: Any = transport
+        monkey._pool = stack.http  # the gateway in memory
+        ask = ollama.Message(role="user", content="What is the weather in Graz?")
+        async with ollama.AsyncClient("http://gateway", transport=transport) as client:
+            stream = await client.chat("m", [ask], tools=[get_weather], stream=True)
+            parts = [part async for part in stream]
+            once = await client.chat("m", [ask], tools=[get_weather])
+            for message in (parts[0].message, once.message):
+                assert message.tool_calls is not None
+                (call,) = message.tool_calls
+                assert (call.function.name, call.function.arguments) == (
+                    "get_weather", {"city": "Graz"},
+                )  # fmt: skip
+            assert (len(parts), parts[1].done_reason) == (2, "stop")
+            said = ollama.Message(role="tool", tool_name="get_weather", content="3 degrees")
+            await client.chat("m", [ask, once.message, said], tools=[get_weather])
+        sent = json.loads(stack.engines.requests[-1][2])
+        assert sent["messages"][1]["tool_calls"][0]["id"] == sent["messages"][2]["tool_call_id"]
+        assert sent["tools"][0]["function"]["parameters"]["required"] == ["city"]
 
 
 async def test_generate_raw_and_embeddings_have_their_own_calls(
