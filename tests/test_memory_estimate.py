@@ -235,6 +235,7 @@ def test_a_header_is_read_without_its_long_lists(tmp_path: Path, endian: gguf.GG
                 "block_count": 3, "embedding_length": 512, "attention.head_count_kv": [0, 2, 0],
                 "attention.causal": True, "vocab_size": 6000,
             },
+            general={"architecture": "qwen3"},
         )
     }  # fmt: skip
 

@@ -45,6 +45,7 @@ from trio_gateway.server.connections import install_limits
 from trio_gateway.server.dump_writer import DumpWriter
 from trio_gateway.server.errors import ApiError, body_too_large, shutting_down
 from trio_gateway.server.form_handler import FormHandler, is_form
+from trio_gateway.server.ollama_handler import OllamaHandler
 from trio_gateway.server.relay import Relay
 from trio_gateway.server.request_handler import RequestHandler, respond_to_error
 from trio_gateway.server.routes import add_routes, near_path
@@ -140,7 +141,8 @@ def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
     app.config["BODY_TIMEOUT"] = gateway.config.server.limits.body_timeout_s
 
-    add_routes(app, handler, FormHandler(handler, gateway.relay))
+    ollama = OllamaHandler(gateway.config, gateway.manager, gateway.relay, handler)
+    add_routes(app, handler, FormHandler(handler, gateway.relay), ollama)
 
     @app.before_request
     async def refuse_while_closing() -> Response | None:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _READ_LIMIT_S = 30.0  # for all files, some of them perhaps on a slow disk
+_LONGEST_TEXT = 200  # characters of what describes the file; a licence may be a book
 _LONGEST_LIST = 4096  # elements; lists of one per layer are shorter, those of the vocabulary longer
+
+_MIDDLE = ("tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id")
 
 Number = bool | int
 
@@ -30,12 +33,22 @@ Number = bool | int
 class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     """`values` are the architecture's own integers, without its name: `"block_count"`.
 
-    `vocabulary`: tokens, 0 if the file names none.
+    `vocabulary`: tokens, 0 if the file names none. `general`: texts and integers that describe the
+    file, `"size_label"`. `chat_template` None: it has none. `fills_in`: it has tokens for a text in
+    the middle.
     """
 
     architecture: str
     vocabulary: int
     values: dict[str, Number | list[Number]]
+    general: dict[str, int | str] = {}
+    chat_template: str | None = None
+    fills_in: bool = False
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the model makes vectors of texts and cannot go on with one."""
+        return "pooling_type" in self.values or self.values.get("attention.causal") in (0, False)
 
     def number(self, key: str) -> int | None:
         """The integer at this key; the largest, where the file has one for each layer."""
@@ -88,16 +101,29 @@ def _header(path: str) -> GgufHeader:
     reader = _quick_reader(path)
     architecture = str(reader.fields["general.architecture"].contents())
     values: dict[str, Number | list[Number]] = {}
+    general: dict[str, int | str] = {}
     vocabulary = 0
     for name, field in reader.fields.items():
         if name == "tokenizer.ggml.tokens":
             vocabulary = int(field.parts[4][0])  # after the key, the type, and the items' type
+        if name.startswith("general.") and field.data:
+            value = field.contents()
+            if isinstance(value, int) or (isinstance(value, str) and len(value) <= _LONGEST_TEXT):
+                general[name.removeprefix("general.")] = value
         if not name.startswith(f"{architecture}.") or not field.data:
             continue
         value = field.contents()
         if all(isinstance(v, int) for v in (value if isinstance(value, list) else [value])):
             values[name.removeprefix(f"{architecture}.")] = value
-    return GgufHeader(architecture=architecture, vocabulary=vocabulary, values=values)
+    template = reader.fields.get("tokenizer.chat_template")
+    return GgufHeader(
+        architecture=architecture,
+        vocabulary=vocabulary,
+        values=values,
+        general=general,
+        chat_template=None if template is None else str(template.contents()),
+        fills_in=any(name in reader.fields for name in _MIDDLE),
+    )
 
 
 def _quick_reader(path: str) -> GGUFReader:

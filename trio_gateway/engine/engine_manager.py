@@ -222,13 +222,17 @@ class EngineManager:
             force: end the requests under way as well; each gets ExchangeAborted.
         """
         engines = [e for e in self.engines.values() if e.key.model == model]
-        self._dispatch(Unload(model))
+        self.begin_unload(model)
         if force:
             for engine in engines:
                 engine.abort(EngineUnloaded(f"{model} was unloaded"))
         for engine in engines:
             await engine.gone.wait()
         return len(engines)
+
+    def begin_unload(self, model: str) -> None:
+        """End the model's engines, each once its requests are done; nobody waits for it."""
+        self._dispatch(Unload(model))
 
     def keep(self, model: str, *, idle_timeout_s: float | None, pinned: bool) -> None:
         """How long its engines stay loaded from now on; see Keep."""

@@ -124,6 +124,25 @@ def _gateway(name: str, path: str, summary: str, handler: str, **fields: object)
     return msgspec.structs.replace(row, **fields)
 
 
+def _ollama(name: str, summary: str, **fields: object) -> Endpoint:
+    row = Endpoint(
+        name=f"api/{name}",
+        paths=(f"/api/{name}",),
+        family=Family.OLLAMA,
+        summary=summary,
+        handler="handle_ollama_call",
+    )
+    return msgspec.structs.replace(row, **fields)
+
+
+_ASKS: dict[str, object] = {
+    "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
+}  # fmt: skip
+_CANNOT: dict[str, object] = {
+    "body": Body.ANY, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
+    "handler": "handle_ollama_cannot",
+}  # fmt: skip
+
 CHAT = _openai(
     "chat/completions",
     "Answer a chat.",
@@ -186,6 +205,15 @@ REALTIME = _openai(
     handler="handle_realtime",
 )
 
+INFILL = _llamacpp(
+    "infill",
+    "/infill",
+    "Fill a gap in code.",
+    need=Need.INFILL,
+    content=("input_prefix", "input_suffix"),
+    streams=True,
+)
+
 LLAMACPP = (
     _llamacpp(
         "chat/completions/input_tokens",
@@ -203,14 +231,7 @@ LLAMACPP = (
         content=("prompt",),
         streams=True,
     ),
-    _llamacpp(
-        "infill",
-        "/infill",
-        "Fill a gap in code.",
-        need=Need.INFILL,
-        content=("input_prefix", "input_suffix"),
-        streams=True,
-    ),
+    INFILL,
     _llamacpp("tokenize", "/tokenize", "Turn a text into tokens.", content=("content",)),
     _llamacpp("detokenize", "/detokenize", "Turn tokens into text.", content=("tokens",)),
     _llamacpp(
@@ -270,6 +291,39 @@ ANTHROPIC = (
     ),
 )
 
+OLLAMA_CANNOT = {
+    "api/pull": "pull models",
+    "api/push": "push models",
+    "api/create": "create models",
+    "api/copy": "copy models",
+    "api/delete": "delete models",
+    "api/blobs": "take files of models",
+}
+
+OLLAMA = (
+    _ollama("chat", "Answer a chat.", need=Need.CHAT, streams=True),
+    _ollama("generate", "Answer a prompt.", need=Need.CHAT, streams=True),
+    _ollama("embed", "Turn texts into vectors.", need=Need.INPUT),
+    _ollama("embeddings", "Turn a text into a vector.", need=Need.INPUT),
+    _ollama("tags", "List the models.", handler="handle_ollama_tags", **_ASKS),
+    _ollama("ps", "List the engines that run.", handler="handle_ollama_ps", **_ASKS),
+    _ollama(
+        "version", "The version that clients ask for.", handler="handle_ollama_version", **_ASKS
+    ),
+    _ollama("show", "Describe a model.", need=Need.NO_ENGINE, handler="handle_ollama_show"),
+    _ollama("pull", "Not supported: 501.", **_CANNOT),
+    _ollama("push", "Not supported: 501.", **_CANNOT),
+    _ollama("create", "Not supported: 501.", **_CANNOT),
+    _ollama("copy", "Not supported: 501.", **_CANNOT),
+    _ollama("delete", "Not supported: 501.", **{**_CANNOT, "methods": ("DELETE",)}),
+    _ollama(
+        "blobs",
+        "Not supported: 501.",
+        **{**_CANNOT, "methods": ("HEAD", "POST"), "paths": ("/api/blobs/{digest}",)},
+    ),
+    _ollama("root", "Whether it runs.", handler="handle_ollama_root", **_ASKS, paths=("/",)),
+)
+
 GATEWAY = (
     _gateway("health", "/health", "Whether the gateway serves.", "handle_health"),
     _gateway("queue", "/gateway/queue", "The requests that wait.", "handle_queue"),
@@ -326,7 +380,7 @@ GATEWAY = (
     ),
 )
 
-ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *GATEWAY)
+ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *OLLAMA, *GATEWAY)
 
 
 def family_of(path: str, *, anthropic: bool = False) -> Family:

@@ -193,14 +193,16 @@ class Relay:
         return Ask(sender, endpoint, "", method, target, body, False, selection, None, Wait())
 
     @asynccontextmanager
-    async def lease_any(self, sender: Sender, model: str) -> AsyncIterator[Lease]:
-        """A lease of an engine of the model, of whatever variant its name asks for.
+    async def lease_any(self, sender: Sender, model: str, *, wish: int = 0) -> AsyncIterator[Lease]:
+        """A lease of an engine of the model, of whatever variant its name asks for. `wish`: as for
+        `prepare`.
 
         Raises:
             ApiError: no engine, or no such model.
         """
         wanted = self.find(model, sender.grant)
-        need = max(wanted.at_least, 1)
+        largest = max(self._manager.contexts_of(wanted.model.name))
+        need = max(wanted.at_least, min(wish, largest), 1)
         client, priority = sender.caller
         request = self._manager.lease(wanted.model, need, client=client, priority=priority)
         async with AsyncExitStack() as stack:

@@ -24,6 +24,7 @@ def add_routes(app: QuartTrio, *handlers: object) -> None:
         view = partial(_handler(endpoint, handlers), endpoint)
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
+            rule = rule.replace("{digest}", "<digest>")
             app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
 
 
