@@ -227,8 +227,9 @@ class Mistake(NamedTuple):
         return re.split(r"[.\[]", self.where, maxsplit=1)[0]
 
 
-_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in {*FIELDS.values(), AnyFields}}
-_KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _DECODERS}
+_KINDS: set[type[AnyFields]] = {AnyFields, *FIELDS.values()}
+_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
+_KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _KINDS}
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 

@@ -16,6 +16,7 @@ from trio_gateway.engine.http_exchange import Header
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.server import openapi
 from trio_gateway.server.asgi import RequestState, state_of
 from trio_gateway.server.caller import caller_of
 from trio_gateway.server.dump_writer import DumpWriter
@@ -178,6 +179,9 @@ class RequestHandler:
 
     async def handle_health(self, endpoint: Endpoint) -> Response:
         return respond_json({"status": "ok"})
+
+    async def handle_openapi(self, endpoint: Endpoint) -> Response:
+        return Response(openapi.encoded(), content_type="application/json")
 
     async def handle_queue(self, endpoint: Endpoint) -> Response:
         return respond_json({"tickets": overview.tickets(self._manager)})
