@@ -45,6 +45,7 @@ from trio_gateway.server.errors import ApiError, shutting_down
 from trio_gateway.server.relay import Relay
 from trio_gateway.server.request_handler import RequestHandler, respond_to_error
 from trio_gateway.server.routes import add_routes, near_path
+from trio_gateway.server.well_formed import WellFormed
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class Gateway:
             self.manager, self.selector, self.counter, self.relay, self._dumps
         )
         self.closing = trio.Event()
-        self._http: AsgiApp = RequestScopes(_quart_app(self, self._handler), self.closing)
+        self._http: AsgiApp = RequestScopes(
+            WellFormed(_quart_app(self, self._handler)), self.closing
+        )
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
