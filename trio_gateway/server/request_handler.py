@@ -25,6 +25,7 @@ from trio_gateway.server.errors import ApiError, shutting_down
 from trio_gateway.server.model_lists import as_anthropic_list
 from trio_gateway.server.relay import Relay, Sender
 from trio_gateway.server.request_body import counted_as, endpoint_of, nested_too_deeply, read_body
+from trio_gateway.server.upstream_paths import check_path, check_slot_action
 from trio_gateway.server.waiting_stream import Answer
 
 _PASSED_TO_ENGINE = ("Content-Type", "Accept")
@@ -77,6 +78,9 @@ class RequestHandler:
             headers = Headers([("Location", f"{raw}/{target}")])
             return Response(b"", status=308, headers=headers)
         sender, data = self._sender(endpoint), await self.read_body()
+        known = self._relay.find(model).model
+        is_carried = known.kv_carryover and self._manager.kv.folder is not None
+        check_slot_action(known.name, request.method, path, query, data, is_carried=is_carried)
         ask = self._relay.prepare_any(
             sender, endpoint, model, target, method=request.method, body=data
         )
@@ -88,10 +92,9 @@ class RequestHandler:
         for count in range(len(parts), 0, -1):
             name = "/".join(parts[:count])
             if self._selector.is_name(name):
-                if any(step in (".", "..") for part in parts[count:] for step in part.split("/")):
-                    message = "the path has a `.` or `..` in it; write where it leads to"
-                    raise ApiError(400, message, code="invalid_path")
-                return name, "".join(f"/{part}" for part in raw[count:])
+                path = "".join(f"/{part}" for part in raw[count:])
+                check_path(path)
+                return name, path
         self._relay.find(parts[0])  # says what is there instead
         raise AssertionError("a known name was not found in the path")
 
