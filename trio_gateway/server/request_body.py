@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,11 @@ _COUNTED_AS: Mapping[Need, Callable[[bytes], CountedForm]] = {
 }
 
 Members = dict[str, msgspec.Raw]
+
+# Decoding 64 MB of `{}` takes gigabytes, and counting their tokens minutes. No prompt of text has
+# so many brackets and commas, and none of token ids so many ids.
+STRUCTURE_MAX = 2_000_000
+_LARGE_BYTES = 1_000_000
 
 
 class RequestBody(msgspec.Struct, frozen=True):
@@ -96,6 +102,9 @@ def endpoint_of(data: bytes) -> Endpoint:
 
 
 def _members(data: bytes) -> Members:
+    if len(data) > _LARGE_BYTES and sum(map(data.count, (b"{", b"[", b","))) > STRUCTURE_MAX:
+        message = f"the body has more than {STRUCTURE_MAX} parts (brackets and commas)"
+        raise ApiError(400, message, code="body_too_complex")
     try:
         if not data.isascii():
             data.decode()  # what the gateway does not read would else reach an engine unlooked at
@@ -125,8 +134,7 @@ def _is_all(members: Members, data: bytes) -> bool:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the field {json.dumps(twice[:80])} is there twice")
     return members
 

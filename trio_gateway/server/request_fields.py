@@ -9,6 +9,7 @@ Measured (CPython 3.11, `read_body` of a chat): the check costs 1.5 µs of 7 for
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
@@ -22,8 +23,11 @@ Int = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
 Tokens = Annotated[int, msgspec.Meta(ge=-2, le=INT64_MAX)]
 # No engine makes more answers of one prompt; each one takes memory.
 Choices = Annotated[int, msgspec.Meta(ge=1, le=16384)]
+# Each costs some 10 µs until it is known whether they fit; no conversation has as many.
+ENTRIES_MAX = 50_000
 Slot = Annotated[int, msgspec.Meta(ge=-1, le=65535)]
 Object = dict[str, Any]
+Objects = Annotated[list[Object], msgspec.Meta(max_length=ENTRIES_MAX)]
 Texts = str | list[str]
 
 
@@ -38,12 +42,16 @@ class Message(msgspec.Struct):
     role: str | None = None
     content: str | list[str | Part] | Object | None = None
     name: str | None = None
-    tool_calls: list[Object] | None = None
+    tool_calls: Objects | None = None
     tool_call_id: str | None = None
 
 
+Messages = Annotated[list[Message], msgspec.Meta(max_length=ENTRIES_MAX)]
 # A text, token ids, a mixture, several of these; with images as llama.cpp wants them.
 Prompt = str | list[str | int | list[str | int] | Object] | Object
+
+
+Documents = Annotated[list[str | Object], msgspec.Meta(max_length=ENTRIES_MAX)]
 
 
 class AnyFields(msgspec.Struct):
@@ -83,12 +91,12 @@ class Sampling(AnyFields):
 
 
 class ChatFields(Sampling):
-    messages: list[Message] | None = None
+    messages: Messages | None = None
     max_completion_tokens: Tokens | None = None
     n: Choices | None = None
     logprobs: bool | None = None
     top_logprobs: Int | None = None
-    tools: list[Object] | None = None
+    tools: Objects | None = None
     tool_choice: str | Object | None = None
     parallel_tool_calls: bool | None = None
     response_format: Object | None = None
@@ -111,18 +119,18 @@ class PromptFields(Sampling):
 class InfillFields(Sampling):
     input_prefix: str | None = None
     input_suffix: str | None = None
-    input_extra: list[Object] | None = None
+    input_extra: Objects | None = None
     prompt: Prompt | None = None
 
 
 class ResponsesFields(AnyFields):
-    input: str | list[Object] | None = None
+    input: str | Objects | None = None
     instructions: str | None = None
     stream: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: Tokens | None = None
-    tools: list[Object] | None = None
+    tools: Objects | None = None
     tool_choice: str | Object | None = None
     parallel_tool_calls: bool | None = None
     text: Object | None = None
@@ -133,15 +141,15 @@ class ResponsesFields(AnyFields):
 
 
 class MessagesFields(AnyFields):
-    messages: list[Message] | None = None
-    system: str | list[Object] | None = None
+    messages: Messages | None = None
+    system: str | Objects | None = None
     max_tokens: Tokens | None = None
     stream: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: float | None = None
     stop_sequences: list[str] | None = None
-    tools: list[Object] | None = None
+    tools: Objects | None = None
     tool_choice: Object | None = None
     thinking: Object | None = None
     metadata: Object | None = None
@@ -157,8 +165,8 @@ class InputFields(AnyFields):
 
 class RerankFields(AnyFields):
     query: str | None = None
-    documents: list[str | Object] | None = None
-    texts: list[str | Object] | None = None
+    documents: Documents | None = None
+    texts: Documents | None = None
     top_n: Int | None = None
     return_documents: bool | None = None
 
@@ -227,6 +235,9 @@ class Mistake(NamedTuple):
         return re.split(r"[.\[]", self.where, maxsplit=1)[0]
 
 
+# More than a double holds.
+DIGITS_MAX = 308
+_MANY_DIGITS = re.compile(rb"\d{%d}" % DIGITS_MAX)
 _KINDS: set[type[AnyFields]] = {AnyFields, *FIELDS.values()}
 _DECODERS = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
 _KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _KINDS}
@@ -250,13 +261,30 @@ def find_mistake(
         _DECODERS[kind].decode(data)
     except msgspec.ValidationError as error:
         return _mistake(str(error))
-    # Their values may be of any type, but a number of 400 digits is none that an engine can hold.
     for name in members.keys() - _KNOWN[kind]:
-        try:
-            msgspec.json.decode(members[name])
-        except msgspec.ValidationError as error:
-            return Mistake(name[:80], str(error).split(" - at ")[0])
+        if what := _unfit(bytes(members[name])):
+            return Mistake(name[:80], what)
     return None
+
+
+def _unfit(value: bytes) -> str | None:
+    """What makes a value of any type unfit for every engine, if anything does."""
+    try:
+        msgspec.json.decode(value)
+    except msgspec.ValidationError as error:
+        return str(error).split(" - at ")[0].lower()
+    if _MANY_DIGITS.search(value):
+        try:
+            json.loads(value, parse_int=_bounded)  # digits in texts do no harm
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _bounded(digits: str) -> float:
+    if len(digits) > DIGITS_MAX:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return 0.0
 
 
 def _mistake(text: str) -> Mistake:
