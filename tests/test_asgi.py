@@ -304,14 +304,6 @@ async def test_e_without_the_repair_its_connection_stays(
     assert await pipelining_client_leaves(TCPServer, nursery) == 1
 
 
-async def test_a_path_that_is_none_is_a_400(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    client = MemoryNetwork(nursery, RequestScopes(quart_app())).connect()
-    await client.send_all(b"GET ?x HTTP/1.1\r\nHost: gateway\r\n\r\n")
-    assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 400")
-
-
 async def test_what_a_request_owns_is_released_however_it_ends(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:

@@ -51,6 +51,7 @@ from trio_gateway.server.request_handler import RequestHandler, respond_to_error
 from trio_gateway.server.routes import add_routes, near_path
 from trio_gateway.server.upload import Uploads
 from trio_gateway.server.websocket_relay import WebSocketRelay, with_key_as_header
+from trio_gateway.server.well_formed import WellFormed
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Gateway:
         self._quart: AsgiApp = _quart_app(self, self._handler)
         self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._http: AsgiApp = RequestScopes(self._guard, self.closing, self._uploads)
+        self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self.closing, self._uploads)
         self._nursery: trio.Nursery | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

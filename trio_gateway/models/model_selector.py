@@ -146,6 +146,8 @@ class ModelSelector:
 
     def _context_named(self, model: ModelConfig, mark: str, what: str) -> int:
         contexts = self._manager.contexts_of(model.name)
+        if len(what) > LONGEST_NAME:
+            what = f"{what[:LONGEST_NAME]}…"
         if mark == ":":
             if what in (names := [v.name for v in model.variants]):
                 context = contexts[names.index(what)]

@@ -196,7 +196,7 @@ def image_count(fields: RequestFields) -> int:
             case list(parts):
                 left.extend(parts)
             case dict(entries):
-                images += any(key in entries for key in MEDIA_KEYS)
+                images += not MEDIA_KEYS.isdisjoint(entries)
                 left.append(entries.get("content"))
     return images
 

@@ -105,10 +105,6 @@ class RequestScopes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not scope["path"].startswith(("/", "*")):
-            await send({"type": "http.response.start", "status": 400, "headers": []})
-            await send({"type": "http.response.body", "body": b"the path must begin with /"})
-            return
         state = scope[REQUEST_KEY] = RequestState()
         complete, received = False, trio.Event()
         if self._uploads is not None:

@@ -326,6 +326,7 @@ OLLAMA = (
 
 GATEWAY = (
     _gateway("health", "/health", "Whether the gateway serves.", "handle_health"),
+    _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
     _gateway("queue", "/gateway/queue", "The requests that wait.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The engines that run.", "handle_engines"),
     _gateway(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from trio_gateway.models.counted_form import CountedForm, as_is
 from trio_gateway.models.token_count import RequestFields
 from trio_gateway.server.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, ModelIn, Need
 from trio_gateway.server.errors import ApiError
+from trio_gateway.server.request_fields import find_mistake
 
 _WHAT = {
     "messages": "an array of messages that is not empty",
@@ -34,6 +36,11 @@ _COUNTED_AS: Mapping[Need, Callable[[bytes], CountedForm]] = {
 
 Members = dict[str, msgspec.Raw]
 
+# Decoding 64 MB of `{}` takes gigabytes, and counting their tokens minutes. No prompt of text has
+# so many brackets and commas, and none of token ids so many ids.
+STRUCTURE_MAX = 2_000_000
+_LARGE_BYTES = 1_000_000
+
 
 class RequestBody(msgspec.Struct, frozen=True):
     """A JSON body. `model`: as the client wrote it; None: it names none, and need not.
@@ -48,7 +55,8 @@ class RequestBody(msgspec.Struct, frozen=True):
 
 
 def read_body(data: bytes, endpoint: Endpoint) -> RequestBody:
-    """Check what the gateway relies on; all else is for the engine to judge.
+    """Check what the gateway relies on, and the types of the fields that are known; all else is for
+    the engine to judge.
 
     Raises:
         ApiError: 400, with what is wrong.
@@ -60,6 +68,7 @@ def read_body(data: bytes, endpoint: Endpoint) -> RequestBody:
         message = "`model` is missing or not a string; GET /v1/models lists the names"
         raise ApiError(400, message, code="missing_model", param="model")
     _check_content(members, endpoint)
+    _check_fields(members, endpoint, data)
     return RequestBody(data, members, model, _decoded(members, "stream") is True)
 
 
@@ -93,11 +102,18 @@ def endpoint_of(data: bytes) -> Endpoint:
 
 
 def _members(data: bytes) -> Members:
+    if len(data) > _LARGE_BYTES and sum(map(data.count, (b"{", b"[", b","))) > STRUCTURE_MAX:
+        message = f"the body has more than {STRUCTURE_MAX} parts (brackets and commas)"
+        raise ApiError(400, message, code="body_too_complex")
     try:
+        if not data.isascii():
+            data.decode()  # what the gateway does not read would else reach an engine unlooked at
         members = msgspec.json.decode(data, type=Members)
         if not _is_all(members, data):
             json.loads(data, object_pairs_hook=_refuse_duplicates)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except RecursionError:
+        raise nested_too_deeply() from None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise not_json(data, error) from None
     return members
 
@@ -118,8 +134,7 @@ def _is_all(members: Members, data: bytes) -> bool:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the field {json.dumps(twice[:80])} is there twice")
     return members
 
@@ -134,8 +149,7 @@ def _check_content(members: Members, endpoint: Endpoint) -> None:
     name = next((n for n in endpoint.content if n in members), endpoint.content[0])
     raw = bytes(members.get(name, b"")).lstrip()
     if name == "messages":
-        content = _decoded(members, name)
-        good = isinstance(content, list) and content and all(isinstance(m, dict) for m in content)
+        good = raw[:1] == b"[" and raw[1:].lstrip()[:1] == b"{"
     elif name == "tokens":
         good = raw[:1] == b"["
     else:
@@ -143,6 +157,20 @@ def _check_content(members: Members, endpoint: Endpoint) -> None:
     if not good:
         message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
         raise ApiError(400, message, code=f"missing_{name}", param=name)
+
+
+def _check_fields(members: Members, endpoint: Endpoint, data: bytes) -> None:
+    try:
+        mistake = find_mistake(endpoint.name, data, members)
+        if mistake is None and endpoint.need is Need.UNCOUNTED:
+            msgspec.json.decode(data)  # who counts decodes all of it
+    except RecursionError:
+        raise nested_too_deeply() from None
+    except msgspec.DecodeError as error:
+        raise not_json(data, error) from None
+    if mistake is not None:
+        message = f"`{mistake.where}` is wrong: {mistake.what}"
+        raise ApiError(400, message, code="invalid_field", param=mistake.field)
 
 
 # -- errors -------------------------------------------------------------------------------------

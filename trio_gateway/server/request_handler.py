@@ -16,6 +16,7 @@ from trio_gateway.engine.http_exchange import Header
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.token_counter import TokenCounter
+from trio_gateway.server import openapi
 from trio_gateway.server.access import Grant, grant_of
 from trio_gateway.server.asgi import RequestState, state_of
 from trio_gateway.server.caller import caller_of
@@ -25,6 +26,7 @@ from trio_gateway.server.errors import ApiError, shutting_down
 from trio_gateway.server.model_lists import as_anthropic_list
 from trio_gateway.server.relay import Relay, Sender
 from trio_gateway.server.request_body import counted_as, endpoint_of, nested_too_deeply, read_body
+from trio_gateway.server.upstream_paths import check_path, check_slot_action
 from trio_gateway.server.waiting_stream import Answer
 
 _PASSED_TO_ENGINE = ("Content-Type", "Accept")
@@ -77,6 +79,9 @@ class RequestHandler:
             headers = Headers([("Location", f"{raw}/{target}")])
             return Response(b"", status=308, headers=headers)
         sender, data = self.sender(endpoint), await self.read_body()
+        known = self._relay.find(model, _grant()).model
+        is_carried = known.kv_carryover and self._manager.kv.folder is not None
+        check_slot_action(known.name, request.method, path, query, data, is_carried=is_carried)
         ask = self._relay.prepare_any(
             sender, endpoint, model, target, method=request.method, body=data
         )
@@ -95,10 +100,9 @@ class RequestHandler:
         for count in range(len(parts), 0, -1):
             name = "/".join(parts[:count])
             if self._selector.is_name(name):
-                if any(step in (".", "..") for part in parts[count:] for step in part.split("/")):
-                    message = "the path has a `.` or `..` in it; write where it leads to"
-                    raise ApiError(400, message, code="invalid_path")
-                return name, "".join(f"/{part}" for part in raw[count:])
+                path = "".join(f"/{part}" for part in raw[count:])
+                check_path(path)
+                return name, path
         self._relay.find(parts[0], _grant())  # says what is there instead
         raise AssertionError("a known name was not found in the path")
 
@@ -186,6 +190,9 @@ class RequestHandler:
 
     async def handle_health(self, endpoint: Endpoint) -> Response:
         return respond_json({"status": "ok"})
+
+    async def handle_openapi(self, endpoint: Endpoint) -> Response:
+        return Response(openapi.encoded(), content_type="application/json")
 
     async def handle_queue(self, endpoint: Endpoint) -> Response:
         return respond_json({"tickets": overview.tickets(self._manager)})
