@@ -69,8 +69,9 @@ def test_the_configuration_knows_no_engine() -> None:
 
 
 def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
-    routed = {row.name for row in routes.ENDPOINTS if row.family is not routes.Family.GATEWAY}
-    assert {name for name in routed if not name.startswith("models")} <= ENDPOINTS
+    others = (routes.Family.GATEWAY, routes.Family.OLLAMA)
+    routed = {row.name for row in routes.ENDPOINTS if row.needs_engine and row.family not in others}
+    assert routed <= ENDPOINTS
 
 
 # -- docs/engines.md --------------------------------------------------------------------------

@@ -39,6 +39,11 @@ def _handler(
 
 def near_path(path: str) -> str:
     """A hint at the path that is meant, as the end of a message."""
-    known = [known for endpoint in ENDPOINTS for known in endpoint.paths if "{" not in known]
+    known = [
+        known
+        for endpoint in ENDPOINTS
+        for known in endpoint.paths
+        if "{" not in known and known != "/"
+    ]
     near = difflib.get_close_matches(path[:LONGEST_PATH], known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else "; GET /openapi.json lists what there is"
