@@ -92,6 +92,15 @@ def spawn_escaped_helper() -> None:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"], start_new_session=True)
 
 
+def body_of(data: bytes) -> dict[str, Any]:
+    """Of what is asked here it is always an object; other paths get their 404, whatever it is."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 class FakeEngine:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
@@ -121,7 +130,7 @@ class FakeEngine:
             chunked = "transfer-encoding: chunked" in lines
             await self._take_form(reader, writer, None if chunked else length)
             return "connection: close" not in lines
-        body = json.loads(await reader.readexactly(length)) if length else {}
+        body = body_of(await reader.readexactly(length))
         path = head.split(" ", 2)[1]
         match path:
             case "/health" if not self.ready:
@@ -201,7 +210,7 @@ class FakeEngine:
         self.processing += 1
         self.held = {"n_prompt_tokens": self.given.slot_tokens}
         try:
-            count = body.get("max_tokens", 8)
+            count = 8 if body.get("max_tokens") is None else body["max_tokens"]
             if body.get("stream"):
                 await self._stream(writer, count)
             else:

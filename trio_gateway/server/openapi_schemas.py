@@ -62,9 +62,10 @@ def _list_of(schema: Json) -> Json:
 def _components() -> dict[str, Json]:
     kinds = [*dict.fromkeys([AnyFields, *FIELDS.values(), TicketRow, EngineRow])]
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    error = _object(message=_STRING, type=_STRING)
-    # An engine's code is a number, and some engines leave these two out.
+    error = _object(message=_STRING)
+    # An engine's code is a number, and some engines leave these out.
     error["properties"] |= {
+        "type": _STRING,
         "param": _TEXT_OR_NULL,
         "code": {"type": ["string", "integer", "null"]},
     }

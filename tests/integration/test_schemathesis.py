@@ -1,0 +1,63 @@
+"""The API against its own description: schemathesis makes requests of `/openapi.json`, good and bad
+ones, and holds each answer against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.harness import configuration, fake_model, running_gateway
+from trio_gateway.server.endpoints import ENDPOINTS
+
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+EXAMPLES = 15
+RUN_LIMIT_S = 100
+ANSWER_LIMIT_S = 10  # what takes longer counts as a fault
+CHECKS = """
+[checks]
+enabled = false
+not_a_server_error.enabled = true
+status_code_conformance.enabled = true
+content_type_conformance.enabled = true
+response_schema_conformance.enabled = true
+negative_data_rejection.enabled = true
+unsupported_method.enabled = true
+allow_header_conformance.enabled = true
+
+# A GET there is of a model whose name ends so: names may have slashes.
+[[operations]]
+include-path-regex = "^/gateway/models/.*/(load|unload|pin)$"
+checks.allow_header_conformance.enabled = false
+"""
+
+
+def test_every_answer_is_as_described(tmp_path: Path) -> None:
+    config = configuration(fake_model("fast", "--interval-s", "0"))
+    (tmp_path / "schemathesis.toml").write_text(CHECKS)
+    with running_gateway(tmp_path, config, verbose=False) as gateway:
+        command = [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run", "--no-color"),
+            f"{gateway.base_url}/openapi.json",
+            *("--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing"),
+            *("--request-timeout", str(ANSWER_LIMIT_S), "--continue-on-failure", "--no-shrink"),
+            *("--generation-database", "none", "--seed", "1", "--warnings", "off"),
+            *("--suppress-health-check", "all", "--workers", "2"),
+        ]
+        hooks = {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "GATEWAY_TEST_MODEL": "fast"}
+        paths = [str(HOOKS.parent), os.environ.get("PYTHONPATH", "")]
+        run = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **hooks, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            timeout=RUN_LIMIT_S,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
+        rows = sum(len(row.paths) * len(row.methods) for row in ENDPOINTS)
+        assert f"Tested: {rows}" in run.stdout
+        assert gateway.chat("fast").status_code == 200
+        assert "a bug in the gateway" not in gateway.log
