@@ -1,4 +1,4 @@
-"""Hostile requests (tests/hostile_cases.py) to one gateway in memory, as bytes on the wire.
+"""Hostile requests (tests/hostile_*.py) to one gateway in memory, as bytes on the wire.
 
 Each gets its 4xx in the shape of its API, whoever comes next is served, and no engine sees
 anything of it.
@@ -14,7 +14,7 @@ import httptools
 import pytest
 import trio
 
-from tests import hostile_cases
+from tests import hostile_cases, hostile_http, hostile_sizes, hostile_types
 from tests.asking import CHAT, Clock, chat
 from tests.fakes import FakeClient, Stack, config, model, running_stack
 from tests.hostile_cases import Case
@@ -127,12 +127,12 @@ async def faults_of(cases: Iterable[Case]) -> list[str]:
 
 GROUPS = {
     "bodies": hostile_cases.bodies,
-    "wrong types": hostile_cases.wrong_types,
-    "sizes": hostile_cases.sizes,
-    "names": hostile_cases.names,
-    "upstream": hostile_cases.upstream,
-    "framing": hostile_cases.framing,
-    "requests": hostile_cases.requests,
+    "wrong types": hostile_types.wrong_types,
+    "sizes": hostile_sizes.sizes,
+    "names": hostile_sizes.names,
+    "upstream": hostile_http.upstream,
+    "framing": hostile_http.framing,
+    "requests": hostile_http.requests,
 }
 
 
