@@ -12,7 +12,15 @@ LENGTH, CHUNKED = (b"content-length", b"2"), (b"transfer-encoding", b"chunked")
 
 
 def scope(path: str = "/x", *headers: tuple[bytes, bytes], version: str = "1.1") -> dict[str, Any]:
-    return {"type": "http", "path": path, "headers": [*headers], "http_version": version}
+    raw, _, query = path.encode().partition(b"?")
+    return {
+        "type": "http",
+        "path": path.partition("?")[0],
+        "raw_path": raw,
+        "query_string": query,
+        "headers": [*headers],
+        "http_version": version,
+    }
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,9 @@ def scope(path: str = "/x", *headers: tuple[bytes, bytes], version: str = "1.1")
         (scope(""), 400, "invalid_path"),
         (scope("http://other/x"), 400, "invalid_path"),
         (scope("//x"), 404, "unknown_path"),
+        (scope("/x y"), 400, "invalid_path"),
+        (scope("/x?y\tz"), 400, "invalid_path"),
+        (scope("/x?\xe9"), 400, "invalid_path"),
         (scope(version="0.9"), 505, "invalid_http"),
         (scope(version="2.0"), 505, "invalid_http"),
     ],
@@ -43,6 +54,7 @@ def test_they_are_refused(given: dict[str, Any], status: int, code: str) -> None
         scope("/x", (b"content-encoding", b"identity")),
         scope("*"),
         scope("/x//y"),
+        scope("/x%20y?z=%C3%A9"),
         scope(version="1.0"),
         scope(version="2"),
     ],

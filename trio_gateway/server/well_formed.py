@@ -6,6 +6,8 @@ of one for another request, or look for its path in another place.
 
 from __future__ import annotations
 
+import re
+
 import trio
 
 from trio_gateway.server.asgi import LINGER_S, AsgiApp, Receive, Scope, Send
@@ -13,6 +15,8 @@ from trio_gateway.server.endpoints import family_of
 from trio_gateway.server.errors import ApiError
 
 _KNOWN_VERSIONS = ("1.0", "1.1", "2", "3")
+# As h11 has it. Over HTTP/2 a blank comes through, and ends the target on its way to an engine.
+_TARGET = re.compile(rb"[\x21-\x7e]*")
 
 
 class WellFormed:
@@ -47,6 +51,9 @@ def fault_of(scope: Scope) -> ApiError | None:
     version, path = scope["http_version"], scope["path"]
     if version not in _KNOWN_VERSIONS:
         return ApiError(505, f"HTTP/{version} is not known here; use 1.1", code="invalid_http")
+    if not (_TARGET.fullmatch(scope["raw_path"]) and _TARGET.fullmatch(scope["query_string"])):
+        message = "the path or the query has a character that must be percent-encoded"
+        return ApiError(400, message, code="invalid_path")
     names = {name.lower(): value for name, value in scope["headers"]}
     if b"transfer-encoding" in names and b"content-length" in names:
         message = "the body's length is there twice: Content-Length and Transfer-Encoding"
