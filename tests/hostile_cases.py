@@ -18,8 +18,8 @@ class Case(NamedTuple):
     """One request, as bytes on the wire, and what must come of it.
 
     `statuses`: of the first answer. `answers`: how many there must be; None: any number.
-    0: none, the connection is closed. `by_app`: the answer is the gateway's own, with an error in
-    the shape of the path's family. `reaches`: it is only odd, and for the engine to judge.
+    0: none, the connection is closed. `is_raw`: it is no HTTP, or nearly none. `reaches`: it is
+    only odd, and for the engine to judge.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     path: str = "/"
     statuses: frozenset[int] = frozenset({400})
     answers: int | None = 1
-    by_app: bool = True
+    is_raw: bool = False
     reaches: bool = False
 
 
@@ -71,10 +71,18 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/messages/count_tokens": {"messages": MESSAGES},
     "/gateway/explain": {"messages": MESSAGES},
 }
+# What these do not know is dropped on the way to an engine: only their own fields can do harm.
+OLLAMA: dict[str, dict[str, Any]] = {
+    "/api/chat": {"messages": MESSAGES},
+    "/api/generate": {"prompt": "Hi"},
+    "/api/embed": {"input": "Hi"},
+    "/api/embeddings": {"prompt": "Hi"},
+    "/api/show": {},
+}
 
 
 def good(path: str, **fields: Any) -> bytes:
-    return json.dumps({"model": "m", **GOOD[path], **fields}).encode()
+    return json.dumps({"model": "m", **(GOOD | OLLAMA)[path], **fields}).encode()
 
 
 def with_member(path: str, member: bytes) -> bytes:
@@ -145,11 +153,11 @@ MEMBERS: dict[str, bytes] = {
 
 
 def bodies() -> Iterator[Case]:
-    for number, path in enumerate(GOOD):
-        if number % 3 == 0:  # one of each kind: it is the same parser
-            for name, body in NO_OBJECTS.items():
-                yield post(name, path, body)
-            for name, spoil in SPOILT.items():
-                yield post(name, path, spoil(good(path)))
+    for path in (*[*GOOD][::3], *OLLAMA):  # some of each kind: it is the same parser
+        for name, body in NO_OBJECTS.items():
+            yield post(name, path, body)
+        for name, spoil in SPOILT.items():
+            yield post(name, path, spoil(good(path)))
+    for path in GOOD:
         for name, member in MEMBERS.items():
             yield post(name, path, with_member(path, member))

@@ -39,7 +39,7 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def wire(name: str, data: bytes, *statuses: int, answers: int | None = 1) -> Case:
-    return Case(name, data, "/", frozenset(statuses or {400}), answers, by_app=False)
+    return Case(name, data, "/", frozenset(statuses or {400}), answers, is_raw=True)
 
 
 def framing() -> Iterator[Case]:

@@ -28,7 +28,9 @@ def sizes() -> Iterator[Case]:
     yield post("a deep system", "/v1/messages", with_member("/v1/messages", b'"system":%b' % deep))
     many = b",".join([b'{"role":"user","content":""}'] * DEEP)
     yield post("10^5 messages", chat, b'{"model": "m", "messages": [%b]}' % many)
-    yield post("10^6 messages", chat, b'{"model":"m","messages":[%b]}' % b",".join([b"{}"] * 10**6))
+    bomb = b'{"model":"m","messages":[%b]}' % b",".join([b"{}"] * 10**6)
+    yield post("10^6 messages", chat, bomb)
+    yield post("10^6 messages", "/api/chat", bomb)
     yield post("10^6 arrays", chat, b'{"model":"m","messages":[%b]}' % b",".join([b"[]"] * 10**6))
     names = b",".join(b'"%d":0' % number for number in range(DEEP))
     yield post("10^5 fields and one twice", chat, with_member(chat, names + b',"99999":1'))
@@ -93,7 +95,14 @@ def quoted(name: str) -> str:
 
 def names() -> Iterator[Case]:
     for what, name in NAMES.items():
-        for path in ("/v1/chat/completions", "/tokenize", "/v1/messages", "/gateway/explain"):
+        for path in (
+            "/v1/chat/completions",
+            "/tokenize",
+            "/v1/messages",
+            "/api/chat",
+            "/api/show",
+            "/gateway/explain",
+        ):
             yield post(f"a name {what}", path, good(path, model=name), 400, 404)
         if len(name) < MEGABYTE:
             part = quoted(name)

@@ -98,6 +98,17 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "/v1/images/generations": {
         "prompt": [1, True, None, [], {}], "n": [*INTEGER, 0], "size": STRING,
     },
+    "/api/chat": {
+        "messages": [m for m in MESSAGE_LIST if m not in (None, [])], "tools": OBJECTS,
+        "stream": BOOLEAN, "options": OBJECT, "keep_alive": [[], {}, "soon"], "format": [1, True],
+        "think": [1.5, [], {}, "perhaps"], "logprobs": BOOLEAN,
+    },
+    "/api/generate": {
+        "prompt": STRING, "suffix": STRING, "system": STRING, "raw": BOOLEAN, "stream": BOOLEAN,
+        "images": ["x", 1, {}, [1], [None]], "options": [*OBJECT, {"num_ctx": "x"}],
+    },
+    "/api/embed": {"input": [1, True, {}, [1], [None]], "dimensions": ["x", 1.5, [], {}]},
+    "/api/embeddings": {"prompt": STRING},
 }  # fmt: skip
 NO_NAMES: list[Any] = [None, "", 1, True, [], {}, ["m"], {"id": "m"}]
 
@@ -110,5 +121,5 @@ def wrong_types() -> Iterator[Case]:
                 yield post(f"{name} is {shown}", path, good(path, **{name: value}))
         for value in NO_NAMES:
             # Where there is one model only, llama.cpp's own clients need not name it.
-            if value is not None or path.startswith(("/v1/chat", "/v1/comp", "/v1/mess")):
+            if value is not None or path.startswith(("/v1/chat", "/v1/comp", "/v1/mess", "/api")):
                 yield post(f"model is {value!r}", path, good(path, model=value))

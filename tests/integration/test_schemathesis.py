@@ -30,6 +30,16 @@ allow_header_conformance.enabled = true
 [[operations]]
 include-path-regex = "^/gateway/models/.*/(load|unload|pin)$"
 checks.allow_header_conformance.enabled = false
+
+# These say 501 and what else to use, whatever is asked.
+[[operations]]
+include-path-regex = "^/api/(pull|push|create|copy|delete|blobs)"
+checks.not_a_server_error.enabled = false
+
+# 426 whatever the query is: none of these requests asks for a WebSocket.
+[[operations]]
+include-path-regex = "/realtime$"
+checks.negative_data_rejection.enabled = false
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from trio_gateway.server.ollama_options import (
     thinking_fields,
     wished_context,
 )
-from trio_gateway.server.request_body import nested_too_deeply, not_json
+from trio_gateway.server.request_body import nested_too_deeply, not_json, refuse_bomb
 
 MOST_TOP_LOGPROBS = 20
 
@@ -103,6 +104,15 @@ class _NameRequest(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
+# By endpoint, for `/openapi.json`.
+REQUESTS: Mapping[str, type[msgspec.Struct]] = {
+    "api/chat": _ChatRequest,
+    "api/generate": _GenerateRequest,
+    "api/embed": _EmbedRequest,
+    "api/embeddings": _EmbeddingsRequest,
+}
+
+
 def read_call(kind: Kind, body: bytes) -> OllamaCall:
     """The request as it is to be worked on.
 
@@ -142,6 +152,7 @@ _T = TypeVar("_T")
 
 
 def _decode(body: bytes, shape: type[_T]) -> _T:
+    refuse_bomb(body)
     try:
         request = msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:

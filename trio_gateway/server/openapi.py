@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from trio_gateway import __version__
-from trio_gateway.server.endpoints import ENDPOINTS, Body, Endpoint, Family, ModelIn
+from trio_gateway.server.endpoints import (
+    ENDPOINTS,
+    OLLAMA_CANNOT,
+    REALTIME,
+    Body,
+    Endpoint,
+    Family,
+    ModelIn,
+)
 from trio_gateway.server.openapi_schemas import (
     ANSWERS,
     COMPONENTS,
@@ -50,6 +58,7 @@ _WITH_ENGINE = {
     "4XX": "The engine's own error.",
     "5XX": "The engine's own error.",
 }
+_NO_UPGRADE = {"426": "The request asks for no WebSocket."}
 _NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
 
 
@@ -133,6 +142,12 @@ def _content(endpoint: Endpoint) -> Json:
 
 
 def _good(endpoint: Endpoint) -> Json:
+    if endpoint.name in OLLAMA_CANNOT:
+        return {}
+    if endpoint.name == REALTIME.name:
+        return {"101": {"description": "The WebSocket is open."}}
+    if endpoint.name == "api/root":
+        return {"200": _answer("It runs.", {"text/plain": {}})}
     if endpoint.body is Body.ANY:
         return {"default": _answer("What the engine answers.", {ANYTHING: {}})}
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
@@ -153,8 +168,10 @@ def _bad(endpoint: Endpoint) -> Json:
     # Loading a model takes an engine, too, though not one's answer.
     if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
         errors |= _WITH_ENGINE
-    if endpoint.family is Family.OLLAMA:
+    if endpoint.name in OLLAMA_CANNOT:
         errors |= _NOT_HERE
+    if endpoint.name == REALTIME.name:
+        errors |= _NO_UPGRADE
     shape = _shape(endpoint)
     return {
         status: {"$ref": f"#/components/responses/{_response_name(shape, status, text)}"}
@@ -176,7 +193,7 @@ def _responses() -> Json:
     """All error answers, by the names that `_bad` refers to."""
     made: Json = {}
     for shape in ("Error", "AnyError", *_ERROR_SCHEMAS.values()):
-        for texts in (_ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_ENGINE, _NOT_HERE):
+        for texts in (_ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_ENGINE, _NO_UPGRADE, _NOT_HERE):
             for status, text in texts.items():
                 content = {JSON: {"schema": reference(shape)}}
                 made[_response_name(shape, status, text)] = _answer(text, content)

@@ -12,6 +12,7 @@ import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
 from trio_gateway.server.endpoints import Endpoint, ModelIn
+from trio_gateway.server.ollama_request import REQUESTS
 from trio_gateway.server.request_fields import FIELDS, AnyFields, fields_of
 
 Json = dict[str, Any]
@@ -60,7 +61,7 @@ def _list_of(schema: Json) -> Json:
 
 
 def _components() -> dict[str, Json]:
-    kinds = [*dict.fromkeys([AnyFields, *FIELDS.values(), TicketRow, EngineRow])]
+    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), TicketRow, EngineRow])
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = _object(message=_STRING)
     # An engine's code is a number, and some engines leave these out.
@@ -107,6 +108,9 @@ ANSWERS: Mapping[str, Json] = {
     "pin": _object(model=_STRING, pinned={"type": "boolean"}),
     "explain": {"type": "object"},
     "openapi": {"type": "object"},
+    "api/version": _object(version=_STRING),
+    "api/tags": _object(models=_list_of({"type": "object"})),
+    "api/ps": _object(models=_list_of({"type": "object"})),
 }
 
 
@@ -130,7 +134,8 @@ PARAMETERS: Mapping[str, tuple[Json, ...]] = {
 
 def json_schema(endpoint: Endpoint) -> Json:
     """Of a body: the known fields, and which of them must be there. Others are passed on."""
-    known = COMPONENTS[fields_of(endpoint.name).__name__]["properties"]
+    kind = REQUESTS.get(endpoint.name) or fields_of(endpoint.name)
+    known = COMPONENTS[kind.__name__]["properties"]
     properties, required = {**known, "model": _MODEL_NAME}, []
     if endpoint.model_in is ModelIn.BODY:
         required.append("model")

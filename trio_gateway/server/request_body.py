@@ -101,10 +101,19 @@ def endpoint_of(data: bytes) -> Endpoint:
     raise ApiError(400, message, code="missing_content")
 
 
-def _members(data: bytes) -> Members:
+def refuse_bomb(data: bytes) -> None:
+    """To be called before anything is decoded.
+
+    Raises:
+        ApiError: 400, the body would take gigabytes.
+    """
     if len(data) > _LARGE_BYTES and sum(map(data.count, (b"{", b"[", b","))) > STRUCTURE_MAX:
         message = f"the body has more than {STRUCTURE_MAX} parts (brackets and commas)"
         raise ApiError(400, message, code="body_too_complex")
+
+
+def _members(data: bytes) -> Members:
+    refuse_bomb(data)
     try:
         if not data.isascii():
             data.decode()  # what the gateway does not read would else reach an engine unlooked at
