@@ -140,6 +140,7 @@ class FakeExchange:
         self.headers: list[Header] = [(b"content-type", kind)]
         if not stream:
             self.headers.append((b"content-length", b"2"))
+        self.headers += client.world.more_headers
         self.closed_at: float | None = None
         self._error: Exception | None = None
         self._scope = trio.CancelScope()
@@ -270,6 +271,7 @@ class FakeEngines:
         self.status = 200
         self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
         self.scripts: list[Iterable[bytes | float]] = []
+        self.more_headers: list[Header] = []
         self.processes: list[FakeProcess] = []
         self.by_port: dict[int, FakeProcess] = {}
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []

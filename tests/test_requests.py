@@ -93,6 +93,15 @@ async def test_the_answer_says_the_name_that_was_asked_for(autojump_clock: Clock
         )
 
 
+async def test_events_with_a_known_length_say_the_name_too(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m", aliases=("alias",)))) as stack:
+        event = EVENT.replace(b"{", b'{"model":"m",', 1)
+        stack.engines.scripts = [[event, DONE]]
+        stack.engines.more_headers = [(b"content-length", b"%d" % len(event + DONE))]
+        text = await stream(stack, chat("alias", stream=True))
+        assert text == event.replace(b'"m"', b'"alias"') + DONE
+
+
 # -- rewriting ------------------------------------------------------------------------------------
 
 
@@ -244,6 +253,13 @@ async def test_anything_of_an_engine_is_passed_through(
         answer = await stack.get(path)
         assert answer.status == 200
         assert [asked for asked, _, _ in stack.engines.requests] == [target]
+
+
+async def test_head_asks_the_engine_with_get(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        answer = await stack.http.request("HEAD", "http://gateway/upstream/m/x")
+        assert (answer.status, answer.content) == (200, b"")
+        assert [target for target, _, _ in stack.engines.requests] == ["/x"]
 
 
 async def test_a_page_without_its_slash_is_sent_to_the_one_with_it(autojump_clock: Clock) -> None:

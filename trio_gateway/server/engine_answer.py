@@ -6,6 +6,7 @@ import msgspec
 
 from trio_gateway.engine.http_exchange import Exchange
 from trio_gateway.engine.lease import Lease
+from trio_gateway.server import sse
 
 # An answer with a known length up to this is read whole before its first byte is sent, so that an
 # engine that dies in it costs a retry and not the answer. Longer ones are passed through.
@@ -48,12 +49,14 @@ def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
 
 
-def content_length(exchange: Exchange) -> int | None:
-    """The answer's length if it is known and small enough to be read whole."""
-    for name, value in exchange.headers:
-        if name == b"content-length" and value.isdigit() and int(value) <= WHOLE_ANSWER_MAX_BYTES:
-            return int(value)
-    return None
+def is_whole(exchange: Exchange) -> bool:
+    """Whether the answer's length is known and small enough to be read whole. Events are passed on
+    one by one, also where their length is known."""
+    headers = dict(exchange.headers)
+    if sse.is_event_stream(headers.get(b"content-type", b"").decode("latin-1")):
+        return False
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and int(length) <= WHOLE_ANSWER_MAX_BYTES
 
 
 async def read_whole(exchange: Exchange) -> bytes:

@@ -38,7 +38,7 @@ from trio_gateway.server.endpoints import Endpoint, Family, Need
 from trio_gateway.server.engine_answer import (
     EngineLost,
     Outgrown,
-    content_length,
+    is_whole,
     outgrown_of,
     read_whole,
 )
@@ -320,7 +320,7 @@ class Relay:
                 exchange = await stack.enter_async_context(
                     engine.forward_request(ask.method, ask.target, ask.sender.headers, body)
                 )
-                whole = content_length(exchange) is not None
+                whole = is_whole(exchange)
                 first = await (read_whole(exchange) if whole else exchange.receive())
             except ExchangeAborted as error:
                 raise aborted(error) from None
@@ -344,6 +344,8 @@ class Relay:
             add = ask.state.record.add if ask.state.record is not None else None
             family = ask.endpoint.family
             stream = EngineStream(first, exchange, lease, rest, add, note, name, family)
+            if stream.has_events:  # another name in it is of another length
+                headers = [(n, v) for n, v in headers if n != b"content-length"]
             return Answer(exchange.status, headers, stream)
 
     def _note_usage(self, ask: Ask, lease: Lease, usage: Usage | None) -> None:

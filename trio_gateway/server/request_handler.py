@@ -82,9 +82,9 @@ class RequestHandler:
         known = self._relay.find(model, _grant()).model
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
         check_slot_action(known.name, request.method, path, query, data, is_carried=is_carried)
-        ask = self._relay.prepare_any(
-            sender, endpoint, model, target, method=request.method, body=data
-        )
+        # An engine's answer to HEAD would be read as one whose body is missing.
+        method = "GET" if request.method == "HEAD" else request.method
+        ask = self._relay.prepare_any(sender, endpoint, model, target, method=method, body=data)
         return respond(await self._relay.respond(ask))
 
     async def handle_realtime(self, endpoint: Endpoint) -> Response:
