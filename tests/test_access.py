@@ -169,7 +169,7 @@ def test_what_a_page_loads_without_an_origin(
     ("path", "admin"),
     [
         ("/gateway/queue", True), ("/upstream/m/", True), ("//gateway/queue", True),
-        ("/%67ateway/queue", True), ("/GATEWAY/queue", True), ("/gateway", True),
+        ("/%67ateway/queue", True), ("/GATEWAY/queue", True), ("/gateway", True), ("/slots", True),
         ("/v1/models", False), ("/gatewayx", False), ("/v1/gateway/x", False), ("/", False),
     ],
 )  # fmt: skip

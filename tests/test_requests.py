@@ -343,3 +343,50 @@ async def test_a_flag_is_true_or_false(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack:
         answer = await stack.post("/gateway/models/m/unload?force=perhaps", b"")
         assert error_of(answer)["param"] == "force"
+
+
+# -- the dry run ----------------------------------------------------------------------------------
+
+
+async def test_a_dry_run_counts_what_a_rewrite_makes_of_it(autojump_clock: Clock) -> None:
+    how = RewriteConfig(set={"max_tokens": b"5000"})
+    rewriting = model("m", variant(2048), variant(8192), rewrite=how)
+    async with running_stack(config(rewriting)) as stack:
+        found = json.loads((await stack.post("/gateway/explain", chat("m"))).content)
+        assert (found["answer"], found["variant"]) == (5000, "8192")
+
+
+async def test_a_dry_run_is_told_its_endpoint(autojump_clock: Clock) -> None:
+    body = json.dumps({"model": "m", "system": "word " * 500, "messages": [{"role": "user"}]})
+    async with running_stack(config(model("m"))) as stack:
+        path = "/gateway/explain"
+        chat_, messages = [
+            json.loads((await stack.post(path + query, body.encode())).content)["bounds"]["lower"]
+            for query in ("", "?endpoint=messages")
+        ]
+        assert chat_ < 500 <= messages
+        refused = await stack.post(path + "?endpoint=tokenize", body.encode())
+        assert error_of(refused)["code"] == "unknown_endpoint"
+
+
+@pytest.mark.parametrize("path", ["/upstream%2Fm", "/upstream%2Fm/x"])
+async def test_a_place_that_is_spelt_another_way_is_none(autojump_clock: Clock, path: str) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        assert error_of(await stack.get(path))["code"] == "unknown_path"
+        assert not stack.engines.processes
+
+
+async def test_with_force_those_that_wait_are_told_as_well(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 100
+        answers_: list[Any] = []
+
+        async def ask() -> None:
+            answers_.append(await stack.post(CHAT, chat()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await stack.engines.launched.wait()
+            await stack.post("/gateway/models/m/unload?force=true", b"")
+        assert error_of(answers_[0])["code"] == "model_unloaded"
+        assert not stack.engines.alive

@@ -79,3 +79,24 @@ def test_a_pinned_model_makes_way_last() -> None:
 
 def test_an_unload_of_what_does_not_run_changes_nothing() -> None:
     play(scheduler(A), [(0, Unload("a"), []), (1, TimePassed(), [])])
+
+
+def test_with_force_those_that_wait_for_it_are_refused_too() -> None:
+    play(
+        scheduler(A),
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (1, Unload("a", force=True), ["reject 1 UNLOADED", "stop 1"]),
+        ],
+    )
+
+
+def test_without_force_they_get_another_engine() -> None:
+    play(
+        scheduler(A),
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (1, Unload("a"), ["stop 1"]),
+            (2, EngineExited(1), ["start a:only as 2"]),
+        ],
+    )

@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 from tests.fakes import MemoryNetwork
 from trio_gateway.server.asgi import LINGER_S, RequestScopes, state_of
 from trio_gateway.server.errors import ApiError
-from trio_gateway.server.upload import Upload, Uploads
+from trio_gateway.server.upload import LEAST_BYTES_PER_S, Upload, Uploads
 
 Clock = trio.testing.MockClock
 Handler = Callable[[Upload], Awaitable[str]]
@@ -203,12 +203,29 @@ async def test_a_body_that_stops_coming_is_a_408(
 async def test_a_slow_body_that_comes_is_no_408(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
+    size = round(LEAST_BYTES_PER_S * (TIMEOUT_S - 1))
     client = Served(nursery, read_all).connect()
-    await client.send_all(head(10))
+    await client.send_all(head(10 * size))
     for _ in range(10):
         await trio.sleep(TIMEOUT_S - 1)
-        await client.send_all(b"x")
-    assert await answer_of(client) == (200, b"10 bytes")
+        await client.send_all(b"x" * size)
+    assert await answer_of(client) == (200, b"%d bytes" % (10 * size))
+
+
+async def test_a_body_that_drips_is_a_408(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    client = Served(nursery, read_all).connect()
+    await client.send_all(head(10))
+    async with trio.open_nursery() as dripping:
+
+        async def drip() -> None:
+            while True:
+                await trio.sleep(TIMEOUT_S / 3)
+                await client.send_all(b"x")
+
+        dripping.start_soon(drip)
+        assert (await code_of(client))[0] == 408
+        dripping.cancel_scope.cancel(reason="it was refused")
+    assert trio.current_time() == pytest.approx(TIMEOUT_S, abs=0.1)
 
 
 async def test_the_gateway_s_end_refuses_what_is_still_being_sent(

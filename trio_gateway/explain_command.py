@@ -21,7 +21,7 @@ from trio_gateway.models.token_counter import TokenCounter
 from trio_gateway.models.vocabulary import Vocabulary
 from trio_gateway.server.errors import ApiError
 from trio_gateway.server.relay import Relay
-from trio_gateway.server.request_body import counted_as, endpoint_of, read_body
+from trio_gateway.server.request_body import endpoint_of
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
@@ -55,7 +55,9 @@ def place_of(server: ServerConfig) -> Place:
     return Place(address.url)
 
 
-def ask_gateway(place: Place, body: bytes, key: str | None = None) -> Explanation | None:
+def ask_gateway(
+    place: Place, body: bytes, key: str | None = None, endpoint: str | None = None
+) -> Explanation | None:
     """The running gateway's own answer; None if none answers there.
 
     Raises:
@@ -72,7 +74,8 @@ def ask_gateway(place: Place, body: bytes, key: str | None = None) -> Explanatio
     )
     with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
         try:
-            answer = client.post(f"{place.url}/gateway/explain", content=body, headers=headers)
+            url, query = f"{place.url}/gateway/explain", {"endpoint": endpoint} if endpoint else {}
+            answer = client.post(url, content=body, headers=headers, params=query)
         except httpx.ConnectError as error:
             if _is_about_tls(error):
                 raise ExplainFailed(f"{place}: {error}") from None
@@ -126,26 +129,24 @@ def read_key(text: str) -> str:
     return key
 
 
-def explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
+def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = None) -> Explanation:
     """The same without a gateway: no engine runs, and the vocabulary counts.
 
     Raises:
         ExplainFailed: the request is wrong.
     """
     try:
-        return trio.run(_explain_offline, config, body)
+        return trio.run(_explain_offline, config, body, endpoint)
     except ApiError as error:
         raise ExplainFailed(str(error)) from None
 
 
-async def _explain_offline(config: GatewayConfig, body: bytes) -> Explanation:
+async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
     manager, vocabulary = EngineManager(config), Vocabulary(None)
     counter = TokenCounter(manager, vocabulary)
     selector = ModelSelector(config, manager, counter)
-    relay, endpoint = Relay(manager, selector, 0), endpoint_of(body)
-    wanted = relay.find(read_body(body, endpoint).model)
-    relay.check_served(endpoint, wanted.model)
-    form, fields = counted_as(endpoint, body)
+    relay = Relay(manager, selector, 0)
+    wanted, form, fields = relay.counted(body, endpoint_of(body, endpoint))
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:

@@ -104,8 +104,13 @@ def check(path: Path | None) -> None:
 @click.option("--key-file", type=click.File("r"), metavar="FILE",
               help="A file with the API key (an admin's) for the running gateway. Default: "
               "$TRIO_GATEWAY_KEY.")  # fmt: skip
+@click.option("--endpoint", metavar="NAME",
+              help="Which endpoint it is for, such as messages or responses. Default: by its "
+              "fields.")  # fmt: skip
 @click.argument("request", type=click.File("rb"))
-def explain(path: Path | None, key_file: TextIO | None, request: BinaryIO) -> None:
+def explain(
+    path: Path | None, key_file: TextIO | None, endpoint: str | None, request: BinaryIO
+) -> None:
     """Show what would become of a REQUEST (a JSON file, or - for standard input), and why.
 
     The running gateway is asked, if there is one. Nothing is started.
@@ -125,11 +130,11 @@ def explain(path: Path | None, key_file: TextIO | None, request: BinaryIO) -> No
     place = place_of(config.server)
     given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:
-        found = ask_gateway(place, body, read_key(given) if given else None)
+        found = ask_gateway(place, body, read_key(given) if given else None, endpoint)
         source = f"the gateway at {place}"
         if found is None:
             source = "no gateway runs; this is what a fresh one would do"
-            found = explain_offline(config, body)
+            found = explain_offline(config, body, endpoint)
     except ExplainFailed as error:
         click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)

@@ -222,7 +222,7 @@ class EngineManager:
             force: end the requests under way as well; each gets ExchangeAborted.
         """
         engines = [e for e in self.engines.values() if e.key.model == model]
-        self.begin_unload(model)
+        self._dispatch(Unload(model, force))
         if force:
             for engine in engines:
                 engine.abort(EngineUnloaded(f"{model} was unloaded"))

@@ -55,6 +55,7 @@ class Refusal(enum.Enum):
     BACK_OFF = enum.auto()
     SHUTTING_DOWN = enum.auto()
     TOO_LARGE = enum.auto()
+    UNLOADED = enum.auto()
 
 
 # -- events ---------------------------------------------------------------------------------
@@ -123,9 +124,11 @@ class LeaseReturned(msgspec.Struct, frozen=True):
 
 
 class Unload(msgspec.Struct, frozen=True):
-    """The model's engines are to end, each once its leases are back."""
+    """The model's engines are to end, each once its leases are back. `force`: those that wait for
+    it are refused as well."""
 
     model: str
+    force: bool = False
 
 
 class Keep(msgspec.Struct, frozen=True):

@@ -108,8 +108,8 @@ class Scheduler:
                 if (view := state.engines.get(engine)) is not None:
                     state.note_memory(view.facts, memory_bytes)
                     self._relieve(view.facts.pool, actions)
-            case Unload(model):
-                self._unload(model, actions)
+            case Unload(model, force):
+                self._unload(model, force, actions)
             case Keep():
                 state.keep(event)
             case TimePassed():
@@ -248,7 +248,11 @@ class Scheduler:
             over -= self.state.reserved_bytes(engine.facts)
             self._leave(engine, f"the pool {pool} holds more memory than it may", actions)
 
-    def _unload(self, model: str, actions: list[Action]) -> None:
+    def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
+        waiting = self.state.queues.get(model, ()) if force else ()
+        for ticket in [*waiting]:  # they would have it started again at once
+            message = f"{model} was unloaded"
+            self._reject(Reject(ticket.id, Refusal.UNLOADED, message), actions)
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:

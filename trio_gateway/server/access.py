@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 GRANT_KEY = "trio_gateway.grant"
 # Needs no key: what watches the gateway should not have to know one.
 _FREE_PATHS = frozenset({"/health"})
-_ADMIN_PLACES = frozenset({"gateway", "upstream"})
+# Slots show what other clients' conversations are about, in some builds their very text.
+_ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})

@@ -51,6 +51,7 @@ class HttpConfig(Config):
         self._sockets = Sockets([*secure], [*plain], [])
         self._ssl_context = ssl_context
         self.h11_max_incomplete_size = limits.max_header_bytes
+        self.h2_max_header_list_size = limits.max_header_bytes
         self.keep_alive_max_requests = limits.requests_per_connection
         self.ssl_handshake_timeout = limits.header_timeout_s
 

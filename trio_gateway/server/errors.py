@@ -100,10 +100,13 @@ def shutting_down() -> ApiError:
 
 def aborted(error: ExchangeAborted) -> ApiError:
     """503: the gateway itself ended the request at its engine."""
-    if isinstance(error, EngineUnloaded):
-        message = f"{error}; ask again, and it is loaded again"
-        return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
-    return shutting_down()
+    return unloaded(str(error)) if isinstance(error, EngineUnloaded) else shutting_down()
+
+
+def unloaded(message: str) -> ApiError:
+    """503: somebody had the model unloaded, with force."""
+    message += "; ask again, and it is loaded again"
+    return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
 
 
 def model_not_found(message: str) -> ApiError:
@@ -145,6 +148,8 @@ def from_reject(model: str, reject: Reject) -> ApiError:
             )  # fmt: skip
         case Refusal.SHUTTING_DOWN:
             return shutting_down()
+        case Refusal.UNLOADED:
+            return unloaded(reject.message)
         case Refusal.TOO_LARGE:
             return ApiError(400, reject.message, code="context_length_exceeded")
         case Refusal.START_FAILED:

@@ -87,14 +87,18 @@ class OllamaHandler:
         at_engine = _AT_THE_ENGINE[call.endpoint]
         wish = call.num_ctx or 0
         ask = await self._relay.prepare(sender, at_engine, call.body(name), wish=wish)
-        self._keep_alive(sender, call, ask.model.name)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         answer = await self._relay.respond(ask)
+        if answer.status == 200:
+            self._keep_alive(sender, call, ask.model.name)
         return await _respond(call, answer, stopwatch)
 
     async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
         model = self._relay.find(name, sender.grant).model.name
+        if call.unloads and not sender.grant.admin:
+            message = "only a key with admin = true may unload a model: others may use it"
+            raise ApiError(403, message, "permission_error", code="admin_only")
         if not call.unloads:
             async with self._relay.lease_any(sender, name, wish=call.num_ctx or 0):
                 pass

@@ -21,6 +21,7 @@ from trio_gateway.engine.engine_manager import EngineManager
 from trio_gateway.engine.http_exchange import ENGINE_LOST, Exchange, ExchangeAborted, Header
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.usage import Usage, usage_of_answer
+from trio_gateway.models.counted_form import CountedForm
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelNotFound,
@@ -28,6 +29,7 @@ from trio_gateway.models.model_selector import (
     Selection,
     Wanted,
 )
+from trio_gateway.models.token_count import RequestFields
 from trio_gateway.server import sse
 from trio_gateway.server.access import EVERYTHING, Grant, model_not_allowed
 from trio_gateway.server.answer_name import AnswerName
@@ -212,6 +214,20 @@ class Relay:
                 raise from_reject(wanted.model.name, refused.reject) from None
             yield lease
 
+    def counted(
+        self, data: bytes, endpoint: Endpoint, grant: Grant = EVERYTHING
+    ) -> tuple[Wanted, CountedForm, RequestFields]:
+        """The model of a request, and what it is counted as, for a dry run.
+
+        Raises:
+            ApiError: as `prepare`.
+        """
+        wanted = self.find(read_body(data, endpoint).model, grant)
+        self.check_served(endpoint, wanted.model)
+        if wanted.model.rewrite is not None:
+            data = rewritten(data, wanted.model.rewrite)
+        return (wanted, *counted_as(endpoint, data))
+
     def find(self, name: str | None, grant: Grant = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
         try:
@@ -222,7 +238,8 @@ class Relay:
             message = "there is no such model; GET /v1/models lists those of your API key"
             raise model_not_found(message) from None
         except ContextLengthExceeded as error:
-            raise ApiError(400, str(error), code="context_not_found", param="model") from None
+            message = str(error) if grant.models is None else "the model has no such context"
+            raise ApiError(400, message, code="context_not_found", param="model") from None
         if not grant.allows(wanted.model.name):
             raise model_not_allowed(grant, wanted.model.name)
         return wanted

@@ -13,7 +13,15 @@ from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models import counted_form
 from trio_gateway.models.counted_form import CountedForm, as_is
 from trio_gateway.models.token_count import RequestFields
-from trio_gateway.server.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, ModelIn, Need
+from trio_gateway.server.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    Endpoint,
+    ModelIn,
+    Need,
+)
 from trio_gateway.server.errors import ApiError
 from trio_gateway.server.request_fields import find_mistake
 
@@ -87,12 +95,19 @@ def counted_as(endpoint: Endpoint, data: bytes) -> tuple[CountedForm, RequestFie
         raise nested_too_deeply() from None
 
 
-def endpoint_of(data: bytes) -> Endpoint:
-    """The endpoint that a request is for, by the field that has its content.
+def endpoint_of(data: bytes, name: str | None = None) -> Endpoint:
+    """The endpoint that a request is for: the one of this name, else by the field that has its
+    content.
 
     Raises:
-        ApiError: 400, none of them is there.
+        ApiError: 400, there is none.
     """
+    if name is not None:
+        counted = {row.name: row for row in ENDPOINTS if row.need in _COUNTED_AS}
+        if (found := counted.get(name.removeprefix("/").removeprefix("v1/"))) is None:
+            message = f"?endpoint={name[:40]}: expected one of {', '.join(sorted(counted))}"
+            raise ApiError(400, message, code="unknown_endpoint", param="endpoint")
+        return found
     members = _members(data)
     for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
         if endpoint.content[0] in members:

@@ -25,7 +25,7 @@ from trio_gateway.server.endpoints import Body, Endpoint, Family, family_of
 from trio_gateway.server.errors import ApiError, shutting_down
 from trio_gateway.server.model_lists import as_anthropic_list
 from trio_gateway.server.relay import Relay, Sender
-from trio_gateway.server.request_body import counted_as, endpoint_of, nested_too_deeply, read_body
+from trio_gateway.server.request_body import endpoint_of, nested_too_deeply
 from trio_gateway.server.upstream_paths import check_path, check_slot_action
 from trio_gateway.server.waiting_stream import Answer
 
@@ -72,7 +72,11 @@ class RequestHandler:
     async def handle_upstream(self, endpoint: Endpoint, rest: str) -> Response:
         """Anything of one engine. `rest`: the model's name, which may have slashes, and a path."""
         raw = request.scope["raw_path"].decode("ascii", "replace")
-        model, path = self._split_upstream(raw.split("/")[2:])  # after "" and "upstream"
+        _, place, *parts = raw.split("/")
+        if place != "upstream" or not parts:  # the router sees the path decoded
+            message = "there is no such path; write /upstream/NAME/ with plain slashes"
+            raise ApiError(404, message, code="unknown_path")
+        model, path = self._split_upstream(parts)
         query = request.query_string.decode("ascii", "replace")
         target = f"{path}?{query}" if query else path
         if not path:  # links of a page there would else lead elsewhere
@@ -204,11 +208,8 @@ class RequestHandler:
     async def handle_explain(self, endpoint: Endpoint) -> Response:
         """What would become of the request in the body. No engine is started or asked to work."""
         data = await self.read_body()
-        meant = endpoint_of(data)
-        body = read_body(data, meant)
-        wanted = self._relay.find(body.model, _grant())
-        self._relay.check_served(meant, wanted.model)
-        form, fields = counted_as(meant, data)
+        meant = endpoint_of(data, request.args.get("endpoint"))
+        wanted, form, fields = self._relay.counted(data, meant, _grant())
         try:
             return respond_json(
                 await explain(self._selector, self._counter, self._manager, wanted, form, fields)

@@ -14,6 +14,9 @@ import trio
 from trio_gateway.server.asgi import Message, Receive, Scope
 from trio_gateway.server.errors import ApiError, body_timeout, body_too_large, shutting_down
 
+# A body that drips would hold an engine, which is not stopped for others while it has leases.
+LEAST_BYTES_PER_S = 16 * 1024
+
 
 class Uploads:
     """Which requests are read as uploads, within which limits, and those that are being read."""
@@ -42,6 +45,10 @@ class Uploads:
             upload.refuse(shutting_down())
 
 
+# A body that drips would hold an engine, which is not stopped for others while it has leases.
+LEAST_BYTES_PER_S = 16 * 1024
+
+
 class Upload:
     """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
 
@@ -59,6 +66,7 @@ class Upload:
         self._refusal: ApiError | None = None
         self._reading = trio.CancelScope()
         self._quart_was_told = False
+        self._waited_s = 0.0
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
 
@@ -72,9 +80,13 @@ class Upload:
         while self._refusal is None:
             if self.complete:
                 return b""
+            begun = trio.current_time()
             with trio.CancelScope() as self._reading:
-                self._reading.deadline = trio.current_time() + self._timeout_s
+                # Only the waits for the client count, not those for an engine that takes it.
+                patience_s = self._timeout_s + self.taken / LEAST_BYTES_PER_S - self._waited_s
+                self._reading.deadline = begun + min(self._timeout_s, patience_s)
                 piece = await self._next()
+                self._waited_s += trio.current_time() - begun
                 self.taken += len(piece)
                 if self._max_bytes is not None and self.taken > self._max_bytes:
                     self._refusal = body_too_large(self._max_bytes)
