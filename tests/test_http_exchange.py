@@ -127,6 +127,26 @@ async def test_an_answer_with_a_length_is_read_to_its_end() -> None:
         assert exchange.complete
 
 
+async def test_of_an_answer_so_much_is_waited_for_as_is_wanted() -> None:
+    hold = trio.Event()
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(CHUNKED + chunked(b"one", b"two"))
+        await hold.wait()
+        await stream.send_all(chunked(b"three", b""))
+
+    async with serving(handle) as port:
+        with trio.fail_after(10):
+            exchange = await ask(port)
+            await exchange.prefetch(5)
+            assert await exchange.receive() == b"onetwo"
+            hold.set()
+            await exchange.prefetch(100)
+            assert exchange.complete
+            assert await whole_body(exchange) == b"three"
+
+
 async def test_an_answer_in_chunks_is_read_to_its_end_though_the_connection_stays_open() -> None:
     hold = trio.Event()
 

@@ -18,7 +18,7 @@ import trustme
 from tests.asking import CHAT, chat, error_of
 from tests.fakes import FakeEngines, Stack, config, model, variant
 from tests.openai_site import DONE, Breaks, Site, running
-from tests.test_http_exchange import read_request, serving, whole_body
+from tests.test_http_exchange import OK, read_request, serving, whole_body
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 from trio_gateway.engine import overview
@@ -104,6 +104,37 @@ async def test_a_site_that_breaks_before_the_first_byte_costs_a_try_and_not_the_
         assert b'"b"' in answer.content
         assert (DONE in answer.content) == streamed
         assert a.asked.count(CHAT) == (breaks is not None)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_site_that_breaks_in_json_in_chunks_costs_a_try_and_not_the_answer(
+    status: int,
+) -> None:
+    async with two_sites() as (a, b):
+        a.chunked = b.chunked = True
+        a.breaks, a.status = Breaks.IN_THE_MIDDLE, status
+        async with gateway(a.url, b.url) as stack:
+            answer = await stack.post(CHAT, chat("m"))
+        assert a.asked.count(CHAT) == 1
+        assert json.loads(answer.content) == {"from": "b", "model": "m"}
+
+
+async def test_events_with_a_known_length_are_not_waited_for() -> None:
+    hold = trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        head = b"Content-Type: text/event-stream\r\nContent-Length: 10\r\n\r\n"
+        await stream.send_all(OK + head + b"data:")
+        await hold.wait()
+        await stream.send_all(b" 1\n\n\n")
+
+    async with serving(slow) as port, engine(f"http://127.0.0.1:{port}") as client:
+        with trio.fail_after(5):
+            async with client.forward_request("POST", CHAT, [], b"{}") as exchange:
+                assert await exchange.receive() == b"data:"
+                hold.set()
+                assert await whole_body(exchange) == b" 1\n\n\n"
 
 
 async def test_a_site_that_breaks_after_the_first_byte_ends_the_stream_with_an_error() -> None:

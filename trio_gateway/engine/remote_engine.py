@@ -27,13 +27,12 @@ from trio_gateway.engine.http_exchange import (
 )
 from trio_gateway.engine.openai_engine import NOT_THERE, OpenAIEngine
 from trio_gateway.engine.remote_site import RemoteSite
+from trio_gateway.engine.whole_answer import whole_up_to
 
 log = logging.getLogger(__name__)
 
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
-# An answer with a known length up to this is read whole before it counts as one.
-WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
 # A site that works waits so long for one that is configured before it.
 FIRST_LOOK_S = 0.25
 # Of the answer's headers, those that speak of the other server.
@@ -236,7 +235,7 @@ class RemoteEngine(OpenAIEngine):
                     site.host, site.port, method, site.target(target), own, body,
                     on_open=partial(self._keep, opened), connect=site.connect,
                 )  # fmt: skip
-                await exchange.prefetch(WHOLE_ANSWER_MAX_BYTES)
+                await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
                 return exchange
         except trio.TooSlowError:
             limit = f"{limit_s:g} s (first_byte_timeout)"
