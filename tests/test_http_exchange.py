@@ -90,6 +90,8 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -125,6 +127,35 @@ async def test_an_answer_with_a_length_is_read_to_its_end() -> None:
         assert exchange.headers == [(b"content-length", b"10"), (b"x-two", b"2")]
         assert await whole_body(exchange) == b"0123456789"
         assert exchange.complete
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (CONTINUE + EARLY_HINTS + OK + b"Content-Length: 2\r\n\r\nok",),
+        (CONTINUE, EARLY_HINTS[:30], EARLY_HINTS[30:], OK + b"Content-Length: 2\r\n\r\n", b"ok"),
+        (EARLY_HINTS, CHUNKED, chunked(b"ok", b"")),
+        (b"HTTP/1.1 102 Processing\r\nContent-Length: 0\r\n\r\n", OK + b"\r\n", b"ok"),
+    ],
+)
+async def test_what_comes_before_the_answer_is_not_taken_for_it(pieces: tuple[bytes, ...]) -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        for piece in pieces:
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)  # so that each is a read of its own
+
+    async with serving(handle) as port:
+        exchange = await ask(port)
+        assert exchange.status == 200
+        assert b"link" not in dict(exchange.headers)
+        assert await whole_body(exchange) == b"ok"
+
+
+async def test_an_engine_that_says_only_continue_has_not_answered() -> None:
+    async with serving(answering(CONTINUE)) as port:
+        with pytest.raises(EngineDisconnected):
+            await ask(port)
 
 
 async def test_of_an_answer_so_much_is_waited_for_as_is_wanted() -> None:

@@ -97,13 +97,18 @@ class Exchange:
         self.headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
-        self._head_complete = True
+        status = self._parser.get_status_code()
+        # 100 Continue, 103 Early Hints: the answer itself is still to come.
+        self._head_complete = status >= 200 or status == 101
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        if self._head_complete:
+            self.complete = True
+        else:
+            self.headers, self._framed = [], False
 
     # -- called by us -------------------------------------------------------------------------
 
