@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -205,6 +206,22 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up() -> None:
         async with engine(f"http://127.0.0.1:{port}", first_byte_timeout_s=0.05) as client:
             with pytest.raises(EngineUnreachable, match=r"no answer within 0\.05 s"):
                 await post(client)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_host_that_is_gone_is_noticed_by_the_system(
+    authority: Authority, scheme: str
+) -> None:
+    async with running(Site("a"), authority.server if scheme == "https" else None) as a:
+        trusting = ssl.create_default_context(cafile=authority.file)
+        site = RemoteSite(f"{scheme}://localhost:{a.port}", trusting, 2.0, ["/health"])
+        stream = await site.connect()
+        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        with transport.socket as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for name, value in (("KEEPIDLE", 30), ("KEEPINTVL", 10), ("KEEPCNT", 3)):
+                if (option := getattr(socket, f"TCP_{name}", None)) is not None:
+                    assert sock.getsockopt(socket.IPPROTO_TCP, option) == value
 
 
 async def test_with_no_site_left_the_error_names_them_all_and_it_works_again_by_itself() -> None:

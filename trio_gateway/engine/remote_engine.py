@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -230,7 +229,7 @@ class RemoteEngine(OpenAIEngine):
         limit_s = self.options.first_byte_timeout_s
         own = [(b"Host", site.authority), *self.with_own_headers(headers)]
         try:
-            with trio.fail_after(math.inf if limit_s is None else limit_s):
+            with trio.fail_after(limit_s):
                 exchange = await open_exchange(
                     site.host, site.port, method, site.target(target), own, body,
                     on_open=partial(self._keep, opened), connect=site.connect,
