@@ -629,6 +629,11 @@ def test_headers_of_the_connection_and_of_the_engines_server_are_not_passed_on()
         (b"transfer-encoding", b"chunked"),
         (b"server", b"llama.cpp"),
         (b"access-control-allow-origin", b"*"),
+        (b"access-control-max-age", b"600"),
+        (b"access-control-allow-private-network", b"true"),
+        (b"clear-site-data", b'"*"'),
+        (b"service-worker-allowed", b"/"),
+        (b"x-gateway-variant", b"theirs"),
         (b"x-own", b"1"),
     ]
     passed = client.transform_response(headers)

@@ -135,7 +135,7 @@ class RemoteEngine(OpenAIEngine):
         return [
             (name, value)
             for name, value in super().transform_response(headers)
-            if name not in _NOT_PASSED_ON and not name.startswith(b"x-gateway-")
+            if name not in _NOT_PASSED_ON
         ]
 
     @asynccontextmanager
