@@ -138,7 +138,7 @@ class FakeExchange:
         self.script = iter(script)
         kind = b"text/event-stream" if stream else b"application/json"
         self.headers: list[Header] = [(b"content-type", kind)]
-        if not stream:
+        if not stream and not client.world.chunked:
             self.headers.append((b"content-length", b"2"))
         self.headers += client.world.more_headers
         self.closed_at: float | None = None
@@ -272,6 +272,7 @@ class FakeEngines:
         self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
         self.scripts: list[Iterable[bytes | float]] = []
         self.more_headers: list[Header] = []
+        self.chunked = False  # answers that are no streams have no length, either
         self.processes: list[FakeProcess] = []
         self.by_port: dict[int, FakeProcess] = {}
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []

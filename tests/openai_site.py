@@ -39,6 +39,7 @@ class Site:
         self.answers = {"/health": (200, {}), "/v1/models": (200, {"data": []}), **(answers or {})}
         self.breaks: Breaks | None = None
         self.status = 200  # of completions
+        self.chunked = False  # completions that are no streams have no length, either
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.bodies: dict[str, list[bytes]] = {}
@@ -79,10 +80,16 @@ class Site:
     async def send(self, stream: Any, status: int, value: Any) -> None:
         body = msgspec.json.encode(value)
         head = f"HTTP/1.1 {status} So\r\nContent-Type: application/json\r\n"
-        head += f"Set-Cookie: a=b\r\nX-Gateway-Variant: 1\r\nContent-Length: {len(body)}\r\n\r\n"
-        halved = self.breaks is Breaks.IN_THE_MIDDLE and self.asked[-1].endswith("completions")
-        cut = len(body) // 2 if halved else None
-        await stream.send_all(head.encode() + body[:cut])
+        head += "Set-Cookie: a=b\r\nX-Gateway-Variant: 1\r\n"
+        completes = self.asked[-1].endswith("completions")
+        if self.chunked and completes:
+            head += "Transfer-Encoding: chunked\r\n\r\n"
+            half = len(body) // 2
+            body = chunked(body[:half], body[half:], b"")
+        else:
+            head += f"Content-Length: {len(body)}\r\n\r\n"
+        halved = self.breaks is Breaks.IN_THE_MIDDLE and completes
+        await stream.send_all(head.encode() + body[: len(body) // 2 if halved else None])
 
 
 @asynccontextmanager

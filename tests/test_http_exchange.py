@@ -90,6 +90,8 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>; rel=preload\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -125,6 +127,55 @@ async def test_an_answer_with_a_length_is_read_to_its_end() -> None:
         assert exchange.headers == [(b"content-length", b"10"), (b"x-two", b"2")]
         assert await whole_body(exchange) == b"0123456789"
         assert exchange.complete
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (CONTINUE + EARLY_HINTS + OK + b"Content-Length: 2\r\n\r\nok",),
+        (CONTINUE, EARLY_HINTS[:30], EARLY_HINTS[30:], OK + b"Content-Length: 2\r\n\r\n", b"ok"),
+        (EARLY_HINTS, CHUNKED, chunked(b"ok", b"")),
+        (b"HTTP/1.1 102 Processing\r\nContent-Length: 0\r\n\r\n", OK + b"\r\n", b"ok"),
+    ],
+)
+async def test_what_comes_before_the_answer_is_not_taken_for_it(pieces: tuple[bytes, ...]) -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        for piece in pieces:
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)  # so that each is a read of its own
+
+    async with serving(handle) as port:
+        exchange = await ask(port)
+        assert exchange.status == 200
+        assert b"link" not in dict(exchange.headers)
+        assert await whole_body(exchange) == b"ok"
+
+
+async def test_an_engine_that_says_only_continue_has_not_answered() -> None:
+    async with serving(answering(CONTINUE)) as port:
+        with pytest.raises(EngineDisconnected):
+            await ask(port)
+
+
+async def test_of_an_answer_so_much_is_waited_for_as_is_wanted() -> None:
+    hold = trio.Event()
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(CHUNKED + chunked(b"one", b"two"))
+        await hold.wait()
+        await stream.send_all(chunked(b"three", b""))
+
+    async with serving(handle) as port:
+        with trio.fail_after(10):
+            exchange = await ask(port)
+            await exchange.prefetch(5)
+            assert await exchange.receive() == b"onetwo"
+            hold.set()
+            await exchange.prefetch(100)
+            assert exchange.complete
+            assert await whole_body(exchange) == b"three"
 
 
 async def test_an_answer_in_chunks_is_read_to_its_end_though_the_connection_stays_open() -> None:
@@ -578,6 +629,11 @@ def test_headers_of_the_connection_and_of_the_engines_server_are_not_passed_on()
         (b"transfer-encoding", b"chunked"),
         (b"server", b"llama.cpp"),
         (b"access-control-allow-origin", b"*"),
+        (b"access-control-max-age", b"600"),
+        (b"access-control-allow-private-network", b"true"),
+        (b"clear-site-data", b'"*"'),
+        (b"service-worker-allowed", b"/"),
+        (b"x-gateway-variant", b"theirs"),
         (b"x-own", b"1"),
     ]
     passed = client.transform_response(headers)

@@ -30,7 +30,7 @@ def test_only_the_value_is_replaced(body: bytes, expected: bytes) -> None:
     assert with_model(body, "new") == expected
 
 
-@pytest.mark.parametrize("body", [b'{"model":"new", "x":1}', b'{"x": 1}', b"{}", b"[1]", b"x", b""])
+@pytest.mark.parametrize("body", [b'{"model":"new", "x":1}', b"[1]", b"x", b""])
 def test_a_body_that_needs_no_change_is_the_same_object(body: bytes) -> None:
     assert with_model(body, "new") is body
 
@@ -49,6 +49,20 @@ def test_a_body_that_needs_no_change_is_the_same_object(body: bytes) -> None:
 def test_a_model_that_is_there_twice_is_there_once_afterwards(body: bytes) -> None:
     pairs = json.loads(with_model(body, "new"), object_pairs_hook=list)
     assert [value for key, value in pairs if key == "model"] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b' {"x": 1.50}', b' {"model":"new","x": 1.50}'),
+        (b"{}", b'{"model":"new"}'),
+        (b"{ }\n", b'{"model":"new" }\n'),
+        (b'{"x":{"model":"a"}}', b'{"model":"new","x":{"model":"a"}}'),
+        (b'{"x":1,"x":2}', b'{"x":2,"model":"new"}'),
+    ],
+)
+def test_a_request_that_names_no_model_gets_one(body: bytes, expected: bytes) -> None:
+    assert with_model(body, "new") == expected
 
 
 def test_a_name_is_encoded() -> None:

@@ -113,10 +113,14 @@ async def test_the_engine_gets_its_own_key() -> None:
     site = Site()
     async with (
         engine(site, api_key=Secret("sk-own")) as client,
-        client.forward_request("POST", CHAT, [], b'{"model":"m"}') as exchange,
+        client.forward_request(
+            "POST", CHAT, [(b"x-api-key", b"sk-of-a-client")], b'{"model":"m"}'
+        ) as exchange,
     ):
         await whole_body(exchange)
-    assert b"\r\nAuthorization: Bearer sk-own" in site.heads[0]
+    lines = site.heads[0].split(b"\r\n")
+    assert b"Authorization: Bearer sk-own" in lines
+    assert [x for x in lines if x.lower().startswith(b"x-api-key")] == [b"X-Api-Key: sk-own"]
 
 
 # -- counting ---------------------------------------------------------------------------------

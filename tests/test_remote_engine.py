@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ import trustme
 from tests.asking import CHAT, chat, error_of
 from tests.fakes import FakeEngines, Stack, config, model, variant
 from tests.openai_site import DONE, Breaks, Site, running
-from tests.test_http_exchange import read_request, serving, whole_body
+from tests.test_http_exchange import OK, read_request, serving, whole_body
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 from trio_gateway.engine import overview
@@ -106,6 +107,37 @@ async def test_a_site_that_breaks_before_the_first_byte_costs_a_try_and_not_the_
         assert a.asked.count(CHAT) == (breaks is not None)
 
 
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_site_that_breaks_in_json_in_chunks_costs_a_try_and_not_the_answer(
+    status: int,
+) -> None:
+    async with two_sites() as (a, b):
+        a.chunked = b.chunked = True
+        a.breaks, a.status = Breaks.IN_THE_MIDDLE, status
+        async with gateway(a.url, b.url) as stack:
+            answer = await stack.post(CHAT, chat("m"))
+        assert a.asked.count(CHAT) == 1
+        assert json.loads(answer.content) == {"from": "b", "model": "m"}
+
+
+async def test_events_with_a_known_length_are_not_waited_for() -> None:
+    hold = trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        head = b"Content-Type: text/event-stream\r\nContent-Length: 10\r\n\r\n"
+        await stream.send_all(OK + head + b"data:")
+        await hold.wait()
+        await stream.send_all(b" 1\n\n\n")
+
+    async with serving(slow) as port, engine(f"http://127.0.0.1:{port}") as client:
+        with trio.fail_after(5):
+            async with client.forward_request("POST", CHAT, [], b"{}") as exchange:
+                assert await exchange.receive() == b"data:"
+                hold.set()
+                assert await whole_body(exchange) == b" 1\n\n\n"
+
+
 async def test_a_site_that_breaks_after_the_first_byte_ends_the_stream_with_an_error() -> None:
     """The client has the first byte: nobody else's answer may follow that."""
     async with two_sites() as (a, b):
@@ -174,6 +206,22 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up() -> None:
         async with engine(f"http://127.0.0.1:{port}", first_byte_timeout_s=0.05) as client:
             with pytest.raises(EngineUnreachable, match=r"no answer within 0\.05 s"):
                 await post(client)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_host_that_is_gone_is_noticed_by_the_system(
+    authority: Authority, scheme: str
+) -> None:
+    async with running(Site("a"), authority.server if scheme == "https" else None) as a:
+        trusting = ssl.create_default_context(cafile=authority.file)
+        site = RemoteSite(f"{scheme}://localhost:{a.port}", trusting, 2.0, ["/health"])
+        stream = await site.connect()
+        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        with transport.socket as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for name, value in (("KEEPIDLE", 30), ("KEEPINTVL", 10), ("KEEPCNT", 3)):
+                if (option := getattr(socket, f"TCP_{name}", None)) is not None:
+                    assert sock.getsockopt(socket.IPPROTO_TCP, option) == value
 
 
 async def test_with_no_site_left_the_error_names_them_all_and_it_works_again_by_itself() -> None:

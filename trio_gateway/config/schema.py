@@ -98,7 +98,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None = None
     verify_tls: bool = True
     connect_timeout_s: float = 5.0
-    first_byte_timeout_s: float | None = None
+    first_byte_timeout_s: float = 600.0
     health_interval_s: float = 15.0
 
 

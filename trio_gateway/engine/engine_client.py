@@ -196,7 +196,11 @@ class EngineClient(abc.ABC):
 
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:
         """The engine's headers as the client gets them."""
-        return [(name, value) for name, value in headers if name not in _NOT_PASSED_ON]
+        return [
+            (name, value)
+            for name, value in headers
+            if name not in _NOT_PASSED_ON and not name.startswith(_OUR_OWN)
+        ]
 
     @asynccontextmanager
     async def forward_request(
@@ -327,7 +331,8 @@ class EngineClient(abc.ABC):
 
 
 # Hop-by-hop headers, and those that speak of the engine's server rather than of the answer. An
-# engine's CORS headers would let any web page read what the gateway answers.
+# engine's CORS headers would let any web page read what the gateway answers, and others speak for
+# all of the gateway's origin.
 _NOT_PASSED_ON = frozenset(
     {
         b"connection",
@@ -346,5 +351,10 @@ _NOT_PASSED_ON = frozenset(
         b"access-control-allow-methods",
         b"access-control-allow-headers",
         b"access-control-expose-headers",
+        b"access-control-max-age",
+        b"access-control-allow-private-network",
+        b"clear-site-data",
+        b"service-worker-allowed",
     }
 )
+_OUR_OWN = b"x-gateway-"  # of another gateway, they would contradict ours

@@ -97,13 +97,18 @@ class Exchange:
         self.headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
-        self._head_complete = True
+        status = self._parser.get_status_code()
+        # 100 Continue, 103 Early Hints: the answer itself is still to come.
+        self._head_complete = status >= 200 or status == 101
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        if self._head_complete:
+            self.complete = True
+        else:
+            self.headers, self._framed = [], False
 
     # -- called by us -------------------------------------------------------------------------
 
@@ -120,12 +125,15 @@ class Exchange:
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def prefetch(self, whole_up_to: int) -> None:
-        """Wait for the first piece of the body, or for all of it if its length is known and not
-        over `whole_up_to`; `receive` gives it then. Raises as `receive` does."""
-        length = next((v for n, v in self.headers if n == b"content-length"), b"")
-        whole = length.isdigit() and int(length) <= whole_up_to
-        while not self.complete and (whole or not self._pieces):
+    async def prefetch(self, up_to: int) -> None:
+        """Wait for more than so many bytes of the body, or for all of it; `receive` gives it then.
+        Raises as `receive` does."""
+        size = counted = 0
+        while True:
+            size += sum(map(len, self._pieces[counted:]))
+            counted = len(self._pieces)
+            if self.complete or size > up_to:
+                return
             await self._read()
 
     async def receive_head(self) -> None:

@@ -11,23 +11,30 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def with_model(body: bytes, name: str) -> bytes:
-    """The request, a JSON object, with `name` as its `model`. The same object if that says so
-    already, or if it is no JSON object.
+    """The request, a JSON object, with `name` as its `model`, also where it names none. The same
+    object if that says so already, or if it is no JSON object.
 
     No key is there twice afterwards: of two models, which one counts is not the client's choice.
     """
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        if "model" not in fields or msgspec.json.decode(fields["model"]) == name:
+        if "model" not in fields:
+            if _has_each_once(body, fields):
+                return _with_member(body, b'"model":' + msgspec.json.encode(name), bool(fields))
+        elif msgspec.json.decode(fields["model"]) == name:
             if _has_each_once(body, fields):
                 return body
         elif (span := _span_of_model(body, fields)) is not None:
             return b"".join((body[: span[0]], msgspec.json.encode(name), body[span[1] :]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
-    if "model" in fields:
-        fields["model"] = msgspec.Raw(msgspec.json.encode(name))
+    fields["model"] = msgspec.Raw(msgspec.json.encode(name))
     return msgspec.json.encode(fields)
+
+
+def _with_member(body: bytes, member: bytes, more_follow: bool) -> bytes:
+    begin = body.index(b"{") + 1
+    return b"".join((body[:begin], member, b"," if more_follow else b"", body[begin:]))
 
 
 def _has_each_once(body: bytes, fields: dict[str, msgspec.Raw]) -> bool:

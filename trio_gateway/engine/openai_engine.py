@@ -71,7 +71,9 @@ class OpenAIEngine(EngineClient):
         key = options.api_key
         self._own_headers: list[Header] = []
         if key is not None:
-            self._own_headers = [(b"Authorization", f"Bearer {key.reveal()}".encode())]
+            # Anthropic's own API reads the second only.
+            known = key.reveal().encode()
+            self._own_headers = [(b"Authorization", b"Bearer " + known), (b"X-Api-Key", known)]
 
     @staticmethod
     def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,13 +26,12 @@ from trio_gateway.engine.http_exchange import (
 )
 from trio_gateway.engine.openai_engine import NOT_THERE, OpenAIEngine
 from trio_gateway.engine.remote_site import RemoteSite
+from trio_gateway.engine.whole_answer import whole_up_to
 
 log = logging.getLogger(__name__)
 
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
-# An answer with a known length up to this is read whole before it counts as one.
-WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
 # A site that works waits so long for one that is configured before it.
 FIRST_LOOK_S = 0.25
 # Of the answer's headers, those that speak of the other server.
@@ -137,7 +135,7 @@ class RemoteEngine(OpenAIEngine):
         return [
             (name, value)
             for name, value in super().transform_response(headers)
-            if name not in _NOT_PASSED_ON and not name.startswith(b"x-gateway-")
+            if name not in _NOT_PASSED_ON
         ]
 
     @asynccontextmanager
@@ -231,12 +229,12 @@ class RemoteEngine(OpenAIEngine):
         limit_s = self.options.first_byte_timeout_s
         own = [(b"Host", site.authority), *self.with_own_headers(headers)]
         try:
-            with trio.fail_after(math.inf if limit_s is None else limit_s):
+            with trio.fail_after(limit_s):
                 exchange = await open_exchange(
                     site.host, site.port, method, site.target(target), own, body,
                     on_open=partial(self._keep, opened), connect=site.connect,
                 )  # fmt: skip
-                await exchange.prefetch(WHOLE_ANSWER_MAX_BYTES)
+                await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
                 return exchange
         except trio.TooSlowError:
             limit = f"{limit_s:g} s (first_byte_timeout)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _API = "/v1"
+# A host that is gone says nothing: whoever waits for the rest of a stream would wait for ever. Not
+# every platform has all of these.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, probes
 
 
 class RemoteSite:
@@ -86,6 +90,7 @@ class RemoteSite:
             if isinstance(error, socket.gaierror):
                 raise EngineUnreachable(f"{self.host} is not known: {error.strerror}") from error
             raise EngineUnreachable("nothing answers there") from error
+        _notice_silence(stream)
         if self._tls is None:
             return stream
         # Not `https_compatible`: a connection that just ends is no end of an answer.
@@ -99,6 +104,16 @@ class RemoteSite:
             stream.socket.close()
             raise
         return secure
+
+
+def _notice_silence(stream: trio.SocketStream) -> None:
+    """Have the system look after 30 s without a byte whether the other host is still there; after
+    30 s more the connection breaks."""
+    with contextlib.suppress(OSError):  # one that broke already: the next use of it will tell
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:
+                stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _own_limit(error: BaseException | None) -> OSError | None:

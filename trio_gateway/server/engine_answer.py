@@ -6,11 +6,7 @@ import msgspec
 
 from trio_gateway.engine.http_exchange import Exchange
 from trio_gateway.engine.lease import Lease
-from trio_gateway.server import sse
-
-# An answer with a known length up to this is read whole before its first byte is sent, so that an
-# engine that dies in it costs a retry and not the answer. Longer ones are passed through.
-WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
+from trio_gateway.engine.whole_answer import whole_up_to
 
 
 class EngineLost(Exception):
@@ -49,19 +45,14 @@ def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
 
 
-def is_whole(exchange: Exchange) -> bool:
-    """Whether the answer's length is known and small enough to be read whole. Events are passed on
-    one by one, also where their length is known."""
-    headers = dict(exchange.headers)
-    if sse.is_event_stream(headers.get(b"content-type", b"").decode("latin-1")):
-        return False
-    length = headers.get(b"content-length", b"")
-    return length.isdigit() and int(length) <= WHOLE_ANSWER_MAX_BYTES
-
-
-async def read_whole(exchange: Exchange) -> bytes:
-    """Raises as `Exchange.receive` does."""
-    pieces = []
+async def read_beginning(exchange: Exchange) -> tuple[bytes, bool]:
+    """All of the answer, if it is one to be read whole and no longer than that: then True; else
+    its first piece, and `exchange` has the rest. Raises as `Exchange.receive` does."""
+    limit = whole_up_to(exchange.status, exchange.headers)
+    pieces, size = [], 0
     while piece := await exchange.receive():
         pieces.append(piece)
-    return b"".join(pieces)
+        size += len(piece)
+        if size > limit:
+            return b"".join(pieces), False
+    return b"".join(pieces), limit > 0

@@ -40,9 +40,8 @@ from trio_gateway.server.endpoints import Endpoint, Family, Need
 from trio_gateway.server.engine_answer import (
     EngineLost,
     Outgrown,
-    is_whole,
     outgrown_of,
-    read_whole,
+    read_beginning,
 )
 from trio_gateway.server.engine_stream import EngineStream, news_of
 from trio_gateway.server.errors import (
@@ -337,8 +336,7 @@ class Relay:
                 exchange = await stack.enter_async_context(
                     engine.forward_request(ask.method, ask.target, ask.sender.headers, body)
                 )
-                whole = is_whole(exchange)
-                first = await (read_whole(exchange) if whole else exchange.receive())
+                first, whole = await read_beginning(exchange)
             except ExchangeAborted as error:
                 raise aborted(error) from None
             except ENGINE_LOST as error:
