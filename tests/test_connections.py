@@ -304,7 +304,7 @@ async def test_a_slow_body_gets_408(autojump_clock: Clock) -> None:
 async def test_a_refused_connection_is_told_so_over_a_real_socket(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_REFUSE_S", 0.5)
+    monkeypatch.setattr(connections, "_REFUSE_S", 10.0)
     engines = FakeEngines()
     given = config(model("m"))
     gateway = Gateway(given, engines.manager(given))
