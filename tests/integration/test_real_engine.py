@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,9 +128,8 @@ def test_a_client_that_goes_away_stops_the_generation(gateway: GatewayProcess) -
         with http.stream("POST", "/v1/chat/completions", json=body) as response:
             next(response.iter_bytes())
             assert busy()
-        begun = time.monotonic()
-        assert eventually(lambda: not busy(), within_s=5)
-        assert time.monotonic() - begun < 2  # the whole story would take 15 s
+        # The whole story would take 15 s on a quiet machine, and longer on a busy one.
+        assert eventually(lambda: not busy(), within_s=8)
 
 
 def test_a_missing_model_file_is_a_502_with_the_engine_s_words(gateway: GatewayProcess) -> None:
