@@ -23,7 +23,7 @@ import msgspec
 from rich.table import Table
 
 from benchmarks.scheduler_trace import wide_console
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     eventually,
@@ -32,7 +32,7 @@ from tests.integration.harness import (
     real_variant,
     running_gateway,
 )
-from trio_gateway.models.token_count import MARGIN_TOKENS
+from trio_gateway.models.need.bounds import MARGIN_TOKENS
 
 ROUNDS = 1
 SENTENCES = 121  # of 26 tokens each: the 3,200 tokens of ../shared/llama-server-facts.md

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 import httpx
 import trio
 
-from tests.integration.harness import chat_body
-from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
+from tests.support.harness import chat_body
+from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 
 STREAMS, CHUNKS, REQUESTS = 16, 200, 200
 PATH = "/v1/chat/completions"

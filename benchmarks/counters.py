@@ -32,9 +32,9 @@ from rich.table import Table
 
 from benchmarks.counter_texts import make_chats, make_texts
 from benchmarks.counter_vocabularies import write_with_pre_tokenizer
-from tests.integration.harness import eventually, free_port
+from tests.support.harness import eventually, free_port
 from trio_gateway.config.presets import preset
-from trio_gateway.models.gguf_vocabulary import PRE_TOKENIZERS
+from trio_gateway.models.counting.gguf_vocabulary import PRE_TOKENIZERS
 
 START_S = 120.0
 # llama-tokenize is a process for each count: of the questions every seventh, so all kinds.
@@ -139,7 +139,7 @@ def _is_ready(client: httpx.Client) -> bool:
 @contextmanager
 def engine(gguf: Path) -> Iterator[EngineCounter]:
     port = free_port()
-    command = [sys.executable, "-m", "trio_gateway.engine.embedded_server"]
+    command = [sys.executable, "-m", "trio_gateway.engine.clients.embedded_server"]
     with started([*command, "-m", str(gguf), "-c", "256", "--port", str(port)], port) as (
         client,
         _,
@@ -149,7 +149,7 @@ def engine(gguf: Path) -> Iterator[EngineCounter]:
 
 @contextmanager
 def helper(gguf: Path) -> Iterator[tuple[HelperCounter, psutil.Process]]:
-    command = [sys.executable, "-P", "-m", "trio_gateway.models.vocabulary_worker"]
+    command = [sys.executable, "-P", "-m", "trio_gateway.models.counting.vocabulary_worker"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         yield HelperCounter(process, gguf), psutil.Process(process.pid)

@@ -26,17 +26,17 @@ from benchmarks import exactness_edges
 from benchmarks.counters import started
 from benchmarks.exactness_requests import CHAT, Case, make_cases
 from benchmarks.scheduler_trace import wide_console
-from tests.integration.harness import configuration, free_port, model, real_variant
+from tests.support.harness import configuration, free_port, model, real_variant
 from trio_gateway.config.config_loader import ConfigLoader
 from trio_gateway.config.presets import preset
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.engine.engine_manager import EngineManager
-from trio_gateway.engine.llamacpp_engine import LlamaCppEngine
-from trio_gateway.models.calibration import CountSource
+from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
-from trio_gateway.models.token_count import answer_tokens, least_answer, lower_bound, need_of
-from trio_gateway.models.token_counter import TokenCounter
-from trio_gateway.models.vocabulary import Vocabulary
+from trio_gateway.models.need.bounds import answer_tokens, least_answer, lower_bound, need_of
+from trio_gateway.models.need.calibration import CountSource
 
 REQUESTS, EDGES = 500, 25
 CONTEXTS = (1024, 2048, 4096, 8192)
@@ -267,7 +267,13 @@ def tables(requests: int = REQUESTS, edges: int = EDGES) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(Path(folder))
     port, smallest = free_port(), str(CONTEXTS[0])
-    command = [sys.executable, "-m", "trio_gateway.engine.embedded_server", "--parallel", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "trio_gateway.engine.clients.embedded_server",
+        "--parallel",
+        "1",
+    ]
     command += ["-m", preset("models", "smollm2"), "-c", smallest, "--port", str(port)]
     with started(command, port) as (client, _):
         cases = make_cases(client, requests)

@@ -15,8 +15,8 @@ import httpx
 from rich.table import Table
 
 from benchmarks.exactness_requests import Case
-from tests.integration.harness import configuration, model, real_variant, running_gateway
-from trio_gateway.models.token_count import MARGIN_TOKENS
+from tests.support.harness import configuration, model, real_variant, running_gateway
+from trio_gateway.models.need.bounds import MARGIN_TOKENS
 
 # Reading a long prompt takes an engine half a minute, so fewer of them are long.
 SHARES = (0.48, 0.28, 0.16, 0.08)

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.engine_view import EngineView
-from trio_gateway.engine.events import (
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import (
     Action,
     Drain,
     EngineExited,
@@ -41,9 +41,9 @@ from trio_gateway.engine.events import (
     VariantFacts,
     VariantKey,
 )
-from trio_gateway.engine.lifecycle import EngineState
-from trio_gateway.engine.scheduler import Scheduler
-from trio_gateway.engine.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.scheduler import Scheduler
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 # As `Scheduler`: (variants, pools, *, queue_limit, queue_timeout_s, fairness_window_s).
 Policy = Callable[..., Scheduler]

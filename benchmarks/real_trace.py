@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.policies import POLICIES
 from benchmarks.scheduler_trace import percentile, wide_console
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,

@@ -25,7 +25,7 @@ import psutil
 from rich.table import Table
 
 from benchmarks import carryover, exactness, real_trace, scheduler_cpu, scheduler_trace
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,
@@ -34,7 +34,7 @@ from tests.integration.harness import (
     real_variant,
     running_gateway,
 )
-from trio_gateway.engine.platform import pick_free_port
+from trio_gateway.engine.process.platform import pick_free_port
 
 ROUNDS = 5
 CHUNKS = 100

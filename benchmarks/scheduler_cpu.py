@@ -23,7 +23,7 @@ from benchmarks.simulator import (
     facts_of,
     pools_of,
 )
-from trio_gateway.engine.events import Event
+from trio_gateway.engine.scheduling.events import Event
 
 WAITING = 256
 MODELS = "ABCDEFGH"

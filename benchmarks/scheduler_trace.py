@@ -28,7 +28,7 @@ from benchmarks import scheduler_cpu
 from benchmarks.policies import POLICIES
 from benchmarks.simulator import STOP_S, Load, Run, Served, Simulation, Trace
 from benchmarks.traces import HAMMERS, INTERLEAVED, PERSON, TRACES, make
-from trio_gateway.engine.swap_plan import OVERTIME_LOADS
+from trio_gateway.engine.scheduling.swap_plan import OVERTIME_LOADS
 
 WINDOW_S = 10.0  # the gateway's default
 PLACES = (4, 1)  # 4: what llama.cpp has by default

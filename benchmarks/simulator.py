@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks.policies import Policy
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.events import (
+from trio_gateway.engine.scheduling.events import (
     Action,
     EngineExited,
     EngineReady,

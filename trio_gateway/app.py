@@ -24,14 +24,21 @@ from werkzeug.exceptions import HTTPException
 from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.engine import platform
-from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.process import platform
 from trio_gateway.log import configure_logging
+from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.models.token_counter import TokenCounter
-from trio_gateway.models.vocabulary import Vocabulary
-from trio_gateway.server.access import AccessGuard
-from trio_gateway.server.asgi import (
+from trio_gateway.server.access.guard import AccessGuard
+from trio_gateway.server.access.well_formed import WellFormed
+from trio_gateway.server.api.errors import ApiError, body_too_large, shutting_down
+from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.handlers.forms import FormHandler, is_form
+from trio_gateway.server.handlers.ollama import OllamaHandler
+from trio_gateway.server.handlers.requests import RequestHandler, respond_to_error
+from trio_gateway.server.handlers.routes import add_routes, near_path
+from trio_gateway.server.http.asgi import (
     TERMINATED_KEY,
     AsgiApp,
     Message,
@@ -41,17 +48,10 @@ from trio_gateway.server.asgi import (
     Send,
     install_repairs,
 )
-from trio_gateway.server.connections import install_limits
-from trio_gateway.server.dump_writer import DumpWriter
-from trio_gateway.server.errors import ApiError, body_too_large, shutting_down
-from trio_gateway.server.form_handler import FormHandler, is_form
-from trio_gateway.server.ollama_handler import OllamaHandler
-from trio_gateway.server.relay import Relay
-from trio_gateway.server.request_handler import RequestHandler, respond_to_error
-from trio_gateway.server.routes import add_routes, near_path
-from trio_gateway.server.upload import Uploads
-from trio_gateway.server.websocket_relay import WebSocketRelay, with_key_as_header
-from trio_gateway.server.well_formed import WellFormed
+from trio_gateway.server.http.limits import install_limits
+from trio_gateway.server.http.upload import Uploads
+from trio_gateway.server.relay.relay import Relay
+from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
 
 log = logging.getLogger(__name__)
 

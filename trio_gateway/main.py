@@ -16,16 +16,16 @@ import msgspec
 import trio
 
 from trio_gateway import __version__
+from trio_gateway.commands.key import KEY_VARIABLE, key
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, VariantConfig
 from trio_gateway.config.sizes import format_size
-from trio_gateway.key_command import KEY_VARIABLE, key
 from trio_gateway.log import configure_logging
 
 if TYPE_CHECKING:
-    from trio_gateway.engine.engine_client import EngineClient
+    from trio_gateway.engine.clients.client import EngineClient
 
 EXIT_FAILED = 1
 EXIT_WRONG_CONFIG = 2
@@ -117,7 +117,7 @@ def explain(
     """
     config, _ = _load_or_exit(path)
     # Imported here: only this command needs all of it.
-    from trio_gateway.explain_command import (
+    from trio_gateway.commands.explain import (
         ExplainFailed,
         ask_gateway,
         explain_offline,
@@ -177,7 +177,7 @@ def _print_models(config: GatewayConfig) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from trio_gateway.engine.engine_registry import client_type_of
+    from trio_gateway.engine.clients.registry import client_type_of
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     limited = any(pool.memory_bytes is not None for pool in config.pools.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     fake_model,
@@ -14,7 +14,7 @@ from tests.integration.harness import (
     real_variant,
     running_gateway,
 )
-from tests.integration.tool_answers import write_answers
+from tests.support.tool_answers import write_answers
 
 CLIENT_KEY = "sk-test-0123456789abcdef"
 

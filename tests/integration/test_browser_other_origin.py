@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.browsing import PageServer, visit, visit_rebound
-from tests.integration.harness import (
+from tests.support.browsing import PageServer, visit, visit_rebound
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     eventually,

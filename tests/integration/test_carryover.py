@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     eventually,

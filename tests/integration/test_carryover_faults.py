@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     fake_model,

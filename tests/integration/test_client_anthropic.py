@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import CLIENT_KEY
-from tests.integration.harness import GatewayProcess
-from tests.integration.optional import client_package
-from tests.integration.tool_answers import ANTHROPIC_TOOL
+from tests.support.harness import GatewayProcess
+from tests.support.optional import client_package
+from tests.support.tool_answers import ANTHROPIC_TOOL
 
 QUESTION = {"role": "user", "content": "Name the capital city of France."}
 GREEDY: dict[str, Any] = {"extra_body": {"temperature": 0}}  # the package has no such argument

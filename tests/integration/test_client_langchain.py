@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import GatewayProcess
-from tests.integration.optional import client_package
-from tests.integration.tool_answers import OPENAI_TOOL
+from tests.support.harness import GatewayProcess
+from tests.support.optional import client_package
+from tests.support.tool_answers import OPENAI_TOOL
 
 QUESTION = "Name the capital city of France."
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.harness import GatewayProcess
-from tests.integration.optional import client_package_there
+from tests.support.harness import GatewayProcess
+from tests.support.optional import client_package_there
 
-SCRIPT = Path(__file__).parent / "litellm_client.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "litellm_client.py"
 LIMIT_S = 60.0
 
 

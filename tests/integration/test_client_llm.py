@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import GatewayProcess
-from tests.integration.optional import client_package_there
+from tests.support.harness import GatewayProcess
+from tests.support.optional import client_package_there
 
 QUESTION = "Name the capital city of France."
 LIMIT_S = 30.0

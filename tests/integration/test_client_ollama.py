@@ -9,7 +9,7 @@ import ollama
 import pytest
 from ollama import Message
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     configuration,
     eventually,

@@ -11,8 +11,8 @@ import pytest
 from openai.types import Model
 
 from tests.integration.conftest import CLIENT_KEY
-from tests.integration.harness import GatewayProcess
-from tests.integration.tool_answers import ARGUMENTS, OPENAI_TOOL
+from tests.support.harness import GatewayProcess
+from tests.support.tool_answers import ARGUMENTS, OPENAI_TOOL
 
 QUESTION: Any = [{"role": "user", "content": "Name the capital city of France."}]
 SHORT: dict[str, Any] = {"temperature": 0, "max_tokens": 16}

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.integration.harness import GatewayProcess
-from tests.integration.optional import NODE_TESTS, node_packages
+from tests.support.harness import GatewayProcess
+from tests.support.optional import NODE_TESTS, node_packages
 
 LIMIT_S = 60.0
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import configuration, model, real_variant, running_gateway
-from trio_gateway.models.counted_form import messages_as_chat, responses_as_chat
+from tests.support.harness import configuration, model, real_variant, running_gateway
+from trio_gateway.models.need.counted_form import messages_as_chat, responses_as_chat
 
 TOOL = {"type": "object", "properties": {"a": {"type": "number"}}}
 USE = {"type": "tool_use", "id": "1", "name": "add", "input": {"a": 1}}

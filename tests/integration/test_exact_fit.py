@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     SERVE,
     GatewayProcess,
     broken_off,

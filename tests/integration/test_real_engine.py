@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import configuration, fake_model, running_gateway
-from trio_gateway.server.endpoints import ENDPOINTS
+from tests.support.harness import configuration, fake_model, running_gateway
+from trio_gateway.server.api.endpoints import ENDPOINTS
 
-HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+HOOKS = Path(__file__).parents[1] / "support" / "schemathesis_hooks.py"
 EXAMPLES = 8
 RUN_LIMIT_S = 110
 ANSWER_LIMIT_S = 30  # what takes longer counts as a fault

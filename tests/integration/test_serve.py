@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.harness import (
+from tests.support.harness import (
     SERVE,
     GatewayProcess,
     chat_body,

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trio
 
-from tests.integration.harness import (
+from tests.support.harness import (
     HYPERCORN,
     SERVE,
     GatewayProcess,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.harness import (
+from tests.support.harness import (
     chat_body,
     configuration,
     fake_variant,

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.integration.harness import GatewayProcess, configuration, fake_model, running_gateway
-from tests.test_multipart import part
+from tests.server.forms.test_multipart import part
+from tests.support.harness import GatewayProcess, configuration, fake_model, running_gateway
 
 SIZE = 200 * 1024**2
 MAY_ADD = 20 * 1024**2
@@ -23,7 +23,7 @@ BLOCK = bytes(range(256)) * 1024
 
 # The gateway's command, with engines of a type that takes forms.
 SERVE_FORMS = (
-    "from trio_gateway.engine.llamacpp_engine import LlamaCppEngine as Engine\n"
+    "from trio_gateway.engine.clients.llamacpp import LlamaCppEngine as Engine\n"
     "served = Engine.get_supported_endpoints() | {'audio/transcriptions'}\n"
     "Engine.get_supported_endpoints = staticmethod(lambda: served)\n"
     "from trio_gateway.main import main\n"

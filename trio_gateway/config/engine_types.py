@@ -62,7 +62,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPENAI = frozenset({Option.SERVED_NAME, Option.HEALTH_PATH, Option.API_KEY})
-_ENGINE = "trio_gateway.engine"
+_CLIENTS = "trio_gateway.engine.clients"
 
 ENGINE_TYPES = {
     known.value: known
@@ -70,18 +70,18 @@ ENGINE_TYPES = {
         EngineType(
             value="llama.cpp",
             preset="llamacpp",
-            client=f"{_ENGINE}.llamacpp_engine:LlamaCppEngine",
+            client=f"{_CLIENTS}.llamacpp:LlamaCppEngine",
         ),
         EngineType(
             value="llama.cpp.secondary",
             preset="llamacpp_secondary",
-            client=f"{_ENGINE}.llamacpp_engine:LlamaCppEngine",
+            client=f"{_CLIENTS}.llamacpp:LlamaCppEngine",
             default_pool="secondary",
         ),
         EngineType(
             value="openai",
             preset="openai",
-            client=f"{_ENGINE}.openai_engine:OpenAIEngine",
+            client=f"{_CLIENTS}.openai:OpenAIEngine",
             options=_OPENAI,
             needs_port=True,
             places=8,
@@ -89,7 +89,7 @@ ENGINE_TYPES = {
         EngineType(
             value="remote",
             preset="remote",
-            client=f"{_ENGINE}.remote_engine:RemoteEngine",
+            client=f"{_CLIENTS}.remote:RemoteEngine",
             options=frozenset(Option),
             default_pool="remote",
             has_process=False,

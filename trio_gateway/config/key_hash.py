@@ -1,7 +1,7 @@
 """API keys and their scrypt hashes: `scrypt:N:R:P:SALT:HASH`, salt and hash in base64url.
 
 A hash in a configuration means that whoever reads the file has no key. 16384:8:1 takes 16 MiB and
-some 50 ms of CPU, so it is checked once for each key and run (`server/key_ring.py`).
+some 50 ms of CPU, so it is checked once for each key and run (`server/access/key_ring.py`).
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from trio_gateway.config.engine_args import (
     has_option,
     option,
 )
-from trio_gateway.config.gguf_header import GgufHeader, read_headers
 from trio_gateway.config.schema import VariantConfig
+from trio_gateway.gguf.header import GgufHeader, read_headers
 
 log = logging.getLogger(__name__)
 

@@ -15,36 +15,36 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import VariantConfig
-from trio_gateway.engine import platform
-from trio_gateway.engine.engine_client import EngineClient, EngineFacts, local_host
-from trio_gateway.engine.engine_kv import EngineKv
-from trio_gateway.engine.engine_process import (
+from trio_gateway.engine.clients.client import EngineClient, EngineFacts, local_host
+from trio_gateway.engine.health import HealthRecord
+from trio_gateway.engine.http.exchange import (
+    OWN_LIMITS,
+    EngineDisconnected,
+    ExchangeAborted,
+    out_of_sockets,
+)
+from trio_gateway.engine.kv.slots import EngineKv
+from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.no_process import open_nothing
+from trio_gateway.engine.process.process import (
     LOGGER_PREFIX,
     EngineSpawnError,
     Launcher,
     Process,
     StopReport,
 )
-from trio_gateway.engine.events import (
+from trio_gateway.engine.process.stop_command import (
+    LIMIT_SHARE,
+    run_stop_command,
+    stop_command,
+)
+from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
     EngineMeasured,
     EngineReady,
     Event,
     VariantKey,
-)
-from trio_gateway.engine.http_exchange import (
-    OWN_LIMITS,
-    EngineDisconnected,
-    ExchangeAborted,
-    out_of_sockets,
-)
-from trio_gateway.engine.liveness import HealthRecord
-from trio_gateway.engine.no_process import open_nothing
-from trio_gateway.engine.stop_command import (
-    LIMIT_SHARE,
-    run_stop_command,
-    stop_command,
 )
 
 log = logging.getLogger(__name__)

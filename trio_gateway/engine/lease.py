@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.engine import Engine
-from trio_gateway.engine.engine_client import EngineClient
-from trio_gateway.engine.engine_kv import KvMove, Prompt
-from trio_gateway.engine.events import Grant, How, Reject, TicketArrived
-from trio_gateway.engine.outlook import Outlook
-from trio_gateway.engine.usage import Usage
+from trio_gateway.engine.kv.slots import KvMove, Prompt
+from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
+from trio_gateway.engine.scheduling.outlook import Outlook
 
 if TYPE_CHECKING:
-    from trio_gateway.engine.engine_manager import EngineManager
+    from trio_gateway.engine.manager import EngineManager
 
 
 class LeaseRefused(Exception):

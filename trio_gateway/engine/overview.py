@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from trio_gateway.engine.engine_manager import EngineManager
+from trio_gateway.engine.manager import EngineManager
 
 
 class TicketRow(msgspec.Struct, frozen=True):

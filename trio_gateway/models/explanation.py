@@ -5,19 +5,19 @@ from __future__ import annotations
 import msgspec
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
-from trio_gateway.engine.engine_client import EngineFacts
-from trio_gateway.engine.engine_manager import EngineManager
-from trio_gateway.engine.events import VariantKey
-from trio_gateway.engine.preview import Preview
-from trio_gateway.models.counted_form import CountedForm
+from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.scheduling.events import VariantKey
+from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.models.counting.token_counter import Count, TokenCounter
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelSelector,
     Selection,
     Wanted,
 )
-from trio_gateway.models.token_count import Bounds, RequestFields, lower_bound
-from trio_gateway.models.token_counter import Count, TokenCounter
+from trio_gateway.models.need.bounds import Bounds, RequestFields, lower_bound
+from trio_gateway.models.need.counted_form import CountedForm
 
 _SECONDS_DIGITS = 2
 

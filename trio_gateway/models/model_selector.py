@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
-from trio_gateway.engine.engine_manager import EngineManager
-from trio_gateway.engine.usage import Usage
-from trio_gateway.models.calibration import BYTES_PER_TOKEN, CountSource
-from trio_gateway.models.token_count import (
+from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.counting.token_counter import Count, TokenCounter
+from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
     RequestFields,
     answer_tokens,
@@ -26,7 +26,7 @@ from trio_gateway.models.token_count import (
     upper_bound,
     with_room,
 )
-from trio_gateway.models.token_counter import Count, TokenCounter
+from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, CountSource
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from hypercorn.trio import serve
 from trio_gateway.app import Gateway
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
-from trio_gateway.engine import platform
-from trio_gateway.server.connections import HttpConfig
-from trio_gateway.server.listeners import BACKLOG, ListenError, Listeners, address_of, bound
-from trio_gateway.server.tls import Certificate
-from trio_gateway.server.websocket_relay import MESSAGE_MAX_BYTES
+from trio_gateway.engine.process import platform
+from trio_gateway.server.http.limits import HttpConfig
+from trio_gateway.server.http.listeners import BACKLOG, ListenError, Listeners, address_of, bound
+from trio_gateway.server.http.tls import Certificate
+from trio_gateway.server.relay.websocket import MESSAGE_MAX_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""`trio-gateway explain`, with and without a gateway."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from tests.support.harness import (
+    chat_body,
+    configuration,
+    free_port,
+    model,
+    real_variant,
+    running_gateway,
+)
+from trio_gateway.main import main
+
+TEXT = "Fact: the number follows another. " * 40
+
+
+def explain(tmp_path: Path, request: object, port: int, **server: str) -> Result:
+    config = tmp_path / "explain.lua"
+    listen = f'"127.0.0.1:{port}"'
+    config.write_text(
+        configuration(model("m", real_variant(512), real_variant(2048)), listen=listen, **server)
+    )
+    body = request if isinstance(request, str) else json.dumps(request)
+    return CliRunner().invoke(main, ["explain", "-c", str(config), "-"], input=body)
+
+
+def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> None:
+    result = explain(tmp_path, chat_body("m", TEXT), free_port())
+    assert result.exit_code == 0, result.output
+    lines = {line[:21].strip(): line[21:].strip() for line in result.output.splitlines()}
+    assert lines["Model"] == "m, chat/completions"
+    assert lines["Prompt, counted"].endswith("tokens, by vocabulary")
+    assert lines["Choice"] == "512: the smallest that holds the counted tokens"
+    assert lines["Engine"] == "started, not running"
+    assert "no gateway runs" in result.output
+
+
+def test_what_is_saved_for_the_next_gateway_is_found_without_one(tmp_path: Path) -> None:
+    carryover = f'{{ directory = "{tmp_path / "kv"}", persist = true }}'
+    result = explain(tmp_path, chat_body("m", "Hi"), free_port(), kv_carryover=carryover)
+    assert "nothing is saved of this model" in result.output
+
+
+def test_a_running_gateway_is_asked(tmp_path: Path) -> None:
+    port = free_port()
+    config = configuration(
+        model("m", real_variant(512), real_variant(2048)), listen=f'"127.0.0.1:{port}"'
+    )
+    with running_gateway(tmp_path, config):
+        result = explain(tmp_path, chat_body("m", TEXT), port)
+        assert f"(the gateway at http://127.0.0.1:{port})" in result.output
+        assert "512: the smallest that holds the counted tokens" in result.output
+
+
+def test_a_wrong_request_is_an_error_with_the_reason(tmp_path: Path) -> None:
+    for request, reason in (
+        ("no json", "not a JSON object"),
+        ({"model": "m"}, "no `messages`, `prompt` or `input`"),
+        ({"model": "n", "prompt": "x"}, 'there is no model "n"'),
+    ):
+        result = explain(tmp_path, request, free_port())
+        assert (result.exit_code, reason in result.output) == (1, True), result.output
+
+
+def test_a_request_that_is_too_long_shows_the_refusal(tmp_path: Path) -> None:
+    result = explain(tmp_path, chat_body("m", TEXT, max_tokens=4000), free_port())
+    assert result.exit_code == 0
+    assert "this model's maximum context length is 2048 tokens (m)" in " ".join(
+        result.output.split()
+    )

@@ -1,0 +1,296 @@
+"""The estimate of an engine's memory, from its arguments and its GGUF file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gguf
+import msgspec
+import pytest
+
+from trio_gateway.config import memory_estimate
+from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
+from trio_gateway.config.presets import PresetError, preset
+from trio_gateway.config.schema import EngineTimeouts, VariantConfig
+from trio_gateway.gguf import header as gguf_header
+from trio_gateway.gguf.header import GgufHeader, Number, read_headers
+
+WEIGHTS = 1000
+# 10 layers of 2 KV heads of 64: 512 bytes of a token in a layer, as f16.
+VALUES: dict[str, Number | list[Number]] = {
+    "block_count": 10, "embedding_length": 512, "context_length": 65536,
+    "attention.head_count": 8, "attention.head_count_kv": 2,
+}  # fmt: skip
+TOKEN_IN_A_LAYER = 512
+
+
+def variant(folder: Path, *args: str, context: int = 4096) -> VariantConfig:
+    return VariantConfig(
+        name="v", binary="x", args=args, context=context, connect=None, env={}, workdir=folder,
+        parallel=None, memory_bytes=None, timeouts=EngineTimeouts(),
+    )  # fmt: skip
+
+
+class Model:
+    """A file of 1,000 bytes, whose header is what a test says; no file is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.values = folder, dict(VALUES)
+        self.architecture, self.vocabulary = "llama", 0
+        self.reads: list[Sequence[str]] = []
+        (folder / "m.gguf").write_bytes(bytes(WEIGHTS))
+
+    def read(self, paths: Sequence[str]) -> dict[str, GgufHeader]:
+        self.reads.append(paths)
+        header = GgufHeader(
+            architecture=self.architecture, vocabulary=self.vocabulary, values=self.values
+        )
+        return dict.fromkeys(paths, header)
+
+    def estimate(self, *args: str, context: int = 4096) -> MemoryEstimate | None:
+        (found,) = estimate_variants([variant(self.folder, "-m", "m.gguf", *args, context=context)])
+        return found
+
+    def kv_tokens(self, *args: str, context: int = 4096) -> float:
+        """The KV cache in tokens of one layer."""
+        estimate = self.estimate(*args, context=context)
+        assert estimate is not None
+        return estimate.kv_bytes / TOKEN_IN_A_LAYER
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    model = Model(tmp_path)
+    monkeypatch.setattr(memory_estimate, "read_headers", model.read)
+    return model
+
+
+# -- the arguments --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "tokens"),
+    [
+        (["-c", "8192"], 8192),
+        (["--ctx-size=8192"], 8192),
+        (["-c", "1024", "-c", "8192"], 8192),  # the last one counts
+        (["-c", "8000"], 8192),  # llama.cpp rounds up to 256
+        (["-c", "8192", "-np", "4"], 8192),  # divided among the slots
+        ([], 4096),  # what the variant promises
+        (["-c", "0"], 4096),
+        (["--parallel", "2"], 8192),  # promised to each slot
+    ],
+)
+def test_the_context_is_the_one_of_the_arguments(
+    model: Model, args: list[str], tokens: int
+) -> None:
+    assert model.kv_tokens(*args) == 10 * tokens
+
+
+@pytest.mark.parametrize(
+    ("args", "share"),
+    [
+        (["-ctk", "q8_0"], (34 / 64 + 1) / 2),
+        (["-ctk", "q8_0", "--cache-type-v=q4_0"], (34 / 64 + 18 / 64) / 2),
+        (["--cache-type-k", "f32", "--cache-type-v", "bf16"], 1.5),
+    ],
+)
+def test_the_cache_types_count(model: Model, args: list[str], share: float) -> None:
+    assert model.kv_tokens(*args) == pytest.approx(10 * 4096 * share)
+
+
+def test_the_sizes_of_the_cache_types_are_those_of_the_package_gguf() -> None:
+    for name, (size, elements) in memory_estimate._CACHE_TYPES.items():
+        kind = gguf.GGMLQuantizationType[name.upper()]
+        assert gguf.GGML_QUANT_SIZES[kind] == (elements, size)
+
+
+def test_a_projector_is_part_of_the_weights(model: Model) -> None:
+    (model.folder / "p.gguf").write_bytes(bytes(500))
+    estimate = model.estimate("--mmproj", "p.gguf")
+    assert estimate is not None
+    assert estimate.weights_bytes == WEIGHTS + 500
+
+
+def test_a_model_in_several_files_is_their_sum(model: Model) -> None:
+    for number in (1, 2, 3):
+        (model.folder / f"big-0000{number}-of-00003.gguf").write_bytes(bytes(number))
+    first = variant(model.folder, "--model=big-00001-of-00003.gguf")
+    (estimate,) = estimate_variants([first])
+    assert estimate is not None
+    assert estimate.weights_bytes == 6
+    (model.folder / "big-00003-of-00003.gguf").unlink()
+    assert estimate_variants([first]) == [None]
+
+
+def test_the_scores_of_the_vocabulary_for_one_batch_are_the_buffers(model: Model) -> None:
+    model.vocabulary = 100_000
+    usual, smaller = model.estimate(), model.estimate("-ub", "256")
+    assert usual is not None
+    assert smaller is not None
+    assert usual.buffer_bytes == 512 * (100_000 + 512) * 4
+    assert smaller.buffer_bytes == usual.buffer_bytes / 2
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-ngl", "9"], ["--n-gpu-layers=1"], ["--n-cpu-moe", "12"], ["-ot=exps=CPU"],
+        ["-md", "draft.gguf"], ["-ctk", "q3_x"], ["-c", "many"], ["--mmproj", "none.gguf"],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_known_is_not_guessed(model: Model, args: list[str]) -> None:
+    assert model.estimate(*args) is None
+
+
+@pytest.mark.parametrize("layers", ["0", "10", "999", "all", "auto"])
+def test_a_model_that_lies_in_one_memory_is_estimated_as_a_whole(model: Model, layers: str) -> None:
+    assert model.estimate("-ngl", layers) == model.estimate()
+
+
+def test_without_a_model_file_there_is_no_estimate(model: Model) -> None:
+    found = estimate_variants(
+        [variant(model.folder, *args) for args in ([], ["-hf", "org/m"], ["-m", "none"], ["-m"])]
+    )
+    assert found == [None] * 4
+    assert model.reads == [[]]
+
+
+def test_each_file_is_read_once(model: Model) -> None:
+    args = ("-m", "m.gguf")
+    estimate_variants([variant(model.folder, *args), variant(model.folder, *args, "-c", "512")])
+    assert model.reads == [[str(model.folder / "m.gguf")]]
+
+
+# -- the architecture -----------------------------------------------------------------------
+
+
+def test_lengths_of_keys_and_values_may_differ(model: Model) -> None:
+    model.values |= {"attention.key_length": 192, "attention.value_length": 128}
+    assert model.kv_tokens() == 10 * 4096 * (192 + 128) / 128
+
+
+def test_without_kv_heads_each_head_has_its_own(model: Model) -> None:
+    del model.values["attention.head_count_kv"]
+    assert model.kv_tokens() == 4 * 10 * 4096
+
+
+def test_a_recurrent_layer_has_no_kv_cache(model: Model) -> None:
+    model.values["attention.head_count_kv"] = [0, 0, 0, 0, 2] * 2
+    assert model.kv_tokens() == 2 * 4096
+
+
+def test_an_embedding_model_has_no_kv_cache(model: Model) -> None:
+    model.values["attention.causal"] = False
+    assert model.kv_tokens() == 0
+
+
+def test_a_layer_with_a_window_keeps_the_window_and_a_batch_for_each_slot(model: Model) -> None:
+    model.values |= {"attention.sliding_window": 1000, "attention.sliding_window_pattern": 5}
+    assert model.kv_tokens("-np", "1") == 2 * 4096 + 8 * 1512
+    assert model.kv_tokens("-np", "2", "-c", "4096") == 2 * 4096 + 8 * 3024
+    assert model.kv_tokens("-np", "1", "--swa-full") == 10 * 4096
+    model.values["attention.sliding_window_pattern"] = [*[True] * 9, False]
+    assert model.kv_tokens("-np", "1") == 4096 + 9 * 1512
+
+
+def test_a_window_in_layers_that_nobody_names_is_taken_for_the_whole_context(model: Model) -> None:
+    model.values["attention.sliding_window"] = 1000
+    assert model.kv_tokens("-np", "1") == 10 * 4096
+    model.architecture = "gpt-oss"
+    assert model.kv_tokens("-np", "1") == 5 * 4096 + 5 * 1512
+
+
+# -- real files -----------------------------------------------------------------------------
+
+
+def write_gguf(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> None:
+    writer = gguf.GGUFWriter(path, "qwen3", endianess=endian)
+    writer.add_block_count(3)
+    writer.add_embedding_length(512)
+    writer.add_head_count_kv([0, 2, 0])
+    writer.add_causal_attention(True)
+    writer.add_rope_freq_base(float("inf"))
+    writer.add_token_list([f"token {i} " + "ü" * (i % 7) for i in range(6000)])
+    writer.add_token_types([1] * 6000)
+    writer.add_token_merges([f"a {i}" for i in range(6000)])
+    writer.add_vocab_size(6000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("endian", list(gguf.GGUFEndian))
+def test_a_header_is_read_without_its_long_lists(tmp_path: Path, endian: gguf.GGUFEndian) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, endian)
+    assert read_headers([str(path)]) == {
+        str(path): GgufHeader(
+            architecture="qwen3",
+            vocabulary=6000,
+            values={
+                "block_count": 3, "embedding_length": 512, "attention.head_count_kv": [0, 2, 0],
+                "attention.causal": True, "vocab_size": 6000,
+            },
+            general={"architecture": "qwen3"},
+        )
+    }  # fmt: skip
+
+
+def test_a_broken_file_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    good = tmp_path / "good.gguf"
+    write_gguf(good)
+    content = good.read_bytes()
+    bad = []
+    for cut in (0, 3, 20, 100, len(content) // 2):
+        bad.append(tmp_path / f"{cut}.gguf")
+        bad[-1].write_bytes(content[:cut])
+    bad.append(tmp_path / "huge.gguf")
+    bad[-1].write_bytes(content[:24].replace(content[16:24], b"\xff" * 8) + content[24:])
+    paths = [str(p) for p in (*bad, tmp_path / "none.gguf", good)]
+    assert list(read_headers(paths)) == [str(good)]
+
+
+def test_a_reader_that_fails_or_hangs_gives_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path)
+    monkeypatch.setattr(gguf_header, "_READ_LIMIT_S", 0.001)
+    assert read_headers([str(path)]) == {}
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert read_headers([str(path)]) == {}
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert read_headers([str(path)]) == {}
+
+
+def test_loading_a_configuration_imports_neither_gguf_nor_numpy() -> None:
+    program = (
+        "import sys, trio_gateway.config.config_loader; "
+        "sys.exit(any(name in sys.modules for name in ('gguf', 'numpy', 'pynvml')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("context", "measured_mib"),
+    [(2048, 213), (8192, 349)],  # resident, after a prompt of 1,800 tokens, on 2 CPU cores
+)
+def test_the_estimate_for_the_packaged_model_is_near_what_was_measured(
+    tmp_path: Path, context: int, measured_mib: int
+) -> None:
+    try:
+        path = preset("models", "smollm2")
+    except PresetError as error:
+        pytest.skip(str(error))
+    args = ("--model", path, "--ctx-size", str(context), "--parallel", "1")
+    (estimate,) = estimate_variants([variant(tmp_path, *args)])
+    assert estimate is not None
+    assert estimate.weights_bytes == Path(path).stat().st_size
+    assert estimate.kv_bytes == context * 30 * 3 * (64 + 64) * 2  # 23 kB a token
+    assert 1 <= estimate.total_bytes / (measured_mib * 2**20) < 1.15
+    assert estimate.total_bytes == sum(msgspec.structs.astuple(estimate))

@@ -1,0 +1,86 @@
+"""The embedded llama-server's command line, with the real xllamacpp and no model loaded."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import xllamacpp
+from click.testing import CliRunner
+
+from trio_gateway.config.presets import preset
+from trio_gateway.engine.clients import embedded_server
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The parameters that a server would have been started with."""
+    started: list[Any] = []
+
+    def refuse(params: Any) -> None:
+        started.append(params)
+        raise RuntimeError("not in this test")
+
+    monkeypatch.setattr(xllamacpp, "Server", refuse)
+    return started
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(embedded_server.main, args)
+
+
+def test_llama_server_s_flags_reach_the_engine(served: list[Any]) -> None:
+    result = run(
+        "-m", "/models/m.gguf", "-c", "2048", "-np", "3", "--host", "127.0.0.2", "--port", "9001",
+        "-t", "2", "-ngl", "0", "-b", "256", "-ub", "128", "--slot-save-path", "/var/slots",
+        "--embeddings", "--pooling", "mean", "--alias", "small",
+    )  # fmt: skip
+    assert "not in this test" in result.output
+    (params,) = served
+    assert params.model.path == "/models/m.gguf"
+    assert (params.n_ctx, params.n_parallel) == (2048, 3)
+    assert (params.hostnames, params.port) == (["127.0.0.2"], 9001)
+    assert (params.cpuparams.n_threads, params.n_gpu_layers) == (2, 0)
+    assert (params.n_batch, params.n_ubatch) == (256, 128)
+    assert params.slot_save_path == "/var/slots/"
+    assert params.embedding
+    assert params.pooling_type == xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    assert params.model_alias == {"small"}
+    assert params.endpoint_slots
+
+
+@pytest.mark.parametrize("flag", ["--flash-attn", "--nope", "-zz"])
+def test_an_unknown_flag_is_an_error_that_names_it(served: list[Any], flag: str) -> None:
+    result = run("-m", "m.gguf", flag)
+    assert result.exit_code == 2
+    assert flag[:2] in result.output
+    assert "No such option" in result.output
+    assert not served
+
+
+def test_a_model_that_cannot_be_served_exits_with_1(served: list[Any]) -> None:
+    result = run("-m", "m.gguf")
+    assert result.exit_code == 1
+    assert "the model could not be served" in result.output
+
+
+def test_an_end_that_hangs_with_the_interpreter_held_is_cut_short() -> None:
+    program = (
+        "import ctypes; from trio_gateway.engine.clients import embedded_server as e; "
+        "e._end_within(0.2); "
+        "ctypes.PyDLL(None).sleep(60)"  # as xllamacpp's destructor: no other thread runs meanwhile
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, check=False)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_an_engine_that_is_ended_as_soon_as_it_serves_ends() -> None:
+    command = [preset("binaries", "embedded"), "-m", preset("models", "smollm2"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("serving" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM, -signal.SIGALRM)

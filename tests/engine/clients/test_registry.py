@@ -1,0 +1,112 @@
+"""The registry of engine types: one line and one class for each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.fakes import config, model
+from tests.support.openai_site import Site, running
+from trio_gateway.config import presets
+from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
+from trio_gateway.engine.clients.client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.clients.openai import OpenAIEngine
+from trio_gateway.engine.clients.registry import client_type_of
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.server.api import endpoints as routes
+
+
+@pytest.mark.parametrize("known", ENGINE_TYPES.values(), ids=lambda known: known.value)
+def test_each_type_has_a_preset_and_a_class_that_is_complete(known: EngineType) -> None:
+    assert presets.preset("engines", known.preset) == known.value
+    client_type = client_type_of(known)
+    assert issubclass(client_type, EngineClient)
+    assert not inspect.isabstract(client_type)
+    assert client_type.get_supported_endpoints() <= ENDPOINTS
+
+
+class PingEngine(OpenAIEngine):
+    """As little as a type may be."""
+
+    @staticmethod
+    def get_supported_endpoints() -> frozenset[str]:
+        return frozenset({"embeddings"})
+
+    async def check_health(self, timeout_s: float) -> Health:
+        return Health(True, "always")
+
+    async def read_facts(self, timeout_s: float) -> EngineFacts:
+        return EngineFacts(places=3)
+
+
+def test_a_type_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    ping = EngineType(value="ping", preset="ping", client=f"{__name__}:PingEngine")
+    monkeypatch.setitem(ENGINE_TYPES, "ping", ping)
+    assert client_type_of(ping).__name__ == "PingEngine"
+    manager = EngineManager(config(model("m", engine=ping)))
+    assert manager.endpoints_of(model("m", engine=ping)) == {"embeddings"}
+
+
+def test_a_model_may_say_what_its_engines_serve() -> None:
+    own = frozenset({"audio/speech"})
+    manager = EngineManager(config(model("m", endpoints=own)))
+    assert manager.endpoints_of(model("m", endpoints=own)) == own
+
+
+def test_the_configuration_knows_no_engine() -> None:
+    code = (
+        "import sys, trio_gateway.config.config_loader\n"
+        "assert not [m for m in sys.modules if m.startswith('trio_gateway.engine')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
+    others = (routes.Family.GATEWAY, routes.Family.OLLAMA)
+    routed = {row.name for row in routes.ENDPOINTS if row.needs_engine and row.family not in others}
+    assert routed <= ENDPOINTS
+
+
+# -- docs/engines.md --------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", blocks("lua"), ids=lambda block: block.split('"')[1])
+def test_each_configuration_on_the_page_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    for name in ("TABBY_API_KEY", "CLUSTER_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "sk-x")
+    path = tmp_path / "gateway.lua"
+    path.write_text(f"server = {{}}\nmodels = {{\n{block}}}\n")
+    assert ConfigLoader(path).load().models
+
+
+async def test_the_type_on_the_page_works_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, line = blocks("python")
+    (tmp_path / "tei_engine.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    known: EngineType = eval(line, {"EngineType": EngineType, "Option": Option})
+    known = msgspec.structs.replace(known, client="tei_engine:TeiEngine")
+    monkeypatch.setitem(ENGINE_TYPES, known.value, known)
+    info = {"max_input_length": 512, "max_concurrent_requests": 7}
+    async with running(Site(answers={"/info": (200, info)})) as site:
+        client = client_type_of(known)(site.url)
+        assert (await client.check_health(2.0)).ok
+        assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
+        assert client.get_supported_endpoints() == {"embeddings"}
+        await client.aclose()

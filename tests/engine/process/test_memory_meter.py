@@ -1,0 +1,203 @@
+"""The memory of a process group: real processes, and a stand-in for NVIDIA's library."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from trio_gateway.engine.process.memory_meter import MemoryMeter
+
+MIB = 2**20
+HELD = 40 * MIB
+
+# Each holds 40 MiB that it has written to; the first starts the second and tells its id.
+GRANDCHILD = f"held = bytearray(b'x') * {HELD}; print('ready', flush=True); input()"
+CHILD = f"""
+import subprocess, sys
+held = bytearray(b'x') * {HELD}
+other = subprocess.Popen([sys.executable, '-c', {GRANDCHILD!r}], stdout=subprocess.PIPE)
+other.stdout.readline()
+print(other.pid, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def family() -> Iterator[tuple[int, int]]:
+    """The ids of a child, which leads a group, and of a grandchild in it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        yield child.pid, int(child.stdout.readline())
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+class FakeNvml:
+    """The module `pynvml` on a machine with these devices: (pid, bytes) of each process."""
+
+    class NVMLError(Exception):
+        pass
+
+    class NVMLError_NotSupported(NVMLError):  # noqa: N801
+        pass
+
+    class NVMLError_FunctionNotFound(NVMLError):  # noqa: N801
+        pass
+
+    def __init__(self, *devices: list[tuple[int, int | None]]) -> None:
+        self.devices = devices
+        self.drawing: list[tuple[int, int | None]] = []
+        self.inits = 0
+        self.init_error: Exception | None = None
+        self.read_error: Exception | None = None
+        self.drawing_error: Exception | None = None
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.inits += 1
+        if self.init_error is not None:
+            raise self.init_error
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.devices)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
+        if self.read_error is not None:
+            raise self.read_error
+        return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.devices[handle]]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
+        if self.drawing_error is not None:
+            raise self.drawing_error
+        return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.drawing]
+
+
+def use(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> MemoryMeter:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return MemoryMeter()
+
+
+# -- resident memory ------------------------------------------------------------------------
+
+
+def test_resident_memory_is_that_of_the_whole_group(family: tuple[int, int]) -> None:
+    child, grandchild = family
+    held = MemoryMeter().read(child)
+    assert held is not None
+    each = [psutil.Process(pid).memory_info().rss for pid in (child, grandchild)]
+    assert held == pytest.approx(sum(each), rel=0.01)
+    assert held > 2 * HELD
+
+
+def test_a_process_whose_parent_has_ended_still_counts(family: tuple[int, int]) -> None:
+    child, grandchild = family
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # a zombie now
+    rest = psutil.Process(grandchild).memory_info().rss
+    assert MemoryMeter().read(child) == pytest.approx(rest, rel=0.01)
+
+
+def test_a_group_that_is_gone_holds_nothing_that_can_be_read(family: tuple[int, int]) -> None:
+    child, _ = family
+    os.killpg(child, signal.SIGKILL)
+    meter, until = MemoryMeter(), time.monotonic() + 10
+    while meter.read(child) is not None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+# -- memory of a GPU ------------------------------------------------------------------------
+
+
+def test_gpu_memory_is_summed_over_processes_and_devices(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, grandchild = family
+    stranger = os.getpid()
+    nvml = FakeNvml([(child, 100), (stranger, 7), (2**22 + 1, 9)], [(child, 20), (grandchild, 3)])
+    assert use(monkeypatch, nvml).read(child) == 123
+
+
+def test_a_process_that_computes_and_draws_counts_once(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    nvml = FakeNvml([(child, 100)])
+    nvml.drawing = [(child, 100)]
+    assert use(monkeypatch, nvml).read(child) == 100
+
+
+def test_gpu_memory_that_the_driver_does_not_tell_is_not_replaced_by_resident_memory(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    assert use(monkeypatch, FakeNvml([(child, None), (os.getpid(), 5)])).read(child) is None
+
+
+def test_resident_memory_counts_where_no_gpu_memory_is_used(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    held = use(monkeypatch, FakeNvml([(child, 0), (os.getpid(), 5)])).read(child)
+    assert held is not None
+    assert held > 2 * HELD
+
+
+def test_a_machine_without_a_device_is_asked_only_once(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    nvml = FakeNvml()
+    nvml.init_error = nvml.NVMLError("Library Not Found")
+    meter = use(monkeypatch, nvml)
+    assert meter.read(child)
+    assert meter.read(child)
+    assert nvml.inits == 1
+
+
+def test_the_library_is_initialised_once_and_not_before_the_first_reading(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    nvml = FakeNvml([(child, 100)])
+    meter = use(monkeypatch, nvml)
+    assert nvml.inits == 0
+    assert [meter.read(child), meter.read(child)] == [100, 100]
+    assert nvml.inits == 1
+
+
+def test_a_device_that_does_not_answer_gives_no_reading_and_is_asked_again(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    nvml = FakeNvml([(child, 100)])
+    nvml.read_error = nvml.NVMLError("GPU is lost")
+    meter = use(monkeypatch, nvml)
+    assert meter.read(child) is None
+    nvml.read_error = None
+    assert meter.read(child) == 100
+
+
+def test_a_device_without_a_list_of_what_draws_is_no_failure(
+    family: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, _ = family
+    nvml = FakeNvml([(child, 100)])
+    nvml.drawing_error = nvml.NVMLError_NotSupported()
+    assert use(monkeypatch, nvml).read(child) == 100

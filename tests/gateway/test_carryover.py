@@ -1,0 +1,175 @@
+"""The KV cache across swaps, growth, stops and restarts, in a gateway on a virtual clock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.asking import CHAT, DONE, Clock, chat, header, stream
+from tests.support.carrying import (
+    END_S,
+    GRACE_S,
+    LAST_S,
+    NEXT,
+    STOP_S,
+    A,
+    B,
+    Files,
+    ask,
+    carryover,
+    kv_of,
+    shut_down_within,
+)
+from tests.support.fake_slots import ids_of, refuse, run_inline, slot_stack, words
+
+
+@pytest.fixture(autouse=True)
+def _inline(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
+    caplog.set_level("INFO")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+# -- the way of a conversation ---------------------------------------------------------------
+
+
+async def test_a_conversation_is_carried_over_a_swap_away_and_back(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        assert kv_of(await ask(stack, "a", A)) is None
+        assert kv_of(await ask(stack, "b", B)) == "restored=0 saved=300"
+        back = await ask(stack, "a", f"{A} {NEXT}")
+        assert kv_of(back) == "restored=300 saved=300"
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT} {NEXT}")) is None  # nothing was moved
+        assert kv_of(await ask(stack, "b", f"{B} {NEXT}")) == "restored=300 saved=340"
+
+
+async def test_a_conversation_is_there_before_its_request_is_let_in(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        let_in = list[int]()
+
+        async def note(path: Path) -> None:
+            let_in.append(len(stack.engines.requests))
+
+        stack.engines.faults.before_restore = note
+        await ask(stack, "a", f"{A} {NEXT}")
+        assert let_in == [2]
+
+
+async def test_a_conversation_outlives_an_idle_stop(autojump_clock: Clock, files: Files) -> None:
+    async with slot_stack(files.config(files.model("a", idle_s=60.0))) as stack:
+        await ask(stack, "a", A)
+        await trio.sleep(60 + 2)
+        assert stack.engines.alive == []
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=300 saved=0"
+
+
+async def test_a_conversation_moves_into_a_larger_context(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.config(files.model("a", 2048, 16384))) as stack:
+        await ask(stack, "a", A)
+        stack.engines.counted = 3000
+        grown = await ask(stack, "a", f"{A} {words('long', 1000)}")
+        assert header(grown, "X-Gateway-Variant") == "16384"
+        assert kv_of(grown) == "restored=300 saved=300"
+
+
+async def test_a_conversation_outlives_the_gateway_with_persist(
+    autojump_clock: Clock, files: Files
+) -> None:
+    given = files.two_models(persist=True)
+    async with slot_stack(given) as stack:
+        await ask(stack, "a", A)
+        await shut_down_within(stack, GRACE_S + STOP_S + LAST_S)
+    async with slot_stack(given) as stack:
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=300 saved=0"
+
+
+async def test_without_persist_a_gateway_leaves_nothing_behind(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        assert files.kept == [".bin", ".json"]
+        assert await shut_down_within(stack, STOP_S) == pytest.approx(END_S)
+    assert files.kept == []
+
+
+async def test_a_model_that_is_not_to_be_carried_over_is_not(
+    autojump_clock: Clock, files: Files
+) -> None:
+    given = files.config(files.model("a", kv_carryover=False), files.model("b"))
+    async with slot_stack(given) as stack:
+        await ask(stack, "a", A)
+        assert kv_of(await ask(stack, "b", B)) is None
+        assert kv_of(await ask(stack, "a", A)) == "restored=0 saved=300"  # of b
+
+
+async def test_conversations_take_turns_on_one_engine(autojump_clock: Clock, files: Files) -> None:
+    async with slot_stack(files.config(files.model("a", kv_conversations=2))) as stack:
+        assert kv_of(await ask(stack, "a", A)) is None
+        assert kv_of(await ask(stack, "a", B)) == "restored=0 saved=300"
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=300 saved=300"
+        assert stack.held("a") == [ids_of(f"{A} {NEXT}")]
+        assert len(stack.engines.processes) == 1
+
+
+async def test_what_was_done_is_counted_on_the_engines_page(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        assert await carryover(stack) == {
+            "active": True, "files": 0, "bytes": 0, "max_bytes": 4 * 2**30,
+            "not_helpful_for": {}, "saves": 0, "saved_tokens": 0, "failed_saves": 0,
+            "restores": 0, "restored_tokens": 0, "failed_restores": 0,
+        }  # fmt: skip
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        stack.engines.faults.before_save = refuse
+        await ask(stack, "a", f"{A} {NEXT}")
+        stack.engines.faults.before_restore = refuse
+        page = await carryover(stack)
+        assert page["bytes"] == sum(path.stat().st_size for path in files.store.glob("*.bin"))
+        counts = ("files", "saves", "saved_tokens", "failed_saves", "restores", "restored_tokens")
+        assert [page[name] for name in counts] == [1, 1, 300, 1, 1, 300]
+        engines = json.loads((await stack.get("/gateway/engines")).content)["engines"]
+        assert [(e["model"], e["kv_restored_tokens"]) for e in engines] == [("a", 300)]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+async def test_a_first_answer_that_was_not_helped_ends_the_saving_of_its_model(
+    autojump_clock: Clock, files: Files, streams: bool
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        timings = {"cache_n": 10, "prompt_n": 310, "prompt_ms": 100.0}
+        answer = json.dumps({"choices": [], "timings": timings}).encode()
+        event = b"data: " + answer + b"\n\n"
+        stack.engines.scripts = [[event[:20], event[20:] + DONE] if streams else [answer]]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": f"{A} {NEXT}"}]
+        if streams:
+            await stream(stack, chat("a", messages=messages, stream=True))
+        else:
+            await stack.post(CHAT, chat("a", messages=messages))
+        why = "a restore of 300 tokens spared only 10; this model's slots are not saved again"
+        page = await carryover(stack)
+        assert {m: text.startswith(why) for m, text in page["not_helpful_for"].items()} == {
+            "a": True
+        }
+        assert kv_of(await ask(stack, "b", f"{B} {NEXT}")) == "restored=300 saved=0"

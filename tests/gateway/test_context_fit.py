@@ -1,0 +1,246 @@
+"""A request and the context that it gets: moving up, lowering answers, saying why."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import httpcore
+import trio
+import trio.testing
+
+from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
+from tests.support.fakes import Stack, config, model, running_stack, variant
+from trio_gateway.engine.clients.client import EngineFacts
+
+
+def exceeded(tokens: int, context: int) -> bytes:
+    """As llama-server says it."""
+    error = {
+        "code": 400,
+        "message": f"request ({tokens} tokens) exceeds the available context size ({context})",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": tokens,
+        "n_ctx": context,
+    }
+    return json.dumps({"error": error}).encode()
+
+
+def answered(prompt_tokens: int, completion_tokens: int = 5) -> bytes:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return json.dumps({"choices": [], "usage": usage}).encode()
+
+
+def two_contexts(**fields: Any) -> Any:
+    return config(model("m", variant(1024), variant(4096), **fields))
+
+
+async def ask(stack: Stack, **fields: Any) -> httpcore.Response:
+    return await stack.post(CHAT, chat("m", **fields))
+
+
+def refuses_once(stack: Stack, tokens: int, context: int = 1024) -> None:
+    """The first answer is the error, with its status; the next ones are not."""
+    stack.engines.statuses = [400]
+    stack.engines.scripts = [[exceeded(tokens, context)], [answered(tokens)]]
+
+
+async def test_a_prompt_that_its_engine_refuses_moves_up_unseen(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        refuses_once(stack, 1500)
+        response = await ask(stack)
+        assert response.status == 200
+        assert header(response, "X-Gateway-Variant") == "4096"
+        assert header(response, "X-Gateway-Need") == str(1500 + 8 + 16)
+        assert len(stack.engines.processes) == 2
+
+
+async def test_a_streamed_request_moves_up_before_its_first_byte(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        stack.engines.statuses = [400]
+        stack.engines.scripts = [[exceeded(1500, 1024)], [EVENT, DONE]]
+        assert await stream(stack, chat("m", stream=True)) == EVENT + DONE
+
+
+async def test_a_request_moves_up_once_only(autojump_clock: Clock) -> None:
+    given = config(model("m", variant(1024), variant(2048), variant(4096)))
+    async with running_stack(given) as stack:
+        stack.engines.statuses = [400, 400]
+        stack.engines.scripts = [[exceeded(1500, 1024)], [exceeded(3000, 2048)]]
+        response = await ask(stack)
+        assert (response.status, error_of(response)["code"]) == (400, "context_length_exceeded")
+        assert "3000" in error_of(response)["message"]
+
+
+async def test_what_no_variant_holds_is_refused_with_what_to_cut(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        refuses_once(stack, 5000)
+        response = await ask(stack)
+        error = error_of(response)
+        assert (response.status, error["code"]) == (400, "context_length_exceeded")
+        assert error["param"] == "messages"
+        assert "needs 5024 tokens" in error["message"]
+        assert "this model's maximum context length is 4096 tokens (m)" in error["message"]
+        assert "cut 928 tokens" in error["message"]
+
+
+async def test_another_error_of_the_engine_is_passed_on_as_it_is(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        stack.engines.statuses = [400]
+        body = b'{"error": {"message": "bad grammar", "type": "invalid_request_error"}}'
+        stack.engines.scripts = [[body]]
+        response = await ask(stack)
+        assert (response.status, response.content) == (400, body)
+
+
+async def test_an_answer_that_fits_nowhere_is_refused_by_default(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        response = await ask(stack, max_tokens=5000)
+        assert (response.status, error_of(response)["code"]) == (400, "context_length_exceeded")
+        assert "lower max_tokens to" in error_of(response)["message"]
+        assert stack.engines.requests == []
+
+
+async def test_a_model_may_lower_the_answer_instead(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        stack.engines.counted = 40
+        response = await ask(stack, max_tokens=5000, temperature=0.5)
+        assert response.status == 200
+        ((_, _, body),) = stack.engines.requests
+        sent = json.loads(body)
+        assert sent["temperature"] == 0.5
+        assert 512 <= sent["max_tokens"] <= 4096 - 16
+
+
+async def test_only_maxima_that_are_too_large_are_lowered(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        await ask(stack, max_tokens=100, max_completion_tokens=9000, user="\u00e9")
+        sent = json.loads(stack.engines.requests[0][2])
+        assert (sent["max_tokens"], sent["user"]) == (100, "\u00e9")
+        assert 512 <= sent["max_completion_tokens"] <= 4096 - 16
+
+
+async def test_on_the_way_up_the_answer_is_lowered_as_well(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        refuses_once(stack, 3500)
+        response = await ask(stack, max_tokens=700)
+        assert response.status == 200
+        assert json.loads(stack.engines.requests[1][2])["max_tokens"] == 4096 - 3500 - 16
+
+
+async def test_an_untouched_request_reaches_the_engine_byte_for_byte(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+        body = b'{"model":  "m","messages":[{"role":"user","content":"\\u0048i"}]  ,"max_tokens":8}'
+        assert (await stack.post(CHAT, body)).status == 200
+        assert stack.engines.requests[0][2] == body
+
+
+async def test_what_nests_too_deeply_is_refused(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        nested: Any = "x"
+        for _ in range(900):
+            nested = [nested]
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "x": nested}]}).encode()
+        for path in (CHAT, "/gateway/explain"):
+            response = await stack.post(path, body)
+            assert response.status in (200, 400)
+            if response.status == 400:
+                assert error_of(response)["code"] == "invalid_json"
+
+
+# -- what answers teach ---------------------------------------------------------------------
+
+
+async def test_answers_teach_how_far_off_the_counts_are(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        stack.engines.scripts = [[answered(30)]]
+        await ask(stack)
+        event = b'data: {"timings":{"prompt_n":10,"cache_n":21,"predicted_n":4}}\n\n'
+        stack.engines.scripts = [[EVENT, event, DONE]]
+        await stream(stack, chat("m", stream=True))
+        facts = json.loads((await stack.get("/gateway/models/m")).content)
+        errors = facts["count_errors"]["bound"]
+        assert errors["answers"] == 2
+        assert errors["most"] - errors["least"] == 1
+        assert (await stack.get("/gateway/models/none")).status == 404
+
+
+# -- saying why -----------------------------------------------------------------------------
+
+
+async def explained(stack: Stack, body: bytes) -> Any:
+    response = await stack.post("/gateway/explain", body)
+    assert response.status == 200, response.content
+    return json.loads(response.content)
+
+
+async def test_a_dry_run_says_what_would_happen_and_does_nothing(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        found = await explained(stack, chat("m", max_tokens=900))
+        assert found["variant"] == "4096"
+        assert found["bounds"]["lower"] <= found["bounds"]["upper"] == found["prompt"]
+        assert found["prompt_source"] == "bound"
+        assert found["need"] == found["prompt"] + 900 + 16
+        assert found["variants"] == [
+            {"variant": "1024", "context": 1024, "holds": False},
+            {"variant": "4096", "context": 4096, "holds": True},
+        ]
+        assert (found["decision"], found["engine_state"]) == ("started", None)
+        assert found["expected_load_s"] == 10.0
+        assert stack.engines.processes == []
+        assert stack.engines.requests == []
+
+
+async def test_a_dry_run_knows_the_running_engine_and_counts_with_it(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        await ask(stack, max_tokens=900)
+        stack.engines.counted = 77
+        found = await explained(stack, chat("m"))
+        assert (found["counted"], found["counted_by"], found["is_exact"]) == (77, "engine", True)
+        assert (found["variant"], found["engine_state"]) == ("4096", "ready")
+        assert (found["decision"], found["expected_wait_s"]) == ("reused", 0.0)
+        assert "an engine of it runs" in found["reason"]
+
+
+async def test_a_dry_run_of_what_is_too_long_shows_the_error(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        found = await explained(stack, chat("m", max_tokens=9000))
+        assert "maximum context length is 4096 tokens (m)" in found["refused"]
+        assert found["variant"] is None
+
+
+async def test_a_dry_run_takes_any_endpoints_request(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        found = await explained(stack, b'{"model":"m","prompt":"text"}')
+        assert found["endpoint"] == "completions"
+        for body, code in (
+            (b'{"model":"m"}', "missing_content"),
+            (b"no json", "invalid_json"),
+            (b'{"model":"x","prompt":"t"}', "model_not_found"),
+            (b'{"model":"m","input":"t"}', "endpoint_not_supported"),
+            (b'{"model":"m","messages":[]}', "missing_messages"),
+        ):
+            response = await stack.post("/gateway/explain", body)
+            assert response.status in (400, 404)
+            assert error_of(response)["code"] == code
+
+
+# -- the truth about contexts ---------------------------------------------------------------
+
+
+async def test_requests_that_share_one_cache_never_need_more_than_it_holds(
+    autojump_clock: Clock,
+) -> None:
+    given = config(model("m", variant(4096)))
+    async with running_stack(given) as stack:
+        stack.engines.facts = EngineFacts(places=4, context=4096)
+        stack.engines.shared_tokens = 4096
+        stack.engines.scripts = [[answered(1)], [10.0, answered(1)], [answered(1)]]
+        await ask(stack)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ask, stack, max_tokens=3000))
+            await trio.testing.wait_all_tasks_blocked()
+            before = trio.current_time()
+            await ask(stack, max_tokens=3000)
+            assert trio.current_time() - before >= 9

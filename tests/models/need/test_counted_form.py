@@ -1,0 +1,151 @@
+"""Requests of other APIs as the chats, prompts and inputs that they are counted as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trio_gateway.models.need.counted_form import (
+    CountedForm,
+    embedding_as_input,
+    infill_as_prompt,
+    messages_as_chat,
+    rerank_as_input,
+    responses_as_chat,
+)
+
+
+def convert(how: Callable[[bytes], CountedForm], **request: Any) -> dict[str, Any]:
+    form = how(json.dumps(request).encode())
+    result: dict[str, Any] = json.loads(form.body)
+    return {"kind": form.kind, **{k: v for k, v in result.items() if v is not None}}
+
+
+def test_a_message_with_a_system_text_is_a_chat() -> None:
+    chat = convert(
+        messages_as_chat,
+        model="m",
+        system=[{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}],
+        messages=[{"role": "user", "content": "Hi"}],
+        max_tokens=7,
+    )
+    assert chat == {
+        "kind": "chat/completions",
+        "max_tokens": 7,
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Hi"},
+        ],
+    }
+
+
+def test_tools_their_use_and_their_results_are_those_of_a_chat() -> None:
+    chat = convert(
+        messages_as_chat,
+        tools=[{"name": "add", "description": "Add.", "input_schema": {"type": "object"}}],
+        messages=[
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm."},
+                    {"type": "text", "text": "I add."},
+                    {"type": "tool_use", "id": "1", "name": "add", "input": {"a": 1}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "1", "content": "2"},
+                    {"type": "tool_result", "tool_use_id": "2", "content": "3"},
+                ],
+            },
+        ],
+    )
+    assert chat["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "add", "description": "Add.", "parameters": {"type": "object"},
+            },
+        }
+    ]  # fmt: skip
+    assistant, *results = chat["messages"]
+    assert assistant["reasoning_content"] == "Hm."
+    assert assistant["content"] == [{"type": "text", "text": "I add."}]
+    assert assistant["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a":1}'}
+    assert results == [
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+        {"role": "tool", "tool_call_id": "2", "content": "3"},
+    ]
+
+
+def test_an_image_counts_as_one_and_not_as_its_bytes() -> None:
+    source = {"type": "base64", "data": "x" * 10_000}
+    chat = convert(
+        messages_as_chat,
+        messages=[{"role": "user", "content": [{"type": "image", "source": source}]}],
+    )
+    assert "image_url" in chat["messages"][0]["content"][0]
+
+
+def test_a_response_with_instructions_is_a_chat() -> None:
+    chat = convert(responses_as_chat, input="Hi", instructions="Be kind.", max_output_tokens=9)
+    assert chat["max_tokens"] == 9
+    assert chat["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hi"},
+    ]
+
+
+def test_the_items_of_a_response_are_the_messages_of_a_chat() -> None:
+    chat = convert(
+        responses_as_chat,
+        tools=[{"type": "function", "name": "add", "parameters": {}}],
+        input=[
+            {"role": "user", "content": [{"type": "input_text", "text": "1+1"}]},
+            {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "2"},
+            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]},
+            7,
+        ],
+    )
+    assert chat["tools"][0]["function"] == {"name": "add", "parameters": {}}
+    user, call, output, reasoning = chat["messages"]
+    assert user["content"] == [{"type": "text", "text": "1+1"}]
+    assert call["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
+    assert output == {"role": "tool", "tool_call_id": "c", "content": "2"}
+    assert reasoning["reasoning_content"] == "Hm."
+
+
+def test_the_texts_around_a_gap_are_one_prompt() -> None:
+    made = convert(
+        infill_as_prompt, input_prefix="a", input_suffix="b",
+        input_extra=[{"filename": "f", "text": "t"}], n_predict=3,
+    )  # fmt: skip
+    assert made == {"kind": "completions", "prompt": "a\nb\nf\nt", "n_predict": 3}
+
+
+def test_an_embedding_has_content_or_input() -> None:
+    assert convert(embedding_as_input, content="a")["input"] == "a"
+    assert convert(embedding_as_input, input=["a", "b"])["input"] == ["a", "b"]
+
+
+def test_a_document_is_read_with_the_query() -> None:
+    made = convert(rerank_as_input, query="q", documents=["d", {"text": "e"}])
+    assert made == {"kind": "embeddings", "input": ["q\nd", "q\ne"]}
+    assert convert(rerank_as_input, query="q", texts=["d"])["input"] == ["q\nd"]
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", [], [3], {}, [{}], [[]]])
+@pytest.mark.parametrize("field", ["messages", "tools", "system", "input", "documents"])
+@pytest.mark.parametrize(
+    "how",
+    [messages_as_chat, responses_as_chat, infill_as_prompt, embedding_as_input, rerank_as_input],
+)
+def test_nonsense_is_converted_to_something(
+    how: Callable[[bytes], CountedForm], field: str, value: Any
+) -> None:
+    assert convert(how, **{field: value})["kind"]

@@ -1,0 +1,468 @@
+"""From a request to its need and to the smallest variant that holds it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    GatewayConfig,
+    ModelConfig,
+    PoolConfig,
+    ServerConfig,
+    TokenizationConfig,
+    VariantConfig,
+)
+from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.vocabulary import Vocabulary
+from trio_gateway.models.model_selector import (
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelSelector,
+    Selection,
+)
+from trio_gateway.models.need.bounds import RequestFields
+from trio_gateway.models.need.calibration import PROBES
+
+CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
+DEFAULT_ANSWER = 512
+
+
+def a_variant(context: int) -> VariantConfig:
+    return VariantConfig(
+        name=f"{context}",
+        binary="llama-server",
+        args=(),
+        context=context,
+        connect=None,
+        env={},
+        workdir=Path("/"),
+        parallel=None,
+        memory_bytes=None,
+        timeouts=EngineTimeouts(),
+    )
+
+
+def a_model(name: str = "m", *contexts: int, **fields: Any) -> ModelConfig:
+    return ModelConfig(
+        **{
+            "name": name,
+            "aliases": (),
+            "engine": LLAMACPP,
+            "pool": "primary",
+            "variants": tuple(a_variant(context) for context in contexts or (2048, 8192, 32768)),
+            **fields,
+        }
+    )
+
+
+@dataclass
+class CountingClient:
+    """An engine's client that only counts: `answer` tokens, or None for "cannot say"."""
+
+    answer: int | None
+    asked: list[tuple[str, bytes]] = field(default_factory=list)
+
+    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        assert timeout_s > 0
+        self.asked.append((endpoint, body))
+        return self.answer
+
+
+@dataclass
+class Engines:
+    """The two questions that a selector asks of the manager."""
+
+    running: dict[str, Any] = field(default_factory=dict)
+    contexts: dict[str, list[int]] = field(default_factory=dict)
+
+    def runs(self, model: ModelConfig, context: int, count: int | None) -> CountingClient:
+        client = CountingClient(count)
+        self.running[model.name] = SimpleNamespace(
+            client=client, info=SimpleNamespace(context=context), variant=a_variant(context)
+        )
+        return client
+
+    reaper = None
+
+    def contexts_of(self, model: str) -> list[int]:
+        return self.contexts[model]
+
+    def engine_of(self, model: str) -> Any:
+        return self.running.get(model)
+
+
+def selector(
+    *models: ModelConfig,
+    engines: Engines | None = None,
+    default_answer_tokens: int | None = DEFAULT_ANSWER,
+) -> ModelSelector:
+    engines = engines or Engines()
+    for model in models:
+        engines.contexts.setdefault(model.name, [v.context for v in model.variants])
+    config = GatewayConfig(
+        source=Path("gateway.lua"),
+        server=ServerConfig(default_answer_tokens=default_answer_tokens),
+        models=models,
+        pools={"primary": PoolConfig("primary")},
+    )
+    manager = cast(EngineManager, engines)
+    return ModelSelector(config, manager, TokenCounter(manager, Vocabulary()))
+
+
+async def select(
+    subject: ModelSelector, model: ModelConfig, endpoint: str = CHAT, **request: Any
+) -> Selection:
+    body = msgspec.json.encode(request)
+    fields = msgspec.json.decode(body, type=RequestFields)
+    return await subject.select_variant(model, endpoint, fields, body)
+
+
+def says(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+# -- which variant --------------------------------------------------------------------------
+
+
+async def test_a_short_request_gets_the_smallest_variant_without_any_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=7)
+    selection = await select(selector(model, engines=engines), model, messages=says("hello"))
+    assert selection.context == 2048
+    assert selection.need <= 2048
+    assert client.asked == []
+
+
+async def test_the_answer_that_is_asked_for_counts() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, messages=says("hello"), max_tokens=5000)
+    assert selection.context == 8192
+
+
+async def test_without_a_maximum_the_answer_gets_no_more_than_the_largest_variant_leaves() -> None:
+    model = a_model("m", 256, 512)
+    selection = await select(selector(model), model, COMPLETION, prompt="hello")
+    assert (selection.need, selection.context) == (512, 512)
+
+
+async def test_embeddings_need_no_room_for_an_answer() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, EMBEDDINGS, input="a" * 2000, max_tokens=9)
+    assert selection.context == 2048
+
+
+async def test_token_ids_need_no_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=7)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt=[1] * 3000, max_tokens=10)
+    assert (selection.context, client.asked) == (8192, [])
+
+
+async def test_where_the_bounds_disagree_the_running_engine_counts() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=10)
+    assert (selection.need, selection.context) == (1000 + 10 + 16, 2048)
+    (endpoint, body), *probes = client.asked
+    assert endpoint == CHAT
+    assert msgspec.json.decode(body)["messages"] == says("a" * 4000)
+    assert len(probes) == len(PROBES)  # the first count teaches the template, too
+
+
+async def test_a_running_engine_that_holds_the_upper_bound_serves_without_a_count() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 8192, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=10)
+    assert (selection.context, client.asked) == (8192, [])
+
+
+async def test_an_image_is_counted_apart_from_its_text_and_its_base64_never() -> None:
+    model, engines = a_model(image_tokens=300), Engines()
+    client = engines.runs(model, 2048, count=900)
+    parts = [
+        {"type": "text", "text": "a" * 2500},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}},
+    ]
+    subject = selector(model, engines=engines)
+    message = {"role": "user", "content": parts}
+    selection = await select(subject, model, messages=[message], max_tokens=10)
+    assert (selection.prompt, selection.context) == (1200, 2048)
+    assert b"AAAA" not in client.asked[0][1]
+    assert b"a" * 2500 in client.asked[0][1]
+
+
+async def test_a_count_that_may_be_too_high_refuses_nothing() -> None:
+    """Eight images of at most 1,024 tokens may well fit: the engine has the last word."""
+    model, engines = a_model("m", 4096), Engines()
+    engines.runs(model, 4096, count=100)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    message = {"role": "user", "content": [image] * 8}
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=[message], max_tokens=10)
+    assert (selection.context, selection.need) == (4096, 4096)
+
+
+async def test_the_same_text_is_counted_once_whatever_else_the_request_says() -> None:
+    model, engines = a_model(), Engines()
+    client = engines.runs(model, 2048, count=1000)
+    subject = selector(model, engines=engines)
+    for temperature in (0, 1):
+        await select(
+            subject, model, messages=says("a" * 4000), max_tokens=9, temperature=temperature
+        )
+    assert len(client.asked) == 1 + len(PROBES)
+    await select(subject, model, messages=says("b" * 4000), max_tokens=9)
+    assert len(client.asked) == 2 + len(PROBES)
+
+
+async def test_a_variants_real_context_decides_and_not_the_declared_one() -> None:
+    model, engines = a_model(), Engines(contexts={"m": [1024, 8192, 32768]})
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt=[1] * 1500, max_tokens=1)
+    assert selection.context == 8192
+
+
+# -- who counts -----------------------------------------------------------------------------
+
+WORDS = "import sys; print([1] * len(sys.stdin.read().split()))"
+
+
+def tokenized(script: str) -> ModelConfig:
+    return a_model(tokenization=TokenizationConfig(binary=sys.executable, base_args=("-c", script)))
+
+
+async def test_without_an_engine_the_command_counts() -> None:
+    model = tokenized(WORDS)
+    selection = await select(
+        selector(model), model, COMPLETION, prompt="word " * 1000, max_tokens=10
+    )
+    assert (selection.need, selection.context) == (1026, 2048)
+
+
+async def test_an_engine_that_cannot_say_leaves_it_to_the_command() -> None:
+    model, engines = tokenized(WORDS), Engines()
+    client = engines.runs(model, 2048, count=None)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, COMPLETION, prompt="word " * 1000, max_tokens=10)
+    assert (selection.need, len(client.asked)) == (1026, 1)
+
+
+async def test_when_nothing_can_count_the_bound_decides() -> None:
+    for model in (a_model(), tokenized("raise SystemExit(1)")):
+        subject = selector(model)
+        selection = await select(subject, model, COMPLETION, prompt="word " * 1000, max_tokens=10)
+        assert (selection.need, selection.context) == (5000 + 16 + 10 + 16, 8192)
+
+
+async def test_what_may_not_fit_goes_to_the_largest_variant_when_nothing_can_count() -> None:
+    model = a_model()
+    selection = await select(selector(model), model, messages=says("a" * 100_000), max_tokens=10)
+    assert (selection.need, selection.context) == (32768, 32768)
+
+
+# -- too long -------------------------------------------------------------------------------
+
+
+async def test_a_prompt_that_no_variant_holds_is_refused_with_both_numbers() -> None:
+    model, engines = a_model(), Engines()
+    engines.runs(model, 2048, count=40_000)
+    subject = selector(model, engines=engines)
+    with pytest.raises(ContextLengthExceeded) as refused:
+        await select(subject, model, messages=says("a" * 100_000), max_tokens=100)
+    assert "40116 tokens (40000 for the prompt and 100 for the answer" in str(refused.value)
+    assert "32768" in str(refused.value)
+
+
+async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named() -> None:
+    """One token short: the margin and the answer's least are in the number."""
+    model, engines = a_model("m", 1000, min_answer_tokens=100), Engines()
+    engines.runs(model, 1000, count=885)
+    message = "needs 1001 tokens .* cut 1 tokens from the prompt"
+    with pytest.raises(ContextLengthExceeded, match=message):
+        await select(selector(model, engines=engines), model, messages=says("a" * 4000))
+
+
+async def test_an_answer_larger_than_any_context_is_refused_even_when_nothing_can_count() -> None:
+    model = a_model()
+    with pytest.raises(ContextLengthExceeded, match="at least 40017 tokens") as refused:
+        await select(selector(model), model, messages=says("hello"), max_tokens=40_000)
+    assert "lower max_tokens to" in str(refused.value)
+
+
+async def test_an_input_too_long_for_embeddings_is_refused_without_a_word_on_answers() -> None:
+    model = a_model("m", 512)
+    with pytest.raises(ContextLengthExceeded, match="needs at least 600 tokens") as refused:
+        await select(selector(model), model, EMBEDDINGS, input=[1] * 600)
+    assert "answer" not in str(refused.value)
+
+
+# -- the answer's room ----------------------------------------------------------------------
+
+
+async def test_an_answer_that_fits_nowhere_is_lowered_if_the_model_says_so() -> None:
+    model, engines = a_model(clamp_answer=True), Engines()
+    engines.runs(model, 32768, count=1000)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=40_000)
+    assert (selection.clamped, selection.answer) == (40_000, 32768 - 1000 - 16)
+    assert (selection.need, selection.context) == (32768, 32768)
+    assert "lowered from 40000 to 31752" in selection.reason
+
+
+async def test_an_answer_is_lowered_by_the_bound_when_nothing_can_count() -> None:
+    model = a_model("m", 1000, clamp_answer=True)
+    selection = await select(selector(model), model, COMPLETION, prompt="a" * 484, max_tokens=5000)
+    assert selection.answer == 1000 - (484 + 16) - 16
+    assert selection.need <= 1000
+
+
+async def test_no_answer_is_lowered_below_the_least() -> None:
+    model, engines = a_model("m", 1000, clamp_answer=True, min_answer_tokens=300), Engines()
+    engines.runs(model, 1000, count=800)
+    with pytest.raises(ContextLengthExceeded, match="lower max_tokens to 184"):
+        await select(
+            selector(model, engines=engines), model, messages=says("a" * 4000), max_tokens=5000
+        )
+
+
+async def test_an_answer_without_a_maximum_gets_at_least_what_the_model_says() -> None:
+    model, engines = a_model("m", 1000, 2000, min_answer_tokens=700), Engines()
+    engines.runs(model, 1000, count=1284)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000))
+    assert (selection.need, selection.context) == (2000, 2000)
+
+
+# -- room to grow ---------------------------------------------------------------------------
+
+
+async def test_an_engine_that_is_started_gets_headroom_and_a_running_one_needs_none() -> None:
+    model, engines = a_model(headroom=0.5), Engines()
+    engines.runs(model, 2048, count=1500)
+    subject = selector(model, engines=engines)
+    selection = await select(subject, model, messages=says("a" * 4000), max_tokens=100)
+    assert (selection.need, selection.start_need) == (1616, 2424)
+    assert selection.context == 2048
+
+
+async def test_what_generates_nothing_does_not_grow() -> None:
+    model = a_model(headroom=0.5)
+    selection = await select(selector(model), model, EMBEDDINGS, input=[1] * 100)
+    assert selection.start_need == selection.need == 101
+
+
+async def test_a_conversation_starts_with_room_for_one_more_average_turn() -> None:
+    model = a_model(headroom=0.0)
+    subject = selector(model)
+    talk = [*says("hello"), {"role": "assistant", "content": "hi"}, *says("a" * 400)]
+    first = await select(subject, model, messages=talk, max_tokens=100)
+    assert first.start_need == first.need
+    subject.note_answer(first, Usage(prompt_tokens=500, completion_tokens=200))
+    second = await select(subject, model, messages=talk, max_tokens=100)
+    assert second.start_need == second.need + 300  # an answer of 200, and 400 bytes
+
+
+async def test_without_a_word_an_answer_needs_the_least_or_an_average_turn() -> None:
+    model = a_model("m", 1024, 8192)
+    subject = selector(model, default_answer_tokens=None)
+    talk = [*says("hello"), {"role": "assistant", "content": "hi"}, *says("and?")]
+    first = await select(subject, model, messages=talk)
+    assert (first.need, first.context) == (first.prompt + 512 + 16, 1024)
+    subject.note_answer(first, Usage(prompt_tokens=first.prompt, completion_tokens=3000))
+    second = await select(subject, model, messages=talk)
+    # Before an answer that is likely to outgrow the small one, not in the middle of it.
+    assert (second.need, second.context) == (second.prompt + 3001 + 16, 8192)
+
+
+# -- what answers teach ---------------------------------------------------------------------
+
+
+async def test_a_bound_that_was_too_low_is_raised_from_then_on() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    subject.note_answer(selection, Usage(prompt_tokens=selection.prompt + 40))
+    again = await select(subject, model, messages=says("hello"), max_tokens=10)
+    assert again.prompt == selection.prompt + 40
+
+
+async def test_after_a_refusal_the_next_variant_gets_the_request_with_the_true_size() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    larger = subject.select_larger(selection, prompt=2100, refused_context=2048)
+    assert (larger.prompt, larger.need, larger.context) == (2100, 2126, 8192)
+    smaller_than_promised = subject.select_larger(selection, prompt=1000, refused_context=2048)
+    assert (smaller_than_promised.need, smaller_than_promised.context) == (2049, 8192)
+
+
+async def test_a_refusal_teaches_what_an_answer_would_have_taught() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    subject.select_larger(selection, prompt=2100, refused_context=2048)
+    again = await select(subject, model, messages=says("hello"), max_tokens=10)
+    assert (again.prompt, again.context) == (2100, 8192)
+
+
+async def test_after_a_refusal_by_the_largest_the_error_says_how_much_to_cut() -> None:
+    model = a_model()
+    subject = selector(model)
+    selection = await select(subject, model, messages=says("hello"), max_tokens=10)
+    with pytest.raises(ContextLengthExceeded, match="cut 258 tokens from the prompt"):
+        subject.select_larger(selection, prompt=33_000, refused_context=32768)
+
+
+# -- names ----------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_by_its_name_and_by_its_alias() -> None:
+    model = a_model("qwen", aliases=("gpt-4o",))
+    subject = selector(model)
+    assert subject.find_model("qwen") is subject.find_model("gpt-4o") is model
+
+
+def test_an_unknown_name_is_refused_with_near_ones() -> None:
+    subject = selector(a_model("qwen3-8b"), a_model("llama"), a_model("qwen-dark", hidden=True))
+    with pytest.raises(ModelNotFound, match="qwen3-8b") as refused:
+        subject.find_model("qwen3")
+    assert "dark" not in str(refused.value)
+
+
+def test_an_unknown_name_far_from_all_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ModelNotFound, match=r'"zzz"; did you mean: llama\?'):
+        selector(a_model("llama")).find_model("zzz")
+
+
+def test_where_all_models_are_hidden_no_name_is_suggested() -> None:
+    with pytest.raises(ModelNotFound, match=r'^there is no model "zzz"$'):
+        selector(a_model("secret", hidden=True)).find_model("zzz")
+
+
+def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> None:
+    loaded, idle = a_model("loaded"), a_model("idle", 1024, aliases=("i",), description="small")
+    engines = Engines()
+    engines.runs(loaded, 8192, count=None)
+    subject = selector(loaded, idle, a_model("secret", hidden=True), engines=engines)
+    first, second = subject.list_models()
+    assert (first["id"], first["object"]) == ("loaded", "model")
+    assert (first["loaded"], first["loaded_variant"]) == (True, "8192")
+    assert (first["context_length"], first["contexts"]) == (32768, [2048, 8192, 32768])
+    assert (second["loaded"], second["loaded_variant"]) == (False, None)
+    assert (second["aliases"], second["description"]) == (["i"], "small")
+    assert subject.describe(subject.find_model("i")) == second
+    assert subject.describe(subject.find_model("secret"))["id"] == "secret"

@@ -1,0 +1,97 @@
+"""What is read of a request's body, and what may be changed in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trio_gateway.config.schema import RewriteConfig
+from trio_gateway.server.api.endpoints import CHAT, LLAMACPP, Endpoint
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.request_body import read_body, rewritten, with_answer_limit
+
+COMPLETION = next(e for e in LLAMACPP if e.name == "completion")
+CHAT_BODY = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]%b}'
+
+
+def refusal(data: bytes, endpoint: Endpoint = CHAT) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        read_body(data, endpoint)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_the_model_and_the_wish_for_a_stream_are_read() -> None:
+    body = read_body(CHAT_BODY % b',"stream":true', CHAT)
+    assert (body.model, body.wants_stream) == ("m", True)
+    assert not read_body(CHAT_BODY % b"", CHAT).wants_stream
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"model":"m","messages":[{}],"model":"n"}',
+        b'{"model":"m","messages":[{}],"x":1 ,"model":"n"}',
+        b'{"model": "m", "messages": [{}], "model": "n"}',
+        b'{"model":"m","messages":[{}],"mod\\u0065l":"n"}',
+        b'{"messages":[{}],"model":"m","a":1,"a":1}',
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused_by_name(data: bytes) -> None:
+    error = refusal(data)
+    assert error.code == "invalid_json"
+    assert "is there twice" in error.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b' {"model" : "m",\n "messages":\t[{}]}\n',
+        b'{"model": "m", "messages": [{"a": 1}]}',
+        b'{"model":"m","messages":[{}],"\\u00e9":1}',
+    ],
+)
+def test_however_it_is_written_a_body_without_such_is_taken(data: bytes) -> None:
+    assert read_body(data, CHAT).model == "m"
+
+
+def test_only_the_native_endpoints_do_without_a_name() -> None:
+    assert read_body(b'{"prompt":"Hi"}', COMPLETION).model is None
+    assert refusal(b'{"messages":[{}]}').code == "missing_model"
+    assert refusal(b'{"prompt":"Hi","model":3}', COMPLETION).code == "missing_model"
+    assert refusal(b'{"prompt":"Hi","model":""}', COMPLETION).code == "missing_model"
+
+
+@pytest.mark.parametrize("content", [b"3", b"null", b"[]", b"{}", b'"text"', b"[3]"])
+def test_messages_are_an_array_of_objects(content: bytes) -> None:
+    error = refusal(b'{"model":"m","messages":%b}' % content)
+    assert (error.code, error.param) == ("missing_messages", "messages")
+
+
+def rewrite(body: dict[str, Any], **how: Any) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(rewritten(json.dumps(body).encode(), RewriteConfig(**how)))
+    return result
+
+
+def test_fields_are_set_defaulted_and_removed() -> None:
+    body = {"model": "m", "temperature": 1, "top_p": None, "user": "u", "odd": 1.50}
+    result = rewrite(
+        body,
+        set={"temperature": b"0.2"},
+        default={"top_p": b"0.9", "odd": b"2", "seed": b"7"},
+        remove=("user", "nothing"),
+    )
+    assert result == {"model": "m", "temperature": 0.2, "top_p": 0.9, "odd": 1.5, "seed": 7}
+
+
+def test_other_fields_keep_their_very_bytes() -> None:
+    made = rewritten(b'{"model":"m","x":1.50,"y":"\\u00e9"}', RewriteConfig(set={"a": b"1"}))
+    assert made == b'{"model":"m","x":1.50,"y":"\\u00e9","a":1}'
+
+
+def test_every_spelling_of_the_answers_maximum_is_lowered() -> None:
+    body = b'{"max_tokens":100,"max_output_tokens":5,"n_predict":20,"x": [1, 2]}'
+    made = with_answer_limit(body, 10)
+    assert made == b'{"max_tokens":10,"max_output_tokens":5,"n_predict":10,"x":[1, 2]}'

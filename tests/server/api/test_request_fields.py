@@ -1,0 +1,105 @@
+"""The types of the fields that are known: what is taken, and how a mistake is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trio_gateway.server.api.endpoints import CHAT, ENDPOINTS, Endpoint
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.request_body import read_body
+from trio_gateway.server.api.request_fields import FIELDS, fields_of
+
+MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def endpoint(name: str) -> Endpoint:
+    return next(e for e in ENDPOINTS if e.name == name)
+
+
+def refusal(body: dict[str, Any] | bytes, of: Endpoint = CHAT) -> ApiError:
+    data = body if isinstance(body, bytes) else json.dumps({"model": "m", **body}).encode()
+    with pytest.raises(ApiError) as caught:
+        read_body(data, of)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"temperature": "hot"}, "temperature", "`temperature` is wrong: expected `number | null`"),
+        ({"max_tokens": 10**30}, "max_tokens", "expected `integer` <= 9223372036854775807"),
+        ({"max_tokens": -3}, "max_tokens", ">= -2"),
+        ({"max_tokens": "1000"}, "max_tokens", "got `string`"),
+        ({"max_tokens": 1.5}, "max_tokens", "got `number`"),
+        ({"stream": "true"}, "stream", "expected `boolean | null`"),
+        ({"n": 0}, "n", ">= 1"),
+        ({"stop": [1]}, "stop", "`stop[0]` is wrong"),
+        ({"messages": [{"role": 1}]}, "messages", "`messages[0].role` is wrong"),
+        ({"messages": [{"role": "user", "content": 1}]}, "messages", "messages[0].content"),
+        ({"id_slot": "../../x"}, "id_slot", "expected `integer | null`"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_name_of_its_field(
+    fields: dict[str, Any], param: str, words: str
+) -> None:
+    error = refusal({**MESSAGES, **fields})
+    assert (error.code, error.param) == ("invalid_field", param)
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1, "top_p": None, "stop": "x", "seed": -1, "max_tokens": -1},
+        {"stop": ["x"], "top_k": 40.0, "logit_bias": [[1, False]], "n": 2},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}, "x"]}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+        {"a field of this engine only": [{"x": 1.5}]},
+        {**dict.fromkeys(FIELDS["chat/completions"].__struct_fields__[1:]), **MESSAGES},
+    ],
+)
+def test_whatever_an_engine_takes_is_taken(fields: dict[str, Any]) -> None:
+    read_body(json.dumps({"model": "m", **MESSAGES, **fields}).encode(), CHAT)
+
+
+@pytest.mark.parametrize("prompt", ["x", [1, 2], ["x", 1], [[1], ["x"]], {"prompt_string": "x"}])
+def test_a_prompt_is_text_or_tokens_or_several_of_them(prompt: Any) -> None:
+    read_body(json.dumps({"model": "m", "prompt": prompt}).encode(), endpoint("completions"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (b'"x":1e999', "number out of range"),
+        (b'"x":-1%b' % (b"0" * 5000), "out of range"),
+        (b'"x":{"y":[1e999]}', "number out of range"),
+        (b'"x":"\xff"', "not a json object"),
+        (b'"x":"\\ud800"', "not a json object"),
+        (b'"x":NaN', "not a json object"),
+        (b'"x":%b' % (b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
+    ],
+)
+def test_what_no_parser_should_be_given_is_refused_also_in_unknown_fields(
+    extra: bytes, words: str
+) -> None:
+    error = refusal(b'{"model":"m","messages":[{"role":"user","content":"Hi"}],%b}' % extra)
+    assert words in error.message.lower()
+
+
+def test_what_is_not_counted_is_looked_at_just_as_well() -> None:
+    error = refusal(
+        b'{"model":"m","messages":[{"role":"u","content":"x","y":1e999}]}',
+        endpoint("apply-template"),
+    )
+    assert "out of range" in error.message
+
+
+def test_every_field_is_one_of_an_endpoint_that_there_is() -> None:
+    assert FIELDS.keys() <= {e.name for e in ENDPOINTS}
+    for row in ENDPOINTS:
+        known = fields_of(row.name).__struct_fields__
+        assert not FIELDS.get(row.name) or set(row.content) <= set(known), row.name

@@ -1,0 +1,365 @@
+"""The repairs of the HTTP stack. Where memory streams can show the fault, a twin without the repair
+does; D's fault is a reset, which takes a real socket: see `test_serve.py`, "while it is sent"."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypercorn.trio.tcp_server import TCPServer
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from tests.support.fakes import FakeSocket, MemoryNetwork
+from trio_gateway.server.http.asgi import (
+    LINGER_S,
+    REQUEST_KEY,
+    AsgiApp,
+    CancellableTCPServer,
+    Message,
+    RequestScopes,
+    Scope,
+    TornStream,
+)
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def quart_app() -> Any:
+    app = QuartTrio("test", static_folder=None)
+
+    @app.get("/")
+    async def root() -> Response:
+        return Response(b"answer", content_type="text/plain")
+
+    return app
+
+
+async def idle_connection_closes_after(app: AsgiApp, nursery: trio.Nursery) -> float:
+    """Seconds from the answer to the server closing a connection that stays idle."""
+    network = MemoryNetwork(nursery, app)
+    network.config.keep_alive_timeout = 5
+    client = network.connect()
+    await client.send_all(REQUEST)
+    answer = await client.receive_some(65536)
+    while b"answer" not in answer:
+        answer += await client.receive_some(65536)
+    begun = trio.current_time()
+    with trio.move_on_after(100):
+        while await client.receive_some(65536):
+            pass
+    await client.aclose()
+    return trio.current_time() - begun
+
+
+async def test_a_an_idle_connection_is_closed_after_the_keep_alive_timeout(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await idle_connection_closes_after(RequestScopes(quart_app()), nursery) == 5
+
+
+async def test_a_without_the_repair_it_is_never_closed(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await idle_connection_closes_after(quart_app(), nursery) == 100
+
+
+async def endless(scope: Scope, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        await trio.sleep(1)
+
+
+class StalledStream:
+    """A client that sent a request and reads nothing: a send returns when its host gives up."""
+
+    def __init__(self) -> None:
+        self.socket = FakeSocket()
+        self._request = REQUEST
+        self.stalled, self.gave_up, self.closed = trio.Event(), trio.Event(), trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        request, self._request = self._request, b""
+        if not request:
+            await self.closed.wait()
+        return request
+
+    async def send_all(self, data: bytes) -> None:
+        self.stalled.set()
+        await self.gave_up.wait()
+        raise trio.BrokenResourceError
+
+    async def send_eof(self) -> None:
+        raise trio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
+async def ends_when_cancelled(server_type: type[TCPServer]) -> bool:
+    """Whether a connection to a stalled client ends within 1,000 s of being cancelled."""
+    stream, scope, ended = StalledStream(), trio.CancelScope(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, endless, server_type)
+
+        async def serve() -> None:
+            with scope:
+                await network.serve(stream)
+            ended.set()
+
+        nursery.start_soon(serve)
+        await stream.stalled.wait()
+        scope.cancel(reason="shutdown")
+        with trio.move_on_after(1000):
+            await ended.wait()
+        in_time = ended.is_set()
+        stream.gave_up.set()
+        await ended.wait()
+    assert stream.closed.is_set()
+    return in_time
+
+
+async def test_b_a_stalled_reader_does_not_hold_up_a_cancellation(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert await ends_when_cancelled(CancellableTCPServer)
+
+
+async def test_b_without_the_repair_it_does(autojump_clock: trio.testing.MockClock) -> None:
+    assert not await ends_when_cancelled(TCPServer)
+
+
+async def closed_idle_connection_ends_after(
+    server_type: type[TCPServer], nursery: trio.Nursery
+) -> float:
+    """Seconds from a client closing its idle connection to the server letting go of it."""
+    network = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type)
+    network.config.keep_alive_timeout = 75
+    client = network.connect()
+    await client.send_all(REQUEST)
+    while b"answer" not in await client.receive_some(65536):
+        pass
+    await trio.testing.wait_all_tasks_blocked()
+    begun = trio.current_time()
+    await client.aclose()
+    for _ in range(100):
+        if not network.servers_running:
+            break
+        await trio.sleep(1)
+    return trio.current_time() - begun
+
+
+async def test_c_an_idle_connection_that_its_client_closed_is_let_go_at_once(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await closed_idle_connection_ends_after(CancellableTCPServer, nursery) <= 1
+
+
+async def test_c_without_the_repair_it_is_kept_for_the_keep_alive_timeout(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await closed_idle_connection_ends_after(TCPServer, nursery) >= 75
+
+
+async def early_answer(app: AsgiApp, nursery: trio.Nursery, body_bytes: int) -> tuple[bytes, int]:
+    """The answer to a large upload, and how much of it the server took before it closed."""
+    client = MemoryNetwork(nursery, app).connect(buffered=False)
+    head = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n" % body_bytes
+    answer, taken = b"", 0
+
+    async def upload() -> None:
+        nonlocal taken
+        await client.send_all(head)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while taken < body_bytes:
+                await client.send_all(b"x" * 1000)
+                taken += 1000
+
+    async with trio.open_nursery() as both:
+        both.start_soon(upload)
+        while b"too large" not in answer:
+            answer += await client.receive_some(65536)
+        both.start_soon(client.receive_some)
+    return answer, taken
+
+
+def refusing_app() -> Any:
+    app = QuartTrio("test", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = 1000
+
+    @app.post("/")
+    async def root() -> Response:
+        await request.get_data()
+        return Response(b"taken")
+
+    @app.errorhandler(413)
+    async def refuse(error: Exception) -> Response:
+        return Response(b"too large", status=413)
+
+    return app
+
+
+async def test_d_an_upload_that_is_refused_is_read_to_its_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    answer, taken = await early_answer(RequestScopes(refusing_app()), nursery, 500_000)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert taken == 500_000
+
+
+async def test_d_an_upload_that_stalls_is_not_waited_for_without_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    client = MemoryNetwork(nursery, RequestScopes(refusing_app())).connect()
+    await client.send_all(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 5000\r\n\r\n")
+    while await client.receive_some(65536):
+        pass
+    assert trio.current_time() == pytest.approx(LINGER_S, abs=0.1)
+
+
+async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    disconnected = trio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        disconnected.set()
+
+    stream = StalledStream()
+    nursery.start_soon(MemoryNetwork(nursery, app).serve, stream)
+    await stream.stalled.wait()
+    stream.gave_up.set()
+    with trio.fail_after(10):
+        await disconnected.wait()
+    stream.closed.set()
+
+
+async def fatal_upgrade(server_type: type[TCPServer]) -> bool:
+    """Whether a malformed upgrade of one client ends everything around its connection."""
+    upgrade = (
+        b"GET / HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: !!!!a\r\n\r\n"
+    )
+    ended = False
+    try:
+        async with trio.open_nursery() as nursery:
+            client = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type).connect()
+            await client.send_all(upgrade)
+            while await client.receive_some(65536):
+                pass
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel(reason="the test is over")
+    except* ValueError:  # binascii.Error, of the settings
+        ended = True
+    return ended
+
+
+async def test_e_what_one_client_does_wrong_stays_with_its_connection(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await fatal_upgrade(CancellableTCPServer)
+    assert "a connection broke off" in caplog.text
+
+
+async def test_e_without_the_repair_it_ends_the_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert await fatal_upgrade(TCPServer)
+
+
+async def pipelining_client_leaves(server_type: type[TCPServer], nursery: trio.Nursery) -> int:
+    """Connections left of a client that sent a byte too many in a stream and went away."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(5):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await trio.sleep(1)
+
+    network = MemoryNetwork(nursery, RequestScopes(app), server_type)
+    client = network.connect()
+    await client.send_all(REQUEST + b"G")
+    await client.receive_some(1)
+    await client.aclose()
+    await trio.sleep(100)
+    return network.servers_running
+
+
+async def test_e_a_client_that_pipelines_and_leaves_is_let_go(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await pipelining_client_leaves(CancellableTCPServer, nursery) == 0
+
+
+async def test_e_without_the_repair_its_connection_stays(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    assert await pipelining_client_leaves(TCPServer, nursery) == 1
+
+
+async def test_what_a_request_owns_is_released_however_it_ends(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    released: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        scope[REQUEST_KEY].stack.callback(released.append, scope["path"])
+        await receive()
+        if scope["path"] == "/waits":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        elif scope["path"] == "/fails":
+            raise RuntimeError("a bug")
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    network = MemoryNetwork(nursery, RequestScopes(app))
+    for path in (b"/answers", b"/fails", b"/waits"):
+        client = network.connect()
+        await client.send_all(REQUEST.replace(b" / ", b" " + path + b" "))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+    assert released == ["/answers", "/fails", "/waits"]
+
+
+async def test_a_torn_stream_closes_the_connection_without_an_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise TornStream("the engine died")
+
+    network = MemoryNetwork(nursery, RequestScopes(app))
+    client = network.connect()
+    await client.send_all(REQUEST)
+    answer = b""
+    while piece := await client.receive_some(65536):
+        answer += piece
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+async def test_every_answer_names_its_request(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/"}
+    await RequestScopes(app)(scope, trio.sleep_forever, send)
+    assert sent[0]["headers"] == [(b"x-gateway-request-id", scope[REQUEST_KEY].id.encode())]

@@ -1,0 +1,417 @@
+"""Engines and a network that exist in memory only, so that a virtual clock can drive them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpcore
+import trio
+import trio.testing
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from trio_gateway.app import Gateway
+from trio_gateway.config.access_schema import AccessConfig
+from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    GatewayConfig,
+    ModelConfig,
+    PoolConfig,
+    ServerConfig,
+    VariantConfig,
+)
+from trio_gateway.engine.clients.client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.engine.http.exchange import (
+    EngineDisconnected,
+    EngineUnreachable,
+    Exchange,
+    Header,
+)
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.process.process import Ending, StopReport
+from trio_gateway.server.http.asgi import AsgiApp, CancellableTCPServer
+
+
+def variant(context: int = 4096, **fields: Any) -> VariantConfig:
+    return VariantConfig(
+        **{
+            "name": str(context),
+            "binary": "fake",
+            "args": (),
+            "context": context,
+            "connect": None,
+            "env": {},
+            "workdir": Path("/"),
+            "parallel": None,
+            "memory_bytes": None,
+            "timeouts": EngineTimeouts(),
+            **fields,
+        }
+    )
+
+
+def model(name: str, *variants: VariantConfig, **fields: Any) -> ModelConfig:
+    return ModelConfig(
+        **{
+            "name": name,
+            "aliases": (),
+            "engine": LLAMACPP,
+            "pool": "primary",
+            "variants": variants or (variant(),),
+            **fields,
+        }
+    )
+
+
+def config(
+    *models: ModelConfig, pools: Mapping[str, int] | None = None, **server: Any
+) -> GatewayConfig:
+    limits = pools or {"primary": 1, "secondary": 1}
+    access = AccessConfig(allowed_hosts=("gateway", "g"))  # as tests call it
+    return GatewayConfig(
+        source=Path("test.lua"),
+        server=ServerConfig(**{"kv_carryover": None, "access": access, **server}),
+        models=models,
+        pools={name: PoolConfig(name, engines) for name, engines in limits.items()},
+    )
+
+
+class FakeProcess:
+    """A process that exits when it is told to."""
+
+    def __init__(self, world: FakeEngines, number: int) -> None:
+        self._world = world
+        self.pid = number
+        self.started_at = trio.current_time()
+        self.exited = trio.Event()
+        self.status = "running"
+        self.stopped_at: float | None = None
+        self.killed = False
+        self.returncode: int | None = None
+        self.exchanges: set[FakeExchange] = set()
+
+    def __repr__(self) -> str:
+        return f"<FakeProcess {self.pid} {self.status}>"
+
+    def last_lines(self, count: int = 200) -> list[str]:
+        return ["the fake engine's last line"]
+
+    def owns_port(self, port: int) -> bool | None:
+        return self._world.owns_port
+
+    async def stop(self, timeout_s: float) -> StopReport:
+        self.stopped_at = trio.current_time()
+        if not self.exited.is_set():
+            await trio.sleep(self._world.stop_s)
+            self.exit("exited with code 0")
+        return StopReport(Ending.STOPPED, trio.current_time() - self.stopped_at)
+
+    def exit(self, status: str = "exited with code 1") -> None:
+        self.status = status
+        self.exited.set()
+        for exchange in [*self.exchanges]:
+            exchange.abort(EngineDisconnected("the connection broke"))
+
+    async def kill(self) -> StopReport:
+        """As SIGKILL: at once, also if the engine hangs."""
+        self.killed = True
+        self.exit("ended by signal 9")
+        return StopReport(Ending.KILLED, 0.0)
+
+
+class FakeExchange:
+    """An answer that is played from a script: bytes, or seconds to wait before the next bytes."""
+
+    def __init__(
+        self, client: FakeClient, script: Iterable[bytes | float], status: int, stream: bool
+    ) -> None:
+        self.client, self.status = client, status
+        self.script = iter(script)
+        kind = b"text/event-stream" if stream else b"application/json"
+        self.headers: list[Header] = [(b"content-type", kind)]
+        if not stream and not client.world.chunked:
+            self.headers.append((b"content-length", b"2"))
+        self.headers += client.world.more_headers
+        self.closed_at: float | None = None
+        self._error: Exception | None = None
+        self._scope = trio.CancelScope()
+
+    async def receive(self) -> bytes:
+        if self._error is None:
+            with trio.CancelScope() as self._scope:
+                for step in self.script:
+                    if isinstance(step, bytes):
+                        self.client.pulse.beats += 1
+                        return step
+                    await trio.sleep(step)
+                return b""
+        assert self._error is not None
+        raise self._error
+
+    def abort(self, error: Exception) -> None:
+        self._error = error
+        self._scope.cancel(reason=str(error))
+
+    def close(self) -> None:
+        if self.closed_at is None:
+            self.closed_at = trio.current_time()
+
+
+class FakeClient(EngineClient):
+    """Speaks to a FakeProcess. Made by FakeEngines.client_type."""
+
+    world: FakeEngines
+
+    @staticmethod
+    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
+        return [*args, "--port", str(port)]
+
+    @staticmethod
+    def listen_host(args: Sequence[str]) -> str:
+        return "127.0.0.1"
+
+    @staticmethod
+    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
+        return None
+
+    @staticmethod
+    def get_supported_endpoints() -> frozenset[str]:
+        return frozenset({"chat/completions", "completions"})
+
+    @classmethod
+    def shared_tokens(cls, args: Sequence[str], facts: EngineFacts) -> int | None:
+        return cls.world.shared_tokens
+
+    @property
+    def process(self) -> FakeProcess | None:
+        return self.world.by_port.get(self.port)
+
+    async def check_health(self, timeout_s: float) -> Health:
+        process = self.process
+        self.world.health_checks.append(trio.current_time())
+        if (sick := self.world.sick) is not None:
+            if sick.silent:
+                await trio.sleep(timeout_s)
+            return sick
+        loaded = process is not None and trio.current_time() >= (
+            process.started_at + self.world.load_s
+        )
+        return Health(loaded, "fake")
+
+    async def read_facts(self, timeout_s: float) -> EngineFacts:
+        return self.world.facts
+
+    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        return self.world.counted
+
+    @asynccontextmanager
+    async def forward_request(
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
+    ) -> AsyncIterator[Exchange]:
+        process = self.process
+        if process is None or process.exited.is_set():
+            raise EngineUnreachable("nothing answers")
+        if self.world.refusals:
+            error = self.world.refusals.pop(0)
+            self._note_refusal(error, body)
+            raise error
+        self._note_answer()
+        body = await whole_of(body)
+        self.world.requests.append((target, dict(headers), body))
+        script = self.world.next_script()
+        stream = b'"stream":true' in body.replace(b" ", b"")
+        status = self.world.statuses.pop(0) if self.world.statuses else self.world.status
+        exchange = FakeExchange(self, script, status, stream and status == 200)
+        self.world.exchanges.append(exchange)
+        typed = cast(Exchange, exchange)
+        self._open.add(typed)
+        process.exchanges.add(exchange)
+        try:
+            yield typed
+        finally:
+            exchange.close()
+            process.exchanges.discard(exchange)
+            self._open.discard(typed)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def whole_of(body: bytes | BodySource) -> bytes:
+    """What an engine gets of a request's body."""
+    if isinstance(body, bytes):
+        return body
+    pieces = []
+    while piece := await body.receive():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class FakeEngines:
+    """All fake processes, and how they behave from now on."""
+
+    def __init__(self) -> None:
+        self.load_s, self.stop_s = 1.0, 0.5
+        self.owns_port: bool | None = True
+        self.sick: Health | None = None  # what health checks get; a silent one hangs
+        self.health_checks: list[float] = []  # when each was made
+        self.refusals: list[Exception] = []  # for the next requests, instead of an answer
+        self.facts = EngineFacts(places=2, context=None)
+        self.shared_tokens: int | None = None
+        self.counted: int | None = None
+        self.status = 200
+        self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
+        self.scripts: list[Iterable[bytes | float]] = []
+        self.more_headers: list[Header] = []
+        self.chunked = False  # answers that are no streams have no length, either
+        self.processes: list[FakeProcess] = []
+        self.by_port: dict[int, FakeProcess] = {}
+        self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []
+        self.exchanges: list[FakeExchange] = []
+        self.launched = trio.Event()
+        self.client_type = type("BoundFakeClient", (FakeClient,), {"world": self})
+
+    @property
+    def alive(self) -> list[FakeProcess]:
+        return [p for p in self.processes if not p.exited.is_set()]
+
+    def next_script(self) -> Iterable[bytes | float]:
+        return self.scripts.pop(0) if self.scripts else [b"{}"]
+
+    @asynccontextmanager
+    async def launch(
+        self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
+    ) -> AsyncIterator[FakeProcess]:
+        process = FakeProcess(self, len(self.processes) + 1)
+        self.processes.append(process)
+        self.by_port[int(argv[argv.index("--port") + 1])] = process
+        self.launched.set()
+        # A nursery, as the real one has: an exception out of the block comes in a group.
+        async with trio.open_nursery():
+            try:
+                yield process
+            finally:
+                process.exit("killed" if not process.exited.is_set() else process.status)
+
+    def manager(self, given: GatewayConfig) -> EngineManager:
+        types = dict.fromkeys(ENGINE_TYPES, cast(type[EngineClient], self.client_type))
+        return EngineManager(given, launch=self.launch, client_types=types)
+
+
+class MemoryNetwork(httpcore.AsyncNetworkBackend):
+    """httpcore's network, where each connection is a memory stream with hypercorn at its end."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        app: AsgiApp,
+        server_type: Callable[..., TCPServer] = CancellableTCPServer,
+    ) -> None:
+        self.nursery, self.app, self.server_type = nursery, app, server_type
+        self.context = WorkerContext(None)
+        self.config = Config()
+        self.config.errorlog = None
+        self.servers_running = 0
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return MemoryStream(self.connect())
+
+    def connect(self, *, buffered: bool = True) -> Any:
+        """A raw client stream. Unbuffered, the server's sends wait for the client to read."""
+        ours, theirs = self._pair(buffered)
+        theirs.socket = FakeSocket()
+        self.nursery.start_soon(self.serve, theirs)
+        return ours
+
+    @staticmethod
+    def _pair(buffered: bool) -> tuple[Any, Any]:
+        if buffered:
+            return trio.testing.memory_stream_pair()
+        return trio.testing.lockstep_stream_pair()  # holds nothing at all
+
+    async def serve(self, stream: Any) -> None:
+        self.servers_running += 1
+        try:
+            app = ASGIWrapper(self.app)  # type: ignore[arg-type]
+            await self.server_type(
+                app, self.config, self.context, ConnectionState({}), stream
+            ).run()
+        finally:
+            self.servers_running -= 1
+
+
+class FakeSocket:
+    family = 2
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 80)
+
+    def getpeername(self) -> tuple[str, int]:
+        return ("127.0.0.1", 40000)
+
+
+class MemoryStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.send_all(buffer)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return None
+
+
+class Stack:
+    """A gateway with fake engines, and a client to it, all in memory."""
+
+    def __init__(self, nursery: trio.Nursery, engines: FakeEngines, given: GatewayConfig) -> None:
+        self.engines = engines
+        self.gateway = Gateway(given, engines.manager(given))
+        self.manager = self.gateway.manager
+        self.network = MemoryNetwork(nursery, self.gateway)
+        self.http = httpcore.AsyncConnectionPool(
+            network_backend=self.network, max_keepalive_connections=0
+        )
+
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> httpcore.Response:
+        url = f"http://gateway{path}"
+        given = [*headers.items()] if headers else None
+        return await self.http.request("POST", url, content=body, headers=given)
+
+    async def get(self, path: str) -> httpcore.Response:
+        return await self.http.request("GET", f"http://gateway{path}")
+
+
+@asynccontextmanager
+async def running_stack(given: GatewayConfig) -> AsyncIterator[Stack]:
+    async with trio.open_nursery() as nursery:
+        stack = Stack(nursery, FakeEngines(), given)
+        await nursery.start(stack.gateway.run)
+        async with stack.http:
+            yield stack
+        stack.gateway.end_now("the test is over")
+        nursery.cancel_scope.cancel(reason="the test is over")

@@ -1,0 +1,244 @@
+"""OpenAIEngine: any server with OpenAI's API. What else it can do is detected, never assumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import trio
+
+from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.clients.client import (
+    NO_OPTIONS,
+    EngineClient,
+    EngineFacts,
+    Health,
+)
+from trio_gateway.engine.clients.model_name import with_model
+from trio_gateway.engine.clients.prompt_counts import count_prompts, field
+from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.engine.http.exchange import (
+    EngineDisconnected,
+    EngineTalksGarbage,
+    EngineUnreachable,
+    Exchange,
+    ExchangeAborted,
+    Header,
+    OutOfSockets,
+    Stream,
+)
+from trio_gateway.engine.http.socket import SocketPlace
+
+log = logging.getLogger(__name__)
+
+MODELS = "/v1/models"
+HEALTH_TARGETS = ("/health", MODELS)
+NOT_THERE = (404, 405, 501)
+ANSWER_MAX_BYTES = 16 * 1024**2  # of an answer to the gateway itself
+# The engines that answer these count with template, tools and all.
+_COUNTING_TARGETS = {
+    "chat/completions": "/v1/chat/completions/input_tokens",
+    "responses": "/v1/responses/input_tokens",
+    "messages": "/v1/messages/count_tokens",
+}
+_TOKENIZE = "/tokenize"
+# What of a chat bears on its prompt, in vLLM's /tokenize.
+_PROMPT_FIELDS = (
+    "messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
+    "continue_final_message", "add_special_tokens", "mm_processor_kwargs",
+)  # fmt: skip
+_JSON: Header = (b"Content-Type", b"application/json")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """`value` is the decoded body; None if that is no JSON."""
+
+    status: int
+    value: Any
+
+
+class OpenAIEngine(EngineClient):
+    """See EngineClient. `served_name` is what the engine calls the model, None until it said so."""
+
+    def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
+        super().__init__(base_url, options)
+        self.served_name = options.served_name
+        self._health_targets = [options.health_path] if options.health_path else [*HEALTH_TARGETS]
+        self._absent: set[str] = set()  # targets of which the engine said that they are not there
+        key = options.api_key
+        self._own_headers: list[Header] = []
+        if key is not None:
+            # Anthropic's own API reads the second only.
+            known = key.reveal().encode()
+            self._own_headers = [(b"Authorization", b"Bearer " + known), (b"X-Api-Key", known)]
+
+    @staticmethod
+    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
+        return [a.replace("${PORT}", str(port)) for a in args]
+
+    @staticmethod
+    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
+        return None  # `connect` says it: each server has options of its own
+
+    @staticmethod
+    def listen_host(args: Sequence[str]) -> str:
+        return "127.0.0.1"
+
+    @staticmethod
+    def get_supported_endpoints() -> frozenset[str]:
+        return frozenset(
+            {
+                "chat/completions", "completions", "embeddings", "responses", "rerank", "realtime",
+                "audio/speech", "audio/transcriptions", "audio/translations",
+                "images/generations", "images/edits",
+            }
+        )  # fmt: skip
+
+    @staticmethod
+    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+        return (
+            f"raise it to {declared} in the engine's own arguments (vLLM: --max-model-len), or "
+            "lower the variant's `context`"
+        )
+
+    async def aclose(self) -> None:
+        pass  # each request has a connection of its own
+
+    # -- whether it is there ---------------------------------------------------------------------
+
+    async def check_health(self, timeout_s: float) -> Health:
+        try:
+            with trio.fail_after(timeout_s):
+                status = await self.ask_status(self._health_targets[0])
+                if status in NOT_THERE and len(self._health_targets) > 1:
+                    del self._health_targets[0]
+                    status = await self.ask_status(self._health_targets[0])
+            return Health(status == 200, f"HTTP {status} at {self._health_targets[0]}")
+        except trio.TooSlowError:
+            return Health(False, f"no answer within {timeout_s:g} s", silent=True)
+        except (OutOfSockets, EngineTalksGarbage, ExchangeAborted) as error:
+            return Health(False, str(error))
+        except (EngineUnreachable, EngineDisconnected) as error:
+            return Health(False, str(error), silent=True)
+
+    async def read_facts(self, timeout_s: float) -> EngineFacts:
+        answer = await self.ask("GET", MODELS, b"", timeout_s)
+        listed = answer.value.get("data") if answer and isinstance(answer.value, dict) else None
+        models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
+        names = [m["id"] for m in models if isinstance(m.get("id"), str)]
+        if self.served_name is None and names:
+            self.served_name = names[0]
+        for model in models:
+            if model.get("id") == self.served_name:
+                return EngineFacts(context=_context_of(model))
+        return EngineFacts()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def transform_request(self, endpoint: str, body: bytes) -> bytes:
+        return body if self.served_name is None else with_model(body, self.served_name)
+
+    async def _begin(
+        self,
+        opened: list[Exchange],
+        method: str,
+        target: str,
+        headers: Sequence[Header],
+        body: bytes | BodySource,
+    ) -> Exchange:
+        return await super()._begin(opened, method, target, self.with_own_headers(headers), body)
+
+    async def _connect_socket(
+        self, target: str, headers: Sequence[Header]
+    ) -> tuple[Stream, SocketPlace]:
+        return await super()._connect_socket(target, self.with_own_headers(headers))
+
+    def with_own_headers(self, headers: Sequence[Header]) -> list[Header]:
+        """With the engine's key in the place of any other."""
+        if not self._own_headers:
+            return [*headers]
+        others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
+        return [*others, *self._own_headers]
+
+    # -- counting --------------------------------------------------------------------------------
+
+    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        target = _COUNTING_TARGETS.get(endpoint)
+        if target is not None:
+            asked = self.transform_request(endpoint, body)
+            match await self._ask_if_there(target, asked, timeout_s):
+                case {"input_tokens": int(tokens)} if tokens > 0:
+                    return tokens
+        if endpoint == "chat/completions":
+            request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            chat = {name: request[name] for name in _PROMPT_FIELDS if name in request}
+            return await self._tokenize(chat, timeout_s)
+        if endpoint in ("completions", "embeddings"):
+            prompts = field(body, "input" if endpoint == "embeddings" else "prompt")
+            return await count_prompts(prompts, partial(self._count_text, timeout_s=timeout_s))
+        return None
+
+    async def _count_text(self, text: str, timeout_s: float) -> int | None:
+        return await self._tokenize({"prompt": text}, timeout_s)
+
+    async def _tokenize(self, request: dict[str, Any], timeout_s: float) -> int | None:
+        if self.served_name is not None:
+            request = {"model": self.served_name, **request}
+        body = msgspec.json.encode(request)
+        # Others have a /tokenize of their own, without a count: llama-server gives ids of nothing.
+        match await self._ask_if_there(_TOKENIZE, body, timeout_s):
+            case {"count": int(tokens)} if tokens > 0:
+                return tokens
+        return None
+
+    async def _ask_if_there(self, target: str, body: bytes, timeout_s: float) -> Any:
+        """The decoded answer to a POST if it is 200; None otherwise."""
+        if target in self._absent:
+            return None
+        answer = await self.ask("POST", target, body, timeout_s)
+        if answer is None:
+            return None
+        if answer.status in NOT_THERE:
+            self._absent.add(target)
+        return answer.value if answer.status == 200 else None
+
+    async def ask(self, method: str, target: str, body: bytes, timeout_s: float) -> Answer | None:
+        """The engine's answer to a question of the gateway itself; None without one. It does not
+        count in `refuses`."""
+        opened: list[Exchange] = []
+        try:
+            with trio.fail_after(timeout_s):
+                exchange = await self._begin(opened, method, target, [_JSON], body)
+                return Answer(exchange.status, await _decoded(exchange))
+        except (
+            trio.TooSlowError, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
+            ExchangeAborted,
+        ) as error:  # fmt: skip
+            log.debug("%s %s%s: %r", method, self.base_url, target, error)
+            return None
+        finally:
+            self._end(opened)
+
+
+async def _decoded(exchange: Exchange) -> Any:
+    pieces, size = [], 0
+    while piece := await exchange.receive():
+        size += len(piece)
+        if size > ANSWER_MAX_BYTES:
+            return None
+        pieces.append(piece)
+    try:
+        return msgspec.json.decode(b"".join(pieces))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _context_of(model: dict[str, Any]) -> int | None:
+    """As vLLM and SGLang say it, or as another gateway of ours."""
+    for name in ("max_model_len", "context_length"):
+        if isinstance(value := model.get(name), int) and value > 0:
+            return value
+    return None

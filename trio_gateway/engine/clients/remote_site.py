@@ -1,0 +1,134 @@
+"""RemoteSite: one of the places where an engine of the type `remote` is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import trio
+
+from trio_gateway.engine.http.exchange import (
+    OWN_LIMITS,
+    EngineUnreachable,
+    OutOfSockets,
+    Stream,
+    out_of_sockets,
+)
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_API = "/v1"
+# A host that is gone says nothing: whoever waits for the rest of a stream would wait for ever. Not
+# every platform has all of these.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, probes
+
+
+class RemoteSite:
+    """A base URL, as OpenAI's clients take it: with a path, the API is right below that; without
+    one, below `/v1`.
+
+    `works`: None until it was tried; then whether the last try went well. `health_targets`: those
+    that may be there, the one to ask first.
+    """
+
+    def __init__(
+        self, url: str, tls: ssl.SSLContext | None, connect_timeout_s: float, health: Sequence[str]
+    ) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self.url, self.host = url, parts.hostname
+        self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        self.authority = parts.netloc.encode("ascii")
+        self.works: bool | None = None
+        self.health_targets = [*health]
+        self._api = parts.path or _API
+        self._root = self._api.removesuffix(_API)
+        self._tls = tls if parts.scheme == "https" else None
+        self._connect_timeout_s = connect_timeout_s
+
+    def __repr__(self) -> str:
+        return f"<RemoteSite {self.url} works={self.works}>"
+
+    def target(self, target: str) -> str:
+        """The path on this site for a path of the API, such as `/v1/models` or `/tokenize`."""
+        if target.startswith(f"{_API}/"):
+            return self._api + target.removeprefix(_API)
+        return self._root + target
+
+    def note(self, *, works: bool, why: str = "") -> None:
+        if works is not self.works:
+            if not works:
+                log.warning("%s does not work: %s", self.url, why)
+            elif self.works is False:
+                log.info("%s works again", self.url)
+        self.works = works
+
+    async def connect(self) -> Stream:
+        """A connection, with TLS where the URL says so.
+
+        Raises:
+            EngineUnreachable: with the reason, certificates included.
+        """
+        try:
+            with trio.fail_after(self._connect_timeout_s):
+                return await self._connect()
+        except trio.TooSlowError:
+            limit = f"{self._connect_timeout_s:g} s (connect_timeout)"
+            raise EngineUnreachable(f"no connection within {limit}") from None
+
+    async def _connect(self) -> Stream:
+        try:
+            stream = await trio.open_tcp_stream(self.host, self.port)
+        except OSError as error:
+            if (own := _own_limit(error)) is not None:
+                raise OutOfSockets(out_of_sockets(own)) from error
+            if isinstance(error, socket.gaierror):
+                raise EngineUnreachable(f"{self.host} is not known: {error.strerror}") from error
+            raise EngineUnreachable("nothing answers there") from error
+        _notice_silence(stream)
+        if self._tls is None:
+            return stream
+        # Not `https_compatible`: a connection that just ends is no end of an answer.
+        secure = trio.SSLStream(stream, self._tls, server_hostname=self.host)
+        try:
+            await secure.do_handshake()
+        except trio.BrokenResourceError as error:
+            stream.socket.close()
+            raise EngineUnreachable(f"TLS: {_tls_reason(error)}") from error
+        except BaseException:
+            stream.socket.close()
+            raise
+        return secure
+
+
+def _notice_silence(stream: trio.SocketStream) -> None:
+    """Have the system look after 30 s without a byte whether the other host is still there; after
+    30 s more the connection breaks."""
+    with contextlib.suppress(OSError):  # one that broke already: the next use of it will tell
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:
+                stream.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _own_limit(error: BaseException | None) -> OSError | None:
+    """The error of this machine's limits, if that is why no attempt succeeded."""
+    if isinstance(error, OSError) and error.errno in OWN_LIMITS:
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((own for e in error.exceptions if (own := _own_limit(e))), None)
+    return _own_limit(error.__cause__) if error is not None and error.__cause__ else None
+
+
+def _tls_reason(error: trio.BrokenResourceError) -> str:
+    match error.__cause__:
+        case ssl.SSLCertVerificationError(verify_message=str(message)):
+            return f"its certificate is not good: {message} (see `ca_file`)"
+        case ssl.SSLError(reason=str(reason)):
+            return reason
+    return "the connection broke in the handshake"

@@ -1,0 +1,222 @@
+"""EngineSocket: one WebSocket to an engine. `wsproto` has the protocol, this has the bytes.
+
+Like an Exchange it owns no task: who waits for a message reads, and to close it is to close the
+connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Message,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from trio_gateway.engine.http.exchange import (
+    OWN_LIMITS,
+    RECEIVE_BYTES,
+    EngineDisconnected,
+    EngineTalksGarbage,
+    EngineUnreachable,
+    Header,
+    OutOfSockets,
+    Pulse,
+    Stream,
+    _connect,
+    out_of_sockets,
+)
+
+GOING_AWAY, TOO_BIG, BROKEN = 1001, 1009, 1011
+CLOSE_S = 1.0  # for the other side's part of a close
+REFUSAL_MAX_BYTES = 65536
+
+
+class HandshakeRefused(Exception):
+    """The engine answered with plain HTTP."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.body = status, body
+
+
+class SocketClosed(Exception):
+    """The engine closed it, or what came was too big; both as the protocol has it."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code, self.reason = code, reason
+
+
+class SocketPlace(NamedTuple):
+    """What a WebSocket's handshake says beside its own: `Host`, path and query, headers."""
+
+    host: str
+    target: str
+    headers: list[Header]
+
+
+class EngineSocket:
+    """`status` is 101 once it is open. One task may send while another one receives."""
+
+    def __init__(self, stream: Stream, max_message_bytes: int) -> None:
+        self.status = 0
+        self.subprotocol: str | None = None
+        self.pulse = Pulse()  # whoever opens it may put a shared one here
+        self._stream, self._max_bytes = stream, max_message_bytes
+        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        self._socket = transport.socket
+        self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._events: deque[Event] = deque()
+        self._parts: list[Any] = []  # of one kind, text or bytes
+        self._size = 0
+        self._sending = trio.Lock()
+        self._torn = False  # a frame went out in part
+        self._abort_error: Exception | None = None
+
+    async def open(self, place: SocketPlace, subprotocols: Sequence[str]) -> None:
+        """Raises HandshakeRefused, and as `receive` does."""
+        request = Request(
+            host=place.host,
+            target=place.target,
+            subprotocols=[*subprotocols],
+            extra_headers=place.headers,
+        )
+        await self._send(request)
+        event = await self._next()
+        if isinstance(event, AcceptConnection):
+            self.status, self.subprotocol = 101, event.subprotocol
+            return
+        if not isinstance(event, RejectConnection):
+            raise EngineTalksGarbage(f"the engine's answer to a WebSocket is {event!r}")
+        self.status, body = event.status_code, b""
+        with contextlib.suppress(EngineDisconnected):
+            while event.has_body and len(body) < REFUSAL_MAX_BYTES:
+                part = await self._next()
+                assert isinstance(part, RejectData)
+                body += part.data
+                if part.body_finished:
+                    break
+        raise HandshakeRefused(self.status, body)
+
+    async def receive(self) -> str | bytes:
+        """The next message, whole.
+
+        Raises:
+            SocketClosed, EngineDisconnected, EngineTalksGarbage, ExchangeAborted
+        """
+        while True:
+            event = await self._next()
+            if isinstance(event, Message):
+                if (message := await self._joined(event)) is not None:
+                    return message
+            elif isinstance(event, Ping):
+                await self._send(event.response())
+            elif isinstance(event, CloseConnection):
+                if self._protocol.state is ConnectionState.OPEN:  # nothing that the engine said
+                    raise EngineTalksGarbage(f"the engine's WebSocket is none: {event.reason}")
+                if self._protocol.state is ConnectionState.REMOTE_CLOSING:
+                    await self._send(event.response())
+                raise SocketClosed(int(event.code), event.reason or "")
+
+    async def _joined(self, event: Message[Any]) -> str | bytes | None:
+        """The message that ends with this part, if it is the last."""
+        self._parts.append(event.data)
+        self._size += len(event.data)
+        if self._size > self._max_bytes:
+            reason = f"a message is larger than {self._max_bytes} bytes"
+            await self.close(TOO_BIG, reason)
+            raise SocketClosed(TOO_BIG, reason)
+        if not event.message_finished:
+            return None
+        parts, self._parts, self._size = self._parts, [], 0
+        return ("" if isinstance(event, TextMessage) else b"").join(parts)
+
+    async def send(self, message: str | bytes) -> None:
+        """What an engine does not take waits here. One that is gone shows when it is read of.
+
+        Raises:
+            ExchangeAborted
+        """
+        await self._send(
+            TextMessage(message) if isinstance(message, str) else BytesMessage(bytearray(message))
+        )
+
+    async def _send(self, event: Event) -> None:
+        async with self._sending:
+            try:
+                data = self._protocol.send(event)
+            except LocalProtocolError:
+                return  # it is closed, or closing: whoever receives learns of it
+            self._torn = True
+            try:
+                await self._stream.send_all(data)
+                self._torn = False
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                if self._abort_error is not None:
+                    raise self._abort_error from None
+
+    async def _next(self) -> Event:
+        while not self._events:
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                if self._abort_error is not None:
+                    raise self._abort_error from None
+                raise EngineDisconnected("the connection to the engine broke") from error
+            if not data:
+                raise EngineDisconnected("the engine closed the WebSocket's connection")
+            self.pulse.beats += 1
+            try:
+                self._protocol.receive_data(bytes(data))
+                self._events.extend(self._protocol.events())
+            except RemoteProtocolError as error:
+                raise EngineTalksGarbage(f"the engine's WebSocket is none: {error}") from error
+        return self._events.popleft()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say so, and wait a moment for the engine to say the same."""
+        if self._torn or self._protocol.state is not ConnectionState.OPEN:
+            return
+        with trio.move_on_after(CLOSE_S), contextlib.suppress(Exception):
+            await self._send(CloseConnection(code, reason_that_fits(reason)))
+            while not isinstance(await self._next(), CloseConnection):
+                pass
+
+    def abort(self, error: Exception) -> None:
+        """End it from outside: whoever sends or receives gets this error."""
+        self._abort_error = error
+        self._socket.close()
+
+    def close_at_once(self) -> None:
+        self._socket.close()
+
+
+async def connect(host: str, port: int) -> trio.SocketStream:
+    """Raises EngineUnreachable."""
+    try:
+        return await _connect(host, port)
+    except OSError as error:
+        if error.errno in OWN_LIMITS:
+            raise OutOfSockets(out_of_sockets(error)) from error
+        raise EngineUnreachable(f"nothing answers at {host}:{port}") from error
+
+
+def reason_that_fits(reason: str) -> str:
+    """A close frame has room for 123 bytes of it."""
+    return reason.encode()[:123].decode(errors="ignore")

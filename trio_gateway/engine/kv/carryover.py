@@ -1,0 +1,168 @@
+"""KvCarryover: owns the store of saved KV caches, and what this run has learned about using them.
+
+What happens to one engine's slots stands in `engine_kv.py`; what is worth it, in `kv_policy.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import platformdirs
+import trio
+
+from trio_gateway.config.schema import KvCarryoverConfig, VariantConfig
+from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.kv.fingerprint import BUILD, fingerprint_of
+from trio_gateway.engine.kv.policy import KvCosts
+from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable, open_store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLOSE_S = 2.0
+
+
+class KvCounts(msgspec.Struct):
+    """What was done so far, for `/gateway/engines`; tokens where not said otherwise."""
+
+    saves: int = 0
+    saved_tokens: int = 0
+    failed_saves: int = 0
+    restores: int = 0
+    restored_tokens: int = 0
+    failed_restores: int = 0
+
+
+class KvCarryover:
+    """Run `run` in a task for as long as there are engines. Without a config, or where the store
+    cannot be opened, it does nothing."""
+
+    def __init__(self, config: KvCarryoverConfig | None) -> None:
+        self._config = config
+        self._store: KvStore | None = None
+        self._lock = trio.Lock()  # the store takes one caller at a time
+        self._costs: dict[str, KvCosts] = {}
+        self.unhelpful: dict[
+            str, str
+        ] = {}  # models whose restores do not help, and how that showed
+        self.counts = KvCounts()
+        self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
+        self.is_closing = False  # the gateway stops: what is saved now must outlive it
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the store open until cancelled."""
+        if self._config is None:
+            task_status.started()
+            return
+        folder = self._config.directory or default_folder()
+        try:
+            with open_store(
+                folder, self._config.max_bytes, persist=self._config.persist
+            ) as self._store:
+                if self._store.files:
+                    log.info("KV carry-over: %d files are in %s", self._store.files, folder)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    # Shielded so that a thread that has begun with the files ends before they are
+                    # swept: a commit in the same folder takes milliseconds.
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+                        async with self._lock:
+                            self._store = None
+                    self._store = None
+        except KvStoreUnavailable as error:
+            log.warning("KV carry-over is off: %s", error)
+            task_status.started()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where engines save their slots; None: nowhere."""
+        return self._store.directory if self._store is not None else None
+
+    @property
+    def saves_now(self) -> bool:
+        """Whether a cache that is saved now can still be used."""
+        persist = self._config is not None and self._config.persist
+        return self._store is not None and (persist or not self.is_closing)
+
+    def costs(self, model: str) -> KvCosts:
+        return self._costs.setdefault(model, KvCosts())
+
+    @contextmanager
+    def saving(self, limit_s: float, limit_at_shutdown_s: float) -> Iterator[trio.CancelScope]:
+        """Ends the block after the limit; after the other one, once a shutdown has begun."""
+        with trio.move_on_after(limit_s) as scope:
+            self._saving[scope] = limit_at_shutdown_s
+            try:
+                yield scope
+            finally:
+                del self._saving[scope]
+
+    def begin_shutdown(self) -> None:
+        self.is_closing = True
+        for scope, limit_s in self._saving.items():
+            left_s = limit_s if self.saves_now else 0.0
+            scope.deadline = min(scope.deadline, trio.current_time() + left_s)
+
+    async def with_store(self, work: Callable[[KvStore], T]) -> T | None:
+        """Do something with the store in a thread; None without a store.
+
+        Not abandoned on cancel: what the store has begun with its files, it ends.
+        """
+        async with self._lock:
+            store = self._store
+            return None if store is None else await trio.to_thread.run_sync(work, store)
+
+    def discard(self, path: Path) -> None:
+        """Remove what an engine was writing. Needs no lock: the store does not know that file."""
+        if self._store is not None:
+            self._store.discard(path)
+
+    def new_name(self) -> str | None:
+        return self._store.new_name() if self._store is not None else None
+
+    async def preview(
+        self, model: str, variant: VariantConfig, facts: EngineFacts, context: int
+    ) -> str:
+        """In words: what an engine of this variant would restore at its start."""
+        if self._store is None:
+            known = "no store of saved caches is open" if self._config else "server.kv_carryover"
+            return f"nothing to restore ({known})"
+        if (why := self.unhelpful.get(model)) is not None:
+            return why
+        fingerprint = await trio.to_thread.run_sync(fingerprint_of, variant, facts)
+        entries = await self.with_store(lambda store: store.also_of(model)) or []
+        if not entries:
+            return "nothing is saved of this model"
+        if fingerprint is None:
+            return f"{len(entries)} conversations are saved; its file is known once the engine runs"
+        for entry in entries:
+            # The build is known only once the engine runs.
+            different = set(fingerprint.differs_in(entry.fingerprint)) - {BUILD}
+            if not different and entry.tokens <= context:
+                return f"{entry.tokens} saved tokens would be restored, by the same engine build"
+        return f"none of {len(entries)} saved conversations fits this variant"
+
+    def totals(self) -> dict[str, object]:
+        """For `/gateway/engines`."""
+        store = self._store
+        return {
+            "active": store is not None,
+            "files": store.files if store is not None else 0,
+            "bytes": store.total_bytes if store is not None else 0,
+            "max_bytes": store.max_bytes if store is not None else 0,
+            "not_helpful_for": self.unhelpful,
+            **msgspec.structs.asdict(self.counts),
+        }
+
+
+def default_folder() -> Path:
+    """A private folder of the user's own cache."""
+    return platformdirs.user_cache_path("trio-gateway", appauthor=False) / "kv"

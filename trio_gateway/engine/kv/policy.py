@@ -1,0 +1,120 @@
+"""What to keep of a KV cache, and what to restore: decisions from plain numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.kv.file import shared_prefix
+
+# Shorter conversations are read again in a moment, and what two prompts share up to here is a
+# template and a system prompt.
+LEAST_TOKENS = 256
+# A restore has helped if at least this share of what it should have saved was not read again.
+HELPFUL_SHARE = 0.5
+NEWEST_SHARE = 0.3  # of the newest measurement in a running mean
+
+
+class Worth(msgspec.Struct, frozen=True):
+    """Whether a conversation is kept; `reason` has the numbers."""
+
+    is_worth: bool
+    reason: str
+
+
+class KvCosts:
+    """What was measured of one model: running means, None until there is a first measurement."""
+
+    def __init__(self) -> None:
+        self.prompt_speed: float | None = None  # tokens/s
+        self.bytes_per_token: float | None = None
+        self.save_speed: float | None = None  # bytes/s
+        self.restore_speed: float | None = None  # bytes/s
+
+    def note_usage(self, usage: Usage) -> None:
+        if usage.speed is not None:
+            self.prompt_speed = _mean(self.prompt_speed, usage.speed)
+
+    def note_save(self, tokens: int, size_bytes: int, took_ms: float) -> None:
+        self.bytes_per_token = _mean(self.bytes_per_token, size_bytes / max(tokens, 1))
+        self.save_speed = _mean(self.save_speed, _speed(size_bytes, took_ms))
+
+    def note_restore(self, size_bytes: int, took_ms: float) -> None:
+        self.restore_speed = _mean(self.restore_speed, _speed(size_bytes, took_ms))
+
+    def reread_s(self, tokens: int) -> float | None:
+        """What reading these tokens again would take."""
+        return None if self.prompt_speed is None else tokens / self.prompt_speed
+
+    def carry_s(self, tokens: int) -> float | None:
+        """What saving and restoring them takes; a restore not yet measured counts as a save."""
+        if self.bytes_per_token is None or self.save_speed is None:
+            return None
+        size = tokens * self.bytes_per_token
+        return size / self.save_speed + size / (self.restore_speed or self.save_speed)
+
+    def restore_s(self, size_bytes: int) -> float:
+        """What restoring a file takes; 0 until something was measured."""
+        speed = self.restore_speed or self.save_speed
+        return 0.0 if speed is None else size_bytes / speed
+
+    def worth(self, tokens: int) -> Worth:
+        """Whether these tokens are to be saved."""
+        if tokens < LEAST_TOKENS:
+            return Worth(False, f"{tokens} tokens are fewer than {LEAST_TOKENS}")
+        reread_s, carry_s = self.reread_s(tokens), self.carry_s(tokens)
+        if reread_s is None or carry_s is None:
+            return Worth(True, "what it costs is not measured yet")
+        numbers = f"reading again {reread_s:.2f} s, save and restore {carry_s:.2f} s"
+        return Worth(carry_s < reread_s, numbers)
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A saved conversation; `ids` of its tokens, None if they are not known."""
+
+    name: str
+    ids: Sequence[int] | None
+
+
+def in_order(candidates: Sequence[Candidate], prompts: Sequence[Sequence[int]]) -> list[str]:
+    """The names of the candidates, the one to restore first first.
+
+    First those that continue in a waiting prompt, the longest shared prefix first; the rest in the
+    order given, the most recently used first.
+    """
+    order = sorted(
+        range(len(candidates)), key=lambda i: (-_longest_shared(candidates[i].ids, prompts), i)
+    )
+    return [candidates[i].name for i in order]
+
+
+def is_wanted(ids: Sequence[int] | None, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether a waiting prompt continues a saved conversation of these tokens."""
+    return _longest_shared(ids, prompts) > 0
+
+
+def _longest_shared(ids: Sequence[int] | None, prompts: Sequence[Sequence[int]]) -> int:
+    if ids is None:
+        return 0
+    longest = max((shared_prefix(ids, prompt) for prompt in prompts), default=0)
+    return longest if longest >= LEAST_TOKENS else 0
+
+
+def is_continued(held: Sequence[int], prompt: Sequence[int]) -> bool:
+    """Whether a prompt goes on with the conversation whose tokens a slot holds."""
+    return not held or 2 * shared_prefix(held, prompt) >= len(held)
+
+
+def has_helped(expected_tokens: int, cached_tokens: int) -> bool:
+    """Whether a restore did for its first prompt what the shared prefix promised."""
+    return cached_tokens >= HELPFUL_SHARE * expected_tokens
+
+
+def _speed(size_bytes: int, took_ms: float) -> float:
+    return size_bytes / max(took_ms, 0.1) * 1000
+
+
+def _mean(mean: float | None, newest: float) -> float:
+    return newest if mean is None else mean + NEWEST_SHARE * (newest - mean)

@@ -1,0 +1,331 @@
+"""EngineManager: owns the nursery in which every engine lives, and carries out the scheduler.
+
+A request asks for a lease and waits for its ticket; each event (a ticket, an engine that got
+ready, a lease given back, time) goes through `_dispatch`, which asks the scheduler and does what
+it says. `_dispatch` never waits, so the scheduler's state changes in one step, whoever calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import trio
+
+from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.registry import client_type_of
+from trio_gateway.engine.engine import Engine, fixed_address
+from trio_gateway.engine.http.exchange import EngineUnloaded, ExchangeAborted
+from trio_gateway.engine.kv.carryover import KvCarryover
+from trio_gateway.engine.kv.slots import EngineKv, Prompt
+from trio_gateway.engine.lease import LeaseRequest
+from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.memory_meter import MemoryMeter
+from trio_gateway.engine.process.process import Launcher, open_engine_process
+from trio_gateway.engine.scheduling.events import (
+    Action,
+    Drain,
+    EngineExited,
+    EngineFailed,
+    Event,
+    Grant,
+    Keep,
+    LeaseReturned,
+    Priority,
+    Reject,
+    Resume,
+    ShutDown,
+    Start,
+    Stop,
+    TicketArrived,
+    TicketGone,
+    TimePassed,
+    Unload,
+    VariantFacts,
+    VariantKey,
+)
+from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
+from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.engine.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+FIRST_LOAD_S = 10.0  # what a load is taken to last until one was measured, if `load_time` is unset
+
+
+class EngineManager:
+    """Run `run` in a task; `lease` works from then until the shutdown.
+
+    Args:
+        config: the models, pools and limits.
+        launch: opens an engine's process; a test may pass a fake, without reaper and meter.
+        client_types: by the name of its type, the client of an engine; a test may pass fakes.
+        scheduler: what decides; a benchmark may pass another policy.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        launch: Launcher | None = None,
+        client_types: Mapping[str, type[EngineClient]] | None = None,
+        scheduler: Callable[..., Scheduler] = Scheduler,
+    ) -> None:
+        self.reaper: platform.Reaper | None = None
+        self._memory_of_group: Callable[[int], int | None] | None = None
+        if launch is None:
+            self.reaper = platform.Reaper()
+            self._memory_of_group = MemoryMeter().read
+            launch = partial(open_engine_process, reaper=self.reaper)
+        self._launch: Launcher = launch
+        self._client_types: Mapping[str, type[EngineClient]] = client_types or {
+            model.engine.value: client_type_of(model.engine) for model in config.models
+        }
+        self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
+        facts = []
+        for model in config.models:
+            for variant in model.variants:
+                key = VariantKey(model.name, variant.name)
+                self._variants[key] = (model, variant)
+                facts.append(self._facts(key, model, variant))
+        self.scheduler = scheduler(
+            facts,
+            config.pools,
+            queue_limit=config.server.queue_limit,
+            queue_timeout_s=config.server.queue_timeout_s,
+            fairness_window_s=config.server.fairness_window_s,
+        )
+        self.kv = KvCarryover(config.server.kv_carryover)
+        self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
+        self._requests: dict[int, LeaseRequest] = {}
+        self.engines: dict[int, Engine] = {}  # those that are not gone
+        self._ticket_numbers = itertools.count(1)
+        self._ports_in_use: set[int] = set()
+        self._nursery: trio.Nursery | None = None
+        self._timer = trio.CancelScope()
+        self._closing = False
+        self.stopped = trio.Event()  # after a shutdown: no engine is left
+
+    def _facts(self, key: VariantKey, model: ModelConfig, variant: VariantConfig) -> VariantFacts:
+        fixed = fixed_address(variant, self._client_types[model.engine.value])
+        endpoint = f"{fixed[0]} {fixed[1]}" if fixed else None
+        return VariantFacts(
+            key=key,
+            pool=model.pool,
+            context=variant.context,
+            parallel=variant.parallel,
+            endpoint=endpoint,
+            idle_timeout_s=variant.timeouts.idle_s,
+            pinned=model.pinned,
+            memory_bytes=variant.expected_memory_bytes,
+            memory_declared=variant.memory_bytes is not None,
+            load_time_s=variant.load_time_s or FIRST_LOAD_S,
+        )
+
+    # -- running ------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the engines until a shutdown has ended the last one, or until cancelled, which
+        kills them at once. The reaper outlives them all."""
+        async with trio.open_nursery() as around:
+            if self.reaper is not None:
+                await around.start(self.reaper.run)
+            await around.start(self.kv.run)  # outlives the engines: their last files are for it
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._keep_time)
+                task_status.started()
+                await self.stopped.wait()
+                self._nursery.cancel_scope.cancel(reason="all engines are stopped")
+            around.cancel_scope.cancel(reason="all engines are stopped")
+
+    def begin_shutdown(self) -> None:
+        """Reject all tickets; stop each engine as soon as its leases are back."""
+        if not self._closing:
+            self._closing = True
+            self.kv.begin_shutdown()
+            self._dispatch(ShutDown())
+
+    def abort_leases(self, reason: str) -> None:
+        """End every request under way at its engine; each gets ExchangeAborted."""
+        for engine in self.engines.values():
+            engine.abort(ExchangeAborted(reason))
+
+    def kill_engines(self, reason: str) -> None:
+        """No more waiting: cancel every engine's task, which kills its process group."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
+        self.stopped.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._next_deadline()) as self._timer:
+                await trio.sleep_forever()
+            self._dispatch(TimePassed())
+
+    def _next_deadline(self) -> float:
+        deadline = self.scheduler.next_deadline()
+        return math.inf if deadline is None else deadline
+
+    # -- leases -------------------------------------------------------------------------------
+
+    def lease(
+        self,
+        model: ModelConfig,
+        need: int,
+        *,
+        start_need: int = 0,
+        client: str = "",
+        priority: Priority = Priority.INTERACTIVE,
+        prompt: Prompt | None = None,
+    ) -> LeaseRequest:
+        """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
+
+        Args:
+            start_need: tokens that an engine should hold that is started for this; 0: the need.
+            client: whose turn it is goes round these.
+            prompt: the request itself, so that its conversation's KV cache can be found.
+        """
+        number = next(self._ticket_numbers)
+        event = TicketArrived(number, model.name, need, client, priority, start_need=start_need)
+        return LeaseRequest(self, event, prompt)
+
+    def take_in(self, request: LeaseRequest, event: TicketArrived) -> None:
+        """Called by a LeaseRequest that begins to wait."""
+        self._requests[event.ticket] = request
+        self._dispatch(event)
+
+    def let_go(self, ticket: int, *, granted: bool) -> None:
+        """Called by a LeaseRequest that is over."""
+        del self._requests[ticket]
+        self._dispatch(LeaseReturned(ticket) if granted else TicketGone(ticket))
+
+    def outlook(self, ticket: int) -> Outlook | None:
+        """What a waiting ticket may expect; None if it does not wait."""
+        scheduler = self.scheduler
+        waiting = scheduler.state.tickets.get(ticket)
+        if waiting is None:
+            return None
+        return outlook_of(waiting, scheduler.state, scheduler.window_s, trio.current_time())
+
+    def preview(self, model: str, need: int, start_need: int) -> Preview:
+        """What would become of a ticket, if it came now; changes nothing."""
+        return self.scheduler.preview(model, need, start_need, trio.current_time())
+
+    async def unload(self, model: str, *, force: bool = False) -> int:
+        """End the model's engines and wait until they are gone; how many there were.
+
+        Args:
+            force: end the requests under way as well; each gets ExchangeAborted.
+        """
+        engines = [e for e in self.engines.values() if e.key.model == model]
+        self._dispatch(Unload(model, force))
+        if force:
+            for engine in engines:
+                engine.abort(EngineUnloaded(f"{model} was unloaded"))
+        for engine in engines:
+            await engine.gone.wait()
+        return len(engines)
+
+    def begin_unload(self, model: str) -> None:
+        """End the model's engines, each once its requests are done; nobody waits for it."""
+        self._dispatch(Unload(model))
+
+    def keep(self, model: str, *, idle_timeout_s: float | None, pinned: bool) -> None:
+        """How long its engines stay loaded from now on; see Keep."""
+        self._dispatch(Keep(model, idle_timeout_s, pinned))
+
+    def is_pinned(self, model: str) -> bool:
+        return self.scheduler.state.is_pinned(self.scheduler.state.variants[model][0])
+
+    def facts_of(self, key: VariantKey) -> VariantFacts:
+        """What the scheduler knows of a variant."""
+        return next(f for f in self.scheduler.state.variants[key.model] if f.key == key)
+
+    def contexts_of(self, model: str) -> list[int]:
+        """Tokens that one request gets in each variant of the model, the smallest first."""
+        return self.scheduler.state.contexts(model)
+
+    def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
+        """What the model's engines serve: as configured, else what their type implies."""
+        if model.endpoints is not None:
+            return model.endpoints
+        return self._client_types[model.engine.value].get_supported_endpoints()
+
+    def engine_of(self, model: str) -> Engine | None:
+        """The ready engine of this model with the largest context."""
+        view = self.scheduler.state.running(model)
+        return self.engines.get(view.id) if view else None
+
+    # -- carrying out -------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event) -> None:
+        for action in self.scheduler.handle(event, trio.current_time()):
+            self._carry_out(action)
+        self._timer.deadline = self._next_deadline()
+        if self._closing and not self.engines:
+            self.stopped.set()
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Grant(ticket, engine):
+                saved = sum(self._saved_tokens.get(key, 0) for key in action.evicted)
+                self._requests[ticket].grant(action, self.engines[engine], saved)
+            case Reject(ticket):
+                self._requests[ticket].refuse(action)
+            case Start(number, key, reason):
+                self._start(number, key, reason)
+            case Drain(engine, reason):
+                log.info("%s: draining, %s", self.engines[engine].key, reason)
+            case Resume(engine, reason):
+                log.info("%s: takes requests again, %s", self.engines[engine].key, reason)
+            case Stop(engine, reason):
+                log.info("%s: stopping, %s", self.engines[engine].key, reason)
+                self.engines[engine].stop()
+
+    def _start(self, number: int, key: VariantKey, reason: str) -> None:
+        assert self._nursery is not None, "EngineManager.run is not running"
+        model, variant = self._variants[key]
+        log.info("%s: start decided, %s", key, reason)
+        engine = Engine(
+            number,
+            key,
+            variant,
+            launch=self._launch,
+            client_type=self._client_types[model.engine.value],
+            ports_in_use=self._ports_in_use,
+            memory_of_group=self._memory_of_group,
+            kv=self._kv_of(key, model, variant),
+        )
+        self.engines[number] = engine
+        self._nursery.start_soon(self._run_engine, engine, name=f"engine {key}")
+
+    def _kv_of(
+        self, key: VariantKey, model: ModelConfig, variant: VariantConfig
+    ) -> EngineKv | None:
+        client_type = self._client_types[model.engine.value]
+        if not (model.kv_carryover and client_type.has_slots):
+            return None
+
+        def waiting() -> dict[int, Prompt]:
+            return {
+                ticket: request.prompt
+                for ticket, request in self._requests.items()
+                if request.is_waiting and request.model == key.model and request.prompt is not None
+            }
+
+        return EngineKv(self.kv, key, model, variant, client_type, waiting)
+
+    async def _run_engine(self, engine: Engine) -> None:
+        def report(event: Event) -> None:
+            # Gone engines leave the table first: the scheduler may start their successor.
+            if isinstance(event, EngineExited | EngineFailed):
+                del self.engines[engine.number]
+                if engine.kv is not None:
+                    self._saved_tokens[engine.key] = engine.kv.saved_tokens
+            self._dispatch(event)
+
+        await engine.run(report)

@@ -1,0 +1,67 @@
+"""EngineView: an engine as the scheduler sees it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.engine.scheduling.events import Priority, VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+
+
+class HeldLease(msgspec.Struct, frozen=True):
+    """`need`: the tokens that it may come to hold."""
+
+    granted_at: float
+    priority: Priority
+    need: int
+
+
+class EngineView(msgspec.Struct, eq=False):
+    """An engine as the scheduler sees it. `leases` are the grants not yet returned, by ticket.
+
+    `batch_waits`: an interactive demand wants its room, so batch tickets get no place.
+    `closed_since`: a demand that waits since then wants its room, and only tickets that came before
+    it get a place. `evicted`: what was stopped to make room for it.
+
+    `unloading`: somebody wants its end, so its drain is not called off.
+
+    `shared_tokens`: what all its leases have together; None: each has a context of its own.
+    """
+
+    id: int
+    facts: VariantFacts
+    context: int
+    started_at: float
+    places: int = 0
+    state: EngineState = EngineState.STARTING
+    leases: dict[int, HeldLease] = {}
+    used_at: float = 0.0
+    ready_at: float | None = None
+    batch_waits: bool = False
+    closed_since: float | None = None
+    evicted: tuple[VariantKey, ...] = ()
+    shared_tokens: int | None = None
+    unloading: bool = False
+
+    @property
+    def key(self) -> VariantKey:
+        return self.facts.key
+
+    @property
+    def serving(self) -> bool:
+        """It has grants to give, now or once it is ready."""
+        return self.state in (EngineState.STARTING, EngineState.READY)
+
+    @property
+    def leaving(self) -> bool:
+        return self.state in (EngineState.DRAINING, EngineState.STOPPING)
+
+    def has_tokens_for(self, need: int) -> bool:
+        """Whether so many are left. One request alone may have all: its context holds it."""
+        if self.shared_tokens is None or not self.leases:
+            return True
+        return sum(lease.need for lease in self.leases.values()) + need <= self.shared_tokens
+
+    def can_take(self, need: int) -> bool:
+        """Whether it has a free place, and so many tokens left for it."""
+        return len(self.leases) < self.places and self.has_tokens_for(need)

@@ -1,0 +1,96 @@
+"""What a waiting ticket may expect: its place in the line, and a rough guess at its wait."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from trio_gateway.engine.scheduling.demands import choose
+from trio_gateway.engine.scheduling.events import VariantFacts
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """`position`: 1 is the next. `loading_s` and `load_s`: for how long its engine is loading,
+    and how long that takes; None where nothing is loading for it."""
+
+    position: int
+    wait_s: float
+    loading_s: float | None = None
+    load_s: float | None = None
+
+
+def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: float) -> Outlook:
+    """For a ticket that waits, or one that would join the line now."""
+    if state.place_for(ticket) is not None:
+        return Outlook(1, 0.0)
+    queue = state.queues.get(ticket.model, TicketQueue())
+    ahead = queue.ahead_of(ticket) if ticket.id in state.tickets else len(queue)
+    lease_s = state.forecast.lease_s(ticket.model)
+    engine = state.server_of(ticket)
+    if engine is None:
+        facts = _start_for(ticket, queue, state, now)
+        places = state.places_of(facts, ticket.need)
+        others = _models_ahead(ticket, state, facts.pool)
+        turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
+        wait_s = turns_s + state.forecast.load_s(facts)
+        wait_s += _until_a_place_s(ahead, places, places, lease_s)
+        ahead += sum(len(state.queues.get(model, ())) for model in others)
+        return Outlook(ahead + 1, wait_s)
+    places = state.places_of(engine.facts, ticket.need)
+    if engine.state is EngineState.STARTING:
+        load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
+        wait_s = max(load_s - loading_s, 0.0)
+        wait_s += _until_a_place_s(ahead, places, places, lease_s)
+        return Outlook(ahead + 1, wait_s, loading_s, load_s)
+    return Outlook(ahead + 1, _until_a_place_s(ahead, 0, places, lease_s))
+
+
+def _start_for(
+    ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float
+) -> VariantFacts:
+    """What will be started for the ticket and those that wait with it."""
+    size = max([ticket.size, *queue.sizes()])
+    wished = queue.largest_start_size(above=state.served(ticket.model), up_to=size)
+    return choose(state, ticket.model, size, max(wished, ticket.start_size), now).facts
+
+
+def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str) -> list[str]:
+    """Other models of the pool that have a turn before this ticket: those whose engines are busy,
+    and those with an older ticket of the same or a higher priority."""
+    busy = {
+        e.key.model
+        for e in state.engines.values()
+        if e.facts.pool == pool and (e.leases or e.state is EngineState.STARTING)
+    }
+    waiting = {
+        model
+        for model, queue in state.queues.items()
+        if state.variants[model][0].pool == pool
+        and (oldest := queue.oldest()) is not None
+        and (oldest.priority, oldest.id) < (ticket.priority, ticket.id)
+    }
+    return sorted((busy | waiting) - {ticket.model})
+
+
+def _turn_s(
+    model: str, ticket: Ticket, state: SchedulerState, window_s: float, now: float
+) -> float:
+    """What is left of another model's turn, or what it will take."""
+    lease_s = state.forecast.lease_s(model)
+    window_s = window_s if math.isfinite(window_s) else lease_s
+    running = [e for e in state.engines_of(model) if e.ready_at is not None]
+    if not running:
+        return state.forecast.load_s(state.variants[model][0]) + window_s + lease_s
+    if not any(e.serving for e in running):
+        return lease_s
+    begun = max(ticket.arrived_at, *(e.ready_at or 0.0 for e in running))
+    return max(begun + window_s - now, 0.0) + lease_s
+
+
+def _until_a_place_s(ahead: int, free: int, places: int, lease_s: float) -> float:
+    behind = ahead + 1 - free
+    return math.ceil(behind / max(places, 1)) * lease_s if behind > 0 else 0.0

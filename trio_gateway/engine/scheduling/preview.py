@@ -1,0 +1,133 @@
+"""What would become of a ticket if it came now: the dry run of a decision.
+
+The ticket joins a copy of its model's queue, beside the state as it is, and the same parts are
+asked that decide for a real one. So the answer is what would be decided in this moment; what comes
+later (who else asks, how long answers take) is a guess, as each outlook is.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from trio_gateway.engine.scheduling.demands import Demands
+from trio_gateway.engine.scheduling.events import How, VariantKey
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
+from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.swap_plan import Planner
+from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
+
+NEWCOMER = sys.maxsize  # the number, and the place in line, of a ticket that comes after all others
+
+
+class PauseLeft(msgspec.Struct, frozen=True):
+    """The variant is left alone for so long, as it failed for this reason."""
+
+    seconds: float
+    reason: str
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """What would become of a ticket.
+
+    `variant`: what would serve it; None: no variant holds it, and the rest says nothing.
+    `how`: REUSED if an engine serves it that is ready or starting, or drains and would be called
+    back; `engine_state` is that engine's, else None. `evicts`: what makes way for the start as
+    things are; empty, too, where that is not decided, as others that wait have all the room.
+    `expected_wait_s`: until its grant; `expected_load_s` of it are a load. Seconds, and guesses.
+    `pause`: it would be refused, with what is left of the back-off; the rest is for after that.
+    """
+
+    variant: VariantKey | None
+    how: How
+    engine_state: EngineState | None = None
+    evicts: tuple[VariantKey, ...] = ()
+    expected_wait_s: float = 0.0
+    expected_load_s: float = 0.0
+    pause: PauseLeft | None = None
+
+
+def preview_of(
+    ticket: Ticket,
+    state: SchedulerState,
+    evicted: Sequence[VariantKey],
+    window_s: float,
+    now: float,
+) -> Preview:
+    """For a ticket that is in no queue.
+
+    Args:
+        evicted: what makes way for its model's start already.
+    """
+    sizes = state.sizes_for(ticket)
+    if sizes is None:
+        return Preview(variant=None, how=How.STARTED)
+    ticket.size, ticket.start_size = sizes
+    if (engine := state.place_for(ticket)) is not None:
+        return Preview(variant=engine.key, how=How.REUSED, engine_state=engine.state)
+    joined = _joined_by(ticket, state)
+    outlook = outlook_of(ticket, joined, window_s, now)
+    if (engine := state.server_of(ticket)) is not None:
+        left_s = max((outlook.load_s or 0.0) - (outlook.loading_s or 0.0), 0.0)
+        return Preview(
+            variant=engine.key,
+            how=How.REUSED,
+            engine_state=engine.state,
+            expected_wait_s=outlook.wait_s,
+            expected_load_s=left_s,
+        )
+    demands, rejects = Demands(joined).now(now)
+    if any(reject.ticket == ticket.id for reject in rejects):
+        return _refused(ticket, state, outlook, now)
+    planner = Planner(joined, window_s, now)
+    steps = [step for step in planner.steps(demands) if step.demand.facts.key.model == ticket.model]
+    for engine in planner.called_back:
+        if engine.key.model == ticket.model:
+            free = engine.can_take(ticket.need)
+            wait_s = 0.0 if free else state.forecast.lease_s(ticket.model)
+            return Preview(
+                variant=engine.key,
+                how=How.REUSED,
+                engine_state=engine.state,
+                expected_wait_s=wait_s,
+            )
+    (facts,) = [d.facts for d in demands if d.facts.key.model == ticket.model]
+    victims = [victim.key for step in steps for victim in step.victims]
+    evicts = tuple(dict.fromkeys((*evicted, *victims)))
+    return Preview(
+        variant=facts.key,
+        how=How.SWAPPED if evicts or not steps else How.STARTED,
+        evicts=evicts,
+        expected_wait_s=outlook.wait_s,
+        expected_load_s=state.forecast.load_s(facts),
+    )
+
+
+def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:
+    """The state with the ticket in its queue. All else is the given state's own, so nothing of it
+    is to be changed."""
+    ticket.place = NEWCOMER
+    queue = copy.deepcopy(state.queues.get(ticket.model, TicketQueue()))
+    queue.add(ticket)
+    joined = copy.copy(state)
+    joined.queues = {**state.queues, ticket.model: queue}
+    joined.tickets = {**state.tickets, ticket.id: ticket}
+    return joined
+
+
+def _refused(ticket: Ticket, state: SchedulerState, outlook: Outlook, now: float) -> Preview:
+    facts = state.smallest_holding(ticket.model, ticket.size)
+    assert facts is not None, "a ticket's size is a context of its model"
+    pause = state.back_off.pause(facts.key, now)
+    assert pause is not None, "else it would not be refused"
+    return Preview(
+        variant=facts.key,
+        how=How.STARTED,
+        expected_wait_s=outlook.wait_s,
+        expected_load_s=state.forecast.load_s(facts),
+        pause=PauseLeft(pause.until - now, pause.reason),
+    )

@@ -1,0 +1,435 @@
+"""Who is granted an engine, which engine is started, which is stopped: decisions, no effects.
+
+Events go in through `Scheduler.handle`, actions come out; the clock is an argument. Nothing here
+waits, reads a file or talks to a process, so every rule can be tested with plain values.
+
+The rules, for each pool:
+
+- A ticket whose engine is ready, large enough, not draining and has a free place is granted, if the
+  engine has as many tokens left as it needs. Whose turn it is among several stands in
+  `ticket_queue.py`.
+- Tickets that no engine of their model will serve are a demand for a start: of the smallest variant
+  that holds the largest need that waits, with its room to grow (`demands.py`). Which engines make
+  way for it, and when, stands in `swap_plan.py`. A drain that nobody needs any more is called off.
+- An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
+  places and tokens for, whoever waits for its room by then: no load is for nothing.
+- A start that nobody waits for any more is given up in its first half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import (
+    Action,
+    Drain,
+    EngineExited,
+    EngineFailed,
+    EngineMeasured,
+    EngineReady,
+    Event,
+    Grant,
+    How,
+    Keep,
+    LeaseReturned,
+    Priority,
+    Refusal,
+    Reject,
+    Resume,
+    ShutDown,
+    Start,
+    Stop,
+    TicketArrived,
+    TicketGone,
+    TimePassed,
+    Unload,
+    VariantFacts,
+    VariantKey,
+)
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.outlook import outlook_of
+from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
+from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
+
+AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited so many windows is interactive
+
+
+class Scheduler:
+    """See the module's text. `variants` must be sorted by context within each model."""
+
+    def __init__(
+        self,
+        variants: Sequence[VariantFacts],
+        pools: Mapping[str, PoolConfig],
+        *,
+        queue_limit: int = 256,
+        queue_timeout_s: float = 600.0,
+        fairness_window_s: float = 10.0,
+    ) -> None:
+        self.state = SchedulerState(variants, pools)
+        self._queue_limit = queue_limit
+        self._queue_timeout_s = queue_timeout_s
+        self.window_s = fairness_window_s
+        self._ages_after_s = AGES_AFTER_WINDOWS * fairness_window_s
+        self._demands = Demands(self.state)
+        self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
+        self._wake_at = NEVER  # when an engine is to make way
+        self._next_engine = 1
+        self._closing = False
+
+    def __repr__(self) -> str:
+        tickets, engines = self.state.tickets.values(), self.state.engines.values()
+        return f"Scheduler(tickets={[*tickets]}, engines={[*engines]})"
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take in one event at time `now` (seconds, any monotonic clock); what to do about it."""
+        actions: list[Action] = []
+        state = self.state
+        match event:
+            case TicketArrived():
+                self._arrive(event, now, actions)
+            case LeaseReturned(ticket):
+                state.take_back(ticket, now)
+            case TicketGone(ticket):
+                if (gone := state.tickets.get(ticket)) is not None:
+                    state.remove_ticket(gone)
+            case EngineReady():
+                self._ready(event, now, actions)
+            case EngineFailed():
+                self._failed(event, now, actions)
+            case EngineExited(engine, reason):
+                self._exited(engine, reason, now)
+            case EngineMeasured(engine, memory_bytes):
+                if (view := state.engines.get(engine)) is not None:
+                    state.note_memory(view.facts, memory_bytes)
+                    self._relieve(view.facts.pool, actions)
+            case Unload(model, force):
+                self._unload(model, force, actions)
+            case Keep():
+                state.keep(event)
+            case TimePassed():
+                self._expire(now, actions)
+            case ShutDown():
+                self._close(actions)
+        self._decide(now, actions)
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """When `TimePassed` is due next, or None."""
+        deadline, state = self._wake_at, self.state
+        if state.tickets:
+            oldest = next(iter(state.tickets.values()))
+            deadline = min(deadline, oldest.arrived_at + self._queue_timeout_s)
+        if state.batch:
+            oldest = next(iter(state.batch.values()))
+            deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
+        for engine in state.engines.values():
+            if engine.state is EngineState.READY and not engine.leases:
+                deadline = min(deadline, engine.used_at + state.idle_timeout_s(engine.facts))
+        return None if deadline == NEVER else deadline
+
+    def preview(
+        self,
+        model: str,
+        need: int,
+        start_need: int,
+        now: float,
+        *,
+        client: str = "",
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Preview:
+        """What would become of such a ticket if it came now. Nothing is changed by it."""
+        ticket = Ticket(NEWCOMER, model, need, client, priority, now, start_need=start_need)
+        return preview_of(ticket, self.state, self._evicted.get(model, ()), self.window_s, now)
+
+    # -- what each event changes -------------------------------------------------------------
+
+    def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
+        ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
+        ticket.start_need = event.start_need
+        if self._closing:
+            actions.append(_shutting_down(ticket))
+            return
+        sizes = self.state.sizes_for(ticket)
+        if sizes is None:
+            actions.append(_too_large(ticket))
+            return
+        ticket.size, ticket.start_size = sizes
+        if len(self.state.tickets) >= self._queue_limit and not self.state.place_for(ticket):
+            message = f"{len(self.state.tickets)} requests wait already (queue_limit)"
+            wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
+            actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
+            return
+        self.state.add_ticket(ticket)
+
+    def _ready(self, event: EngineReady, now: float, actions: list[Action]) -> None:
+        engine = self.state.engines[event.engine]
+        engine.places, engine.context = event.places, event.context
+        engine.shared_tokens = event.shared_tokens
+        engine.used_at = engine.ready_at = now
+        self.state.forecast.load_took(engine.key, now - engine.started_at)
+        self.state.note_places(engine.facts, event.places, event.shared_tokens)
+        if self.state.note_context(engine.facts, event.context):
+            self._size_again(engine.key.model, actions)
+        # A stop decided while it loaded stands: the engine's own task will see it next.
+        if engine.state is not EngineState.STARTING:
+            return
+        self.state.move_engine(engine, EngineState.READY)
+        queue = self.state.queues.get(engine.key.model)
+        if queue is not None and (oldest := queue.oldest(up_to=event.context)) is not None:
+            self._grant(oldest, engine, now, actions)
+            self._grant_turns(engine, now, actions)
+
+    def _size_again(self, model: str, actions: list[Action]) -> None:
+        """A variant's context turned out to be another: the tickets fit other variants now."""
+        queue = self.state.queues.get(model)
+        for ticket in queue or ():
+            sizes = self.state.sizes_for(ticket)
+            if sizes is None:
+                self._reject(_too_large(ticket), actions)
+            elif queue is not None:
+                queue.resize(ticket, *sizes)
+
+    def _exited(self, number: int, reason: str, now: float) -> None:
+        engine = self.state.forget_engine(number)
+        if engine.state is EngineState.STOPPING:
+            self.state.move_engine(engine, EngineState.STOPPED)
+            if engine.ready_at is not None:
+                self.state.back_off.engine_stopped(engine.key)
+            return
+        self.state.move_engine(engine, EngineState.FAILED)
+        served_s = now - (now if engine.ready_at is None else engine.ready_at)
+        self.state.back_off.engine_ended(engine.key, now, reason, served_s=served_s)
+
+    def _failed(self, event: EngineFailed, now: float, actions: list[Action]) -> None:
+        engine = self.state.forget_engine(event.engine)
+        wanted = not engine.leaving
+        self.state.move_engine(engine, EngineState.FAILED)
+        if not wanted:
+            return  # its end was asked for: nobody waits for it
+        self.state.back_off.start_failed(engine.key, now, event.reason)
+        refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
+        queue = self.state.queues.get(engine.key.model)
+        # Those that a smaller variant holds wait on, for that one.
+        for ticket in queue.of_size(self.state.context_of(engine.facts)) if queue else ():
+            if self.state.server_of(ticket) is None:
+                self._reject(Reject(ticket.id, refusal, event.reason), actions)
+
+    def _expire(self, now: float, actions: list[Action]) -> None:
+        timeout_s = self._queue_timeout_s
+        for ticket in [*_older(self.state.tickets, timeout_s, now)]:
+            message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
+            self._reject(Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
+        for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
+            self.state.promote(ticket)
+        for engine in self.state.engines.values():
+            idle_s = self.state.idle_timeout_s(engine.facts)
+            unused = engine.state is EngineState.READY and not engine.leases
+            if unused and engine.used_at + idle_s <= now:
+                self._leave(engine, f"idle for {idle_s:g} s", actions)
+
+    def _relieve(self, pool: str, actions: list[Action]) -> None:
+        """Engines turned out to be larger than they were taken for: the idle ones leave, the one
+        that was idle longest first, until the rest fits into the pool."""
+        limit = self.state.pools[pool].memory_bytes
+        if limit is None:
+            return
+        here = [e for e in self.state.engines.values() if e.facts.pool == pool and not e.leaving]
+        over = sum(self.state.reserved_bytes(e.facts) for e in here) - limit
+        idle = [e for e in here if e.state is EngineState.READY and not e.leases]
+        for engine in sorted(idle, key=lambda e: (self.state.is_pinned(e.facts), e.used_at)):
+            if over <= 0:
+                return
+            over -= self.state.reserved_bytes(engine.facts)
+            self._leave(engine, f"the pool {pool} holds more memory than it may", actions)
+
+    def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
+        waiting = self.state.queues.get(model, ()) if force else ()
+        for ticket in [*waiting]:  # they would have it started again at once
+            message = f"{model} was unloaded"
+            self._reject(Reject(ticket.id, Refusal.UNLOADED, message), actions)
+        for engine in self.state.engines_of(model):
+            engine.unloading = True
+            if engine.serving:
+                self._leave(engine, "it was asked to end", actions)
+
+    def _close(self, actions: list[Action]) -> None:
+        self._closing = True
+        for ticket in [*self.state.tickets.values()]:
+            self._reject(_shutting_down(ticket), actions)
+        for engine in self.state.engines.values():
+            if engine.serving:
+                self._leave(engine, "the gateway is stopping", actions)
+
+    # -- decisions ---------------------------------------------------------------------------
+
+    def _decide(self, now: float, actions: list[Action]) -> None:
+        for engine in self.state.engines.values():
+            if engine.state is EngineState.DRAINING and not engine.leases:
+                self.state.move_engine(engine, EngineState.STOPPING)
+                actions.append(Stop(engine.id, "drained"))
+        # Again after each start, drain and grant: they change who can make way, and who needs a
+        # start.
+        before, reached = None, self._reached(actions)
+        while reached != before:
+            self._make_room(now, actions)
+            self._grant_places(now, actions)
+            before, reached = reached, self._reached(actions)
+
+    def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
+        """How far an event has come; it only goes on, so deciding comes to an end: tickets that
+        wait, and engines that were started or told to make way."""
+        moved = {a.engine for a in actions if isinstance(a, Start | Drain | Stop)}
+        return len(self.state.tickets), len(moved)
+
+    def _make_room(self, now: float, actions: list[Action]) -> None:
+        """Start what is needed, and let those make way that have to."""
+        for engine in self.state.engines.values():
+            engine.batch_waits, engine.closed_since = False, None
+            if engine.state is EngineState.STARTING:
+                self._give_up_in_first_half(engine, now, actions)
+        self._wake_at = NEVER
+        if self._closing:
+            return
+        demands, rejects = self._demands.now(now)
+        for reject in rejects:
+            self._reject(reject, actions)
+        models = {demand.facts.key.model for demand in demands}
+        self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
+        making_way = self._follow_plan(demands, now, actions) if demands else set()
+        for engine in self.state.engines.values():
+            making = engine.id in making_way or engine.unloading
+            if engine.state is EngineState.DRAINING and not making:
+                self._resume(engine, actions)
+
+    def _grant_places(self, now: float, actions: list[Action]) -> None:
+        """Grant what can be granted, smaller engines first."""
+        if not self.state.queues:
+            return
+        for engine in sorted(self.state.engines.values(), key=_context):
+            self._grant_turns(engine, now, actions)
+
+    def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        half_s = self.state.forecast.load_s(engine.facts) / 2
+        if now - engine.started_at < half_s and not self.state.is_wanted(engine, Priority.BATCH):
+            self._leave(engine, "nobody waits for it any more", actions)
+
+    def _follow_plan(
+        self, demands: Sequence[Demand], now: float, actions: list[Action]
+    ) -> set[int]:
+        """Carry out the plan of this moment; the engines that are to make way by now."""
+        making_way: set[int] = set()
+        for step in Planner(self.state, self.window_s, now).steps(demands):
+            if step.yields_at <= now:
+                making_way.update(victim.id for victim in step.victims)
+                self._make_way(step, now, actions)
+            else:
+                closed = step.closes_at <= now
+                self._wake_at = min(self._wake_at, step.yields_at if closed else step.closes_at)
+                for victim in step.victims:
+                    victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
+                    victim.closed_since = step.demand.since if closed else None
+            if step.may_start:
+                self._start(step.demand, now, actions)
+        return making_way
+
+    def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
+        target = step.demand.facts.key
+        reason = f"swap to {target}"
+        if step.yields_at != AT_ONCE:
+            reason += f", which waits for {now - step.demand.since:.1f} s"
+        for victim in step.victims:
+            for others in self._evicted.values():  # it may have drained for somebody else
+                if victim.key in others:
+                    others.remove(victim.key)
+            self._evicted.setdefault(target.model, []).append(victim.key)
+            if victim.serving:  # else it drains already
+                if victim.key.model != target.model:  # growing is not the end of a turn
+                    self.state.end_turn(victim.key.model, now)
+                self._leave(victim, reason, actions)
+
+    def _leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
+        """Stop an engine now if nobody holds a lease, else when the last lease is back."""
+        if engine.leases:
+            self.state.move_engine(engine, EngineState.DRAINING)
+            actions.append(Drain(engine.id, reason))
+        else:
+            self.state.move_engine(engine, EngineState.STOPPING)
+            actions.append(Stop(engine.id, reason))
+
+    def _resume(self, engine: EngineView, actions: list[Action]) -> None:
+        self.state.move_engine(engine, EngineState.READY)
+        for victims in self._evicted.values():
+            if engine.key in victims:
+                victims.remove(engine.key)
+        actions.append(Resume(engine.id, "nobody needs its room any more"))
+
+    def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
+        key = demand.facts.key
+        evicted = tuple(self._evicted.pop(key.model, ()))
+        engine = EngineView(
+            self._next_engine,
+            demand.facts,
+            self.state.context_of(demand.facts),
+            started_at=now,
+            used_at=now,
+            evicted=evicted,
+        )
+        self._next_engine += 1
+        self.state.add_engine(engine)
+        actions.append(Start(engine.id, key, reason_of(demand, self.state.queues[key.model])))
+
+    def _grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        """Give the engine's free places to those whose turn it is."""
+        while engine.state is EngineState.READY and len(engine.leases) < engine.places:
+            queue = self.state.queues.get(engine.key.model)
+            if queue is None:
+                return
+            if engine.closed_since is not None:
+                lowest = Priority.INTERACTIVE if engine.batch_waits else Priority.BATCH
+                ticket = self.state.oldest_before(engine, engine.closed_since, lowest)
+            else:
+                ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
+            # Nobody overtakes one that needs more tokens than are left: it would wait for ever.
+            if ticket is None or not engine.has_tokens_for(ticket.need):
+                return
+            self._grant(ticket, engine, now, actions)
+
+    def _grant(self, ticket: Ticket, engine: EngineView, now: float, actions: list[Action]) -> None:
+        self.state.hold(ticket, engine, now)
+        if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
+            actions.append(Grant(ticket.id, engine.id, How.REUSED))
+        elif engine.evicted:
+            actions.append(Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted))
+        else:
+            actions.append(Grant(ticket.id, engine.id, How.STARTED))
+
+    def _reject(self, reject: Reject, actions: list[Action]) -> None:
+        self.state.remove_ticket(self.state.tickets[reject.ticket])
+        actions.append(reject)
+
+
+def _context(engine: EngineView) -> int:
+    return engine.context
+
+
+def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
+    """Those that have waited so long; `tickets` are in the order of their arrival."""
+    for ticket in tickets.values():
+        if ticket.arrived_at + than_s > now:
+            return
+        yield ticket
+
+
+def _too_large(ticket: Ticket) -> Reject:
+    message = f"no variant of {ticket.model} holds {ticket.need} tokens"
+    return Reject(ticket.id, Refusal.TOO_LARGE, message)
+
+
+def _shutting_down(ticket: Ticket) -> Reject:
+    return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")

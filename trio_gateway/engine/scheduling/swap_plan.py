@@ -1,0 +1,235 @@
+"""Which engines make way for which start, and when: the plan that the scheduler carries out.
+
+For each demand, in their order (`demands.py`), as many engines as needed are chosen to make way:
+first those that drain already and would for this demand as well, pinned ones last; then those that
+can go soonest, idle ones at once; then the outgrown engine of the same model; then those that are
+cheapest to lose, which is what a load costs, less the longer the engine is idle. A demand never
+takes room that an earlier one waits for.
+
+A busy engine goes on to be granted until the demand has waited for `window_s`, counted from the
+engine's own start if that is later. Then it takes no newcomers any more, and makes way as soon as
+it has no leases. But first it serves what came before the demand, in *overtime*, until it has run
+for twice as long as it and the demand take to load. So newcomers never hold back a demand longer
+than the window, and loads do not take more than a third of the time while older tickets wait.
+
+Without overtime a burst for one model is cut into windows, and waits longer than under first come,
+first served; without its end, one client's hundred requests would hold back another's one.
+`benchmarks/scheduler_trace.py` has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from trio_gateway.engine.scheduling.demands import Demand
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import Priority, VariantFacts
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.state import SchedulerState
+
+AT_ONCE = -math.inf
+NEVER = math.inf  # not before something else happens
+
+OVERTIME_LOADS = 2.0
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What is to be done for one demand.
+
+    `closes_at`: when the victims take no newcomers any more. `yields_at`: when they take nothing
+    any more, and make way. `may_start`: there is room now.
+    """
+
+    demand: Demand
+    victims: tuple[EngineView, ...]
+    closes_at: float
+    yields_at: float
+    may_start: bool
+
+
+class _Room:
+    """A pool as far as the plan has come. `staying`: engines that no demand so far wants to go."""
+
+    def __init__(self, engines: list[EngineView]) -> None:
+        self.engines = engines
+        self.staying = [e for e in engines if e.state is not EngineState.STOPPING]
+        self.promised: list[Demand] = []  # demands so far: none of them is an engine yet
+        self.full = False  # nobody overtakes a demand that finds no room
+
+
+class Planner:
+    """Makes the plan of one moment from the engines as they are."""
+
+    def __init__(self, state: SchedulerState, window_s: float, now: float) -> None:
+        self._state, self._window_s, self._now = state, window_s, now
+        self._rooms: dict[str, _Room] = {}
+        self.called_back: list[EngineView] = []  # engines whose drain the plan calls off
+
+    def steps(self, demands: Sequence[Demand]) -> list[Step]:
+        """A step for each demand that something can be done for, in the order of the demands."""
+        return [step for demand in demands if (step := self._step(demand)) is not None]
+
+    def _room(self, pool: str) -> _Room:
+        if (room := self._rooms.get(pool)) is None:
+            here = [e for e in self._state.engines.values() if e.facts.pool == pool]
+            room = self._rooms[pool] = _Room(here)
+        return room
+
+    def _step(self, demand: Demand) -> Step | None:
+        facts = demand.facts
+        room = self._room(facts.pool)
+        if room.full:
+            return None
+        if not room.staying and len(room.promised) >= self._state.pools[facts.pool].engines:
+            room.full = True
+            return None
+        if (back := self._draining_for(demand, room)) is not None:
+            room.staying.remove(back)  # needed by nobody else, so its drain is called off
+            self.called_back.append(back)
+            return None
+        # Whoever comes first has the address, also while it waits for room: else a later start
+        # would take it and be stopped for the earlier one, again and again.
+        if facts.endpoint is not None and any(
+            other.facts.endpoint == facts.endpoint
+            for known in self._rooms.values()
+            for other in known.promised
+        ):
+            room.promised.append(demand)
+            return None
+        victims = self._choose(demand, room)
+        if victims is None:
+            room.full = True
+            return None
+        may_start = not victims and self._has_room(demand, room)
+        room.promised.append(demand)
+        closes_at = yields_at = AT_ONCE
+        for victim in victims:
+            self._room(victim.facts.pool).staying.remove(victim)
+            closes_at = max(closes_at, self._closes_at(victim, demand))
+            yields_at = max(yields_at, self._yields_at(victim, demand))
+        return Step(demand, victims, closes_at, yields_at, may_start)
+
+    def _draining_for(self, demand: Demand, room: _Room) -> EngineView | None:
+        """An engine that could serve the whole demand if its drain were called off."""
+        for engine in room.staying:
+            if (
+                engine.state is EngineState.DRAINING
+                and not engine.unloading
+                and engine.key.model == demand.facts.key.model
+                and engine.context >= demand.size
+            ):
+                return engine
+        return None
+
+    # -- room --------------------------------------------------------------------------------
+
+    def _choose(self, demand: Demand, room: _Room) -> tuple[EngineView, ...] | None:
+        """Engines that have to go for this demand; None: not even all of them would do."""
+        pool = self._state.pools[demand.facts.pool]
+        victims = [
+            e
+            for e in self._holders(demand.facts)
+            if e.state is not EngineState.STOPPING and e in self._room(e.facts.pool).staying
+        ]
+        here = [e for e in room.staying if e not in victims] if victims else room.staying
+        engines_over = len(here) + len(room.promised) + 1 - pool.engines
+        memory_over = self._memory_over(demand, here, room)
+        if engines_over > len(here):
+            return None
+        if engines_over <= 0 and memory_over <= 0:
+            return tuple(victims)
+        chosen: list[EngineView] = []
+        order = sorted(here, key=lambda e: self._given_up(e, demand)) if len(here) > 1 else here
+        for engine in [*order]:
+            if engines_over <= 0 and memory_over <= 0:
+                break
+            chosen.append(engine)
+            engines_over -= 1
+            memory_over -= self._state.reserved_bytes(engine.facts)
+        if engines_over > 0 or memory_over > 0:
+            return None
+        for engine in [*chosen]:  # a small one chosen first may be spared by a large one after it
+            memory = self._state.reserved_bytes(engine.facts)
+            if engines_over < 0 and memory_over + memory <= 0:
+                chosen.remove(engine)
+                engines_over += 1
+                memory_over += memory
+        return (*victims, *chosen)
+
+    def _holders(self, facts: VariantFacts) -> list[EngineView]:
+        """The engines that have this variant's fixed address."""
+        if facts.endpoint is None:
+            return []
+        return [e for e in self._state.engines.values() if e.facts.endpoint == facts.endpoint]
+
+    def _has_room(self, demand: Demand, room: _Room) -> bool:
+        """Whether it can start now: what is on its way out still holds its place and memory."""
+        pool = self._state.pools[demand.facts.pool]
+        return (
+            not self._holders(demand.facts)
+            and len(room.engines) + len(room.promised) < pool.engines
+            and self._memory_over(demand, room.engines, room) <= 0
+        )
+
+    def _memory_over(self, demand: Demand, here: Sequence[EngineView], room: _Room) -> int:
+        """Bytes that these and the demand need beyond what the pool has."""
+        limit = self._state.pools[demand.facts.pool].memory_bytes
+        if limit is None:
+            return 0
+        needed = [*(e.facts for e in here), *(d.facts for d in room.promised), demand.facts]
+        return sum(map(self._state.reserved_bytes, needed)) - limit
+
+    # -- who goes, and when ------------------------------------------------------------------
+
+    def _closes_at(self, engine: EngineView, demand: Demand) -> float:
+        """When this engine is to take no newcomers any more for the demand's sake."""
+        state = self._state
+        if engine.state is EngineState.STARTING:
+            # One that a batch ticket waits for is not given up either: it would be loaded for
+            # nothing, again and again.
+            return NEVER if state.is_wanted(engine, Priority.BATCH) else AT_ONCE
+        if not engine.leases and not state.is_wanted(engine, demand.priority):
+            return AT_ONCE
+        if demand.priority is Priority.BATCH and self._is_interactive(engine):
+            return NEVER
+        assert engine.ready_at is not None
+        return max(demand.since, engine.ready_at) + self._window_s
+
+    def _yields_at(self, engine: EngineView, demand: Demand) -> float:
+        """When it is to make way: at once when it closes, or after its overtime."""
+        closes_at, state = self._closes_at(engine, demand), self._state
+        if closes_at > self._now or engine.ready_at is None:
+            return closes_at
+        loads_s = state.forecast.load_s(engine.facts) + state.forecast.load_s(demand.facts)
+        overtime_ends_at = engine.ready_at + OVERTIME_LOADS * loads_s
+        if overtime_ends_at <= self._now:
+            return closes_at
+        waits = state.oldest_before(engine, demand.since, demand.priority) is not None
+        return overtime_ends_at if waits else closes_at
+
+    def _is_interactive(self, engine: EngineView) -> bool:
+        return self._state.is_wanted(engine, Priority.INTERACTIVE) or any(
+            lease.priority is Priority.INTERACTIVE for lease in engine.leases.values()
+        )
+
+    def _given_up(
+        self, engine: EngineView, demand: Demand
+    ) -> tuple[bool, bool, float, bool, float]:
+        """Order of the engines to give up for a demand, the first one first.
+
+        That an engine drains must not make it the choice of a demand that would not let it drain
+        yet: it would be called back, drained for the other demand again, and so on for ever.
+        """
+        drains = engine.state is EngineState.DRAINING
+        idle_s = max(self._now - engine.used_at, 0.0)
+        outgrown = engine.key.model == demand.facts.key.model
+        return (
+            not (drains and self._yields_at(engine, demand) <= self._now),
+            self._state.is_pinned(engine.facts) and not outgrown,
+            self._closes_at(engine, demand),
+            not outgrown,
+            self._state.forecast.load_s(engine.facts) / (1.0 + idle_s),
+        )

@@ -1,0 +1,225 @@
+"""TicketQueue: the waiting tickets of one model, in the orders that the scheduler asks for.
+
+There are two orders. By *turn*, which is who gets a free place: interactive before batch, then
+round the clients, then by arrival. By *age*, which is who decides the next swap.
+
+Turns are numbered in rounds. A ticket's turn is the round that runs when it comes, or the one
+after its client's last turn: of a client's hundred tickets one falls into each round, and another
+client's single ticket is at most one turn of each client away. A turn never changes, so a ticket
+is put in its place once and nothing has to be moved on when others come and go. (This is fair
+queueing with start tags, as network schedulers do it.)
+
+A ticket's *size* is the smallest context of its model that holds it, so that the few contexts of
+a model, not the many needs, are what has to be searched. Its *start size* is the context that an
+engine should have that is started for it: the same, or a larger one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from trio_gateway.engine.scheduling.events import Priority
+
+Key = TypeVar("Key", int, tuple[int, int])
+
+# Clients that have nothing waiting are forgotten, the first that came first, when there are more of
+# them than this, and than tickets.
+_KNOWN_CLIENTS = 64
+
+_versions = itertools.count()
+
+
+class Ticket(msgspec.Struct):
+    """A request that waits. `priority` becomes interactive when a batch ticket has aged. `place`:
+    its number in the one line of all tickets and ended turns. `start_need`: the need and room to
+    grow, or less if there is no such wish."""
+
+    id: int
+    model: str
+    need: int
+    client: str
+    priority: Priority
+    arrived_at: float
+    size: int = 0
+    turn: int = 0
+    place: int = 0
+    start_need: int = 0
+    start_size: int = 0
+
+
+class _Client(msgspec.Struct):
+    newest_turn: int
+    granted_turn: int
+    waiting: int = 0
+
+
+class _Lane:
+    """The tickets of one priority."""
+
+    def __init__(self) -> None:
+        # For each size, sorted: (turn, id), and id alone, which is the order of arrival.
+        self.by_turn: dict[int, list[tuple[int, int]]] = {}
+        self.by_age: dict[int, list[int]] = {}
+        self._round = 0
+        self._clients: dict[str, _Client] = {}
+
+    def add(self, ticket: Ticket) -> None:
+        client = self._clients.get(ticket.client)
+        if client is None:
+            client = self._clients[ticket.client] = _Client(self._round - 1, self._round - 1)
+        ticket.turn = client.newest_turn = max(self._round, client.newest_turn + 1)
+        client.waiting += 1
+        insort(self.by_turn.setdefault(ticket.size, []), (ticket.turn, ticket.id))
+        insort(self.by_age.setdefault(ticket.size, []), ticket.id)
+
+    def remove(self, ticket: Ticket, *, granted: bool) -> None:
+        client = self._clients[ticket.client]
+        client.waiting -= 1
+        if granted:
+            client.granted_turn = max(client.granted_turn, ticket.turn)
+            self._round = max(self._round, ticket.turn)
+        if not client.waiting:
+            client.newest_turn = (
+                client.granted_turn
+            )  # turns that it gave up are not held against it
+        _take_out(self.by_turn, ticket.size, (ticket.turn, ticket.id))
+        _take_out(self.by_age, ticket.size, ticket.id)
+        self._forget_some(sum(map(len, self.by_age.values())))
+
+    def resize(self, ticket: Ticket, size: int) -> None:
+        _take_out(self.by_turn, ticket.size, (ticket.turn, ticket.id))
+        _take_out(self.by_age, ticket.size, ticket.id)
+        ticket.size = size
+        insort(self.by_turn.setdefault(size, []), (ticket.turn, ticket.id))
+        insort(self.by_age.setdefault(size, []), ticket.id)
+
+    def _forget_some(self, waiting: int) -> None:
+        """Forget half of those that have nothing waiting, when they are many: each is looked at
+        once or twice, then."""
+        if len(self._clients) > _KNOWN_CLIENTS + 2 * waiting:
+            idle = [name for name, client in self._clients.items() if not client.waiting]
+            for name in idle[: len(idle) // 2]:
+                del self._clients[name]
+
+
+def _take_out(orders: dict[int, list[Key]], size: int, key: Key) -> None:
+    order = orders[size]
+    del order[bisect_left(order, key)]
+    if not order:
+        del orders[size]
+
+
+class TicketQueue:
+    """The tickets of one model. Its caller sets each ticket's `size` and `start_size`.
+
+    `version` is another after each change, and no two queues have the same.
+    """
+
+    def __init__(self) -> None:
+        self.version = next(_versions)
+        self._lanes = (_Lane(), _Lane())
+        self._tickets: dict[int, Ticket] = {}
+        self._wishes: dict[tuple[int, int], int] = {}  # (size, larger start size): how many
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter([*self._tickets.values()])
+
+    def add(self, ticket: Ticket) -> None:
+        self.version = next(_versions)
+        self._tickets[ticket.id] = ticket
+        self._lanes[ticket.priority].add(ticket)
+        self._count_wish(ticket, 1)
+
+    def remove(self, ticket: Ticket, *, granted: bool = False) -> None:
+        self.version = next(_versions)
+        del self._tickets[ticket.id]
+        self._lanes[ticket.priority].remove(ticket, granted=granted)
+        self._count_wish(ticket, -1)
+
+    def promote(self, ticket: Ticket) -> None:
+        """A batch ticket has waited so long that it is interactive from now on."""
+        self.version = next(_versions)
+        self._lanes[ticket.priority].remove(ticket, granted=False)
+        ticket.priority = Priority.INTERACTIVE
+        self._lanes[ticket.priority].add(ticket)
+
+    def resize(self, ticket: Ticket, size: int, start_size: int) -> None:
+        """The model's contexts turned out to be others. Whose turn it is stays as it is."""
+        self.version = next(_versions)
+        self._count_wish(ticket, -1)
+        self._lanes[ticket.priority].resize(ticket, size)
+        ticket.start_size = start_size
+        self._count_wish(ticket, 1)
+
+    def _count_wish(self, ticket: Ticket, change: int) -> None:
+        if ticket.start_size > ticket.size:
+            wish = ticket.size, ticket.start_size
+            self._wishes[wish] = self._wishes.get(wish, 0) + change
+            if not self._wishes[wish]:
+                del self._wishes[wish]
+
+    def next_turn(self, context: int, *, interactive_only: bool = False) -> Ticket | None:
+        """Whose turn it is among the tickets that the context holds."""
+        for lane in self._lanes[: 1 if interactive_only else 2]:
+            heads = [order[0] for size, order in lane.by_turn.items() if size <= context]
+            if heads:
+                return self._tickets[min(heads)[1]]
+        return None
+
+    def oldest(self, *, above: int = 0, up_to: int | None = None) -> Ticket | None:
+        """The oldest ticket of the highest priority with a size in that range of contexts."""
+        for lane in self._lanes:
+            heads = [
+                order[0]
+                for size, order in lane.by_age.items()
+                if size > above and (up_to is None or size <= up_to)
+            ]
+            if heads:
+                return self._tickets[min(heads)]
+        return None
+
+    def first_come(self, context: int, priority: Priority) -> Ticket | None:
+        """The oldest ticket of this priority or a higher one that the context holds."""
+        heads = [
+            order[0]
+            for lane in self._lanes[: priority + 1]
+            for size, order in lane.by_age.items()
+            if size <= context
+        ]
+        return self._tickets[min(heads)] if heads else None
+
+    def waits_for(self, context: int, priority: Priority) -> bool:
+        """Whether a ticket of this priority or a higher one waits for an engine of this context."""
+        return any(size <= context for lane in self._lanes[: priority + 1] for size in lane.by_turn)
+
+    def sizes(self) -> list[int]:
+        """The sizes that there are, the largest first."""
+        return sorted({size for lane in self._lanes for size in lane.by_turn}, reverse=True)
+
+    def largest_start_size(self, *, above: int, up_to: int) -> int:
+        """The largest that the tickets with a size in that range wish for; `up_to` if none wishes
+        for a larger one."""
+        wishes = [wish for size, wish in self._wishes if above < size <= up_to]
+        return max(up_to, *wishes) if wishes else up_to
+
+    def of_size(self, size: int) -> list[Ticket]:
+        ids = [number for lane in self._lanes for number in lane.by_age.get(size, ())]
+        return [self._tickets[number] for number in ids]
+
+    def ahead_of(self, ticket: Ticket) -> int:
+        """How many tickets of this model have their turn before this one."""
+        before = sum(
+            bisect_left(order, (ticket.turn, ticket.id))
+            for order in self._lanes[ticket.priority].by_turn.values()
+        )
+        if ticket.priority is Priority.BATCH:
+            before += sum(map(len, self._lanes[Priority.INTERACTIVE].by_turn.values()))
+        return before

@@ -1,0 +1,147 @@
+"""A chat as clients send it, put into the shape in which llama.cpp shows it to a template."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from trio_gateway.models.counting.refusal import CannotCount
+
+Message = dict[str, Any]
+
+_PASSED_ON = ("reasoning_content", "name", "tool_call_id")
+# What a client must not set beside the messages, or what sets other variables in turn.
+_NOT_A_CLIENTS = frozenset(
+    {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "preserve_reasoning"}
+)
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """What of a request's body the template gets to see."""
+
+    messages: list[Message]
+    tools: list[Message] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool | None = None
+    reasoning_effort: str | None = None
+
+
+def template_kwargs(chat: Chat) -> dict[str, Any]:
+    """The variables that the client sets.
+
+    Raises:
+        CannotCount: the engine has uses of its own for them.
+    """
+    kwargs = dict(chat.chat_template_kwargs or {})
+    if _NOT_A_CLIENTS & kwargs.keys() or not isinstance(kwargs.get("enable_thinking", True), bool):
+        raise CannotCount("chat_template_kwargs has what engines do not take from a client")
+    if chat.continue_final_message:
+        raise CannotCount("continue_final_message is not supported")
+    if chat.reasoning_effort == "none":
+        kwargs.pop("reasoning_effort", None)
+        kwargs["enable_thinking"] = False
+    elif chat.reasoning_effort:
+        kwargs["reasoning_effort"] = chat.reasoning_effort
+    if isinstance(effort := kwargs.get("reasoning_effort"), str):
+        kwargs["reasoning_strength"] = effort
+    return kwargs
+
+
+def shape_message(
+    message: Message, *, takes_texts: bool, takes_parts: bool, arguments_as_objects: bool
+) -> Message:
+    """One message, with no keys but those that a template gets to see.
+
+    Raises:
+        CannotCount: the engine would refuse it.
+    """
+    role = message.get("role")
+    calls = [_call(call, arguments_as_objects) for call in _list(message.get("tool_calls"))]
+    if not isinstance(role, str) or ("content" not in message and "tool_calls" not in message):
+        raise CannotCount("a message has no role or no content")
+    parts = text_parts(message.get("content"))
+    shaped: Message = {"role": "system" if role == "developer" else role}
+    if takes_parts and isinstance(message.get("content"), list) and parts:
+        shaped["content"] = [{"type": "text", "text": part} for part in parts]
+    else:
+        text = join_parts(parts, "\n")
+        shaped["content"] = text if takes_texts else [{"type": "text", "text": text}]
+    for key in _PASSED_ON:
+        value = message.get(key, "")
+        if not isinstance(value, str):
+            raise CannotCount(f"{key} of a message is no text")
+        if value:
+            shaped[key] = value
+    if calls:
+        shaped["tool_calls"] = calls
+    return shaped
+
+
+def text_parts(content: object) -> list[str]:
+    """The texts of a message's content. Its images are the business of others."""
+    if content is None:
+        return []
+    parts = [content] if isinstance(content, str) else _list(content)
+    texts = [
+        part.get("text") if isinstance(part, dict) else part
+        for part in parts
+        if not isinstance(part, dict) or part.get("type") == "text"
+    ]
+    found = [text for text in texts if isinstance(text, str)]
+    if len(found) != len(texts):
+        raise CannotCount("the content of a message is no text")
+    return found
+
+
+def join_parts(parts: list[str], between: str) -> str:
+    """Nothing goes in front of the first part that is not empty."""
+    text = ""
+    for part in parts:
+        text += (between if text else "") + part
+    return text
+
+
+def call_count(chat: Chat) -> int:
+    return sum(len(_list(message.get("tool_calls"))) for message in chat.messages)
+
+
+def shape_tool(tool: Message) -> Message:
+    """One tool.
+
+    Raises:
+        CannotCount: the engine would refuse it.
+    """
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, dict) or "name" not in function:
+        raise CannotCount("a tool has no function or no name")
+    shown = {"name": function["name"], "description": function.get("description", "")}
+    return {"type": "function", "function": {**shown, "parameters": function.get("parameters", {})}}
+
+
+def _call(call: object, arguments_as_objects: bool) -> Message:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        raise CannotCount("a tool call has no function")
+    arguments = function.get("arguments")
+    if arguments is None or "name" not in function:
+        raise CannotCount("a tool call has no name or no arguments")
+    if arguments_as_objects and isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            raise CannotCount("the arguments of a tool call are no JSON") from None
+    elif not arguments_as_objects and not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    shaped = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    return shaped | ({"id": call["id"]} if call.get("id") else {})
+
+
+def _list(value: object) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise CannotCount("a list is no list")
+    return value

@@ -1,0 +1,271 @@
+"""TokenCounter: the exact number of prompt tokens, from whoever can say it for the least.
+
+In this order: what was counted before; the running engine of the model; `tokenization.binary` of
+the configuration; a `llama-tokenize` beside the engine's binary, or the vocabulary and the chat
+template of the model's GGUF, in a helper process. Where none of them can say, the bound decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config.engine_args import MODEL, has_option, option
+from trio_gateway.config.schema import ModelConfig, TokenizationConfig
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.counting.tokenize_command import count_text, count_with_command
+from trio_gateway.models.counting.vocabulary import Vocabulary
+from trio_gateway.models.need.bounds import RequestFields, image_count, without_media
+from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
+
+log = logging.getLogger(__name__)
+
+COUNT_TIMEOUT_S = 10.0
+# 64 bytes each: the requests of a day, and no text of theirs.
+CACHED_COUNTS = 4096
+_TOKENIZER = "llama-tokenize"
+# Arguments of llama-server that change what becomes of a chat, or how text is read.
+_TEMPLATE_OPTIONS = (
+    "--chat-template", "--chat-template-file", "--chat-template-kwargs", "--no-jinja",
+    "--override-kv", "--reasoning-budget", "--skip-chat-parsing", "--reasoning",
+)  # fmt: skip
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Prompt tokens as counted. Not `is_exact`: never too few, but perhaps too many; `correction`
+    of them were added because answers showed that the source says too few."""
+
+    tokens: int
+    source: CountSource
+    is_exact: bool = True
+    correction: int = 0
+
+
+class TokenCounter:
+    """Counts for all models. `vocabulary` must be running for the last way to work."""
+
+    def __init__(self, manager: EngineManager, vocabulary: Vocabulary) -> None:
+        self._manager, self._vocabulary = manager, vocabulary
+        self._known: OrderedDict[bytes, Count] = OrderedDict()
+        self._calibrations: dict[str, Calibration] = {}
+
+    def calibration(self, model: str) -> Calibration:
+        return self._calibrations.setdefault(model, Calibration())
+
+    async def count(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Count | None:
+        """The tokens of a request's prompt; of several prompts, of the largest.
+
+        Images count as the model's `image_tokens` each. None: nobody can say.
+        """
+        key = _key(model.name, endpoint, fields)
+        if (known := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
+            return known
+        found = await self._count(model, endpoint, fields, body)
+        if found is not None and found.is_exact:
+            self._known[key] = found
+            if len(self._known) > CACHED_COUNTS:
+                self._known.popitem(last=False)
+        return found
+
+    async def _count(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Count | None:
+        images = image_count(fields)
+        if images:
+            # Base64 is no text; and engines count an image's marker, not what it becomes.
+            body = _without_media(body)
+            fields = msgspec.json.decode(body, type=RequestFields)
+        found = await self._count_text(model, endpoint, fields, body)
+        if found is None or not images:
+            return found
+        tokens = found.tokens + images * model.image_tokens
+        return msgspec.structs.replace(found, tokens=tokens, is_exact=False)
+
+    async def _count_text(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Count | None:
+        engine = self._manager.engine_of(model.name)
+        if engine is not None:
+            tokens = await engine.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
+            if tokens is not None:
+                if not self.calibration(model.name).engine_has_taught:
+                    await self._learn(model, partial(_ask_engine, engine.client), by_engine=True)
+                return Count(tokens, CountSource.ENGINE)
+        if model.tokenization is not None:
+            found = await self._count_with_command(model, endpoint, fields, body)
+            if found is not None:
+                return found
+        return await self._count_offline(model, endpoint, fields, body)
+
+    async def _learn(
+        self,
+        model: ModelConfig,
+        ask: Callable[[bytes], Awaitable[int | None]],
+        *,
+        by_engine: bool,
+    ) -> None:
+        """Have the probes counted. Five small questions: 5 ms."""
+        calibration = self.calibration(model.name)
+        counts = [await ask(msgspec.json.encode(probe)) for probe in PROBES]
+        calibration.learn(counts, by_engine=by_engine)
+        log.debug("%s: its template adds %s", model.name, calibration.overhead)
+
+    async def _count_with_command(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Count | None:
+        config = model.tokenization
+        assert config is not None
+        reaper, source = self._manager.reaper, CountSource.COMMAND
+        is_chat = endpoint == "chat/completions"
+        if is_chat and not config.has_extras:
+            rendered = await self._render(model, body)
+            if rendered is not None:
+                tokens = await count_text(config, rendered, reaper)
+                return None if tokens is None else Count(tokens, source)
+        calibration = self.calibration(model.name)
+        tokens = await count_with_command(config, fields, calibration.overhead, reaper)
+        if tokens is None:
+            return None
+        correction = calibration.correction(source) if is_chat else 0
+        return Count(tokens + correction, source, not is_chat, correction)
+
+    # -- without an engine ---------------------------------------------------------------------
+
+    async def _count_offline(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
+    ) -> Count | None:
+        """By the vocabulary, which takes 0.3 ms; where it cannot be exact, by a llama-tokenize,
+        which takes 100 ms. Both were exact on every text that they took (benchmarks/counters.py).
+        """
+        gguf = gguf_of(model)
+        if gguf is None:
+            return None
+        prompts = None
+        if endpoint == "chat/completions":
+            if not _has_own_template(model):
+                return None
+            if self.calibration(model.name).ignores_tools:
+                body = _without(body, "tools")
+            counted = await self._vocabulary.count_chat(gguf, body)
+            if counted is not None and not self.calibration(model.name).is_learned:
+                await self._learn(model, partial(self._exact_count, gguf), by_engine=False)
+        else:
+            prompts = _texts(fields.input if endpoint == "embeddings" else fields.prompt)
+            if prompts is None:
+                return None
+            counted = await self._vocabulary.count_prompts(gguf, prompts)
+        if counted is not None and counted.exact:
+            return Count(counted.tokens, CountSource.VOCABULARY)
+        if (tokenizer := _tokenizer_beside(model.variants[0].binary)) is not None:
+            if prompts is None and (rendered := await self._render(model, body)) is not None:
+                prompts = [rendered]
+            if prompts is not None:
+                return await self._count_with_tokenizer(tokenizer, gguf, prompts)
+        if counted is None:
+            return None
+        source = CountSource.VOCABULARY
+        correction = self.calibration(model.name).correction(source)
+        return Count(counted.tokens + correction, source, False, correction)
+
+    async def _render(self, model: ModelConfig, body: bytes) -> str | None:
+        """A chat as its prompt; None where the engine might make something else of it."""
+        gguf = gguf_of(model)
+        if gguf is None or not _has_own_template(model):
+            return None
+        return await self._vocabulary.render(gguf, body)
+
+    async def _exact_count(self, gguf: Path, chat: bytes) -> int | None:
+        counted = await self._vocabulary.count_chat(gguf, chat)
+        return counted.tokens if counted is not None and counted.exact else None
+
+    async def _count_with_tokenizer(
+        self, binary: str, gguf: Path, prompts: list[str]
+    ) -> Count | None:
+        config = TokenizationConfig(binary=binary, extra_args=("-m", str(gguf)))
+        most = 0
+        for prompt in prompts:
+            tokens = await count_text(config, prompt, self._manager.reaper)
+            if tokens is None:
+                return None
+            most = max(most, tokens)
+        return Count(most, CountSource.TOKENIZER)
+
+
+def gguf_of(model: ModelConfig) -> Path | None:
+    """The model's file, where the arguments of its smallest variant name one that is here."""
+    variant = model.variants[0]
+    path = option(variant.args, MODEL)
+    if path is None or not (full := variant.workdir / path).is_file():
+        return None
+    return full
+
+
+def _has_own_template(model: ModelConfig) -> bool:
+    """Whether the engine uses the template of the file, as it is."""
+    return not has_option(model.variants[0].args, _TEMPLATE_OPTIONS)
+
+
+@cache
+def _tokenizer_beside(binary: str) -> str | None:
+    """A llama-tokenize in the folder of the engine's binary: the same build counts alike."""
+    beside = Path(binary).with_name(_TOKENIZER + Path(binary).suffix)
+    return str(beside) if beside.is_file() else None
+
+
+def _texts(prompts: Any) -> list[str] | None:
+    """The prompts if all of them are text: ids among them make it something for an engine."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts):
+        return list(prompts)
+    return None
+
+
+async def _ask_engine(client: EngineClient, chat: bytes) -> int | None:
+    return await client.estimate_tokens("chat/completions", chat, COUNT_TIMEOUT_S)
+
+
+def _without(body: bytes, field: str) -> bytes:
+    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    request.pop(field, None)
+    return msgspec.json.encode(request)
+
+
+def _without_media(body: bytes) -> bytes:
+    # All else stays as it came: raw, and not looked at.
+    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    messages = without_media(msgspec.json.decode(request["messages"]))
+    request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
+    return msgspec.json.encode(request)
+
+
+def _key(model: str, endpoint: str, fields: RequestFields) -> bytes:
+    """A digest of all that the count depends on. Prompts are secrets: none is kept."""
+    content = (
+        (
+            fields.messages,
+            fields.tools,
+            fields.chat_template_kwargs,
+            fields.tool_choice,
+            fields.response_format,
+            fields.reasoning_effort,
+            fields.reasoning_format,
+            fields.add_generation_prompt,
+            fields.continue_final_message,
+        )
+        if endpoint == "chat/completions"
+        else (fields.input if endpoint == "embeddings" else fields.prompt)
+    )
+    text = msgspec.json.encode([model, endpoint, content])
+    return hashlib.blake2b(text, digest_size=16).digest()

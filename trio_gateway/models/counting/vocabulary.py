@@ -1,0 +1,222 @@
+"""Vocabulary: counts prompt tokens while no engine of the model runs, in a process of its own.
+
+What a file says is not trusted: a template can loop for ever, and a vocabulary can be broken in
+ways that end a process. So `vocabulary_worker.py` does it, and is killed after a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import trio
+
+from trio_gateway.engine.process import platform
+
+log = logging.getLogger(__name__)
+
+QUESTION_S = 10.0  # waiting for those before it, starting the helper and loading the file included
+IDLE_S = 300.0
+_END_S = 1.0
+_LONGEST_ANSWER = 64 << 20  # bytes; a rendered prompt is about as long as its request
+# -P: a folder that the gateway happens to run in is none that modules come from.
+_COMMAND = (sys.executable, "-P", "-m", "trio_gateway.models.counting.vocabulary_worker")
+
+
+class VocabularyCount(msgspec.Struct, frozen=True):
+    """Not `exact`: never too few, but perhaps too many."""
+
+    tokens: int
+    exact: bool
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    tokens: int | None = None
+    exact: bool = False
+    text: str | None = None
+    refused: str | None = None
+
+
+class _Question:
+    """Asked by one task, answered once by the task of `run`."""
+
+    def __init__(self, gguf: Path, line: bytes, deadline: float) -> None:
+        self.gguf, self.line, self.deadline = gguf, line, deadline
+        self.answer: _Answer | None = None
+        self.is_over = trio.Event()
+
+
+class _HelperFailed(Exception):
+    """It did not answer; the message says why."""
+
+
+class Vocabulary:
+    """Counts tokens with a file's own vocabulary and chat template.
+
+    `run` must be running: it owns the helper process. Without it nothing is counted. The helper
+    is started by the first question, and ended when there was none for `IDLE_S` seconds.
+    """
+
+    def __init__(self, reaper: platform.Reaper | None = None) -> None:
+        self._reaper = reaper
+        self._questions: trio.MemorySendChannel[_Question] | None = None
+
+    async def count_chat(self, gguf: Path, chat: bytes) -> VocabularyCount | None:
+        """The prompt tokens of a request's body; None: cannot say."""
+        return _count(await self._ask(gguf, chat=msgspec.Raw(chat)))
+
+    async def count_prompts(self, gguf: Path, prompts: Sequence[str]) -> VocabularyCount | None:
+        """The tokens of the largest of the prompts; None: cannot say."""
+        return _count(await self._ask(gguf, prompts=list(prompts)))
+
+    async def render(self, gguf: Path, chat: bytes) -> str | None:
+        """The prompt that the engine makes of a request's body; None: not known for certain."""
+        answer = await self._ask(gguf, render=msgspec.Raw(chat))
+        return None if answer is None else answer.text
+
+    async def _ask(self, gguf: Path, **asked: msgspec.Raw | list[str]) -> _Answer | None:
+        if self._questions is None:
+            return None
+        try:
+            line = msgspec.json.encode({"gguf": os.fspath(gguf), **asked})
+        except UnicodeEncodeError:  # half a character, in the path or in a prompt
+            return None
+        # In JSON a line's end stands between the words only, where a blank does as well.
+        line = line.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
+        question = _Question(gguf, line, trio.current_time() + QUESTION_S)
+        try:
+            with trio.fail_at(question.deadline):
+                await self._questions.send(question)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return None  # those before it took all the time, or `run` ended
+        await question.is_over.wait()  # `run` keeps to the deadline
+        return question.answer
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer questions, one at a time, until cancelled."""
+        # Without room in between, a question that is cancelled while it waits was never asked.
+        send, receive = trio.open_memory_channel[_Question](0)
+        owner = _Owner(self._reaper)
+        try:
+            self._questions = send
+            with send, receive:
+                task_status.started()
+                while True:
+                    wait_s = IDLE_S if owner.is_running else math.inf
+                    question = None
+                    with trio.move_on_after(wait_s):
+                        question = await receive.receive()
+                    if question is None:
+                        await owner.end()
+                        continue
+                    try:
+                        question.answer = await owner.answer(question)
+                    finally:
+                        question.is_over.set()
+        finally:
+            self._questions = None
+            await owner.end()
+
+
+class _Owner:
+    """The helper process, for the one task that owns it."""
+
+    def __init__(self, reaper: platform.Reaper | None) -> None:
+        self._reaper = reaper
+        self._process: trio.Process | None = None
+        self._logged: set[tuple[Path, str]] = set()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    async def answer(self, question: _Question) -> _Answer | None:
+        """The helper's answer. Whatever keeps it from giving one costs it its life: so the next
+        question never gets the answer of this one."""
+        is_whole = False
+        try:
+            with trio.fail_at(question.deadline):
+                process = await self._helper()
+                answer = msgspec.json.decode(await _exchange(process, question.line), type=_Answer)
+            is_whole = True
+        except trio.TooSlowError:
+            self._log(question.gguf, f"no answer within {QUESTION_S:g} s", logging.WARNING)
+            return None
+        except (_HelperFailed, OSError, msgspec.DecodeError) as error:
+            self._log(question.gguf, f"the helper failed: {error}", logging.WARNING)
+            return None
+        finally:
+            if not is_whole:
+                await self.end()
+        if answer.refused is not None:
+            self._log(question.gguf, answer.refused, logging.INFO)
+            return None
+        return answer
+
+    def _log(self, gguf: Path, why: str, level: int) -> None:
+        """Each reason once a file. It has nothing of a prompt in it."""
+        if (gguf, why) not in self._logged:
+            self._logged.add((gguf, why))
+            log.log(level, "%s: tokens cannot be counted without an engine: %s", gguf.name, why)
+
+    async def _helper(self) -> trio.Process:
+        if self._process is not None and self._process.poll() is not None:
+            await self.end()  # killed by someone while nobody asked
+        if self._process is None:
+            self._process = await trio.lowlevel.open_process(
+                list(_COMMAND),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # prompts are secrets, and a crash may quote one
+                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+                start_new_session=platform.HAS_GROUPS,
+            )
+            if self._reaper is not None:
+                self._reaper.register(self._process.pid)
+            log.debug("the vocabulary helper is pid %d", self._process.pid)
+        return self._process
+
+    async def end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        platform.kill_group(process.pid)
+        # Shielded so that a cancelled `run` leaves no zombie; a killed process is gone at once.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
+            await process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    await stream.aclose()
+        if self._reaper is not None:
+            self._reaper.unregister(process.pid)
+
+
+async def _exchange(process: trio.Process, line: bytes) -> bytes:
+    """One line to the helper, and one from it: it writes nothing before it has read all."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        await process.stdin.send_all(line)
+    except trio.BrokenResourceError:
+        raise _HelperFailed("it ended") from None
+    answer = bytearray()
+    while not answer.endswith(b"\n"):
+        piece = await process.stdout.receive_some()
+        if not piece:
+            raise _HelperFailed("it ended")
+        answer += piece
+        if len(answer) > _LONGEST_ANSWER:
+            raise _HelperFailed("its answer has no end")
+    return bytes(answer)
+
+
+def _count(answer: _Answer | None) -> VocabularyCount | None:
+    if answer is None or answer.tokens is None:
+        return None
+    return VocabularyCount(answer.tokens, answer.exact)

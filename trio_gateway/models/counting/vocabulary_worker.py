@@ -1,0 +1,142 @@
+"""Counts prompt tokens with the vocabularies of GGUF files: a program, `vocabulary.py` runs it.
+
+One JSON object a line comes in, one goes out:
+
+    {"gguf": path, "chat": {"messages": …, …}}   → {"tokens": 123, "exact": true}
+    {"gguf": path, "prompts": ["…", …]}          → the same, of the largest
+    {"gguf": path, "render": {"messages": …}}    → {"text": "…"}
+    anything that it cannot say                  → {"refused": "why"}
+
+Prompts are secrets: no answer but `text` has a part of them, and nothing else is written anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+
+from trio_gateway.models.counting.chat_shape import Chat
+from trio_gateway.models.counting.chat_template import ChatTemplate, Frame, Rendered
+from trio_gateway.models.counting.gguf_vocabulary import GgufVocabulary
+from trio_gateway.models.counting.refusal import CannotCount
+
+_KEPT_FILES = 3  # 30 to 150 MB each
+_MOST_MEMORY = 4 << 30
+
+
+class Question(msgspec.Struct, frozen=True):
+    gguf: str
+    chat: Chat | None = None
+    render: Chat | None = None
+    prompts: list[str] | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    tokens: int | None = None
+    exact: bool | None = None
+    text: str | None = None
+    refused: str | None = None
+
+
+class _File:
+    """A vocabulary, and its template once it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.vocabulary = GgufVocabulary(path)
+        self._template: ChatTemplate | None = None
+
+    def render(self, chat: Chat) -> Rendered:
+        vocabulary, metadata = self.vocabulary, self.vocabulary.metadata
+        if chat.tools and "tokenizer.chat_template.tool_use" in metadata:
+            raise CannotCount("the file has a chat template of its own for tools")
+        if self._template is None:
+            source = metadata.text("tokenizer.chat_template")
+            if source is None:
+                raise CannotCount("the file has no chat template")
+            frame = Frame(vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, vocabulary.adds_eos)
+            self._template = ChatTemplate(source, frame)
+        return self._template.render(chat)
+
+
+class Counter:
+    """Answers questions; keeps the last few files."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[str, int, int], _File | CannotCount] = OrderedDict()
+
+    def answer(self, line: bytes) -> Answer:
+        try:
+            return self._answer(msgspec.json.decode(line, type=Question))
+        except CannotCount as refusal:
+            return Answer(refused=str(refusal))
+        except msgspec.DecodeError:
+            return Answer(refused="the request has not the shape that engines take")
+        # A file of any content and a text of any kind go through libraries of others. Whatever
+        # they raise, the next question may be one that can be answered.
+        except Exception as error:  # noqa: BLE001
+            return Answer(refused=f"it fails ({type(error).__name__})")
+
+    def _answer(self, question: Question) -> Answer:
+        file = self._file(question.gguf)
+        if question.render is not None:
+            rendered = file.render(question.render)
+            if not rendered.exact:
+                raise CannotCount("what the engine would make of it is not known for certain")
+            return Answer(text=rendered.texts[0])
+        if question.chat is not None:
+            rendered = file.render(question.chat)
+            most = max(map(file.vocabulary.count, rendered.texts))
+            return Answer(tokens=most + rendered.extra_tokens, exact=rendered.exact)
+        if question.prompts:
+            return Answer(tokens=max(map(file.vocabulary.count, question.prompts)), exact=True)
+        raise CannotCount("there is nothing to count")
+
+    def _file(self, name: str) -> _File:
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError):
+            raise CannotCount("the file is not there") from None
+        key = (name, status.st_size, status.st_mtime_ns)
+        if key in self._files:
+            self._files.move_to_end(key)
+        else:
+            self._files[key] = _read(Path(name))
+            if len(self._files) > _KEPT_FILES:
+                self._files.popitem(last=False)
+        file = self._files[key]
+        if isinstance(file, CannotCount):
+            raise CannotCount(str(file))
+        return file
+
+
+def _read(path: Path) -> _File | CannotCount:
+    """What was refused once is remembered, too: finding it out takes as long."""
+    try:
+        return _File(path)
+    except CannotCount as refusal:
+        return refusal
+
+
+def _limit_memory() -> None:
+    """A template can ask for any amount."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none of it
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+
+
+def main() -> None:
+    _limit_memory()
+    counter = Counter()
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(msgspec.json.encode(counter.answer(line)) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

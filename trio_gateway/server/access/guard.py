@@ -1,0 +1,285 @@
+"""AccessGuard: who may call. ASGI middleware between `RequestScopes` and the app.
+
+In this order: the host and the page (`browser_rules.py`), a preflight is answered, the key
+(`key_ring.py`), what the key may do, how many of its requests are under way. A refused request is
+not read, takes no ticket, and gets a request id and CORS headers like any other. What was decided
+stands in the scope as a `Grant`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import trio
+
+from trio_gateway.config.access_schema import ApiKey, is_loopback
+from trio_gateway.config.schema import ServerConfig
+from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.server.access.browser_rules import (
+    BrowserRules,
+    Header,
+    cors_headers,
+    preflight_headers,
+)
+from trio_gateway.server.access.key_ring import KeyRing
+from trio_gateway.server.api.endpoints import family_of
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.asgi import REQUEST_KEY, AsgiApp, Message, Receive, Scope, Send
+from trio_gateway.server.http.limits import address_group
+
+log = logging.getLogger(__name__)
+
+GRANT_KEY = "trio_gateway.grant"
+# Needs no key: what watches the gateway should not have to know one.
+_FREE_PATHS = frozenset({"/health"})
+# Slots show what other clients' conversations are about, in some builds their very text.
+_ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
+_KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
+_PARALLEL_RETRY_S = 1.0
+_ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
+
+
+class Grant(NamedTuple):
+    """What a request may do. `key`: the name of its key, None where the gateway has no keys.
+
+    `priority` is the request's own, and the most that it can ask for. `models` None: all.
+    """
+
+    key: str | None
+    priority: Priority = Priority.INTERACTIVE
+    models: frozenset[str] | None = None
+    admin: bool = False
+
+    def allows(self, model_name: str) -> bool:
+        """Whether it may use the model of this name (`ModelConfig.name`, no alias)."""
+        return self.models is None or model_name in self.models
+
+    def priority_of(self, asked: Priority | None) -> Priority:
+        """A header may lower the priority, not raise it."""
+        return self.priority if asked is None else max(asked, self.priority)
+
+
+EVERYTHING = Grant(None, admin=True)
+NOTHING = Grant(None, models=frozenset())
+
+
+def grant_of(scope: Mapping[str, Any]) -> Grant:
+    """What the guard decided for this request."""
+    grant: Grant = scope[GRANT_KEY]
+    return grant
+
+
+def model_not_allowed(grant: Grant, model_name: str) -> ApiError:
+    message = f'the API key "{grant.key}" may not use {model_name}; GET /v1/models lists its models'
+    return ApiError(
+        403, message, "permission_error", code="model_not_allowed", param="model"
+    )  # fmt: skip
+
+
+def encode_refusal(scope: Scope, error: ApiError) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body of a refusal. The one place where its shape is chosen."""
+    names = {name.lower() for name, _ in scope["headers"]}
+    body = error.encode(family_of(scope["path"], anthropic=b"anthropic-version" in names))
+    headers = [(k.lower().encode(), v.encode()) for k, v in error.headers()]
+    headers += [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return error.status, headers, body
+
+
+def needs_admin(path: str) -> bool:
+    """Whether only an admin's key may use it. Where it is not sure how a path is read, it does."""
+    first = unquote(path).lstrip("/").partition("/")[0]
+    return first.lower() in _ADMIN_PLACES
+
+
+class _Headers(NamedTuple):
+    """The headers that the guard reads, as text; each may come more than once."""
+
+    values: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, scope: Scope) -> _Headers:
+        values: MutableMapping[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            if (key := name.decode("latin-1").lower()) in _READ:
+                values.setdefault(key, []).append(value.decode("latin-1").strip())
+        return cls(values)
+
+    def all(self, name: str) -> list[str]:
+        return self.values.get(name, [])
+
+    def one(self, name: str) -> str:
+        return next(iter(self.all(name)), "")
+
+    def keys(self) -> list[str]:
+        """What may be an API key, wherever it stands."""
+        bearers = (re.fullmatch(r"(?i)bearer +(\S+)", v) for v in self.all("authorization"))
+        found = [match[1] for match in bearers if match] + self.all("x-api-key")
+        return [key for key in found if key][:_KEYS_GIVEN_MAX]
+
+
+_READ = frozenset(
+    {
+        "host", "origin", "authorization", "x-api-key", "sec-fetch-site",
+        "access-control-request-method", "access-control-request-headers",
+        "access-control-request-private-network",
+    }
+)  # fmt: skip
+
+
+class AccessGuard:
+    """Lets in who may call, and answers the others."""
+
+    def __init__(self, app: AsgiApp, server: ServerConfig) -> None:
+        self._app = app
+        config = server.access
+        self._rules = BrowserRules(
+            hosts=frozenset(config.allowed_hosts),
+            origins=frozenset(config.allowed_origins),
+            listen=frozenset(a.host.lower() for a in server.listen) - _ALL_ADDRESSES,
+        )
+        self._has_keys = bool(config.api_keys)
+        self._ring = KeyRing(config.api_keys)
+        self._is_open = config.allow_unauthenticated
+        self._under_way: dict[str, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _Headers.of(scope)
+        cors: list[Header] = cors_headers(None)
+
+        async def send_with_cors(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                message = {**message, "headers": [*message["headers"], *cors]}
+            await send(message)
+
+        try:
+            host = self._check_host(scope, headers)
+            origin = self._rules.check_origin(headers.all("origin"), host)
+            cors = cors_headers(origin)
+            if origin is None:
+                self._rules.check_fetch_site(headers.one("sec-fetch-site").lower(), host)
+            elif _is_preflight(scope, headers):
+                private = headers.one("access-control-request-private-network").lower() == "true"
+                asked = headers.one("access-control-request-headers")
+                answer = 204, preflight_headers(asked, private), b""
+                await _answer(scope, receive, send_with_cors, answer)
+                return
+            key = await self._check_key(scope, headers)
+            release = self._begin(key)
+        except ApiError as error:
+            log.debug("refused: %s %s", error.status, error.code)
+            await _answer(scope, receive, send_with_cors, encode_refusal(scope, error))
+            return
+        try:
+            # The lease and all else that hangs on the request is given back before its place.
+            if (request := scope.get(REQUEST_KEY)) is not None:
+                request.stack.callback(release)
+                release = _nothing
+            await self._app(scope, receive, send_with_cors)
+        finally:
+            release()
+
+    def _check_host(self, scope: Scope, headers: _Headers) -> str:
+        server: str | None = (scope.get("server") or (None,))[0]
+        if server is not None:
+            server = server.removeprefix("::ffff:")
+            # The configuration was checked; but under the `hypercorn` command it does not listen.
+            if not (self._has_keys or self._is_open or is_loopback(server)):
+                message = (
+                    "this gateway has no API keys, and other machines can reach this address; "
+                    "set server.api_keys (`trio-gateway key` makes one), or "
+                    "allow_unauthenticated = true"
+                )
+                raise ApiError(403, message, "permission_error", code="no_api_keys")
+        return self._rules.check_host(headers.all("host"), server)
+
+    async def _check_key(self, scope: Scope, headers: _Headers) -> ApiKey | None:
+        """Put the grant into the scope; the key, if it has one."""
+        if not self._has_keys:
+            scope[GRANT_KEY] = EVERYTHING
+            return None
+        if scope["path"] in _FREE_PATHS:
+            scope[GRANT_KEY] = NOTHING
+            return None
+        given = headers.keys()
+        key = await self._ring.find(given, _address_of(scope)) if given else None
+        if key is None:
+            raise _wrong_key() if given else _no_key()
+        if needs_admin(scope["path"]) and not key.admin:
+            message = (
+                f'the API key "{key.name}" is not an admin\'s (admin = true in server.api_keys)'
+            )
+            raise ApiError(403, message, "permission_error", code="admin_only")
+        priority = Priority[key.priority.name]
+        scope[GRANT_KEY] = Grant(key.name, priority, key.models, key.admin)
+        return key
+
+    def _begin(self, key: ApiKey | None) -> Callable[[], None]:
+        """Count a request of this key; what is returned takes it off again.
+
+        Raises:
+            ApiError: 429, as many as may be are under way.
+        """
+        if key is None or key.max_parallel is None:
+            return _nothing
+        if self._under_way.get(key.name, 0) >= key.max_parallel:
+            message = f'the API key "{key.name}" may have {key.max_parallel} requests at a time'
+            raise ApiError(
+                429, message, "rate_limit_error",
+                code="too_many_requests", retry_after_s=_PARALLEL_RETRY_S,
+            )  # fmt: skip
+        self._under_way[key.name] = self._under_way.get(key.name, 0) + 1
+
+        def release() -> None:
+            self._under_way[key.name] -= 1
+
+        return release
+
+
+def _address_of(scope: Scope) -> str:
+    return address_group((scope.get("client") or (None,))[0])
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_preflight(scope: Scope, headers: _Headers) -> bool:
+    options = scope["type"] == "http" and scope["method"] == "OPTIONS"
+    return options and bool(headers.all("access-control-request-method"))
+
+
+def _no_key() -> ApiError:
+    message = "an API key is needed: `Authorization: Bearer KEY`, or `x-api-key: KEY`"
+    return ApiError(401, message, code="invalid_api_key")
+
+
+def _wrong_key() -> ApiError:
+    return ApiError(401, "this API key is not known here", code="invalid_api_key")
+
+
+async def _answer(
+    scope: Scope, receive: Receive, send: Send, answer: tuple[int, list[Header], bytes]
+) -> None:
+    status, headers, body = answer
+    prefix = "websocket.http" if scope["type"] == "websocket" else "http"
+    start = {"type": f"{prefix}.response.start", "status": status, "headers": headers}
+    async with trio.open_nursery() as nursery:
+        # Repair D of asgi.py: the body may arrive, so that its client sees the answer.
+        nursery.start_soon(_drop_body, receive)
+        await send(start)
+        await send({"type": f"{prefix}.response.body", "body": body})
+        nursery.cancel_scope.cancel(reason="the request is answered")
+
+
+async def _drop_body(receive: Receive) -> None:
+    while (await receive()).get("more_body"):
+        pass

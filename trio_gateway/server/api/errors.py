@@ -1,0 +1,156 @@
+"""Errors as a client gets them: with a status, a code, what to do next, in its API's shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from trio_gateway.engine.http.exchange import EngineUnloaded, ExchangeAborted
+from trio_gateway.engine.scheduling.events import Refusal, Reject
+from trio_gateway.server.api.endpoints import Family
+
+SHUTDOWN_RETRY_S = 5.0
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class ApiError(Exception):
+    """An answer that is an error. `retry_after_s` becomes the header Retry-After."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        error_type: str = "invalid_request_error",
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.error_type = status, message, error_type
+        self.code, self.param, self.retry_after_s = code, param, retry_after_s
+
+    def body(self, family: Family = Family.OPENAI) -> dict[str, Any]:
+        match family:
+            case Family.ANTHROPIC:
+                return anthropic_error(self.status, self.message)
+            case Family.OLLAMA:
+                return {"error": self.message}
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.error_type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def encode(self, family: Family = Family.OPENAI) -> bytes:
+        return msgspec.json.encode(self.body(family))
+
+    def headers(self) -> list[tuple[str, str]]:
+        if self.retry_after_s is None:
+            return []
+        return [("Retry-After", str(max(math.ceil(self.retry_after_s), 1)))]
+
+
+def anthropic_error(status: int, message: str) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def engine_error(status: int, body: bytes, family: Family) -> bytes:
+    """An engine's own error, in the shape of the API that was asked; as it is, if that fits."""
+    if family is not Family.ANTHROPIC:
+        return body
+    try:
+        match msgspec.json.decode(body):
+            case {"type": "error", "error": {"message": str()}}:
+                return body
+            case {"error": {"message": str(message)}}:
+                return msgspec.json.encode(anthropic_error(status, message))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    text = body[:500].decode("utf-8", "replace")
+    message = f"the engine answered with status {status}: {text}"
+    return msgspec.json.encode(anthropic_error(status, message))
+
+
+def shutting_down() -> ApiError:
+    return ApiError(
+        503,
+        "the gateway is stopping; try again when it runs again",
+        "service_unavailable",
+        code="shutting_down",
+        retry_after_s=SHUTDOWN_RETRY_S,
+    )
+
+
+def aborted(error: ExchangeAborted) -> ApiError:
+    """503: the gateway itself ended the request at its engine."""
+    return unloaded(str(error)) if isinstance(error, EngineUnloaded) else shutting_down()
+
+
+def unloaded(message: str) -> ApiError:
+    """503: somebody had the model unloaded, with force."""
+    message += "; ask again, and it is loaded again"
+    return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
+
+
+def model_not_found(message: str) -> ApiError:
+    return ApiError(404, message, code="model_not_found", param="model")
+
+
+def body_too_large(max_bytes: int) -> ApiError:
+    message = f"the body is larger than {max_bytes} bytes (max_body_size)"
+    return ApiError(413, message, code="body_too_large")
+
+
+def body_timeout(limit_s: float) -> ApiError:
+    """408, for a body that is read as it comes."""
+    return ApiError(408, f"nothing of the body came for {limit_s:g} s", code="body_timeout")
+
+
+def engine_failed(model: str, reason: str) -> ApiError:
+    """502: the engine crashed, did not start, or answered what is not HTTP."""
+    return ApiError(502, f"{model}: {reason}", "engine_error", code="engine_failed")
+
+
+def from_reject(model: str, reject: Reject) -> ApiError:
+    """The scheduler's refusal of a ticket, for the client."""
+    match reject.refusal:
+        case Refusal.QUEUE_FULL:
+            return ApiError(
+                429, reject.message, "rate_limit_error",
+                code="queue_full", retry_after_s=reject.retry_after_s,
+            )  # fmt: skip
+        case Refusal.QUEUE_TIMEOUT:
+            return ApiError(504, f"{model}: {reject.message}", "timeout", code="queue_timeout")
+        case Refusal.START_TIMEOUT:
+            message = f"{model}: {reject.message}"
+            return ApiError(504, message, "timeout", code="engine_startup_timeout")
+        case Refusal.BACK_OFF:
+            return ApiError(
+                503, reject.message, "service_unavailable",
+                code="engine_back_off", retry_after_s=reject.retry_after_s,
+            )  # fmt: skip
+        case Refusal.SHUTTING_DOWN:
+            return shutting_down()
+        case Refusal.UNLOADED:
+            return unloaded(reject.message)
+        case Refusal.TOO_LARGE:
+            return ApiError(400, reject.message, code="context_length_exceeded")
+        case Refusal.START_FAILED:
+            return engine_failed(model, reject.message)

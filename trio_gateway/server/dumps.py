@@ -1,0 +1,197 @@
+"""DumpWriter: per request one file, request and answer readable, never in the request's way.
+
+A request collects its record in memory; one task writes finished records in a worker thread. A
+disk that is full, slow or read-only costs the dump, with a line in the log, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import time
+from pathlib import Path
+
+import msgspec
+import trio
+
+from trio_gateway.server.api import sse
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".dump.txt"
+FIRST_LINE = "trio-gateway dump, format 1"
+# More of an answer than this is left out, and the file says so.
+ANSWER_MAX_BYTES = 16 * 1024**2
+# Records that wait for a slow disk; beyond, new ones are dropped.
+PENDING_MAX_BYTES = 256 * 1024**2
+_FLUSH_S = 2.0
+READABLE_DEPTH = 64
+_NO_BRACKETS = bytes(b for b in range(256) if b not in b"[]{}")
+_OUR_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z_[0-9a-f]+" + re.escape(SUFFIX))
+
+
+class DumpRecord:
+    """One request and its answer, while it happens."""
+
+    def __init__(self, writer: DumpWriter, request_id: str, endpoint: str, request: bytes) -> None:
+        self._writer = writer
+        self.request_id, self.endpoint, self.request = request_id, endpoint, request
+        self.started = time.time()
+        self.facts: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.left_out = 0
+
+    def add(self, piece: bytes) -> None:
+        """A piece of the answer."""
+        # What is kept is the answer's beginning, with no hole in it.
+        kept = piece[: ANSWER_MAX_BYTES - self._size]
+        self.left_out += len(piece) - len(kept)
+        self._size += len(kept)
+        if kept:
+            self._pieces.append(kept)
+
+    def finish(self) -> None:
+        """Hand it to the writer; never blocks, never raises."""
+        self._writer.submit(self)
+
+    @property
+    def answer(self) -> bytes:
+        return b"".join(self._pieces)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size + len(self.request)
+
+
+class DumpWriter:
+    """Writes records into `folder`; `run` in a task."""
+
+    def __init__(self, folder: Path, *, clear: bool) -> None:
+        self._folder, self._clear = folder, clear
+        self._send, self._receive = trio.open_memory_channel[DumpRecord](10_000)
+        self._pending_bytes = 0
+        self._failing = False
+
+    def begin(self, request_id: str, endpoint: str, request: bytes) -> DumpRecord:
+        return DumpRecord(self, request_id, endpoint, request)
+
+    def submit(self, record: DumpRecord) -> None:
+        try:
+            if self._pending_bytes + record.size_bytes > PENDING_MAX_BYTES:
+                raise trio.WouldBlock
+            self._send.send_nowait(record)
+        except trio.WouldBlock:
+            log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.error("the dump of request %s is lost: the gateway stops", record.request_id)
+        else:
+            self._pending_bytes += record.size_bytes
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled; then what is pending, within a short time."""
+        await trio.to_thread.run_sync(self._prepare)
+        # Shielded: the last requests before a shutdown are those one wants to read. The deadline
+        # comes with the cancel.
+        flush = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_all, flush)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                flush.deadline = trio.current_time() + _FLUSH_S
+                self._send.close()
+
+    async def _write_all(self, until: trio.CancelScope) -> None:
+        with until:
+            async for record in self._receive:
+                await self._write(record)
+        if lost := self._receive.statistics().current_buffer_used:
+            log.error("%d dumps are lost: the disk is too slow", lost)
+        self._receive.close()
+
+    async def _write(self, record: DumpRecord) -> None:
+        self._pending_bytes -= record.size_bytes
+        try:
+            # Abandoned only when the time to flush is over: a disk that hangs holds up no exit.
+            await trio.to_thread.run_sync(_write_file, self._folder, record, abandon_on_cancel=True)
+            self._failing = False
+        except OSError as error:
+            if not self._failing:  # one line, not one for each request
+                log.error("dumps cannot be written to %s: %s", self._folder, error.strerror)
+            self._failing = True
+
+    def _prepare(self) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._clear:
+                removed = clear_dumps(self._folder)
+                log.info("removed %d dumps from %s", removed, self._folder)
+        except OSError as error:
+            log.error("dumps_dir %s: %s; dumps may be lost", self._folder, error.strerror)
+
+
+def clear_dumps(folder: Path) -> int:
+    """Remove the files that a gateway wrote there, and no others; how many."""
+    removed = 0
+    for file in folder.iterdir():
+        if not _OUR_NAME.fullmatch(file.name) or file.is_symlink() or not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            ours = opened.readline().strip() == FIRST_LINE.encode()
+        if ours:
+            file.unlink()
+            removed += 1
+    return removed
+
+
+def _write_file(folder: Path, record: DumpRecord) -> None:
+    moment, fraction = time.gmtime(record.started), int(record.started % 1 * 1e6)
+    stamp = time.strftime("%Y%m%dT%H%M%S", moment) + f".{fraction:06d}Z"
+    path = folder / f"{stamp}_{record.request_id}{SUFFIX}"
+    text = render(record).encode("utf-8", "surrogatepass")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)  # half a dump would look like a whole one
+        raise
+
+
+def render(record: DumpRecord) -> str:
+    """The file's text."""
+    answer = record.answer
+    head = {"request id": record.request_id, "endpoint": record.endpoint, **record.facts}
+    lines = [FIRST_LINE, *(f"{name}: {value}" for name, value in head.items())]
+    lines += ["", "=== request ===", _readable(record.request), ""]
+    if sse.is_event_stream(record.facts.get("content type", "")):
+        lines += ["=== answer, assembled ===", sse.assembled_text(answer), ""]
+        lines += ["=== answer, as streamed ===", answer.decode("utf-8", "replace")]
+    else:
+        lines += ["=== answer ===", _readable(answer)]
+    if record.left_out:
+        lines.append(f"=== {record.left_out} more bytes are left out ===")
+    return "\n".join(lines) + "\n"
+
+
+def _readable(body: bytes) -> str:
+    """Indented, if it is JSON of a sane shape: indenting costs depth times size."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        if _depth(body) <= READABLE_DEPTH:
+            return msgspec.json.format(body, indent=2).decode("utf-8", "replace")
+    return body.decode("utf-8", "replace")
+
+
+def _depth(body: bytes) -> int:
+    """How deep the brackets nest; those in strings count too, which errs upward."""
+    depth = deepest = 0
+    for bracket in body.translate(None, delete=_NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > READABLE_DEPTH:
+            break
+    return deepest

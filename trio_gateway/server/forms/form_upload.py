@@ -1,0 +1,178 @@
+"""FormUpload: a multipart form on its way to an engine, and what of it is kept for that.
+
+Read until `model` is known; that part is kept (spool.py), as the engine needs it too. What
+comes after it goes to the engine as it comes, and is read along: a form that turns out to be
+broken, or to name a second model, ends there. A form of up to 1 MiB is kept whole, so that it can
+be sent again if its engine is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.forms.multipart import FormReader, ModelField
+from trio_gateway.server.forms.spool import MEMORY_BYTES, Spool, SpoolFull
+from trio_gateway.server.http.upload import Upload
+
+PIECE_BYTES = 256 * 1024  # of one read of what is kept
+KEEP_BYTES = MEMORY_BYTES  # so much is kept in any case, at the beginning and at the end
+
+
+class FormUpload:
+    """One form. `close` it; what is kept goes then.
+
+    Raises:
+        ApiError: 400, the content type has no boundary.
+    """
+
+    def __init__(self, upload: Upload, content_type: str) -> None:
+        self._upload = upload
+        self._reader = FormReader(content_type)
+        self._spool = Spool()
+        self._request = object()
+        self._finished = False  # all was read, and it is well
+        self._lost = False  # a piece went to an engine that was not kept
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all that went to an engine can go to another one."""
+        return not self._lost
+
+    async def read_model(self) -> str:
+        """The form's `model`. What there is more of a small form is read, too.
+
+        Raises:
+            ApiError: 400 as FormReader does, what Upload raises, 507 if the disk is full.
+        """
+        while not self._finished and (self._reader.model is None or self._is_nearly_kept()):
+            await self._keep_more()
+        return self._model.name
+
+    def _is_nearly_kept(self) -> bool:
+        length = self._upload.length
+        left = None if length is None else length - self._upload.taken
+        return self._spool.size <= KEEP_BYTES or (left is not None and left <= KEEP_BYTES)
+
+    async def _keep_more(self) -> None:
+        piece = await self._take()
+        try:
+            await self._spool.append(piece)
+        except SpoolFull as full:
+            message = (
+                f"no room for the upload: {full}; put `model` in front of the file in the form"
+            )
+            raise ApiError(507, message, "server_error", code="upload_not_kept") from None
+
+    async def _take(self) -> bytes:
+        """The next piece of the client, checked."""
+        piece = await self._upload.receive()
+        if piece:
+            self._reader.feed(piece)
+        else:
+            self._reader.finish()
+            self._finished = True
+        return piece
+
+    async def _pass_on(self) -> bytes:
+        """The next piece, not kept."""
+        piece = await self._take()
+        if piece and not self._lost:
+            self._lost = True
+            self._spool.close()  # it cannot be sent again anyway
+        return piece
+
+    @asynccontextmanager
+    async def reading_on(self) -> AsyncIterator[None]:
+        """While the block waits for an engine, the form is read on, and kept. So a client that
+        goes away is noticed, and what came meanwhile does not come at the engine's expense.
+
+        Raises:
+            ApiError: as `read_model`; the block is cancelled then.
+        """
+        trouble: ApiError | None = None
+
+        async def read_on() -> None:
+            nonlocal trouble
+            try:
+                while not self._finished:
+                    await self._keep_more()
+            except ApiError as error:
+                trouble = error
+                nursery.cancel_scope.cancel(reason=error.message)
+
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_on)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
+                failure = error
+            nursery.cancel_scope.cancel(reason="the wait is over")
+        if failure is not None:
+            raise failure
+        if trouble is not None:
+            raise trouble
+
+    def source(self, model: str | None = None) -> FormSource:
+        """The form for an engine, after `read_model`; with this name in it, if its engine has one
+        of its own."""
+        return FormSource(self, model)
+
+    @property
+    def _model(self) -> ModelField:
+        assert self._reader.model is not None
+        return self._reader.model
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+class FormSource(BodySource):
+    """What is kept of a form, with its model's name replaced if need be, then the rest of it."""
+
+    def __init__(self, form: FormUpload, model: str | None) -> None:
+        self.request = form._request
+        self._form = form
+        self._field = form._model
+        self._new = None if model is None else model.encode()
+        self._position = 0
+        upload = form._upload
+        self.length = form._spool.size if form._finished else upload.length
+        if self.length is not None and self._new is not None:
+            self.length += len(self._new) - (self._field.end - self._field.start)
+
+    def rewind(self) -> None:
+        assert self.can_repeat
+        self._position = 0
+
+    @property
+    def can_repeat(self) -> bool:
+        return self._form.can_repeat
+
+    @property
+    def is_begun(self) -> bool:
+        return self._position > 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._form._finished and self._position >= self._form._spool.size
+
+    async def receive(self) -> bytes:
+        """Raises ApiError, as `FormUpload.read_model` does."""
+        form, position = self._form, self._position
+        if position >= form._spool.size:
+            return b"" if form._finished else await form._pass_on()
+        if position == self._field.start and self._new is not None:
+            self._position = self._field.end
+            return self._new
+        most = PIECE_BYTES
+        if self._new is not None and position < self._field.start:
+            most = min(most, self._field.start - position)
+        piece = await form._spool.read(position, most)
+        self._position += len(piece)
+        return piece

@@ -1,0 +1,51 @@
+"""FormHandler: requests whose body is a multipart form, streamed through to an engine."""
+
+from __future__ import annotations
+
+from quart import Response, request
+
+from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.forms.form_upload import FormUpload
+from trio_gateway.server.handlers.requests import RequestHandler, respond
+from trio_gateway.server.http.asgi import Scope, state_of
+from trio_gateway.server.relay.relay import Relay
+
+_PATHS = frozenset(
+    path for e in ENDPOINTS if e.body in (Body.FORM, Body.FORM_OR_JSON) for path in e.paths
+)
+
+
+def is_form(scope: Scope) -> bool:
+    """A multipart form to an endpoint that takes one."""
+    if scope["method"] != "POST" or scope["path"] not in _PATHS:
+        return False
+    kind: bytes = next((v for n, v in scope["headers"] if n == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower() == b"multipart/form-data"
+
+
+class FormHandler:
+    """What of such requests is not said in JSON."""
+
+    def __init__(self, handler: RequestHandler, relay: Relay) -> None:
+        self._handler, self._relay = handler, relay
+
+    async def handle_form(self, endpoint: Endpoint) -> Response:
+        """A request whose answer is an engine's. Nothing of the form is dumped but its model."""
+        state = state_of(request)
+        if state.upload is None:
+            if endpoint.body is Body.FORM_OR_JSON and request.is_json:
+                return await self._handler.handle_relayed(endpoint)
+            raise _not_a_form(endpoint)
+        form = FormUpload(state.upload, request.headers.get("Content-Type", ""))
+        state.stack.callback(form.close)
+        ask = await self._relay.prepare_form(self._handler.sender(endpoint), endpoint, form)
+        self._handler.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
+        return respond(await self._relay.respond(ask))
+
+
+def _not_a_form(endpoint: Endpoint) -> ApiError:
+    message = f"{endpoint.name} takes a multipart form (Content-Type: multipart/form-data)"
+    if endpoint.body is Body.FORM_OR_JSON:
+        message += ", or JSON (Content-Type: application/json)"
+    return ApiError(400, message, code="invalid_form")

@@ -1,0 +1,228 @@
+"""OllamaHandler: Ollama's endpoints. Engines get the OpenAI calls that they stand for."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import trio
+from quart import Response, request
+from werkzeug.datastructures import Headers
+
+import trio_gateway
+from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.http.exchange import Header
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.server.access.caller import caller_of
+from trio_gateway.server.access.guard import grant_of
+from trio_gateway.server.api import sse
+from trio_gateway.server.api.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    INFILL,
+    OLLAMA_CANNOT,
+    Endpoint,
+)
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.handlers.requests import RequestHandler, respond_json
+from trio_gateway.server.http.asgi import TornStream, state_of
+from trio_gateway.server.ollama.answer import (
+    CONTENT_TYPE,
+    STREAM_CONTENT_TYPE,
+    NdjsonTranslator,
+    load_answer,
+    rfc3339,
+    translate_answer,
+    translate_error,
+)
+from trio_gateway.server.ollama.model_files import ModelFiles
+from trio_gateway.server.ollama.models import (
+    NEVER,
+    LoadedModel,
+    plain_name,
+    ps_answer,
+    show_answer,
+    tags_answer,
+    version_answer,
+)
+from trio_gateway.server.ollama.request import Kind, OllamaCall, read_call, read_model_name
+from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
+from trio_gateway.server.relay.engine_stream import EngineStream
+from trio_gateway.server.relay.relay import Relay, Sender
+from trio_gateway.server.relay.waiting_stream import Answer, WaitingStream
+
+log = logging.getLogger(__name__)
+
+_AT_THE_ENGINE = {row.name: row for row in (CHAT, COMPLETIONS, EMBEDDINGS, INFILL)}
+_HEADERS_FOR_ENGINE: list[Header] = [(b"Content-Type", b"application/json")]
+
+
+class OllamaHandler:
+    """Each method is a row's `handler` in `endpoints.py`."""
+
+    def __init__(
+        self, config: GatewayConfig, manager: EngineManager, relay: Relay, requests: RequestHandler
+    ) -> None:
+        self._config, self._manager = config, manager
+        self._relay, self._requests = relay, requests
+        self._files = ModelFiles(rfc3339(time.time()))
+
+    # -- requests for engines -----------------------------------------------------------------
+
+    async def handle_ollama_call(self, endpoint: Endpoint) -> Response:
+        """Chat, generate, embed and embeddings."""
+        data = await self._requests.read_body()
+        self._requests.begin_dump(endpoint, data)
+        call = read_call(Kind(endpoint.name.removeprefix("api/")), data)
+        name = plain_name(self._config, call.model)
+        sender = Sender(
+            state_of(request), caller_of(request), _HEADERS_FOR_ENGINE, grant_of(request.scope)
+        )
+        if call.only_loads:
+            return await self._load(sender, call, name)
+        at_engine = _AT_THE_ENGINE[call.endpoint]
+        wish = call.num_ctx or 0
+        ask = await self._relay.prepare(sender, at_engine, call.body(name), wish=wish)
+        stopwatch = Stopwatch(ask.wait, sender.state.began_at)
+        answer = await self._relay.respond(ask)
+        if answer.status == 200:
+            self._keep_alive(sender, call, ask.model.name)
+        return await _respond(call, answer, stopwatch)
+
+    async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
+        """There is nothing to answer. An unload is not waited for, as with Ollama."""
+        model = self._relay.find(name, sender.grant).model.name
+        if call.unloads and not sender.grant.admin:
+            message = "only a key with admin = true may unload a model: others may use it"
+            raise ApiError(403, message, "permission_error", code="admin_only")
+        if not call.unloads:
+            async with self._relay.lease_any(sender, name, wish=call.num_ctx or 0):
+                pass
+        self._keep_alive(sender, call, model)
+        body = load_answer(call.kind, call.model, rfc3339(time.time()), unloaded=call.unloads)
+        return Response(body, content_type=CONTENT_TYPE)
+
+    def _keep_alive(self, sender: Sender, call: OllamaCall, model: str) -> None:
+        """A request that says nothing of it changes nothing; nor does one whose key is no
+        admin's, as it is others' models, too."""
+        wanted_s = call.keep_alive_s
+        if wanted_s is None:
+            return
+        if not sender.grant.admin:
+            log.info(
+                "keep_alive of %s is left out: its key is not an admin's", sender.caller.client
+            )
+            return
+        if wanted_s > 0:
+            self._manager.keep(model, idle_timeout_s=wanted_s, pinned=math.isinf(wanted_s))
+            return
+        self._manager.keep(model, idle_timeout_s=None, pinned=False)
+        # Once this request is over, however it ends; its lease is given back by then.
+        sender.state.stack.callback(self._manager.begin_unload, model)
+
+    # -- models -------------------------------------------------------------------------------
+
+    async def handle_ollama_tags(self, endpoint: Endpoint) -> Response:
+        allows = grant_of(request.scope).allows
+        models = [m for m in self._config.models if not m.hidden and allows(m.name)]
+        facts = await self._files.facts_of(models)
+        return respond_json(tags_answer(list(zip(models, facts, strict=True))))
+
+    async def handle_ollama_show(self, endpoint: Endpoint) -> Response:
+        name = plain_name(self._config, read_model_name(await self._requests.read_body()))
+        model, at_least = self._relay.find(name, grant_of(request.scope))
+        contexts = self._manager.contexts_of(model.name)
+        context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
+        (facts,) = await self._files.facts_of([model])
+        return respond_json(show_answer(model, facts, context))
+
+    async def handle_ollama_ps(self, endpoint: Endpoint) -> Response:
+        """The engines that are ready."""
+        allows = grant_of(request.scope).allows
+        ready = self._manager.scheduler.state.engines.values()
+        views = [v for v in ready if v.state is EngineState.READY and allows(v.key.model)]
+        models = [self._relay.find(view.key.model).model for view in views]
+        loaded = [self._loaded(view) for view in views]
+        facts = await self._files.facts_of(models)
+        return respond_json(ps_answer(list(zip(models, facts, loaded, strict=True))))
+
+    def _loaded(self, view: EngineView) -> LoadedModel:
+        state, now = self._manager.scheduler.state, trio.current_time()
+        left_s = state.idle_timeout_s(view.facts) - (0 if view.leases else now - view.used_at)
+        expires_at = NEVER if math.isinf(left_s) else rfc3339(time.time() + max(left_s, 0))
+        memory = state.memory_of(view.facts)
+        return LoadedModel(context=view.context, memory_bytes=memory, expires_at=expires_at)
+
+    # -- the rest -----------------------------------------------------------------------------
+
+    async def handle_ollama_version(self, endpoint: Endpoint) -> Response:
+        return respond_json(version_answer(trio_gateway.__version__))
+
+    async def handle_ollama_root(self, endpoint: Endpoint) -> Response:
+        """Ollama's command asks for it before anything else; some pages compare the text."""
+        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+
+    async def handle_ollama_cannot(self, endpoint: Endpoint, **values: str) -> Response:
+        what = OLLAMA_CANNOT[endpoint.name]
+        message = (
+            f"trio-gateway does not {what}: its models stand in its configuration, with files that "
+            "are there already; change that and start it again"
+        )
+        raise ApiError(501, message, "not_supported_error", code="not_supported")
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+async def _respond(call: OllamaCall, answer: Answer, stopwatch: Stopwatch) -> Response:
+    """An engine's answer, translated."""
+    created_at = rfc3339(time.time())
+    headers = Headers(
+        [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in answer.headers
+            if name.lower().startswith(b"x-gateway-")
+        ]
+    )
+    if not isinstance(answer.body, bytes) and answer.status == 200 and _has_events(answer.body):
+        translator = NdjsonTranslator(call.kind, call.model, created_at)
+        headers["Content-Type"] = STREAM_CONTENT_TYPE
+        stream = NdjsonStream(answer.body, translator, stopwatch)
+        response = Response(stream, status=200, headers=headers)
+        response.timeout = None  # an answer may take hours
+        return response
+    whole = await _collected(answer.body)
+    headers["Content-Type"] = CONTENT_TYPE
+    if answer.status != 200:
+        body = translate_error(whole)
+    elif call.stream:  # of an engine that does not stream
+        translator = NdjsonTranslator(call.kind, call.model, created_at)
+        body = translator.feed(sse.answer_as_event(200, whole))
+        body += translator.finish(stopwatch.durations())
+        headers["Content-Type"] = STREAM_CONTENT_TYPE
+    else:
+        durations = stopwatch.durations()
+        body = translate_answer(
+            call.kind, call.model, created_at, whole, durations, call.dimensions
+        )
+    return Response(body, status=answer.status, headers=headers)
+
+
+def _has_events(body: EngineStream | WaitingStream) -> bool:
+    return isinstance(body, WaitingStream) or body.has_events
+
+
+async def _collected(body: bytes | EngineStream | WaitingStream) -> bytes:
+    """Raises ApiError: 502, it broke off."""
+    if isinstance(body, bytes):
+        return body
+    try:
+        async with body:
+            pieces = [piece async for piece in body]
+    except TornStream as torn:
+        raise ApiError(502, str(torn), "engine_error", code="engine_failed") from None
+    return b"".join(pieces)

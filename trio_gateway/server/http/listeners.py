@@ -1,0 +1,131 @@
+"""The sockets that the gateway listens on, TCP and Unix: all bound or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from trio_gateway.config.access_schema import UnixAddress
+from trio_gateway.config.schema import ListenAddress
+from trio_gateway.engine.process import platform
+
+BACKLOG = 512
+_PROBE_S = 1.0  # to find out whether somebody listens on a socket file
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which, and who has it."""
+
+
+class Listeners(NamedTuple):
+    tcp: list[socket.socket]
+    unix: list[socket.socket]
+
+
+@contextmanager
+def bound(tcp: Sequence[ListenAddress], unix: Sequence[UnixAddress]) -> Iterator[Listeners]:
+    """A listening socket for each address, or none at all. Socket files are gone after the block;
+    the sockets are closed if nobody has taken them (`detach`).
+
+    Raises:
+        ListenError
+    """
+    with ExitStack() as stack:
+        sockets = Listeners([], [])
+        for address in tcp:
+            sockets.tcp.append(sock := _bind(address))
+            stack.callback(sock.close)
+        for place in unix:
+            sockets.unix.append(sock := _bind_unix(place))
+            stack.callback(_unlink, place, _identity(place))
+            stack.callback(sock.close)
+        yield sockets
+
+
+def address_of(sock: socket.socket) -> ListenAddress:
+    host, port = sock.getsockname()[:2]
+    return ListenAddress(host, port)
+
+
+def _bind(address: ListenAddress) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, resolved = found[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(resolved)
+        sock.listen(BACKLOG)  # now, so that a second gateway on this port fails here and not later
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        if platform.is_address_in_use(error):
+            reason += f", by {platform.describe_port_holder(address.port)}"
+        raise ListenError(f"cannot listen on {address}: {reason}") from None
+    return sock
+
+
+def _bind_unix(address: UnixAddress) -> socket.socket:
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise ListenError(f"cannot listen on {address}: this system has no Unix sockets")
+    _remove_stale(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Nobody may connect before the file has its mode. Nothing else runs yet that makes files.
+    before = os.umask(0o177)
+    try:
+        sock.setblocking(False)
+        sock.bind(str(address.path))
+        os.chmod(address.path, address.mode)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from None
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _remove_stale(address: UnixAddress) -> None:
+    """A gateway that was killed leaves its file; one that runs keeps it."""
+    try:
+        mode = os.lstat(address.path).st_mode
+    except OSError:
+        return  # none there, or `bind` will say what is wrong
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"cannot listen on {address}: the file is there, and it is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(str(address.path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address.path)
+            return
+        except OSError as error:
+            reason = f"the socket is there, and it cannot be tried: {error.strerror or error}"
+            raise ListenError(f"cannot listen on {address}: {reason}") from None
+    raise ListenError(f"cannot listen on {address}: another process listens there")
+
+
+def _identity(address: UnixAddress) -> tuple[int, int]:
+    found = os.lstat(address.path)
+    return found.st_dev, found.st_ino
+
+
+def _unlink(address: UnixAddress, identity: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):
+        if _identity(address) == identity:  # it may be a later gateway's by now
+            os.unlink(address.path)

@@ -1,0 +1,201 @@
+"""What `/api/tags`, `/api/show` and `/api/ps` say of models and engines. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config.engine_args import MODEL, has_option, option
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
+from trio_gateway.gguf.header import GgufHeader
+
+# Clients ask for it before they use what came with it; GitHub Copilot wants 0.6.4 or later. It is
+# the version whose API is spoken here.
+OLLAMA_VERSION = "0.12.6"
+
+LATEST = ":latest"  # what Ollama's clients add to a name without a tag
+
+NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is about 292 years off
+
+_GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
+_PROJECTOR = ("-mm", "--mmproj", "-mmu", "--mmproj-url")
+_EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
+_QUANTIZATION = re.compile(
+    r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_OURS = frozenset({"architecture", "basename"})  # of what a file says of itself
+# general.file_type, from llama.cpp's `llama_ftype`.
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's file. `modified_at`: RFC 3339. `header` None: not read."""
+
+    size_bytes: int = 0
+    modified_at: str
+    header: GgufHeader | None = None
+
+
+class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine that holds a model. `memory_bytes` None: not known; its file's size is shown."""
+
+    context: int
+    memory_bytes: int | None
+    expires_at: str
+
+
+def plain_name(config: GatewayConfig, name: str) -> str:
+    """The name without Ollama's `:latest`, unless that is a variant's or part of a model's name."""
+    bare = name.removesuffix(LATEST)
+    if bare == name or config.find_model(name) is not None:
+        return name
+    model = config.find_model(bare)
+    if model is not None and any(v.name == LATEST[1:] for v in model.variants):
+        return name
+    return bare
+
+
+def tags_answer(models: Sequence[tuple[ModelConfig, ModelFacts]]) -> dict[str, Any]:
+    """For `/api/tags`: the models that are to be listed."""
+    return {"models": [_tag(model, facts) for model, facts in models]}
+
+
+def ps_answer(engines: Sequence[tuple[ModelConfig, ModelFacts, LoadedModel]]) -> dict[str, Any]:
+    """For `/api/ps`: one entry for each engine."""
+    return {"models": [_loaded(*engine) for engine in engines]}
+
+
+def show_answer(model: ModelConfig, facts: ModelFacts, context: int) -> dict[str, Any]:
+    """For `/api/show`. `context`: tokens that the largest variant serves. No path is in it."""
+    header = facts.header
+    architecture = header.architecture if header is not None else "unknown"
+    info: dict[str, Any] = {
+        "general.architecture": architecture,
+        "general.basename": model.name,  # what GitHub Copilot shows
+        f"{architecture}.context_length": context,
+    }
+    if header is not None:
+        info |= {
+            f"{architecture}.{key}": value
+            for key, value in header.values.items()
+            if key != "context_length" and not isinstance(value, list)
+        }
+        info |= {f"general.{k}": v for k, v in header.general.items() if k not in _OURS}
+    return {
+        "modelfile": f"# {model.name} is configured in trio-gateway; it has no Modelfile.\n",
+        "parameters": f"num_ctx {context}",
+        "template": (header.chat_template or "") if header is not None else "",
+        "details": details_of(model, facts),
+        "model_info": info,
+        "capabilities": capabilities_of(model, facts),
+        "modified_at": facts.modified_at,
+    }
+
+
+def version_answer(gateway_version: str) -> dict[str, Any]:
+    return {"version": OLLAMA_VERSION, "trio_gateway": gateway_version}
+
+
+def digest_of(model: ModelConfig) -> str:
+    """The same for as long as the model is configured the same; 64 hexadecimal digits."""
+    launched = [[v.name, v.binary, v.args, v.context, v.connect] for v in model.variants]
+    return hashlib.sha256(msgspec.json.encode([model.name, launched])).hexdigest()
+
+
+def details_of(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
+    """What is not known is an empty text, as with Ollama."""
+    header = facts.header
+    family = header.architecture if header is not None else ""
+    return {
+        "parent_model": "",
+        "format": "gguf" if header is not None or model_file(model).endswith(".gguf") else "",
+        "family": family,
+        "families": [family] if family else [],
+        "parameter_size": _parameter_size(header),
+        "quantization_level": _quantization(model, header),
+    }
+
+
+def capabilities_of(model: ModelConfig, facts: ModelFacts) -> list[str]:
+    """As far as known: from the engine's arguments and the model's chat template.
+
+    An engine of which no template is known is taken to do tools: editors hide what does not.
+    """
+    header = facts.header
+    args = model.variants[-1].args
+    if has_option(args, _EMBEDDING) or (header is not None and header.is_embedding):
+        return ["embedding"]
+    found = ["completion"]
+    if has_option(args, _PROJECTOR):
+        found.append("vision")
+    template = header.chat_template if header is not None else None
+    if template is None or "tools" in template:
+        found.append("tools")
+    if header is not None and header.fills_in:
+        found.append("insert")
+    if template is not None and any(word in template for word in _THINKING):
+        found.append("thinking")
+    return found
+
+
+_THINKING = ("enable_thinking", "reasoning_effort", "reasoning_content", "<think>")
+
+
+def model_file(model: ModelConfig) -> str:
+    """The file's path as the largest variant names it; empty if it names none."""
+    return option(model.variants[-1].args, MODEL) or ""
+
+
+def _loaded(model: ModelConfig, facts: ModelFacts, loaded: LoadedModel) -> dict[str, Any]:
+    size = facts.size_bytes if loaded.memory_bytes is None else loaded.memory_bytes
+    return {
+        "name": model.name,
+        "model": model.name,
+        "size": size,
+        "digest": digest_of(model),
+        "details": details_of(model, facts),
+        "expires_at": loaded.expires_at,
+        "size_vram": 0 if _stays_on_cpu(model) else size,
+        "context_length": loaded.context,
+    }
+
+
+def _stays_on_cpu(model: ModelConfig) -> bool:
+    return option(model.variants[-1].args, _GPU_LAYERS) == "0"
+
+
+def _tag(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "model": model.name,
+        "modified_at": facts.modified_at,
+        "size": facts.size_bytes,
+        "digest": digest_of(model),
+        "details": details_of(model, facts),
+    }
+
+
+def _parameter_size(header: GgufHeader | None) -> str:
+    label = header.general.get("size_label") if header is not None else None
+    return label if isinstance(label, str) else ""
+
+
+def _quantization(model: ModelConfig, header: GgufHeader | None) -> str:
+    """As the file says; else as its name does."""
+    kind = header.general.get("file_type") if header is not None else None
+    if isinstance(kind, int) and kind in _FILE_TYPES:
+        return _FILE_TYPES[kind]
+    found = _QUANTIZATION.findall(PurePath(model_file(model)).name)
+    return found[-1].upper() if found else ""

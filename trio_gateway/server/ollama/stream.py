@@ -1,0 +1,69 @@
+"""NdjsonStream: an engine's stream on its way to an Ollama client."""
+
+from __future__ import annotations
+
+import trio
+from quart.wrappers.response import ResponseBody
+
+from trio_gateway.server.ollama.answer import NdjsonTranslator
+from trio_gateway.server.ollama.lines import Durations
+from trio_gateway.server.relay.waiting_stream import Wait
+
+
+class Stopwatch:
+    """Measures a request, for the times in its answer. `wait` knows when its engine was asked."""
+
+    def __init__(self, wait: Wait, began_at: float) -> None:
+        self._wait, self._began_at = wait, began_at
+        self._first_text_at: float | None = None
+
+    def note_text(self) -> None:
+        """The first text of the answer is there."""
+        if self._first_text_at is None:
+            self._first_text_at = trio.current_time()
+
+    def durations(self) -> Durations:
+        """Up to now."""
+        now = trio.current_time()
+        asked_at = self._wait.engine_asked_at or now
+        first_text_at = self._first_text_at or asked_at
+        return Durations(
+            total_s=now - self._began_at,
+            load_s=asked_at - self._began_at,
+            prompt_s=first_text_at - asked_at,
+            answer_s=now - first_text_at,
+        )
+
+
+class NdjsonStream(ResponseBody):
+    """Each piece of the source is written as the lines that it completes."""
+
+    def __init__(
+        self, source: ResponseBody, translator: NdjsonTranslator, stopwatch: Stopwatch
+    ) -> None:
+        self._source, self._translator, self._stopwatch = source, translator, stopwatch
+        self._over = False
+
+    async def __aenter__(self) -> NdjsonStream:
+        await self._source.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._source.__aexit__(*exc)  # type: ignore[arg-type]
+
+    def __aiter__(self) -> NdjsonStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._over:
+            try:
+                piece = await self._source.__anext__()  # type: ignore[attr-defined]
+            except StopAsyncIteration:
+                self._over = True
+                return self._translator.finish(self._stopwatch.durations())
+            lines = self._translator.feed(piece)
+            if self._translator.has_text:
+                self._stopwatch.note_text()
+            if lines:
+                return lines
+        raise StopAsyncIteration

@@ -1,0 +1,204 @@
+"""`/openapi.json`: the table of endpoints as an OpenAPI 3.1 document. Pure."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from trio_gateway import __version__
+from trio_gateway.server.api.endpoints import (
+    ENDPOINTS,
+    OLLAMA_CANNOT,
+    REALTIME,
+    Body,
+    Endpoint,
+    Family,
+    ModelIn,
+)
+from trio_gateway.server.openapi.schemas import (
+    ANSWERS,
+    COMPONENTS,
+    PARAMETERS,
+    any_body_schema,
+    form_schema,
+    json_schema,
+    reference,
+)
+
+Json = dict[str, Any]
+
+EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
+JSON = "application/json"
+ANYTHING = "*/*"
+
+_ERROR_SCHEMAS = {Family.ANTHROPIC: "AnthropicError", Family.OLLAMA: "OllamaError"}
+# By status: when it is given.
+_ALWAYS = {
+    "400": "The request is wrong; the message says what.",
+    "401": "The API key is missing or wrong.",
+    "403": "The key, the host or the web page may not do this.",
+    "503": "The gateway is stopping.",
+}
+_WITH_MODEL = {"404": "There is no such model; the message has near names."}
+_WITH_BODY = {
+    "408": "The body did not come in time.",
+    "413": "The body is larger than `max_body_size`.",
+    "415": "The body is compressed.",
+}
+_WITH_ENGINE = {
+    "429": "The queue is full; `Retry-After` says when to ask again.",
+    "502": "The engine did not start, crashed, or its answer is none.",
+    "503": "The gateway is stopping, or waits after failed starts; `Retry-After` says how long.",
+    "504": "The engine did not start in time, or the request waited too long.",
+    "4XX": "The engine's own error.",
+    "5XX": "The engine's own error.",
+}
+_NO_UPGRADE = {"426": "The request asks for no WebSocket."}
+_NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
+
+
+def document(endpoints: Iterable[Endpoint] = ENDPOINTS) -> Json:
+    """The whole document, as JSON values."""
+    paths: dict[str, Json] = {}
+    for endpoint in endpoints:
+        for path in endpoint.paths:
+            for method in endpoint.methods:
+                paths.setdefault(path, {})[method.lower()] = _operation(endpoint, path, method)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "trio-gateway",
+            "version": __version__,
+            "description": "One address for all models of a machine. HEAD goes with GET.",
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": family.value} for family in Family],
+        "security": [{}, {"bearer": []}, {"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": COMPONENTS,
+            "responses": _responses(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+@functools.cache
+def encoded() -> bytes:
+    """The document of all endpoints."""
+    return msgspec.json.encode(document())
+
+
+def _operation(endpoint: Endpoint, path: str, method: str) -> Json:
+    operation: Json = {
+        "operationId": f"{method.lower()}_{re.sub(r'[^a-z0-9]+', '_', path.lower()).strip('_')}",
+        "tags": [endpoint.family.value],
+        "summary": endpoint.summary,
+        "parameters": [*_parameters(endpoint, path)],
+        "responses": {**_good(endpoint), **_bad(endpoint)},
+    }
+    if endpoint.needs_engine:
+        operation["description"] = f"Counted: {endpoint.need.value}."
+    if endpoint.body is not Body.NONE and method not in ("GET", "DELETE"):
+        operation["requestBody"] = {
+            "required": endpoint.body is not Body.ANY,
+            "content": _content(endpoint),
+        }
+    return operation
+
+
+def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
+    for name in re.findall(r"\{(\w+)\}", path):
+        text = {"type": "string", "minLength": 1}
+        yield {"name": name, "in": "path", "required": True, "schema": text}
+    if endpoint.model_in is ModelIn.QUERY:
+        yield {"name": "model", "in": "query", "schema": {"type": "string", "minLength": 1}}
+    yield from PARAMETERS.get(endpoint.name, ())
+    if endpoint.needs_engine:
+        urgency = {"type": "string", "enum": ["interactive", "batch"]}
+        yield {"name": "X-Gateway-Priority", "in": "header", "schema": urgency}
+
+
+def _content(endpoint: Endpoint) -> Json:
+    match endpoint.body:
+        case Body.JSON:
+            return {JSON: {"schema": json_schema(endpoint)}}
+        case Body.FORM:
+            return {"multipart/form-data": {"schema": form_schema(endpoint)}}
+        case Body.FORM_OR_JSON:
+            return {
+                "multipart/form-data": {"schema": form_schema(endpoint)},
+                JSON: {"schema": json_schema(endpoint)},
+            }
+    return {ANYTHING: {"schema": any_body_schema()}}
+
+
+def _good(endpoint: Endpoint) -> Json:
+    if endpoint.name in OLLAMA_CANNOT:
+        return {}
+    if endpoint.name == REALTIME.name:
+        return {"101": {"description": "The WebSocket is open."}}
+    if endpoint.name == "api/root":
+        return {"200": _answer("It runs.", {"text/plain": {}})}
+    if endpoint.body is Body.ANY:
+        return {"default": _answer("What the engine answers.", {ANYTHING: {}})}
+    content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
+    if endpoint.name == "audio/speech":
+        content = {ANYTHING: {}}
+    if endpoint.streams:
+        kind = LINES if endpoint.family is Family.OLLAMA else EVENTS
+        content[kind] = {"schema": {"type": "string"}}
+    return {"200": _answer("The answer.", content)}
+
+
+def _bad(endpoint: Endpoint) -> Json:
+    errors: dict[str, str] = dict(_ALWAYS)
+    if endpoint.model_in is not ModelIn.NOWHERE:
+        errors |= _WITH_MODEL
+    if endpoint.body is not Body.NONE:
+        errors |= _WITH_BODY
+    # Loading a model takes an engine, too, though not one's answer.
+    if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
+        errors |= _WITH_ENGINE
+    if endpoint.name in OLLAMA_CANNOT:
+        errors |= _NOT_HERE
+    if endpoint.name == REALTIME.name:
+        errors |= _NO_UPGRADE
+    shape = _shape(endpoint)
+    return {
+        status: {"$ref": f"#/components/responses/{_response_name(shape, status, text)}"}
+        for status, text in errors.items()
+    }
+
+
+def _shape(endpoint: Endpoint) -> str:
+    if endpoint.name == "models":  # Anthropic's clients list them, too
+        return "AnyError"
+    return _ERROR_SCHEMAS.get(endpoint.family, "Error")
+
+
+def _response_name(shape: str, status: str, text: str) -> str:
+    return f"{shape}{status}{'Engine' if text == _WITH_ENGINE.get(status) else ''}"
+
+
+def _responses() -> Json:
+    """All error answers, by the names that `_bad` refers to."""
+    made: Json = {}
+    for shape in ("Error", "AnyError", *_ERROR_SCHEMAS.values()):
+        for texts in (_ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_ENGINE, _NO_UPGRADE, _NOT_HERE):
+            for status, text in texts.items():
+                content = {JSON: {"schema": reference(shape)}}
+                made[_response_name(shape, status, text)] = _answer(text, content)
+    return made
+
+
+def _answer(description: str, content: Mapping[str, Any]) -> Json:
+    return {"description": description, "content": dict(content)}

@@ -1,0 +1,176 @@
+"""The JSON schemas of `/openapi.json`: of bodies, answers and errors. Pure.
+
+Those of bodies are made of the types that the gateway checks by (`request_fields.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from trio_gateway.engine.overview import EngineRow, TicketRow
+from trio_gateway.server.api.endpoints import Endpoint, ModelIn
+from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
+from trio_gateway.server.ollama.request import REQUESTS
+
+Json = dict[str, Any]
+
+_STRING = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_MODEL_NAME = {
+    "type": "string",
+    "minLength": 1,
+    "description": "A model, as GET /v1/models has it: `name`, `name:variant` or `name@8192`.",
+}
+_FILE = {"type": "string", "format": "binary"}
+_FORM_FILES = {
+    "audio/transcriptions": "file",
+    "audio/translations": "file",
+    "images/edits": "image",
+}
+
+
+def reference(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _without_titles(schema: Any) -> Any:
+    """msgspec's schemas without what only repeats a name, or says that null is the default."""
+    match schema:
+        case {"properties": properties}:
+            return {
+                "type": "object",
+                "required": schema["required"],
+                "properties": {name: _without_titles(kind) for name, kind in properties.items()},
+            }
+        case dict():
+            return {key: _without_titles(kind) for key, kind in schema.items() if key != "default"}
+        case list():
+            return [_without_titles(value) for value in schema]
+    return schema
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "required": [*properties], "properties": properties}
+
+
+def _list_of(schema: Json) -> Json:
+    return {"type": "array", "items": schema}
+
+
+def _components() -> dict[str, Json]:
+    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), TicketRow, EngineRow])
+    _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    error = _object(message=_STRING)
+    # An engine's code is a number, and some engines leave these out.
+    error["properties"] |= {
+        "type": _STRING,
+        "param": _TEXT_OR_NULL,
+        "code": {"type": ["string", "integer", "null"]},
+    }
+    model = _object(
+        id=_STRING,
+        object={"const": "model"},
+        created={"type": "integer"},
+        owned_by=_STRING,
+        context_length={"type": "integer"},
+        contexts=_list_of({"type": "integer"}),
+        loaded={"type": "boolean"},
+        loaded_variant=_TEXT_OR_NULL,
+    )
+    anthropic = _object(type={"const": "error"}, error=_object(type=_STRING, message=_STRING))
+    return {
+        **{name: _without_titles(schema) for name, schema in made.items()},
+        "Error": _object(error=error),
+        "AnthropicError": anthropic,
+        "AnyError": {"anyOf": [reference("Error"), reference("AnthropicError")]},
+        "OllamaError": _object(error=_STRING),
+        "Model": model,
+    }
+
+
+COMPONENTS = _components()
+
+_PAGE = _object(has_more={"type": "boolean"}, data=_list_of(reference("Model")))
+ANSWERS: Mapping[str, Json] = {
+    "health": _object(status={"const": "ok"}),
+    "models": {
+        "anyOf": [_object(object={"const": "list"}, data=_list_of(reference("Model"))), _PAGE]
+    },
+    "models/{model}": reference("Model"),
+    "model facts": reference("Model"),
+    "queue": _object(tickets=_list_of(reference("TicketRow"))),
+    "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
+    "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
+    "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),
+    "pin": _object(model=_STRING, pinned={"type": "boolean"}),
+    "explain": {"type": "object"},
+    "openapi": {"type": "object"},
+    "api/version": _object(version=_STRING),
+    "api/tags": _object(models=_list_of({"type": "object"})),
+    "api/ps": _object(models=_list_of({"type": "object"})),
+}
+
+
+def _flag(name: str) -> Json:
+    return {"name": name, "in": "query", "schema": {"type": "boolean"}}
+
+
+_VERSION = {
+    "name": "anthropic-version",
+    "in": "header",
+    "description": "Asks for Anthropic's shape of the list.",
+    "schema": _STRING,
+}
+# Beside those that follow from the table.
+PARAMETERS: Mapping[str, tuple[Json, ...]] = {
+    "unload": (_flag("force"),),
+    "pin": (_flag("pinned"),),
+    "models": (_VERSION,),
+}
+
+
+def json_schema(endpoint: Endpoint) -> Json:
+    """Of a body: the known fields, and which of them must be there. Others are passed on."""
+    kind = REQUESTS.get(endpoint.name) or fields_of(endpoint.name)
+    known = COMPONENTS[kind.__name__]["properties"]
+    properties, required = {**known, "model": _MODEL_NAME}, []
+    if endpoint.model_in is ModelIn.BODY:
+        required.append("model")
+    for name in endpoint.content:
+        properties[name] = _filled(properties.get(name, {}))
+    schema: Json = {"type": "object", "properties": properties}
+    if len(endpoint.content) > 1:
+        schema["anyOf"] = [{"required": [name]} for name in endpoint.content]
+    else:
+        required += endpoint.content
+    return {**schema, "required": required} if required else schema
+
+
+def _filled(schema: Json) -> Json:
+    """Of a field that must be there: not null, and no empty array or object."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    filled = [
+        {
+            **kind,
+            **({"minItems": 1} if kind.get("type") == "array" else {}),
+            **({"minProperties": 1} if kind.get("type") == "object" else {}),
+        }
+        for kind in kinds
+    ]
+    return filled[0] if len(filled) == 1 else {"anyOf": filled}
+
+
+def form_schema(endpoint: Endpoint) -> Json:
+    properties: Json = {"model": _MODEL_NAME}
+    required = ["model"]
+    if (file := _FORM_FILES.get(endpoint.name)) is not None:
+        properties[file] = _FILE
+        required.append(file)
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def any_body_schema() -> Json:
+    return _FILE

@@ -1,0 +1,58 @@
+"""An engine's answer before anything of it is sent: read whole, lost, or refused as too long."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.engine.http.exchange import Exchange
+from trio_gateway.engine.http.whole_answer import whole_up_to
+from trio_gateway.engine.lease import Lease
+
+
+class EngineLost(Exception):
+    """The engine went away before anything of its answer was sent."""
+
+
+class Outgrown(Exception):
+    """The engine said that the prompt does not fit into its context."""
+
+    def __init__(self, message: str, prompt_tokens: int, context: int) -> None:
+        super().__init__(message)
+        self.message, self.prompt_tokens, self.context = message, prompt_tokens, context
+
+
+class _EngineError(msgspec.Struct):
+    message: str = ""
+    type: str = ""
+    n_prompt_tokens: int = 0
+    n_ctx: int = 0
+
+
+class _EngineErrorBody(msgspec.Struct):
+    error: _EngineError
+
+
+def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
+    """Of an engine's 400, if that is what it says."""
+    try:
+        error = msgspec.json.decode(body, type=_EngineErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if error.type != "exceed_context_size_error" or error.n_prompt_tokens < 1:
+        return None
+    info = lease.engine.info
+    served = info.context if info is not None else lease.engine.variant.context
+    return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
+
+
+async def read_beginning(exchange: Exchange) -> tuple[bytes, bool]:
+    """All of the answer, if it is one to be read whole and no longer than that: then True; else
+    its first piece, and `exchange` has the rest. Raises as `Exchange.receive` does."""
+    limit = whole_up_to(exchange.status, exchange.headers)
+    pieces, size = [], 0
+    while piece := await exchange.receive():
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            return b"".join(pieces), False
+    return b"".join(pieces), limit > 0

@@ -1,0 +1,130 @@
+"""EngineStream: an engine's answer on its way to the client, and what if it breaks off."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import trio
+from quart.wrappers.response import ResponseBody
+
+from trio_gateway.engine.clients.usage import Usage, usage_of_stream
+from trio_gateway.engine.http.exchange import (
+    ENGINE_LOST,
+    EngineTalksGarbage,
+    Exchange,
+    ExchangeAborted,
+    OutOfSockets,
+)
+from trio_gateway.engine.lease import Lease
+from trio_gateway.server.api import sse
+from trio_gateway.server.api.answer_name import AnswerName
+from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.errors import aborted, engine_failed
+from trio_gateway.server.http.asgi import TornStream
+
+log = logging.getLogger(__name__)
+
+# An engine's end is noticed within milliseconds of its connections breaking; this bounds the
+# wait for the news, which tells a request why it lost its engine.
+ENGINE_NEWS_S = 1.0
+
+
+class EngineStream(ResponseBody):
+    """An engine's answer as it comes: what one read gave is one write.
+
+    An answer that breaks off ends with an error event, or, where the format has no place for
+    one, with a torn connection; never as if it were complete.
+    """
+
+    def __init__(
+        self,
+        first: bytes,
+        exchange: Exchange,
+        lease: Lease,
+        resources: AsyncExitStack,
+        add_to_dump: Callable[[bytes], None] | None,
+        note_usage: Callable[[Usage | None], None],
+        name: AnswerName,
+        family: Family,
+    ) -> None:
+        self._next: bytes | None = first
+        self._name, self._family = name, family
+        self._last_sent = b""
+        # Its last event but the `[DONE]` is in the last pieces, cut in two at the most.
+        self._tail: deque[bytes] = deque(maxlen=4)
+        self._note_usage = note_usage
+        self._exchange, self._lease, self._resources = exchange, lease, resources
+        self._add_to_dump = add_to_dump
+        self._over = False
+        content_type = dict(exchange.headers).get(b"content-type", b"").decode("latin-1")
+        self.has_events = sse.is_event_stream(content_type)
+
+    async def __aenter__(self) -> EngineStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    def __aiter__(self) -> EngineStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._over:
+            piece = self._next
+            if piece is None:
+                try:
+                    piece = await self._exchange.receive()
+                except (*ENGINE_LOST, ExchangeAborted) as error:
+                    return await self._break_off(error)
+                if self._add_to_dump is not None:
+                    self._add_to_dump(piece)
+            self._next = None
+            piece = self._pass_on(piece) if piece else await self._end()
+            if piece:
+                self._last_sent = piece
+                return piece
+        raise StopAsyncIteration
+
+    def _pass_on(self, piece: bytes) -> bytes:
+        self._tail.append(piece)
+        return self._name.in_piece(piece) if self.has_events else piece
+
+    async def _end(self) -> bytes:
+        self._over = True
+        if self.has_events:
+            self._note_usage(usage_of_stream(b"".join(self._tail)))
+        await self._resources.aclose()  # the engine is free before the client has read all
+        return self._name.rest()
+
+    async def _break_off(self, error: Exception) -> bytes:
+        self._over = True
+        model = self._lease.engine.key.model
+        if isinstance(error, ExchangeAborted):
+            reason, failure = str(error), aborted(error)
+        else:
+            reason = await news_of(self._lease, error)
+            failure = engine_failed(model, reason)
+        await self._resources.aclose()
+        log.error("a stream of %s broke off: %s", model, reason)
+        if not self.has_events:
+            raise TornStream(reason)
+        event = sse.error_event(failure.body(self._family), last_sent=self._last_sent)
+        if self._add_to_dump is not None:
+            self._add_to_dump(event)
+        return event
+
+
+async def news_of(lease: Lease, error: Exception) -> str:
+    """Why the engine was lost: how it ended, if it did, else what was seen of it."""
+    if isinstance(error, OutOfSockets) or lease.engine.pid is None:
+        return str(error)  # nothing happened to the engine, or nothing here that would tell of it
+    garbage = isinstance(error, EngineTalksGarbage)
+    # One that talks is not about to end, unless it is given up for talking like that.
+    if not garbage or lease.client.refuses.is_set():
+        with trio.move_on_after(ENGINE_NEWS_S):
+            await lease.engine.gone.wait()
+            return lease.engine.epitaph
+    return str(error) + (lease.engine.last_words if garbage else "")

@@ -1,0 +1,162 @@
+"""WaitingStream: the answer to a streamed request that has to wait, with comments that say why.
+
+Tunnels and clients give up after a minute or so of silence, and a load takes that long. So a
+streamed request that waits longer than `stream_keepalive` gets its 200 at once, and server-sent
+comments, which clients skip, until its answer comes. An error after that is an error event.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+import trio
+from quart.wrappers.response import ResponseBody
+
+from trio_gateway.engine.http.exchange import Header
+from trio_gateway.engine.lease import LeaseRequest
+from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.server.api import sse
+from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.errors import ApiError, engine_error
+from trio_gateway.server.http.asgi import TornStream
+from trio_gateway.server.relay.engine_stream import EngineStream
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """An engine's answer: whole, or as it comes."""
+
+    status: int
+    headers: list[Header]
+    body: bytes | EngineStream | WaitingStream
+
+
+class Wait:
+    """What a request waits for, for comments: its ticket, then the engine's first byte."""
+
+    def __init__(self) -> None:
+        self.request: LeaseRequest | None = None
+        self.engine_asked_at: float | None = None
+
+    def comment(self) -> str:
+        outlook = self.request.outlook() if self.request is not None else None
+        if outlook is not None:
+            return _describe(outlook)
+        waited_s = trio.current_time() - (self.engine_asked_at or trio.current_time())
+        return f"waiting for the first token, {waited_s:.0f}s"
+
+
+def _describe(outlook: Outlook) -> str:
+    if outlook.loading_s is not None and outlook.load_s is not None:
+        return f"loading {outlook.loading_s:.0f}s of ~{math.ceil(outlook.load_s)}s"
+    return f"queued position={outlook.position} eta={math.ceil(outlook.wait_s)}s"
+
+
+class PendingAnswer:
+    """An answer that a task of the request's own nursery works on."""
+
+    def __init__(self, work: Callable[[], Awaitable[Answer]]) -> None:
+        self._work = work
+        self._done = trio.Event()
+        self._answer: Answer | None = None
+        self._error: Exception | None = None
+
+    async def run(self) -> None:
+        try:
+            self._answer = await self._work()
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is asked for
+            self._error = error
+        self._done.set()
+
+    async def wait(self, limit_s: float) -> Answer | None:
+        """The answer, or None if it takes longer. Raises what the work raised."""
+        with trio.move_on_after(limit_s):
+            await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+class WaitingStream(ResponseBody):
+    """The body of a 200 that was sent before its answer was there."""
+
+    def __init__(
+        self,
+        pending: PendingAnswer,
+        wait: Wait,
+        keepalive_s: float,
+        add_to_dump: Callable[[bytes], None] | None,
+        family: Family,
+    ) -> None:
+        self._family = family
+        self._pending, self._wait, self._keepalive_s = pending, wait, keepalive_s
+        self._add_to_dump = add_to_dump
+        self._resources = AsyncExitStack()
+        self._stream: EngineStream | None = None
+        self._next: bytes | None = _comment(wait.comment())
+        self._over = False
+
+    async def __aenter__(self) -> WaitingStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    def __aiter__(self) -> WaitingStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._stream is not None:
+            return await self._stream.__anext__()
+        if self._over:
+            raise StopAsyncIteration
+        if self._next is not None:
+            piece, self._next = self._next, None
+            return piece
+        try:
+            answer = await self._pending.wait(self._keepalive_s)
+            if answer is None:
+                return _comment(self._wait.comment())
+            return await self._begin(answer)
+        except ApiError as error:
+            return self._fail(error)
+        except TornStream as torn:
+            return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
+        except Exception as error:
+            log.error("a bug in the gateway; please report it", exc_info=error)
+            message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
+            return self._fail(ApiError(500, message, "internal_error"))
+
+    async def _begin(self, answer: Answer) -> bytes:
+        """What is known only now goes into a comment: the headers are sent."""
+        known = [(n, v) for n, v in answer.headers if n.lower().startswith(b"x-gateway-")]
+        facts = _comment("; ".join(f"{n.decode()}: {v.decode('latin-1')}" for n, v in known))
+        if isinstance(answer.body, EngineStream):
+            stream = await self._resources.enter_async_context(answer.body)
+            if answer.status == 200 and stream.has_events:
+                self._stream = stream
+                return facts
+            body = b"".join([piece async for piece in stream])
+        else:
+            assert isinstance(answer.body, bytes)
+            body = answer.body
+        self._over = True
+        if answer.status != 200:
+            body = engine_error(answer.status, body, self._family)
+        return facts + sse.answer_as_event(answer.status, body)
+
+    def _fail(self, error: ApiError) -> bytes:
+        self._over = True
+        event = sse.error_event(error.body(self._family), last_sent=b"")
+        if self._add_to_dump is not None:  # an engine's answer stands there already
+            self._add_to_dump(event)
+        return event
+
+
+def _comment(text: str) -> bytes:
+    return f": {text}\n\n".encode()

@@ -1,0 +1,291 @@
+"""WebSocketRelay: a client's WebSocket, passed through to one that its model's engine has.
+
+Quart has no part in it. The lease lasts as long as the connection, and so keeps the engine from
+being stopped for another model: a connection in which nothing is said is closed after a while.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+import trio
+from quart import Request
+from werkzeug.datastructures import Headers
+
+from trio_gateway.engine.http.exchange import ENGINE_LOST, ExchangeAborted
+from trio_gateway.engine.http.socket import (
+    EngineSocket,
+    HandshakeRefused,
+    SocketClosed,
+    reason_that_fits,
+)
+from trio_gateway.engine.lease import Lease
+from trio_gateway.server.access.caller import caller_of
+from trio_gateway.server.access.guard import grant_of
+from trio_gateway.server.api.endpoints import REALTIME
+from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
+from trio_gateway.server.http.asgi import Message, Receive, RequestState, Scope, Send
+from trio_gateway.server.relay.engine_stream import news_of
+from trio_gateway.server.relay.headers import decision_headers
+from trio_gateway.server.relay.relay import Relay, Sender
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MESSAGE_MAX_BYTES = 16 * 1024**2
+IDLE_S = 600.0
+LINGER_S = 0.4  # for a client's part of a close; less than a shutdown leaves for last words
+
+KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for its key
+_TO_ENGINE = (b"openai-beta",)
+
+_NORMAL, _GOING_AWAY, _TOO_BIG, _BROKEN, _RESTART = 1000, 1001, 1009, 1011, 1012
+_NO_CODE, _ABNORMAL = 1005, 1006
+_SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
+
+
+class End(NamedTuple):
+    """How a connection ended. `error`: what the gateway has to say about it."""
+
+    code: int
+    reason: str
+    by_client: bool = False
+    error: ApiError | None = None
+
+
+class WebSocketRelay:
+    """An ASGI app for `websocket`."""
+
+    def __init__(self, relay: Relay, closing: trio.Event) -> None:
+        self._relay, self._closing = relay, closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        state = RequestState()
+        end: End | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                opened = await _while_connected(receive, lambda: self._open(scope, state, stack))
+                if opened is None:
+                    return
+                lease, socket = opened
+                await send(
+                    {
+                        "type": "websocket.accept",
+                        "subprotocol": _subprotocol(scope, socket),
+                        "headers": decision_headers(lease),
+                    }
+                )
+                end = await _pass(socket, lease, receive, send)
+                if end.by_client or end.error is None:
+                    await socket.close(_sendable(end.code), end.reason)
+        except ApiError as error:
+            log.info("websocket %s: refused: %s", state.id, error.message)
+            await _refuse(send, error)
+        else:
+            await _close(end, receive, send)
+            log.info("websocket %s: closed: %s %s", state.id, end.code, end.reason)
+
+    async def _open(
+        self, scope: Scope, state: RequestState, stack: AsyncExitStack
+    ) -> tuple[Lease, EngineSocket]:
+        """Raises ApiError."""
+        if self._closing.is_set():
+            raise shutting_down()
+        if scope["path"] not in REALTIME.paths:
+            message = f"there is no WebSocket at this path; there is one at {REALTIME.paths[0]}"
+            raise ApiError(404, message, code="unknown_path")
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        name = dict(query).get("model")
+        model = self._relay.find(name, grant_of(scope)).model
+        self._relay.check_served(REALTIME, model)
+        sender = Sender(state, caller_of(cast(Request, _Handshake(scope))), [], grant_of(scope))
+        lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
+        own_name = lease.client.served_name
+        query = [(k, own_name or v if k == "model" else v) for k, v in query]
+        target = f"{REALTIME.engine_path}?{urlencode(query)}" if query else REALTIME.engine_path
+        assert target is not None
+        headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
+        try:
+            socket = await stack.enter_async_context(
+                lease.client.open_socket(target, _for_engine(scope), headers, MESSAGE_MAX_BYTES)
+            )
+        except HandshakeRefused as refused:
+            raise _refused_by(model.name, refused) from None
+        except ExchangeAborted as error:
+            raise aborted(error) from None
+        except ENGINE_LOST as error:
+            raise engine_failed(model.name, await news_of(lease, error)) from None
+        return lease, socket
+
+
+class _Handshake:
+    """What `caller_of` wants to know of a request."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.headers = Headers(
+            [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
+        )
+        self.remote_addr = (scope.get("client") or (None,))[0]
+
+
+def with_key_as_header(scope: Scope) -> Scope:
+    """A key that a browser's client hid among the subprotocols, where keys are looked for."""
+    names = {name for name, _ in scope["headers"]}
+    for protocol in scope.get("subprotocols", []):
+        if protocol.startswith(KEY_PROTOCOL) and not names & {b"authorization", b"x-api-key"}:
+            key = b"Bearer " + protocol.removeprefix(KEY_PROTOCOL).encode("latin-1", "replace")
+            return {**scope, "headers": [*scope["headers"], (b"authorization", key)]}
+    return scope
+
+
+def _for_engine(scope: Scope) -> list[str]:
+    return [p for p in scope.get("subprotocols", []) if not p.startswith(KEY_PROTOCOL)]
+
+
+def _subprotocol(scope: Scope, socket: EngineSocket) -> str | None:
+    """The engine's choice; else the endpoint's own, as a browser insists on one of its list."""
+    if socket.subprotocol is not None:
+        return socket.subprotocol
+    return REALTIME.name if REALTIME.name in _for_engine(scope) else None
+
+
+def _refused_by(model: str, refused: HandshakeRefused) -> ApiError:
+    try:
+        said = msgspec.json.decode(refused.body, type=_Refusal).error.message
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = ""
+    message = f"the engine of {model} refused the WebSocket with status {refused.status}"
+    if 400 <= refused.status < 500:
+        return ApiError(refused.status, f"{message}: {said}" if said else message, code="refused")
+    return engine_failed(model, f"{message}: {said}" if said else message)
+
+
+class _RefusalError(msgspec.Struct):
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _RefusalError
+
+
+async def _while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T | None:
+    """What the work gives; None if the client went away before. Raises what the work raises."""
+    result: T | None = None
+    failure: Exception | None = None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await receive()  # nothing else comes before the client was accepted
+        gone = True
+        nursery.cancel_scope.cancel(reason="the client is gone")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            result = await work()
+        except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
+            failure = error
+        nursery.cancel_scope.cancel(reason="the work is done")
+    if failure is not None:
+        raise failure
+    return None if gone else result
+
+
+# -- an open connection ---------------------------------------------------------------------------
+
+
+async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send) -> End:
+    """Pass messages on, both ways, until one side is gone or nothing is said for long."""
+    end = End(_GOING_AWAY, f"nothing was said for {IDLE_S:g} s")
+    idle = trio.CancelScope(deadline=trio.current_time() + IDLE_S)
+
+    async def run(one_way: Callable[[], Awaitable[End]]) -> None:
+        nonlocal end
+        end = await one_way()
+        idle.cancel(reason="one side is gone")
+
+    async def to_engine() -> End:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return End(message.get("code") or _NO_CODE, message.get("reason") or "", True)
+            idle.deadline = trio.current_time() + IDLE_S
+            text = message.get("text")
+            try:
+                await socket.send(message["bytes"] if text is None else text)
+            except ExchangeAborted as error:
+                return _aborted(error)
+
+    async def to_client() -> End:
+        while True:
+            try:
+                said = await socket.receive()
+            except SocketClosed as closed:
+                return End(closed.code, closed.reason)
+            except ExchangeAborted as error:
+                return _aborted(error)
+            except ENGINE_LOST as error:
+                failure = engine_failed(lease.engine.key.model, await news_of(lease, error))
+                return End(_BROKEN, failure.message, error=failure)
+            idle.deadline = trio.current_time() + IDLE_S
+            kind = "text" if isinstance(said, str) else "bytes"
+            await send({"type": "websocket.send", kind: said})
+
+    with idle:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, to_engine)
+            nursery.start_soon(run, to_client)
+    return end
+
+
+def _aborted(error: ExchangeAborted) -> End:
+    failure = aborted(error)
+    return End(_RESTART, failure.message, error=failure)
+
+
+def _sendable(code: int) -> int:
+    """What may stand in a close frame for what came in one, or for none."""
+    if code in _SENDABLE:
+        return code
+    return _GOING_AWAY if code == _ABNORMAL else _NORMAL
+
+
+async def _close(end: End, receive: Receive, send: Send) -> None:
+    """Tell the client, and give it a moment to hear it."""
+    if not end.by_client:
+        if end.error is not None:  # as OpenAI's own server does it
+            event = {"type": "error", **end.error.body()}
+            await send({"type": "websocket.send", "text": msgspec.json.encode(event).decode()})
+        code, reason = _sendable(end.code), reason_that_fits(end.reason)
+        await send({"type": "websocket.close", "code": code, "reason": reason})
+    elif end.code != _TOO_BIG:
+        return
+    with trio.move_on_after(LINGER_S):
+        message: Message = {"type": ""}
+        while end.by_client or message["type"] != "websocket.disconnect":
+            message = await receive()
+
+
+async def _refuse(send: Send, error: ApiError) -> None:
+    """An answer in plain HTTP, instead of a WebSocket."""
+    body = error.encode()
+    more: list[tuple[str, Any]] = [
+        ("content-type", "application/json"),
+        ("content-length", len(body)),
+        ("connection", "close"),
+        *error.headers(),
+    ]
+    headers = [(n.encode(), str(v).encode()) for n, v in more]
+    await send(
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": body})
