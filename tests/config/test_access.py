@@ -10,12 +10,12 @@ from tests.config.test_config_loader import mistakes, smallest
 from trio_gateway.config.access_schema import (
     AccessConfig,
     ConnectionLimits,
-    KeyPriority,
     TlsConfig,
     UnixAddress,
     is_loopback,
 )
 from trio_gateway.config.key_hash import KeyHash, hash_of, new_key, parse_hash
+from trio_gateway.config.priority import Priority
 
 SECRET = "tg-0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -49,9 +49,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     ).server
     plain, laptop = server.access.api_keys
     assert (plain.name, plain.secret, plain.models, plain.admin) == ("key-1", SECRET, None, False)
-    assert (plain.priority, plain.max_parallel) == (KeyPriority.INTERACTIVE, None)
+    assert (plain.priority, plain.max_parallel) == (Priority.INTERACTIVE, None)
     assert (laptop.name, laptop.secret, laptop.models) == ("laptop", hashed, frozenset({"m"}))
-    assert (laptop.priority, laptop.max_parallel, laptop.admin) == (KeyPriority.BATCH, 3, True)
+    assert (laptop.priority, laptop.max_parallel, laptop.admin) == (Priority.BATCH, 3, True)
     assert server.access.allowed_hosts == ("ai.example.org", "box:8080", "[fd00::1]")
     assert server.access.allowed_origins == (
         "https://chat.example.org",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -13,7 +14,6 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     Grant,
     LeaseReturned,
-    Priority,
     Reject,
     Resume,
     Start,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from hypothesis import strategies as st
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -23,7 +24,6 @@ from trio_gateway.engine.scheduling.events import (
     How,
     Keep,
     LeaseReturned,
-    Priority,
     Refusal,
     Reject,
     Resume,

@@ -13,6 +13,7 @@ from functools import partial
 
 from hypothesis import strategies as st
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Drain,
@@ -21,7 +22,6 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     Grant,
     LeaseReturned,
-    Priority,
     Resume,
     Start,
     Stop,

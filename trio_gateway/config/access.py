@@ -20,13 +20,13 @@ from trio_gateway.config.access_schema import (
     AccessConfig,
     ApiKey,
     ConnectionLimits,
-    KeyPriority,
     TlsConfig,
     UnixAddress,
     is_loopback,
 )
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.key_hash import is_hash, parse_hash
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import ListenAddress, ModelConfig
 
 KEY_MAX_LENGTH = 256
@@ -186,7 +186,7 @@ def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey
         name=record.read("name", fields.name, default_name),
         secret=record.require("key", _secret, "the key, or its hash from `trio-gateway key`", ""),
         models=models,
-        priority=record.read("priority", _priority, KeyPriority.INTERACTIVE),
+        priority=record.read("priority", _priority, Priority.INTERACTIVE),
         max_parallel=record.read("max_parallel", fields.positive_int, 0) or None,
         admin=record.read("admin", fields.boolean, False),
     )
@@ -220,12 +220,11 @@ def _models(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | None:
     return frozenset(found) if found else None
 
 
-def _priority(mistakes: Mistakes, path: str, value: Any) -> KeyPriority | None:
-    for known in KeyPriority:
-        if value == known.value:
-            return known
-    mistakes.expected(path, " or ".join(f'"{known.value}"' for known in KeyPriority), value)
-    return None
+def _priority(mistakes: Mistakes, path: str, value: Any) -> Priority | None:
+    known = Priority.from_word(value) if isinstance(value, str) else None
+    if known is None:
+        mistakes.expected(path, " or ".join(f'"{known.word}"' for known in Priority), value)
+    return known
 
 
 def _hosts(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from pathlib import Path
 
 import msgspec
 
+from trio_gateway.config.priority import Priority
+
 ANY_ORIGIN = "*"
 LOCALHOST_PAGES = "localhost"  # as an origin: pages of this machine, on any port
-
-
-class KeyPriority(enum.Enum):
-    """What `priority` of a key may be. Its members have the names of the scheduler's `Priority`."""
-
-    INTERACTIVE = "interactive"
-    BATCH = "batch"
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +23,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     secret: str
     models: frozenset[str] | None = None
-    priority: KeyPriority = KeyPriority.INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     max_parallel: int | None = None
     admin: bool = False
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.registry import client_type_of
@@ -35,7 +36,6 @@ from trio_gateway.engine.scheduling.events import (
     Grant,
     Keep,
     LeaseReturned,
-    Priority,
     Reject,
     Resume,
     ShutDown,

@@ -21,7 +21,7 @@ from tests.support.scheduler_tables import (
     scheduler,
     variant,
 )
-from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.ticket_queue import Ticket

@@ -15,7 +15,8 @@ from tests.support.timed_world import (
     TimedWorld,
     timed_worlds,
 )
-from trio_gateway.engine.scheduling.events import Priority, VariantFacts, VariantKey
+from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 
 ASKS = st.lists(
     st.builds(

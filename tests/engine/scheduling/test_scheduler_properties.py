@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.scheduler_world import BYTES, NEEDS, World, worlds
-from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.config.priority import Priority
 
 
 class Do(NamedTuple):

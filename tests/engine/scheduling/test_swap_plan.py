@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.scheduler_tables import variant
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
-from trio_gateway.engine.scheduling.events import Priority, VariantFacts
+from trio_gateway.engine.scheduling.events import VariantFacts
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH

@@ -12,10 +12,10 @@ import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of
 from tests.support.fakes import MemoryNetwork, Stack, config, model, running_stack, variant
-from trio_gateway.config.access_schema import AccessConfig, ApiKey, KeyPriority
+from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.key_hash import hash_of
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ServerConfig
-from trio_gateway.engine.scheduling.events import Priority
 from trio_gateway.server.access import key_ring
 from trio_gateway.server.access.browser_rules import BrowserRules
 from trio_gateway.server.access.guard import AccessGuard, Grant, grant_of, needs_admin
@@ -27,7 +27,7 @@ KEY, ADMIN = "tg-user-0123456789", "tg-admin-0123456789"
 KEYS = (
     ApiKey(name="user", secret=KEY, models=frozenset({"m"}), max_parallel=1),
     ApiKey(name="admin", secret=ADMIN, admin=True),
-    ApiKey(name="night", secret="tg-batch", priority=KeyPriority.BATCH),
+    ApiKey(name="night", secret="tg-batch", priority=Priority.BATCH),
 )
 BEARER = {"Authorization": f"Bearer {KEY}"}
 PAGE = "http://localhost:3000"

@@ -16,9 +16,9 @@ import math
 
 import msgspec
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.back_off import Pause
 from trio_gateway.engine.scheduling.events import (
-    Priority,
     Refusal,
     Reject,
     VariantFacts,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from trio_gateway.engine.scheduling.events import Priority, VariantFacts, VariantKey
+from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from trio_gateway.config.priority import Priority
+
 
 class VariantKey(NamedTuple):
     """Names one variant of the configuration."""
@@ -36,13 +38,6 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     memory_declared: bool = False
     load_time_s: float = 10.0
-
-
-class Priority(enum.IntEnum):
-    """What a client asks for with `X-Gateway-Priority`; the smaller goes first."""
-
-    INTERACTIVE = 0
-    BATCH = 1
 
 
 class Refusal(enum.Enum):

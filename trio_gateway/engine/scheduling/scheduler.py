@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
 from trio_gateway.engine.scheduling.engine_view import EngineView
@@ -35,7 +36,6 @@ from trio_gateway.engine.scheduling.events import (
     How,
     Keep,
     LeaseReturned,
-    Priority,
     Refusal,
     Reject,
     Resume,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.back_off import BackOff
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
-from trio_gateway.engine.scheduling.events import Keep, Priority, VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.events import Keep, VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.forecast import Forecast
 from trio_gateway.engine.scheduling.lifecycle import EngineState, move
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue

@@ -24,9 +24,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView
-from trio_gateway.engine.scheduling.events import Priority, VariantFacts
+from trio_gateway.engine.scheduling.events import VariantFacts
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.config.priority import Priority
 
 Key = TypeVar("Key", int, tuple[int, int])
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from quart import Request
 
-from trio_gateway.engine.scheduling.events import Priority
+from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.guard import grant_of
 from trio_gateway.server.api.errors import ApiError
 
@@ -27,7 +27,7 @@ class Caller(NamedTuple):
 
 
 def caller_of(request: Request) -> Caller:
-    """Raises ApiError: 400 for a priority that there is not."""
+    """Raises ApiError: 400 for an unknown priority."""
     grant = grant_of(cast(dict[str, Any], request.scope))
     asked = _priority(request.headers.get(PRIORITY_HEADER))
     return Caller(grant.key or _client(request), grant.priority_of(asked))
@@ -44,9 +44,9 @@ def _client(request: Request) -> str:
 def _priority(value: str | None) -> Priority | None:
     if value is None:
         return None
-    try:
-        return Priority[value.strip().upper()]
-    except KeyError:
-        known = " or ".join(p.name.lower() for p in Priority)
+    priority = Priority.from_word(value.strip().lower())
+    if priority is None:
+        known = " or ".join(p.word for p in Priority)
         message = f'{PRIORITY_HEADER} is "{value[:40]}"; expected {known}'
-        raise ApiError(400, message, code="invalid_priority") from None
+        raise ApiError(400, message, code="invalid_priority")
+    return priority

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import trio
 
 from trio_gateway.config.access_schema import ApiKey, is_loopback
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import ServerConfig
-from trio_gateway.engine.scheduling.events import Priority
 from trio_gateway.server.access.browser_rules import (
     BrowserRules,
     Header,
@@ -218,8 +218,7 @@ class AccessGuard:
                 f'the API key "{key.name}" is not an admin\'s (admin = true in server.api_keys)'
             )
             raise ApiError(403, message, "permission_error", code="admin_only")
-        priority = Priority[key.priority.name]
-        scope[GRANT_KEY] = Grant(key.name, priority, key.models, key.admin)
+        scope[GRANT_KEY] = Grant(key.name, key.priority, key.models, key.admin)
         return key
 
     def _begin(self, key: ApiKey | None) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway import __version__
+from trio_gateway.config.priority import Priority
 from trio_gateway.server.api.endpoints import (
     ENDPOINTS,
     OLLAMA_CANNOT,
@@ -123,7 +124,7 @@ def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
         yield {"name": "model", "in": "query", "schema": {"type": "string", "minLength": 1}}
     yield from PARAMETERS.get(endpoint.name, ())
     if endpoint.needs_engine:
-        urgency = {"type": "string", "enum": ["interactive", "batch"]}
+        urgency = {"type": "string", "enum": [known.word for known in Priority]}
         yield {"name": "X-Gateway-Priority", "in": "header", "schema": urgency}
 
 
