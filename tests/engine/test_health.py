@@ -18,7 +18,7 @@ from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, strea
 from tests.support.fakes import Stack, config, model, running_stack, variant
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.client import Health
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     EngineDisconnected,
     EngineTalksGarbage,
     EngineUnreachable,

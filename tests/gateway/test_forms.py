@@ -18,7 +18,7 @@ from tests.server.forms.test_form_upload import BLOB
 from tests.server.forms.test_multipart import TYPE, form, part
 from tests.support.asking import error_of, header
 from tests.support.fakes import FakeClient, Stack, config, model, running_stack
-from trio_gateway.engine.http.exchange import EngineDisconnected
+from trio_gateway.engine.errors import EngineDisconnected
 from trio_gateway.server.dumps import DumpRecord, DumpWriter
 from trio_gateway.server.forms import spool
 

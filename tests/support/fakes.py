@@ -29,13 +29,9 @@ from trio_gateway.config.schema import (
     VariantConfig,
 )
 from trio_gateway.engine.clients.client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import (
-    EngineDisconnected,
-    EngineUnreachable,
-    Exchange,
-    Header,
-)
+from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.process.process import Ending, StopReport
 from trio_gateway.server.http.asgi import AsgiApp, CancellableTCPServer

@@ -16,13 +16,13 @@ import trio
 
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine.clients.client import EngineClient, EngineFacts, local_host
-from trio_gateway.engine.health import HealthRecord
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     OWN_LIMITS,
     EngineDisconnected,
     ExchangeAborted,
     out_of_sockets,
 )
+from trio_gateway.engine.health import HealthRecord
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.process import platform
 from trio_gateway.engine.process.no_process import open_nothing

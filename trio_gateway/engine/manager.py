@@ -20,7 +20,7 @@ from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.registry import client_type_of
 from trio_gateway.engine.engine import Engine, fixed_address
-from trio_gateway.engine.http.exchange import EngineUnloaded, ExchangeAborted
+from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slots import EngineKv, Prompt
 from trio_gateway.engine.lease import LeaseRequest

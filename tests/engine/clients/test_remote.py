@@ -25,7 +25,7 @@ from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 from trio_gateway.engine import overview
 from trio_gateway.engine.clients.remote import RemoteEngine
 from trio_gateway.engine.clients.remote_site import RemoteSite
-from trio_gateway.engine.http.exchange import EngineDisconnected, EngineUnreachable
+from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.server.relay import engine_stream
 

@@ -10,14 +10,9 @@ import trio
 from tests.engine.http.test_exchange import HOST, OK, read_request, serving, whole_body
 from trio_gateway.engine.clients.client import REFUSALS_MAX, EngineClient
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import (
-    EngineDisconnected,
-    EngineUnreachable,
-    Exchange,
-    ExchangeAborted,
-    open_exchange,
-)
+from trio_gateway.engine.http.exchange import Exchange, open_exchange
 
 MEGABYTE = b"x" * 1_000_000
 

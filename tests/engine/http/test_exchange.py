@@ -13,15 +13,14 @@ import trio
 import trio.testing
 
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     EngineDisconnected,
     EngineTalksGarbage,
     EngineUnreachable,
-    Exchange,
     ExchangeAborted,
     OutOfSockets,
-    open_exchange,
 )
+from trio_gateway.engine.http.exchange import Exchange, open_exchange
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 Ask = Callable[..., Awaitable[Exchange]]

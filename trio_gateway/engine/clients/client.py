@@ -13,18 +13,9 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.errors import EngineDisconnected, EngineLost, ExchangeAborted, OutOfSockets
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import (
-    ENGINE_LOST,
-    EngineDisconnected,
-    Exchange,
-    ExchangeAborted,
-    Header,
-    OutOfSockets,
-    Pulse,
-    Stream,
-    open_exchange,
-)
+from trio_gateway.engine.http.exchange import Exchange, Header, Pulse, Stream, open_exchange
 from trio_gateway.engine.http.socket import EngineSocket, SocketPlace, connect
 
 NO_OPTIONS = EngineOptions()
@@ -219,7 +210,7 @@ class EngineClient(abc.ABC):
         try:
             try:
                 exchange = await self._begin(opened, method, target, headers, body)
-            except ENGINE_LOST as error:
+            except EngineLost as error:
                 self._note_refusal(error, body)
                 raise
             self._note_answer()

@@ -33,7 +33,7 @@ from trio_gateway.engine.clients.client import (
     local_host,
 )
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     EngineDisconnected,
     EngineTalksGarbage,
     EngineUnreachable,

@@ -19,17 +19,15 @@ from trio_gateway.engine.clients.client import (
 )
 from trio_gateway.engine.clients.model_name import with_model
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
-from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     EngineDisconnected,
     EngineTalksGarbage,
     EngineUnreachable,
-    Exchange,
     ExchangeAborted,
-    Header,
     OutOfSockets,
-    Stream,
 )
+from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.engine.http.exchange import Exchange, Header, Stream
 from trio_gateway.engine.http.socket import SocketPlace
 
 log = logging.getLogger(__name__)

@@ -15,16 +15,9 @@ from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, Health
 from trio_gateway.engine.clients.openai import NOT_THERE, OpenAIEngine
 from trio_gateway.engine.clients.remote_site import RemoteSite
+from trio_gateway.engine.errors import EngineLost, EngineUnreachable, OutOfSockets
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import (
-    ENGINE_LOST,
-    EngineUnreachable,
-    Exchange,
-    Header,
-    OutOfSockets,
-    Stream,
-    open_exchange,
-)
+from trio_gateway.engine.http.exchange import Exchange, Header, Stream, open_exchange
 from trio_gateway.engine.http.socket import SocketPlace
 from trio_gateway.engine.http.whole_answer import whole_up_to
 
@@ -119,7 +112,7 @@ class RemoteEngine(OpenAIEngine):
             site.note(works=False, why=f"no answer within {timeout_s:g} s")
         except OutOfSockets:
             pass  # says nothing of the site
-        except ENGINE_LOST as error:
+        except EngineLost as error:
             site.note(works=False, why=str(error))
 
     async def _status_at(self, site: RemoteSite, target: str) -> int:
@@ -181,7 +174,7 @@ class RemoteEngine(OpenAIEngine):
                     continue
             except OutOfSockets:
                 raise
-            except ENGINE_LOST as error:
+            except EngineLost as error:
                 if self._over is not None:
                     raise
                 site.note(works=False, why=str(error))

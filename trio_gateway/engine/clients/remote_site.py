@@ -11,13 +11,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trio_gateway.engine.http.exchange import (
-    OWN_LIMITS,
-    EngineUnreachable,
-    OutOfSockets,
-    Stream,
-    out_of_sockets,
-)
+from trio_gateway.engine.errors import OWN_LIMITS, EngineUnreachable, OutOfSockets, out_of_sockets
+from trio_gateway.engine.http.exchange import Stream
 
 log = logging.getLogger(__name__)
 

@@ -13,53 +13,27 @@ that a cancelled request could leak. Cancelling is closing the socket.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import httptools
 import trio
 
-from trio_gateway.engine.http.body_source import BodySource, send_and_receive_head
+from trio_gateway.engine.errors import (
+    OWN_LIMITS,
+    EngineDisconnected,
+    EngineTalksGarbage,
+    EngineUnreachable,
+    OutOfSockets,
+    out_of_sockets,
+)
+from trio_gateway.engine.http.body_source import BodySource
 
 RECEIVE_BYTES = 65536
+FIRST_ERROR_STATUS = 400
 
 Header = tuple[bytes, bytes]
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
-class EngineUnreachable(Exception):
-    """Nothing accepts connections at the engine's address."""
-
-
-class OutOfSockets(EngineUnreachable):
-    """The gateway itself cannot open one more connection: it says nothing of the engine."""
-
-
-class EngineDisconnected(Exception):
-    """The engine closed the connection before its answer was complete."""
-
-
-class EngineTalksGarbage(Exception):
-    """The engine's answer is not HTTP."""
-
-
-class ExchangeAborted(Exception):
-    """The gateway itself ended the exchange; the message says why."""
-
-
-class EngineUnloaded(ExchangeAborted):
-    """Somebody had the engine stopped, and did not want to wait for its requests."""
-
-
-# What a request gets whose engine is gone or not what it should be.
-ENGINE_LOST = (EngineUnreachable, EngineDisconnected, EngineTalksGarbage)
-
-# Errors of the machine or the gateway's own limits, met before the engine had any part in it.
-OWN_LIMITS = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
 
 
 class Pulse:
@@ -214,7 +188,7 @@ async def open_exchange(
         )
         lines.append(b"%b\r\nConnection: close\r\n\r\n" % framing)
         if not isinstance(body, bytes):
-            await send_and_receive_head(exchange, stream, b"".join(lines), body)
+            await _send_and_receive_head(exchange, stream, b"".join(lines), body)
             return exchange
         # One that stops reading may have answered (413 …) before: look at the answer in any case.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -226,9 +200,55 @@ async def open_exchange(
     return exchange
 
 
-def out_of_sockets(error: OSError) -> str:
-    """One of OWN_LIMITS in words that say whose trouble it is."""
-    return f"the gateway cannot open a socket: {os.strerror(error.errno or 0)} (see `ulimit -n`)"
+async def _send_and_receive_head(
+    exchange: Exchange, stream: trio.abc.SendStream, head: bytes, source: BodySource
+) -> None:
+    """Send head and body while the engine may answer already. An error that it answers with ends
+    the sending; any other answer waits for the end of the body.
+
+    Raises:
+        EngineDisconnected, EngineTalksGarbage, ExchangeAborted, or what `source` raises
+    """
+    broke_off: Exception | None = None
+    lost: Exception | None = None
+
+    async def send() -> None:
+        nonlocal broke_off
+        try:
+            with sending:
+                await _send_pieces(stream, head, source)
+        except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
+            broke_off = error
+            nursery.cancel_scope.cancel(reason="the body broke off")
+
+    sending = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        try:
+            await exchange.receive_head()
+        except Exception as error:  # noqa: BLE001 - as above
+            lost = error
+            nursery.cancel_scope.cancel(reason="the engine is lost")
+        else:
+            if exchange.status >= FIRST_ERROR_STATUS:
+                sending.cancel(reason="the engine has refused it")
+    # The body's own trouble comes first: an engine that is lost with it is not to blame.
+    if broke_off is not None:
+        raise broke_off
+    if lost is not None:
+        raise lost
+
+
+async def _send_pieces(stream: trio.abc.SendStream, head: bytes, source: BodySource) -> None:
+    # One that stops reading may have answered (413 …) before: the answer is looked at in any case.
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await stream.send_all(head)
+        while piece := await source.receive():
+            if source.length is None:
+                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            await stream.send_all(piece)
+        if source.length is None:
+            await stream.send_all(b"0\r\n\r\n")
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:

@@ -28,19 +28,15 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from trio_gateway.engine.http.exchange import (
+from trio_gateway.engine.errors import (
     OWN_LIMITS,
-    RECEIVE_BYTES,
     EngineDisconnected,
     EngineTalksGarbage,
     EngineUnreachable,
-    Header,
     OutOfSockets,
-    Pulse,
-    Stream,
-    _connect,
     out_of_sockets,
 )
+from trio_gateway.engine.http.exchange import RECEIVE_BYTES, Header, Pulse, Stream, _connect
 
 GOING_AWAY, TOO_BIG, BROKEN = 1001, 1009, 1011
 CLOSE_S = 1.0  # for the other side's part of a close

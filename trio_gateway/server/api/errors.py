@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.engine.http.exchange import EngineUnloaded, ExchangeAborted
+from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.scheduling.events import Refusal, Reject
 from trio_gateway.server.api.endpoints import Family
 

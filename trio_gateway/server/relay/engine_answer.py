@@ -9,10 +9,6 @@ from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 
 
-class EngineLost(Exception):
-    """The engine went away before anything of its answer was sent."""
-
-
 class Outgrown(Exception):
     """The engine said that the prompt does not fit into its context."""
 

@@ -11,13 +11,8 @@ import trio
 from quart.wrappers.response import ResponseBody
 
 from trio_gateway.engine.clients.usage import Usage, usage_of_stream
-from trio_gateway.engine.http.exchange import (
-    ENGINE_LOST,
-    EngineTalksGarbage,
-    Exchange,
-    ExchangeAborted,
-    OutOfSockets,
-)
+from trio_gateway.engine.errors import EngineLost, EngineTalksGarbage, ExchangeAborted, OutOfSockets
+from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
@@ -77,7 +72,7 @@ class EngineStream(ResponseBody):
             if piece is None:
                 try:
                     piece = await self._exchange.receive()
-                except (*ENGINE_LOST, ExchangeAborted) as error:
+                except (EngineLost, ExchangeAborted) as error:
                     return await self._break_off(error)
                 if self._add_to_dump is not None:
                     self._add_to_dump(piece)

@@ -16,8 +16,9 @@ import trio
 
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.clients.usage import Usage, usage_of_answer
+from trio_gateway.engine.errors import EngineLost, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import ENGINE_LOST, Exchange, ExchangeAborted, Header
+from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.kv.slots import Prompt
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
@@ -55,7 +56,6 @@ from trio_gateway.server.dumps import DumpRecord
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.asgi import RequestState
 from trio_gateway.server.relay.engine_answer import (
-    EngineLost,
     Outgrown,
     outgrown_of,
     read_beginning,
@@ -339,7 +339,7 @@ class Relay:
                 first, whole = await read_beginning(exchange)
             except ExchangeAborted as error:
                 raise aborted(error) from None
-            except ENGINE_LOST as error:
+            except EngineLost as error:
                 raise EngineLost(await news_of(lease, error)) from None
             if whole and exchange.status == 400 and ask.endpoint.need is not Need.UNCOUNTED:
                 _raise_if_outgrown(first, lease)

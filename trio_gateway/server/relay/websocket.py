@@ -17,7 +17,7 @@ import trio
 from quart import Request
 from werkzeug.datastructures import Headers
 
-from trio_gateway.engine.http.exchange import ENGINE_LOST, ExchangeAborted
+from trio_gateway.engine.errors import EngineLost, ExchangeAborted
 from trio_gateway.engine.http.socket import (
     EngineSocket,
     HandshakeRefused,
@@ -120,7 +120,7 @@ class WebSocketRelay:
             raise _refused_by(model.name, refused) from None
         except ExchangeAborted as error:
             raise aborted(error) from None
-        except ENGINE_LOST as error:
+        except EngineLost as error:
             raise engine_failed(model.name, await news_of(lease, error)) from None
         return lease, socket
 
@@ -233,7 +233,7 @@ async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send
                 return End(closed.code, closed.reason)
             except ExchangeAborted as error:
                 return _aborted(error)
-            except ENGINE_LOST as error:
+            except EngineLost as error:
                 failure = engine_failed(lease.engine.key.model, await news_of(lease, error))
                 return End(_BROKEN, failure.message, error=failure)
             idle.deadline = trio.current_time() + IDLE_S

@@ -1,0 +1,45 @@
+"""What can go wrong between the gateway and an engine: the engine lost, or the exchange aborted."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class EngineLost(Exception):
+    """The engine is gone, or is not what it should be. A request may be tried elsewhere."""
+
+
+class EngineUnreachable(EngineLost):
+    """Nothing accepts connections at the engine's address."""
+
+
+class OutOfSockets(EngineUnreachable):
+    """The gateway itself cannot open another connection: this says nothing about the engine."""
+
+
+class EngineDisconnected(EngineLost):
+    """The engine closed the connection before its answer was complete."""
+
+
+class EngineTalksGarbage(EngineLost):
+    """The engine's answer is not HTTP."""
+
+
+class ExchangeAborted(Exception):
+    """The gateway itself ended the exchange; the message says why."""
+
+
+class EngineUnloaded(ExchangeAborted):
+    """Somebody had the engine stopped without waiting for its requests."""
+
+
+# Errors of the machine or the gateway's own limits, met before the engine had any part in it.
+OWN_LIMITS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+
+
+def out_of_sockets(error: OSError) -> str:
+    """One of OWN_LIMITS, in words that say where the limit is."""
+    return f"the gateway cannot open a socket: {os.strerror(error.errno or 0)} (see `ulimit -n`)"
