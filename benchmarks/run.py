@@ -34,7 +34,7 @@ from tests.support.harness import (
     real_variant,
     running_gateway,
 )
-from trio_gateway.engine.process.platform import pick_free_port
+from trio_gateway.engine.process.ports import pick_free_port
 
 ROUNDS = 5
 CHUNKS = 100

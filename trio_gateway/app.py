@@ -25,7 +25,8 @@ from trio_gateway.config.config_loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.groups import HAS_GROUPS
+from trio_gateway.engine.process.single_worker import single_worker
 from trio_gateway.log import configure_logging
 from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
@@ -227,7 +228,7 @@ class HypercornApp:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
         try:
-            with platform.single_worker(os.getppid()) as alone:
+            with single_worker(os.getppid()) as alone:
                 if not alone:
                     raise LifespanFailureError(
                         "startup", "trio-gateway owns its engines: run hypercorn with one worker"
@@ -291,7 +292,7 @@ class HypercornApp:
     async def _end_with_parent(self) -> None:
         """A parent that was killed tells nobody; its child would hold the port for ever."""
         parent = multiprocessing.parent_process()
-        if parent is None or not platform.HAS_GROUPS:
+        if parent is None or not HAS_GROUPS:
             return
         await trio.lowlevel.wait_readable(parent.sentinel)
         raise RuntimeError("the hypercorn command is gone")

@@ -24,7 +24,7 @@ from trio_gateway.engine.errors import (
 )
 from trio_gateway.engine.health import HealthRecord
 from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process import ports
 from trio_gateway.engine.process.no_process import open_nothing
 from trio_gateway.engine.process.process import (
     LOGGER_PREFIX,
@@ -200,13 +200,13 @@ class Engine:
         try:
             if address is None:
                 host = self._client_type.listen_host(self.variant.args)
-                address = host, platform.pick_free_port(self._ports_in_use, host)
+                address = host, ports.pick_free_port(self._ports_in_use, host)
             host, port = address
-            in_use = await platform.address_in_use(host, port)
+            in_use = await ports.address_in_use(host, port)
             free_by = trio.current_time() + PORT_FREE_S
             while in_use and trio.current_time() < free_by:
                 await trio.sleep(PORT_POLL_S)
-                in_use = await platform.address_in_use(host, port)
+                in_use = await ports.address_in_use(host, port)
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno in OWN_LIMITS:
                 raise _StartFailed(out_of_sockets(error)) from None
@@ -432,7 +432,7 @@ class Engine:
 
     def _port_taken(self, port: int) -> str:
         return (
-            f"port {port} is held by {platform.describe_port_holder(port)}, so {self.key} cannot "
+            f"port {port} is held by {ports.describe_port_holder(port)}, so {self.key} cannot "
             "listen there; end that process, or give the variant another address (connect)"
         )
 

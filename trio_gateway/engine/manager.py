@@ -24,9 +24,9 @@ from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slots import EngineKv, Prompt
 from trio_gateway.engine.lease import LeaseRequest
-from trio_gateway.engine.process import platform
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
+from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.scheduling.events import (
     Action,
     Drain,
@@ -75,10 +75,10 @@ class EngineManager:
         client_types: Mapping[str, type[EngineClient]] | None = None,
         scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
-        self.reaper: platform.Reaper | None = None
+        self.reaper: Reaper | None = None
         self._memory_of_group: Callable[[int], int | None] | None = None
         if launch is None:
-            self.reaper = platform.Reaper()
+            self.reaper = Reaper()
             self._memory_of_group = MemoryMeter().read
             launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch

@@ -11,7 +11,7 @@ from hypercorn.trio import serve
 from trio_gateway.app import Gateway
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.groups import STOP_SIGNALS
 from trio_gateway.server.http.limits import HttpConfig
 from trio_gateway.server.http.listeners import BACKLOG, ListenError, Listeners, address_of, bound
 from trio_gateway.server.http.tls import Certificate
@@ -64,7 +64,7 @@ class GatewayServer:
                 nursery.cancel_scope.cancel(reason="everything is stopped")
 
     async def _watch_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*platform.STOP_SIGNALS) as signals:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
             task_status.started()
             async for number in signals:
                 name = signal.Signals(number).name

@@ -18,7 +18,7 @@ import trio.testing
 from tests.support.gguf_files import write_bpe
 from tests.support.harness import eventually, wait_until_gone
 from trio_gateway.config.presets import preset
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import vocabulary as vocabulary_module
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 
@@ -36,7 +36,7 @@ def _time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(reaper: platform.Reaper | None = None) -> AsyncIterator[Vocabulary]:
+async def running(reaper: Reaper | None = None) -> AsyncIterator[Vocabulary]:
     vocabulary = Vocabulary(reaper)
     async with trio.open_nursery() as nursery:
         await nursery.start(vocabulary.run)
@@ -243,7 +243,7 @@ async def test_questions_that_wait_when_run_ends_are_answered_with_nothing(tmp_p
 
 
 async def test_the_helper_is_registered_with_the_reaper_while_it_runs() -> None:
-    class Register(platform.Reaper):
+    class Register(Reaper):
         groups: set[int] = set()  # noqa: RUF012 - one test, one register
 
         def register(self, group: int) -> None:

@@ -15,7 +15,9 @@ from typing import Protocol
 import msgspec
 import trio
 
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process import groups
+from trio_gateway.engine.process.ports import listener_of_group
+from trio_gateway.engine.process.reaper import Reaper
 
 LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
@@ -70,7 +72,7 @@ class Launcher(Protocol):
 class EngineProcess:
     """A running child. Made by `open_engine_process`, which also guarantees its end."""
 
-    def __init__(self, process: trio.Process, log: logging.Logger, reaper: platform.Reaper) -> None:
+    def __init__(self, process: trio.Process, log: logging.Logger, reaper: Reaper) -> None:
         self._process, self._log, self._reaper = process, log, reaper
         self._label = log.name.rpartition(LOGGER_PREFIX)[2]
         self._ring: deque[str] = deque(maxlen=RING_LINES)
@@ -107,12 +109,12 @@ class EngineProcess:
 
     def owns_port(self, port: int) -> bool | None:
         """Whether this process (or a child of it) listens there; None: cannot be read."""
-        return platform.listener_of_group(self.pid, port)
+        return listener_of_group(self.pid, port)
 
     async def stop(self, timeout_s: float) -> StopReport:
         """End the whole group: SIGTERM, and SIGKILL `timeout_s` later."""
         begun = trio.current_time()
-        platform.ask_group_to_end(self.pid)
+        groups.ask_group_to_end(self.pid)
         with trio.move_on_after(timeout_s):
             await self.exited.wait()
             return StopReport(Ending.STOPPED, trio.current_time() - begun)
@@ -121,7 +123,7 @@ class EngineProcess:
     async def kill(self, begun: float | None = None) -> StopReport:
         """SIGKILL to the whole group."""
         begun = trio.current_time() if begun is None else begun
-        platform.kill_group(self.pid)
+        groups.kill_group(self.pid)
         ending = Ending.SURVIVED
         with trio.move_on_after(KILL_WAIT_S):
             await self._wait_exit()
@@ -132,7 +134,7 @@ class EngineProcess:
         await self._process.wait()
         if not self.exited.is_set():
             # Helpers that the engine left behind hold memory and ports of a dead engine.
-            platform.kill_group(self.pid)
+            groups.kill_group(self.pid)
             self._reaper.unregister(self.pid)
             self.exited.set()
 
@@ -169,7 +171,7 @@ async def open_engine_process(
     env: Mapping[str, str],
     workdir: Path,
     log: logging.Logger,
-    reaper: platform.Reaper,
+    reaper: Reaper,
 ) -> AsyncIterator[EngineProcess]:
     """Run a child for as long as the block runs; on leaving it nothing of its group is left.
 
@@ -183,13 +185,13 @@ async def open_engine_process(
     """
     try:
         _check_runnable(argv[0], workdir)
-        child = await platform.spawn_in_group(argv, {**os.environ, **env}, workdir)
+        child = await groups.spawn_in_group(argv, {**os.environ, **env}, workdir)
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error
     process = EngineProcess(child, log, reaper)
     reaper.register(child.pid)
     try:
-        platform.open_gate(child)
+        groups.open_gate(child)
         async with trio.open_nursery() as nursery:
             pump_scope = trio.CancelScope()
             nursery.start_soon(process._pump, pump_scope)
@@ -205,7 +207,7 @@ async def open_engine_process(
                         took_ms = round(report.took_s * 1000)
                         log.info("pid %d %s in %d ms", process.pid, report.ending.value, took_ms)
                 if not process.exited.is_set():
-                    log.error("pid %d does not end after SIGKILL", process.pid)
+                    log.error("pid %d survived SIGKILL", process.pid)
                     nursery.cancel_scope.cancel(reason="the process cannot be killed")
     finally:
         if child.stdin is not None:

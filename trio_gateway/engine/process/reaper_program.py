@@ -4,8 +4,8 @@ The gateway writes `+PGID` when it starts an engine's process group and `-PGID` 
 gone. The pipe's end-of-file means that the gateway is gone, however it went, SIGKILL included;
 whatever is still registered is then asked to end, and killed shortly after.
 
-A program of its own (`python -I -S reaper.py`), standard library only: 9 MiB, and nothing that
-could fail to import. `platform.Reaper` starts it and speaks to it.
+A program of its own (`python -I -S reaper_program.py`), standard library only: 9 MiB, and nothing
+that could fail to import. `reaper.Reaper` starts it and talks to it.
 """
 
 import os

@@ -11,7 +11,8 @@ from typing import TypeGuard
 import trio
 
 from trio_gateway.config.schema import TokenizationConfig
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.engine.process.tool import run_tool
 from trio_gateway.models.need.bounds import (
     Overhead,
     RequestFields,
@@ -29,7 +30,7 @@ async def count_with_command(
     config: TokenizationConfig,
     fields: RequestFields,
     overhead: Overhead,
-    reaper: platform.Reaper | None = None,
+    reaper: Reaper | None = None,
 ) -> int | None:
     """Tokens of a request's prompt without its media; None if the command failed.
 
@@ -60,7 +61,7 @@ def _is_batch(prompts: object) -> TypeGuard[list[object]]:
 
 
 async def _count_prompt(
-    config: TokenizationConfig, prompt: object, reaper: platform.Reaper | None
+    config: TokenizationConfig, prompt: object, reaper: Reaper | None
 ) -> int | None:
     """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
     if not isinstance(prompt, list):
@@ -74,15 +75,13 @@ async def _count_prompt(
     return total
 
 
-async def count_text(
-    config: TokenizationConfig, text: str, reaper: platform.Reaper | None
-) -> int | None:
+async def count_text(config: TokenizationConfig, text: str, reaper: Reaper | None) -> int | None:
     """Tokens of one text; None if the command failed, which is logged."""
     command = [config.binary, *config.base_args, *config.extra_args]
     try:
         with trio.fail_after(TIMEOUT_S):
             stdin = text.encode("utf-8", "surrogatepass")
-            code, printed = await platform.run_tool(command, stdin, reaper)
+            code, printed = await run_tool(command, stdin, reaper)
     except (OSError, trio.TooSlowError) as error:
         log.error("%s: %s; tokens are estimated instead", config.binary, str(error) or "too slow")
         return None

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process import groups
+from trio_gateway.engine.process.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Vocabulary:
     is started by the first question, and ended when there was none for `IDLE_S` seconds.
     """
 
-    def __init__(self, reaper: platform.Reaper | None = None) -> None:
+    def __init__(self, reaper: Reaper | None = None) -> None:
         self._reaper = reaper
         self._questions: trio.MemorySendChannel[_Question] | None = None
 
@@ -127,7 +128,7 @@ class Vocabulary:
 class _Owner:
     """The helper process, for the one task that owns it."""
 
-    def __init__(self, reaper: platform.Reaper | None) -> None:
+    def __init__(self, reaper: Reaper | None) -> None:
         self._reaper = reaper
         self._process: trio.Process | None = None
         self._logged: set[tuple[Path, str]] = set()
@@ -175,7 +176,7 @@ class _Owner:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # prompts are secrets, and a crash may quote one
                 env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-                start_new_session=platform.HAS_GROUPS,
+                start_new_session=groups.HAS_GROUPS,
             )
             if self._reaper is not None:
                 self._reaper.register(self._process.pid)
@@ -186,7 +187,7 @@ class _Owner:
         process, self._process = self._process, None
         if process is None:
             return
-        platform.kill_group(process.pid)
+        groups.kill_group(process.pid)
         # Shielded so that a cancelled `run` leaves no zombie; a killed process is gone at once.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
             await process.wait()

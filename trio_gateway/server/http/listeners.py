@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
-from trio_gateway.engine.process import platform
+from trio_gateway.engine.process import ports
 
 BACKLOG = 512
 _PROBE_S = 1.0  # to find out whether somebody listens on a socket file
@@ -71,8 +71,8 @@ def _bind(address: ListenAddress) -> socket.socket:
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
-        if platform.is_address_in_use(error):
-            reason += f", by {platform.describe_port_holder(address.port)}"
+        if ports.is_address_in_use(error):
+            reason += f", by {ports.describe_port_holder(address.port)}"
         raise ListenError(f"cannot listen on {address}: {reason}") from None
     return sock
 
