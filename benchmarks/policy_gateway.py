@@ -11,12 +11,12 @@ from pathlib import Path
 import trio
 
 from benchmarks.policies import POLICIES
-from trio_gateway.app import Gateway
 from trio_gateway.config.locate import load_config
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.log import configure_logging
+from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
-from trio_gateway.server.http.asgi import install_repairs
+from trio_gateway.server.http.repairs import install_repairs
 
 
 async def run(policy: str, file: Path) -> None:

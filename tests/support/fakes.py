@@ -17,7 +17,6 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from trio_gateway.app import Gateway
 from trio_gateway.config.access_schema import AccessConfig
 from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
 from trio_gateway.config.schema import (
@@ -34,7 +33,9 @@ from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.process.process import Ending, StopReport
-from trio_gateway.server.http.asgi import AsgiApp, CancellableTCPServer
+from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.repairs import CancellableTCPServer
+from trio_gateway.server.http.types import AsgiApp
 
 
 def variant(context: int = 4096, **fields: Any) -> VariantConfig:

@@ -8,10 +8,10 @@ import signal
 import trio
 from hypercorn.trio import serve
 
-from trio_gateway.app import Gateway
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process.groups import STOP_SIGNALS
+from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.limits import HttpConfig
 from trio_gateway.server.http.listeners import BACKLOG, ListenError, Listeners, address_of, bound
 from trio_gateway.server.http.tls import Certificate

@@ -18,10 +18,12 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ServerConfig
 from trio_gateway.server.access import key_ring
 from trio_gateway.server.access.browser_rules import BrowserRules
-from trio_gateway.server.access.guard import AccessGuard, Grant, grant_of, needs_admin
+from trio_gateway.server.access.guard import AccessGuard, needs_admin
 from trio_gateway.server.access.key_ring import KeyRing, WrongKeys
+from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.asgi import RequestScopes, Scope
+from trio_gateway.server.http.scopes import RequestScopes
+from trio_gateway.server.http.types import Scope
 
 KEY, ADMIN = "tg-user-0123456789", "tg-admin-0123456789"
 KEYS = (
@@ -178,7 +180,7 @@ def test_which_paths_are_an_admin_s(path: str, admin: bool) -> None:
 
 
 def test_a_header_lowers_the_priority_of_a_key_and_never_raises_it() -> None:
-    interactive, batch = Grant("a"), Grant("b", Priority.BATCH)
+    interactive, batch = Permissions("a"), Permissions("b", Priority.BATCH)
     assert interactive.priority_of(None) is Priority.INTERACTIVE
     assert interactive.priority_of(Priority.BATCH) is Priority.BATCH
     assert batch.priority_of(None) is Priority.BATCH
@@ -186,9 +188,9 @@ def test_a_header_lowers_the_priority_of_a_key_and_never_raises_it() -> None:
 
 
 def test_a_grant_names_its_models() -> None:
-    assert Grant("a").allows("m")
-    assert Grant("a", models=frozenset({"m"})).allows("m")
-    assert not Grant("a", models=frozenset({"m"})).allows("n")
+    assert Permissions("a").allows("m")
+    assert Permissions("a", models=frozenset({"m"})).allows("m")
+    assert not Permissions("a", models=frozenset({"m"})).allows("n")
 
 
 # -- hosts and pages: answers --------------------------------------------------------------------
@@ -407,10 +409,10 @@ async def test_a_key_has_so_many_requests_at_a_time(autojump_clock: Clock, how: 
 async def test_what_the_guard_decided_stands_in_the_scope(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    grants: list[Grant] = []
+    permissions: list[Permissions] = []
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
-        grants.append(grant_of(scope))
+        permissions.append(permissions_of(scope))
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -421,7 +423,7 @@ async def test_what_the_guard_decided_stands_in_the_scope(
     head = f"GET / HTTP/1.1\r\nHost: localhost\r\nx-api-key: {KEY}\r\n\r\n"
     await client.send_all(head.encode())
     await client.receive_some(65536)
-    assert grants == [Grant("user", Priority.INTERACTIVE, frozenset({"m"}), False)]
+    assert permissions == [Permissions("user", Priority.INTERACTIVE, frozenset({"m"}), False)]
     nursery.cancel_scope.cancel(reason="the test is over")
 
 

@@ -13,10 +13,9 @@ import trio.testing
 from hypercorn.trio import serve
 
 from tests.support.fakes import FakeEngines, FakeSocket, MemoryNetwork, config, model, running_stack
-from trio_gateway.app import Gateway
 from trio_gateway.config.access_schema import ConnectionLimits
+from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http import limits as connections
-from trio_gateway.server.http.asgi import RequestScopes, Scope
 from trio_gateway.server.http.limits import (
     ConnectionCounts,
     CountedTCPServer,
@@ -24,6 +23,8 @@ from trio_gateway.server.http.limits import (
     address_group,
     install_limits,
 )
+from trio_gateway.server.http.scopes import RequestScopes
+from trio_gateway.server.http.types import Scope
 
 Clock = trio.testing.MockClock
 

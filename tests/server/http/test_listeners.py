@@ -18,11 +18,11 @@ import trustme
 from cryptography.hazmat.primitives import serialization as s
 
 from tests.support.fakes import FakeEngines, config, model
-from trio_gateway.app import Gateway
 from trio_gateway.commands.explain import ExplainFailed, Place, ask_gateway, place_of
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig, UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server import gateway_server
+from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
 from trio_gateway.server.http.listeners import ListenError, bound
 from trio_gateway.server.http.tls import Certificate

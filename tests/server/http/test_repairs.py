@@ -14,16 +14,9 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from tests.support.fakes import FakeSocket, MemoryNetwork
-from trio_gateway.server.http.asgi import (
-    LINGER_S,
-    REQUEST_KEY,
-    AsgiApp,
-    CancellableTCPServer,
-    Message,
-    RequestScopes,
-    Scope,
-    TornStream,
-)
+from trio_gateway.server.http.repairs import CancellableTCPServer
+from trio_gateway.server.http.scopes import RequestScopes, TornStream
+from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, AsgiApp, Message, Scope
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
 

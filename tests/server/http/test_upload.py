@@ -16,7 +16,8 @@ from quart_trio import QuartTrio
 
 from tests.support.fakes import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.asgi import LINGER_S, RequestScopes, state_of
+from trio_gateway.server.http.scopes import RequestScopes, state_of
+from trio_gateway.server.http.types import LINGER_S
 from trio_gateway.server.http.upload import LEAST_BYTES_PER_S, Upload, Uploads
 
 Clock = trio.testing.MockClock

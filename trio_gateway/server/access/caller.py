@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from quart import Request
 
 from trio_gateway.config.priority import Priority
-from trio_gateway.server.access.guard import grant_of
+from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.errors import ApiError
 
 PRIORITY_HEADER = "X-Gateway-Priority"
@@ -28,9 +28,9 @@ class Caller(NamedTuple):
 
 def caller_of(request: Request) -> Caller:
     """Raises ApiError: 400 for an unknown priority."""
-    grant = grant_of(cast(dict[str, Any], request.scope))
+    permissions = permissions_of(cast(dict[str, Any], request.scope))
     asked = _priority(request.headers.get(PRIORITY_HEADER))
-    return Caller(grant.key or _client(request), grant.priority_of(asked))
+    return Caller(permissions.key or _client(request), permissions.priority_of(asked))
 
 
 def _client(request: Request) -> str:

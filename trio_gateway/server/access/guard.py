@@ -3,7 +3,7 @@
 In this order: the host and the page (`browser_rules.py`), a preflight is answered, the key
 (`key_ring.py`), what the key may do, how many of its requests are under way. A refused request is
 not read, takes no ticket, and gets a request id and CORS headers like any other. What was decided
-stands in the scope as a `Grant`.
+is in the scope as its `Permissions`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import trio
 
 from trio_gateway.config.access_schema import ApiKey, is_loopback
-from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import ServerConfig
 from trio_gateway.server.access.browser_rules import (
     BrowserRules,
@@ -26,14 +25,14 @@ from trio_gateway.server.access.browser_rules import (
     preflight_headers,
 )
 from trio_gateway.server.access.key_ring import KeyRing
+from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.endpoints import family_of
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.asgi import REQUEST_KEY, AsgiApp, Message, Receive, Scope, Send
 from trio_gateway.server.http.limits import address_group
+from trio_gateway.server.http.types import REQUEST_KEY, AsgiApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-GRANT_KEY = "trio_gateway.grant"
 # Needs no key: what watches the gateway should not have to know one.
 _FREE_PATHS = frozenset({"/health"})
 # Slots show what other clients' conversations are about, in some builds their very text.
@@ -41,43 +40,6 @@ _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
-
-
-class Grant(NamedTuple):
-    """What a request may do. `key`: the name of its key, None where the gateway has no keys.
-
-    `priority` is the request's own, and the most that it can ask for. `models` None: all.
-    """
-
-    key: str | None
-    priority: Priority = Priority.INTERACTIVE
-    models: frozenset[str] | None = None
-    admin: bool = False
-
-    def allows(self, model_name: str) -> bool:
-        """Whether it may use the model of this name (`ModelConfig.name`, no alias)."""
-        return self.models is None or model_name in self.models
-
-    def priority_of(self, asked: Priority | None) -> Priority:
-        """A header may lower the priority, not raise it."""
-        return self.priority if asked is None else max(asked, self.priority)
-
-
-EVERYTHING = Grant(None, admin=True)
-NOTHING = Grant(None, models=frozenset())
-
-
-def grant_of(scope: Mapping[str, Any]) -> Grant:
-    """What the guard decided for this request."""
-    grant: Grant = scope[GRANT_KEY]
-    return grant
-
-
-def model_not_allowed(grant: Grant, model_name: str) -> ApiError:
-    message = f'the API key "{grant.key}" may not use {model_name}; GET /v1/models lists its models'
-    return ApiError(
-        403, message, "permission_error", code="model_not_allowed", param="model"
-    )  # fmt: skip
 
 
 def encode_refusal(scope: Scope, error: ApiError) -> tuple[int, list[Header], bytes]:
@@ -202,12 +164,12 @@ class AccessGuard:
         return self._rules.check_host(headers.all("host"), server)
 
     async def _check_key(self, scope: Scope, headers: _Headers) -> ApiKey | None:
-        """Put the grant into the scope; the key, if it has one."""
+        """Put the permissions into the scope; the key, if it has one."""
         if not self._has_keys:
-            scope[GRANT_KEY] = EVERYTHING
+            scope[PERMISSIONS_KEY] = EVERYTHING
             return None
         if scope["path"] in _FREE_PATHS:
-            scope[GRANT_KEY] = NOTHING
+            scope[PERMISSIONS_KEY] = NOTHING
             return None
         given = headers.keys()
         key = await self._ring.find(given, _address_of(scope)) if given else None
@@ -218,7 +180,7 @@ class AccessGuard:
                 f'the API key "{key.name}" is not an admin\'s (admin = true in server.api_keys)'
             )
             raise ApiError(403, message, "permission_error", code="admin_only")
-        scope[GRANT_KEY] = Grant(key.name, key.priority, key.models, key.admin)
+        scope[PERMISSIONS_KEY] = Permissions(key.name, key.priority, key.models, key.admin)
         return key
 
     def _begin(self, key: ApiKey | None) -> Callable[[], None]:
@@ -272,7 +234,7 @@ async def _answer(
     prefix = "websocket.http" if scope["type"] == "websocket" else "http"
     start = {"type": f"{prefix}.response.start", "status": status, "headers": headers}
     async with trio.open_nursery() as nursery:
-        # Repair D of asgi.py: the body may arrive, so that its client sees the answer.
+        # Repair D of scopes.py: the body may arrive, so that its client sees the answer.
         nursery.start_soon(_drop_body, receive)
         await send(start)
         await send({"type": f"{prefix}.response.body", "body": body})

@@ -8,7 +8,8 @@ from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.handlers.requests import RequestHandler, respond
-from trio_gateway.server.http.asgi import Scope, state_of
+from trio_gateway.server.http.scopes import state_of
+from trio_gateway.server.http.types import Scope
 from trio_gateway.server.relay.relay import Relay
 
 _PATHS = frozenset(

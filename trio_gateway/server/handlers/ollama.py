@@ -17,7 +17,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.guard import grant_of
+from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import (
     CHAT,
@@ -29,7 +29,7 @@ from trio_gateway.server.api.endpoints import (
 )
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.requests import RequestHandler, respond_json
-from trio_gateway.server.http.asgi import TornStream, state_of
+from trio_gateway.server.http.scopes import TornStream, state_of
 from trio_gateway.server.ollama.answer import (
     CONTENT_TYPE,
     STREAM_CONTENT_TYPE,
@@ -80,7 +80,10 @@ class OllamaHandler:
         call = read_call(Kind(endpoint.name.removeprefix("api/")), data)
         name = plain_name(self._config, call.model)
         sender = Sender(
-            state_of(request), caller_of(request), _HEADERS_FOR_ENGINE, grant_of(request.scope)
+            state_of(request),
+            caller_of(request),
+            _HEADERS_FOR_ENGINE,
+            permissions_of(request.scope),
         )
         if call.only_loads:
             return await self._load(sender, call, name)
@@ -95,8 +98,8 @@ class OllamaHandler:
 
     async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
-        model = self._relay.find(name, sender.grant).model.name
-        if call.unloads and not sender.grant.admin:
+        model = self._relay.find(name, sender.permissions).model.name
+        if call.unloads and not sender.permissions.admin:
             message = "only a key with admin = true may unload a model: others may use it"
             raise ApiError(403, message, "permission_error", code="admin_only")
         if not call.unloads:
@@ -112,7 +115,7 @@ class OllamaHandler:
         wanted_s = call.keep_alive_s
         if wanted_s is None:
             return
-        if not sender.grant.admin:
+        if not sender.permissions.admin:
             log.info(
                 "keep_alive of %s is left out: its key is not an admin's", sender.caller.client
             )
@@ -127,14 +130,14 @@ class OllamaHandler:
     # -- models -------------------------------------------------------------------------------
 
     async def handle_ollama_tags(self, endpoint: Endpoint) -> Response:
-        allows = grant_of(request.scope).allows
+        allows = permissions_of(request.scope).allows
         models = [m for m in self._config.models if not m.hidden and allows(m.name)]
         facts = await self._files.facts_of(models)
         return respond_json(tags_answer(list(zip(models, facts, strict=True))))
 
     async def handle_ollama_show(self, endpoint: Endpoint) -> Response:
         name = plain_name(self._config, read_model_name(await self._requests.read_body()))
-        model, at_least = self._relay.find(name, grant_of(request.scope))
+        model, at_least = self._relay.find(name, permissions_of(request.scope))
         contexts = self._manager.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
         (facts,) = await self._files.facts_of([model])
@@ -142,7 +145,7 @@ class OllamaHandler:
 
     async def handle_ollama_ps(self, endpoint: Endpoint) -> Response:
         """The engines that are ready."""
-        allows = grant_of(request.scope).allows
+        allows = permissions_of(request.scope).allows
         ready = self._manager.scheduler.state.engines.values()
         views = [v for v in ready if v.state is EngineState.READY and allows(v.key.model)]
         models = [self._relay.find(view.key.model).model for view in views]

@@ -17,14 +17,14 @@ from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.guard import Grant, grant_of
+from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import Body, Endpoint, Family, family_of
 from trio_gateway.server.api.errors import ApiError, shutting_down
 from trio_gateway.server.api.request_body import endpoint_of, nested_too_deeply
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.model_lists import as_anthropic_list
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
-from trio_gateway.server.http.asgi import RequestState, state_of
+from trio_gateway.server.http.scopes import RequestState, state_of
 from trio_gateway.server.openapi import document as openapi
 from trio_gateway.server.relay.relay import Relay, Sender
 from trio_gateway.server.relay.waiting_stream import Answer
@@ -83,7 +83,7 @@ class RequestHandler:
             headers = Headers([("Location", f"{raw}/{target}")])
             return Response(b"", status=308, headers=headers)
         sender, data = self.sender(endpoint), await self.read_body()
-        known = self._relay.find(model, _grant()).model
+        known = self._relay.find(model, _permissions()).model
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
         check_slot_action(known.name, request.method, path, query, data, is_carried=is_carried)
         # An engine's answer to HEAD would be read as one whose body is missing.
@@ -107,7 +107,7 @@ class RequestHandler:
                 path = "".join(f"/{part}" for part in raw[count:])
                 check_path(path)
                 return name, path
-        self._relay.find(parts[0], _grant())  # says what is there instead
+        self._relay.find(parts[0], _permissions())  # says what is there instead
         raise AssertionError("a known name was not found in the path")
 
     def sender(self, endpoint: Endpoint) -> Sender:
@@ -116,7 +116,9 @@ class RequestHandler:
             passed = _PASSED_UPSTREAM
         elif endpoint.family is Family.ANTHROPIC:
             passed = _PASSED_TO_ANTHROPIC
-        return Sender(state_of(request), caller_of(request), headers_for_engine(passed), _grant())
+        return Sender(
+            state_of(request), caller_of(request), headers_for_engine(passed), _permissions()
+        )
 
     async def read_body(self) -> bytes:
         """Raises ApiError when the gateway stops before all of it came."""
@@ -142,17 +144,17 @@ class RequestHandler:
     # -- models -------------------------------------------------------------------------------
 
     async def handle_models_list(self, endpoint: Endpoint) -> Response:
-        models = [m for m in self._selector.list_models() if _grant().allows(m["id"])]
+        models = [m for m in self._selector.list_models() if _permissions().allows(m["id"])]
         if "anthropic-version" in request.headers:
             return respond_json(as_anthropic_list(models))
         return respond_json({"object": "list", "data": models})
 
     async def handle_model_info(self, endpoint: Endpoint, model: str) -> Response:
-        return respond_json(self._selector.describe(self._relay.find(model, _grant()).model))
+        return respond_json(self._selector.describe(self._relay.find(model, _permissions()).model))
 
     async def handle_model_facts(self, endpoint: Endpoint, model: str) -> Response:
         """A model as in the list, and what its answers taught about its counts."""
-        found = self._relay.find(model, _grant()).model
+        found = self._relay.find(model, _permissions()).model
         calibration = self._counter.calibration(found.name)
         facts = {
             **self._selector.describe(found),
@@ -179,12 +181,12 @@ class RequestHandler:
         return respond_json(facts)
 
     async def handle_unload(self, endpoint: Endpoint, model: str) -> Response:
-        found = self._relay.find(model, _grant()).model
+        found = self._relay.find(model, _permissions()).model
         stopped = await self._manager.unload(found.name, force=_flag("force", default=False))
         return respond_json({"model": found.name, "engines_stopped": stopped})
 
     async def handle_pin(self, endpoint: Endpoint, model: str) -> Response:
-        found, pinned = self._relay.find(model, _grant()).model, _flag("pinned", default=True)
+        found, pinned = self._relay.find(model, _permissions()).model, _flag("pinned", default=True)
         self._manager.keep(
             found.name, idle_timeout_s=float("inf") if pinned else None, pinned=pinned
         )
@@ -209,7 +211,7 @@ class RequestHandler:
         """What would become of the request in the body. No engine is started or asked to work."""
         data = await self.read_body()
         meant = endpoint_of(data, request.args.get("endpoint"))
-        wanted, form, fields = self._relay.counted(data, meant, _grant())
+        wanted, form, fields = self._relay.counted(data, meant, _permissions())
         try:
             return respond_json(
                 await explain(self._selector, self._counter, self._manager, wanted, form, fields)
@@ -243,8 +245,8 @@ def respond_to_error(error: ApiError) -> Response:
     return Response(body, status=error.status, headers=headers)
 
 
-def _grant() -> Grant:
-    return grant_of(request.scope)
+def _permissions() -> Permissions:
+    return permissions_of(request.scope)
 
 
 def headers_for_engine(names: tuple[str, ...] = _PASSED_TO_ENGINE) -> list[Header]:

@@ -28,7 +28,7 @@ from hypercorn.protocol.h11 import H11Protocol
 
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.asgi import CancellableTCPServer
+from trio_gateway.server.http.repairs import CancellableTCPServer
 
 log = logging.getLogger(__name__)
 

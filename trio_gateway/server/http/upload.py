@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 
 from trio_gateway.server.api.errors import ApiError, body_timeout, body_too_large, shutting_down
-from trio_gateway.server.http.asgi import Message, Receive, Scope
+from trio_gateway.server.http.types import Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
 LEAST_BYTES_PER_S = 16 * 1024

@@ -18,7 +18,7 @@ from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import aborted, engine_failed
-from trio_gateway.server.http.asgi import TornStream
+from trio_gateway.server.http.scopes import TornStream
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from trio_gateway.models.model_selector import (
 from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.server.access.caller import Caller
-from trio_gateway.server.access.guard import EVERYTHING, Grant, model_not_allowed
+from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Endpoint, Family, Need
@@ -54,7 +54,7 @@ from trio_gateway.server.api.request_body import (
 )
 from trio_gateway.server.dumps import DumpRecord
 from trio_gateway.server.forms.form_upload import FormUpload
-from trio_gateway.server.http.asgi import RequestState
+from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.relay.engine_answer import (
     Outgrown,
     outgrown_of,
@@ -75,7 +75,7 @@ class Sender(NamedTuple):
     state: RequestState
     caller: Caller
     headers: list[Header]
-    grant: Grant
+    permissions: Permissions
 
 
 class Ask(NamedTuple):
@@ -130,7 +130,7 @@ class Relay:
             ApiError: with what is wrong with it.
         """
         body = read_body(data, endpoint)
-        wanted = self.find(body.model, sender.grant)
+        wanted = self.find(body.model, sender.permissions)
         model = wanted.model
         self.check_served(endpoint, model)
         if model.rewrite is not None:
@@ -188,7 +188,7 @@ class Relay:
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(model, sender.grant)
+        wanted = self.find(model, sender.permissions)
         self.check_served(endpoint, wanted.model)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(sender, endpoint, "", method, target, body, False, selection, None, Wait())
@@ -201,7 +201,7 @@ class Relay:
         Raises:
             ApiError: no engine, or no such model.
         """
-        wanted = self.find(model, sender.grant)
+        wanted = self.find(model, sender.permissions)
         largest = max(self._manager.contexts_of(wanted.model.name))
         need = max(wanted.at_least, min(wish, largest), 1)
         client, priority = sender.caller
@@ -214,33 +214,33 @@ class Relay:
             yield lease
 
     def counted(
-        self, data: bytes, endpoint: Endpoint, grant: Grant = EVERYTHING
+        self, data: bytes, endpoint: Endpoint, permissions: Permissions = EVERYTHING
     ) -> tuple[Wanted, CountedForm, RequestFields]:
         """The model of a request, and what it is counted as, for a dry run.
 
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(read_body(data, endpoint).model, grant)
+        wanted = self.find(read_body(data, endpoint).model, permissions)
         self.check_served(endpoint, wanted.model)
         if wanted.model.rewrite is not None:
             data = rewritten(data, wanted.model.rewrite)
         return (wanted, *counted_as(endpoint, data))
 
-    def find(self, name: str | None, grant: Grant = EVERYTHING) -> Wanted:
+    def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
         try:
             wanted = self._selector.find_wanted(name)
         except ModelNotFound as error:
-            if grant.models is None:
+            if permissions.models is None:
                 raise model_not_found(str(error)) from None
             message = "there is no such model; GET /v1/models lists those of your API key"
             raise model_not_found(message) from None
         except ContextLengthExceeded as error:
-            message = str(error) if grant.models is None else "the model has no such context"
+            message = str(error) if permissions.models is None else "the model has no such context"
             raise ApiError(400, message, code="context_not_found", param="model") from None
-        if not grant.allows(wanted.model.name):
-            raise model_not_allowed(grant, wanted.model.name)
+        if not permissions.allows(wanted.model.name):
+            raise model_not_allowed(permissions, wanted.model.name)
         return wanted
 
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:

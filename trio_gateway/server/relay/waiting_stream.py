@@ -22,7 +22,7 @@ from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError, engine_error
-from trio_gateway.server.http.asgi import TornStream
+from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.relay.engine_stream import EngineStream
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,11 @@ from trio_gateway.engine.http.socket import (
 )
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.guard import grant_of
+from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
-from trio_gateway.server.http.asgi import Message, Receive, RequestState, Scope, Send
+from trio_gateway.server.http.scopes import RequestState
+from trio_gateway.server.http.types import Message, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
 from trio_gateway.server.relay.relay import Relay, Sender
@@ -103,9 +104,11 @@ class WebSocketRelay:
             raise ApiError(404, message, code="unknown_path")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name = dict(query).get("model")
-        model = self._relay.find(name, grant_of(scope)).model
+        model = self._relay.find(name, permissions_of(scope)).model
         self._relay.check_served(REALTIME, model)
-        sender = Sender(state, caller_of(cast(Request, _Handshake(scope))), [], grant_of(scope))
+        sender = Sender(
+            state, caller_of(cast(Request, _Handshake(scope))), [], permissions_of(scope)
+        )
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]

@@ -1,0 +1,169 @@
+"""Gateway: the ASGI app with everything behind it, and the nursery of what it owns.
+
+The composition root: which parts there are, and who is handed which, is said here only.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.vocabulary import Vocabulary
+from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.server.access.guard import AccessGuard
+from trio_gateway.server.access.well_formed import WellFormed
+from trio_gateway.server.api.errors import ApiError, body_too_large, shutting_down
+from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.handlers.forms import FormHandler, is_form
+from trio_gateway.server.handlers.ollama import OllamaHandler
+from trio_gateway.server.handlers.requests import RequestHandler, respond_to_error
+from trio_gateway.server.handlers.routes import add_routes, near_path
+from trio_gateway.server.http.scopes import RequestScopes
+from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
+from trio_gateway.server.http.upload import Uploads
+from trio_gateway.server.relay.relay import Relay
+from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Everything behind the listeners. An ASGI app; `run` owns its tasks."""
+
+    def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
+        self.config = config
+        self.manager = manager or EngineManager(config)
+        self._vocabulary = Vocabulary(self.manager.reaper)
+        self.counter = TokenCounter(self.manager, self._vocabulary)
+        self.selector = ModelSelector(config, self.manager, self.counter)
+        dumps = config.server.dumps_dir
+        self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
+        self.relay = Relay(self.manager, self.selector, config.server.stream_keepalive_s)
+        self._handler = RequestHandler(
+            self.manager, self.selector, self.counter, self.relay, self._dumps
+        )
+        self.closing = trio.Event()
+        body_timeout_s = config.server.limits.body_timeout_s
+        self._uploads = Uploads(is_form, config.server.max_body_bytes, body_timeout_s)
+        self._quart: AsgiApp = _quart_app(self, self._handler)
+        self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
+        self._guard: AsgiApp = AccessGuard(self._inside, config.server)
+        self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self.closing, self._uploads)
+        self._nursery: trio.Nursery | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _accept_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await self._guard(with_key_as_header(scope), receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is behind the guard."""
+        app = self._websockets if scope["type"] == "websocket" else self._quart
+        await app(scope, receive, send)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the engines and the dumps until cancelled. After `begin_shutdown` the engines end by
+        themselves (`manager.stopped`); the dumps outlive them, for the last answers' sake."""
+        async with trio.open_nursery() as nursery:
+            if self._dumps is not None:
+                await nursery.start(self._dumps.run)
+            self._nursery = nursery
+            await nursery.start(self.manager.run)
+            await nursery.start(self._vocabulary.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def begin_shutdown(self) -> None:
+        """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""
+        if self.closing.is_set():
+            return
+        self.closing.set()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._end_grace)
+        self._handler.refuse_uploads()
+        self._uploads.refuse_all()
+        self.manager.begin_shutdown()
+
+    async def _end_grace(self) -> None:
+        await trio.sleep(self.config.server.shutdown_grace_s)
+        self.manager.abort_leases("the gateway is stopping")
+
+    def end_now(self, reason: str) -> None:
+        """No grace: end the streams, kill the engines."""
+        self.begin_shutdown()
+        self.manager.abort_leases("the gateway is stopping")
+        self.manager.kill_engines(reason)
+
+
+async def _accept_lifespan(receive: Receive, send: Send) -> None:
+    """The lifespan of an app whose tasks live elsewhere."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
+    app = QuartTrio("trio_gateway", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
+    app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
+    app.config["BODY_TIMEOUT"] = gateway.config.server.limits.body_timeout_s
+
+    ollama = OllamaHandler(gateway.config, gateway.manager, gateway.relay, handler)
+    add_routes(app, handler, FormHandler(handler, gateway.relay), ollama)
+
+    @app.before_request
+    async def refuse_while_closing() -> Response | None:
+        return respond_to_error(shutting_down()) if gateway.closing.is_set() else None
+
+    @app.errorhandler(ApiError)
+    async def on_refusal(error: ApiError) -> Response:
+        return respond_to_error(error)
+
+    @app.errorhandler(HTTPException)
+    async def on_http_error(error: HTTPException) -> Response:
+        return _http_error(gateway.config, error)
+
+    @app.errorhandler(Exception)
+    async def on_bug(error: Exception) -> Response:
+        log.error("a bug in the gateway; please report it", exc_info=error)
+        message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
+        return respond_to_error(ApiError(500, message, "internal_error"))
+
+    return app  # type: ignore[return-value]
+
+
+def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
+    """Errors that Quart finds by itself, in OpenAI's shape."""
+    status = error.code or 500
+    code, headers = None, []
+    match status:
+        case 404:
+            message, code = f"there is no such path{near_path(request.path)}", "unknown_path"
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+            message, code = f"this path takes {allowed} only", "method_not_allowed"
+            headers = [("Allow", allowed)]
+        case 413:
+            refused = body_too_large(config.server.max_body_bytes)
+            message, code = refused.message, refused.code
+        case 408:
+            limit_s = config.server.limits.body_timeout_s
+            message = f"the body did not come within {limit_s:g} s (body_timeout)"
+            code = "body_timeout"
+        case _:
+            message = error.description or error.name
+    response = respond_to_error(ApiError(status, message, code=code))
+    response.headers.extend(headers)
+    return response
