@@ -17,7 +17,6 @@ from trio_gateway.engine.clients.client import (
     EngineFacts,
     Health,
 )
-from trio_gateway.engine.clients.model_name import with_model
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
 from trio_gateway.engine.errors import (
     EngineDisconnected,
@@ -29,6 +28,7 @@ from trio_gateway.engine.errors import (
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header, Stream
 from trio_gateway.engine.http.socket import SocketPlace
+from trio_gateway.rawjson import decode_or_none, members, replace_member
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,9 @@ class OpenAIEngine(EngineClient):
     # -- requests --------------------------------------------------------------------------------
 
     def transform_request(self, endpoint: str, body: bytes) -> bytes:
-        return body if self.served_name is None else with_model(body, self.served_name)
+        if self.served_name is None:
+            return body
+        return replace_member(body, "model", msgspec.json.encode(self.served_name))
 
     async def _begin(
         self,
@@ -171,7 +173,7 @@ class OpenAIEngine(EngineClient):
                 case {"input_tokens": int(tokens)} if tokens > 0:
                     return tokens
         if endpoint == "chat/completions":
-            request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            request = members(body)
             chat = {name: request[name] for name in _PROMPT_FIELDS if name in request}
             return await self._tokenize(chat, timeout_s)
         if endpoint in ("completions", "embeddings"):
@@ -228,10 +230,7 @@ async def _decoded(exchange: Exchange) -> Any:
         if size > ANSWER_MAX_BYTES:
             return None
         pieces.append(piece)
-    try:
-        return msgspec.json.decode(b"".join(pieces))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    return decode_or_none(b"".join(pieces))
 
 
 def _context_of(model: dict[str, Any]) -> int | None:

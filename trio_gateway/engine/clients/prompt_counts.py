@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
+from trio_gateway.rawjson import decode_or_none, members_or_none
 
 
 async def count_prompts(
@@ -27,11 +27,9 @@ async def count_prompts(
 
 
 def field(body: bytes, name: str) -> Any:
-    """One field of a request; None if that is not there or no JSON. The rest is not looked at."""
-    try:
-        return msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])[name])
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    """One field of a request; None if that is missing or not JSON. The rest is not looked at."""
+    found = (members_or_none(body) or {}).get(name)
+    return None if found is None else decode_or_none(found)
 
 
 def _largest(counts: Sequence[int | None]) -> int | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from trio_gateway.rawjson import decode_or_none
+
 # Prompts shorter than this say little about the speed of long ones.
 SPEED_FROM_TOKENS = 64
 
@@ -70,14 +72,10 @@ class _Answer(msgspec.Struct):
     response: _Answer | None = None
 
 
-_decoder = msgspec.json.Decoder(_Answer)
-
-
 def usage_of_answer(body: bytes) -> Usage | None:
     """Of a whole answer, or of one event's data; None if it says nothing."""
-    try:
-        answer = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    answer = decode_or_none(body, _Answer)
+    if answer is None:
         return None
     if answer.usage is None and answer.response is not None:
         answer = answer.response

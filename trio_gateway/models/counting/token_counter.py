@@ -25,6 +25,7 @@ from trio_gateway.models.counting.tokenize_command import count_text, count_with
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.bounds import RequestFields, image_count, without_media
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
+from trio_gateway.rawjson import members
 
 log = logging.getLogger(__name__)
 
@@ -237,14 +238,14 @@ async def _ask_engine(client: EngineClient, chat: bytes) -> int | None:
 
 
 def _without(body: bytes, field: str) -> bytes:
-    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    request = members(body)
     request.pop(field, None)
     return msgspec.json.encode(request)
 
 
 def _without_media(body: bytes) -> bytes:
     # All else stays as it came: raw, and not looked at.
-    request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    request = members(body)
     messages = without_media(msgspec.json.decode(request["messages"]))
     request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
     return msgspec.json.encode(request)

@@ -11,6 +11,8 @@ import re
 
 import msgspec
 
+from trio_gateway.rawjson import members_or_none, replace_member
+
 _MEMBER = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 
 
@@ -28,17 +30,13 @@ class AnswerName:
         self._held = b""
 
     def in_whole(self, body: bytes) -> bytes:
-        """A whole JSON answer; what is no JSON object stays as it is."""
+        """A whole JSON answer; what is not a JSON object stays as it is."""
         if self._passes or self._member in body or b'"model"' not in body:
             return body
-        try:
-            members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        named = (members_or_none(body) or {}).get("model", b"")
+        if not bytes(named).startswith(b'"'):
             return body
-        if not bytes(members.get("model", b"")).startswith(b'"'):
-            return body
-        members["model"] = msgspec.Raw(self._asked)
-        return msgspec.json.encode(members)
+        return replace_member(body, "model", self._asked)
 
     def in_piece(self, piece: bytes) -> bytes:
         """A piece of a stream. A line that is cut in two waits for its end."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.rawjson import NOT_JSON, decode_or_none
+
 CONTENT_TYPE = "text/event-stream"
 
 
@@ -27,10 +29,7 @@ def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:
 
 def answer_as_event(status: int, body: bytes) -> bytes:
     """A whole answer where a stream was begun already: its JSON as the last event."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = None
+    value = decode_or_none(body)
     if status == 200 and value is not None:
         return b"data: " + msgspec.json.encode(value) + b"\n\ndata: [DONE]\n\n"
     if not isinstance(value, dict) or "error" not in value:
@@ -47,7 +46,7 @@ def events(stream: bytes) -> Iterator[Any]:
         if line.startswith(b"data:"):
             try:
                 yield msgspec.json.decode(line[5:])
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except NOT_JSON:
                 continue
 
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-import msgspec
-
+from trio_gateway.rawjson import decode_or_none, members_or_none, spans
 from trio_gateway.server.api.errors import ApiError
 
 _LEADS_ELSEWHERE = (".", "..")
 _SLOT_ACTION = re.compile(r"(^|/)slots/[^/]*/?$", re.IGNORECASE)
 # As llama-server has it, and stricter: engines differ in what they take for a plain name.
 _PLAIN_NAME = re.compile(r"[\w\-][\w\-. ]{0,199}(?<![. ])", re.ASCII)
-
-
-class _SlotAction(msgspec.Struct):
-    filename: str | None = None
 
 
 def check_path(path: str) -> None:
@@ -67,12 +62,10 @@ def _names_a_plain_file(body: bytes) -> bool:
     """Also if it names none: an erased slot needs no file."""
     if not body.strip():
         return True
-    try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        named = body.count(b'"filename"')
-        name = msgspec.json.decode(body, type=_SlotAction).filename
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    fields = members_or_none(body)
+    if fields is None or spans(body, fields) is None:
         return False
     if "filename" not in fields:
         return True
-    return named == 1 and name is not None and _PLAIN_NAME.fullmatch(name) is not None
+    name = decode_or_none(fields["filename"], str)
+    return name is not None and _PLAIN_NAME.fullmatch(name) is not None

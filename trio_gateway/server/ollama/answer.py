@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.ollama.lines import (
     Durations,
@@ -203,10 +204,9 @@ class _Embeddings(msgspec.Struct, frozen=True):
 def _translate_embeddings(
     kind: Kind, model: str, body: bytes, durations: Durations, dimensions: int | None
 ) -> bytes:
-    try:
-        answer = msgspec.json.decode(body, type=_Embeddings)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _garbage(model) from None
+    answer = decode_or_none(body, _Embeddings)
+    if answer is None:
+        raise _garbage(model)
     rows = sorted(answer.data, key=lambda row: row.index)
     vectors = [_cut(row.embedding, dimensions) for row in rows]
     if kind is Kind.EMBEDDINGS:

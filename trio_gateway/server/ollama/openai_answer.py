@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.rawjson import NOT_JSON, decode_or_none
+
 TEXT_OF_AN_ERROR = 500  # characters
 
 
@@ -80,17 +82,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 def decode_answer(data: bytes) -> Answer | None:
     """None: no JSON object, or one whose fields have other types."""
-    try:
-        return msgspec.json.decode(data, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    return decode_or_none(data, Answer)
 
 
 def error_text(body: bytes) -> str:
     """The message of an error, whatever its shape."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return body[:TEXT_OF_AN_ERROR].decode("utf-8", "replace").strip() or "no reason was given"
     if isinstance(value, dict):
         value = next((value[k] for k in ("error", "message", "detail") if value.get(k)), value)

@@ -7,6 +7,7 @@ import msgspec
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
+from trio_gateway.rawjson import decode_or_none
 
 
 class Outgrown(Exception):
@@ -30,10 +31,10 @@ class _EngineErrorBody(msgspec.Struct):
 
 def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     """Of an engine's 400, if that is what it says."""
-    try:
-        error = msgspec.json.decode(body, type=_EngineErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    said = decode_or_none(body, _EngineErrorBody)
+    if said is None:
         return None
+    error = said.error
     if error.type != "exceed_context_size_error" or error.n_prompt_tokens < 1:
         return None
     info = lease.engine.info

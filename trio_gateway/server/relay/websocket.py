@@ -25,6 +25,7 @@ from trio_gateway.engine.http.socket import (
     reason_that_fits,
 )
 from trio_gateway.engine.lease import Lease
+from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
@@ -161,10 +162,8 @@ def _subprotocol(scope: Scope, socket: EngineSocket) -> str | None:
 
 
 def _refused_by(model: str, refused: HandshakeRefused) -> ApiError:
-    try:
-        said = msgspec.json.decode(refused.body, type=_Refusal).error.message
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = ""
+    refusal = decode_or_none(refused.body, _Refusal)
+    said = refusal.error.message if refusal is not None else ""
     message = f"the engine of {model} refused the WebSocket with status {refused.status}"
     if 400 <= refused.status < 500:
         return ApiError(refused.status, f"{message}: {said}" if said else message, code="refused")

@@ -1,4 +1,4 @@
-"""Another name in a request, and every other byte as it came."""
+"""Another value for one member of an object, and every other byte as it came."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_gateway.engine.clients.model_name import with_model
+from trio_gateway.rawjson import decode_or_none, members_or_none, replace_member, spans
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    return replace_member(body, "model", msgspec.json.encode(name))
 
 
 @pytest.mark.parametrize(
@@ -89,3 +93,49 @@ def test_any_object_keeps_all_but_its_model(
     except (msgspec.DecodeError, UnicodeDecodeError):
         return  # lone surrogates: such a request was refused before
     assert json.loads(with_model(body, "new")) == {**request, "model": "new"}
+
+
+# -- looking ----------------------------------------------------------------------------------
+
+
+def spans_of(data: bytes) -> dict[str, bytes] | None:
+    found = members_or_none(data)
+    assert found is not None
+    places = spans(data, found)
+    return None if places is None else {name: data[b:e] for name, (b, e) in places.items()}
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        (b"{}", {}),
+        (b' {"a":1}\n', {"a": b"1"}),
+        (b'{"a" : [1, {"b": 2}] ,\n"b":"}"}', {"a": b'[1, {"b": 2}]', "b": b'"}"'}),
+        (b'{"\\u0061":1,"\xc3\xa9":12,"q\\"":3}', {"a": b"1", "\u00e9": b"12", 'q"': b"3"}),
+    ],
+)
+def test_the_place_of_each_value_is_found(data: bytes, values: dict[str, bytes]) -> None:
+    assert spans_of(data) == values
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1,"a":12}',
+        b'{"a":12,"a":1}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"a": {"z": 1, "b": 2}, "a": {"z": 1, "b": 2}, "b": 3}',
+    ],
+)
+def test_a_name_that_is_there_twice_is_found(data: bytes) -> None:
+    assert spans_of(data) is None
+
+
+def test_what_is_not_json_or_of_another_type_is_none() -> None:
+    assert decode_or_none(b"{") is None
+    assert decode_or_none(b"\xff") is None
+    assert decode_or_none(b"[" * 100_000) is None
+    assert decode_or_none(b'"1"', int) is None
+    assert decode_or_none(b"1", int) == 1
+    assert members_or_none(b"[1]") is None

@@ -1,0 +1,89 @@
+"""JSON as bytes: what an object has in it, and a member replaced with every other byte left alone.
+
+Nothing here reads a value that nobody asked for: the members of an object stay as they were
+written, and decoding one of them reads no other. Pure; imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+Members = dict[str, msgspec.Raw]
+
+# What decoding raises; RecursionError where values are nested deeper than the decoder goes.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_T = TypeVar("_T")
+# The name of the next member, up to where its value begins; a value has no name of its own.
+_NAME = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_END = re.compile(rb"[ \t\r\n]*[,}]")
+_members = msgspec.json.Decoder(Members)
+
+
+def members(data: bytes) -> Members:
+    """The members of an object, each value as it is written; of one name the last.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is not an object (NOT_JSON).
+    """
+    return _members.decode(data)
+
+
+def members_or_none(data: bytes) -> Members | None:
+    """None: it is not an object."""
+    return decode_or_none(data, Members)
+
+
+@overload
+def decode_or_none(data: bytes | str | msgspec.Raw) -> Any: ...
+@overload
+def decode_or_none(data: bytes | str | msgspec.Raw, shape: type[_T]) -> _T | None: ...
+def decode_or_none(data: bytes | str | msgspec.Raw, shape: Any = Any) -> Any:
+    """The value, of this type; None: it is not JSON, or not of this type."""
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except NOT_JSON:
+        return None
+
+
+def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]] | None:
+    """Where the value of each of these `members` begins and ends in the object; None if the object
+    has a name twice. The values' lengths are known, so none of them is read again."""
+    found: dict[str, tuple[int, int]] = {}
+    at = data.index(b"{") + 1
+    while (name := _NAME.match(data, at)) is not None:
+        text = name[1]
+        key = msgspec.json.decode(text, type=str) if b"\\" in text else text[1:-1].decode()
+        begin, value = name.end(), bytes(members[key])
+        end = begin + len(value)
+        after = _END.match(data, end)
+        if key in found or after is None or not data.startswith(value, begin):
+            return None  # this is an earlier value of the same name
+        found[key] = begin, end
+        at = after.end()
+    return found
+
+
+def replace_member(data: bytes, name: str, value: bytes) -> bytes:
+    """The object with this JSON value as its member `name`, also where it has none. The same bytes
+    if it says so already, or if it is not an object.
+
+    No name is in it twice afterwards: of two members of one name, parsers take this one or that.
+    """
+    found = members_or_none(data)
+    if found is None:
+        return data
+    places = spans(data, found)
+    if places is None:
+        return msgspec.json.encode({**found, name: msgspec.Raw(value)})
+    if name in places:
+        begin, end = places[name]
+        if data[begin:end] == value:
+            return data
+        return b"".join((data[:begin], value, data[end:]))
+    begin = data.index(b"{") + 1
+    member = msgspec.json.encode(name) + b":" + value
+    return b"".join((data[:begin], member, b"," if found else b"", data[begin:]))
