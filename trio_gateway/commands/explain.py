@@ -1,167 +1,74 @@
-"""`trio-gateway explain`: what would become of a request, with a running gateway or without."""
+"""`trio-gateway explain`: what would happen to a request, as a table."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import ssl
+import os
+import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-import httpx
-import msgspec
-import trio
+import click
 
 from trio_gateway.commands.key import KEY_VARIABLE
-from trio_gateway.config.schema import GatewayConfig, ServerConfig
-from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.counting.token_counter import TokenCounter
-from trio_gateway.models.counting.vocabulary import Vocabulary
-from trio_gateway.models.explanation import Explanation, explain
-from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_body import endpoint_of
-from trio_gateway.server.relay.relay import Relay
+from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
 
-CONNECT_TIMEOUT_S = 2.0
-ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
-_FIRST_CERTIFICATE = re.compile(
-    r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
-)
+if TYPE_CHECKING:
+    from trio_gateway.models.explanation import Explanation
 
 
-class ExplainFailed(Exception):
-    """There is nothing to explain; the message says why."""
+@click.command()
+@config_option
+@click.option("--key-file", type=click.File("r"), metavar="FILE",
+              help="A file with the API key (an admin's) for the running gateway. Default: "
+              "$TRIO_GATEWAY_KEY.")  # fmt: skip
+@click.option("--endpoint", metavar="NAME",
+              help="Which endpoint it is for, such as messages or responses. Default: by its "
+              "fields.")  # fmt: skip
+@click.argument("request", type=click.File("rb"))
+def explain(
+    path: Path | None, key_file: TextIO | None, endpoint: str | None, request: BinaryIO
+) -> None:
+    """Show what would become of a REQUEST (a JSON file, or - for standard input), and why.
 
-
-class Place(NamedTuple):
-    """Where the gateway of a configuration can be asked from this machine."""
-
-    url: str
-    socket: Path | None = None
-    certificate: Path | None = None
-
-    def __str__(self) -> str:
-        return self.url if self.socket is None else f"unix:{self.socket}"
-
-
-def place_of(server: ServerConfig) -> Place:
-    """A socket file before an address: it needs no TLS, and nobody else can listen there."""
-    if server.listen_unix:
-        return Place("http://localhost", socket=server.listen_unix[0].path)
-    address = server.listen[0].from_here
-    if server.tls is not None:
-        return Place(address.url_with("https"), certificate=server.tls.certificate)
-    return Place(address.url)
-
-
-def ask_gateway(
-    place: Place, body: bytes, key: str | None = None, endpoint: str | None = None
-) -> Explanation | None:
-    """The running gateway's own answer; None if none answers there.
-
-    Raises:
-        ExplainFailed: it answered with an error.
+    The running gateway is asked, if there is one. Nothing is started.
     """
-    if place.socket is not None and not place.socket.exists():
-        return None
-    timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    transport = httpx.HTTPTransport(
-        verify=_trusting(place.certificate) if place.certificate else False,
-        uds=None if place.socket is None else str(place.socket),
-        trust_env=False,
+    config, _ = load_or_exit(path)
+    # Imported here: only this command needs all of it.
+    from trio_gateway.commands.explanations import (
+        ExplainFailed,
+        ask_gateway,
+        explain_offline,
+        place_of,
+        read_key,
     )
-    with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
-        try:
-            url, query = f"{place.url}/gateway/explain", {"endpoint": endpoint} if endpoint else {}
-            answer = client.post(url, content=body, headers=headers, params=query)
-        except httpx.ConnectError as error:
-            if _is_about_tls(error):
-                raise ExplainFailed(f"{place}: {error}") from None
-            return None
-        except httpx.HTTPError as error:
-            raise ExplainFailed(f"{place}: {error!r}") from None
+
+    body = request.read()
+    place = place_of(config.server)
+    given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:
-        if answer.status_code != 200:
-            hint = f"; give a key with --key-file or ${KEY_VARIABLE}"
-            denied = answer.json()["error"]["code"] in ("invalid_api_key", "admin_only")
-            message = answer.json()["error"]["message"] + (hint if denied else "")
-            raise ExplainFailed(f"{place}: {message}")
-        return msgspec.json.decode(answer.content, type=Explanation)
-    except (ValueError, TypeError, KeyError):  # msgspec's and json's are ValueErrors
-        raise ExplainFailed(f"{place} is not a gateway of this version") from None
-
-
-def _trusting(certificate: Path) -> ssl.SSLContext:
-    """Trusts the gateway's own certificate and no other, whatever name it is for.
-
-    Raises:
-        ExplainFailed: there is none.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # it is asked by an address of this machine
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        # The first one only: a chain's authority has issued others, too.
-        found = _FIRST_CERTIFICATE.search(certificate.read_text("ascii", "replace"))
+        found = ask_gateway(place, body, read_key(given) if given else None, endpoint)
+        source = f"the gateway at {place}"
         if found is None:
-            raise ExplainFailed(f"{certificate} has no certificate")
-        context.load_verify_locations(cadata=found[0])
-    except OSError as error:
-        raise ExplainFailed(f"{certificate}: {error.strerror or error}") from None
-    return context
+            source = "no gateway runs; this is what a fresh one would do"
+            found = explain_offline(config, body, endpoint)
+    except ExplainFailed as error:
+        click.echo(f"trio-gateway: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    _print_rows(_rows_of(found))
+    click.echo(f"({source})")
 
 
-def _is_about_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
-def read_key(text: str) -> str:
-    """Raises ExplainFailed: no header can carry it."""
-    key = text.strip()
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ExplainFailed("expected an API key of visible ASCII characters on one line")
-    return key
-
-
-def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = None) -> Explanation:
-    """The same without a gateway: no engine runs, and the vocabulary counts.
-
-    Raises:
-        ExplainFailed: the request is wrong.
-    """
-    try:
-        return trio.run(_explain_offline, config, body, endpoint)
-    except ApiError as error:
-        raise ExplainFailed(str(error)) from None
-
-
-async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
-    manager, vocabulary = EngineManager(config), Vocabulary(None)
-    counter = TokenCounter(manager, vocabulary)
-    selector = ModelSelector(config, manager, counter)
-    relay = Relay(manager, selector, 0)
-    wanted, form, fields = relay.counted(body, endpoint_of(body, endpoint))
-    carryover = config.server.kv_carryover
-    result: Explanation | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(vocabulary.run)
-        if carryover is not None and carryover.persist:
-            await nursery.start(manager.kv.run)
-        with contextlib.suppress(RecursionError):  # else it came out of here in a group
-            result = await explain(selector, counter, manager, wanted, form, fields)
-        nursery.cancel_scope.cancel(reason="all is explained")
-    if result is None:
-        raise ExplainFailed("the request is nested too deeply")
-    return result
-
-
-def rows_of(found: Explanation) -> list[tuple[str, str]]:
+def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     """The lines of the table: what, and what about it."""
     bounds = f"{found.bounds.lower} to {found.bounds.upper} tokens"
     counted = "nobody can say"

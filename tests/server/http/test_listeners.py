@@ -18,7 +18,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization as s
 
 from tests.support.fakes import FakeEngines, config, model
-from trio_gateway.commands.explain import ExplainFailed, Place, ask_gateway, place_of
+from trio_gateway.commands.explanations import ExplainFailed, Place, ask_gateway, place_of
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig, UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server import gateway_server

@@ -1,0 +1,100 @@
+"""`trio-gateway check`: the models of a configuration as a table, and what is worth a note."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trio_gateway.commands.loading import config_option, load_or_exit
+from trio_gateway.config.schema import GatewayConfig, VariantConfig
+from trio_gateway.config.sizes import format_size
+
+if TYPE_CHECKING:
+    from trio_gateway.engine.clients.client import EngineClient
+
+_WIDEST = 10_000  # columns: no limit, for a table's natural width
+
+
+@click.command()
+@config_option
+def check(path: Path | None) -> None:
+    """Check a configuration and show its models; starts nothing."""
+    config, why = load_or_exit(path)
+    _print_models(config)
+    for note in (*config.notes, *_missing_binaries(config)):
+        click.echo(f"note: {note}")
+    listen = (*config.server.listen, *config.server.listen_unix)
+    addresses = ", ".join(str(address) for address in listen)
+    click.echo(f"{config.source} is right ({why}). It listens on {addresses}.")
+
+
+def _missing_binaries(config: GatewayConfig) -> list[str]:
+    """Not a mistake, as the file may be meant for another machine; but worth a word."""
+    variants = [variant for model in config.models for variant in model.variants]
+    binaries = {variant.binary for variant in variants if variant.has_process}
+    binaries |= {variant.stop_command[0] for variant in variants if variant.stop_command}
+    binaries |= {model.tokenization.binary for model in config.models if model.tokenization}
+    return [f"{b} does not exist here" for b in sorted(binaries) if shutil.which(b) is None]
+
+
+def _print_models(config: GatewayConfig) -> None:
+    # Imported here: `serve` has no use for rich, which takes 50 ms.
+    from rich import box
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    from trio_gateway.engine.clients.registry import client_type_of
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    limited = any(pool.memory_bytes is not None for pool in config.pools.values())
+    headings = ("Model", "Pool", "Variant", "Engine at", "Idle stop")
+    for heading in (*headings, "Memory") if limited else headings:
+        table.add_column(heading, no_wrap=True)
+    for model in config.models:
+        rows = max(len(model.variants), 1 + len(model.aliases))
+        names = [model.name, *(f"  = {alias}" for alias in model.aliases)]
+        for row in range(rows):
+            variant = model.variants[row] if row < len(model.variants) else None
+            table.add_row(
+                names[row] if row < len(names) else "",
+                model.pool if row == 0 else "",
+                *(_describe_variant(variant, client_type_of(model.engine)) if variant else ()),
+                *((_describe_memory(variant),) if variant and limited else ()),
+            )
+    # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
+    console = Console(markup=False, emoji=False, highlight=False)
+    natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    console.width = max(console.width, natural)
+    console.print(table)
+
+
+def _describe_variant(
+    variant: VariantConfig, client_type: type[EngineClient]
+) -> tuple[str, str, str]:
+    context = f"{variant.context:,}"
+    named = variant.name != str(variant.context)
+    return (
+        f"{context} {variant.name}" if named else context,
+        _describe_address(variant, client_type),
+        f"{variant.timeouts.idle_s:g} s",
+    )
+
+
+def _describe_address(variant: VariantConfig, client_type: type[EngineClient]) -> str:
+    if urls := variant.options.urls:
+        return f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
+    fixed = client_type.fixed_address(variant.args)
+    address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
+    return (variant.connect or address).removeprefix("http://")
+
+
+def _describe_memory(variant: VariantConfig) -> str:
+    if not variant.has_process:
+        return "elsewhere"
+    if (expected := variant.expected_memory_bytes) is None:
+        return "unknown"
+    return f"{'~' if variant.memory_bytes is None else ''}{format_size(expected)}"
