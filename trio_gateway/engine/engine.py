@@ -7,7 +7,7 @@ decides: it starts, watches, and stops when it is told to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -46,6 +46,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     VariantKey,
 )
+from trio_gateway.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +286,7 @@ class Engine:
         self.ready_at = trio.current_time()
         self._say_ready(info)
         report(EngineReady(self.number, info.places, info.context, info.shared_tokens))
-        await _first(
+        await first_of(
             self._stop_wanted.wait,
             process.exited.wait,
             self._watch,
@@ -301,7 +302,7 @@ class Engine:
         restore = partial(
             self.kv.restore, self.client, facts, info.context, info.places, info.shared_tokens
         )
-        await _first(process.exited.wait, self._stop_wanted.wait, restore)
+        await first_of(process.exited.wait, self._stop_wanted.wait, restore)
         if self._stop_wanted.is_set():
             return False
         if self.kv.in_doubt:
@@ -393,7 +394,7 @@ class Engine:
         limit_s = self.variant.timeouts.startup_s
         health = self._health = HealthRecord(str(self.key), self.client, self.variant.timeouts)
         with trio.move_on_after(limit_s) as limit:
-            await _first(process.exited.wait, self._stop_wanted.wait, health.until_good)
+            await first_of(process.exited.wait, self._stop_wanted.wait, health.until_good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
             raise _StartFailed(f"the engine {process.status} while starting{_tail(process)}")
         if limit.cancelled_caught:
@@ -448,15 +449,3 @@ def _pid(process: Process) -> str:
 def _tail(process: Process) -> str:
     lines = process.last_lines(LINES_IN_ERROR)
     return "; its last lines:\n" + "\n".join(lines) if lines else ""
-
-
-async def _first(*waits: Callable[[], Awaitable[None]]) -> None:
-    """Returns when the first of them does; the others are cancelled."""
-    async with trio.open_nursery() as nursery:
-
-        async def run(wait: Callable[[], Awaitable[None]]) -> None:
-            await wait()
-            nursery.cancel_scope.cancel(reason="another wait ended first")
-
-        for wait in waits:
-            nursery.start_soon(run, wait)
