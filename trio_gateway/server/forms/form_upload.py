@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
-
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.multipart import FormReader, ModelField
 from trio_gateway.server.forms.spool import MEMORY_BYTES, Spool, SpoolFull
 from trio_gateway.server.http.upload import Upload
+from trio_gateway.tasks import beside
 
 PIECE_BYTES = 256 * 1024  # of one read of what is kept
 KEEP_BYTES = MEMORY_BYTES  # so much is kept in any case, at the beginning and at the end
@@ -94,29 +93,13 @@ class FormUpload:
         Raises:
             ApiError: as `read_model`; the block is cancelled then.
         """
-        trouble: ApiError | None = None
 
         async def read_on() -> None:
-            nonlocal trouble
-            try:
-                while not self._finished:
-                    await self._keep_more()
-            except ApiError as error:
-                trouble = error
-                nursery.cancel_scope.cancel(reason=error.message)
+            while not self._finished:
+                await self._keep_more()
 
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_on)
-            try:
-                yield
-            except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
-                failure = error
-            nursery.cancel_scope.cancel(reason="the wait is over")
-        if failure is not None:
-            raise failure
-        if trouble is not None:
-            raise trouble
+        async with beside(read_on):
+            yield
 
     def source(self, model: str | None = None) -> FormSource:
         """The form for an engine, after `read_model`; with this name in it, if its engine has one

@@ -35,6 +35,7 @@ from trio_gateway.server.http.types import Message, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
 from trio_gateway.server.relay.relay import Relay, Sender
+from trio_gateway.tasks import beside, first_of
 
 log = logging.getLogger(__name__)
 
@@ -178,28 +179,22 @@ class _Refusal(msgspec.Struct):
     error: _RefusalError
 
 
+class _ClientGone(Exception):
+    """The client left before it was answered."""
+
+
 async def _while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T | None:
     """What the work gives; None if the client went away before. Raises what the work raises."""
-    result: T | None = None
-    failure: Exception | None = None
-    gone = False
 
     async def watch() -> None:
-        nonlocal gone
         await receive()  # nothing else comes before the client was accepted
-        gone = True
-        nursery.cancel_scope.cancel(reason="the client is gone")
+        raise _ClientGone
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            result = await work()
-        except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
-            failure = error
-        nursery.cancel_scope.cancel(reason="the work is done")
-    if failure is not None:
-        raise failure
-    return None if gone else result
+    try:
+        async with beside(watch):
+            return await work()
+    except _ClientGone:
+        return None
 
 
 # -- an open connection ---------------------------------------------------------------------------
@@ -207,13 +202,7 @@ async def _while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -
 
 async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send) -> End:
     """Pass messages on, both ways, until one side is gone or nothing is said for long."""
-    end = End(_GOING_AWAY, f"nothing was said for {IDLE_S:g} s")
     idle = trio.CancelScope(deadline=trio.current_time() + IDLE_S)
-
-    async def run(one_way: Callable[[], Awaitable[End]]) -> None:
-        nonlocal end
-        end = await one_way()
-        idle.cancel(reason="one side is gone")
 
     async def to_engine() -> End:
         while True:
@@ -243,10 +232,8 @@ async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send
             await send({"type": "websocket.send", kind: said})
 
     with idle:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, to_engine)
-            nursery.start_soon(run, to_client)
-    return end
+        return await first_of(to_engine, to_client)
+    return End(_GOING_AWAY, f"nothing was said for {IDLE_S:g} s")
 
 
 def _aborted(error: ExchangeAborted) -> End:
