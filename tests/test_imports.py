@@ -1,0 +1,165 @@
+"""Who may import whom. `docs/architecture.md` says why; this says so for every module.
+
+An arrow points down the table below. Rooms of one line do not know each other, a room's own
+modules may import each other, and no arrows anywhere, in tests and benchmarks neither, make a
+circle. What runs only under `TYPE_CHECKING` is an arrow like any other.
+"""
+
+from __future__ import annotations
+
+from tests.support import source
+
+# From the roof to the ground. A room is a module or a package with all that is in it.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("main",),
+    ("commands",),
+    ("app",),
+    # -- server
+    ("server.gateway_server",),
+    ("server.gateway",),
+    ("server.handlers",),
+    ("server.openapi",),
+    ("server.ollama",),
+    ("server.relay",),
+    ("server.access", "server.forms"),
+    ("server.http",),
+    ("server.dumps",),
+    ("server.api",),
+    # -- models
+    ("models.explanation",),
+    ("models.model_selector",),
+    ("models.counting",),
+    ("models.need", "models.names"),
+    # -- engine
+    ("engine.overview",),
+    ("engine.manager",),
+    ("engine.lease",),
+    ("engine.engine",),
+    ("engine.kv", "engine.health", "engine.address"),
+    ("engine.clients",),
+    ("engine.http",),
+    ("engine.errors",),
+    ("engine.scheduling", "engine.process"),
+    # -- the ground
+    ("config",),
+    ("gguf",),
+    ("tasks", "rawjson", "log"),  # anybody may import them
+)
+# Packages that hold rooms and nothing themselves.
+STAIRS = ("", "server", "models", "engine")
+
+# Decisions and formats: no task, no socket, no server. They reach no module that has any.
+PURE = (
+    "gguf",
+    "config",
+    "rawjson",
+    "engine.errors",
+    "engine.scheduling",
+    "models.need",
+    "models.names",
+    "server.api",
+)
+EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}
+
+# Arrows that go up or close a circle today. A line goes with its arrow: one too many is an error.
+EXCEPTIONS: set[source.Arrow] = {
+    ("benchmarks.scheduler_plot", "benchmarks.scheduler_trace"),
+    ("trio_gateway.engine.lease", "trio_gateway.engine.manager"),
+    ("trio_gateway.gguf.metadata", "trio_gateway.models.counting.refusal"),
+}
+# Test modules that lend their helpers to others today; the same rule.
+LENT: set[source.Arrow] = {
+    ("tests.commands.test_key", "tests.config.test_config_loader"),
+    ("tests.config.test_access", "tests.config.test_config_loader"),
+    ("tests.config.test_contexts", "tests.config.test_config_loader"),
+    ("tests.config.test_pool_memory", "tests.config.test_config_loader"),
+    ("tests.engine.clients.test_llamacpp", "tests.engine.http.test_exchange"),
+    ("tests.engine.clients.test_llamacpp_slots", "tests.engine.clients.test_llamacpp"),
+    ("tests.engine.clients.test_llamacpp_slots", "tests.engine.http.test_exchange"),
+    ("tests.engine.clients.test_openai", "tests.engine.http.test_exchange"),
+    ("tests.engine.clients.test_remote", "tests.engine.http.test_exchange"),
+    ("tests.engine.http.test_body_source", "tests.engine.http.test_exchange"),
+    ("tests.engine.http.test_whole_answer", "tests.gateway.test_context_fit"),
+    ("tests.gateway.test_forms", "tests.server.forms.test_form_upload"),
+    ("tests.gateway.test_forms", "tests.server.forms.test_multipart"),
+    ("tests.integration.test_client_anthropic", "tests.integration.conftest"),
+    ("tests.integration.test_client_openai", "tests.integration.conftest"),
+    ("tests.integration.test_upload_memory", "tests.server.forms.test_multipart"),
+    ("tests.server.forms.test_form_upload", "tests.server.forms.test_multipart"),
+    ("tests.support.openai_site", "tests.engine.http.test_exchange"),
+}
+# Pure modules that reach an effect today; the same rule.
+IMPURE: set[str] = set()
+
+
+def inside(module: str) -> str:
+    """A module's name without the package's."""
+    return module.removeprefix("trio_gateway").removeprefix(".")
+
+
+def belongs(module: str, room: str) -> bool:
+    return inside(module) == room or inside(module).startswith(f"{room}.")
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    """How far from the roof, and the room."""
+    rooms = [(n, room) for n, floor in enumerate(FLOORS) for room in floor if belongs(module, room)]
+    assert len(rooms) == 1, f"no rule, or more than one, covers {module}: {rooms}"
+    return rooms[0]
+
+
+def own() -> list[str]:
+    return [name for name in source.modules() if name.split(".")[0] == "trio_gateway"]
+
+
+def points_down(arrow: source.Arrow) -> bool:
+    (above, room), (below, other) = map(floor_of, arrow)
+    return room == other or above < below
+
+
+def test_every_module_has_a_room() -> None:
+    for module in own():
+        if inside(module) not in STAIRS:
+            floor_of(module)
+
+
+def test_every_arrow_points_down() -> None:
+    rooms = {module for module in own() if inside(module) not in STAIRS}
+    ours = {(a, b) for a, b in source.arrows() if a in rooms and b in rooms}
+    assert {arrow for arrow in ours - EXCEPTIONS if not points_down(arrow)} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert [*source.circles(source.arrows() - EXCEPTIONS)] == []
+
+
+def test_every_exception_is_still_needed() -> None:
+    inside_circles = [{*circle} for circle in source.circles(source.arrows())]
+    for arrow in EXCEPTIONS:
+        assert arrow in source.arrows(), f"gone, and its line goes with it: {arrow}"
+        closes_a_circle = any({*arrow} <= circle for circle in inside_circles)
+        assert closes_a_circle or not points_down(arrow), f"no exception any more: {arrow}"
+
+
+def test_the_product_knows_no_tests_and_no_benchmarks() -> None:
+    assert {(a, b) for a, b in source.arrows() if a in own() and b not in own()} == set()
+
+
+def test_only_support_is_shared_by_tests_and_with_benchmarks() -> None:
+    """No test module, no conftest is imported, and support imports neither benchmarks nor them."""
+    lent = {(a, b) for a, b in source.arrows() if b.startswith("tests.")}
+    assert {(a, b) for a, b in lent if not b.startswith("tests.support.")} == LENT
+    support = {(a, b) for a, b in source.arrows() if a.startswith("tests.support.")}
+    assert {(a, b) for a, b in support if b.startswith("benchmarks.")} == set()
+
+
+def test_pure_modules_reach_no_effects() -> None:
+    pure = [module for module in own() if any(belongs(module, room) for room in PURE)]
+    impure = {
+        module
+        for module in pure
+        for name in source.reached(module)
+        if EFFECTS & {found.split(".")[0] for found in source.imported(name)}
+    }
+    assert impure == IMPURE

@@ -1,0 +1,115 @@
+"""How large a file and a class may get, and what the front door of a package says."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.support import source
+
+LINES = 350
+REASON = "Over 350 lines because"  # begins the sentence of a docstring that says why
+METHODS = 20
+DOCSTRING_LINES = range(3, 11)
+
+# What is too large today. Each line goes when its file is split; an entry too many is an error.
+LONG: set[str] = {
+    "tests.support.fakes",
+    "tests.support.scheduler_world",
+    "trio_gateway.engine.clients.client",
+    "trio_gateway.engine.engine",
+    "trio_gateway.engine.kv.slots",
+    "trio_gateway.engine.scheduling.scheduler",
+    "trio_gateway.models.model_selector",
+    "trio_gateway.server.api.endpoints",
+    "trio_gateway.server.relay.relay",
+}
+# Classes (module:Class) with more public methods, their own and those of our classes above them.
+WIDE: set[str] = {
+    "trio_gateway.engine.clients.client:EngineClient",
+    "trio_gateway.engine.clients.llamacpp:LlamaCppEngine",
+    "trio_gateway.engine.clients.openai:OpenAIEngine",
+    "trio_gateway.engine.clients.remote:RemoteEngine",
+    "trio_gateway.engine.scheduling.state:SchedulerState",
+}
+# Packages that do not say yet what lives in them.
+SILENT: set[str] = {
+    "trio_gateway.config",
+    "trio_gateway.engine",
+    "trio_gateway.engine.clients",
+    "trio_gateway.engine.http",
+    "trio_gateway.engine.kv",
+    "trio_gateway.engine.process",
+    "trio_gateway.engine.scheduling",
+    "trio_gateway.gguf",
+    "trio_gateway.models",
+    "trio_gateway.models.counting",
+    "trio_gateway.models.need",
+    "trio_gateway.server",
+    "trio_gateway.server.access",
+    "trio_gateway.server.api",
+    "trio_gateway.server.forms",
+    "trio_gateway.server.handlers",
+    "trio_gateway.server.http",
+    "trio_gateway.server.ollama",
+    "trio_gateway.server.openapi",
+    "trio_gateway.server.relay",
+}
+
+
+def long_files() -> set[str]:
+    """Test modules are lists of sentences and may be as long as what they are about."""
+    return {
+        name
+        for name, file in source.modules().items()
+        if not file.name.startswith("test_")
+        and len(file.read_text().splitlines()) > LINES
+        and REASON not in " ".join((ast.get_docstring(source.tree(name)) or "").split())
+    }
+
+
+def wide_classes() -> set[str]:
+    classes = {
+        node.name: (f"{name}:{node.name}", node)
+        for name in source.modules()
+        if name.startswith("trio_gateway.")
+        for node in ast.walk(source.tree(name))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def public(name: str) -> set[str]:
+        if name not in classes:
+            return set()
+        node = classes[name][1]
+        own = {n.name for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+        above = [public(base.id) for base in node.bases if isinstance(base, ast.Name)]
+        return {method for method in own if not method.startswith("_")}.union(*above)
+
+    return {classes[name][0] for name in classes if len(public(name)) > METHODS}
+
+
+def packages() -> set[str]:
+    """All below `trio_gateway` itself, which holds its version."""
+    files = source.modules().items()
+    return {n for n, file in files if file.name == "__init__.py" and n.startswith("trio_gateway.")}
+
+
+def silent_packages() -> set[str]:
+    said = {name: ast.get_docstring(source.tree(name)) or "" for name in packages()}
+    return {n for n, text in said.items() if len(text.splitlines()) not in DOCSTRING_LINES}
+
+
+def test_no_file_is_long_without_a_reason() -> None:
+    assert long_files() == LONG
+
+
+def test_no_class_has_more_public_methods_than_one_can_keep_in_mind() -> None:
+    assert wide_classes() == WIDE
+
+
+def test_a_package_says_what_lives_in_it() -> None:
+    assert silent_packages() == SILENT
+
+
+def test_a_package_hides_nothing_in_its_front_door() -> None:
+    """A docstring and no code: each name is imported from where it is."""
+    assert {name for name in packages() if len(source.tree(name).body) > 1} == set()
