@@ -17,7 +17,7 @@ import trio.testing
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, stream
 from tests.support.fakes import Stack, config, model, running_stack, variant
 from trio_gateway.config.schema import EngineTimeouts
-from trio_gateway.engine.clients.client import Health
+from trio_gateway.engine.clients.facts import Health
 from trio_gateway.engine.errors import (
     EngineDisconnected,
     EngineTalksGarbage,

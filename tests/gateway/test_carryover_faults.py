@@ -38,7 +38,7 @@ from tests.support.fake_slots import (
     words,
 )
 from tests.support.fakes import FakeProcess
-from trio_gateway.engine.clients.client import SlotUnanswered
+from trio_gateway.engine.clients.facts import SlotUnanswered
 from trio_gateway.engine.kv.slots import RESTORE_LIMIT_S
 from trio_gateway.engine.process.process import StopReport
 

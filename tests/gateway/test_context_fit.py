@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
 from tests.support.fakes import Stack, config, model, running_stack, variant
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 
 
 def exceeded(tokens: int, context: int) -> bytes:

@@ -21,7 +21,7 @@ from tests.support.asking import (
 )
 from tests.support.fakes import config, model, running_stack, variant
 from trio_gateway.config.schema import EngineTimeouts
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 
 # -- answers ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import trio
 
 from tests.support import hostile_cases, hostile_http, hostile_sizes, hostile_types
 from tests.support.asking import CHAT, Clock, chat
-from tests.support.fakes import FakeClient, Stack, config, model, running_stack
+from tests.support.fakes import FakeKind, Stack, config, model, running_stack
 from tests.support.hostile_cases import Case
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.http.limits import LimitedH11Protocol
@@ -62,7 +62,7 @@ class _Replies:
 @pytest.fixture(autouse=True)
 def _as_served(monkeypatch: pytest.MonkeyPatch) -> None:
     served = frozenset(row.name for row in ENDPOINTS)
-    monkeypatch.setattr(FakeClient, "get_supported_endpoints", staticmethod(lambda: served))
+    monkeypatch.setattr(FakeKind, "endpoints", served)
     # As `create_app` has it: what is no HTTP does not get as far as the app.
     monkeypatch.setitem(vars(hypercorn.protocol), "H11Protocol", LimitedH11Protocol)
 

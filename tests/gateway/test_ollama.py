@@ -17,6 +17,7 @@ from tests.support.asking import DONE, Clock, header
 from tests.support.fakes import (
     FakeClient,
     FakeExchange,
+    FakeKind,
     Stack,
     config,
     model,
@@ -230,7 +231,7 @@ async def test_generate_raw_and_embeddings_have_their_own_calls(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = frozenset({"chat/completions", "completions", "embeddings", "infill"})
-    monkeypatch.setattr(FakeClient, "get_supported_endpoints", staticmethod(lambda: served))
+    monkeypatch.setattr(FakeKind, "endpoints", served)
     async with running_stack(config(model("m"))) as stack:
         text = b'{"choices":[{"text":"Hi!","finish_reason":"length"}]}'
         stack.engines.scripts = [

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
-from tests.support.fakes import FakeClient, Stack, config, model, running_stack, variant
+from tests.support.fakes import FakeKind, Stack, config, model, running_stack, variant
 from trio_gateway.config.schema import RewriteConfig
-from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 
 MESSAGES = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
 
@@ -19,8 +19,8 @@ MESSAGES = json.dumps({"model": "m", "messages": [{"role": "user", "content": "H
 @pytest.fixture(autouse=True)
 def _all_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake engine serves what a llama-server does."""
-    served = LlamaCppEngine.get_supported_endpoints()
-    monkeypatch.setattr(FakeClient, "get_supported_endpoints", staticmethod(lambda: served))
+    served = LlamaCppKind.endpoints
+    monkeypatch.setattr(FakeKind, "endpoints", served)
 
 
 def answers(stack: Stack, **fields: Any) -> None:

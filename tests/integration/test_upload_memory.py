@@ -23,9 +23,8 @@ BLOCK = bytes(range(256)) * 1024
 
 # The gateway's command, with engines of a type that takes forms.
 SERVE_FORMS = (
-    "from trio_gateway.engine.clients.llamacpp import LlamaCppEngine as Engine\n"
-    "served = Engine.get_supported_endpoints() | {'audio/transcriptions'}\n"
-    "Engine.get_supported_endpoints = staticmethod(lambda: served)\n"
+    "from trio_gateway.engine.clients.llamacpp import LlamaCppKind\n"
+    "LlamaCppKind.endpoints |= {'audio/transcriptions'}\n"
     "from trio_gateway.main import main\n"
     "main(['serve'])\n"
 )

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from tests.support.fakes import FakeClient, FakeEngines, FakeProcess, Stack
+from tests.support.fakes import FakeClient, FakeEngines, FakeKind, FakeProcess, Stack
 from trio_gateway.config.engine_args import SLOT_SAVE_PATH, option
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.engine.clients.client import SlotFile, SlotRefused, SlotState, SlotUnanswered
+from trio_gateway.engine.clients.facts import SlotFile, SlotRefused, SlotState, SlotUnanswered
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.kv.file import shared_prefix
@@ -129,19 +129,20 @@ class FakeSlots:
         return self.folder / filename
 
 
+class SlotKind(FakeKind):
+    has_slots = True
+
+    def slot_folder(self, args: Sequence[str]) -> str | None:
+        return option(args, SLOT_SAVE_PATH)
+
+    def slot_folder_args(self, binary: str, folder: str) -> list[str]:
+        return [] if binary == WRAPPER else [*SLOT_SAVE_PATH, folder]
+
+
 class SlotClient(FakeClient):
     """Made by SlotEngines.client_type."""
 
-    has_slots = True
     world: SlotEngines
-
-    @staticmethod
-    def slot_folder(args: Sequence[str]) -> str | None:
-        return option(args, SLOT_SAVE_PATH)
-
-    @staticmethod
-    def slot_folder_args(binary: str, folder: str) -> list[str]:
-        return [] if binary == WRAPPER else [*SLOT_SAVE_PATH, folder]
 
     @property
     def slots(self) -> FakeSlots | None:
@@ -194,6 +195,7 @@ class SlotEngines(FakeEngines):
         self.slot_count = 1
         self.slots: dict[int, FakeSlots] = {}
         self.client_type = type("BoundSlotClient", (SlotClient,), {"world": self})
+        self.kind = SlotKind(self)
 
     def open_slots(self, argv: Sequence[str], port: int, workdir: Path) -> FakeSlots:
         folder = option(argv, SLOT_SAVE_PATH)

@@ -20,6 +20,7 @@ from hypercorn.typing import ConnectionState
 from trio_gateway.config.access_schema import AccessConfig
 from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
 from trio_gateway.config.schema import (
+    EngineOptions,
     EngineTimeouts,
     GatewayConfig,
     ModelConfig,
@@ -27,7 +28,9 @@ from trio_gateway.config.schema import (
     ServerConfig,
     VariantConfig,
 )
-from trio_gateway.engine.clients.client import EngineClient, EngineFacts, Health
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.facts import EngineFacts, Health
+from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
@@ -163,30 +166,32 @@ class FakeExchange:
             self.closed_at = trio.current_time()
 
 
+class FakeKind(EngineKind):
+    endpoints = frozenset({"chat/completions", "completions"})
+
+    def __init__(self, world: FakeEngines) -> None:
+        self.world = world
+
+    def client(self, base_url: str, options: EngineOptions) -> EngineClient:
+        return self.world.client_type(base_url, options)
+
+    def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
+        return [*args, "--port", str(port)]
+
+    def listen_host(self, args: Sequence[str]) -> str:
+        return "127.0.0.1"
+
+    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+        return None
+
+    def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
+        return self.world.shared_tokens
+
+
 class FakeClient(EngineClient):
     """Speaks to a FakeProcess. Made by FakeEngines.client_type."""
 
     world: FakeEngines
-
-    @staticmethod
-    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
-        return [*args, "--port", str(port)]
-
-    @staticmethod
-    def listen_host(args: Sequence[str]) -> str:
-        return "127.0.0.1"
-
-    @staticmethod
-    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
-        return None
-
-    @staticmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        return frozenset({"chat/completions", "completions"})
-
-    @classmethod
-    def shared_tokens(cls, args: Sequence[str], facts: EngineFacts) -> int | None:
-        return cls.world.shared_tokens
 
     @property
     def process(self) -> FakeProcess | None:
@@ -275,7 +280,10 @@ class FakeEngines:
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []
         self.exchanges: list[FakeExchange] = []
         self.launched = trio.Event()
-        self.client_type = type("BoundFakeClient", (FakeClient,), {"world": self})
+        self.client_type: type[EngineClient] = type(
+            "BoundFakeClient", (FakeClient,), {"world": self}
+        )
+        self.kind = FakeKind(self)
 
     @property
     def alive(self) -> list[FakeProcess]:
@@ -300,8 +308,8 @@ class FakeEngines:
                 process.exit("killed" if not process.exited.is_set() else process.status)
 
     def manager(self, given: GatewayConfig) -> EngineManager:
-        types = dict.fromkeys(ENGINE_TYPES, cast(type[EngineClient], self.client_type))
-        return EngineManager(given, launch=self.launch, client_types=types)
+        kinds = dict.fromkeys(ENGINE_TYPES, self.kind)
+        return EngineManager(given, launch=self.launch, kinds=kinds)
 
 
 class MemoryNetwork(httpcore.AsyncNetworkBackend):

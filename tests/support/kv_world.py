@@ -14,7 +14,7 @@ import trio
 from tests.support.fake_slots import FakeSlots, SlotClient, SlotEngines, ids_of, words
 from tests.support.fakes import model, variant
 from trio_gateway.config.schema import EngineTimeouts, KvCarryoverConfig, VariantConfig
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slots import EngineKv, KvMove, Prompt
@@ -102,7 +102,7 @@ class World:
         m = model(name, v, **fields)
         prompts = dict(enumerate(map(prompt, waiting)))
         key = VariantKey(name, v.name)
-        kv = EngineKv(self.owner, key, m, v, self.engines.client_type, lambda: prompts)
+        kv = EngineKv(self.owner, key, m, v, self.engines.kind, lambda: prompts)
         argv = kv.launch_args(v.args)
         self.engines.slot_count = slots
         port = len(self.engines.slots) + 1

@@ -13,7 +13,7 @@ from trio_gateway.config.schema import GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size
 
 if TYPE_CHECKING:
-    from trio_gateway.engine.clients.client import EngineClient
+    from trio_gateway.engine.clients.kind import EngineKind
 
 _WIDEST = 10_000  # columns: no limit, for a table's natural width
 
@@ -47,7 +47,7 @@ def _print_models(config: GatewayConfig) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from trio_gateway.engine.clients.registry import client_type_of
+    from trio_gateway.engine.clients.registry import kind_of
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     limited = any(pool.memory_bytes is not None for pool in config.pools.values())
@@ -62,7 +62,7 @@ def _print_models(config: GatewayConfig) -> None:
             table.add_row(
                 names[row] if row < len(names) else "",
                 model.pool if row == 0 else "",
-                *(_describe_variant(variant, client_type_of(model.engine)) if variant else ()),
+                *(_describe_variant(variant, kind_of(model.engine)) if variant else ()),
                 *((_describe_memory(variant),) if variant and limited else ()),
             )
     # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
@@ -72,22 +72,20 @@ def _print_models(config: GatewayConfig) -> None:
     console.print(table)
 
 
-def _describe_variant(
-    variant: VariantConfig, client_type: type[EngineClient]
-) -> tuple[str, str, str]:
+def _describe_variant(variant: VariantConfig, kind: EngineKind) -> tuple[str, str, str]:
     context = f"{variant.context:,}"
     named = variant.name != str(variant.context)
     return (
         f"{context} {variant.name}" if named else context,
-        _describe_address(variant, client_type),
+        _describe_address(variant, kind),
         f"{variant.timeouts.idle_s:g} s",
     )
 
 
-def _describe_address(variant: VariantConfig, client_type: type[EngineClient]) -> str:
+def _describe_address(variant: VariantConfig, kind: EngineKind) -> str:
     if urls := variant.options.urls:
         return f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
-    fixed = client_type.fixed_address(variant.args)
+    fixed = kind.fixed_address(variant.args)
     address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
     return (variant.connect or address).removeprefix("http://")
 

@@ -44,8 +44,8 @@ class Option(enum.Enum):
 class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of engine.
 
-    `value`: what a configuration says, by `presets.engines.<preset>`. `client`: `"module:Class"`,
-    an EngineClient. `options`: the keys that only some types have. `has_process`: it is started by
+    `value`: what a configuration says, by `presets.engines.<preset>`. `kind`: `"module:Class"`,
+    an EngineKind. `options`: the keys that only some types have. `has_process`: it is started by
     a command; otherwise it is somewhere else, at its `urls`. `needs_port`: its arguments must say
     where it listens, as nothing is added to them. `places`: requests at a time where neither
     `parallel` nor the engine says it.
@@ -53,7 +53,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
 
     value: str
     preset: str
-    client: str
+    kind: str
     options: frozenset[Option] = frozenset()
     default_pool: str = "primary"
     has_process: bool = True
@@ -70,18 +70,18 @@ ENGINE_TYPES = {
         EngineType(
             value="llama.cpp",
             preset="llamacpp",
-            client=f"{_CLIENTS}.llamacpp:LlamaCppEngine",
+            kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
         ),
         EngineType(
             value="llama.cpp.secondary",
             preset="llamacpp_secondary",
-            client=f"{_CLIENTS}.llamacpp:LlamaCppEngine",
+            kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
             default_pool="secondary",
         ),
         EngineType(
             value="openai",
             preset="openai",
-            client=f"{_CLIENTS}.openai:OpenAIEngine",
+            kind=f"{_CLIENTS}.openai:OpenAIKind",
             options=_OPENAI,
             needs_port=True,
             places=8,
@@ -89,7 +89,7 @@ ENGINE_TYPES = {
         EngineType(
             value="remote",
             preset="remote",
-            client=f"{_CLIENTS}.remote:RemoteEngine",
+            kind=f"{_CLIENTS}.remote:RemoteKind",
             options=frozenset(Option),
             default_pool="remote",
             has_process=False,

@@ -15,7 +15,9 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import VariantConfig
-from trio_gateway.engine.clients.client import EngineClient, EngineFacts, local_host
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.engine.clients.kind import EngineKind, local_host
 from trio_gateway.engine.errors import (
     OWN_LIMITS,
     EngineDisconnected,
@@ -79,12 +81,10 @@ class EngineInfo(msgspec.Struct, frozen=True):
     shared_tokens: int | None = None
 
 
-def fixed_address(
-    variant: VariantConfig, client_type: type[EngineClient]
-) -> tuple[str, int] | None:
+def fixed_address(variant: VariantConfig, kind: EngineKind) -> tuple[str, int] | None:
     """Where the configuration puts this variant's engine; None: the gateway picks a port."""
     if variant.connect is None:
-        return client_type.fixed_address(variant.args)
+        return kind.fixed_address(variant.args)
     parts = urlsplit(variant.connect)
     return local_host(parts.hostname or ""), parts.port or 80
 
@@ -99,7 +99,7 @@ class Engine:
         variant: VariantConfig,
         *,
         launch: Launcher,
-        client_type: type[EngineClient],
+        kind: EngineKind,
         ports_in_use: set[int],
         memory_of_group: Callable[[int], int | None] | None,
         kv: EngineKv | None = None,
@@ -110,7 +110,7 @@ class Engine:
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
         self._launch = launch if variant.has_process else open_nothing
-        self._client_type, self._ports_in_use = client_type, ports_in_use
+        self._kind, self._ports_in_use = kind, ports_in_use
         self._port: int | None = None  # of this machine, held for this engine
         self._memory_of_group = memory_of_group
         self.kv = kv
@@ -197,10 +197,10 @@ class Engine:
         """The client for the engine's address, which nobody else may hold."""
         if not self.variant.has_process:
             return self._open_remote_client()
-        address = fixed_address(self.variant, self._client_type)
+        address = fixed_address(self.variant, self._kind)
         try:
             if address is None:
-                host = self._client_type.listen_host(self.variant.args)
+                host = self._kind.listen_host(self.variant.args)
                 address = host, ports.pick_free_port(self._ports_in_use, host)
             host, port = address
             in_use = await ports.address_in_use(host, port)
@@ -219,12 +219,12 @@ class Engine:
         self._port = port
         self._ports_in_use.add(port)
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        return self._client_type(url, self.variant.options)
+        return self._kind.client(url, self.variant.options)
 
     def _open_remote_client(self) -> EngineClient:
         options = self.variant.options
         try:
-            return self._client_type(options.urls[0], options)
+            return self._kind.client(options.urls[0], options)
         except OSError as error:
             raise _StartFailed(f"its `ca_file` {options.ca_file} cannot be used: {error}") from None
 
@@ -239,7 +239,7 @@ class Engine:
     def _args(self, client: EngineClient) -> list[str]:
         args = self.variant.args if self.kv is None else self.kv.launch_args(self.variant.args)
         if self.variant.connect is None:
-            return client.launch_args(args, client.host, client.port)
+            return self._kind.launch_args(args, client.host, client.port)
         return [a.replace("${PORT}", str(client.port)) for a in args]
 
     async def _run_process(
@@ -413,9 +413,9 @@ class Engine:
     def _info(self, process: Process, facts: EngineFacts) -> EngineInfo:
         declared = self.variant.context
         context = min(declared, facts.context or declared)
-        shared = self._client_type.shared_tokens(self.variant.args, facts)
+        shared = self._kind.shared_tokens(self.variant.args, facts)
         if context < declared:
-            cure = self._client_type.context_cure(declared, facts, shared)
+            cure = self._kind.context_cure(declared, facts, shared)
             log.error(
                 "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
                 self.key, declared, context, cure, context,

@@ -17,8 +17,8 @@ import trio
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
-from trio_gateway.engine.clients.client import EngineClient
-from trio_gateway.engine.clients.registry import client_type_of
+from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.engine import Engine, fixed_address
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
@@ -63,7 +63,7 @@ class EngineManager:
     Args:
         config: the models, pools and limits.
         launch: opens an engine's process; a test may pass a fake, without reaper and meter.
-        client_types: by the name of its type, the client of an engine; a test may pass fakes.
+        kinds: by the name of its type, what is known of such engines; a test may pass fakes.
         scheduler: what decides; a benchmark may pass another policy.
     """
 
@@ -72,7 +72,7 @@ class EngineManager:
         config: GatewayConfig,
         *,
         launch: Launcher | None = None,
-        client_types: Mapping[str, type[EngineClient]] | None = None,
+        kinds: Mapping[str, EngineKind] | None = None,
         scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
         self.reaper: Reaper | None = None
@@ -82,8 +82,8 @@ class EngineManager:
             self._memory_of_group = MemoryMeter().read
             launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch
-        self._client_types: Mapping[str, type[EngineClient]] = client_types or {
-            model.engine.value: client_type_of(model.engine) for model in config.models
+        self._kinds: Mapping[str, EngineKind] = kinds or {
+            model.engine.value: kind_of(model.engine) for model in config.models
         }
         self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
         facts = []
@@ -111,7 +111,7 @@ class EngineManager:
         self.stopped = trio.Event()  # after a shutdown: no engine is left
 
     def _facts(self, key: VariantKey, model: ModelConfig, variant: VariantConfig) -> VariantFacts:
-        fixed = fixed_address(variant, self._client_types[model.engine.value])
+        fixed = fixed_address(variant, self._kinds[model.engine.value])
         endpoint = f"{fixed[0]} {fixed[1]}" if fixed else None
         return VariantFacts(
             key=key,
@@ -253,7 +253,7 @@ class EngineManager:
         """What the model's engines serve: as configured, else what their type implies."""
         if model.endpoints is not None:
             return model.endpoints
-        return self._client_types[model.engine.value].get_supported_endpoints()
+        return self._kinds[model.engine.value].endpoints
 
     def engine_of(self, model: str) -> Engine | None:
         """The ready engine of this model with the largest context."""
@@ -295,7 +295,7 @@ class EngineManager:
             key,
             variant,
             launch=self._launch,
-            client_type=self._client_types[model.engine.value],
+            kind=self._kinds[model.engine.value],
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
             kv=self._kv_of(key, model, variant),
@@ -306,8 +306,8 @@ class EngineManager:
     def _kv_of(
         self, key: VariantKey, model: ModelConfig, variant: VariantConfig
     ) -> EngineKv | None:
-        client_type = self._client_types[model.engine.value]
-        if not (model.kv_carryover and client_type.has_slots):
+        kind = self._kinds[model.engine.value]
+        if not (model.kv_carryover and kind.has_slots):
             return None
 
         def waiting() -> dict[int, Prompt]:
@@ -317,7 +317,7 @@ class EngineManager:
                 if request.is_waiting and request.model == key.model and request.prompt is not None
             }
 
-        return EngineKv(self.kv, key, model, variant, client_type, waiting)
+        return EngineKv(self.kv, key, model, variant, kind, waiting)
 
     async def _run_engine(self, engine: Engine) -> None:
         def report(event: Event) -> None:

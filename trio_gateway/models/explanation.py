@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview

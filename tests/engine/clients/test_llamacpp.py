@@ -13,8 +13,8 @@ import trio
 import trio.testing
 
 from tests.engine.http.test_exchange import read_request, serving
-from trio_gateway.engine.clients.client import EngineFacts
-from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.server.api.endpoints import ANTHROPIC, LLAMACPP
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
@@ -76,7 +76,7 @@ def test_an_engine_is_told_where_to_listen_unless_its_arguments_say(
     args: list[str], expected: list[str]
 ) -> None:
     given = tuple(args)
-    assert LlamaCppEngine.launch_args(given, "127.0.0.1", 5000) == expected
+    assert LlamaCppKind().launch_args(given, "127.0.0.1", 5000) == expected
     assert given == tuple(args)
 
 
@@ -98,11 +98,11 @@ def test_an_engine_is_told_where_to_listen_unless_its_arguments_say(
 def test_a_fixed_address_is_read_from_the_arguments(
     args: list[str], expected: tuple[str, int] | None
 ) -> None:
-    assert LlamaCppEngine.fixed_address(args) == expected
+    assert LlamaCppKind().fixed_address(args) == expected
 
 
 def test_it_serves_what_a_llama_server_has_and_the_gateway_routes() -> None:
-    served = LlamaCppEngine.get_supported_endpoints()
+    served = LlamaCppKind.endpoints
     assert {"chat/completions", "responses", "messages", "rerank", "props"} <= served
     assert "audio/speech" not in served
     assert {e.name for e in (*LLAMACPP, *ANTHROPIC)} <= served

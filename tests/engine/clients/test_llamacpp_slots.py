@@ -11,14 +11,14 @@ import trio.testing
 
 from tests.engine.clients.test_llamacpp import CHAT_BODY, NOT_FOUND, Llama, engine
 from tests.engine.http.test_exchange import read_request
-from trio_gateway.engine.clients.client import (
+from trio_gateway.engine.clients.facts import (
     EngineFacts,
     SlotFile,
     SlotRefused,
     SlotState,
     SlotUnanswered,
 )
-from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 
 CHAT, COMPLETION = "chat/completions", "completions"
 TIMEOUT_S = 10.0
@@ -143,14 +143,14 @@ def test_slots_share_one_cache_or_have_one_each(
     args: list[str], slots: int, context: int, shared: int | None
 ) -> None:
     facts = EngineFacts(places=slots, context=context)
-    assert LlamaCppEngine.shared_tokens(args, facts) == shared
+    assert LlamaCppKind().shared_tokens(args, facts) == shared
 
 
 @pytest.mark.parametrize("facts", [EngineFacts(), EngineFacts(places=4), EngineFacts(context=4096)])
 def test_of_an_engine_that_says_little_it_is_not_known_that_its_slots_share(
     facts: EngineFacts,
 ) -> None:
-    assert LlamaCppEngine.shared_tokens(["-c", "4096"], facts) is None
+    assert LlamaCppKind().shared_tokens(["-c", "4096"], facts) is None
 
 
 # -- where slots are saved -------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_of_an_engine_that_says_little_it_is_not_known_that_its_slots_share(
 def test_the_folder_of_slots_is_read_from_the_arguments(
     args: list[str], folder: str | None
 ) -> None:
-    assert LlamaCppEngine.slot_folder(args) == folder
+    assert LlamaCppKind().slot_folder(args) == folder
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_the_folder_of_slots_is_read_from_the_arguments(
 )
 def test_a_llama_server_is_given_a_folder_for_slots(binary: str) -> None:
     added = ["--slot-save-path", "/cache/kv"]
-    assert LlamaCppEngine.slot_folder_args(binary, "/cache/kv") == added
-    assert LlamaCppEngine.slot_folder(added) == "/cache/kv"
+    assert LlamaCppKind().slot_folder_args(binary, "/cache/kv") == added
+    assert LlamaCppKind().slot_folder(added) == "/cache/kv"
 
 
 @pytest.mark.parametrize("binary", ["docker", "/llama-server/run.sh", "vllm", "ollama"])
 def test_another_program_is_given_none_as_it_may_not_know_the_option(binary: str) -> None:
-    assert LlamaCppEngine.slot_folder_args(binary, "/cache/kv") == []
+    assert LlamaCppKind().slot_folder_args(binary, "/cache/kv") == []
 
 
 # -- which slots there are -------------------------------------------------------------------

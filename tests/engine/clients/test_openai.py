@@ -20,8 +20,8 @@ from tests.support.fakes import FakeEngines, Stack, config, model, variant
 from tests.support.openai_site import Site, running
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, Secret
-from trio_gateway.engine.clients.client import EngineFacts
-from trio_gateway.engine.clients.openai import OpenAIEngine
+from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.manager import EngineManager
 
 TIMEOUT_S = 2.0
@@ -42,9 +42,9 @@ async def engine(site: Site, **options: Any) -> AsyncIterator[OpenAIEngine]:
 
 def test_nothing_is_added_to_the_arguments_but_the_port() -> None:
     args = ["serve", "m", "--port=${PORT}"]
-    assert OpenAIEngine.launch_args(args, "127.0.0.1", 5000) == ["serve", "m", "--port=5000"]
-    assert OpenAIEngine.fixed_address(["--port", "8000"]) is None
-    assert not OpenAIEngine.has_slots
+    assert OpenAIKind().launch_args(args, "127.0.0.1", 5000) == ["serve", "m", "--port=5000"]
+    assert OpenAIKind().fixed_address(["--port", "8000"]) is None
+    assert not OpenAIKind.has_slots
 
 
 # -- health -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
@@ -16,9 +15,11 @@ from tests.support.openai_site import Site, running
 from trio_gateway.config import presets
 from trio_gateway.config.config_loader import ConfigLoader
 from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
-from trio_gateway.engine.clients.client import EngineClient, EngineFacts, Health
-from trio_gateway.engine.clients.openai import OpenAIEngine
-from trio_gateway.engine.clients.registry import client_type_of
+from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.clients.openai import OpenAIKind
+from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.server.api import endpoints as routes
 
@@ -26,30 +27,21 @@ from trio_gateway.server.api import endpoints as routes
 @pytest.mark.parametrize("known", ENGINE_TYPES.values(), ids=lambda known: known.value)
 def test_each_type_has_a_preset_and_a_class_that_is_complete(known: EngineType) -> None:
     assert presets.preset("engines", known.preset) == known.value
-    client_type = client_type_of(known)
-    assert issubclass(client_type, EngineClient)
-    assert not inspect.isabstract(client_type)
-    assert client_type.get_supported_endpoints() <= ENDPOINTS
+    kind = kind_of(known)
+    assert isinstance(kind, EngineKind)
+    assert kind.endpoints <= ENDPOINTS
 
 
-class PingEngine(OpenAIEngine):
+class PingKind(OpenAIKind):
     """As little as a type may be."""
 
-    @staticmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        return frozenset({"embeddings"})
-
-    async def check_health(self, timeout_s: float) -> Health:
-        return Health(True, "always")
-
-    async def read_facts(self, timeout_s: float) -> EngineFacts:
-        return EngineFacts(places=3)
+    endpoints = frozenset({"embeddings"})
 
 
 def test_a_type_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    ping = EngineType(value="ping", preset="ping", client=f"{__name__}:PingEngine")
+    ping = EngineType(value="ping", preset="ping", kind=f"{__name__}:PingKind")
     monkeypatch.setitem(ENGINE_TYPES, "ping", ping)
-    assert client_type_of(ping).__name__ == "PingEngine"
+    assert isinstance(kind_of(ping), PingKind)
     manager = EngineManager(config(model("m", engine=ping)))
     assert manager.endpoints_of(model("m", engine=ping)) == {"embeddings"}
 
@@ -98,15 +90,16 @@ async def test_the_type_on_the_page_works_as_it_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, line = blocks("python")
-    (tmp_path / "tei_engine.py").write_text(source)
+    (tmp_path / "tei.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     known: EngineType = eval(line, {"EngineType": EngineType, "Option": Option})
-    known = msgspec.structs.replace(known, client="tei_engine:TeiEngine")
+    known = msgspec.structs.replace(known, kind="tei:TeiKind")
     monkeypatch.setitem(ENGINE_TYPES, known.value, known)
     info = {"max_input_length": 512, "max_concurrent_requests": 7}
     async with running(Site(answers={"/info": (200, info)})) as site:
-        client = client_type_of(known)(site.url)
+        kind = kind_of(known)
+        client = kind.client(site.url, EngineOptions())
         assert (await client.check_health(2.0)).ok
         assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
-        assert client.get_supported_endpoints() == {"embeddings"}
+        assert kind.endpoints == {"embeddings"}
         await client.aclose()

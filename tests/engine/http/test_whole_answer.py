@@ -9,8 +9,8 @@ import pytest
 
 from tests.gateway.test_context_fit import answered, exceeded
 from tests.support.asking import CHAT, Clock, chat, header
-from tests.support.fakes import FakeClient, config, model, running_stack, variant
-from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
+from tests.support.fakes import FakeKind, config, model, running_stack, variant
+from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.http.whole_answer import WHOLE_ANSWER_MAX_BYTES, whole_up_to
 from trio_gateway.server.relay import engine_answer
@@ -58,8 +58,8 @@ async def test_json_in_chunks_says_the_name_that_was_asked_for(autojump_clock: C
 async def test_errors_in_chunks_have_the_shape_of_the_api(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = LlamaCppEngine.get_supported_endpoints()
-    monkeypatch.setattr(FakeClient, "get_supported_endpoints", staticmethod(lambda: served))
+    served = LlamaCppKind.endpoints
+    monkeypatch.setattr(FakeKind, "endpoints", served)
     async with running_stack(config(model("m"))) as stack:
         stack.engines.chunked, stack.engines.status = True, 400
         stack.engines.scripts = [

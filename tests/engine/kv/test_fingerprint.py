@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.fakes import variant
 from trio_gateway.config.presets import EMBEDDED_COMMAND
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import HEADER_BYTES, Fingerprint, fingerprint_of
 
 FACTS = EngineFacts(places=1, context=4096, build="b11434-abc")

@@ -22,7 +22,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from tests.support.fakes import FakeClient, Stack, config, model, running_stack
+from tests.support.fakes import FakeKind, Stack, config, model, running_stack
 from trio_gateway.engine.clients import client as engine_client
 from trio_gateway.engine.http import socket as engine_socket
 from trio_gateway.server.relay import websocket as websocket_relay
@@ -63,10 +63,7 @@ async def serving(
         monkeypatch.setattr(engine_client, "connect", connect)
         async with running_stack(config(model("m"), model("n"), **server)) as stack:
             stack.engines.load_s = stack.engines.stop_s = 0.0
-            served = FakeClient.get_supported_endpoints() | {"realtime"}
-            monkeypatch.setattr(
-                stack.engines.client_type, "get_supported_endpoints", staticmethod(lambda: served)
-            )
+            stack.engines.kind.endpoints |= {"realtime"}
             stack.ends = ends  # type: ignore[attr-defined]
             yield stack
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -182,10 +179,10 @@ async def test_both_paths_lead_there(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(note, monkeypatch) as stack:
         async with connected(stack, "/realtime?model=m&intent=transcription"):
             pass
-        stack.engines.client_type.served_name = "own/name"  # type: ignore[attr-defined]
+        stack.engines.client_type.served_name = "own/name"
         async with connected(stack, PATH):
             pass
-        del stack.engines.client_type.served_name  # type: ignore[attr-defined]
+        del stack.engines.client_type.served_name
     assert seen == [
         "/v1/realtime?model=m&intent=transcription",
         "/v1/realtime?model=own%2Fname",
@@ -260,8 +257,7 @@ async def test_what_cannot_be_is_refused_before_it_is_accepted(
 
 async def test_engines_without_a_websocket_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(echo, monkeypatch) as stack:
-        served = FakeClient.get_supported_endpoints
-        monkeypatch.setattr(stack.engines.client_type, "get_supported_endpoints", served)
+        stack.engines.kind.endpoints = FakeKind.endpoints
         assert await refusal_of(stack) == (400, "endpoint_not_supported")
 
 

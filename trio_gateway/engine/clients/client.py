@@ -6,13 +6,12 @@ import abc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import ClassVar
 from urllib.parse import urlsplit
 
-import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
+from trio_gateway.engine.clients.facts import EngineFacts, Health, SlotFile, SlotRefused, SlotState
 from trio_gateway.engine.errors import EngineDisconnected, EngineLost, ExchangeAborted, OutOfSockets
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse, Stream, open_exchange
@@ -22,71 +21,16 @@ NO_OPTIONS = EngineOptions()
 REFUSALS_MAX = 2  # requests; the second try of one counts no more, as the request may be to blame
 
 
-class Health(msgspec.Struct, frozen=True):
-    """`ok` is true for a 200; `detail` is for error messages: a status or the error.
-
-    `silent`: the engine was asked, and no answer came, not even a wrong one.
-    """
-
-    ok: bool
-    detail: str
-    silent: bool = False
-
-
-class EngineFacts(msgspec.Struct, frozen=True):
-    """What a ready engine says of itself; None where it does not say.
-
-    `places`: requests that it works on at a time. `context`: tokens that one of them may use.
-    `model_path`, `build`: what it runs, and which build of the engine it is.
-    """
-
-    places: int | None = None
-    context: int | None = None
-    model_path: str | None = None
-    build: str | None = None
-
-
-class SlotState(msgspec.Struct, frozen=True):
-    """A slot; `tokens` of its conversation, None if nothing was asked of it since its start."""
-
-    id: int
-    tokens: int | None
-
-
-class SlotFile(msgspec.Struct, frozen=True):
-    """What an engine says of a slot that it wrote to a file, or read from one."""
-
-    tokens: int
-    size_bytes: int
-    took_ms: float
-
-
-class SlotRefused(Exception):
-    """The engine did not save or restore a slot; the message says why."""
-
-
-class SlotUnanswered(SlotRefused):
-    """It gave no answer: perhaps this was its end."""
-
-
-def local_host(host: str) -> str:
-    """One spelling of an address of this machine, one that a client can connect to."""
-    return {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
 class EngineClient(abc.ABC):
     """Speaks to one engine at `base_url` (`http://host:port`). Close it with `aclose`.
 
-    Made as `Type(base_url, options)`, where `options` are the keys of the configuration that only
-    some types have. `has_slots`: the type saves and restores KV caches.
+    `options` are the keys of the configuration that only some types have.
 
     `pulse` beats with whatever is read from the engine. `refuses` is set once it took
     REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
 
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     """
-
-    has_slots: ClassVar[bool] = False
 
     served_name: str | None = None
 
@@ -103,26 +47,6 @@ class EngineClient(abc.ABC):
         self._open: set[Exchange | EngineSocket] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
-    @staticmethod
-    @abc.abstractmethod
-    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
-        """The arguments that make the engine listen at this address."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def listen_host(args: Sequence[str]) -> str:
-        """Where on this machine an engine with these arguments is reached."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
-        """The address that the arguments themselves ask for, if they name a port."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        """Paths that this engine serves, without the leading slash and `v1/`; see ENDPOINTS."""
-
     @abc.abstractmethod
     async def check_health(self, timeout_s: float) -> Health:
         """One health request; never raises."""
@@ -136,28 +60,7 @@ class EngineClient(abc.ABC):
         """The exact number of prompt tokens of a request, as the engine counts them; None: it
         cannot say. Of several prompts in one request, the largest: each is a sequence by itself."""
 
-    @staticmethod
-    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
-        """What to do if one request gets fewer tokens than the variant declares."""
-        return "raise it in the engine's own arguments, or lower the variant's `context`"
-
     # -- slots, for engines that can save and restore their KV cache ------------------------------
-
-    @staticmethod
-    def shared_tokens(args: Sequence[str], facts: EngineFacts) -> int | None:
-        """Tokens that all requests of an engine with these arguments share; None: each place has
-        its own context."""
-        return None
-
-    @staticmethod
-    def slot_folder(args: Sequence[str]) -> str | None:
-        """Where an engine with these arguments keeps saved slots; None: nowhere."""
-        return None
-
-    @staticmethod
-    def slot_folder_args(binary: str, folder: str) -> list[str]:
-        """Arguments that make an engine keep saved slots there; none if it has no such thing."""
-        return []
 
     async def read_slots(self, timeout_s: float) -> list[SlotState] | None:
         """The engine's slots; None: it does not say."""

@@ -21,17 +21,16 @@ from trio_gateway.config.engine_args import (
     option,
 )
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import (
-    NO_OPTIONS,
-    EngineClient,
+from trio_gateway.engine.clients.client import NO_OPTIONS, EngineClient
+from trio_gateway.engine.clients.facts import (
     EngineFacts,
     Health,
     SlotFile,
     SlotRefused,
     SlotState,
     SlotUnanswered,
-    local_host,
 )
+from trio_gateway.engine.clients.kind import EngineKind, local_host
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
 from trio_gateway.engine.errors import (
     EngineDisconnected,
@@ -58,6 +57,62 @@ _ENDPOINTS = frozenset(
 _HOST, _PORT = ("--host",), ("--port",)
 
 
+class LlamaCppKind(EngineKind):
+    """See EngineKind."""
+
+    endpoints = _ENDPOINTS
+    has_slots = True
+
+    def client(self, base_url: str, options: EngineOptions) -> LlamaCppEngine:
+        return LlamaCppEngine(base_url, options)
+
+    def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
+        filled = [a.replace("${PORT}", str(port)) for a in args]
+        if not has_option(filled, _HOST):
+            filled += ["--host", host]
+        if not has_option(filled, _PORT):
+            filled += ["--port", str(port)]
+        return filled
+
+    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+        port = option(args, _PORT)
+        if port is None or not port.isdigit():
+            return None
+        return self.listen_host(args), int(port)
+
+    def listen_host(self, args: Sequence[str]) -> str:
+        return local_host(option(args, _HOST) or "127.0.0.1")
+
+    def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+        slots = facts.places or 1
+        if slots > 1 and shared_tokens is None:
+            return (
+                f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
+                f"-c to {declared * slots}"
+            )
+        return f"raise -c to {declared}, or lower the variant's `context`"
+
+    def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
+        slots, context = facts.places, facts.context
+        if slots is None or slots < 2 or context is None:
+            return None
+        size = option(args, CONTEXT) or ""
+        total = int(size) if size.isdecimal() else 0
+        if total:  # split among the slots, unless each has all of it
+            return context if context * slots >= 2 * total else None
+        # Without --parallel there are four slots over one cache.
+        given = option(args, PARALLEL)
+        unified = has_option(args, UNIFIED_KV) or given is None or not given.isdecimal()
+        return context if unified else None
+
+    def slot_folder(self, args: Sequence[str]) -> str | None:
+        return option(args, SLOT_SAVE_PATH)
+
+    def slot_folder_args(self, binary: str, folder: str) -> list[str]:
+        # A wrapper (docker, a script) may not know the option, or see other folders.
+        return [SLOT_SAVE_PATH[0], folder] if "llama-server" in Path(binary).name else []
+
+
 class _NotOk(msgspec.Struct, frozen=True):
     """An answer with a status other than 200, and the start of its text."""
 
@@ -69,8 +124,6 @@ class LlamaCppEngine(EngineClient):
     """See EngineClient. The control requests here go through httpx, one connection each: an idle
     kept connection occupies one of the server's few threads."""
 
-    has_slots = True
-
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
         self._http = httpx.AsyncClient(
@@ -81,30 +134,6 @@ class LlamaCppEngine(EngineClient):
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self._counts_chats = True  # until the engine says that it has no such endpoint
-
-    @staticmethod
-    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
-        filled = [a.replace("${PORT}", str(port)) for a in args]
-        if not has_option(filled, _HOST):
-            filled += ["--host", host]
-        if not has_option(filled, _PORT):
-            filled += ["--port", str(port)]
-        return filled
-
-    @staticmethod
-    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
-        port = option(args, _PORT)
-        if port is None or not port.isdigit():
-            return None
-        return LlamaCppEngine.listen_host(args), int(port)
-
-    @staticmethod
-    def listen_host(args: Sequence[str]) -> str:
-        return local_host(option(args, _HOST) or "127.0.0.1")
-
-    @staticmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        return _ENDPOINTS
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -139,30 +168,6 @@ class LlamaCppEngine(EngineClient):
             _text(props.get("build_info")),
         )
 
-    @staticmethod
-    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
-        slots = facts.places or 1
-        if slots > 1 and shared_tokens is None:
-            return (
-                f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
-                f"-c to {declared * slots}"
-            )
-        return f"raise -c to {declared}, or lower the variant's `context`"
-
-    @staticmethod
-    def shared_tokens(args: Sequence[str], facts: EngineFacts) -> int | None:
-        slots, context = facts.places, facts.context
-        if slots is None or slots < 2 or context is None:
-            return None
-        size = option(args, CONTEXT) or ""
-        total = int(size) if size.isdecimal() else 0
-        if total:  # split among the slots, unless each has all of it
-            return context if context * slots >= 2 * total else None
-        # Without --parallel there are four slots over one cache.
-        given = option(args, PARALLEL)
-        unified = has_option(args, UNIFIED_KV) or given is None or not given.isdecimal()
-        return context if unified else None
-
     async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         if endpoint == "chat/completions":
             return await self._count_chat(body, timeout_s)
@@ -183,15 +188,6 @@ class LlamaCppEngine(EngineClient):
         return None
 
     # -- slots -----------------------------------------------------------------------------------
-
-    @staticmethod
-    def slot_folder(args: Sequence[str]) -> str | None:
-        return option(args, SLOT_SAVE_PATH)
-
-    @staticmethod
-    def slot_folder_args(binary: str, folder: str) -> list[str]:
-        # A wrapper (docker, a script) may not know the option, or see other folders.
-        return [SLOT_SAVE_PATH[0], folder] if "llama-server" in Path(binary).name else []
 
     async def read_slots(self, timeout_s: float) -> list[SlotState] | None:
         slots = await self._slots(timeout_s)

@@ -11,12 +11,9 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import (
-    NO_OPTIONS,
-    EngineClient,
-    EngineFacts,
-    Health,
-)
+from trio_gateway.engine.clients.client import NO_OPTIONS, EngineClient
+from trio_gateway.engine.clients.facts import EngineFacts, Health
+from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
 from trio_gateway.engine.errors import (
     EngineDisconnected,
@@ -51,6 +48,36 @@ _PROMPT_FIELDS = (
 _JSON: Header = (b"Content-Type", b"application/json")
 
 
+class OpenAIKind(EngineKind):
+    """See EngineKind."""
+
+    endpoints = frozenset(
+        {
+            "chat/completions", "completions", "embeddings", "responses", "rerank", "realtime",
+            "audio/speech", "audio/transcriptions", "audio/translations",
+            "images/generations", "images/edits",
+        }
+    )  # fmt: skip
+
+    def client(self, base_url: str, options: EngineOptions) -> OpenAIEngine:
+        return OpenAIEngine(base_url, options)
+
+    def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
+        return [a.replace("${PORT}", str(port)) for a in args]
+
+    def listen_host(self, args: Sequence[str]) -> str:
+        return "127.0.0.1"
+
+    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+        return None  # `connect` says it: each server has options of its own
+
+    def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+        return (
+            f"raise it to {declared} in the engine's own arguments (vLLM: --max-model-len), or "
+            "lower the variant's `context`"
+        )
+
+
 class Answer(msgspec.Struct, frozen=True):
     """`value` is the decoded body; None if that is no JSON."""
 
@@ -72,35 +99,6 @@ class OpenAIEngine(EngineClient):
             # Anthropic's own API reads the second only.
             known = key.reveal().encode()
             self._own_headers = [(b"Authorization", b"Bearer " + known), (b"X-Api-Key", known)]
-
-    @staticmethod
-    def launch_args(args: Sequence[str], host: str, port: int) -> list[str]:
-        return [a.replace("${PORT}", str(port)) for a in args]
-
-    @staticmethod
-    def fixed_address(args: Sequence[str]) -> tuple[str, int] | None:
-        return None  # `connect` says it: each server has options of its own
-
-    @staticmethod
-    def listen_host(args: Sequence[str]) -> str:
-        return "127.0.0.1"
-
-    @staticmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        return frozenset(
-            {
-                "chat/completions", "completions", "embeddings", "responses", "rerank", "realtime",
-                "audio/speech", "audio/transcriptions", "audio/translations",
-                "images/generations", "images/edits",
-            }
-        )  # fmt: skip
-
-    @staticmethod
-    def context_cure(declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
-        return (
-            f"raise it to {declared} in the engine's own arguments (vLLM: --max-model-len), or "
-            "lower the variant's `context`"
-        )
 
     async def aclose(self) -> None:
         pass  # each request has a connection of its own

@@ -1,4 +1,4 @@
-"""From an engine type to the class that speaks to such engines, loaded when it is needed."""
+"""From an engine type to what the gateway knows of such engines, loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 from typing import cast
 
 from trio_gateway.config.engine_types import EngineType
-from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.kind import EngineKind
 
 
-def client_type_of(engine: EngineType) -> type[EngineClient]:
-    module, _, name = engine.client.partition(":")
-    return cast(type[EngineClient], getattr(importlib.import_module(module), name))
+def kind_of(engine: EngineType) -> EngineKind:
+    module, _, name = engine.kind.partition(":")
+    return cast(type[EngineKind], getattr(importlib.import_module(module), name))()

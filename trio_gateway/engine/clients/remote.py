@@ -12,8 +12,9 @@ from ipaddress import ip_address
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import NO_OPTIONS, Health
-from trio_gateway.engine.clients.openai import NOT_THERE, OpenAIEngine
+from trio_gateway.engine.clients.client import NO_OPTIONS
+from trio_gateway.engine.clients.facts import Health
+from trio_gateway.engine.clients.openai import NOT_THERE, OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import EngineLost, EngineUnreachable, OutOfSockets
 from trio_gateway.engine.http.body_source import BodySource
@@ -31,6 +32,17 @@ FIRST_LOOK_S = 0.25
 _NOT_PASSED_ON = frozenset(
     {b"set-cookie", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"via"}
 )
+
+
+class RemoteKind(OpenAIKind):
+    """See EngineKind. Nothing is launched."""
+
+    endpoints = OpenAIKind.endpoints | {
+        "messages", "messages/count_tokens", "chat/completions/input_tokens",
+    }  # fmt: skip
+
+    def client(self, base_url: str, options: EngineOptions) -> RemoteEngine:
+        return RemoteEngine(base_url, options)
 
 
 class RemoteEngine(OpenAIEngine):
@@ -55,11 +67,6 @@ class RemoteEngine(OpenAIEngine):
             is_open = site.url.startswith("http:") and not _is_loopback(site.host)
             if options.api_key is not None and is_open:
                 log.warning("%s: its api_key goes there unencrypted", site.url)
-
-    @staticmethod
-    def get_supported_endpoints() -> frozenset[str]:
-        more = {"messages", "messages/count_tokens", "chat/completions/input_tokens"}
-        return OpenAIEngine.get_supported_endpoints() | more
 
     # -- whether it is there ---------------------------------------------------------------------
 

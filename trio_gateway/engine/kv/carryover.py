@@ -16,7 +16,7 @@ import platformdirs
 import trio
 
 from trio_gateway.config.schema import KvCarryoverConfig, VariantConfig
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import BUILD, fingerprint_of
 from trio_gateway.engine.kv.policy import KvCosts
 from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable, open_store

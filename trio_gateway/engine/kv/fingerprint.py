@@ -17,7 +17,7 @@ import msgspec
 from trio_gateway.config.engine_args import MODEL, files_of_model, option
 from trio_gateway.config.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import VariantConfig
-from trio_gateway.engine.clients.client import EngineFacts
+from trio_gateway.engine.clients.facts import EngineFacts
 
 # A GGUF begins with its header; this much of it has the architecture and a part of the vocabulary.
 HEADER_BYTES = 2**20

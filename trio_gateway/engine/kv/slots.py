@@ -16,12 +16,9 @@ from typing import NamedTuple
 import trio
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
-from trio_gateway.engine.clients.client import (
-    EngineClient,
-    EngineFacts,
-    SlotRefused,
-    SlotUnanswered,
-)
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.facts import EngineFacts, SlotRefused, SlotUnanswered
+from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.file import KvEntry, shared_prefix
@@ -78,11 +75,11 @@ class EngineKv:
         key: VariantKey,
         model: ModelConfig,
         variant: VariantConfig,
-        client_type: type[EngineClient],
+        kind: EngineKind,
         waiting: Callable[[], Mapping[int, Prompt]],
     ) -> None:
         self._owner, self._key, self._model, self._variant = owner, key, model, variant
-        self._client_type, self._waiting = client_type, waiting
+        self._kind, self._waiting = kind, waiting
         self._folder: Path | None = None  # where this engine keeps slots
         self._fingerprint: Fingerprint | None = None
         self._context, self._places, self._slots = 0, 1, 1
@@ -97,14 +94,14 @@ class EngineKv:
 
     def launch_args(self, args: Sequence[str]) -> list[str]:
         """The arguments, with a folder for slots if they name none and the engine can have one."""
-        own = self._client_type.slot_folder(args)
+        own = self._kind.slot_folder(args)
         if own is not None:
             self._folder = self._variant.workdir / own
             return list(args)
         folder = self._owner.folder
         if folder is None or not _is_there(folder):
             return list(args)
-        added = self._client_type.slot_folder_args(self._variant.binary, str(folder))
+        added = self._kind.slot_folder_args(self._variant.binary, str(folder))
         self._folder = folder if added else None
         return [*args, *added]
 

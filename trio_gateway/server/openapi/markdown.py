@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from trio_gateway.config.engine_types import ENGINE_TYPES
-from trio_gateway.engine.clients.registry import client_type_of
+from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint, Family, ModelIn, Need
 
 ROOT = Path(__file__).parents[3]
@@ -71,10 +71,9 @@ _NEED = {Need.NO_ENGINE: "", Need.UNCOUNTED: "no"}
 
 
 def engine_types() -> dict[str, frozenset[str]]:
-    """What each type of engine serves, by its name; of types with one client, the first."""
-    kinds = reversed(ENGINE_TYPES.values())
-    names = {client_type_of(kind): kind.value for kind in kinds}
-    return {name: client.get_supported_endpoints() for client, name in reversed(names.items())}
+    """What each type of engine serves, by its name; of types of one kind, the first."""
+    names = {type(kind_of(known)): known.value for known in reversed(ENGINE_TYPES.values())}
+    return {name: kind.endpoints for kind, name in reversed(names.items())}
 
 
 def written(endpoints: Iterable[Endpoint] = ENDPOINTS) -> str:

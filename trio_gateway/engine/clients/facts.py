@@ -1,0 +1,52 @@
+"""What an engine says of itself, in words that all types share."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`ok` is true for a 200; `detail` is for error messages: a status or the error.
+
+    `silent`: the engine was asked, and no answer came, not even a wrong one.
+    """
+
+    ok: bool
+    detail: str
+    silent: bool = False
+
+
+class EngineFacts(msgspec.Struct, frozen=True):
+    """What a ready engine says of itself; None where it does not say.
+
+    `places`: requests that it works on at a time. `context`: tokens that one of them may use.
+    `model_path`, `build`: what it runs, and which build of the engine it is.
+    """
+
+    places: int | None = None
+    context: int | None = None
+    model_path: str | None = None
+    build: str | None = None
+
+
+class SlotState(msgspec.Struct, frozen=True):
+    """A slot; `tokens` of its conversation, None if it has not been used since the start."""
+
+    id: int
+    tokens: int | None
+
+
+class SlotFile(msgspec.Struct, frozen=True):
+    """What an engine says of a slot that it wrote to a file, or read from one."""
+
+    tokens: int
+    size_bytes: int
+    took_ms: float
+
+
+class SlotRefused(Exception):
+    """The engine did not save or restore a slot; the message says why."""
+
+
+class SlotUnanswered(SlotRefused):
+    """It gave no answer: it may be gone."""
