@@ -96,7 +96,8 @@ def _chat(base_url: str) -> str:
     }
     with httpx.Client(timeout=CHAT_S, trust_env=False) as client:
         response = client.post(f"{base_url}/chat/completions", json=body)
-    response.raise_for_status()
+    if response.status_code != 200:
+        sys.exit(f"the chat got {response.status_code}: {response.text}")
     text: str = response.json()["choices"][0]["message"]["content"]
     if not text:
         sys.exit("the answer is empty")
