@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,21 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def run(*args: str) -> Any:
     return CliRunner().invoke(embedded_server.main, args)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    assert "pip install xllamacpp" in run("-m", "m.gguf").output
+
+
+def test_a_library_that_the_package_needs_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = "libgomp.so.1: cannot open shared object file"
+    (tmp_path / "xllamacpp.py").write_text(f"raise ImportError({missing!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "xllamacpp")
+    assert f"xllamacpp cannot be loaded: {missing}" in run("-m", "m.gguf").output
 
 
 def test_llama_server_s_flags_reach_the_engine(served: list[Any]) -> None:

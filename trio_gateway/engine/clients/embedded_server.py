@@ -37,10 +37,12 @@ def main(**options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
     try:
         import xllamacpp
-    except ImportError:
+    except ModuleNotFoundError:
         raise click.ClickException(
             "the embedded engine needs xllamacpp: pip install xllamacpp"
         ) from None
+    except ImportError as error:  # of a library that the system lacks
+        raise click.ClickException(f"xllamacpp cannot be loaded: {error}") from None
     # While the model loads there is nothing to end in order: both signals end the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     params = xllamacpp.CommonParams()
