@@ -8,9 +8,6 @@ from __future__ import annotations
 import logging
 
 import trio
-from quart import Response, request
-from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
 
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
@@ -19,12 +16,11 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import WellFormed
-from trio_gateway.server.api.errors import ApiError, body_too_large, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler, is_form
 from trio_gateway.server.handlers.ollama import OllamaHandler
-from trio_gateway.server.handlers.requests import RequestHandler, respond_to_error
-from trio_gateway.server.handlers.routes import add_routes, near_path
+from trio_gateway.server.handlers.requests import RequestHandler
+from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
@@ -52,7 +48,9 @@ class Gateway:
         self.closing = trio.Event()
         body_timeout_s = config.server.limits.body_timeout_s
         self._uploads = Uploads(is_form, config.server.max_body_bytes, body_timeout_s)
-        self._quart: AsgiApp = _quart_app(self, self._handler)
+        forms = FormHandler(self._handler, self.relay)
+        ollama = OllamaHandler(config, self.manager, self.relay, self._handler)
+        self._quart = quart_app(config.server, self.closing, self._handler, forms, ollama)
         self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
         self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self.closing, self._uploads)
@@ -112,58 +110,3 @@ async def _accept_lifespan(receive: Receive, send: Send) -> None:
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-def _quart_app(gateway: Gateway, handler: RequestHandler) -> AsgiApp:
-    app = QuartTrio("trio_gateway", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
-    app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
-    app.config["BODY_TIMEOUT"] = gateway.config.server.limits.body_timeout_s
-
-    ollama = OllamaHandler(gateway.config, gateway.manager, gateway.relay, handler)
-    add_routes(app, handler, FormHandler(handler, gateway.relay), ollama)
-
-    @app.before_request
-    async def refuse_while_closing() -> Response | None:
-        return respond_to_error(shutting_down()) if gateway.closing.is_set() else None
-
-    @app.errorhandler(ApiError)
-    async def on_refusal(error: ApiError) -> Response:
-        return respond_to_error(error)
-
-    @app.errorhandler(HTTPException)
-    async def on_http_error(error: HTTPException) -> Response:
-        return _http_error(gateway.config, error)
-
-    @app.errorhandler(Exception)
-    async def on_bug(error: Exception) -> Response:
-        log.error("a bug in the gateway; please report it", exc_info=error)
-        message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
-        return respond_to_error(ApiError(500, message, "internal_error"))
-
-    return app  # type: ignore[return-value]
-
-
-def _http_error(config: GatewayConfig, error: HTTPException) -> Response:
-    """Errors that Quart finds by itself, in OpenAI's shape."""
-    status = error.code or 500
-    code, headers = None, []
-    match status:
-        case 404:
-            message, code = f"there is no such path{near_path(request.path)}", "unknown_path"
-        case 405:
-            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-            message, code = f"this path takes {allowed} only", "method_not_allowed"
-            headers = [("Allow", allowed)]
-        case 413:
-            refused = body_too_large(config.server.max_body_bytes)
-            message, code = refused.message, refused.code
-        case 408:
-            limit_s = config.server.limits.body_timeout_s
-            message = f"the body did not come within {limit_s:g} s (body_timeout)"
-            code = "body_timeout"
-        case _:
-            message = error.description or error.name
-    response = respond_to_error(ApiError(status, message, code=code))
-    response.headers.extend(headers)
-    return response

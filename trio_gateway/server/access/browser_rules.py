@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from trio_gateway.config.access_schema import ANY_ORIGIN, LOCALHOST_PAGES, is_loopback
 from trio_gateway.server.api.errors import ApiError
-
-Header = tuple[bytes, bytes]
+from trio_gateway.server.http.types import Header
 
 PREFLIGHT_MAX_AGE_S = 600
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"

@@ -20,16 +20,23 @@ from trio_gateway.config.access_schema import ApiKey, is_loopback
 from trio_gateway.config.schema import ServerConfig
 from trio_gateway.server.access.browser_rules import (
     BrowserRules,
-    Header,
     cors_headers,
     preflight_headers,
 )
 from trio_gateway.server.access.key_ring import KeyRing
 from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
-from trio_gateway.server.api.endpoints import family_of
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.limits import address_group
-from trio_gateway.server.http.types import REQUEST_KEY, AsgiApp, Message, Receive, Scope, Send
+from trio_gateway.server.http.refusal import Refusal, refusal_in
+from trio_gateway.server.http.types import (
+    REQUEST_KEY,
+    AsgiApp,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +47,6 @@ _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
-
-
-def encode_refusal(scope: Scope, error: ApiError) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of a refusal. The one place where its shape is chosen."""
-    names = {name.lower() for name, _ in scope["headers"]}
-    body = error.encode(family_of(scope["path"], anthropic=b"anthropic-version" in names))
-    headers = [(k.lower().encode(), v.encode()) for k, v in error.headers()]
-    headers += [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    return error.status, headers, body
 
 
 def needs_admin(path: str) -> bool:
@@ -131,14 +124,13 @@ class AccessGuard:
             elif _is_preflight(scope, headers):
                 private = headers.one("access-control-request-private-network").lower() == "true"
                 asked = headers.one("access-control-request-headers")
-                answer = 204, preflight_headers(asked, private), b""
-                await _answer(scope, receive, send_with_cors, answer)
+                await _answer_preflight(preflight_headers(asked, private), send_with_cors)
                 return
             key = await self._check_key(scope, headers)
             release = self._begin(key)
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
-            await _answer(scope, receive, send_with_cors, encode_refusal(scope, error))
+            await _answer(scope, receive, send_with_cors, refusal_in(scope, error))
             return
         try:
             # The lease and all else that hangs on the request is given back before its place.
@@ -219,25 +211,28 @@ def _is_preflight(scope: Scope, headers: _Headers) -> bool:
 
 
 def _no_key() -> ApiError:
-    message = "an API key is needed: `Authorization: Bearer KEY`, or `x-api-key: KEY`"
-    return ApiError(401, message, code="invalid_api_key")
+    return _not_authorized("an API key is needed: `Authorization: Bearer KEY`, or `x-api-key: KEY`")
 
 
 def _wrong_key() -> ApiError:
-    return ApiError(401, "this API key is not known here", code="invalid_api_key")
+    return _not_authorized("this API key is not known here")
 
 
-async def _answer(
-    scope: Scope, receive: Receive, send: Send, answer: tuple[int, list[Header], bytes]
-) -> None:
-    status, headers, body = answer
-    prefix = "websocket.http" if scope["type"] == "websocket" else "http"
-    start = {"type": f"{prefix}.response.start", "status": status, "headers": headers}
+def _not_authorized(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key", headers=[("WWW-Authenticate", "Bearer")])
+
+
+async def _answer_preflight(headers: list[Header], send: Send) -> None:
+    """Such a request has no body."""
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send, answer: Refusal) -> None:
     async with trio.open_nursery() as nursery:
         # Repair D of scopes.py: the body may arrive, so that its client sees the answer.
         nursery.start_soon(_drop_body, receive)
-        await send(start)
-        await send({"type": f"{prefix}.response.body", "body": body})
+        await answer.send(scope, send)
         nursery.cancel_scope.cancel(reason="the request is answered")
 
 

@@ -10,8 +10,8 @@ import re
 
 import trio
 
-from trio_gateway.server.api.endpoints import family_of
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.types import LINGER_S, AsgiApp, Receive, Scope, Send
 
 _KNOWN_VERSIONS = ("1.0", "1.1", "2", "3")
@@ -34,38 +34,32 @@ class WellFormed:
         with trio.move_on_after(LINGER_S):
             while (await receive()).get("more_body"):
                 pass
-        body = error.encode(family_of(scope["path"]))
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        if scope["http_version"] in ("2", "3"):
-            del headers[-1]
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await refusal_in(scope, error).send(scope, send)
 
 
 def fault_of(scope: Scope) -> ApiError | None:
     """What is wrong with a request's head, if anything is. Pure."""
     version, path = scope["http_version"], scope["path"]
     if version not in _KNOWN_VERSIONS:
-        return ApiError(505, f"HTTP/{version} is not known here; use 1.1", code="invalid_http")
+        return _fault(505, f"HTTP/{version} is not supported; use 1.1", "invalid_http")
     if not (_TARGET.fullmatch(scope["raw_path"]) and _TARGET.fullmatch(scope["query_string"])):
-        message = "the path or the query has a character that must be percent-encoded"
-        return ApiError(400, message, code="invalid_path")
+        message = "the path or the query contains a character that must be percent-encoded"
+        return _fault(400, message, "invalid_path")
     names = {name.lower(): value for name, value in scope["headers"]}
     if b"transfer-encoding" in names and b"content-length" in names:
-        message = "the body's length is there twice: Content-Length and Transfer-Encoding"
-        return ApiError(400, message, code="invalid_http")
+        message = "the body's length is given twice: Content-Length and Transfer-Encoding"
+        return _fault(400, message, "invalid_http")
     coding = names.get(b"content-encoding", b"").strip().lower()
     if coding not in (b"", b"identity"):
-        message = "the body is compressed (Content-Encoding); send it as it is"
-        return ApiError(415, message, code="compressed_body")
+        message = "the body is compressed (Content-Encoding); send it uncompressed"
+        return _fault(415, message, "compressed_body")
     if not path.startswith(("/", "*")):
-        message = "the path must begin with /; requests for other hosts are not passed on"
-        return ApiError(400, message, code="invalid_path")
+        message = "the path must begin with /; requests for other hosts are not forwarded"
+        return _fault(400, message, "invalid_path")
     if path.startswith("//"):
-        message = "the path begins with //; one is enough"
-        return ApiError(404, message, code="unknown_path")
+        return _fault(404, "the path begins with //; one slash is enough", "unknown_path")
     return None
+
+
+def _fault(status: int, message: str, code: str) -> ApiError:
+    return ApiError(status, message, code=code, closes_connection=True)

@@ -382,14 +382,3 @@ GATEWAY = (
 )
 
 ENDPOINTS = (*OPENAI, *FORMS, REALTIME, *LLAMACPP, *ANTHROPIC, *OLLAMA, *GATEWAY)
-
-
-def family_of(path: str, *, anthropic: bool = False) -> Family:
-    """Whose client sent a request to this path. `anthropic`: it says so, by a header."""
-    if anthropic:
-        return Family.ANTHROPIC
-    if path.startswith("/api/"):
-        return Family.OLLAMA
-    if path == "/v1/messages" or path.startswith("/v1/messages/"):
-        return Family.ANTHROPIC
-    return Family.OPENAI

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +27,13 @@ _ANTHROPIC_TYPES = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. `retry_after_s` becomes the header Retry-After."""
+    """An answer that is an error.
+
+    Args:
+        retry_after_s: becomes the header Retry-After.
+        headers: further headers of the answer.
+        closes_connection: what was read of the request does not tell where the next one begins.
+    """
 
     def __init__(
         self,
@@ -37,10 +44,14 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        closes_connection: bool = False,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.error_type = status, message, error_type
         self.code, self.param, self.retry_after_s = code, param, retry_after_s
+        self.closes_connection = closes_connection
+        self._headers = headers
 
     def body(self, family: Family = Family.OPENAI) -> dict[str, Any]:
         match family:
@@ -62,8 +73,8 @@ class ApiError(Exception):
 
     def headers(self) -> list[tuple[str, str]]:
         if self.retry_after_s is None:
-            return []
-        return [("Retry-After", str(max(math.ceil(self.retry_after_s), 1)))]
+            return [*self._headers]
+        return [*self._headers, ("Retry-After", str(max(math.ceil(self.retry_after_s), 1)))]
 
 
 def anthropic_error(status: int, message: str) -> dict[str, Any]:
@@ -119,8 +130,16 @@ def body_too_large(max_bytes: int) -> ApiError:
 
 
 def body_timeout(limit_s: float) -> ApiError:
-    """408, for a body that is read as it comes."""
-    return ApiError(408, f"nothing of the body came for {limit_s:g} s", code="body_timeout")
+    """408."""
+    return ApiError(
+        408, f"the body did not arrive in time (body_timeout is {limit_s:g} s)", code="body_timeout"
+    )
+
+
+def bug(error: Exception) -> ApiError:
+    """500: the message says no more than what kind of error it is; the log has all of it."""
+    message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
+    return ApiError(500, message, "internal_error")
 
 
 def engine_failed(model: str, reason: str) -> ApiError:

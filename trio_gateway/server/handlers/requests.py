@@ -18,12 +18,13 @@ from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import Permissions, permissions_of
-from trio_gateway.server.api.endpoints import Body, Endpoint, Family, family_of
+from trio_gateway.server.api.endpoints import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError, shutting_down
 from trio_gateway.server.api.request_body import endpoint_of, nested_too_deeply
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.model_lists import as_anthropic_list
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
+from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState, state_of
 from trio_gateway.server.openapi import document as openapi
 from trio_gateway.server.relay.relay import Relay, Sender
@@ -94,9 +95,8 @@ class RequestHandler:
     async def handle_realtime(self, endpoint: Endpoint) -> Response:
         """One that comes with a WebSocket is WebSocketRelay's."""
         message = f"{endpoint.name} is a WebSocket; connect to it with a client for these"
-        response = respond_to_error(ApiError(426, message, code="websocket_needed"))
-        response.headers["Upgrade"] = "websocket"
-        return response
+        upgrade = [("Upgrade", "websocket")]
+        raise ApiError(426, message, code="websocket_needed", headers=upgrade)
 
     def _split_upstream(self, raw: list[str]) -> tuple[str, str]:
         """The model's name, decoded, and the path after it, as the client wrote it."""
@@ -235,14 +235,13 @@ def respond_json(value: Any) -> Response:
 
 
 def respond_to_error(error: ApiError) -> Response:
-    """In the shape of the API whose path was asked."""
-    body = error.encode(family_of(request.path, anthropic="anthropic-version" in request.headers))
+    refusal = refusal_in(request.scope, error)
     state: RequestState = state_of(request)
     if state.record is not None:
-        state.record.facts["status"] = str(error.status)
-        state.record.add(body)
-    headers = Headers([("Content-Type", "application/json"), *error.headers()])
-    return Response(body, status=error.status, headers=headers)
+        state.record.facts["status"] = str(refusal.status)
+        state.record.add(refusal.body)
+    headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in refusal.headers])
+    return Response(refusal.body, status=refusal.status, headers=headers)
 
 
 def _permissions() -> Permissions:

@@ -1,20 +1,79 @@
-"""The table of endpoints as routes of the Quart app."""
+"""The Quart app: a route for each row of the table of endpoints, and what becomes of an error."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from quart import Response
+import trio
+from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
+from trio_gateway.config.schema import ServerConfig
 from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
+from trio_gateway.server.api.errors import (
+    ApiError,
+    body_timeout,
+    body_too_large,
+    bug,
+    shutting_down,
+)
+from trio_gateway.server.handlers.requests import respond_to_error
+from trio_gateway.server.http.types import AsgiApp
+
+log = logging.getLogger(__name__)
 
 LONGEST_PATH = 200
 
 
-def add_routes(app: QuartTrio, *handlers: object) -> None:
+def quart_app(server: ServerConfig, closing: trio.Event, *handlers: object) -> AsgiApp:
+    """Each row is served by the first of the handlers that has its method."""
+    app = QuartTrio("trio_gateway", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = server.max_body_bytes
+    app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
+    app.config["BODY_TIMEOUT"] = server.limits.body_timeout_s
+    _add_routes(app, *handlers)
+
+    @app.before_request
+    async def refuse_while_closing() -> Response | None:
+        return respond_to_error(shutting_down()) if closing.is_set() else None
+
+    @app.errorhandler(ApiError)
+    async def on_refusal(error: ApiError) -> Response:
+        return respond_to_error(error)
+
+    @app.errorhandler(HTTPException)
+    async def on_http_error(error: HTTPException) -> Response:
+        return respond_to_error(_as_api_error(server, request.path, error))
+
+    @app.errorhandler(Exception)
+    async def on_bug(error: Exception) -> Response:
+        log.error("a bug in the gateway; please report it", exc_info=error)
+        return respond_to_error(bug(error))
+
+    return app  # type: ignore[return-value]
+
+
+def _as_api_error(server: ServerConfig, path: str, error: HTTPException) -> ApiError:
+    """An error that Quart finds by itself."""
+    match error.code:
+        case 404:
+            return ApiError(404, f"there is no such path{_near_path(path)}", code="unknown_path")
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+            message, allow = f"this path takes only {allowed}", [("Allow", allowed)]
+            return ApiError(405, message, code="method_not_allowed", headers=allow)
+        case 413:
+            return body_too_large(server.max_body_bytes)
+        case 408:
+            return body_timeout(server.limits.body_timeout_s)
+    return ApiError(error.code or 500, error.description or error.name)
+
+
+def _add_routes(app: QuartTrio, *handlers: object) -> None:
     """A route for each path of each endpoint, to the method of the first handler that has it.
 
     HEAD goes with GET, and OPTIONS answers with what a path allows: Quart adds both.
@@ -37,7 +96,7 @@ def _handler(
     raise AssertionError(f"no handler has {endpoint.handler}")
 
 
-def near_path(path: str) -> str:
+def _near_path(path: str) -> str:
     """A hint at the path that is meant, as the end of a message."""
     known = [
         known

@@ -28,11 +28,13 @@ from hypercorn.protocol.h11 import H11Protocol
 
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.repairs import CancellableTCPServer
 
 log = logging.getLogger(__name__)
 
 _REFUSE_S = 1.0  # to tell a client that it has too many connections
+_RETRY_S = 1.0  # the client that is refused may have let go of one by then
 _IPV6_PREFIX = 64  # what one client has of its own
 
 
@@ -148,20 +150,17 @@ class CountedTCPServer(CancellableTCPServer):
         stream: Any = self.stream
         if not hasattr(stream, "transport_stream"):
             message = f"your address has {limit} connections to this gateway; close some first"
-            error = ApiError(429, message, "rate_limit_error", code="too_many_connections")
+            error = ApiError(
+                429, message, "rate_limit_error", code="too_many_connections",
+                retry_after_s=_RETRY_S,
+            )  # fmt: skip
             with trio.move_on_after(_REFUSE_S):
                 try:
-                    await stream.send_all(_raw_answer(b"429 Too Many Requests", error))
+                    await stream.send_all(last_refusal(error).as_http1())
                     await stream.send_eof()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
         await trio.aclose_forcefully(stream)
-
-
-def _raw_answer(status: bytes, error: ApiError) -> bytes:
-    body = error.encode()
-    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    return head % (status, len(body)) + b"retry-after: 1\r\nconnection: close\r\n\r\n" + body
 
 
 class LimitedH11Protocol(H11Protocol):
@@ -195,41 +194,42 @@ class LimitedH11Protocol(H11Protocol):
             await trio.sleep(_header_timeout_s(self.config))
         if not scope.cancelled_caught and self._header_scope is scope:
             self._header_scope = None
-            await self._send_error_response(408)
-            await self.send(Closed())
+            limit_s = _header_timeout_s(self.config)
+            message = f"the headers did not arrive within {limit_s:g} s (header_timeout)"
+            await self._refuse(ApiError(408, message, code="header_timeout"))
 
     async def _create_stream(self, request: h11.Request) -> None:
         self._stop_header_clock()
         size = len(request.target) + sum(len(n) + len(v) + 4 for n, v in request.headers)
         if size > self.config.h11_max_incomplete_size:
-            await self._send_error_response(431)
-            await self.send(Closed())
+            await self._refuse(self._headers_too_large(), request)
             return
         await super()._create_stream(request)
 
     async def _send_error_response(self, status_code: int) -> None:
-        error = self._error(status_code)
-        body = error.encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *self.config.response_headers("h11"),
-        ]
-        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
-        await self._send_h11_event(h11.Data(data=body))
+        """hypercorn's own refusal of what h11 cannot read; it closes the connection then."""
+        if status_code == 431:
+            await self._answer(self._headers_too_large())
+        else:
+            message = "this is not an HTTP/1.1 request"
+            await self._answer(ApiError(status_code, message, code="invalid_http"))
+
+    async def _refuse(self, error: ApiError, request: h11.Request | None = None) -> None:
+        await self._answer(error, request)
+        await self.send(Closed())
+
+    async def _answer(self, error: ApiError, request: h11.Request | None = None) -> None:
+        path = "" if request is None else request.target.partition(b"?")[0].decode("latin-1")
+        refusal = last_refusal(error, path, () if request is None else request.headers)
+        headers = refusal.headers + self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
+        await self._send_h11_event(h11.Data(data=refusal.body))
         await self._send_h11_event(h11.EndOfMessage())
 
-    def _error(self, status: int) -> ApiError:
-        match status:
-            case 431:
-                most = self.config.h11_max_incomplete_size
-                message = f"the headers are larger than {most} bytes"
-                return ApiError(status, f"{message} (max_header_size)", code="headers_too_large")
-            case 408:
-                message = f"the headers did not come within {_header_timeout_s(self.config):g} s"
-                return ApiError(status, f"{message} (header_timeout)", code="header_timeout")
-        return ApiError(status, "this is not a request in HTTP/1.1", code="invalid_http")
+    def _headers_too_large(self) -> ApiError:
+        most = self.config.h11_max_incomplete_size
+        message = f"the headers are larger than {most} bytes (max_header_size)"
+        return ApiError(431, message, code="headers_too_large")
 
 
 def install_limits() -> None:

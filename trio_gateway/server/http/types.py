@@ -7,6 +7,7 @@ from typing import Any
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
+Header = tuple[bytes, bytes]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -21,7 +21,7 @@ from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import Family
-from trio_gateway.server.api.errors import ApiError, engine_error
+from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.relay.engine_stream import EngineStream
 
@@ -129,8 +129,7 @@ class WaitingStream(ResponseBody):
             return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
         except Exception as error:
             log.error("a bug in the gateway; please report it", exc_info=error)
-            message = f"a bug in the gateway ({type(error).__name__}); its log has the details"
-            return self._fail(ApiError(500, message, "internal_error"))
+            return self._fail(bug(error))
 
     async def _begin(self, answer: Answer) -> bytes:
         """What is known only now goes into a comment: the headers are sent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -30,6 +30,7 @@ from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
+from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
@@ -90,7 +91,7 @@ class WebSocketRelay:
                     await socket.close(_sendable(end.code), end.reason)
         except ApiError as error:
             log.info("websocket %s: refused: %s", state.id, error.message)
-            await _refuse(send, error)
+            await refusal_in(scope, error).send(scope, send)
         else:
             await _close(end, receive, send)
             log.info("websocket %s: closed: %s %s", state.id, end.code, end.reason)
@@ -262,19 +263,3 @@ async def _close(end: End, receive: Receive, send: Send) -> None:
         message: Message = {"type": ""}
         while end.by_client or message["type"] != "websocket.disconnect":
             message = await receive()
-
-
-async def _refuse(send: Send, error: ApiError) -> None:
-    """An answer in plain HTTP, instead of a WebSocket."""
-    body = error.encode()
-    more: list[tuple[str, Any]] = [
-        ("content-type", "application/json"),
-        ("content-length", len(body)),
-        ("connection", "close"),
-        *error.headers(),
-    ]
-    headers = [(n.encode(), str(v).encode()) for n, v in more]
-    await send(
-        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
-    )
-    await send({"type": "websocket.http.response.body", "body": body})

@@ -1,0 +1,74 @@
+"""Refusals: the one way from an ApiError to what a client gets for it.
+
+Whoever refuses a request, before the guard or behind it, over HTTP, in place of a WebSocket, or on
+a connection whose request cannot be read, does it with a `Refusal`. So a client sees errors in the
+shape of its own API wherever they come from; that shape is chosen here and nowhere else. (An error
+in an answer that has begun is an event of that answer: it has its endpoint's shape.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.types import Header, Scope, Send
+
+_CLOSE = (b"connection", b"close")
+_SAYS_ANTHROPIC = b"anthropic-version"
+_PATHS_OF_ANTHROPIC, _PATHS_OF_OLLAMA = "/v1/messages", "/api/"
+
+
+class Refusal(NamedTuple):
+    """An error as a complete answer. The names of its headers are in small letters."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+    async def send(self, scope: Scope, send: Send) -> None:
+        """As the answer to an ASGI request, or in place of a WebSocket."""
+        kind = "websocket.http" if scope["type"] == "websocket" else "http"
+        start = {"type": f"{kind}.response.start", "status": self.status, "headers": self.headers}
+        await send(start)
+        await send({"type": f"{kind}.response.body", "body": self.body})
+
+    def as_http1(self) -> bytes:
+        """As the bytes of an HTTP/1.1 answer, for a connection that no protocol speaks on yet."""
+        lines = [b"HTTP/1.1 %d %b" % (self.status, HTTPStatus(self.status).phrase.encode())]
+        lines += [b"%b: %b" % header for header in self.headers]
+        return b"\r\n".join([*lines, b"", self.body])
+
+
+def refusal_in(scope: Mapping[str, Any], error: ApiError) -> Refusal:
+    """For the request or the WebSocket of this scope."""
+    refusal = _refusal(error, scope["path"], scope["headers"])
+    over_http1 = scope.get("http_version") not in ("2", "3")
+    if over_http1 and (error.closes_connection or scope["type"] == "websocket"):
+        refusal.headers.append(_CLOSE)
+    return refusal
+
+
+def last_refusal(error: ApiError, path: str = "", headers: Iterable[Header] = ()) -> Refusal:
+    """For an HTTP/1 connection that ends with it, and what is known of a request there."""
+    refusal = _refusal(error, path, headers)
+    refusal.headers.append(_CLOSE)
+    return refusal
+
+
+def _refusal(error: ApiError, path: str, headers: Iterable[Header]) -> Refusal:
+    body = error.encode(family_of(path, headers))
+    content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    more = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers()]
+    return Refusal(error.status, content + more, body)
+
+
+def family_of(path: str, headers: Iterable[Header]) -> Family:
+    """Whose client sent a request: it says so by a header, or by the path that it asks for."""
+    if any(name.lower() == _SAYS_ANTHROPIC for name, _ in headers):
+        return Family.ANTHROPIC
+    if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):
+        return Family.ANTHROPIC
+    return Family.OLLAMA if path.startswith(_PATHS_OF_OLLAMA) else Family.OPENAI
