@@ -16,7 +16,6 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.log import configure_logging
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
-from trio_gateway.server.http.repairs import install_repairs
 
 
 async def run(policy: str, file: Path) -> None:
@@ -30,5 +29,4 @@ async def run(policy: str, file: Path) -> None:
 
 if __name__ == "__main__":
     configure_logging(verbose=False)
-    install_repairs()
     trio.run(run, sys.argv[1], Path(sys.argv[2]))

@@ -25,8 +25,7 @@ from trio_gateway.engine.process.groups import HAS_GROUPS
 from trio_gateway.engine.process.single_worker import single_worker
 from trio_gateway.log import configure_logging
 from trio_gateway.server.gateway import Gateway
-from trio_gateway.server.http.limits import install_limits
-from trio_gateway.server.http.repairs import install_repairs
+from trio_gateway.server.http.install import install
 from trio_gateway.server.http.types import TERMINATED_KEY, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -34,8 +33,6 @@ log = logging.getLogger(__name__)
 
 def create_app(config: GatewayConfig) -> Gateway:
     """The gateway for a checked configuration. Its `run` must run while it serves."""
-    install_repairs()
-    install_limits()
     if config.server.access.is_open:
         log.warning(
             "there are no API keys, and server.allow_unauthenticated is true: whoever reaches this "
@@ -87,6 +84,7 @@ class HypercornApp:
             raise LifespanFailureError("startup", str(error)) from error
 
     async def _serve(self, receive: Receive, send: Send) -> None:
+        install()  # early enough: hypercorn serves after this startup
         configure_logging()
         config, why = load_config(None)
         log.info("configuration %s (%s)", config.source, why)
@@ -139,5 +137,3 @@ class HypercornApp:
 
 
 app = HypercornApp()
-install_repairs()
-install_limits()

@@ -37,6 +37,7 @@ from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.process.process import Ending, StopReport
 from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.install import install
 from trio_gateway.server.http.repairs import CancellableTCPServer
 from trio_gateway.server.http.types import AsgiApp
 
@@ -321,6 +322,7 @@ class MemoryNetwork(httpcore.AsyncNetworkBackend):
         app: AsgiApp,
         server_type: Callable[..., TCPServer] = CancellableTCPServer,
     ) -> None:
+        install()
         self.nursery, self.app, self.server_type = nursery, app, server_type
         self.context = WorkerContext(None)
         self.config = Config()

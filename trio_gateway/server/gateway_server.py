@@ -12,6 +12,7 @@ from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process.groups import STOP_SIGNALS
 from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.install import install
 from trio_gateway.server.http.limits import HttpConfig
 from trio_gateway.server.http.listeners import BACKLOG, ListenError, Listeners, address_of, bound
 from trio_gateway.server.http.tls import Certificate
@@ -47,6 +48,7 @@ class GatewayServer:
         Raises:
             ListenError: before anything was started.
         """
+        install()
         server = self._gateway.config.server
         certificate = None if server.tls is None else Certificate(server.tls)
         with bound(server.listen, server.listen_unix) as sockets:

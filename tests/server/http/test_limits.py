@@ -21,7 +21,6 @@ from trio_gateway.server.http.limits import (
     CountedTCPServer,
     HttpConfig,
     address_group,
-    install_limits,
 )
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import Scope
@@ -35,11 +34,6 @@ LIMITS = ConnectionLimits(
     connections_per_address=2,
 )
 REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _installed() -> None:
-    install_limits()
 
 
 async def hello(scope: Scope, receive: Any, send: Any) -> None:

@@ -19,8 +19,6 @@ from ssl import SSLContext
 from typing import Any
 
 import h11
-import hypercorn.protocol
-import hypercorn.trio.run
 import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.events import Closed, Event, RawData
@@ -230,9 +228,3 @@ class LimitedH11Protocol(H11Protocol):
         most = self.config.h11_max_incomplete_size
         message = f"the headers are larger than {most} bytes (max_header_size)"
         return ApiError(431, message, code="headers_too_large")
-
-
-def install_limits() -> None:
-    """Let hypercorn's trio worker use these."""
-    vars(hypercorn.trio.run)["TCPServer"] = CountedTCPServer
-    vars(hypercorn.protocol)["H11Protocol"] = LimitedH11Protocol

@@ -19,8 +19,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import hypercorn.protocol.h11
-import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -29,7 +27,6 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 
 from trio_gateway.server.http.types import TERMINATED_KEY
-from trio_gateway.server.http.websocket_stream import TellingWSStream
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +93,3 @@ class CancellableTCPServer(TCPServer):
             self._reading.cancel(reason="the client is gone")
         finally:
             self.send_lock.release()
-
-
-def install_repairs() -> None:
-    """Let hypercorn use CancellableTCPServer and TellingWSStream."""
-    vars(hypercorn.trio.run)["TCPServer"] = CancellableTCPServer
-    vars(hypercorn.protocol.h11)["WSStream"] = TellingWSStream
