@@ -66,7 +66,6 @@ EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}
 EXCEPTIONS: set[source.Arrow] = {
     ("benchmarks.scheduler_plot", "benchmarks.scheduler_trace"),
     ("trio_gateway.engine.lease", "trio_gateway.engine.manager"),
-    ("trio_gateway.gguf.metadata", "trio_gateway.models.counting.refusal"),
 }
 # Test modules that lend their helpers to others today; the same rule.
 LENT: set[source.Arrow] = {

@@ -15,8 +15,7 @@ from trio_gateway.config import memory_estimate
 from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
 from trio_gateway.config.presets import PresetError, preset
 from trio_gateway.config.schema import EngineTimeouts, VariantConfig
-from trio_gateway.gguf import header as gguf_header
-from trio_gateway.gguf.header import GgufHeader, Number, read_headers
+from trio_gateway.gguf.header import GgufHeader, Number
 
 WEIGHTS = 1000
 # 10 layers of 2 KV heads of 64: 512 bytes of a token in a layer, as f16.
@@ -205,67 +204,6 @@ def test_a_window_in_layers_that_nobody_names_is_taken_for_the_whole_context(mod
 
 
 # -- real files -----------------------------------------------------------------------------
-
-
-def write_gguf(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> None:
-    writer = gguf.GGUFWriter(path, "qwen3", endianess=endian)
-    writer.add_block_count(3)
-    writer.add_embedding_length(512)
-    writer.add_head_count_kv([0, 2, 0])
-    writer.add_causal_attention(True)
-    writer.add_rope_freq_base(float("inf"))
-    writer.add_token_list([f"token {i} " + "ü" * (i % 7) for i in range(6000)])
-    writer.add_token_types([1] * 6000)
-    writer.add_token_merges([f"a {i}" for i in range(6000)])
-    writer.add_vocab_size(6000)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-
-
-@pytest.mark.parametrize("endian", list(gguf.GGUFEndian))
-def test_a_header_is_read_without_its_long_lists(tmp_path: Path, endian: gguf.GGUFEndian) -> None:
-    path = tmp_path / "m.gguf"
-    write_gguf(path, endian)
-    assert read_headers([str(path)]) == {
-        str(path): GgufHeader(
-            architecture="qwen3",
-            vocabulary=6000,
-            values={
-                "block_count": 3, "embedding_length": 512, "attention.head_count_kv": [0, 2, 0],
-                "attention.causal": True, "vocab_size": 6000,
-            },
-            general={"architecture": "qwen3"},
-        )
-    }  # fmt: skip
-
-
-def test_a_broken_file_takes_nothing_from_the_others(tmp_path: Path) -> None:
-    good = tmp_path / "good.gguf"
-    write_gguf(good)
-    content = good.read_bytes()
-    bad = []
-    for cut in (0, 3, 20, 100, len(content) // 2):
-        bad.append(tmp_path / f"{cut}.gguf")
-        bad[-1].write_bytes(content[:cut])
-    bad.append(tmp_path / "huge.gguf")
-    bad[-1].write_bytes(content[:24].replace(content[16:24], b"\xff" * 8) + content[24:])
-    paths = [str(p) for p in (*bad, tmp_path / "none.gguf", good)]
-    assert list(read_headers(paths)) == [str(good)]
-
-
-def test_a_reader_that_fails_or_hangs_gives_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "m.gguf"
-    write_gguf(path)
-    monkeypatch.setattr(gguf_header, "_READ_LIMIT_S", 0.001)
-    assert read_headers([str(path)]) == {}
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
-    assert read_headers([str(path)]) == {}
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert read_headers([str(path)]) == {}
 
 
 def test_loading_a_configuration_imports_neither_gguf_nor_numpy() -> None:

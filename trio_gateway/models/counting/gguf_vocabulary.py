@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from trio_gateway.gguf.metadata import Metadata, read_metadata
+from trio_gateway.gguf.metadata import BadGguf, Metadata, read_metadata
 from trio_gateway.models.counting.refusal import CannotCount
 from trio_gateway.models.counting.spm_tokens import SpmTokens
 
@@ -141,7 +141,7 @@ class GgufVocabulary:
     """
 
     def __init__(self, path: Path) -> None:
-        metadata = read_metadata(path)
+        metadata = _read(path)
         tokens = metadata.texts("tokenizer.ggml.tokens")
         types = [int(kind) for kind in metadata.numbers("tokenizer.ggml.token_type")]
         if not tokens or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
@@ -203,6 +203,13 @@ class GgufVocabulary:
                         split.append(part)
             pieces = split
         return pieces
+
+
+def _read(path: Path) -> Metadata:
+    try:
+        return read_metadata(path, lambda key: key.startswith(("tokenizer.", "general.")))
+    except BadGguf as error:
+        raise CannotCount(f"the file {error}") from None
 
 
 class _BpeTokens:

@@ -34,7 +34,7 @@ class ModelFiles:
         self._lock = trio.Lock()  # the first clients come together; one reading serves them all
 
     async def facts_of(self, models: Sequence[ModelConfig]) -> list[ModelFacts]:
-        """For each model, in their order. The first time: 0.3 s, and 0.02 s for each file."""
+        """For each model, in their order. The first time: 0.02 s for each file."""
         async with self._lock:
             # A client that goes away must not wait for a slow disk; the thread ends by itself.
             return await trio.to_thread.run_sync(self._facts_of, models, abandon_on_cancel=True)
