@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.manager",),
     ("engine.lease",),
     ("engine.engine",),
-    ("engine.kv", "engine.health", "engine.address"),
+    ("engine.kv", "engine.health", "engine.address", "engine.info"),
     ("engine.clients",),
     ("engine.http",),
     ("engine.errors",),

@@ -301,12 +301,10 @@ class FakeEngines:
         self.processes.append(process)
         self.by_port[int(argv[argv.index("--port") + 1])] = process
         self.launched.set()
-        # A nursery, as the real one has: an exception out of the block comes in a group.
-        async with trio.open_nursery():
-            try:
-                yield process
-            finally:
-                process.exit("killed" if not process.exited.is_set() else process.status)
+        try:
+            yield process
+        finally:
+            process.exit("killed" if not process.exited.is_set() else process.status)
 
     def manager(self, given: GatewayConfig) -> EngineManager:
         kinds = dict.fromkeys(ENGINE_TYPES, self.kind)

@@ -120,7 +120,7 @@ class GatewayProcess:
         return [p for p in self.descendants() if _is_engine(p)]
 
     def reaper(self) -> psutil.Process:
-        return next(p for p in self.descendants() if "reaper.py" in " ".join(p.cmdline()))
+        return next(p for p in self.descendants() if "reaper_program.py" in " ".join(p.cmdline()))
 
     def send_signal(self, number: signal.Signals) -> None:
         self.descendants()

@@ -8,6 +8,7 @@ import trio
 
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ POLL_MAX_S = 0.25
 POLL_SHARE = 0.05
 SAY_LOADING_S = 10.0  # a long load says so this often
 MISSES_MAX = 3  # one may be bad luck: a machine that swaps, a lid that was closed
+# A crash breaks the engine's connections a moment before its exit is seen.
+EXIT_NEWS_S = 0.25
 
 
 class HealthRecord:
@@ -46,6 +49,25 @@ class HealthRecord:
                 log.info("%s: loading for %.0f of at most %g s", self._name, waited, limit_s)
                 say_next_s += SAY_LOADING_S
             await trio.sleep(min(max(waited * POLL_SHARE, POLL_MIN_S), POLL_MAX_S))
+
+    async def until_lost(self) -> str:
+        """Watch a ready engine; why it must be given up, once it must."""
+        return await first_of(self._until_silent, self._until_refusing)
+
+    async def _until_silent(self) -> str:
+        every_s = self._timeouts.health_check_s
+        due = trio.current_time()
+        while True:
+            due = max(due + every_s, trio.current_time())
+            await trio.sleep_until(due)
+            if (lost := await self.check()) is not None:
+                return lost
+
+    async def _until_refusing(self) -> str:
+        """It takes requests, and answers none."""
+        await self._client.refuses.wait()
+        await trio.sleep(EXIT_NEWS_S)
+        return f"the engine refuses requests ({self._client.last_refusal})"
 
     async def check(self) -> str | None:
         """Ask a ready engine once; why it must be given up, if it must.

@@ -17,9 +17,10 @@ import trio
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.engine.address import fixed_address
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.registry import kind_of
-from trio_gateway.engine.engine import Engine, fixed_address
+from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slots import EngineKv, Prompt
@@ -294,6 +295,7 @@ class EngineManager:
             number,
             key,
             variant,
+            self._report,
             launch=self._launch,
             kind=self._kinds[model.engine.value],
             ports_in_use=self._ports_in_use,
@@ -301,7 +303,7 @@ class EngineManager:
             kv=self._kv_of(key, model, variant),
         )
         self.engines[number] = engine
-        self._nursery.start_soon(self._run_engine, engine, name=f"engine {key}")
+        self._nursery.start_soon(engine.run, name=f"engine {key}")
 
     def _kv_of(
         self, key: VariantKey, model: ModelConfig, variant: VariantConfig
@@ -319,13 +321,11 @@ class EngineManager:
 
         return EngineKv(self.kv, key, model, variant, kind, waiting)
 
-    async def _run_engine(self, engine: Engine) -> None:
-        def report(event: Event) -> None:
-            # Gone engines leave the table first: the scheduler may start their successor.
-            if isinstance(event, EngineExited | EngineFailed):
-                del self.engines[engine.number]
-                if engine.kv is not None:
-                    self._saved_tokens[engine.key] = engine.kv.saved_tokens
-            self._dispatch(event)
-
-        await engine.run(report)
+    def _report(self, event: Event) -> None:
+        """Called by the engines."""
+        # Gone engines leave the table first: the scheduler may start their successor.
+        if isinstance(event, EngineExited | EngineFailed):
+            engine = self.engines.pop(event.engine)
+            if engine.kv is not None:
+                self._saved_tokens[engine.key] = engine.kv.saved_tokens
+        self._dispatch(event)

@@ -6,12 +6,15 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, cast
 
 import psutil
+import trio
 
 log = logging.getLogger(__name__)
+
+FIRST_READING_S = 1.0  # after the engine got ready: the request that it was started for goes first
 
 
 class _GpuProcess(Protocol):
@@ -115,6 +118,31 @@ class MemoryMeter:
         if devices:
             self._nvml = nvml
         return devices
+
+
+async def watch_peak(
+    read: Callable[[int], int | None], group: int, every_s: float, report: Callable[[int], None]
+) -> None:
+    """Report the most bytes that the group has held, whenever that grows; until cancelled.
+
+    Args:
+        read: as `MemoryMeter.read`.
+        every_s: the pause between two readings.
+    """
+    peak, pause_s = 0, FIRST_READING_S
+    while True:
+        await trio.sleep(pause_s)
+        # In a thread: the first reading may take long where there is a GPU.
+        try:
+            now = await trio.to_thread.run_sync(read, group, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
+            # Out of descriptors, a broken driver: no reason to end an engine that works.
+            log.warning("the memory of process group %d cannot be read: %r", group, error)
+            await trio.sleep_forever()
+        if now is not None and now > peak:
+            peak = now
+            report(peak)
+        pause_s = every_s
 
 
 class _NotReadable(Exception):

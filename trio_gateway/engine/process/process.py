@@ -18,9 +18,11 @@ import trio
 from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.tasks import open_flat_nursery
 
 LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
+LINES_IN_ERROR = 15
 LINE_MAX_BYTES = 4096  # longer ones are cut into pieces: an engine may never write a newline
 PIPE_READ_BYTES = 65536
 # A grandchild may hold the pipe open long after the engine itself is gone.
@@ -164,6 +166,12 @@ class EngineProcess:
         self._log.debug("%s | %s", self._label, text)
 
 
+def last_words(process: Process) -> str:
+    """Its last lines of output, as an error message ends with them."""
+    lines = process.last_lines(LINES_IN_ERROR)
+    return "; its last lines:\n" + "\n".join(lines) if lines else ""
+
+
 @asynccontextmanager
 async def open_engine_process(
     argv: Sequence[str],
@@ -182,6 +190,7 @@ async def open_engine_process(
 
     Raises:
         EngineSpawnError: it could not be started.
+        Exception: what the block raises, as it is and in no group.
     """
     try:
         _check_runnable(argv[0], workdir)
@@ -192,7 +201,7 @@ async def open_engine_process(
     reaper.register(child.pid)
     try:
         groups.open_gate(child)
-        async with trio.open_nursery() as nursery:
+        async with open_flat_nursery() as nursery:
             pump_scope = trio.CancelScope()
             nursery.start_soon(process._pump, pump_scope)
             nursery.start_soon(process._watch_exit, pump_scope)

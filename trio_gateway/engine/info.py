@@ -1,0 +1,56 @@
+"""EngineInfo: what a ready engine turned out to be, whatever was declared of it."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from trio_gateway.config.schema import VariantConfig
+from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.engine.clients.kind import EngineKind
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PLACES = 1
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """A ready engine, for pages and headers. `pid` None: it runs elsewhere."""
+
+    pid: int | None
+    places: int
+    context: int
+    load_s: float
+    shared_tokens: int | None = None
+
+
+def info_of(
+    name: str,
+    variant: VariantConfig,
+    kind: EngineKind,
+    facts: EngineFacts,
+    *,
+    pid: int | None,
+    load_s: float,
+) -> EngineInfo:
+    """From what is declared and what the engine itself said; a contradiction is logged."""
+    context = min(variant.context, facts.context or variant.context)
+    shared = kind.shared_tokens(variant.args, facts)
+    if context < variant.context:
+        cure = kind.context_cure(variant.context, facts, shared)
+        log.error(
+            "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
+            name, variant.context, context, cure, context,
+        )  # fmt: skip
+    places = variant.parallel or facts.places or DEFAULT_PLACES
+    return EngineInfo(pid, places, context, load_s, shared)
+
+
+def ready_words(info: EngineInfo, base_url: str) -> str:
+    """For the log, after "ready": in which time, where, and for how much at a time."""
+    where = f"pid {info.pid}" if info.pid else "no process here"
+    return (
+        f"in {info.load_s:.2f} s ({where}, {base_url}, context {info.context}, "
+        f"{info.places} at a time)"
+    )
