@@ -1,0 +1,99 @@
+"""The README and docs/: configurations load, and links lead somewhere.
+
+A Lua block is a whole configuration, or its first line says where it goes, as in AROUND. A comment
+that is a file's name begins another file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from trio_gateway.config.config_loader import ConfigLoader
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+VARIANT = '{ binary = "llama-server", context = 8192, args = {} }'
+MODEL = f'name = "qwen3-8b", engine = presets.engines.llamacpp, variants = {{ {VARIANT} }},'
+# The rest of a file around a fragment.
+AROUND = {
+    "in server": f"server = {{ BLOCK }} models = {{ {{ {MODEL} }} }}",
+    "in models": "server = {} models = { BLOCK }",
+    "in a model": f"server = {{}} models = {{ {{ {MODEL} BLOCK }} }}",
+    "at the end of the file": f"server = {{}} models = {{ {{ {MODEL} }} }} BLOCK",
+}
+KEYS = ("API_KEY", "CLUSTER_KEY", "OPENAI_API_KEY", "TABBY_API_KEY")
+
+
+class Block(NamedTuple):
+    name: str
+    text: str
+
+
+def lua_blocks() -> Iterator[Block]:
+    fence = re.compile(r"^```lua\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in fence.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(f"{page.name}:{line}", found[1])
+
+
+@pytest.mark.parametrize("block", list(lua_blocks()), ids=lambda block: block.name)
+def test_each_configuration_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block
+) -> None:
+    for name in KEYS:
+        monkeypatch.setenv(name, "a-key-that-is-long-enough")
+    label = block.text.partition("\n")[0].removeprefix("-- ")
+    around = AROUND.get(label, "BLOCK")
+    text = around.replace("BLOCK", f"\n{block.text}\n")
+    number = itertools.count(100)
+    text = re.sub("scrypt:…", lambda _: f"scrypt:16384:8:1:{next(number):A>22}:{'A' * 43}", text)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "some.gguf").touch()
+    first, *others = re.split(r"^-- (\S+\.lua)$", text, flags=re.MULTILINE)
+    for name, source in zip(others[::2], others[1::2], strict=True):
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    path = tmp_path / "gateway.lua"
+    if not path.exists():
+        path.write_text(first, encoding="utf-8")
+    assert ConfigLoader(path).load().models
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" not in target:
+                yield page, target
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), list(links()), ids=lambda value: getattr(value, "name", str(value))
+)
+def test_each_link_leads_to_a_file_and_a_heading(page: Path, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    path = page if not name else (page.parent / name).resolve()
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors(path)
