@@ -37,6 +37,7 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.need.bounds import answer_tokens, least_answer, lower_bound, need_of
 from trio_gateway.models.need.calibration import CountSource
+from trio_gateway.models.need.counted_form import CountedForm
 
 REQUESTS, EDGES = 500, 25
 CONTEXTS = (1024, 2048, 4096, 8192)
@@ -84,7 +85,7 @@ class Subject:
         lower = lower_bound(case.endpoint, case.fields, self.model.image_tokens)
         upper = self._selector.upper_bound(*about)
         try:
-            selection = await self._selector.select_variant(*about, case.body)
+            selection = await self._selector.select_variant(self.model, form_of(case))
         except ContextLengthExceeded:
             selection = None
         return Decided(case, selection, lower, upper, None)
@@ -98,8 +99,12 @@ class Subject:
     async def cpu_us(self, case: Case) -> float:
         begun = time.thread_time()
         for _ in range(DECISIONS):
-            await self._selector.select_variant(self.model, case.endpoint, case.fields, case.body)
+            await self._selector.select_variant(self.model, form_of(case))
         return (time.thread_time() - begun) / DECISIONS * 1e6
+
+
+def form_of(case: Case) -> CountedForm:
+    return CountedForm(case.endpoint, case.fields, case.body)
 
 
 class Results(NamedTuple):

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_gateway.rawjson import decode_or_none, members_or_none, replace_member, spans
+from trio_gateway.rawjson import (
+    NameTwice,
+    check_names,
+    decode_or_none,
+    members_or_none,
+    replace_member,
+    spans,
+)
 
 
 def with_model(body: bytes, name: str) -> bytes:
@@ -98,11 +105,10 @@ def test_any_object_keeps_all_but_its_model(
 # -- looking ----------------------------------------------------------------------------------
 
 
-def spans_of(data: bytes) -> dict[str, bytes] | None:
+def spans_of(data: bytes) -> dict[str, bytes]:
     found = members_or_none(data)
     assert found is not None
-    places = spans(data, found)
-    return None if places is None else {name: data[b:e] for name, (b, e) in places.items()}
+    return {name: data[b:e] for name, (b, e) in spans(data, found).items()}
 
 
 @pytest.mark.parametrize(
@@ -128,8 +134,20 @@ def test_the_place_of_each_value_is_found(data: bytes, values: dict[str, bytes])
         b'{"a": {"z": 1, "b": 2}, "a": {"z": 1, "b": 2}, "b": 3}',
     ],
 )
-def test_a_name_that_is_there_twice_is_found(data: bytes) -> None:
-    assert spans_of(data) is None
+def test_a_name_that_appears_twice_is_found(data: bytes) -> None:
+    found = members_or_none(data)
+    assert found is not None
+    with pytest.raises(NameTwice, match='"a" appears twice'):
+        spans(data, found)
+    with pytest.raises(NameTwice, match='"a" appears twice'):
+        check_names(data, found)
+
+
+@pytest.mark.parametrize("data", [b' {"a":1,"b":[2]} ', b'{"a": 1, "b": [2]}', b'{"a" :1 ,"b":2}'])
+def test_however_an_object_is_written_its_names_may_be_right(data: bytes) -> None:
+    found = members_or_none(data)
+    assert found is not None
+    check_names(data, found)
 
 
 def test_what_is_not_json_or_of_another_type_is_none() -> None:

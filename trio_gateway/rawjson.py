@@ -18,9 +18,9 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _T = TypeVar("_T")
 # The name of the next member, up to where its value begins; a value has no name of its own.
-_NAME = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_NAME = re.compile(rb'[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _END = re.compile(rb"[ \t\r\n]*[,}]")
-_members = msgspec.json.Decoder(Members)
+_decode_members = msgspec.json.Decoder(Members).decode  # 2 µs less than `decode(…, type=…)`
 
 
 def members(data: bytes) -> Members:
@@ -29,7 +29,7 @@ def members(data: bytes) -> Members:
     Raises:
         msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is not an object (NOT_JSON).
     """
-    return _members.decode(data)
+    return _decode_members(data)
 
 
 def members_or_none(data: bytes) -> Members | None:
@@ -49,9 +49,35 @@ def decode_or_none(data: bytes | str | msgspec.Raw, shape: Any = Any) -> Any:
         return None
 
 
-def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]] | None:
-    """Where the value of each of these `members` begins and ends in the object; None if the object
-    has a name twice. The values' lengths are known, so none of them is read again."""
+class NameTwice(ValueError):
+    """An object has two members of one name, which parsers read differently."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the field {msgspec.json.encode(name[:80]).decode()} appears twice")
+
+
+def check_names(data: bytes, members: Members) -> None:
+    """Of an object and its members. Nearly every one is written in one of the two usual ways, and
+    to compare it with those takes a tenth of the time.
+
+    Raises:
+        NameTwice
+    """
+    data = data.strip()
+    if msgspec.json.encode(members) == data:
+        return
+    spaced = b", ".join(msgspec.json.encode(k) + b": " + bytes(v) for k, v in members.items())
+    if b"{%b}" % spaced != data:
+        spans(data, members)
+
+
+def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]]:
+    """Where the value of each member begins and ends in the object. The values' lengths are known,
+    so none of them is read again.
+
+    Raises:
+        NameTwice
+    """
     found: dict[str, tuple[int, int]] = {}
     at = data.index(b"{") + 1
     while (name := _NAME.match(data, at)) is not None:
@@ -61,7 +87,7 @@ def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]] | None:
         end = begin + len(value)
         after = _END.match(data, end)
         if key in found or after is None or not data.startswith(value, begin):
-            return None  # this is an earlier value of the same name
+            raise NameTwice(key)  # of those that are there, `members` has the last
         found[key] = begin, end
         at = after.end()
     return found
@@ -76,8 +102,9 @@ def replace_member(data: bytes, name: str, value: bytes) -> bytes:
     found = members_or_none(data)
     if found is None:
         return data
-    places = spans(data, found)
-    if places is None:
+    try:
+        places = spans(data, found)
+    except NameTwice:
         return msgspec.json.encode({**found, name: msgspec.Raw(value)})
     if name in places:
         begin, end = places[name]

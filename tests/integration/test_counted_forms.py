@@ -77,13 +77,13 @@ def _chat(form: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("request_", MESSAGES)
 def test_a_message_has_the_tokens_of_its_chat(counts: Any, request_: dict[str, Any]) -> None:
-    chat = _chat(messages_as_chat(json.dumps(request_).encode()))
+    chat = _chat(messages_as_chat(request_))
     itself = counts("/v1/messages/count_tokens", {"model": "m", "max_tokens": 1, **request_})
     assert counts("/v1/chat/completions/input_tokens", chat) == itself
 
 
 @pytest.mark.parametrize("request_", RESPONSES)
 def test_a_response_has_the_tokens_of_its_chat(counts: Any, request_: dict[str, Any]) -> None:
-    chat = _chat(responses_as_chat(json.dumps(request_).encode()))
+    chat = _chat(responses_as_chat(request_))
     itself = counts("/v1/responses/input_tokens", {"model": "m", **request_})
     assert counts("/v1/chat/completions/input_tokens", chat) == itself

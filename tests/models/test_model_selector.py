@@ -31,8 +31,8 @@ from trio_gateway.models.model_selector import (
     ModelSelector,
     Selection,
 )
-from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.calibration import PROBES
+from trio_gateway.models.need.counted_form import as_is
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 DEFAULT_ANSWER = 512
@@ -124,8 +124,7 @@ async def select(
     subject: ModelSelector, model: ModelConfig, endpoint: str = CHAT, **request: Any
 ) -> Selection:
     body = msgspec.json.encode(request)
-    fields = msgspec.json.decode(body, type=RequestFields)
-    return await subject.select_variant(model, endpoint, fields, body)
+    return await subject.select_variant(model, as_is(endpoint, request, body))
 
 
 def says(text: str) -> list[dict[str, str]]:

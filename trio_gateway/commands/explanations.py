@@ -146,7 +146,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     counter = TokenCounter(manager, vocabulary)
     selector = ModelSelector(config, manager, counter)
     relay = Relay(manager, selector, 0)
-    wanted, form, fields = relay.counted(body, endpoint_of(body, endpoint))
+    wanted, form = relay.counted(body, endpoint_of(body, endpoint))
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:
@@ -154,7 +154,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
         with contextlib.suppress(RecursionError):  # else it came out of here in a group
-            result = await explain(selector, counter, manager, wanted, form, fields)
+            result = await explain(selector, counter, manager, wanted, form)
         nursery.cancel_scope.cancel(reason="all is explained")
     if result is None:
         raise ExplainFailed("the request is nested too deeply")

@@ -16,7 +16,7 @@ from trio_gateway.models.model_selector import (
     Selection,
     Wanted,
 )
-from trio_gateway.models.need.bounds import Bounds, RequestFields, lower_bound
+from trio_gateway.models.need.bounds import Bounds, lower_bound
 from trio_gateway.models.need.counted_form import CountedForm
 
 _SECONDS_DIGITS = 2
@@ -67,18 +67,17 @@ async def explain(
     manager: EngineManager,
     wanted: Wanted,
     form: CountedForm,
-    fields: RequestFields,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
-    model, endpoint, body = wanted.model, form.kind, form.body
+    model, endpoint, fields = wanted.model, form.kind, form.fields
     bounds = Bounds(
         lower_bound(endpoint, fields, model.image_tokens),
         selector.upper_bound(model, endpoint, fields),
     )
-    counted = await counter.count(model, endpoint, fields, body)
+    counted = await counter.count(model, endpoint, fields, form.body)
     start = _start(model, endpoint, bounds, counted)
     try:
-        selection = await selector.select_variant(model, endpoint, fields, body, wanted.at_least)
+        selection = await selector.select_variant(model, form, wanted.at_least)
     except ContextLengthExceeded as error:
         return msgspec.structs.replace(
             start, variants=_rows(model, manager, None), refused=str(error), reason="too long"

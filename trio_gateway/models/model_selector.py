@@ -27,6 +27,7 @@ from trio_gateway.models.need.bounds import (
     with_room,
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, CountSource
+from trio_gateway.models.need.counted_form import CountedForm
 
 log = logging.getLogger(__name__)
 
@@ -195,9 +196,7 @@ class ModelSelector:
     async def select_variant(
         self,
         model: ModelConfig,
-        endpoint: str,
-        fields: RequestFields,
-        body: bytes,
+        form: CountedForm,
         at_least: int = 0,
     ) -> Selection:
         """The need of a request, and the smallest variant that holds it.
@@ -208,6 +207,7 @@ class ModelSelector:
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
+        endpoint, fields = form.kind, form.fields
         demand = self._demand(model, endpoint, fields)._replace(at_least=at_least)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
@@ -225,7 +225,7 @@ class ModelSelector:
         if choice is not None and choice == demand.holding(demand.need(lower)):
             reason = "both bounds need this one"  # a count could change nothing
             return self._selected(demand, bound, choice, reason)
-        counted = await self._counter.count(model, endpoint, fields, body)
+        counted = await self._counter.count(model, endpoint, fields, form.body)
         if counted is not None and counted.is_exact:
             return self._by_count(demand, counted)
         if counted is not None and counted.tokens < upper:

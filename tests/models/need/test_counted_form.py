@@ -18,8 +18,8 @@ from trio_gateway.models.need.counted_form import (
 )
 
 
-def convert(how: Callable[[bytes], CountedForm], **request: Any) -> dict[str, Any]:
-    form = how(json.dumps(request).encode())
+def convert(how: Callable[[dict[str, Any]], CountedForm], **request: Any) -> dict[str, Any]:
+    form = how(request)
     result: dict[str, Any] = json.loads(form.body)
     return {"kind": form.kind, **{k: v for k, v in result.items() if v is not None}}
 
@@ -146,6 +146,6 @@ def test_a_document_is_read_with_the_query() -> None:
     [messages_as_chat, responses_as_chat, infill_as_prompt, embedding_as_input, rerank_as_input],
 )
 def test_nonsense_is_converted_to_something(
-    how: Callable[[bytes], CountedForm], field: str, value: Any
+    how: Callable[[dict[str, Any]], CountedForm], field: str, value: Any
 ) -> None:
     assert convert(how, **{field: value})["kind"]

@@ -9,7 +9,7 @@ import pytest
 
 from trio_gateway.server.api.endpoints import CHAT, ENDPOINTS, Endpoint
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_body import read_body
+from trio_gateway.server.api.request_body import parse_request
 from trio_gateway.server.api.request_fields import FIELDS, fields_of
 
 MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -22,7 +22,7 @@ def endpoint(name: str) -> Endpoint:
 def refusal(body: dict[str, Any] | bytes, of: Endpoint = CHAT) -> ApiError:
     data = body if isinstance(body, bytes) else json.dumps({"model": "m", **body}).encode()
     with pytest.raises(ApiError) as caught:
-        read_body(data, of)
+        parse_request(data, of)
     assert caught.value.status == 400
     return caught.value
 
@@ -63,12 +63,12 @@ def test_a_wrong_type_is_refused_with_the_name_of_its_field(
     ],
 )
 def test_whatever_an_engine_takes_is_taken(fields: dict[str, Any]) -> None:
-    read_body(json.dumps({"model": "m", **MESSAGES, **fields}).encode(), CHAT)
+    parse_request(json.dumps({"model": "m", **MESSAGES, **fields}).encode(), CHAT)
 
 
 @pytest.mark.parametrize("prompt", ["x", [1, 2], ["x", 1], [[1], ["x"]], {"prompt_string": "x"}])
 def test_a_prompt_is_text_or_tokens_or_several_of_them(prompt: Any) -> None:
-    read_body(json.dumps({"model": "m", "prompt": prompt}).encode(), endpoint("completions"))
+    parse_request(json.dumps({"model": "m", "prompt": prompt}).encode(), endpoint("completions"))
 
 
 @pytest.mark.parametrize(

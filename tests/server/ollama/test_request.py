@@ -47,7 +47,7 @@ def test_a_chat_is_streamed_unless_told_otherwise_and_asks_for_its_numbers() -> 
     assert (streamed.endpoint, streamed.stream, streamed.only_loads) == (
         "chat/completions", True, False,
     )  # fmt: skip
-    assert json.loads(streamed.body("real-name")) == {
+    assert streamed.request("real-name") == {
         "model": "real-name",
         "messages": [user("Hi")],
         "stream": True,

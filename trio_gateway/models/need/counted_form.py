@@ -7,33 +7,31 @@ of the engine. They leave out what no prompt has in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+
+from trio_gateway.models.need.bounds import RequestFields
 
 Json = dict[str, Any]
 
 
 class CountedForm(msgspec.Struct, frozen=True):
-    """`kind`: the endpoint by whose rules it is counted. `body`: the request in its terms."""
+    """`kind`: the endpoint by whose rules it is counted. `body`: the request in its terms, of which
+    `fields` are those that the gateway itself looks at, decoded."""
 
     kind: str
+    fields: RequestFields
     body: bytes
 
 
-def as_is(kind: str) -> Callable[[bytes], CountedForm]:
-    """For a request that is in the right terms already."""
-
-    def unchanged(body: bytes) -> CountedForm:
-        return CountedForm(kind, body)
-
-    return unchanged
+def as_is(kind: str, request: Json, body: bytes) -> CountedForm:
+    """For a request that is in the right terms already: `request` is `body`, decoded."""
+    return CountedForm(kind, msgspec.convert(request, RequestFields), body)
 
 
-def responses_as_chat(body: bytes) -> CountedForm:
-    """`body` must be a JSON object."""
-    request: Json = msgspec.json.decode(body)
+def responses_as_chat(request: Json) -> CountedForm:
     messages: list[Json] = []
     if isinstance(instructions := request.get("instructions"), str) and instructions:
         messages.append({"role": "system", "content": instructions})
@@ -58,9 +56,7 @@ def _message_of_item(item: Json) -> Json:
     return {"role": item.get("role", "user"), "content": _parts(item.get("content"))}
 
 
-def messages_as_chat(body: bytes) -> CountedForm:
-    """`body` must be a JSON object."""
-    request: Json = msgspec.json.decode(body)
+def messages_as_chat(request: Json) -> CountedForm:
     messages: list[Json] = []
     if system := "".join(_texts(request.get("system"))):
         messages.append({"role": "system", "content": system})
@@ -103,9 +99,7 @@ def _messages_of(message: Json) -> list[Json]:
     return [made, *results] if parts or calls or reasoning or not results else results
 
 
-def infill_as_prompt(body: bytes) -> CountedForm:
-    """`body` must be a JSON object."""
-    request: Json = msgspec.json.decode(body)
+def infill_as_prompt(request: Json) -> CountedForm:
     texts = [request.get(name) for name in ("input_prefix", "prompt", "input_suffix")]
     for extra in _objects(request.get("input_extra")):
         texts += [extra.get("filename"), extra.get("text")]
@@ -113,16 +107,13 @@ def infill_as_prompt(body: bytes) -> CountedForm:
     return _form("completions", {"prompt": prompt, "n_predict": request.get("n_predict")})
 
 
-def embedding_as_input(body: bytes) -> CountedForm:
-    """`body` must be a JSON object."""
-    request: Json = msgspec.json.decode(body)
+def embedding_as_input(request: Json) -> CountedForm:
     given = request.get("content")
     return _form("embeddings", {"input": request.get("input") if given is None else given})
 
 
-def rerank_as_input(body: bytes) -> CountedForm:
-    """`body` must be a JSON object. Each document is read together with the query."""
-    request: Json = msgspec.json.decode(body)
+def rerank_as_input(request: Json) -> CountedForm:
+    """Each document is read together with the query."""
     documents = request.get("documents") or request.get("texts")
     texts = []
     for document in documents if isinstance(documents, list) else ():
@@ -183,4 +174,4 @@ def _chat(request: Json, messages: list[Json], tools: list[Json], limit: Any) ->
 
 
 def _form(kind: str, body: Json) -> CountedForm:
-    return CountedForm(kind, msgspec.json.encode(body))
+    return as_is(kind, body, msgspec.json.encode(body))

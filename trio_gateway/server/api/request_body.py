@@ -1,18 +1,22 @@
-"""A request's body: what the gateway reads of it, and the few fields that it may change."""
+"""A request's body: decoded once, checked, and the few members that the gateway may change.
+
+"Once" means: one pass finds the members of the body (rawjson.members), each of which is then
+decoded by itself, once. Nothing after that reads the body's bytes for what is in them: the check of
+the types, the count of the tokens and the changes all work on what ParsedRequest carries.
+"""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from trio_gateway import rawjson
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models.need import counted_form
-from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.counted_form import CountedForm, as_is
+from trio_gateway.rawjson import Members, NameTwice
 from trio_gateway.server.api.endpoints import (
     CHAT,
     COMPLETIONS,
@@ -23,18 +27,20 @@ from trio_gateway.server.api.endpoints import (
     Need,
 )
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_fields import find_mistake
+from trio_gateway.server.api.request_fields import Mistake, decode_values, find_mistake
 
 _WHAT = {
-    "messages": "an array of messages that is not empty",
+    "messages": "a non-empty array of messages",
     "tokens": "an array of token ids",
 }
 _TEXT_OR_ARRAY = "a string or an array"
 
-_COUNTED_AS: Mapping[Need, Callable[[bytes], CountedForm]] = {
-    Need.CHAT: as_is(CHAT.name),
-    Need.PROMPT: as_is(COMPLETIONS.name),
-    Need.INPUT: as_is(EMBEDDINGS.name),
+_COUNTED_AS_IS: Mapping[Need, str] = {
+    Need.CHAT: CHAT.name,
+    Need.PROMPT: COMPLETIONS.name,
+    Need.INPUT: EMBEDDINGS.name,
+}
+_COUNTED_AS: Mapping[Need, Callable[[dict[str, Any]], CountedForm]] = {
     Need.CONTENT: counted_form.embedding_as_input,
     Need.RESPONSES: counted_form.responses_as_chat,
     Need.MESSAGES: counted_form.messages_as_chat,
@@ -42,68 +48,91 @@ _COUNTED_AS: Mapping[Need, Callable[[bytes], CountedForm]] = {
     Need.RERANK: counted_form.rerank_as_input,
 }
 
-Members = dict[str, msgspec.Raw]
-
 # Decoding 64 MB of `{}` takes gigabytes, and counting their tokens minutes. No prompt of text has
 # so many brackets and commas, and none of token ids so many ids.
 STRUCTURE_MAX = 2_000_000
 _LARGE_BYTES = 1_000_000
 
 
-class RequestBody(msgspec.Struct, frozen=True):
-    """A JSON body. `model`: as the client wrote it; None: it names none, and need not.
-
-    `members`: its fields, undecoded. `wants_stream`: the answer is to come as events.
-    """
+class ParsedRequest(msgspec.Struct, frozen=True):
+    """A JSON request. `data`: as the engine is to get it, which is as it came until something
+    changes it. `members`: its fields as they are written; `values`: the same, decoded."""
 
     data: bytes
     members: Members
-    model: str | None
-    wants_stream: bool
+    values: dict[str, Any]
+
+    @property
+    def model(self) -> str | None:
+        """As the client wrote it; None: it names none, and need not."""
+        name: str | None = self.values.get("model")
+        return name
+
+    @property
+    def wants_stream(self) -> bool:
+        """The answer is to come as events."""
+        return self.values.get("stream") is True
+
+    def counted(self, endpoint: Endpoint) -> CountedForm:
+        """The request in the terms by which it is counted; of an endpoint that is counted."""
+        if (kind := _COUNTED_AS_IS.get(endpoint.need)) is not None:
+            return as_is(kind, self.values, self.data)
+        return _COUNTED_AS[endpoint.need](self.values)
+
+    def rewritten(self, rewrite: RewriteConfig) -> ParsedRequest:
+        """As the model's `rewrite` wants it; fields that it does not name as they came."""
+        members = {n: raw for n, raw in self.members.items() if n not in rewrite.remove}
+        missing = {
+            name: value
+            for name, value in rewrite.default.items()
+            if name not in members or self.values[name] is None
+        }
+        added = {**missing, **rewrite.set}
+        members |= {name: msgspec.Raw(value) for name, value in added.items()}
+        values = {name: self.values[name] for name in members if name not in added}
+        values |= {name: msgspec.json.decode(value) for name, value in added.items()}
+        return ParsedRequest(msgspec.json.encode(members), members, values)
 
 
-def read_body(data: bytes, endpoint: Endpoint) -> RequestBody:
-    """Check what the gateway relies on, and the types of the fields that are known; all else is for
-    the engine to judge.
+def parse_request(data: bytes, endpoint: Endpoint) -> ParsedRequest:
+    """Decode it; check what the gateway relies on, and the types of the fields that are known. All
+    else is for the engine to judge.
 
     Raises:
         ApiError: 400, with what is wrong.
     """
     members = _members(data)
-    model = _decoded(members, "model")
-    named = isinstance(model, str) and model != ""
-    if not named and (model is not None or endpoint.model_in is not ModelIn.BODY_OR_NONE):
-        message = "`model` is missing or not a string; GET /v1/models lists the names"
-        raise ApiError(400, message, code="missing_model", param="model")
-    _check_content(members, endpoint)
-    _check_fields(members, endpoint, data)
-    return RequestBody(data, members, model, _decoded(members, "stream") is True)
-
-
-def counted_as(endpoint: Endpoint, data: bytes) -> tuple[CountedForm, RequestFields]:
-    """The request in the terms by which it is counted.
-
-    Raises:
-        ApiError: 400, a field that counts is not what it should be.
-    """
     try:
-        form = _COUNTED_AS[endpoint.need](data)
-        return form, msgspec.json.decode(form.body, type=RequestFields)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_json(data, error) from None
+        values = decode_values(members)
     except RecursionError:
         raise nested_too_deeply() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_json(data, error) from None
+    if isinstance(values, Mistake):
+        raise _invalid(values)
+    return _checked(ParsedRequest(data, members, values), endpoint)
+
+
+def made_request(values: dict[str, Any], endpoint: Endpoint) -> ParsedRequest:
+    """What another API's request was translated to. There are no bytes of it yet to decode.
+
+    Raises:
+        ApiError: 400, as `parse_request`: the values are still the client's.
+    """
+    members = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
+    return _checked(ParsedRequest(msgspec.json.encode(members), members, values), endpoint)
 
 
 def endpoint_of(data: bytes, name: str | None = None) -> Endpoint:
-    """The endpoint that a request is for: the one of this name, else by the field that has its
-    content.
+    """The endpoint that a request is for: the one of this name; without a name, by the field that
+    has its content.
 
     Raises:
         ApiError: 400, there is none.
     """
     if name is not None:
-        counted = {row.name: row for row in ENDPOINTS if row.need in _COUNTED_AS}
+        known = _COUNTED_AS_IS.keys() | _COUNTED_AS.keys()
+        counted = {row.name: row for row in ENDPOINTS if row.need in known}
         if (found := counted.get(name.removeprefix("/").removeprefix("v1/"))) is None:
             message = f"?endpoint={name[:40]}: expected one of {', '.join(sorted(counted))}"
             raise ApiError(400, message, code="unknown_endpoint", param="endpoint")
@@ -131,73 +160,57 @@ def _members(data: bytes) -> Members:
     refuse_bomb(data)
     try:
         if not data.isascii():
-            data.decode()  # what the gateway does not read would else reach an engine unlooked at
-        members = msgspec.json.decode(data, type=Members)
-        if not _is_all(members, data):
-            json.loads(data, object_pairs_hook=_refuse_duplicates)
+            data.decode()  # what the gateway does not read would reach an engine unchecked
+        members = rawjson.members(data)
+        rawjson.check_names(data, members)
     except RecursionError:
         raise nested_too_deeply() from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, NameTwice) as error:
         raise not_json(data, error) from None
     return members
 
 
-def _is_all(members: Members, data: bytes) -> bool:
-    """Whether these members are the whole body, written in one of the two usual ways.
-
-    Two members of one name are read differently by different parsers. Looking for them takes ten
-    times as long as this comparison, which nearly every request passes.
-    """
-    data = data.strip()
-    if msgspec.json.encode(members) == data:
-        return True
-    spaced = b", ".join(msgspec.json.encode(k) + b": " + bytes(v) for k, v in members.items())
-    return b"{%b}" % spaced == data
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the field {json.dumps(twice[:80])} is there twice")
-    return members
+def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:
+    model: object = request.values.get("model")
+    named = isinstance(model, str) and model != ""
+    if not named and (model is not None or endpoint.model_in is not ModelIn.BODY_OR_NONE):
+        message = "`model` is missing or not a string; GET /v1/models lists the names"
+        raise ApiError(400, message, code="missing_model", param="model")
+    _check_content(request.values, endpoint)
+    try:
+        mistake = find_mistake(endpoint.name, request.members, request.values)
+    except RecursionError:
+        raise nested_too_deeply() from None
+    if mistake is not None:
+        raise _invalid(mistake)
+    return request
 
 
-def _decoded(members: Members, name: str) -> Any:
-    return msgspec.json.decode(members[name]) if name in members else None
-
-
-def _check_content(members: Members, endpoint: Endpoint) -> None:
+def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
     if not endpoint.content:
         return
-    name = next((n for n in endpoint.content if n in members), endpoint.content[0])
-    raw = bytes(members.get(name, b"")).lstrip()
-    if name == "messages":
-        good = raw[:1] == b"[" and raw[1:].lstrip()[:1] == b"{"
-    elif name == "tokens":
-        good = raw[:1] == b"["
-    else:
-        good = raw[:1] in (b'"', b"[", b"{") and raw not in (b"[]", b"{}")
-    if not good:
-        message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
-        raise ApiError(400, message, code=f"missing_{name}", param=name)
-
-
-def _check_fields(members: Members, endpoint: Endpoint, data: bytes) -> None:
-    try:
-        mistake = find_mistake(endpoint.name, data, members)
-        if mistake is None and endpoint.need is Need.UNCOUNTED:
-            msgspec.json.decode(data)  # who counts decodes all of it
-    except RecursionError:
-        raise nested_too_deeply() from None
-    except msgspec.DecodeError as error:
-        raise not_json(data, error) from None
-    if mistake is not None:
-        message = f"`{mistake.where}` is wrong: {mistake.what}"
-        raise ApiError(400, message, code="invalid_field", param=mistake.field)
+    name = next((n for n in endpoint.content if n in values), endpoint.content[0])
+    match name, values.get(name):
+        case "messages", [dict(), *_]:
+            return
+        case "tokens", list():
+            return
+        case (("messages" | "tokens"), _):
+            pass
+        case _, str():
+            return
+        case _, list() | dict() as content if content:
+            return
+    message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
+    raise ApiError(400, message, code=f"missing_{name}", param=name)
 
 
 # -- errors -------------------------------------------------------------------------------------
+
+
+def _invalid(mistake: Mistake) -> ApiError:
+    message = f"`{mistake.where}` is wrong: {mistake.what}"
+    return ApiError(400, message, code="invalid_field", param=mistake.field)
 
 
 def not_json(body: bytes, error: Exception) -> ApiError:
@@ -210,7 +223,7 @@ def nested_too_deeply() -> ApiError:
 
 
 def too_long(endpoint: Endpoint, message: str) -> ApiError:
-    """400: the prompt, or prompt and answer, fit into no context."""
+    """400: no context is large enough for the prompt, or for the prompt and its answer."""
     param = endpoint.content[0] if endpoint.content else None
     return ApiError(400, message, code="context_length_exceeded", param=param)
 
@@ -218,24 +231,11 @@ def too_long(endpoint: Endpoint, message: str) -> ApiError:
 # -- changes ------------------------------------------------------------------------------------
 
 
-def with_answer_limit(body: bytes, answer_tokens: int) -> bytes:
+def with_answer_limit(members: Members, answer_tokens: int) -> bytes:
     """The request with its own maximum of the answer lowered; all else as it came."""
-    request = msgspec.json.decode(body, type=Members)
+    request = dict(members)
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict"):
-        value = _decoded(request, name)
-        if isinstance(value, int) and value > answer_tokens:
+        value = rawjson.decode_or_none(request[name], int) if name in request else None
+        if value is not None and value > answer_tokens:
             request[name] = msgspec.Raw(b"%d" % answer_tokens)
-    return msgspec.json.encode(request)
-
-
-def rewritten(body: bytes, rewrite: RewriteConfig) -> bytes:
-    """The request as the model's `rewrite` wants it; fields that it does not name as they came."""
-    request = msgspec.json.decode(body, type=Members)
-    for name in rewrite.remove:
-        request.pop(name, None)
-    for name, value in rewrite.default.items():
-        if name not in request or bytes(request[name]) == b"null":
-            request[name] = msgspec.Raw(value)
-    for name, value in rewrite.set.items():
-        request[name] = msgspec.Raw(value)
     return msgspec.json.encode(request)

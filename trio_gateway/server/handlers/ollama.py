@@ -28,6 +28,7 @@ from trio_gateway.server.api.endpoints import (
     Endpoint,
 )
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.request_body import made_request
 from trio_gateway.server.handlers.requests import RequestHandler, respond_json
 from trio_gateway.server.http.scopes import TornStream, state_of
 from trio_gateway.server.ollama.answer import (
@@ -88,8 +89,8 @@ class OllamaHandler:
         if call.only_loads:
             return await self._load(sender, call, name)
         at_engine = _AT_THE_ENGINE[call.endpoint]
-        wish = call.num_ctx or 0
-        ask = await self._relay.prepare(sender, at_engine, call.body(name), wish=wish)
+        made = made_request(call.request(name), at_engine)
+        ask = await self._relay.prepare(sender, at_engine, made, wish=call.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         answer = await self._relay.respond(ask)
         if answer.status == 200:

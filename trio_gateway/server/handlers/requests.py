@@ -20,7 +20,7 @@ from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError, shutting_down
-from trio_gateway.server.api.request_body import endpoint_of, nested_too_deeply
+from trio_gateway.server.api.request_body import endpoint_of, nested_too_deeply, parse_request
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.model_lists import as_anthropic_list
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
@@ -67,7 +67,8 @@ class RequestHandler:
         else:
             data = await self.read_body()
             self.begin_dump(endpoint, data)
-            ask = await self._relay.prepare(self.sender(endpoint), endpoint, data)
+            parsed = parse_request(data, endpoint)
+            ask = await self._relay.prepare(self.sender(endpoint), endpoint, parsed)
         return respond(await self._relay.respond(ask))
 
     async def handle_upstream(self, endpoint: Endpoint, rest: str) -> Response:
@@ -211,10 +212,10 @@ class RequestHandler:
         """What would become of the request in the body. No engine is started or asked to work."""
         data = await self.read_body()
         meant = endpoint_of(data, request.args.get("endpoint"))
-        wanted, form, fields = self._relay.counted(data, meant, _permissions())
+        wanted, form = self._relay.counted(data, meant, _permissions())
         try:
             return respond_json(
-                await explain(self._selector, self._counter, self._manager, wanted, form, fields)
+                await explain(self._selector, self._counter, self._manager, wanted, form)
             )
         except RecursionError:
             raise nested_too_deeply() from None

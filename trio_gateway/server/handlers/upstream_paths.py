@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from trio_gateway.rawjson import decode_or_none, members_or_none, spans
+from trio_gateway.rawjson import NameTwice, check_names, decode_or_none, members_or_none
 from trio_gateway.server.api.errors import ApiError
 
 _LEADS_ELSEWHERE = (".", "..")
@@ -63,7 +63,11 @@ def _names_a_plain_file(body: bytes) -> bool:
     if not body.strip():
         return True
     fields = members_or_none(body)
-    if fields is None or spans(body, fields) is None:
+    if fields is None:
+        return False
+    try:
+        check_names(body, fields)
+    except NameTwice:
         return False
     if "filename" not in fields:
         return True

@@ -51,9 +51,9 @@ class OllamaCall(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float | None = None
     dimensions: int | None = None
 
-    def body(self, model: str) -> bytes:
+    def request(self, model: str) -> dict[str, Any]:
         """The request to `endpoint`, for the model of this name."""
-        return msgspec.json.encode({"model": model, **self.fields})
+        return {"model": model, **self.fields}
 
     @property
     def unloads(self) -> bool:

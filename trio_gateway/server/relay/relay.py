@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import trio
 
+from trio_gateway import rawjson
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.clients.usage import Usage, usage_of_answer
 from trio_gateway.engine.errors import EngineLost, ExchangeAborted
@@ -29,8 +30,8 @@ from trio_gateway.models.model_selector import (
     Selection,
     Wanted,
 )
-from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api import sse
@@ -45,10 +46,9 @@ from trio_gateway.server.api.errors import (
     model_not_found,
 )
 from trio_gateway.server.api.request_body import (
-    counted_as,
+    ParsedRequest,
     nested_too_deeply,
-    read_body,
-    rewritten,
+    parse_request,
     too_long,
     with_answer_limit,
 )
@@ -119,7 +119,7 @@ class Relay:
     # -- what is asked ------------------------------------------------------------------------
 
     async def prepare(
-        self, sender: Sender, endpoint: Endpoint, data: bytes, *, wish: int = 0
+        self, sender: Sender, endpoint: Endpoint, request: ParsedRequest, *, wish: int = 0
     ) -> Ask:
         """An Ask of a JSON request.
 
@@ -129,12 +129,12 @@ class Relay:
         Raises:
             ApiError: with what is wrong with it.
         """
-        body = read_body(data, endpoint)
-        wanted = self.find(body.model, sender.permissions)
+        wanted = self.find(request.model, sender.permissions)
         model = wanted.model
+        asked = model.name if request.model is None else request.model
         self.check_served(endpoint, model)
         if model.rewrite is not None:
-            data = rewritten(data, model.rewrite)
+            request = request.rewritten(model.rewrite)
         largest = max(self._manager.contexts_of(model.name))
         at_least = max(wanted.at_least, min(wish, largest))
         prompt = None
@@ -142,10 +142,8 @@ class Relay:
             if endpoint.need is Need.UNCOUNTED:
                 selection = self._selector.select_any(model, endpoint.name, at_least)
             else:
-                form, fields = counted_as(endpoint, data)
-                selection = await self._selector.select_variant(
-                    model, form.kind, fields, form.body, at_least
-                )
+                form = request.counted(endpoint)
+                selection = await self._selector.select_variant(model, form, at_least)
                 if endpoint.need not in _EMBEDDING:
                     prompt = Prompt(form.kind, form.body)
         except ContextLengthExceeded as error:
@@ -153,13 +151,11 @@ class Relay:
         except RecursionError:
             raise nested_too_deeply() from None
         target = endpoint.engine_path or endpoint.paths[0]
-        asked = model.name if body.model is None else body.model
-        return _lowered(
-            Ask(
-                sender, endpoint, asked, "POST", target, data, body.wants_stream,
-                selection, prompt, Wait(),
-            )
+        ask = Ask(
+            sender, endpoint, asked, "POST", target, request.data, request.wants_stream,
+            selection, prompt, Wait(),
         )  # fmt: skip
+        return _lowered(ask, request.members)
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -215,17 +211,18 @@ class Relay:
 
     def counted(
         self, data: bytes, endpoint: Endpoint, permissions: Permissions = EVERYTHING
-    ) -> tuple[Wanted, CountedForm, RequestFields]:
+    ) -> tuple[Wanted, CountedForm]:
         """The model of a request, and what it is counted as, for a dry run.
 
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(read_body(data, endpoint).model, permissions)
+        request = parse_request(data, endpoint)
+        wanted = self.find(request.model, permissions)
         self.check_served(endpoint, wanted.model)
         if wanted.model.rewrite is not None:
-            data = rewritten(data, wanted.model.rewrite)
-        return (wanted, *counted_as(endpoint, data))
+            request = request.rewritten(wanted.model.rewrite)
+        return wanted, request.counted(endpoint)
 
     def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
@@ -308,7 +305,7 @@ class Relay:
         except ContextLengthExceeded as error:
             raise too_long(ask.endpoint, str(error)) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
-        return _lowered(ask._replace(selection=selection))
+        return _lowered(ask._replace(selection=selection), rawjson.members(ask.body))
 
     async def _try(self, ask: Ask) -> Answer:
         model, selection = ask.model, ask.selection
@@ -388,13 +385,13 @@ def _whole_answer(
     return Answer(status, headers, changed)
 
 
-def _lowered(ask: Ask) -> Ask:
+def _lowered(ask: Ask, members: Members) -> Ask:
     """With the answer's maximum lowered, where the selection says so."""
     selection = ask.selection
     if selection.clamped is None or selection.answer is None:
         return ask
     log.info("request %s: %s", ask.state.id, selection.reason)
-    return ask._replace(body=with_answer_limit(ask.body, selection.answer))
+    return ask._replace(body=with_answer_limit(members, selection.answer))
 
 
 def _note_answer(

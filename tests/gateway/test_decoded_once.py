@@ -1,0 +1,96 @@
+"""A request's body is decoded once on its whole way through the gateway (server/api/request_body.py
+says what once means), and an engine gets the client's own bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+import trio_gateway
+from tests.support.asking import CHAT, Clock, read_all
+from tests.support.fakes import FakeKind, config, model, running_stack
+from trio_gateway import rawjson
+from trio_gateway.engine.clients.llamacpp import LlamaCppKind
+
+TEXT = "a word that is in no answer"
+SAID: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": TEXT}]}
+SPACED, COMPACT = (", ", ": "), (",", ":")
+
+
+class Case(NamedTuple):
+    path: str
+    request: dict[str, Any]
+    separators: tuple[str, str] = COMPACT
+    answer: bytes = b"{}"
+    is_translated: bool = False  # what an engine gets is another request
+
+    @property
+    def body(self) -> bytes:
+        return json.dumps(self.request, separators=self.separators).encode()
+
+
+CASES = {
+    "chat": Case(CHAT, SAID),
+    "chat with blanks": Case(CHAT, SAID, SPACED),
+    "streamed chat": Case(CHAT, {**SAID, "stream": True}),
+    "chat with more": Case(CHAT, {**SAID, "temperature": 1.5, "tools": [{"a": TEXT}], "x": TEXT}),
+    "response": Case("/v1/responses", {"model": "m", "input": TEXT, "instructions": TEXT}),
+    "message": Case("/v1/messages", {**SAID, "max_tokens": 9, "system": TEXT}),
+    "embeddings": Case("/v1/embeddings", {"model": "m", "input": [TEXT, TEXT]}),
+    "Ollama chat": Case(
+        "/api/chat", {**SAID, "stream": False}, is_translated=True,
+        answer=b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}',
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(name="decoded")
+def _decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Whatever any module has decoded as JSON."""
+    seen: list[bytes] = []
+
+    def watch(decode: Any) -> Any:
+        def watched(data: Any, *args: Any, **named: Any) -> Any:
+            seen.append(data.encode() if isinstance(data, str) else bytes(data))
+            return decode(data, *args, **named)
+
+        return watched
+
+    monkeypatch.setattr(msgspec.json, "decode", watch(msgspec.json.decode))
+    monkeypatch.setattr(rawjson, "_decode_members", watch(rawjson._decode_members))
+    monkeypatch.setattr(json, "loads", watch(json.loads))
+    monkeypatch.setattr(FakeKind, "endpoints", LlamaCppKind.endpoints)
+    return seen
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_body_is_decoded_once(
+    autojump_clock: Clock, decoded: list[bytes], name: str
+) -> None:
+    case = CASES[name]
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[case.answer]]
+        decoded.clear()
+        url = f"http://gateway{case.path}"
+        async with stack.http.stream("POST", url, content=case.body) as answer:
+            await read_all(answer)
+        assert answer.status == 200
+        of_request = [data for data in decoded if data != case.answer and data in case.body]
+        (_, _, sent) = stack.engines.requests[0]
+    assert of_request.count(case.body) == 1
+    parts = [data for data in of_request if data != case.body]
+    wholes = [json.dumps(v, separators=case.separators).encode() for v in case.request.values()]
+    assert not case.is_translated or not parts
+    assert case.is_translated or sorted(parts) == sorted(wholes)  # each of its members, once
+    assert TEXT.encode() not in b"".join(d for d in decoded if d not in of_request)
+    assert (sent == case.body) is not case.is_translated
+
+
+def test_no_decoder_is_made_that_would_not_be_seen_here() -> None:
+    """Those that are made when a module is imported do not go through `msgspec.json.decode`."""
+    files = Path(trio_gateway.__file__).parent.rglob("*.py")
+    assert [f.name for f in files if "json.Decoder(" in f.read_text()] == ["rawjson.py"]
