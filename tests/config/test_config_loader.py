@@ -64,7 +64,7 @@ def only_variant(config: GatewayConfig) -> VariantConfig:
     return variant
 
 
-# -- a file that is right -------------------------------------------------------------------
+# -- a valid file ---------------------------------------------------------------------------
 
 
 def test_the_smallest_file_gets_all_defaults(tmp_path: Path) -> None:

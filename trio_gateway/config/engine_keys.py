@@ -14,7 +14,7 @@ import msgspec
 from trio_gateway.config import fields
 from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.fields import Mistakes, Reader, Record
-from trio_gateway.config.schema import EngineOptions, Secret
+from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 
 # What a variant says of its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
@@ -80,6 +80,25 @@ class EngineKeys:
     def _file(self, mistakes: Mistakes, path: str, value: Any) -> Path | None:
         text = fields.string(mistakes, path, value)
         return self._folder / os.path.expanduser(text) if text else None
+
+
+def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
+    """The three timeouts of this table, each falling back on the table around it."""
+    seconds = fields.positive_seconds
+    return EngineTimeouts(
+        health_check_s=record.read("health_check_timeout", seconds, outer.health_check_s),
+        startup_s=record.read("engine_startup_timeout", seconds, outer.startup_s),
+        idle_s=record.read("engine_idle_timeout", seconds, outer.idle_s),
+        stop_s=outer.stop_s,
+    )
+
+
+def engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:
+    if isinstance(value, str) and value in ENGINE_TYPES:
+        return ENGINE_TYPES[value]
+    words = ", ".join(f'"{known}"' for known in ENGINE_TYPES)
+    mistakes.expected(path, f"one of presets.engines ({words})", value)
+    return None
 
 
 def command(resolve: Callable[[str], str]) -> Reader[tuple[str, ...]]:

@@ -140,6 +140,18 @@ def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tupl
         yield f"{path}[{index}]", numbered[index]
 
 
+def anything(mistakes: Mistakes, path: str, value: Any) -> Any:
+    return value
+
+
+def table_or_false(mistakes: Mistakes, path: str, value: Any) -> bool | None:
+    """Whether there is a table; `false` stands for "not at all"."""
+    if value is False or is_table(value):
+        return value is not False
+    mistakes.expected(path, "a table, or false", value)
+    return None
+
+
 def string(mistakes: Mistakes, path: str, value: Any) -> str | None:
     if isinstance(value, str) and value and "\0" not in value:
         return value
@@ -235,6 +247,13 @@ def size_bytes(mistakes: Mistakes, path: str, value: Any) -> int | None:
 def string_array(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
     found = [text(mistakes, at, v) for at, v in items(mistakes, path, value, "an array of strings")]
     return tuple(v for v in found if v is not None)
+
+
+def words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    """An array of strings, or one string of words (the earlier gateway's manner)."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    return string_array(mistakes, path, value)
 
 
 def string_map(mistakes: Mistakes, path: str, value: Any) -> dict[str, str] | None:

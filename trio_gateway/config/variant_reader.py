@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import addresses, engine_keys, fields, readers
+from trio_gateway.config import addresses, engine_keys, fields, paths
 from trio_gateway.config.engine_keys import EngineKeys
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.fields import Mistakes, Record
@@ -32,7 +32,7 @@ class VariantReader:
         self._mistakes, self._ignored, self._folder = mistakes, ignored, folder
         self._engine = engine
         self._keys = EngineKeys(mistakes, engine, folder)
-        self._timeouts = readers.timeouts(model, timeouts)
+        self._timeouts = engine_keys.timeouts(model, timeouts)
         self._options = self._keys.options(model, EngineOptions())
         self._connect, self._stop_command = "", tuple[str, ...]()
         if engine.has_process:
@@ -62,7 +62,7 @@ class VariantReader:
             name=record.read("name", fields.name, str(context)),
             context=context,
             parallel=parallel or None,
-            timeouts=readers.timeouts(record, self._timeouts),
+            timeouts=engine_keys.timeouts(record, self._timeouts),
             load_time_s=load_time or None,
             options=options,
             **process,
@@ -72,7 +72,7 @@ class VariantReader:
 
     def _binary(self, record: Record) -> str:
         binary = record.require("binary", fields.string, "a path", "")
-        return readers.resolve_binary(self._folder, binary)
+        return paths.resolve_binary(self._folder, binary)
 
     def _process(self, record: Record, binary: str) -> dict[str, Any]:
         """The fields of a variant whose engine is started by a command."""
@@ -88,7 +88,7 @@ class VariantReader:
             "args": args,
             "connect": connect,
             "env": env,
-            "workdir": readers.resolve(self._folder, workdir) if workdir else Path(binary).parent,
+            "workdir": paths.resolve(self._folder, workdir) if workdir else Path(binary).parent,
             "memory_bytes": record.read("memory", fields.size_bytes, 0) or None,
             "stop_command": record.read("stop_command", self._command(), self._stop_command),
         }
@@ -100,7 +100,7 @@ class VariantReader:
         return {**none, "workdir": self._folder, "memory_bytes": 0}
 
     def _command(self) -> fields.Reader[tuple[str, ...]]:
-        return engine_keys.command(partial(readers.resolve_binary, self._folder))
+        return engine_keys.command(partial(paths.resolve_binary, self._folder))
 
 
 def served_as(variant: VariantConfig, name: str) -> VariantConfig:

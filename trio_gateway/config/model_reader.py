@@ -1,0 +1,142 @@
+"""ModelReader: the table `models`, each model with its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config import engine_keys, fields, paths
+from trio_gateway.config.engine_types import LLAMACPP, EngineType
+from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.rewrite import rewrite
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    ModelConfig,
+    PoolConfig,
+    TokenizationConfig,
+    VariantConfig,
+)
+from trio_gateway.config.variant_reader import VariantReader, served_as
+
+
+class ModelReader:
+    """`timeouts` are the server's, which models fall back on.
+
+    `ignored`: paths of the keys that an earlier gateway knew and that mean nothing here.
+    """
+
+    def __init__(self, mistakes: Mistakes, folder: Path, timeouts: EngineTimeouts) -> None:
+        self._mistakes, self._folder, self._timeouts = mistakes, folder, timeouts
+        self.ignored = list[str]()
+
+    def read(
+        self, table: Any, pools: Mapping[str, PoolConfig]
+    ) -> tuple[tuple[ModelConfig, ...], list[tuple[str, ...]]]:
+        """The models; and for each, the paths of its variants in the file."""
+        mistakes = self._mistakes
+        if table is None:
+            return (), []
+        before = len(mistakes.lines)
+        models = list[ModelConfig]()
+        paths = list[tuple[str, ...]]()
+        owners = dict[str, str]()
+        for path, raw in fields.items(mistakes, "models", table, "an array of models"):
+            if not fields.is_table(raw):
+                mistakes.expected(path, "a table", raw)
+                continue
+            name = raw["name"]
+            at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
+            model, variant_paths = self._model(at, raw)
+            self._check_pool(at, model.pool, pools)
+            self._check_names(at, model, owners)
+            models.append(model)
+            paths.append(variant_paths)
+        if not models and len(mistakes.lines) == before:
+            mistakes.add("models", "expected at least one model")
+        return tuple(models), paths
+
+    def _check_pool(self, path: str, pool: str, pools: Mapping[str, PoolConfig]) -> None:
+        if pool not in pools:
+            self._mistakes.add(f"{path}.pool", f'no pool "{pool}"; there is: {", ".join(pools)}')
+
+    def _check_names(self, path: str, model: ModelConfig, owners: dict[str, str]) -> None:
+        """Note whose its names are. `owners`: the paths of the models before it, by name."""
+        for word in filter(None, (model.name, *model.aliases)):
+            if word in owners:
+                self._mistakes.add(path, f'the name "{word}" is taken by {owners[word]}')
+            owners.setdefault(word, path)
+
+    def _model(self, path: str, raw: Any) -> tuple[ModelConfig, tuple[str, ...]]:
+        mistakes = self._mistakes
+        record = Record(mistakes, path, raw)
+        engine = record.require("engine", engine_keys.engine, "one of presets.engines", LLAMACPP)
+        variants, paths_in_file = self._variants(record, engine)
+        tokenization = record.read("tokenization", self._tokenization, None)
+        name = record.require("name", fields.name, "a string", "")
+        model = ModelConfig(
+            name=name,
+            aliases=record.read("aliases", fields.names, ()),
+            engine=engine,
+            pool=record.read("pool", fields.string, engine.default_pool),
+            variants=tuple(served_as(variant, name) for variant in variants),
+            tokenization=tokenization,
+            pinned=record.read("pinned", fields.boolean, False),
+            hidden=record.read("hidden", fields.boolean, False),
+            description=record.read("description", fields.text, ""),
+            image_tokens=record.read("image_tokens", fields.positive_int, 1024),
+            clamp_answer=record.read("clamp_answer", fields.boolean, False),
+            min_answer_tokens=record.read("min_answer_tokens", fields.positive_int, 0) or None,
+            headroom=record.read("headroom", fields.share, 0.1),
+            kv_carryover=record.read("kv_carryover", fields.boolean, True),
+            kv_conversations=record.read("kv_conversations", fields.count, 0),
+            rewrite=record.read("rewrite", rewrite, None),
+            endpoints=record.read("endpoints", engine_keys.endpoints, None),
+        )
+        record.finish()
+        return model, paths_in_file
+
+    def _variants(
+        self, model: Record, engine: EngineType
+    ) -> tuple[list[VariantConfig], tuple[str, ...]]:
+        """The smallest context first, and the path of each in the file."""
+        mistakes = self._mistakes
+        reader = VariantReader(mistakes, self.ignored, self._folder, engine, model, self._timeouts)
+        variants, where_in_file = list[VariantConfig](), list[str]()
+        raw = model.require("variants", fields.anything, "an array of variants", None)
+        at = model.field_path("variants")
+        if raw is not None:
+            for where, entry in fields.items(mistakes, at, raw, "an array of variants"):
+                if not fields.is_table(entry):
+                    mistakes.expected(where, "a table", entry)
+                    continue
+                variant = reader.read(where, entry)
+                if any(variant.name == v.name for v in variants) and not entry["name"]:
+                    name = f"{variant.name}-{len(variants) + 1}"
+                    variant = msgspec.structs.replace(variant, name=name)
+                variants.append(variant)
+                where_in_file.append(where)
+            if not variants and fields.is_table(raw):
+                mistakes.add(at, "expected at least one variant")
+        names = [v.name for v in variants]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            what = f'two variants are named "{name}"; give each a name of its own'
+            mistakes.add(model.path, what)
+        by_context = sorted(range(len(variants)), key=lambda i: variants[i].context)
+        return [variants[i] for i in by_context], tuple(where_in_file[i] for i in by_context)
+
+    def _tokenization(self, mistakes: Mistakes, path: str, raw: Any) -> TokenizationConfig | None:
+        record = Record(mistakes, path, raw)
+        default = TokenizationConfig(binary="")
+        binary = record.require("binary", fields.string, "a path", "")
+        result = TokenizationConfig(
+            binary=paths.resolve_binary(self._folder, binary),
+            base_args=record.read("base_args", fields.words, default.base_args),
+            extra_args=record.read("extra_args", fields.string_array, ()),
+            extra_tokens_per_message=record.read("extra_tokens_per_message", fields.count, 0),
+            extra_tokens=record.read("extra_tokens", fields.count, 0),
+        )
+        record.finish()
+        return result

@@ -1,0 +1,83 @@
+"""Reads the table `server`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trio_gateway.config import access, addresses, engine_keys, fields, paths
+from trio_gateway.config.access_schema import UnixAddress
+from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
+
+
+def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
+    """The table `server`, or its defaults. Relative paths begin at `folder`."""
+    resolve = partial(paths.resolve, folder)
+
+    record = Record(mistakes, "server", table)
+    default = ServerConfig()
+    before = len(mistakes.lines)
+    v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
+    none: tuple[ListenAddress, ...] = ()
+    v6 = record.read("listen_v6", addresses.listen_v6, none)
+    no_files: tuple[UnixAddress, ...] = ()
+    unix = record.read("listen_unix", partial(access.listen_unix, resolve=resolve), no_files)
+    if not v4 and not v6 and not unix and len(mistakes.lines) == before:
+        mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
+    fixed = [address for address in (*v4, *v6) if address.port]
+    if len(set(fixed)) < len(fixed):
+        mistakes.add("server", "an address to listen on is given twice")
+    callers = access.access(record)
+    if len(mistakes.lines) == before:
+        access.refuse_open_listeners(mistakes, callers, (*v4, *v6))
+    dumps = record.read("dumps_dir", fields.string, "")
+    server = ServerConfig(
+        listen=(*v4, *v6),
+        listen_unix=unix,
+        access=callers,
+        tls=access.tls(record, resolve),
+        limits=access.limits(record),
+        timeouts=msgspec.structs.replace(
+            engine_keys.timeouts(record, default.timeouts),
+            stop_s=record.read(
+                "engine_stop_timeout", fields.positive_seconds, default.timeouts.stop_s
+            ),
+        ),
+        shutdown_grace_s=record.read("shutdown_grace", fields.seconds, default.shutdown_grace_s),
+        dumps_dir=resolve(dumps) if dumps else None,
+        clear_dumps_on_start=record.read("clear_dumps_on_start", fields.boolean, False),
+        max_body_bytes=record.read("max_body_size", fields.size_bytes, default.max_body_bytes),
+        default_answer_tokens=record.read("default_answer_tokens", fields.positive_int, 0) or None,
+        queue_limit=record.read("queue_limit", fields.positive_int, default.queue_limit),
+        queue_timeout_s=record.read(
+            "queue_timeout", fields.positive_seconds, default.queue_timeout_s
+        ),
+        fairness_window_s=record.read("fairness_window", fields.seconds, default.fairness_window_s),
+        stream_keepalive_s=record.read(
+            "stream_keepalive", fields.seconds, default.stream_keepalive_s
+        ),
+        kv_carryover=_kv_carryover(record, resolve),
+    )
+    record.finish()
+    return server
+
+
+def _kv_carryover(server: Record, resolve: Callable[[str], Path]) -> KvCarryoverConfig | None:
+    """A table, or `false` for "not at all"."""
+    if server.read("kv_carryover", fields.table_or_false, True) is False:
+        return None
+    record = server.inner("kv_carryover")
+    default = KvCarryoverConfig()
+    directory = record.read("directory", fields.string, "")
+    result = KvCarryoverConfig(
+        directory=resolve(directory) if directory else None,
+        max_bytes=record.read("max_size", fields.size_bytes, default.max_bytes),
+        persist=record.read("persist", fields.boolean, default.persist),
+    )
+    record.finish()
+    return result
