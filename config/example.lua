@@ -1,6 +1,6 @@
 -- A workstation with one large GPU: two chat models that do not fit in memory together, and a
--- small embedding model that stays beside them. Copy this file to gateway.lua, put your own
--- paths in, and look at the result with:
+-- small embedding model that stays loaded alongside. Copy this file to gateway.lua, put your own
+-- paths in, and check the result with:
 --   trio-gateway check -c gateway.lua
 
 -- Where things are on this machine. The environment variables are optional.
@@ -8,19 +8,20 @@ local llama = env("LLAMA_CPP", "/opt/llama.cpp/bin")
 local gguf = env("GGUF", "/srv/models")
 
 server = {
-  -- Loopback only, on IPv4 and IPv6. For the whole network: "0.0.0.0:7777", with a line that
-  -- `trio-gateway key` prints in api_keys = { … }.
+  -- Loopback only, on IPv4 and IPv6. For the whole network: "0.0.0.0:7777", and the line that
+  -- `trio-gateway key` prints, in api_keys = { … }.
   listen_v4 = "127.0.0.1:7777",
   listen_v6 = "[::1]:7777",
 
-  health_check_timeout = 5, -- seconds for one health request
-  engine_startup_timeout = 180, -- a 30B model from a slow disk takes its time
-  engine_idle_timeout = 600, -- unused that long: the engine stops, the GPU is free
+  health_check_timeout = 5, -- seconds for one health check
+  engine_startup_timeout = 180, -- a 30B model takes time to load from a slow disk
+  engine_idle_timeout = 600, -- unused for that long: the engine stops, the GPU is free
 
-  -- What an answer may need when a request names no maximum. It counts when a variant is chosen.
+  -- Tokens reserved for an answer when a request names no maximum; it affects which variant is
+  -- chosen.
   default_answer_tokens = 2048,
 
-  -- One file per request with its request and answer, for debugging.
+  -- One file per request, with the request and its answer, for debugging.
   -- dumps_dir = "dumps",
 }
 
@@ -32,7 +33,7 @@ local common = {
 }
 
 -- One variant: this model with room for `context` tokens in one request. More context takes
--- more memory, so that each variant can say what else it needs to fit.
+-- more memory, so a variant may need further arguments to fit.
 local function variant(file, context, more)
   local args = { "--model", gguf .. "/" .. file, "--ctx-size", tostring(context), "--parallel", "1" }
   return {
@@ -62,15 +63,15 @@ local small_cache = { "--cache-type-k", "q8_0", "--cache-type-v", "q8_0" }
 models = {
   {
     name = "qwen3-30b",
-    aliases = { "default" }, -- clients may ask for this name, too
+    aliases = { "default" }, -- clients may also ask for this name
     description = "Qwen3 30B A3B Instruct, for chat and tools",
     engine = presets.engines.llamacpp,
     tokenization = tokenization(qwen, 5),
     variants = {
       variant(qwen, 16384),
       variant(qwen, 65536, small_cache),
-      -- The longest context leaves some of the experts on the CPU. It starts slowly and may
-      -- work for a long time on one prompt.
+      -- The longest context leaves some of the experts on the CPU. It starts slowly, and one
+      -- prompt may take a long time.
       merge_tables(
         variant(qwen, 131072, concat_arrays(small_cache, { "--n-cpu-moe", "12" })),
         { engine_startup_timeout = 300, engine_idle_timeout = 1800 }
@@ -90,11 +91,11 @@ models = {
     },
   },
   {
-    -- The pool `secondary` has a place of its own: this engine runs beside a chat model.
+    -- The pool `secondary` is separate: this engine runs alongside a chat model.
     name = "embeddings",
     description = "nomic-embed-text v1.5",
     engine = presets.engines.llamacpp_secondary,
-    pinned = true, -- if engines of the pool must stop for another, this one comes last
+    pinned = true, -- if engines of the pool have to stop for another, this one is stopped last
     variants = {
       {
         binary = llama .. "/llama-server",

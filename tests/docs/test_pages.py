@@ -1,4 +1,4 @@
-"""The README and docs/: configurations load, and links lead somewhere.
+"""The README, docs/ and their like: configurations load, and links lead somewhere.
 
 A Lua block is a whole configuration, or its first line says where it goes, as in AROUND. A comment
 that is a file's name begins another file.
@@ -18,7 +18,7 @@ import pytest
 from trio_gateway.config.config_loader import ConfigLoader
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = sorted({*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")})
 
 VARIANT = '{ binary = "llama-server", context = 8192, args = {} }'
 MODEL = f'name = "qwen3-8b", engine = presets.engines.llamacpp, variants = {{ {VARIANT} }},'
