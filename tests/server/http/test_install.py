@@ -1,0 +1,134 @@
+"""Importing changes nothing; whoever serves installs what is changed in hypercorn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import hypercorn.protocol
+import hypercorn.protocol.h11
+import hypercorn.trio.run
+import pytest
+import trio
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.trio.tcp_server import TCPServer
+
+from tests.support.fakes import FakeEngines, config, model
+from trio_gateway import app
+from trio_gateway.config.schema import ListenAddress
+from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.gateway_server import GatewayServer
+from trio_gateway.server.http.install import install
+from trio_gateway.server.http.limits import CountedTCPServer, LimitedH11Protocol
+from trio_gateway.server.http.websocket_stream import TellingWSStream
+
+ORIGINAL = (TCPServer, H11Protocol, WSStream)
+OURS = (CountedTCPServer, LimitedH11Protocol, TellingWSStream)
+
+# Runs in a fresh process. Whatever an import opened, started or replaced shows at its end.
+IMPORT_ALL = """
+import importlib, os, pkgutil, sys, threading
+import hypercorn.trio.run, hypercorn.protocol, hypercorn.protocol.h11, quart_trio, httpx
+
+def all_of(module):
+    return {n: id(v) for n, v in vars(module).items() if not n.startswith("__")}
+
+def hypercorn_now():
+    names = [n for n in sys.modules if n.partition(".")[0] == "hypercorn"]
+    found = {n: all_of(sys.modules[n]) for n in names}
+    kinds = [v for n in names for v in vars(sys.modules[n]).values() if isinstance(v, type)]
+    return found, {k: all_of(k) for k in kinds if k.__module__.startswith("hypercorn")}
+
+def opened():
+    return {n: os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+            if os.path.lexists(f"/proc/self/fd/{n}")}
+
+modules, classes = hypercorn_now()
+threads, files = threading.active_count(), opened()
+handlers = list(__import__("logging").getLogger().handlers)
+import trio_gateway
+names = [m.name for m in pkgutil.walk_packages(trio_gateway.__path__, "trio_gateway.")
+         if m.name != "trio_gateway.__main__"]
+for name in names:
+    importlib.import_module(name)
+assert len(names) > 100, names
+after_modules, after_classes = hypercorn_now()
+for name, before in modules.items():
+    changed = {k for k, v in before.items() if after_modules[name].get(k) != v}
+    assert not changed, (name, changed)
+for kind, before in classes.items():
+    assert after_classes[kind] == before, kind
+assert threading.active_count() == threads, threading.enumerate()
+assert opened() == files, (files, opened())
+assert list(__import__("logging").getLogger().handlers) == handlers
+import multiprocessing
+assert not multiprocessing.active_children()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """hypercorn as its package has it, in the test; as it was found, after it."""
+    before = installed()
+    put(ORIGINAL)
+    yield
+    put(before)
+
+
+def installed() -> tuple[object, ...]:
+    return (
+        vars(hypercorn.trio.run)["TCPServer"],
+        vars(hypercorn.protocol)["H11Protocol"],
+        vars(hypercorn.protocol.h11)["WSStream"],
+    )
+
+
+def put(classes: tuple[object, ...]) -> None:
+    vars(hypercorn.trio.run)["TCPServer"] = classes[0]
+    vars(hypercorn.protocol)["H11Protocol"] = classes[1]
+    vars(hypercorn.protocol.h11)["WSStream"] = classes[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_importing_every_module_has_no_effect() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_install_replaces_three_classes_of_hypercorn() -> None:
+    install()
+    install()
+    assert installed() == OURS
+
+
+async def test_serving_installs_before_hypercorn_looks() -> None:
+    engines, given = FakeEngines(), config(model("m"), listen=(ListenAddress("127.0.0.1", 0),))
+    gateway = Gateway(given, engines.manager(given))
+    assert installed() == ORIGINAL
+    async with trio.open_nursery() as nursery:
+        await nursery.start(GatewayServer(gateway).run)
+        assert installed() == OURS
+        gateway.begin_shutdown()
+
+
+async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = config(model("m"))
+    monkeypatch.setattr(app, "load_config", lambda path: (given, "of the test"))
+    seen: list[tuple[object, ...]] = []
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive() -> dict[str, str]:
+        return next(messages)
+
+    async def send(message: dict[str, str]) -> None:
+        seen.append(installed())
+
+    assert installed() == ORIGINAL
+    await app.HypercornApp()({"type": "lifespan"}, receive, send)
+    assert seen == [OURS, OURS]
