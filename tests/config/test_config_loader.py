@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.thoroughness import examples
 from trio_gateway.config import presets
 from trio_gateway.config.config_loader import ConfigError, ConfigLoader
 from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
@@ -533,7 +534,9 @@ def test_a_program_that_fails_is_one_mistake_with_its_line(tmp_path: Path) -> No
 # -- any file at all ------------------------------------------------------------------------
 
 BOUNDED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 lua_values = st.recursive(

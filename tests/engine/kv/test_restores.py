@@ -204,7 +204,7 @@ def replace_by_another(path: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-@pytest.mark.parametrize("damage", [truncate, replace_by_another, Path.unlink], ids=str)
+@pytest.mark.parametrize("damage", [truncate, replace_by_another, Path.unlink])
 async def test_a_file_that_is_not_what_was_saved_is_never_shown_to_an_engine(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

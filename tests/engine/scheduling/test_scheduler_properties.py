@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.scheduler_world import BYTES, NEEDS, World, worlds
+from tests.support.thoroughness import examples
 from trio_gateway.config.priority import Priority
 
 
@@ -55,7 +56,9 @@ HAPPENINGS = st.one_of(
     st.lists(HAPPENING, min_size=30, max_size=60),
     st.lists(HAPPENING, max_size=60),
 )
-MANY = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(
+    max_examples=examples(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @MANY
@@ -73,7 +76,7 @@ def test_whatever_happens_the_promises_hold_and_every_ticket_ends(
     assert world.subject.next_deadline() is None
 
 
-@settings(MANY, max_examples=500)
+@settings(MANY, max_examples=examples(500))
 @given(worlds(), HAPPENINGS, HAPPENINGS, st.integers(0, 2**32))
 def test_whenever_a_shutdown_comes_all_tickets_end_at_once_and_all_engines_stop(
     world: World, before: list[Do], after: list[Do], seed: int

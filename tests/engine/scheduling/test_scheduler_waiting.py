@@ -13,6 +13,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.thoroughness import examples
 from tests.support.timed_world import (
     CLOCK_ERROR_S,
     LEASES,
@@ -25,7 +26,7 @@ from tests.support.timed_world import (
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(timed_worlds())
 def test_no_ticket_waits_for_other_engines_longer_than_the_bound(world: TimedWorld) -> None:
     world.run()
@@ -34,7 +35,7 @@ def test_no_ticket_waits_for_other_engines_longer_than_the_bound(world: TimedWor
         assert wait.until - wait.since <= world.bound_s(wait) + CLOCK_ERROR_S, wait
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(timed_worlds())
 def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
     world: TimedWorld,
@@ -44,7 +45,7 @@ def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
         assert max(world.starts_of_others(wait).values(), default=0) <= 1, wait
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     streams=st.lists(LEASES, min_size=1, max_size=4),
     places=st.integers(1, 4),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.thoroughness import examples
 from trio_gateway.config.presets import preset
 from trio_gateway.models.counting.vocabulary_worker import Counter
 from trio_gateway.models.need.bounds import Overhead, RequestFields, lower_bound, upper_bound
@@ -40,7 +41,9 @@ MESSAGES = st.lists(
     max_size=6,
 )
 SETTINGS = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -1,0 +1,75 @@
+"""What holds for every test: where it runs, what it may start, and what it leaves behind.
+
+A test that starts a process, its own or the product's, has the marker `processes`: all in
+`integration/` do, elsewhere a test or its module says so. The others are the unit tests. A marker
+that is missing is an error, because a unit test's process does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support.isolation import (
+    ProcessGuard,
+    end_what_is_left,
+    folders_of_nobody,
+    signals_as_from_a_terminal,
+)
+from tests.support.thoroughness import QUICK
+
+INTEGRATION = Path(__file__).with_name("integration")
+SHARED_SCOPES = ("session", "package", "module", "class")
+
+settings.register_profile(QUICK, max_examples=20)
+guard = ProcessGuard()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    signals_as_from_a_terminal()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(INTEGRATION):
+            item.add_marker(pytest.mark.processes)
+        if group := _group_of(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group_of(item: pytest.Item) -> str | None:
+    """Tests that share a fixture run in one worker, so that it is made once."""
+    shared = {
+        definition.scope: name
+        for name, (*_, definition) in item._fixtureinfo.name2fixturedefs.items()  # type: ignore[attr-defined]
+        if definition.scope in SHARED_SCOPES and definition.baseid.startswith("tests/")
+    }
+    return "session" if "session" in shared else item.nodeid.split("::")[0] if shared else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    guard.allows = item.get_closest_marker("processes") is not None
+    guard.refused.clear()
+    try:
+        return (yield)
+    finally:
+        guard.allows = True
+
+
+@pytest.fixture(autouse=True)
+def _starts_no_process_unless_it_may() -> Iterator[None]:
+    """Also where the code under test took the refusal for a failure of its own."""
+    yield
+    assert guard.refused == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with folders_of_nobody(tmp_path_factory.mktemp("user")) as mark:
+        yield
+        assert end_what_is_left(mark) == []

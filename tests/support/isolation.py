@@ -1,0 +1,92 @@
+"""What keeps the tests apart from their user, from each other, and from what they started.
+
+All of it is for `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+FOLDERS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+CONFIGURATION = "TRIO_GATEWAY_CONFIG"
+RUN = "TRIO_GATEWAY_TEST_RUN"  # inherited by whatever the tests start, and so its mark
+TEST = "PYTEST_CURRENT_TEST"  # set by pytest, inherited as well
+GONE_WITHIN_S = 5.0
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+# A background job of a script ignores these, and so would every gateway that a test starts.
+OF_A_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+@contextmanager
+def folders_of_nobody(folder: Path) -> Iterator[str]:
+    """The user's own folders and configuration are out of reach, for the tests and all that they
+    start. Gives the mark of what is started."""
+    mark = uuid4().hex
+    before = dict(os.environ)
+    for name in FOLDERS:
+        (folder / name.lower()).mkdir()
+        os.environ[name] = str(folder / name.lower())
+    os.environ.pop(CONFIGURATION, None)
+    os.environ[RUN] = mark
+    try:
+        yield mark
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def signals_as_from_a_terminal() -> None:
+    """Ignored signals are inherited: here they are as a person at a terminal has them."""
+    for number in OF_A_TERMINAL:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            by_default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, by_default)
+
+
+def end_what_is_left(mark: str) -> list[str]:
+    """Kill the processes with this mark that still run, and say what they were and whose."""
+    found = {process: env for process in psutil.process_iter() if (env := _marked(process, mark))}
+    _, left = psutil.wait_procs(found, timeout=GONE_WITHIN_S)
+    said = []
+    for process in left:
+        try:
+            said.append(f"{process.pid} {process.cmdline()} of {found[process].get(TEST)}")
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(left, timeout=GONE_WITHIN_S)
+    return said
+
+
+def _marked(process: psutil.Process, mark: str) -> Mapping[str, str]:
+    """Its environment, if it has the mark; also after its parent has gone."""
+    try:
+        env: Mapping[str, str] = process.environ()
+        alive = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+        return env if alive and env.get(RUN) == mark else {}
+    except psutil.Error:
+        return {}
+
+
+class ProcessGuard:
+    """Refuses to start a process where none may be started. One for the interpreter's life, as an
+    audit hook cannot be taken out."""
+
+    def __init__(self) -> None:
+        self.allows = True
+        self.refused: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if event in STARTS and not self.allows:
+            self.refused.append(f"{event}{args[:2]}")
+            raise AssertionError("only tests marked `processes` may start one")
