@@ -133,6 +133,7 @@ def test_check_without_a_file_says_which_one_it_used(
     assert "gateway.lua is right (found in this folder)." in result.stdout
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_a_wrong_file_ends_the_command_with_2_and_without_a_traceback(
     tmp_path: Path, command: str

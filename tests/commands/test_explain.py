@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.harness import (
@@ -16,6 +17,8 @@ from tests.support.harness import (
     running_gateway,
 )
 from trio_gateway.main import main
+
+pytestmark = pytest.mark.processes
 
 TEXT = "Fact: the number follows another. " * 40
 

@@ -206,6 +206,7 @@ def test_a_window_in_layers_that_nobody_names_is_taken_for_the_whole_context(mod
 # -- real files -----------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_loading_a_configuration_imports_neither_gguf_nor_numpy() -> None:
     program = (
         "import sys, trio_gateway.config.config_loader; "
@@ -214,6 +215,7 @@ def test_loading_a_configuration_imports_neither_gguf_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("context", "measured_mib"),
     [(2048, 213), (8192, 349)],  # resident, after a prompt of 1,800 tokens, on 2 CPU cores

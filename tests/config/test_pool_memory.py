@@ -91,6 +91,7 @@ def test_a_variant_of_which_nothing_is_known_gets_a_note(
     )
 
 
+@pytest.mark.processes
 def test_a_missing_or_broken_model_file_is_no_mistake(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -399,6 +399,7 @@ def on_file(folder: Path) -> GatewayConfig:
     )
 
 
+@pytest.mark.processes
 async def test_models_are_listed_with_what_their_files_say(tmp_path: Path) -> None:
     async with running_stack(on_file(tmp_path)) as stack:
         for _ in range(2):  # read, and kept
@@ -427,6 +428,7 @@ async def test_a_file_is_read_again_only_when_it_changed(
     assert asked == [["m.gguf"], [], ["m.gguf"]]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "context"), [("m", 8192), ("m:latest", 8192), ("m:2048", 2048), ("m@100", 2048)]
 )

@@ -244,6 +244,7 @@ def tokenized(script: str) -> ModelConfig:
     return a_model(tokenization=TokenizationConfig(binary=sys.executable, base_args=("-c", script)))
 
 
+@pytest.mark.processes
 async def test_without_an_engine_the_command_counts() -> None:
     model = tokenized(WORDS)
     selection = await select(
@@ -252,6 +253,7 @@ async def test_without_an_engine_the_command_counts() -> None:
     assert (selection.need, selection.context) == (1026, 2048)
 
 
+@pytest.mark.processes
 async def test_an_engine_that_cannot_say_leaves_it_to_the_command() -> None:
     model, engines = tokenized(WORDS), Engines()
     client = engines.runs(model, 2048, count=None)
@@ -260,6 +262,7 @@ async def test_an_engine_that_cannot_say_leaves_it_to_the_command() -> None:
     assert (selection.need, len(client.asked)) == (1026, 1)
 
 
+@pytest.mark.processes
 async def test_when_nothing_can_count_the_bound_decides() -> None:
     for model in (a_model(), tokenized("raise SystemExit(1)")):
         subject = selector(model)

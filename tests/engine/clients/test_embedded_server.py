@@ -83,6 +83,7 @@ def test_a_model_that_cannot_be_served_exits_with_1(served: list[Any]) -> None:
     assert "the model could not be served" in result.output
 
 
+@pytest.mark.processes
 def test_an_end_that_hangs_with_the_interpreter_held_is_cut_short() -> None:
     program = (
         "import ctypes; from trio_gateway.engine.clients import embedded_server as e; "
@@ -93,6 +94,7 @@ def test_an_end_that_hangs_with_the_interpreter_held_is_cut_short() -> None:
     assert done.returncode == -signal.SIGALRM
 
 
+@pytest.mark.processes
 def test_an_engine_that_is_ended_as_soon_as_it_serves_ends() -> None:
     command = [preset("binaries", "embedded"), "-m", preset("models", "smollm2"), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

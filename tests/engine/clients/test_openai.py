@@ -209,6 +209,7 @@ class RealProcesses(FakeEngines):
         return EngineManager(given)
 
 
+@pytest.mark.processes
 async def test_a_server_of_ones_own_is_started_asked_and_stopped(tmp_path: Path) -> None:
     program = tmp_path / "server.py"
     program.write_text(SERVER)

@@ -51,6 +51,7 @@ def test_a_model_may_say_what_its_engines_serve() -> None:
     assert manager.endpoints_of(model("m", endpoints=own)) == own
 
 
+@pytest.mark.processes
 def test_the_configuration_knows_no_engine() -> None:
     code = (
         "import sys, trio_gateway.config.config_loader\n"

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 from trio_gateway.engine.process import groups
 
 
+@pytest.mark.processes
 def test_signals_to_a_group_that_is_gone_say_so() -> None:
     with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
         process.wait()
@@ -17,6 +19,7 @@ def test_signals_to_a_group_that_is_gone_say_so() -> None:
     assert not groups.kill_group(process.pid)
 
 
+@pytest.mark.processes
 async def test_a_child_runs_only_once_its_gate_is_open(tmp_path: Path) -> None:
     """So that a gateway killed before it registered the child leaves nothing."""
     ran = tmp_path / "ran"

@@ -16,6 +16,8 @@ import pytest
 
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 
+pytestmark = pytest.mark.processes
+
 MIB = 2**20
 HELD = 40 * MIB
 

@@ -46,6 +46,7 @@ def test_a_holder_that_cannot_be_read_is_said_to_be_so(monkeypatch: pytest.Monke
     assert "cannot be read" in ports.describe_port_holder(1)
 
 
+@pytest.mark.processes
 def test_who_listens_is_looked_for_in_the_whole_group(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import socket, subprocess, sys, time\n"

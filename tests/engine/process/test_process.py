@@ -29,6 +29,8 @@ from trio_gateway.engine.process.process import (
 )
 from trio_gateway.engine.process.reaper import Reaper
 
+pytestmark = pytest.mark.processes
+
 LOG = logging.getLogger(f"{engine_process.LOGGER_PREFIX}test:1")
 WAIT = "; import time; time.sleep(60)"
 

@@ -13,6 +13,8 @@ from trio_gateway.engine.process import groups
 from trio_gateway.engine.process import reaper as reaper_module
 from trio_gateway.engine.process.reaper import Reaper
 
+pytestmark = pytest.mark.processes
+
 
 async def test_the_reaper_ends_what_is_registered_when_it_is_cancelled(tmp_path: Path) -> None:
     reaper = Reaper()

@@ -15,6 +15,8 @@ import pytest
 from tests.support.harness import wait_until_gone
 from trio_gateway.engine.process import reaper_program as reaper
 
+pytestmark = pytest.mark.processes
+
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
 )

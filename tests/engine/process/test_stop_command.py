@@ -19,6 +19,8 @@ from tests.support.harness import FAKE_ENGINE
 from trio_gateway.config.schema import EngineTimeouts, GatewayConfig
 from trio_gateway.engine.manager import EngineManager
 
+pytestmark = pytest.mark.processes
+
 SH = "/bin/sh"
 
 

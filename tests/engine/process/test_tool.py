@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import pytest
 import trio
 
 from tests.support.harness import wait_until_gone
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.tool import run_tool
+
+pytestmark = pytest.mark.processes
 
 
 class RecordingReaper(Reaper):

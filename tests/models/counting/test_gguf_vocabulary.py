@@ -58,6 +58,7 @@ def is_healthy(client: httpx.Client) -> bool:
         return False
 
 
+@pytest.mark.processes
 def test_a_text_has_as_many_tokens_as_the_engine_says(
     smollm2: GgufVocabulary, engine: httpx.Client
 ) -> None:

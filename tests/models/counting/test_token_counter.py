@@ -126,6 +126,7 @@ async def test_tools_that_the_engine_ignores_are_not_counted_any_more(world: Wor
     assert b"tools" not in world.vocabulary.asked[-1]
 
 
+@pytest.mark.processes
 async def test_where_the_vocabulary_declines_the_tokenizer_counts_what_it_renders(
     world: World,
 ) -> None:
@@ -139,6 +140,7 @@ async def test_where_neither_can_render_nobody_can_say(world: World) -> None:
     assert await world.count(world.model()) is None
 
 
+@pytest.mark.processes
 async def test_a_prompt_without_a_template_needs_no_rendering(world: World) -> None:
     world.has_tokenizer()
     found = await world.count(world.model(), COMPLETION, prompt=["one two", "one two three"])
@@ -170,6 +172,7 @@ async def test_a_model_whose_file_is_not_here_is_left_to_the_bound(world: World)
     assert await world.count(world.model()) is None
 
 
+@pytest.mark.processes
 async def test_the_configured_command_counts_the_rendered_chat(world: World) -> None:
     world.vocabulary.rendered = "one two three"
     config = TokenizationConfig(binary=sys.executable, base_args=("-c", WORDS))
@@ -177,6 +180,7 @@ async def test_the_configured_command_counts_the_rendered_chat(world: World) -> 
     assert found == Count(3, CountSource.COMMAND)
 
 
+@pytest.mark.processes
 async def test_the_configured_command_with_extras_counts_as_it_was_told_to(world: World) -> None:
     world.vocabulary.rendered = "one two three"
     config = TokenizationConfig(binary=sys.executable, base_args=("-c", WORDS), extra_tokens=50)

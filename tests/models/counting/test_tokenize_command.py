@@ -14,6 +14,8 @@ from trio_gateway.models.counting import tokenize_command
 from trio_gateway.models.counting.tokenize_command import count_with_command
 from trio_gateway.models.need.bounds import Overhead, RequestFields
 
+pytestmark = pytest.mark.processes
+
 OVERHEAD = Overhead(base=50, per_message=5, first_tool=30, per_tool=3)
 
 # One token for each word, in llama-tokenize's manner.

@@ -22,6 +22,8 @@ from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import vocabulary as vocabulary_module
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 
+pytestmark = pytest.mark.processes
+
 SMOLLM2 = Path(preset("models", "smollm2"))
 CHAT = msgspec.json.encode({"messages": [{"role": "user", "content": "hi"}], "model": "x"})
 CHAT_TOKENS = 31  # as the engine counts it

@@ -148,6 +148,7 @@ def test_editors_take_the_version_for_a_recent_one() -> None:
     assert answer["trio_gateway"] == "0.1.0"
 
 
+@pytest.mark.processes
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     path = write_bpe(tmp_path, template="{{ tools }}", name="Tiny")
     header = read_headers([str(path)])[str(path)]
