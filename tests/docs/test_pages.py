@@ -1,4 +1,4 @@
-"""The README, docs/ and their like: configurations load, and links lead somewhere.
+"""The README, docs/ and their like: configurations load, keys are described, links lead somewhere.
 
 A Lua block is a whole configuration, or its first line says where it goes, as in AROUND. A comment
 that is a file's name begins another file.
@@ -11,11 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config.fields import Record
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted({*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")})
@@ -66,6 +67,45 @@ def test_each_configuration_loads(
     if not path.exists():
         path.write_text(first, encoding="utf-8")
     assert ConfigLoader(path).load().models
+
+
+EVERY_TABLE = """
+server = {
+  tls = { certificate = "cert.pem", key = "key.pem" }, listen_unix = { path = "gateway.sock" },
+  api_keys = { { key = "a-key-that-is-long-enough" } }, kv_carryover = { persist = true },
+}
+models = {
+  {
+    name = "m", engine = presets.engines.llamacpp, rewrite = { set = { top_k = 1 } },
+    tokenization = { binary = "llama-tokenize" },
+    variants = { { binary = "llama-server", context = 8192, args = {} } },
+  },
+  {
+    name = "r", engine = presets.engines.remote, urls = "http://127.0.0.1:8080",
+    variants = { { context = 8192 } },
+  },
+}
+pools = { primary = { engines = 2 } }
+"""
+
+
+def test_each_key_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = set[str]()
+    read = Record.read
+
+    def noting(self: Record, key: str, reader: Any, default: Any) -> Any:
+        known.add(key)
+        return read(self, key, reader, default)
+
+    monkeypatch.setattr(Record, "read", noting)
+    path = tmp_path / "gateway.lua"
+    path.write_text(EVERY_TABLE, encoding="utf-8")
+    ConfigLoader(path).load()
+    pages = (REPOSITORY / "docs" / name for name in ("configuration.md", "security.md"))
+    code = " ".join(re.findall(r"`([^`\n]+)`", " ".join(page.read_text("utf-8") for page in pages)))
+    described = set(re.findall(r"\w+", code))
+    assert {"listen_v4", "urls", "certificate", "max_parallel", "remove", "base_args"} <= known
+    assert known - described == set()
 
 
 def anchors(page: Path) -> set[str]:
