@@ -31,7 +31,7 @@ from trio_gateway.config.config_loader import ConfigLoader
 from trio_gateway.config.presets import preset
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
@@ -55,10 +55,8 @@ class Decided(NamedTuple):
 
 
 class Engines:
-    """What selector and counter ask of the manager. An engine, if any, is the smallest variant:
+    """What selector and counter ask. An engine, if any, is the smallest variant:
     a larger one that runs is used on purpose, and would hide what a start chooses."""
-
-    reaper = None
 
     def __init__(self, client: LlamaCppEngine | None) -> None:
         info = SimpleNamespace(context=CONTEXTS[0])
@@ -75,10 +73,10 @@ class Subject:
     """The gateway's selector and counter, with one way to count."""
 
     def __init__(self, config: GatewayConfig, engines: Engines, vocabulary: Vocabulary) -> None:
-        manager = cast(EngineManager, engines)
+        overview = cast(Overview, engines)
         (self.model,) = config.models
-        self._counter = TokenCounter(manager, vocabulary)
-        self._selector = ModelSelector(config, manager, self._counter)
+        self._counter = TokenCounter(overview, vocabulary, None)
+        self._selector = ModelSelector(config, overview, self._counter)
 
     async def decide(self, case: Case) -> Decided:
         about = self.model, case.endpoint, case.fields

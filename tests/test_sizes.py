@@ -15,7 +15,6 @@ DOCSTRING_LINES = range(3, 11)
 LONG: set[str] = {
     "tests.support.fakes",
     "tests.support.scheduler_world",
-    "trio_gateway.engine.engine",
     "trio_gateway.engine.kv.slots",
     "trio_gateway.engine.scheduling.scheduler",
     "trio_gateway.models.model_selector",

@@ -109,7 +109,7 @@ async def test_an_idle_engine_that_hangs_is_replaced_before_a_request_meets_it(
         # The answer that it just gave still speaks for it at the first check.
         await trio.sleep(CHECK_S + 4 * CHECK_S + 1)
         assert not stack.engines.alive
-        assert stack.manager.engine_of("m") is None
+        assert stack.manager.overview.engine_of("m") is None
         assert any(HUNG in e for e in errors(caplog))
         stack.engines.sick = None
         assert (await stack.post(CHAT, chat())).status == 200
@@ -167,7 +167,7 @@ async def test_a_check_under_way_delays_neither_a_stop_nor_the_news_of_a_crash(
         await trio.sleep(CHECK_S + 1)
         stack.engines.processes[1].exit()
         await trio.testing.wait_all_tasks_blocked()
-        assert stack.manager.engine_of("other") is None
+        assert stack.manager.overview.engine_of("other") is None
 
 
 # -- engines that drain ----------------------------------------------------------------------
@@ -243,7 +243,7 @@ async def test_a_crash_is_called_a_crash_though_its_requests_were_lost_first(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with ready_engine() as stack:
-        engine = stack.manager.engine_of("m")
+        engine = stack.manager.overview.engine_of("m")
         assert engine is not None
         for body in (b"one request", b"another one"):
             engine.client._note_refusal(EngineDisconnected("the connection broke"), body)

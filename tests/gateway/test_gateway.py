@@ -368,7 +368,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_engine_s_connection
         await trio.testing.wait_all_tasks_blocked()
         assert stack.engines.exchanges[0].closed_at == 95
         # Its place is free again.
-        assert [len(e.leases) for e in stack.manager.scheduler.state.engines.values()] == [0]
+        assert [row.leases for row in stack.manager.overview.engines()] == [0]
 
 
 async def test_a_client_that_leaves_while_it_waits_takes_its_ticket_along(
@@ -378,7 +378,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_its_ticket_along(
         with trio.move_on_after(0.5):
             await stack.post(CHAT, chat())
         await trio.testing.wait_all_tasks_blocked()
-        assert not stack.manager.scheduler.state.tickets
+        assert not stack.manager.overview.tickets()
         await trio.sleep(10)
         assert not stack.engines.requests
 

@@ -26,7 +26,6 @@ from tests.support.fakes import (
 )
 from tests.support.gguf_files import write_bpe
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.handlers.requests import RequestHandler
@@ -368,13 +367,13 @@ async def test_keep_alive_minus_1_pins_until_another_time_is_said(autojump_clock
     async with running_stack(config(model("m"), model("other"))) as stack:
         stack.engines.scripts = [[ANSWER]] * 4
         await stack.post("/api/chat", chat(stream=False, keep_alive=-1))
-        assert stack.manager.is_pinned("m")
+        assert stack.manager.overview.is_pinned("m")
         await trio.sleep(80_000)
         assert len(stack.engines.alive) == 1
         await stack.post("/api/chat", chat(stream=False))
-        assert stack.manager.is_pinned("m")  # nothing was said of it
+        assert stack.manager.overview.is_pinned("m")  # nothing was said of it
         await stack.post("/api/chat", chat(stream=False, keep_alive=60))
-        assert not stack.manager.is_pinned("m")
+        assert not stack.manager.overview.is_pinned("m")
         await trio.sleep(70)
         assert not stack.engines.alive
 
@@ -383,7 +382,7 @@ async def test_a_request_that_is_refused_keeps_nothing(autojump_clock: Clock) ->
     async with running_stack(config(model("m", variant(512)))) as stack:
         body = json.dumps({"model": "m", "prompt": "word " * 1000, "keep_alive": -1}).encode()
         assert (await stack.post("/api/generate", body)).status == 400
-        assert not stack.manager.is_pinned("m")
+        assert not stack.manager.overview.is_pinned("m")
 
 
 # -- models --------------------------------------------------------------------------------------
@@ -455,10 +454,10 @@ async def test_engines_are_listed_while_they_are_ready() -> None:
         assert first["expires_at"].startswith("2318")
         assert (second["name"], second["context_length"]) == ("n", 4096)
         assert not second["expires_at"].startswith("2318")
-        view = next(iter(stack.manager.scheduler.state.engines.values()))
-        view.state = EngineState.DRAINING
-        (only,) = json.loads((await stack.get("/api/ps")).content)["models"]
-        assert only["name"] == "n"
+        async with stack.manager.lease(two.models[0], 1):
+            stack.manager.begin_unload("m")  # it drains from now on
+            (only,) = json.loads((await stack.get("/api/ps")).content)["models"]
+            assert only["name"] == "n"
 
 
 async def test_what_clients_ask_for_first(autojump_clock: Clock) -> None:

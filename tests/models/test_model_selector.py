@@ -22,7 +22,7 @@ from trio_gateway.config.schema import (
     VariantConfig,
 )
 from trio_gateway.engine.clients.usage import Usage
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import (
@@ -81,7 +81,7 @@ class CountingClient:
 
 @dataclass
 class Engines:
-    """The two questions that a selector asks of the manager."""
+    """The two questions that a selector asks."""
 
     running: dict[str, Any] = field(default_factory=dict)
     contexts: dict[str, list[int]] = field(default_factory=dict)
@@ -92,8 +92,6 @@ class Engines:
             client=client, info=SimpleNamespace(context=context), variant=a_variant(context)
         )
         return client
-
-    reaper = None
 
     def contexts_of(self, model: str) -> list[int]:
         return self.contexts[model]
@@ -116,8 +114,8 @@ def selector(
         models=models,
         pools={"primary": PoolConfig("primary")},
     )
-    manager = cast(EngineManager, engines)
-    return ModelSelector(config, manager, TokenCounter(manager, Vocabulary()))
+    overview = cast(Overview, engines)
+    return ModelSelector(config, overview, TokenCounter(overview, Vocabulary(), None))
 
 
 async def select(

@@ -69,8 +69,8 @@ async def carryover(stack: SlotStack) -> dict[str, Any]:
 
 
 def pauses(stack: SlotStack) -> dict[Any, Any]:
-    """What is left alone after a failure."""
-    return stack.manager.scheduler.state.back_off._pauses
+    """What is left alone after a failure. No question tells while an engine runs."""
+    return stack.manager._scheduler.state.back_off._pauses
 
 
 async def shut_down_within(stack: SlotStack, seconds: float) -> float:

@@ -219,7 +219,7 @@ class SlotStack(Stack):
 
     def held(self, model: str) -> list[list[int]]:
         """What the slots of the model's ready engine hold."""
-        engine = self.manager.engine_of(model)
+        engine = self.manager.overview.engine_of(model)
         assert engine is not None
         return self.engines.slots[engine.client.port].held
 

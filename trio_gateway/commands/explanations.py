@@ -143,8 +143,8 @@ def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = N
 
 async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
     manager, vocabulary = EngineManager(config), Vocabulary(None)
-    counter = TokenCounter(manager, vocabulary)
-    selector = ModelSelector(config, manager, counter)
+    counter = TokenCounter(manager.overview, vocabulary, None)
+    selector = ModelSelector(config, manager.overview, counter)
     relay = Relay(manager, selector, 0)
     wanted, form = relay.counted(body, endpoint_of(body, endpoint))
     carryover = config.server.kv_carryover
@@ -154,7 +154,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
         with contextlib.suppress(RecursionError):  # else it came out of here in a group
-            result = await explain(selector, counter, manager, wanted, form)
+            result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
         nursery.cancel_scope.cancel(reason="all is explained")
     if result is None:
         raise ExplainFailed("the request is nested too deeply")

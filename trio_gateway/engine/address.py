@@ -29,13 +29,14 @@ def fixed_address(variant: VariantConfig, kind: EngineKind) -> tuple[str, int] |
     return local_host(parts.hostname or ""), parts.port or 80
 
 
-async def free_address(
+async def hold_address(
     variant: VariantConfig, kind: EngineKind, taken: set[int]
 ) -> tuple[str, int]:
     """Where this variant's engine is to listen, once nothing else does there.
 
     Args:
-        taken: ports that other engines hold, or are about to listen on.
+        taken: ports that other engines hold, or are about to listen on, one set for all: no port
+            is picked twice while in use. This one is added.
 
     Raises:
         AddressUnusable: it is in use and stays so, or it is not an address of this machine.
@@ -52,6 +53,7 @@ async def free_address(
             raise AddressUnusable(out_of_sockets(error)) from None
         reason = f"its address cannot be used: {error}; check `connect`, or --host in `args`"
         raise AddressUnusable(reason) from None
+    taken.add(address[1])
     return address
 
 

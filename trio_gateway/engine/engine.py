@@ -17,7 +17,7 @@ import trio
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine.address import (
     AddressUnusable,
-    free_address,
+    hold_address,
     port_taken,
     remote_client,
     url_of,
@@ -39,11 +39,7 @@ from trio_gateway.engine.process.process import (
     StopReport,
     last_words,
 )
-from trio_gateway.engine.process.stop_command import (
-    LIMIT_SHARE,
-    run_stop_command,
-    stop_command,
-)
+from trio_gateway.engine.process.stop_command import LIMIT_SHARE, run_stop_command, stop_command
 from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
@@ -146,8 +142,7 @@ class Engine:
             except Exception as error:
                 # What one engine meets, a bug of ours included, must not end all the others.
                 log.exception("%s: a bug in the gateway; please report it", self.key)
-                ready = self.info is not None
-                end = EngineExited if ready else EngineFailed
+                end = EngineFailed if self.info is None else EngineExited
                 self.epitaph = f"a bug in the gateway: {error!r}"
                 self._finish(end(self.number, self.epitaph))
             else:
@@ -175,14 +170,10 @@ class Engine:
 
     async def _open_client(self) -> EngineClient:
         """The client for the engine's address, which nobody else may hold."""
-        variant = self.variant
-        if not variant.has_process:
-            return remote_client(variant, self._kind)
-        host, port = await free_address(variant, self._kind, self._ports_in_use)
-        # The picked ports are one set for all engines: none is picked twice while in use.
-        self.port = port
-        self._ports_in_use.add(port)
-        return self._kind.client(url_of(host, port), variant.options)
+        if not self.variant.has_process:
+            return remote_client(self.variant, self._kind)
+        host, self.port = await hold_address(self.variant, self._kind, self._ports_in_use)
+        return self._kind.client(url_of(host, self.port), self.variant.options)
 
     async def _run(self) -> None:
         client = self._client = await self._open_client()
@@ -240,9 +231,7 @@ class Engine:
             return self._outcome(process)
         facts = await self.client.read_facts(timeouts.health_check_s)
         load_s = trio.current_time() - self.started_at
-        info = info_of(
-            str(self.key), self.variant, self._kind, facts, pid=process.pid, load_s=load_s
-        )
+        info = info_of(self.key, self.variant, self._kind, facts, process.pid, load_s)
         if not await self._survives_restore(process, facts, info):
             return Outcome.RESTORE_FAILED
         if self._stop_wanted.is_set():

@@ -9,6 +9,7 @@ import msgspec
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,10 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 def info_of(
-    name: str,
+    key: VariantKey,
     variant: VariantConfig,
     kind: EngineKind,
     facts: EngineFacts,
-    *,
     pid: int | None,
     load_s: float,
 ) -> EngineInfo:
@@ -41,7 +41,7 @@ def info_of(
         cure = kind.context_cure(variant.context, facts, shared)
         log.error(
             "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
-            name, variant.context, context, cure, context,
+            key, variant.context, context, cure, context,
         )  # fmt: skip
     places = variant.parallel or facts.places or DEFAULT_PLACES
     return EngineInfo(pid, places, context, load_s, shared)

@@ -1,8 +1,8 @@
-"""Lease: a request's hold on a running engine, and LeaseRequest: how it comes by one."""
+"""From the ticket to the hold: LeaseRequest waits for an engine, Lease is what it then has."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import trio
 
@@ -13,12 +13,9 @@ from trio_gateway.engine.kv.slots import KvMove, Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import Outlook
 
-if TYPE_CHECKING:
-    from trio_gateway.engine.manager import EngineManager
-
 
 class LeaseRefused(Exception):
-    """No engine for this request; `reject` says why and when to come again."""
+    """No engine for this request; `reject` says why, and when to try again."""
 
     def __init__(self, reject: Reject) -> None:
         super().__init__(reject.message)
@@ -48,7 +45,7 @@ class Lease:
         return self.engine.client
 
     async def switch_conversation(self) -> None:
-        """Let the conversation of the request come back into its slot; see `kv_conversations`."""
+        """Let the request's conversation come back into its slot; see `kv/conversations.py`."""
         if self.engine.kv is not None and self._prompt is not None:
             move = await self.engine.kv.switch(self.client, self._prompt, self.grant.ticket)
             before = self.kv_move
@@ -63,14 +60,28 @@ class Lease:
 class LeaseRequest:
     """An async context manager: entering waits for an engine, and the block holds it.
 
+    Args:
+        event: what the scheduler is told of it.
+        prompt: the request itself, so that its conversation's KV cache can be found.
+        enter: takes it in, once it waits; somebody then calls `grant` or `refuse`.
+        leave: told when it is over, however it ended.
+        outlook: what its ticket may expect.
+
     Raises:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
     """
 
     def __init__(
-        self, manager: EngineManager, event: TicketArrived, prompt: Prompt | None = None
+        self,
+        event: TicketArrived,
+        prompt: Prompt | None,
+        *,
+        enter: Callable[[LeaseRequest], None],
+        leave: Callable[[LeaseRequest], None],
+        outlook: Callable[[int], Outlook | None],
     ) -> None:
-        self._manager, self._event, self.prompt = manager, event, prompt
+        self.event, self.prompt = event, prompt
+        self._enter, self._leave, self._outlook = enter, leave, outlook
         self._decided = trio.Event()
         self._lease: Lease | None = None
         self._reject: Reject | None = None
@@ -78,42 +89,38 @@ class LeaseRequest:
 
     async def __aenter__(self) -> Lease:
         self._arrived_at = trio.current_time()
-        self._manager.take_in(self, self._event)
+        self._enter(self)
         try:
             if not self._decided.is_set():
                 await self._decided.wait()
             if self._reject is not None:
                 raise LeaseRefused(self._reject)
         except BaseException:
-            self._let_go()
+            self._leave(self)
             raise
         assert self._lease is not None
         return self._lease
 
     async def __aexit__(self, *_: object) -> None:
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._manager.let_go(self._event.ticket, granted=self._lease is not None)
-
-    @property
-    def model(self) -> str:
-        return self._event.model
+        self._leave(self)
 
     @property
     def is_waiting(self) -> bool:
         return not self._decided.is_set()
 
+    @property
+    def is_granted(self) -> bool:
+        return self._lease is not None
+
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
-        """Called by the manager. `saved_tokens`: of the engines that made way."""
+        """`saved_tokens`: of the engines that made way for it."""
         self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
         self._decided.set()
 
     def refuse(self, reject: Reject) -> None:
-        """Called by the manager."""
         self._reject = reject
         self._decided.set()
 
     def outlook(self) -> Outlook | None:
         """What it may expect while it waits; None once it is decided."""
-        return self._manager.outlook(self._event.ticket)
+        return self._outlook(self.event.ticket)

@@ -1,4 +1,4 @@
-"""EngineManager: owns the nursery in which every engine lives, and carries out the scheduler.
+"""EngineManager: owns the nursery in which every engine lives, and carries out what is decided.
 
 A request asks for a lease and waits for its ticket; each event (a ticket, an engine that got
 ready, a lease given back, time) goes through `_dispatch`, which asks the scheduler and does what
@@ -25,6 +25,7 @@ from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slots import EngineKv, Prompt
 from trio_gateway.engine.lease import LeaseRequest
+from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
 from trio_gateway.engine.process.reaper import Reaper
@@ -49,8 +50,6 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
 )
-from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
-from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,8 @@ FIRST_LOAD_S = 10.0  # what a load is taken to last until one was measured, if `
 
 
 class EngineManager:
-    """Run `run` in a task; `lease` works from then until the shutdown.
+    """Run `run` in a task; `lease` works from then until the shutdown. `overview` answers
+    questions.
 
     Args:
         config: the models, pools and limits.
@@ -93,7 +93,7 @@ class EngineManager:
                 key = VariantKey(model.name, variant.name)
                 self._variants[key] = (model, variant)
                 facts.append(self._facts(key, model, variant))
-        self.scheduler = scheduler(
+        self._scheduler = scheduler(
             facts,
             config.pools,
             queue_limit=config.server.queue_limit,
@@ -104,6 +104,7 @@ class EngineManager:
         self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
+        self.overview = Overview(self._scheduler, self.engines, self._kinds)
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
@@ -168,7 +169,7 @@ class EngineManager:
             self._dispatch(TimePassed())
 
     def _next_deadline(self) -> float:
-        deadline = self.scheduler.next_deadline()
+        deadline = self._scheduler.next_deadline()
         return math.inf if deadline is None else deadline
 
     # -- leases -------------------------------------------------------------------------------
@@ -192,29 +193,24 @@ class EngineManager:
         """
         number = next(self._ticket_numbers)
         event = TicketArrived(number, model.name, need, client, priority, start_need=start_need)
-        return LeaseRequest(self, event, prompt)
+        return LeaseRequest(
+            event,
+            prompt,
+            enter=self._take_in,
+            leave=self._let_go,
+            outlook=self.overview.outlook,
+        )
 
-    def take_in(self, request: LeaseRequest, event: TicketArrived) -> None:
-        """Called by a LeaseRequest that begins to wait."""
-        self._requests[event.ticket] = request
-        self._dispatch(event)
+    def _take_in(self, request: LeaseRequest) -> None:
+        self._requests[request.event.ticket] = request
+        self._dispatch(request.event)
 
-    def let_go(self, ticket: int, *, granted: bool) -> None:
-        """Called by a LeaseRequest that is over."""
+    def _let_go(self, request: LeaseRequest) -> None:
+        ticket = request.event.ticket
         del self._requests[ticket]
-        self._dispatch(LeaseReturned(ticket) if granted else TicketGone(ticket))
+        self._dispatch(LeaseReturned(ticket) if request.is_granted else TicketGone(ticket))
 
-    def outlook(self, ticket: int) -> Outlook | None:
-        """What a waiting ticket may expect; None if it does not wait."""
-        scheduler = self.scheduler
-        waiting = scheduler.state.tickets.get(ticket)
-        if waiting is None:
-            return None
-        return outlook_of(waiting, scheduler.state, scheduler.window_s, trio.current_time())
-
-    def preview(self, model: str, need: int, start_need: int) -> Preview:
-        """What would become of a ticket, if it came now; changes nothing."""
-        return self.scheduler.preview(model, need, start_need, trio.current_time())
+    # -- keeping and unloading models ---------------------------------------------------------
 
     async def unload(self, model: str, *, force: bool = False) -> int:
         """End the model's engines and wait until they are gone; how many there were.
@@ -239,32 +235,10 @@ class EngineManager:
         """How long its engines stay loaded from now on; see Keep."""
         self._dispatch(Keep(model, idle_timeout_s, pinned))
 
-    def is_pinned(self, model: str) -> bool:
-        return self.scheduler.state.is_pinned(self.scheduler.state.variants[model][0])
-
-    def facts_of(self, key: VariantKey) -> VariantFacts:
-        """What the scheduler knows of a variant."""
-        return next(f for f in self.scheduler.state.variants[key.model] if f.key == key)
-
-    def contexts_of(self, model: str) -> list[int]:
-        """Tokens that one request gets in each variant of the model, the smallest first."""
-        return self.scheduler.state.contexts(model)
-
-    def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
-        """What the model's engines serve: as configured, else what their type implies."""
-        if model.endpoints is not None:
-            return model.endpoints
-        return self._kinds[model.engine.value].endpoints
-
-    def engine_of(self, model: str) -> Engine | None:
-        """The ready engine of this model with the largest context."""
-        view = self.scheduler.state.running(model)
-        return self.engines.get(view.id) if view else None
-
     # -- carrying out -------------------------------------------------------------------------
 
     def _dispatch(self, event: Event) -> None:
-        for action in self.scheduler.handle(event, trio.current_time()):
+        for action in self._scheduler.handle(event, trio.current_time()):
             self._carry_out(action)
         self._timer.deadline = self._next_deadline()
         if self._closing and not self.engines:
@@ -313,11 +287,9 @@ class EngineManager:
             return None
 
         def waiting() -> dict[int, Prompt]:
-            return {
-                ticket: request.prompt
-                for ticket, request in self._requests.items()
-                if request.is_waiting and request.model == key.model and request.prompt is not None
-            }
+            requests = [r for r in self._requests.values() if r.event.model == key.model]
+            waiting = [(r.event.ticket, r.prompt) for r in requests if r.is_waiting]
+            return {ticket: prompt for ticket, prompt in waiting if prompt is not None}
 
         return EngineKv(self.kv, key, model, variant, kind, waiting)
 

@@ -1,11 +1,25 @@
-"""What waits and what runs, as `/gateway/queue` and `/gateway/engines` show it."""
+"""Overview: what may be asked about models and engines. Nothing here changes anything.
+
+Pages, and whoever chooses an engine for a request, ask here; only the manager and the scheduler
+read the scheduler's state themselves.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 import trio
 
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.engine import Engine
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import VariantKey
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
+from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
 class TicketRow(msgspec.Struct, frozen=True):
@@ -45,56 +59,128 @@ class EngineRow(msgspec.Struct, frozen=True):
     kv_restored_tokens: int
 
 
-def tickets(manager: EngineManager) -> list[TicketRow]:
-    """The waiting tickets, the oldest first."""
-    now = trio.current_time()
-    rows = []
-    for ticket in manager.scheduler.state.tickets.values():
-        outlook = manager.outlook(ticket.id)
-        assert outlook is not None
-        rows.append(
-            TicketRow(
-                model=ticket.model,
-                need=ticket.need,
-                priority=ticket.priority.name.lower(),
-                client=ticket.client,
-                waited_s=round(now - ticket.arrived_at, 3),
-                position=outlook.position,
-                expected_wait_s=round(outlook.wait_s, 1),
-            )
-        )
-    return rows
+class LoadedEngine(msgspec.Struct, frozen=True):
+    """A ready engine. `leaves_in_s`: when it is stopped if nothing more is asked of it; infinite:
+    never. `memory_bytes` as in EngineRow."""
+
+    model: str
+    context: int
+    memory_bytes: int | None
+    leaves_in_s: float
 
 
-def engines(manager: EngineManager) -> list[EngineRow]:
-    """All engines that are not gone, in the order of their starts."""
-    now, state = trio.current_time(), manager.scheduler.state
-    rows = []
-    for view in state.engines.values():
-        engine = manager.engines[view.id]
-        load_s = (
-            state.forecast.load_s(view.facts)
-            if view.ready_at is None
-            else view.ready_at - view.started_at
-        )
-        idle = view.ready_at is not None and not view.leases
-        rows.append(
-            EngineRow(
-                model=view.key.model,
-                variant=view.key.variant,
-                pool=view.facts.pool,
-                state=view.state.value,
-                context=view.context,
-                places=view.places or view.facts.parallel,
-                leases=len(view.leases),
-                pid=engine.pid,
-                port=engine.port,
-                memory_bytes=state.memory_of(view.facts),
-                load_s=round(load_s, 3),
-                loading_s=round(now - view.started_at, 3) if view.ready_at is None else None,
-                idle_s=round(now - view.used_at, 3) if idle else None,
-                shared_tokens=engine.info.shared_tokens if engine.info is not None else None,
-                kv_restored_tokens=engine.kv.restored_tokens if engine.kv is not None else 0,
+class Overview:
+    """Of one manager's scheduler and engines, which are looked at as they are when it is asked."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        engines: Mapping[int, Engine],
+        kinds: Mapping[str, EngineKind],
+    ) -> None:
+        self._scheduler, self._state = scheduler, scheduler.state
+        self._engines, self._kinds = engines, kinds
+
+    # -- models -------------------------------------------------------------------------------
+
+    def contexts_of(self, model: str) -> list[int]:
+        """Tokens that one request gets in each variant of the model, the smallest first."""
+        return self._state.contexts(model)
+
+    def context_of(self, key: VariantKey) -> int:
+        """Tokens that one request gets in this variant."""
+        variants = self._state.variants[key.model]
+        return next(self._state.context_of(facts) for facts in variants if facts.key == key)
+
+    def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
+        """What the model's engines serve: as configured, or what their type implies."""
+        if model.endpoints is not None:
+            return model.endpoints
+        return self._kinds[model.engine.value].endpoints
+
+    def is_pinned(self, model: str) -> bool:
+        return self._state.is_pinned(self._state.variants[model][0])
+
+    def engine_of(self, model: str) -> Engine | None:
+        """The ready engine of this model with the largest context."""
+        view = self._state.running(model)
+        return self._engines.get(view.id) if view else None
+
+    # -- what waits, and what would -----------------------------------------------------------
+
+    def outlook(self, ticket: int) -> Outlook | None:
+        """What a waiting ticket may expect; None if it does not wait."""
+        waiting = self._state.tickets.get(ticket)
+        if waiting is None:
+            return None
+        return outlook_of(waiting, self._state, self._scheduler.window_s, trio.current_time())
+
+    def preview(self, model: str, need: int, start_need: int) -> Preview:
+        """What would happen to a ticket if it came now."""
+        return self._scheduler.preview(model, need, start_need, trio.current_time())
+
+    def tickets(self) -> list[TicketRow]:
+        """The waiting tickets, the oldest first."""
+        now = trio.current_time()
+        rows = []
+        for ticket in self._state.tickets.values():
+            outlook = self.outlook(ticket.id)
+            assert outlook is not None
+            rows.append(
+                TicketRow(
+                    model=ticket.model,
+                    need=ticket.need,
+                    priority=ticket.priority.name.lower(),
+                    client=ticket.client,
+                    waited_s=round(now - ticket.arrived_at, 3),
+                    position=outlook.position,
+                    expected_wait_s=round(outlook.wait_s, 1),
+                )
             )
+        return rows
+
+    # -- engines ------------------------------------------------------------------------------
+
+    def engines(self) -> list[EngineRow]:
+        """All engines that are not gone, in the order of their starts."""
+        return [self._row(view) for view in self._state.engines.values()]
+
+    def _row(self, view: EngineView) -> EngineRow:
+        now, engine = trio.current_time(), self._engines[view.id]
+        ready_at = view.ready_at
+        if ready_at is None:
+            load_s = self._state.forecast.load_s(view.facts)
+        else:
+            load_s = ready_at - view.started_at
+        idle = ready_at is not None and not view.leases
+        return EngineRow(
+            model=view.key.model,
+            variant=view.key.variant,
+            pool=view.facts.pool,
+            state=view.state.value,
+            context=view.context,
+            places=view.places or view.facts.parallel,
+            leases=len(view.leases),
+            pid=engine.pid,
+            port=engine.port,
+            memory_bytes=self._state.memory_of(view.facts),
+            load_s=round(load_s, 3),
+            loading_s=round(now - view.started_at, 3) if ready_at is None else None,
+            idle_s=round(now - view.used_at, 3) if idle else None,
+            shared_tokens=engine.info.shared_tokens if engine.info is not None else None,
+            kv_restored_tokens=engine.kv.restored_tokens if engine.kv is not None else 0,
         )
-    return rows
+
+    def loaded(self) -> list[LoadedEngine]:
+        """The engines that are ready, in the order of their starts."""
+        views = self._state.engines.values()
+        return [self._loaded(view) for view in views if view.state is EngineState.READY]
+
+    def _loaded(self, view: EngineView) -> LoadedEngine:
+        idle_s = 0.0 if view.leases else trio.current_time() - view.used_at
+        return LoadedEngine(
+            model=view.key.model,
+            context=view.context,
+            memory_bytes=self._state.memory_of(view.facts),
+            leaves_in_s=max(self._state.idle_timeout_s(view.facts) - idle_s, 0.0),
+        )

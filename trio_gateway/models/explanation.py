@@ -6,7 +6,8 @@ import msgspec
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.kv.carryover import KvCarryover
+from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.models.counting.token_counter import Count, TokenCounter
@@ -64,7 +65,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 async def explain(
     selector: ModelSelector,
     counter: TokenCounter,
-    manager: EngineManager,
+    overview: Overview,
+    kv: KvCarryover,
     wanted: Wanted,
     form: CountedForm,
 ) -> Explanation:
@@ -80,13 +82,13 @@ async def explain(
         selection = await selector.select_variant(model, form, wanted.at_least)
     except ContextLengthExceeded as error:
         return msgspec.structs.replace(
-            start, variants=_rows(model, manager, None), refused=str(error), reason="too long"
+            start, variants=_rows(model, overview, None), refused=str(error), reason="too long"
         )
-    preview = manager.preview(model.name, selection.need, selection.start_need)
+    preview = overview.preview(model.name, selection.need, selection.start_need)
     chosen = preview.variant.variant if preview.variant is not None else None
     return msgspec.structs.replace(
         start,
-        variants=_rows(model, manager, selection.need),
+        variants=_rows(model, overview, selection.need),
         prompt=selection.prompt,
         prompt_source=selection.source.value,
         answer=selection.answer,
@@ -101,7 +103,7 @@ async def explain(
         evicts=[*map(str, preview.evicts)],
         expected_wait_s=round(preview.expected_wait_s, _SECONDS_DIGITS),
         expected_load_s=round(preview.expected_load_s, _SECONDS_DIGITS),
-        kv=await _kv(model, manager, preview),
+        kv=await _kv(model, overview, kv, preview),
     )
 
 
@@ -117,8 +119,8 @@ def _start(model: ModelConfig, endpoint: str, bounds: Bounds, counted: Count | N
     )
 
 
-def _rows(model: ModelConfig, manager: EngineManager, need: int | None) -> list[VariantRow]:
-    contexts = manager.contexts_of(model.name)
+def _rows(model: ModelConfig, overview: Overview, need: int | None) -> list[VariantRow]:
+    contexts = overview.contexts_of(model.name)
     return [
         VariantRow(variant.name, context, need is not None and context >= need)
         for variant, context in zip(model.variants, contexts, strict=True)
@@ -140,7 +142,7 @@ def _refused_now(preview: Preview) -> str | None:
     )
 
 
-async def _kv(model: ModelConfig, manager: EngineManager, preview: Preview) -> str:
+async def _kv(model: ModelConfig, overview: Overview, kv: KvCarryover, preview: Preview) -> str:
     """Whether a saved KV cache would be restored."""
     if not model.kv_carryover:
         return "off for this model (kv_carryover)"
@@ -149,8 +151,8 @@ async def _kv(model: ModelConfig, manager: EngineManager, preview: Preview) -> s
     if preview.variant is None:
         return "nothing to restore: no variant"
     variant = _variant(model, preview.variant)
-    context = manager.scheduler.state.context_of(manager.facts_of(preview.variant))
-    return await manager.kv.preview(model.name, variant, EngineFacts(), context)
+    context = overview.context_of(preview.variant)
+    return await kv.preview(model.name, variant, EngineFacts(), context)
 
 
 def _variant(model: ModelConfig, key: VariantKey) -> VariantConfig:

@@ -12,7 +12,7 @@ import msgspec
 
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.clients.usage import Usage
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.token_counter import Count, TokenCounter
 from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
@@ -105,10 +105,8 @@ class _Demand(NamedTuple):
 class ModelSelector:
     """Chooses variants; has tokens counted where it matters."""
 
-    def __init__(
-        self, config: GatewayConfig, manager: EngineManager, counter: TokenCounter
-    ) -> None:
-        self._config, self._manager, self._counter = config, manager, counter
+    def __init__(self, config: GatewayConfig, overview: Overview, counter: TokenCounter) -> None:
+        self._config, self._overview, self._counter = config, overview, counter
         self._created = int(time.time())
 
     def find_model(self, name: str) -> ModelConfig:
@@ -146,7 +144,7 @@ class ModelSelector:
         return Wanted(self.find_model(name))
 
     def _context_named(self, model: ModelConfig, mark: str, what: str) -> int:
-        contexts = self._manager.contexts_of(model.name)
+        contexts = self._overview.contexts_of(model.name)
         if len(what) > LONGEST_NAME:
             what = f"{what[:LONGEST_NAME]}…"
         if mark == ":":
@@ -181,9 +179,9 @@ class ModelSelector:
 
     def select_any(self, model: ModelConfig, endpoint: str, at_least: int = 0) -> Selection:
         """For a request that any engine of the model can answer."""
-        contexts = self._manager.contexts_of(model.name)
+        contexts = self._overview.contexts_of(model.name)
         need = max(at_least, 1)
-        running = self._manager.engine_of(model.name)
+        running = self._overview.engine_of(model.name)
         context = min((c for c in contexts if c >= need), default=max(contexts))
         reason = "any variant will do"
         if running is not None and running.info is not None and running.info.context >= need:
@@ -217,7 +215,7 @@ class ModelSelector:
         choice = demand.holding(need)
         if choice is not None and choice == demand.contexts[0]:
             return self._selected(demand, bound, choice, "the smallest holds even the bound")
-        running = self._manager.engine_of(model.name)
+        running = self._overview.engine_of(model.name)
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
             return self._selected(demand, bound, running.info.context, reason)
@@ -240,7 +238,7 @@ class ModelSelector:
         """
         self._learn(selection, prompt)
         # Not only what a count says: the engine that refused is too small whatever that is.
-        contexts = self._manager.contexts_of(selection.model.name)
+        contexts = self._overview.contexts_of(selection.model.name)
         larger = [c for c in contexts if c > refused_context]
         demand = _Demand(
             selection.model, selection.endpoint, selection.answer,
@@ -278,7 +276,7 @@ class ModelSelector:
     # -- choosing ------------------------------------------------------------------------------
 
     def _demand(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> _Demand:
-        contexts = sorted(self._manager.contexts_of(model.name))
+        contexts = sorted(self._overview.contexts_of(model.name))
         return _Demand(
             model, endpoint, answer_tokens(endpoint, fields),
             *self._shares(model, contexts[-1]),
@@ -350,8 +348,8 @@ class ModelSelector:
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
         """One model, in OpenAI's shape with what clients need of ours."""
-        running = self._manager.engine_of(model.name)
-        contexts = self._manager.contexts_of(model.name)
+        running = self._overview.engine_of(model.name)
+        contexts = self._overview.contexts_of(model.name)
         return {
             "id": model.name,
             "object": "model",

@@ -37,8 +37,8 @@ class Gateway:
         self.config = config
         self.manager = manager or EngineManager(config)
         self._vocabulary = Vocabulary(self.manager.reaper)
-        self.counter = TokenCounter(self.manager, self._vocabulary)
-        self.selector = ModelSelector(config, self.manager, self.counter)
+        self.counter = TokenCounter(self.manager.overview, self._vocabulary, self.manager.reaper)
+        self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
         self.relay = Relay(self.manager, self.selector, config.server.stream_keepalive_s)

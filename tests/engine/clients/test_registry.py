@@ -42,13 +42,13 @@ def test_a_type_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(ENGINE_TYPES, "ping", ping)
     assert isinstance(kind_of(ping), PingKind)
     manager = EngineManager(config(model("m", engine=ping)))
-    assert manager.endpoints_of(model("m", engine=ping)) == {"embeddings"}
+    assert manager.overview.endpoints_of(model("m", engine=ping)) == {"embeddings"}
 
 
 def test_a_model_may_say_what_its_engines_serve() -> None:
     own = frozenset({"audio/speech"})
     manager = EngineManager(config(model("m", endpoints=own)))
-    assert manager.endpoints_of(model("m", endpoints=own)) == own
+    assert manager.overview.endpoints_of(model("m", endpoints=own)) == own
 
 
 @pytest.mark.processes

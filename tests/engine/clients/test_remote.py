@@ -22,7 +22,6 @@ from tests.support.fakes import FakeEngines, Stack, config, model, variant
 from tests.support.openai_site import DONE, Breaks, Site, running
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
-from trio_gateway.engine import overview
 from trio_gateway.engine.clients.remote import RemoteEngine
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable
@@ -242,7 +241,7 @@ async def test_with_no_site_left_the_error_names_them_all_and_it_works_again_by_
             assert url in error["message"]
             assert dead_url() in error["message"]
             assert trio.current_time() - begun < 10.0  # nobody waits for news of a process
-        (row,) = overview.engines(stack.manager)
+        (row,) = stack.manager.overview.engines()
         assert (row.state, row.pid, row.port, row.memory_bytes) == ("ready", None, None, 0)
         listeners = await trio.open_tcp_listeners(site.port, host="127.0.0.1")
         async with trio.open_nursery() as nursery:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.fakes import model, variant
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.token_counter import Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 from trio_gateway.models.need.bounds import RequestFields
@@ -54,9 +54,7 @@ class World:
 
     def __post_init__(self) -> None:
         (self.tmp_path / "m.gguf").write_bytes(b"GGUF")
-        self.counter = TokenCounter(cast(EngineManager, self), cast(Vocabulary, self.vocabulary))
-
-    reaper = None
+        self.counter = TokenCounter(cast(Overview, self), cast(Vocabulary, self.vocabulary), None)
 
     def engine_of(self, name: str) -> Any:
         async def estimate_tokens(endpoint: str, body: bytes, timeout_s: float) -> int | None:

@@ -20,7 +20,8 @@ import msgspec
 from trio_gateway.config.engine_args import MODEL, has_option, option
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.engine.clients.client import EngineClient
-from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
+from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting.tokenize_command import count_text, count_with_command
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.bounds import RequestFields, image_count, without_media
@@ -53,8 +54,8 @@ class Count(msgspec.Struct, frozen=True):
 class TokenCounter:
     """Counts for all models. `vocabulary` must be running for the last way to work."""
 
-    def __init__(self, manager: EngineManager, vocabulary: Vocabulary) -> None:
-        self._manager, self._vocabulary = manager, vocabulary
+    def __init__(self, overview: Overview, vocabulary: Vocabulary, reaper: Reaper | None) -> None:
+        self._overview, self._vocabulary, self._reaper = overview, vocabulary, reaper
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
@@ -96,7 +97,7 @@ class TokenCounter:
     async def _count_text(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
     ) -> Count | None:
-        engine = self._manager.engine_of(model.name)
+        engine = self._overview.engine_of(model.name)
         if engine is not None:
             tokens = await engine.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
             if tokens is not None:
@@ -127,7 +128,7 @@ class TokenCounter:
     ) -> Count | None:
         config = model.tokenization
         assert config is not None
-        reaper, source = self._manager.reaper, CountSource.COMMAND
+        reaper, source = self._reaper, CountSource.COMMAND
         is_chat = endpoint == "chat/completions"
         if is_chat and not config.has_extras:
             rendered = await self._render(model, body)
@@ -196,7 +197,7 @@ class TokenCounter:
         config = TokenizationConfig(binary=binary, extra_args=("-m", str(gguf)))
         most = 0
         for prompt in prompts:
-            tokens = await count_text(config, prompt, self._manager.reaper)
+            tokens = await count_text(config, prompt, self._reaper)
             if tokens is None:
                 return None
             most = max(most, tokens)

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 
-import trio
 from quart import Response, request
 from werkzeug.datastructures import Headers
 
@@ -14,8 +13,7 @@ import trio_gateway
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.engine.scheduling.engine_view import EngineView
-from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.overview import LoadedEngine
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api import sse
@@ -139,7 +137,7 @@ class OllamaHandler:
     async def handle_ollama_show(self, endpoint: Endpoint) -> Response:
         name = plain_name(self._config, read_model_name(await self._requests.read_body()))
         model, at_least = self._relay.find(name, permissions_of(request.scope))
-        contexts = self._manager.contexts_of(model.name)
+        contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
         (facts,) = await self._files.facts_of([model])
         return respond_json(show_answer(model, facts, context))
@@ -147,19 +145,11 @@ class OllamaHandler:
     async def handle_ollama_ps(self, endpoint: Endpoint) -> Response:
         """The engines that are ready."""
         allows = permissions_of(request.scope).allows
-        ready = self._manager.scheduler.state.engines.values()
-        views = [v for v in ready if v.state is EngineState.READY and allows(v.key.model)]
-        models = [self._relay.find(view.key.model).model for view in views]
-        loaded = [self._loaded(view) for view in views]
+        ready = [e for e in self._manager.overview.loaded() if allows(e.model)]
+        models = [self._relay.find(engine.model).model for engine in ready]
         facts = await self._files.facts_of(models)
+        loaded = [_loaded(engine) for engine in ready]
         return respond_json(ps_answer(list(zip(models, facts, loaded, strict=True))))
-
-    def _loaded(self, view: EngineView) -> LoadedModel:
-        state, now = self._manager.scheduler.state, trio.current_time()
-        left_s = state.idle_timeout_s(view.facts) - (0 if view.leases else now - view.used_at)
-        expires_at = NEVER if math.isinf(left_s) else rfc3339(time.time() + max(left_s, 0))
-        memory = state.memory_of(view.facts)
-        return LoadedModel(context=view.context, memory_bytes=memory, expires_at=expires_at)
 
     # -- the rest -----------------------------------------------------------------------------
 
@@ -177,6 +167,14 @@ class OllamaHandler:
             "are there already; change that and start it again"
         )
         raise ApiError(501, message, "not_supported_error", code="not_supported")
+
+
+def _loaded(engine: LoadedEngine) -> LoadedModel:
+    left_s = engine.leaves_in_s
+    expires_at = NEVER if math.isinf(left_s) else rfc3339(time.time() + left_s)
+    return LoadedModel(
+        context=engine.context, memory_bytes=engine.memory_bytes, expires_at=expires_at
+    )
 
 
 # -- answers ------------------------------------------------------------------------------------

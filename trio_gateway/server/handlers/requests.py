@@ -10,7 +10,6 @@ import trio
 from quart import Response, request
 from werkzeug.datastructures import Headers
 
-from trio_gateway.engine import overview
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.token_counter import TokenCounter
@@ -159,7 +158,7 @@ class RequestHandler:
         calibration = self._counter.calibration(found.name)
         facts = {
             **self._selector.describe(found),
-            "pinned": self._manager.is_pinned(found.name),
+            "pinned": self._manager.overview.is_pinned(found.name),
             "template_overhead": calibration.overhead,
             "template_overhead_learned": calibration.is_learned,
             "average_turn_tokens": round(calibration.average_turn_tokens),
@@ -191,7 +190,8 @@ class RequestHandler:
         self._manager.keep(
             found.name, idle_timeout_s=float("inf") if pinned else None, pinned=pinned
         )
-        return respond_json({"model": found.name, "pinned": self._manager.is_pinned(found.name)})
+        is_pinned = self._manager.overview.is_pinned(found.name)
+        return respond_json({"model": found.name, "pinned": is_pinned})
 
     # -- the gateway --------------------------------------------------------------------------
 
@@ -202,11 +202,11 @@ class RequestHandler:
         return Response(openapi.encoded(), content_type="application/json")
 
     async def handle_queue(self, endpoint: Endpoint) -> Response:
-        return respond_json({"tickets": overview.tickets(self._manager)})
+        return respond_json({"tickets": self._manager.overview.tickets()})
 
     async def handle_engines(self, endpoint: Endpoint) -> Response:
         kv = self._manager.kv.totals()
-        return respond_json({"engines": overview.engines(self._manager), "kv_carryover": kv})
+        return respond_json({"engines": self._manager.overview.engines(), "kv_carryover": kv})
 
     async def handle_explain(self, endpoint: Endpoint) -> Response:
         """What would become of the request in the body. No engine is started or asked to work."""
@@ -215,7 +215,14 @@ class RequestHandler:
         wanted, form = self._relay.counted(data, meant, _permissions())
         try:
             return respond_json(
-                await explain(self._selector, self._counter, self._manager, wanted, form)
+                await explain(
+                    self._selector,
+                    self._counter,
+                    self._manager.overview,
+                    self._manager.kv,
+                    wanted,
+                    form,
+                )
             )
         except RecursionError:
             raise nested_too_deeply() from None

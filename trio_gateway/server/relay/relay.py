@@ -135,7 +135,7 @@ class Relay:
         self.check_served(endpoint, model)
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
-        largest = max(self._manager.contexts_of(model.name))
+        largest = max(self._manager.overview.contexts_of(model.name))
         at_least = max(wanted.at_least, min(wish, largest))
         prompt = None
         try:
@@ -198,7 +198,7 @@ class Relay:
             ApiError: no engine, or no such model.
         """
         wanted = self.find(model, sender.permissions)
-        largest = max(self._manager.contexts_of(wanted.model.name))
+        largest = max(self._manager.overview.contexts_of(wanted.model.name))
         need = max(wanted.at_least, min(wish, largest), 1)
         client, priority = sender.caller
         request = self._manager.lease(wanted.model, need, client=client, priority=priority)
@@ -242,7 +242,7 @@ class Relay:
 
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
         """Raises ApiError: 400, the model's engines have no such endpoint."""
-        served = self._manager.endpoints_of(model)
+        served = self._manager.overview.endpoints_of(model)
         if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
             message = (
                 f"the engine of {model.name} ({model.engine.value}) does not serve "
