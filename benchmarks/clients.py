@@ -2,7 +2,8 @@
 
     python -m benchmarks.clients PORT
 
-Prints one line of JSON, µs of CPU: per chunk of 16 paced streams, and per small request.
+Prints one line of JSON, µs of CPU: per chunk of 16 paced streams, per small request, and per
+health check, which the control client makes with httpx over a connection of ours.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ async def main(port: int) -> None:
 
     async def ask_exchange() -> None:
         for _ in range(REQUESTS):
+            async with engine.forward_request("GET", "/health", (), b""):
+                pass
+
+    async def check_health() -> None:
+        for _ in range(REQUESTS):
             await engine.check_health(5)
 
     chunks = STREAMS * CHUNKS
@@ -65,6 +71,7 @@ async def main(port: int) -> None:
             ("chunk_exchange", stream_exchange, STREAMS, chunks),
             ("request_httpx", ask_httpx, 1, REQUESTS),
             ("request_exchange", ask_exchange, 1, REQUESTS),
+            ("health_check", check_health, 1, REQUESTS),
         ):
             results.setdefault(name, []).append(await cpu_us(work, times, events))
     await engine.aclose()

@@ -236,17 +236,12 @@ class FakeClient(EngineClient):
         exchange = FakeExchange(self, script, status, stream and status == 200)
         self.world.exchanges.append(exchange)
         typed = cast(Exchange, exchange)
-        self._open.add(typed)
         process.exchanges.add(exchange)
         try:
-            yield typed
+            with self.connections.held(typed):
+                yield typed
         finally:
-            exchange.close()
             process.exchanges.discard(exchange)
-            self._open.discard(typed)
-
-    async def aclose(self) -> None:
-        pass
 
 
 async def whole_of(body: bytes | BodySource) -> bytes:

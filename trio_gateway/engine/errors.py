@@ -18,6 +18,10 @@ class OutOfSockets(EngineUnreachable):
     """The gateway itself cannot open another connection: this says nothing about the engine."""
 
 
+class EngineSilent(EngineLost):
+    """The engine gave no answer in time."""
+
+
 class EngineDisconnected(EngineLost):
     """The engine closed the connection before its answer was complete."""
 

@@ -115,7 +115,7 @@ def test_it_serves_what_a_llama_server_has_and_the_gateway_routes() -> None:
 async def test_an_engine_is_healthy_when_it_answers_200(status: int, ok: bool) -> None:
     async with engine(Llama({"/health": (status, {})})) as client:
         health = await client.check_health(TIMEOUT_S)
-    assert (health.ok, health.detail) == (ok, f"HTTP {status}")
+    assert (health.ok, health.detail) == (ok, f"HTTP {status} at /health")
     assert not health.silent
 
 

@@ -414,7 +414,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_unless_told_othe
     async with running(Site("a"), authority.server) as a:
         url = f"https://127.0.0.1:{a.port}"
         async with engine(url) as client:
-            with pytest.raises(EngineUnreachable, match=r"certificate is not good: .*ca_file"):
+            with pytest.raises(EngineUnreachable, match=r"certificate is not valid: .*ca_file"):
                 await post(client)
         assert a.heads == []  # no key was sent to it, either
         async with engine(url, verify_tls=False) as client:
@@ -465,7 +465,7 @@ async def test_a_cancelled_https_request_is_closed(authority: Authority) -> None
                 await asked.wait()
                 nursery.cancel_scope.cancel(reason="the client does not want it any more")
             await closed.wait()
-        assert not client._open
+        assert not len(client.connections)
 
 
 # -- the gateway's own affairs ----------------------------------------------------------------

@@ -7,12 +7,12 @@ import contextlib
 import pytest
 import trio
 
-from tests.engine.http.test_exchange import HOST, OK, read_request, serving, whole_body
+from tests.engine.http.test_exchange import HOST, OK, begun, read_request, serving, whole_body
 from trio_gateway.engine.clients.client import REFUSALS_MAX, EngineClient
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, open_exchange
+from trio_gateway.engine.http.exchange import Exchange
 
 MEGABYTE = b"x" * 1_000_000
 
@@ -55,9 +55,7 @@ class Pieces(BodySource):
 
 async def send(port: int, source: BodySource) -> Exchange:
     with trio.fail_after(10):
-        return await open_exchange(
-            HOST, port, "POST", "/v1/x", [(b"A", b"b")], source, on_open=lambda _: None
-        )
+        return await begun(port, source)
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
@@ -189,7 +187,7 @@ async def test_an_exchange_that_is_aborted_in_its_body_raises_why() -> None:
         source = Pieces(b"half", trio.Event())
         nursery.start_soon(abort)
         with pytest.raises(ExchangeAborted, match="stopping"):
-            await open_exchange(HOST, port, "POST", "/", [], source, on_open=opened.append)
+            await begun(port, source, opened)
 
 
 # -- what an engine is blamed for ---------------------------------------------------------------

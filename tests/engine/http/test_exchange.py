@@ -20,7 +20,9 @@ from trio_gateway.engine.errors import (
     ExchangeAborted,
     OutOfSockets,
 )
-from trio_gateway.engine.http.exchange import Exchange, open_exchange
+from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.engine.http.exchange import Exchange, Pulse
+from trio_gateway.engine.http.opener import AddressOpener
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 Ask = Callable[..., Awaitable[Exchange]]
@@ -68,10 +70,25 @@ def answering(*pieces: bytes) -> Handler:
     return handle
 
 
+async def begun(
+    port: int, body: bytes | BodySource, opened: list[Exchange] | None = None, host: str = HOST
+) -> Exchange:
+    """The answer to a POST; `opened` has the exchange before that is here."""
+    opener = AddressOpener(host, port)
+    exchange = Exchange(await opener.connect(), Pulse())
+    if opened is not None:
+        opened.append(exchange)
+    try:
+        headers = [(b"Host", opener.authority), (b"Accept", b"*/*")]
+        await exchange.request("POST", "/v1/x", headers, body)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
 async def ask(port: int, body: bytes = b"{}") -> Exchange:
-    return await open_exchange(
-        HOST, port, "POST", "/v1/x", [(b"Accept", b"*/*")], body, on_open=lambda _: None
-    )
+    return await begun(port, body)
 
 
 async def whole_body(exchange: Exchange) -> bytes:
@@ -385,9 +402,7 @@ async def test_an_exchange_can_be_aborted_before_the_engine_answered(reads: bool
         @nursery.start_soon
         async def request() -> None:
             with pytest.raises(ExchangeAborted, match="enough"):
-                await open_exchange(
-                    HOST, port, "POST", "/", [], b"x" * 32 * 1024**2, on_open=opened.append
-                )
+                await begun(port, b"x" * 32 * 1024**2, opened)
 
         await (server.asked if reads else server.connected).wait()
         await trio.testing.wait_all_tasks_blocked()
@@ -467,7 +482,7 @@ async def test_all_requests_of_an_engine_can_be_ended_at_once() -> None:
 
             for _ in range(3):
                 nursery.start_soon(request)
-            while len(client._open) < 3:
+            while len(client.connections) < 3:
                 await trio.testing.wait_all_tasks_blocked()
             client.abort_all(EngineDisconnected("it crashed"))
         assert len(ended) == 3
@@ -577,14 +592,14 @@ async def test_an_answer_that_breaks_off_is_no_refusal_and_forgives_one() -> Non
         assert not client.refuses.is_set()
 
 
-async def test_asking_for_a_status_neither_counts_nor_forgives() -> None:
+async def test_asking_for_its_health_neither_counts_nor_forgives() -> None:
     async def handle(stream: trio.SocketStream) -> None:
         if b"/health" in await read_request(stream):
             await stream.send_all(OK + b"Content-Length: 0\r\n\r\n")
 
     async with serving(handle) as port, client_of(port) as client:
         await lose(client, EngineDisconnected)
-        assert await client.ask_status("/health") == 200
+        assert (await client.check_health(10)).ok
         await lose(client, EngineDisconnected)
         assert client.refuses.is_set()
 
@@ -656,7 +671,6 @@ async def test_an_ipv6_address_has_brackets_in_the_host_header() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handle, listeners)
         async with client_of(port):
-            exchange = await open_exchange("::1", port, "GET", "/", [], b"", on_open=lambda _: None)
-            exchange.close()
+            (await begun(port, b"", host="::1")).close()
         nursery.cancel_scope.cancel(reason="the test is over")
     assert b"Host: [::1]:%d\r\n" % port in seen[0]

@@ -23,8 +23,7 @@ from trio_websocket import (
 )
 
 from tests.support.fakes import FakeKind, Stack, config, model, running_stack
-from trio_gateway.engine.clients import client as engine_client
-from trio_gateway.engine.http import socket as engine_socket
+from trio_gateway.engine.http.opener import AddressOpener, Stream
 from trio_gateway.server.relay import websocket as websocket_relay
 
 PATH = "/v1/realtime?model=m"
@@ -35,6 +34,18 @@ async def echo(request: WebSocketRequest) -> None:
     socket = await request.accept()
     while True:
         await socket.send_message(await socket.get_message())
+
+
+really_connect = AddressOpener.connect
+
+
+def connect_to(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every engine is at this port, whatever its address."""
+
+    async def connect(_: AddressOpener) -> Stream:
+        return await really_connect(AddressOpener("127.0.0.1", port))
+
+    monkeypatch.setattr(AddressOpener, "connect", connect)
 
 
 @asynccontextmanager
@@ -57,10 +68,7 @@ async def serving(
         listening = await nursery.start(start)
         port = listening.port
 
-        async def connect(host: str, _: int) -> trio.SocketStream:
-            return await engine_socket.connect("127.0.0.1", port)
-
-        monkeypatch.setattr(engine_client, "connect", connect)
+        connect_to(port, monkeypatch)
         async with running_stack(config(model("m"), model("n"), **server)) as stack:
             stack.engines.load_s = stack.engines.stop_s = 0.0
             stack.engines.kind.endpoints |= {"realtime"}
@@ -284,11 +292,7 @@ async def test_an_engine_s_refusal_is_the_client_s(
 
 async def test_an_engine_that_is_not_there_is_a_502(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(echo, monkeypatch) as stack:
-
-        async def nowhere(host: str, port: int) -> trio.SocketStream:
-            return await engine_socket.connect("127.0.0.1", 1)
-
-        monkeypatch.setattr(engine_client, "connect", nowhere)
+        connect_to(1, monkeypatch)
         assert await refusal_of(stack) == (502, "engine_failed")
 
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import trio
 
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.facts import EngineFacts, Health, SlotFile, SlotRefused, SlotState
-from trio_gateway.engine.errors import EngineDisconnected, EngineLost, ExchangeAborted, OutOfSockets
+from trio_gateway.engine.errors import (
+    EngineDisconnected,
+    EngineLost,
+    EngineTalksGarbage,
+    ExchangeAborted,
+    OutOfSockets,
+)
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, Header, Pulse, Stream, open_exchange
-from trio_gateway.engine.http.socket import EngineSocket, SocketPlace, connect
+from trio_gateway.engine.http.connections import Connections
+from trio_gateway.engine.http.control import Answer, ControlClient
+from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
+from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.socket import EngineSocket
 
 NO_OPTIONS = EngineOptions()
-REFUSALS_MAX = 2  # requests; the second try of one counts no more, as the request may be to blame
+REFUSALS_MAX = 2  # requests; the second try of one is not counted, as the request may be to blame
+NOT_THERE = (404, 405, 501)
 
 
 class EngineClient(abc.ABC):
@@ -26,12 +36,14 @@ class EngineClient(abc.ABC):
 
     `options` are the keys of the configuration that only some types have.
 
-    `pulse` beats with whatever is read from the engine. `refuses` is set once it took
-    REFUSALS_MAX requests in a row without an answer to any, `last_refusal` says how.
+    `health_targets`: where an engine of the type may say that it is ready, the first to ask first.
+    `refuses` is set once it took REFUSALS_MAX requests in a row without an answer to any;
+    `last_refusal` says how.
 
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     """
 
+    health_targets: ClassVar[Sequence[str]] = ("/health",)
     served_name: str | None = None
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
@@ -39,17 +51,33 @@ class EngineClient(abc.ABC):
         assert parts.hostname is not None
         self.base_url, self.options = base_url, options
         self.host, self.port = parts.hostname, parts.port or 80
-        self.pulse = Pulse()
+        self.connections = Connections()
+        self._opener = AddressOpener(self.host, self.port)
+        self._own_headers = _key_headers(options)
+        self._control = ControlClient(self._opener, self.connections, self._own_headers)
+        self._health_targets = [*self.health_targets]
+        if options.health_path:
+            self._health_targets = [options.health_path]
         self.refuses = trio.Event()
         self.last_refusal = ""
         self._refusals = 0
         self._refused_last: object = None  # the body of it, or what stands for one
-        self._open: set[Exchange | EngineSocket] = set()
-        self._over: EngineDisconnected | ExchangeAborted | None = None
 
-    @abc.abstractmethod
+    @property
+    def pulse(self) -> Pulse:
+        """Beats with whatever is read from the engine."""
+        return self.connections.pulse
+
     async def check_health(self, timeout_s: float) -> Health:
-        """One health request; never raises."""
+        """One health request, at the first of the targets that the engine has; never raises."""
+        try:
+            answer, target = await ask_health(self._control, self._health_targets, timeout_s)
+        except EngineLost as error:
+            silent = not isinstance(error, OutOfSockets | EngineTalksGarbage)
+            return Health(False, str(error), silent=silent)
+        except ExchangeAborted as error:
+            return Health(False, str(error))
+        return Health(answer.status == 200, f"HTTP {answer.status} at {target}")
 
     @abc.abstractmethod
     async def read_facts(self, timeout_s: float) -> EngineFacts:
@@ -109,17 +137,18 @@ class EngineClient(abc.ABC):
             BodySource raises. After one of the first three, `can_repeat` says whether that body
             can be sent once more (`rewind` it).
         """
-        opened: list[Exchange] = []
+        answered = False
         try:
-            try:
-                exchange = await self._begin(opened, method, target, headers, body)
-            except EngineLost as error:
+            async with self.connections.open(
+                self._opener, method, target, self.with_own_headers(headers), body
+            ) as exchange:
+                answered = True
+                self._note_answer()
+                yield exchange
+        except EngineLost as error:
+            if not answered:
                 self._note_refusal(error, body)
-                raise
-            self._note_answer()
-            yield exchange
-        finally:
-            self._end(opened)
+            raise
 
     @asynccontextmanager
     async def open_socket(
@@ -135,62 +164,25 @@ class EngineClient(abc.ABC):
             HandshakeRefused, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
             ExchangeAborted
         """
-        stream, place = await self._connect_socket(target, headers)
-        socket = EngineSocket(stream, max_message_bytes)
-        socket.pulse = self.pulse
-        self._open.add(socket)
-        try:
-            if self._over is not None:
-                socket.abort(self._over)
-            await socket.open(place, subprotocols)
+        async with self.connections.open_socket(
+            self._opener, target, subprotocols, self.with_own_headers(headers), max_message_bytes
+        ) as socket:
             self._note_answer()
             yield socket
-        finally:
-            socket.close_at_once()
-            self._open.discard(socket)
 
-    async def _connect_socket(
-        self, target: str, headers: Sequence[Header]
-    ) -> tuple[Stream, SocketPlace]:
-        """A connection for a WebSocket. Raises EngineUnreachable."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        stream = await connect(self.host, self.port)
-        return stream, SocketPlace(f"{name}:{self.port}", target, [*headers])
+    def with_own_headers(self, headers: Sequence[Header]) -> list[Header]:
+        """With the engine's key in place of any other."""
+        if not self._own_headers:
+            return [*headers]
+        others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
+        return [*others, *self._own_headers]
 
-    async def ask_status(self, target: str) -> int:
-        """The status of a GET. Not counted in `refuses`: an engine may answer such questions and
-        still take no work. Raises as `forward_request` does."""
-        opened: list[Exchange] = []
-        try:
-            return (await self._begin(opened, "GET", target, (), b"")).status
-        finally:
-            self._end(opened)
-
-    async def _begin(
-        self,
-        opened: list[Exchange],
-        method: str,
-        target: str,
-        headers: Sequence[Header],
-        body: bytes | BodySource,
-    ) -> Exchange:
-        keep = partial(self._keep, opened)
-        return await open_exchange(
-            self.host, self.port, method, target, headers, body, on_open=keep
-        )
-
-    def _keep(self, opened: list[Exchange], exchange: Exchange) -> None:
-        """Of an exchange that was opened a moment ago: `_end` closes it, `abort_all` reaches it."""
-        opened.append(exchange)
-        exchange.pulse = self.pulse
-        self._open.add(exchange)
-        if self._over is not None:
-            exchange.abort(self._over)
-
-    def _end(self, opened: list[Exchange]) -> None:
-        for exchange in opened:
-            exchange.close()
-            self._open.discard(exchange)
+    async def ask(
+        self, method: str, target: str, timeout_s: float, body: bytes = b""
+    ) -> Answer | None:
+        """The engine's answer to a question of the gateway itself; None without one. It does not
+        affect `refuses`: an engine may answer such questions and still take no work."""
+        return await self._control.ask(method, target, timeout_s, body)
 
     def _note_answer(self) -> None:
         self._refused_last = None
@@ -199,14 +191,14 @@ class EngineClient(abc.ABC):
     def _note_refusal(self, error: Exception, body: bytes | BodySource) -> None:
         # What the gateway ended or could not even begin was not refused, and an engine that is
         # in the middle of an answer to somebody else does not refuse everything.
-        answering = any(exchange.status for exchange in self._open)
         request: object = body
         if isinstance(body, BodySource):
             request = body.request
             if body.is_begun and not body.is_complete:
                 return  # an upload that it closed the door on may be larger than it takes
         again = request is self._refused_last
-        if self._over is None and not isinstance(error, OutOfSockets) and not (answering or again):
+        answering = self.connections.is_answering
+        if not (self.connections.is_over or isinstance(error, OutOfSockets) or answering or again):
             self._refused_last = request
             self._refusals += 1
             self.last_refusal = str(error)
@@ -215,13 +207,36 @@ class EngineClient(abc.ABC):
 
     def abort_all(self, error: EngineDisconnected | ExchangeAborted) -> None:
         """End every request that is under way, and any that comes later; each gets this error."""
-        self._over = error
-        for exchange in [*self._open]:
-            exchange.abort(error)
+        self.connections.abort_all(error)
 
-    @abc.abstractmethod
     async def aclose(self) -> None:
-        """Release what the client holds."""
+        """Close everything, whoever waits for it."""
+        if not self.connections.is_over:
+            self.abort_all(EngineDisconnected("the engine went away"))
+        await self._control.aclose()
+
+
+async def ask_health(
+    control: ControlClient, targets: list[str], timeout_s: float
+) -> tuple[Answer, str]:
+    """The answer to a health question, and the target that gave it. Targets that the engine does
+    not have are taken out of the list, unless none would be left.
+
+    Raises:
+        EngineLost, ExchangeAborted
+    """
+    answer = await control.request("GET", targets[0], timeout_s)
+    while answer.status in NOT_THERE and len(targets) > 1:
+        del targets[0]
+        answer = await control.request("GET", targets[0], timeout_s)
+    return answer, targets[0]
+
+
+def _key_headers(options: EngineOptions) -> list[Header]:
+    if options.api_key is None:
+        return []
+    key = options.api_key.reveal().encode()
+    return [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]  # Anthropic's: the second
 
 
 # Hop-by-hop headers, and those that speak of the engine's server rather than of the answer. An

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import trio
 
@@ -21,10 +19,9 @@ from trio_gateway.config.engine_args import (
     option,
 )
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import NO_OPTIONS, EngineClient
+from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import (
     EngineFacts,
-    Health,
     SlotFile,
     SlotRefused,
     SlotState,
@@ -32,18 +29,9 @@ from trio_gateway.engine.clients.facts import (
 )
 from trio_gateway.engine.clients.kind import EngineKind, local_host
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
-from trio_gateway.engine.errors import (
-    EngineDisconnected,
-    EngineTalksGarbage,
-    EngineUnreachable,
-    ExchangeAborted,
-    OutOfSockets,
-)
+from trio_gateway.engine.http.control import Answer
+from trio_gateway.rawjson import decode_or_none
 
-log = logging.getLogger(__name__)
-
-_CONNECT_TIMEOUT_S = 5.0
-_NOT_THERE = (404, 405, 501)
 _ERROR_CHARACTERS = 500
 # What a llama-server has; whether its model can do it, the server says itself.
 _ENDPOINTS = frozenset(
@@ -113,48 +101,16 @@ class LlamaCppKind(EngineKind):
         return [SLOT_SAVE_PATH[0], folder] if "llama-server" in Path(binary).name else []
 
 
-class _NotOk(msgspec.Struct, frozen=True):
-    """An answer with a status other than 200, and the start of its text."""
-
-    status: int
-    text: str
-
-
 class LlamaCppEngine(EngineClient):
-    """See EngineClient. The control requests here go through httpx, one connection each: an idle
-    kept connection occupies one of the server's few threads."""
+    """See EngineClient."""
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            verify=False,  # loopback; building a TLS context costs 23 ms
-            trust_env=False,  # HTTP_PROXY must not see loopback traffic
-            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
         self._counts_chats = True  # until the engine says that it has no such endpoint
 
-    async def aclose(self) -> None:
-        await self._http.aclose()
-
-    async def check_health(self, timeout_s: float) -> Health:
-        # Not through httpx: a start is polled dozens of times, beside an engine that loads on the
-        # same cores, and this takes 0.3 ms of CPU instead of 0.8 (`nox -s bench`).
-        try:
-            with trio.fail_after(timeout_s):
-                status = await self.ask_status("/health")
-            return Health(status == 200, f"HTTP {status}")
-        except trio.TooSlowError:
-            return Health(False, f"no answer within {timeout_s:g} s", silent=True)
-        except (OutOfSockets, EngineTalksGarbage, ExchangeAborted) as error:
-            return Health(False, str(error))
-        except (EngineUnreachable, EngineDisconnected) as error:
-            return Health(False, str(error), silent=True)
-
     async def read_facts(self, timeout_s: float) -> EngineFacts:
-        props = await self._ask("GET", "/props", None, timeout_s)
-        if not isinstance(props, dict):
+        answer = await self.ask("GET", "/props", timeout_s)
+        if answer is None or not isinstance(props := answer.value, dict):
             return EngineFacts()
         settings = props.get("default_generation_settings")
         context = _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
@@ -177,15 +133,13 @@ class LlamaCppEngine(EngineClient):
     async def _count_chat(self, body: bytes, timeout_s: float) -> int | None:
         if self._counts_chats:
             path = "/v1/chat/completions/input_tokens"
-            match await self._ask("POST", path, body, timeout_s):
-                case {"input_tokens": int(tokens)}:
+            match await self.ask("POST", path, timeout_s, body):
+                case Answer(value={"input_tokens": int(tokens)}):
                     return tokens
-                case _NotOk(status=status) if status in _NOT_THERE:
+                case Answer(status=status) if status in NOT_THERE:
                     self._counts_chats = False
-        match await self._ask("POST", "/apply-template", body, timeout_s):
-            case {"prompt": str(prompt)}:
-                return await self._count_text(prompt, timeout_s)
-        return None
+        prompt = await self._render(body, timeout_s)
+        return None if prompt is None else await self._count_text(prompt, timeout_s)
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -200,13 +154,15 @@ class LlamaCppEngine(EngineClient):
         ]
 
     async def _slots(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        answer = await self._ask("GET", "/slots", None, timeout_s)
-        return [s for s in answer if isinstance(s, dict)] if isinstance(answer, list) else None
+        match await self.ask("GET", "/slots", timeout_s):
+            case Answer(value=[*slots]):
+                return [slot for slot in slots if isinstance(slot, dict)]
+        return None
 
     async def save_slot(self, slot: int, filename: str, timeout_s: float) -> SlotFile:
         begun = trio.current_time()
         match await self._act(slot, "save", filename, timeout_s):
-            case {"n_saved": int(tokens), "n_written": int(size), **rest}:
+            case Answer(value={"n_saved": int(tokens), "n_written": int(size), **rest}):
                 return SlotFile(tokens, size, _took_ms(rest, "save_ms", begun))
             case answer:
                 raise _refusal(answer)
@@ -214,7 +170,7 @@ class LlamaCppEngine(EngineClient):
     async def restore_slot(self, slot: int, filename: str, timeout_s: float) -> SlotFile:
         begun = trio.current_time()
         match await self._act(slot, "restore", filename, timeout_s):
-            case {"n_restored": int(tokens), "n_read": int(size), **rest}:
+            case Answer(value={"n_restored": int(tokens), "n_read": int(size), **rest}):
                 return SlotFile(tokens, size, _took_ms(rest, "restore_ms", begun))
             case answer:
                 raise _refusal(answer)
@@ -222,22 +178,30 @@ class LlamaCppEngine(EngineClient):
     async def erase_slot(self, slot: int, timeout_s: float) -> None:
         await self._act(slot, "erase", None, timeout_s)
 
-    async def _act(self, slot: int, action: str, filename: str | None, timeout_s: float) -> Any:
+    async def _act(
+        self, slot: int, action: str, filename: str | None, timeout_s: float
+    ) -> Answer | None:
         body = msgspec.json.encode({} if filename is None else {"filename": filename})
         path = f"/slots/{slot}?action={action}"
-        return await self._ask("POST", path, body, timeout_s)
+        return await self.ask("POST", path, timeout_s, body)
 
     async def tokenize_request(
         self, endpoint: str, body: bytes, timeout_s: float
     ) -> list[int] | None:
         if endpoint == "chat/completions":
-            answer = await self._ask("POST", "/apply-template", body, timeout_s)
-            prompt = answer.get("prompt") if isinstance(answer, dict) else None
+            prompt = await self._render(body, timeout_s)
         else:
             prompt = field(body, "prompt")
         return await self._tokenize(prompt, timeout_s) if isinstance(prompt, str) else None
 
     # -- counting --------------------------------------------------------------------------------
+
+    async def _render(self, body: bytes, timeout_s: float) -> str | None:
+        """The prompt that the engine makes of a chat."""
+        match await self.ask("POST", "/apply-template", timeout_s, body):
+            case Answer(value={"prompt": str(prompt)}):
+                return prompt
+        return None
 
     async def _count_text(self, text: str, timeout_s: float) -> int | None:
         ids = await self._tokenize(text, timeout_s)
@@ -245,30 +209,10 @@ class LlamaCppEngine(EngineClient):
 
     async def _tokenize(self, text: str, timeout_s: float) -> list[int] | None:
         body = msgspec.json.encode({"content": text, "add_special": True})
-        match await self._ask("POST", "/tokenize", body, timeout_s):
-            case {"tokens": list(tokens)}:
+        match await self.ask("POST", "/tokenize", timeout_s, body):
+            case Answer(value={"tokens": list(tokens)}):
                 return tokens
         return None
-
-    async def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
-        """The decoded answer; a _NotOk where it is not 200; None without one."""
-        if self._http.is_closed:  # the engine went away between two questions
-            return None
-        try:
-            answer = await self._http.request(
-                method,
-                path,
-                content=body,
-                headers={"Content-Type": "application/json"},
-                timeout=timeout_s,
-            )
-            self.pulse.beats += 1
-            if answer.status_code != 200:
-                return _NotOk(answer.status_code, answer.text[:_ERROR_CHARACTERS])
-            return msgspec.json.decode(answer.content)
-        except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            log.debug("%s %s%s: %r", method, self.base_url, path, error)
-            return None
 
 
 def _positive(value: Any) -> int | None:
@@ -280,20 +224,20 @@ def _text(value: Any) -> str | None:
 
 
 def _took_ms(answer: Mapping[Any, Any], key: str, begun: float) -> float:
-    """As the engine says, else as seen from here."""
+    """As the engine says, or as seen from here."""
     match answer.get("timings"):
         case dict(timings) if isinstance(took := timings.get(key), int | float):
             return float(took)
     return (trio.current_time() - begun) * 1000
 
 
-def _refusal(answer: Any) -> SlotRefused:
+def _refusal(answer: Answer | None) -> SlotRefused:
     """Why the engine did not do it, in its own words if it had any."""
-    if answer is None:
+    if answer is None or (answer.status == 200 and answer.value is None):
         return SlotUnanswered("the engine gave no answer")
-    if not isinstance(answer, _NotOk):
+    if answer.status == 200:
         return SlotRefused("the engine's answer has no numbers of tokens and bytes")
-    try:
-        return SlotRefused(str(msgspec.json.decode(answer.text)["error"]["message"]))
-    except (msgspec.DecodeError, TypeError, KeyError):
-        return SlotRefused(f"the engine answered with status {answer.status}")
+    match decode_or_none(answer.body):
+        case {"error": {"message": message}}:
+            return SlotRefused(str(message)[:_ERROR_CHARACTERS])
+    return SlotRefused(f"the engine answered with status {answer.status}")

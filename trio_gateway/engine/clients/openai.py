@@ -8,31 +8,17 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import NO_OPTIONS, EngineClient
-from trio_gateway.engine.clients.facts import EngineFacts, Health
+from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
+from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.prompt_counts import count_prompts, field
-from trio_gateway.engine.errors import (
-    EngineDisconnected,
-    EngineTalksGarbage,
-    EngineUnreachable,
-    ExchangeAborted,
-    OutOfSockets,
-)
-from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, Header, Stream
-from trio_gateway.engine.http.socket import SocketPlace
-from trio_gateway.rawjson import decode_or_none, members, replace_member
+from trio_gateway.rawjson import members, replace_member
 
 log = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
-HEALTH_TARGETS = ("/health", MODELS)
-NOT_THERE = (404, 405, 501)
-ANSWER_MAX_BYTES = 16 * 1024**2  # of an answer to the gateway itself
 # The engines that answer these count with template, tools and all.
 _COUNTING_TARGETS = {
     "chat/completions": "/v1/chat/completions/input_tokens",
@@ -45,7 +31,6 @@ _PROMPT_FIELDS = (
     "messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
     "continue_final_message", "add_special_tokens", "mm_processor_kwargs",
 )  # fmt: skip
-_JSON: Header = (b"Content-Type", b"application/json")
 
 
 class OpenAIKind(EngineKind):
@@ -78,50 +63,18 @@ class OpenAIKind(EngineKind):
         )
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """`value` is the decoded body; None if that is no JSON."""
-
-    status: int
-    value: Any
-
-
 class OpenAIEngine(EngineClient):
     """See EngineClient. `served_name` is what the engine calls the model, None until it said so."""
+
+    health_targets = ("/health", MODELS)
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
         self.served_name = options.served_name
-        self._health_targets = [options.health_path] if options.health_path else [*HEALTH_TARGETS]
         self._absent: set[str] = set()  # targets of which the engine said that they are not there
-        key = options.api_key
-        self._own_headers: list[Header] = []
-        if key is not None:
-            # Anthropic's own API reads the second only.
-            known = key.reveal().encode()
-            self._own_headers = [(b"Authorization", b"Bearer " + known), (b"X-Api-Key", known)]
-
-    async def aclose(self) -> None:
-        pass  # each request has a connection of its own
-
-    # -- whether it is there ---------------------------------------------------------------------
-
-    async def check_health(self, timeout_s: float) -> Health:
-        try:
-            with trio.fail_after(timeout_s):
-                status = await self.ask_status(self._health_targets[0])
-                if status in NOT_THERE and len(self._health_targets) > 1:
-                    del self._health_targets[0]
-                    status = await self.ask_status(self._health_targets[0])
-            return Health(status == 200, f"HTTP {status} at {self._health_targets[0]}")
-        except trio.TooSlowError:
-            return Health(False, f"no answer within {timeout_s:g} s", silent=True)
-        except (OutOfSockets, EngineTalksGarbage, ExchangeAborted) as error:
-            return Health(False, str(error))
-        except (EngineUnreachable, EngineDisconnected) as error:
-            return Health(False, str(error), silent=True)
 
     async def read_facts(self, timeout_s: float) -> EngineFacts:
-        answer = await self.ask("GET", MODELS, b"", timeout_s)
+        answer = await self.ask("GET", MODELS, timeout_s)
         listed = answer.value.get("data") if answer and isinstance(answer.value, dict) else None
         models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         names = [m["id"] for m in models if isinstance(m.get("id"), str)]
@@ -138,28 +91,6 @@ class OpenAIEngine(EngineClient):
         if self.served_name is None:
             return body
         return replace_member(body, "model", msgspec.json.encode(self.served_name))
-
-    async def _begin(
-        self,
-        opened: list[Exchange],
-        method: str,
-        target: str,
-        headers: Sequence[Header],
-        body: bytes | BodySource,
-    ) -> Exchange:
-        return await super()._begin(opened, method, target, self.with_own_headers(headers), body)
-
-    async def _connect_socket(
-        self, target: str, headers: Sequence[Header]
-    ) -> tuple[Stream, SocketPlace]:
-        return await super()._connect_socket(target, self.with_own_headers(headers))
-
-    def with_own_headers(self, headers: Sequence[Header]) -> list[Header]:
-        """With the engine's key in the place of any other."""
-        if not self._own_headers:
-            return [*headers]
-        others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
-        return [*others, *self._own_headers]
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -196,39 +127,12 @@ class OpenAIEngine(EngineClient):
         """The decoded answer to a POST if it is 200; None otherwise."""
         if target in self._absent:
             return None
-        answer = await self.ask("POST", target, body, timeout_s)
+        answer = await self.ask("POST", target, timeout_s, body)
         if answer is None:
             return None
         if answer.status in NOT_THERE:
             self._absent.add(target)
-        return answer.value if answer.status == 200 else None
-
-    async def ask(self, method: str, target: str, body: bytes, timeout_s: float) -> Answer | None:
-        """The engine's answer to a question of the gateway itself; None without one. It does not
-        count in `refuses`."""
-        opened: list[Exchange] = []
-        try:
-            with trio.fail_after(timeout_s):
-                exchange = await self._begin(opened, method, target, [_JSON], body)
-                return Answer(exchange.status, await _decoded(exchange))
-        except (
-            trio.TooSlowError, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
-            ExchangeAborted,
-        ) as error:  # fmt: skip
-            log.debug("%s %s%s: %r", method, self.base_url, target, error)
-            return None
-        finally:
-            self._end(opened)
-
-
-async def _decoded(exchange: Exchange) -> Any:
-    pieces, size = [], 0
-    while piece := await exchange.receive():
-        size += len(piece)
-        if size > ANSWER_MAX_BYTES:
-            return None
-        pieces.append(piece)
-    return decode_or_none(b"".join(pieces))
+        return answer.value
 
 
 def _context_of(model: dict[str, Any]) -> int | None:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
+from typing import TypeVar
 
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import NO_OPTIONS
+from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, ask_health
 from trio_gateway.engine.clients.facts import Health
-from trio_gateway.engine.clients.openai import NOT_THERE, OpenAIEngine, OpenAIKind
+from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
-from trio_gateway.engine.errors import EngineLost, EngineUnreachable, OutOfSockets
+from trio_gateway.engine.errors import (
+    EngineLost,
+    EngineSilent,
+    EngineUnreachable,
+    ExchangeAborted,
+    OutOfSockets,
+)
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, Header, Stream, open_exchange
-from trio_gateway.engine.http.socket import SocketPlace
+from trio_gateway.engine.http.control import Answer, ControlClient
+from trio_gateway.engine.http.exchange import Exchange, Header
+from trio_gateway.engine.http.socket import EngineSocket
 from trio_gateway.engine.http.whole_answer import whole_up_to
 
 log = logging.getLogger(__name__)
+
+_Answered = TypeVar("_Answered", Exchange, Answer)
 
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
@@ -62,6 +71,10 @@ class RemoteEngine(OpenAIEngine):
         self.sites = [
             RemoteSite(url, tls, options.connect_timeout_s, self._health_targets) for url in urls
         ]
+        self._controls = {
+            site: ControlClient(site, self.connections, self.with_own_headers(()))
+            for site in self.sites
+        }
         self._checked_at: float | None = None
         for site in self.sites:
             is_open = site.url.startswith("http:") and not _is_loopback(site.host)
@@ -107,27 +120,36 @@ class RemoteEngine(OpenAIEngine):
 
     async def _check(self, site: RemoteSite, timeout_s: float) -> None:
         try:
-            with trio.fail_after(timeout_s):
-                status = await self._status_at(site, site.health_targets[0])
-                if status in NOT_THERE and len(site.health_targets) > 1:
-                    del site.health_targets[0]
-                    status = await self._status_at(site, site.health_targets[0])
-            # Any other answer is one: whether a request is good, the request will show.
-            works = status < 500 or status in NOT_THERE
-            site.note(works=works, why=f"HTTP {status} at {site.health_targets[0]}")
-        except trio.TooSlowError:
-            site.note(works=False, why=f"no answer within {timeout_s:g} s")
-        except OutOfSockets:
+            answer, target = await ask_health(self._controls[site], site.health_targets, timeout_s)
+        except (OutOfSockets, ExchangeAborted):
             pass  # says nothing of the site
         except EngineLost as error:
             site.note(works=False, why=str(error))
+        else:
+            # Any other answer is one: whether a request is good, the request will show.
+            works = answer.status < 500 or answer.status in NOT_THERE
+            site.note(works=works, why=f"HTTP {answer.status} at {target}")
 
-    async def _status_at(self, site: RemoteSite, target: str) -> int:
-        opened: list[Exchange] = []
+    async def ask(
+        self, method: str, target: str, timeout_s: float, body: bytes = b""
+    ) -> Answer | None:
+        """As in EngineClient; the sites are asked in turn."""
+
+        async def attempt(site: RemoteSite) -> Answer:
+            limit_s = self.options.first_byte_timeout_s
+            return await self._controls[site].request(method, site.target(target), limit_s, body)
+
         try:
-            return (await self._open_at(site, opened, "GET", target, (), b"")).status
-        finally:
-            self._end(opened)
+            with trio.fail_after(timeout_s):
+                return await self._first_answer(attempt, body)
+        except (trio.TooSlowError, EngineLost, ExchangeAborted) as error:
+            log.debug("%s %s: %r", method, target, error)
+            return None
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for control in self._controls.values():
+            await control.aclose()
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -143,27 +165,34 @@ class RemoteEngine(OpenAIEngine):
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         """As in EngineClient; the sites are tried in turn. No refusal is counted."""
-        opened: list[Exchange] = []
-        try:
-            yield await self._begin(opened, method, target, headers, body)
-        finally:
-            self._end(opened)
+        async with AsyncExitStack() as stack:
 
-    async def _begin(
-        self,
-        opened: list[Exchange],
-        method: str,
-        target: str,
-        headers: Sequence[Header],
-        body: bytes | BodySource,
-    ) -> Exchange:
-        """The first answer that is one: its first bytes are here.
+            async def attempt(site: RemoteSite) -> Exchange:
+                """One site's answer, of which something is here already."""
+                limit_s = self.options.first_byte_timeout_s
+                own = self.with_own_headers(headers)
+                opening = self.connections.open(site, method, site.target(target), own, body)
+                try:
+                    with trio.fail_after(limit_s):
+                        exchange = await stack.enter_async_context(opening)
+                        await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
+                        return exchange
+                except trio.TooSlowError:
+                    reason = f"no answer within {limit_s:g} s (first_byte_timeout)"
+                    raise EngineSilent(reason) from None
+
+            yield await self._first_answer(attempt, body)
+
+    async def _first_answer(
+        self, attempt: Callable[[RemoteSite], Awaitable[_Answered]], body: bytes | BodySource
+    ) -> _Answered:
+        """The first answer of a site that is one.
 
         Raises:
             EngineUnreachable: no site gave one; the message names them all.
         """
         tried: list[str] = []
-        second_best: Exchange | None = None
+        second_best: _Answered | None = None
         for site in sorted(self.sites, key=_preference):
             if isinstance(body, BodySource) and body.is_begun:
                 if not body.can_repeat:
@@ -171,44 +200,54 @@ class RemoteEngine(OpenAIEngine):
                     break
                 body.rewind()
             try:
-                exchange = await self._open_at(site, opened, method, target, headers, body)
-                if exchange.status == 401:
+                answer = await attempt(site)
+                if answer.status == 401:
                     tried.append(f"{site.url}: {_refused_key(self.options)}")
                     continue
-                if exchange.status in ANOTHER_MAY_DO and len(self.sites) > 1:
-                    self._note_busy(site, exchange.status)
-                    second_best = second_best or exchange
+                if answer.status in ANOTHER_MAY_DO and len(self.sites) > 1:
+                    self._note_busy(site, answer.status)
+                    second_best = second_best or answer
                     continue
             except OutOfSockets:
                 raise
             except EngineLost as error:
-                if self._over is not None:
+                if self.connections.is_over:
                     raise
                 site.note(works=False, why=str(error))
                 tried.append(f"{site.url}: {error}")
                 continue
             site.note(works=True)
-            return exchange
+            return answer
         if second_best is not None:
             return second_best
         raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
 
-    async def _connect_socket(
-        self, target: str, headers: Sequence[Header]
-    ) -> tuple[Stream, SocketPlace]:
-        """To the first site that takes it."""
+    @asynccontextmanager
+    async def open_socket(
+        self,
+        target: str,
+        subprotocols: Sequence[str],
+        headers: Sequence[Header],
+        max_message_bytes: int,
+    ) -> AsyncIterator[EngineSocket]:
+        """As in EngineClient, at the first site that takes the connection."""
+        own = self.with_own_headers(headers)
         tried: list[str] = []
-        for site in sorted(self.sites, key=_preference):
-            try:
-                stream = await site.connect()
-            except OutOfSockets:
-                raise
-            except EngineUnreachable as error:
-                site.note(works=False, why=str(error))
-                tried.append(f"{site.url}: {error}")
-                continue
-            host, own = site.authority.decode(), self.with_own_headers(headers)
-            return stream, SocketPlace(host, site.target(target), own)
+        async with AsyncExitStack() as stack:
+            for site in sorted(self.sites, key=_preference):
+                opening = self.connections.open_socket(
+                    site, site.target(target), subprotocols, own, max_message_bytes
+                )
+                try:
+                    socket = await stack.enter_async_context(opening)
+                except OutOfSockets:
+                    raise
+                except EngineUnreachable as error:
+                    site.note(works=False, why=str(error))
+                    tried.append(f"{site.url}: {error}")
+                    continue
+                yield socket
+                return
         raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
 
     @staticmethod
@@ -216,33 +255,9 @@ class RemoteEngine(OpenAIEngine):
         if status != 429:  # that is about the caller, not about the site
             site.note(works=False, why=f"HTTP {status}")
 
-    async def _open_at(
-        self,
-        site: RemoteSite,
-        opened: list[Exchange],
-        method: str,
-        target: str,
-        headers: Sequence[Header],
-        body: bytes | BodySource,
-    ) -> Exchange:
-        """One site's answer, of which something is here already."""
-        limit_s = self.options.first_byte_timeout_s
-        own = [(b"Host", site.authority), *self.with_own_headers(headers)]
-        try:
-            with trio.fail_after(limit_s):
-                exchange = await open_exchange(
-                    site.host, site.port, method, site.target(target), own, body,
-                    on_open=partial(self._keep, opened), connect=site.connect,
-                )  # fmt: skip
-                await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
-                return exchange
-        except trio.TooSlowError:
-            limit = f"{limit_s:g} s (first_byte_timeout)"
-            raise EngineUnreachable(f"no answer within {limit}") from None
-
 
 def _preference(site: RemoteSite) -> int:
-    """Those that work first, then those that nobody tried; else as configured."""
+    """Those that work first, then those that have not been tried; otherwise as configured."""
     return (True, None, False).index(site.works)
 
 

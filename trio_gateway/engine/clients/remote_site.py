@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_gateway.engine.errors import OWN_LIMITS, EngineUnreachable, OutOfSockets, out_of_sockets
-from trio_gateway.engine.http.exchange import Stream
+from trio_gateway.engine.http.opener import Stream
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ class RemoteSite:
     """A base URL, as OpenAI's clients take it: with a path, the API is right below that; without
     one, below `/v1`.
 
-    `works`: None until it was tried; then whether the last try went well. `health_targets`: those
-    that may be there, the one to ask first.
+    `works`: None until it was tried; then whether the last try went well. `health_targets`: the
+    paths that may say whether it works, the one to ask first.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class RemoteSite:
         self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self.authority = parts.netloc.encode("ascii")
         self.works: bool | None = None
-        self.health_targets = [*health]
         self._api = parts.path or _API
         self._root = self._api.removesuffix(_API)
+        self.health_targets = [self.target(path) for path in health]
         self._tls = tls if parts.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
 
@@ -123,7 +123,7 @@ def _own_limit(error: BaseException | None) -> OSError | None:
 def _tls_reason(error: trio.BrokenResourceError) -> str:
     match error.__cause__:
         case ssl.SSLCertVerificationError(verify_message=str(message)):
-            return f"its certificate is not good: {message} (see `ca_file`)"
+            return f"its certificate is not valid: {message} (see `ca_file`)"
         case ssl.SSLError(reason=str(reason)):
             return reason
     return "the connection broke in the handshake"

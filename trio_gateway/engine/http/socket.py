@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 from wsproto import ConnectionType, WSConnection
@@ -28,15 +28,9 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from trio_gateway.engine.errors import (
-    OWN_LIMITS,
-    EngineDisconnected,
-    EngineTalksGarbage,
-    EngineUnreachable,
-    OutOfSockets,
-    out_of_sockets,
-)
-from trio_gateway.engine.http.exchange import RECEIVE_BYTES, Header, Pulse, Stream, _connect
+from trio_gateway.engine.errors import EngineDisconnected, EngineTalksGarbage
+from trio_gateway.engine.http.exchange import RECEIVE_BYTES, Header, Pulse
+from trio_gateway.engine.http.opener import Stream, socket_of
 
 GOING_AWAY, TOO_BIG, BROKEN = 1001, 1009, 1011
 CLOSE_S = 1.0  # for the other side's part of a close
@@ -59,24 +53,14 @@ class SocketClosed(Exception):
         self.code, self.reason = code, reason
 
 
-class SocketPlace(NamedTuple):
-    """What a WebSocket's handshake says beside its own: `Host`, path and query, headers."""
-
-    host: str
-    target: str
-    headers: list[Header]
-
-
 class EngineSocket:
     """`status` is 101 once it is open. One task may send while another one receives."""
 
-    def __init__(self, stream: Stream, max_message_bytes: int) -> None:
+    def __init__(self, stream: Stream, pulse: Pulse, max_message_bytes: int) -> None:
         self.status = 0
         self.subprotocol: str | None = None
-        self.pulse = Pulse()  # whoever opens it may put a shared one here
-        self._stream, self._max_bytes = stream, max_message_bytes
-        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        self._socket = transport.socket
+        self._stream, self._pulse, self._max_bytes = stream, pulse, max_message_bytes
+        self._socket = socket_of(stream)
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
         self._parts: list[Any] = []  # of one kind, text or bytes
@@ -85,13 +69,15 @@ class EngineSocket:
         self._torn = False  # a frame went out in part
         self._abort_error: Exception | None = None
 
-    async def open(self, place: SocketPlace, subprotocols: Sequence[str]) -> None:
-        """Raises HandshakeRefused, and as `receive` does."""
+    async def open(
+        self, host: str, target: str, subprotocols: Sequence[str], headers: Sequence[Header]
+    ) -> None:
+        """The handshake. `headers` come after its own, of which `host` is one.
+
+        Raises HandshakeRefused, and as `receive` does.
+        """
         request = Request(
-            host=place.host,
-            target=place.target,
-            subprotocols=[*subprotocols],
-            extra_headers=place.headers,
+            host=host, target=target, subprotocols=[*subprotocols], extra_headers=[*headers]
         )
         await self._send(request)
         event = await self._next()
@@ -125,7 +111,7 @@ class EngineSocket:
                 await self._send(event.response())
             elif isinstance(event, CloseConnection):
                 if self._protocol.state is ConnectionState.OPEN:  # nothing that the engine said
-                    raise EngineTalksGarbage(f"the engine's WebSocket is none: {event.reason}")
+                    raise EngineTalksGarbage(f"the engine's WebSocket is not valid: {event.reason}")
                 if self._protocol.state is ConnectionState.REMOTE_CLOSING:
                     await self._send(event.response())
                 raise SocketClosed(int(event.code), event.reason or "")
@@ -136,7 +122,7 @@ class EngineSocket:
         self._size += len(event.data)
         if self._size > self._max_bytes:
             reason = f"a message is larger than {self._max_bytes} bytes"
-            await self.close(TOO_BIG, reason)
+            await self.say_close(TOO_BIG, reason)
             raise SocketClosed(TOO_BIG, reason)
         if not event.message_finished:
             return None
@@ -177,16 +163,16 @@ class EngineSocket:
                 raise EngineDisconnected("the connection to the engine broke") from error
             if not data:
                 raise EngineDisconnected("the engine closed the WebSocket's connection")
-            self.pulse.beats += 1
+            self._pulse.beats += 1
             try:
                 self._protocol.receive_data(bytes(data))
                 self._events.extend(self._protocol.events())
             except RemoteProtocolError as error:
-                raise EngineTalksGarbage(f"the engine's WebSocket is none: {error}") from error
+                raise EngineTalksGarbage(f"the engine's WebSocket is not valid: {error}") from error
         return self._events.popleft()
 
-    async def close(self, code: int, reason: str) -> None:
-        """Say so, and wait a moment for the engine to say the same."""
+    async def say_close(self, code: int, reason: str) -> None:
+        """Send a close frame, and wait a moment for the engine's."""
         if self._torn or self._protocol.state is not ConnectionState.OPEN:
             return
         with trio.move_on_after(CLOSE_S), contextlib.suppress(Exception):
@@ -199,18 +185,9 @@ class EngineSocket:
         self._abort_error = error
         self._socket.close()
 
-    def close_at_once(self) -> None:
+    def close(self) -> None:
+        """Close the connection at once."""
         self._socket.close()
-
-
-async def connect(host: str, port: int) -> trio.SocketStream:
-    """Raises EngineUnreachable."""
-    try:
-        return await _connect(host, port)
-    except OSError as error:
-        if error.errno in OWN_LIMITS:
-            raise OutOfSockets(out_of_sockets(error)) from error
-        raise EngineUnreachable(f"nothing answers at {host}:{port}") from error
 
 
 def reason_that_fits(reason: str) -> str:

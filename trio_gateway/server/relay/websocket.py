@@ -88,7 +88,7 @@ class WebSocketRelay:
                 )
                 end = await _pass(socket, lease, receive, send)
                 if end.by_client or end.error is None:
-                    await socket.close(_sendable(end.code), end.reason)
+                    await socket.say_close(_sendable(end.code), end.reason)
         except ApiError as error:
             log.info("websocket %s: refused: %s", state.id, error.message)
             await refusal_in(scope, error).send(scope, send)
