@@ -53,7 +53,7 @@ def draw(results: Results, path: Path, *, places: int = 4) -> None:
         panel.set_xscale("log")
         panel.grid(alpha=0.3)
     for panel in axes[-1]:
-        panel.set_xlabel(f"wait, s ({places} places)")
+        panel.set_xlabel(f"wait, s ({places} slots)")
     for panel in axes[:, 0]:
         panel.set_ylabel("% of requests waited no longer")
     handles, labels = axes[0][0].get_legend_handles_labels()
