@@ -66,26 +66,7 @@ EXCEPTIONS: set[source.Arrow] = {
     ("benchmarks.scheduler_plot", "benchmarks.scheduler_trace"),
 }
 # Test modules that lend their helpers to others today; the same rule.
-LENT: set[source.Arrow] = {
-    ("tests.commands.test_key", "tests.config.test_config_loader"),
-    ("tests.config.test_access", "tests.config.test_config_loader"),
-    ("tests.config.test_contexts", "tests.config.test_config_loader"),
-    ("tests.config.test_pool_memory", "tests.config.test_config_loader"),
-    ("tests.engine.clients.test_llamacpp", "tests.engine.http.test_exchange"),
-    ("tests.engine.clients.test_llamacpp_slots", "tests.engine.clients.test_llamacpp"),
-    ("tests.engine.clients.test_llamacpp_slots", "tests.engine.http.test_exchange"),
-    ("tests.engine.clients.test_openai", "tests.engine.http.test_exchange"),
-    ("tests.engine.clients.test_remote", "tests.engine.http.test_exchange"),
-    ("tests.engine.http.test_body_source", "tests.engine.http.test_exchange"),
-    ("tests.engine.http.test_whole_answer", "tests.gateway.test_context_fit"),
-    ("tests.gateway.test_forms", "tests.server.forms.test_form_upload"),
-    ("tests.gateway.test_forms", "tests.server.forms.test_multipart"),
-    ("tests.integration.test_client_anthropic", "tests.integration.conftest"),
-    ("tests.integration.test_client_openai", "tests.integration.conftest"),
-    ("tests.integration.test_upload_memory", "tests.server.forms.test_multipart"),
-    ("tests.server.forms.test_form_upload", "tests.server.forms.test_multipart"),
-    ("tests.support.openai_site", "tests.engine.http.test_exchange"),
-}
+LENT: set[source.Arrow] = set()
 # Pure modules that reach an effect today; the same rule.
 IMPURE: set[str] = set()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.config.test_config_loader import smallest
+from tests.support.configurations import smallest
 from trio_gateway.config.key_hash import parse_hash
 from trio_gateway.main import main
 

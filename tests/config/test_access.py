@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.test_config_loader import mistakes, smallest
+from tests.support.configurations import mistakes, smallest
 from trio_gateway.config.access_schema import (
     AccessConfig,
     ConnectionLimits,

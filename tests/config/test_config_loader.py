@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.configurations import SMALLEST, load, mistakes, smallest
 from tests.support.thoroughness import examples
 from trio_gateway.config import presets
 from trio_gateway.config.config_loader import ConfigError, ConfigLoader
@@ -24,39 +25,6 @@ from trio_gateway.config.schema import (
 
 REPOSITORY = Path(__file__).parents[2]
 EARLIER = REPOSITORY / "tests" / "support" / "data" / "earlier_gateway.lua"
-
-SMALLEST = """
-server = {}
-models = {
-  {
-    name = "m",
-    engine = presets.engines.llamacpp,
-    variants = { { binary = "bin/llama-server", args = { "-m", "m.gguf" }, context = 4096 } },
-  },
-}
-local model = models[1]
-local variant = model.variants[1]
-"""
-
-
-def load(folder: Path, source: str) -> GatewayConfig:
-    path = folder / "gateway.lua"
-    path.write_text(source, encoding="utf-8")
-    return ConfigLoader(path).load()
-
-
-def smallest(folder: Path, changes: str = "") -> GatewayConfig:
-    """A configuration with one model and one variant, after some lines of Lua."""
-    return load(folder, SMALLEST + changes)
-
-
-def mistakes(folder: Path, changes: str, before: str = SMALLEST) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load(folder, before + changes)
-    start = f"{folder}/gateway.lua: "
-    assert all(line.startswith(start) for line in caught.value.mistakes)
-    assert str(caught.value) == "\n".join(caught.value.mistakes)
-    return [line.removeprefix(start) for line in caught.value.mistakes]
 
 
 def only_variant(config: GatewayConfig) -> VariantConfig:

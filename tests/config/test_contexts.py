@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.test_config_loader import mistakes, smallest
+from tests.support.configurations import mistakes, smallest
 
 
 def test_what_a_model_says_of_its_contexts_and_its_cache(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.test_config_loader import mistakes, smallest
+from tests.support.configurations import mistakes, smallest
 from trio_gateway.config import memory_estimate, pool_memory
 from trio_gateway.config.memory_estimate import MemoryEstimate
 from trio_gateway.config.schema import VariantConfig

@@ -12,24 +12,8 @@ import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
 from tests.support.fakes import Stack, config, model, running_stack, variant
+from tests.support.llama import answered, exceeded
 from trio_gateway.engine.clients.facts import EngineFacts
-
-
-def exceeded(tokens: int, context: int) -> bytes:
-    """As llama-server says it."""
-    error = {
-        "code": 400,
-        "message": f"request ({tokens} tokens) exceeds the available context size ({context})",
-        "type": "exceed_context_size_error",
-        "n_prompt_tokens": tokens,
-        "n_ctx": context,
-    }
-    return json.dumps({"error": error}).encode()
-
-
-def answered(prompt_tokens: int, completion_tokens: int = 5) -> bytes:
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    return json.dumps({"choices": [], "usage": usage}).encode()
 
 
 def two_contexts(**fields: Any) -> Any:

@@ -14,10 +14,9 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from tests.server.forms.test_form_upload import BLOB
-from tests.server.forms.test_multipart import TYPE, form, part
 from tests.support.asking import error_of, header
 from tests.support.fakes import Stack, config, model, running_stack
+from tests.support.forms import BLOB, TYPE, form, part
 from trio_gateway.engine.errors import EngineDisconnected
 from trio_gateway.server.dumps import DumpRecord, DumpWriter
 from trio_gateway.server.forms import spool

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.harness import (
+    CLIENT_KEY,
     GatewayProcess,
     configuration,
     fake_model,
@@ -15,8 +16,6 @@ from tests.support.harness import (
     running_gateway,
 )
 from tests.support.tool_answers import write_answers
-
-CLIENT_KEY = "sk-test-0123456789abcdef"
 
 
 @pytest.fixture(scope="session")

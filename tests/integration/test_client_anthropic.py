@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import CLIENT_KEY
-from tests.support.harness import GatewayProcess
+from tests.support.harness import CLIENT_KEY, GatewayProcess
 from tests.support.optional import client_package
 from tests.support.tool_answers import ANTHROPIC_TOOL
 

@@ -10,8 +10,7 @@ import openai
 import pytest
 from openai.types import Model
 
-from tests.integration.conftest import CLIENT_KEY
-from tests.support.harness import GatewayProcess
+from tests.support.harness import CLIENT_KEY, GatewayProcess
 from tests.support.tool_answers import ARGUMENTS, OPENAI_TOOL
 
 QUESTION: Any = [{"role": "user", "content": "Name the capital city of France."}]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.server.forms.test_multipart import part
+from tests.support.forms import part
 from tests.support.harness import GatewayProcess, configuration, fake_model, running_gateway
 
 SIZE = 200 * 1024**2

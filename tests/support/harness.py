@@ -21,6 +21,7 @@ import psutil
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 WAIT_S = 30.0
+CLIENT_KEY = "sk-test-0123456789abcdef"  # of the gateway that asks for one
 SERVE = (sys.executable, "-m", "trio_gateway", "serve", "-c")
 HYPERCORN = (str(Path(sys.executable).with_name("hypercorn")),)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.engine.http.test_exchange import OK, chunked, read_request, serving
+from tests.support.sockets import OK, chunked, read_request, serving
 
 EVENT = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
 STREAM = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

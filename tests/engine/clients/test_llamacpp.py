@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -12,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.engine.http.test_exchange import read_request, serving
+from tests.support.llama import CHAT_BODY, NOT_FOUND, Llama, engine
+from tests.support.sockets import read_request
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.server.api.endpoints import ANTHROPIC, LLAMACPP
@@ -21,41 +20,6 @@ CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 TIMEOUT_S = 10.0
 
 INPUT_TOKENS = "/v1/chat/completions/input_tokens"
-NOT_FOUND = (404, {"error": {"code": 404, "message": "File Not Found"}})
-CHAT_BODY = msgspec.json.encode({"messages": [{"role": "user", "content": "one two"}]})
-
-
-class Llama:
-    """Answers each path with its status and body; /tokenize makes a token of each word."""
-
-    def __init__(self, answers: Mapping[str, tuple[int, Any]] | None = None) -> None:
-        self.answers = dict(answers or {})
-        self.asked: list[str] = []
-        self.bodies: list[bytes] = []
-
-    async def __call__(self, stream: trio.SocketStream) -> None:
-        request = await read_request(stream)
-        head, _, body = request.partition(b"\r\n\r\n")
-        path = head.split()[1].decode()
-        self.asked.append(path)
-        self.bodies.append(body)
-        status, answer = self.answers.get(path, NOT_FOUND)
-        if path == "/tokenize" and path not in self.answers:
-            words = msgspec.json.decode(body)["content"].split()
-            status, answer = 200, {"tokens": [*range(len(words))]}
-        encoded = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        start = f"HTTP/1.1 {status} So\r\nContent-Length: {len(encoded)}\r\n\r\n"
-        await stream.send_all(start.encode() + encoded)
-
-
-@asynccontextmanager
-async def engine(handler: Any) -> AsyncIterator[LlamaCppEngine]:
-    async with serving(handler) as port:
-        client = LlamaCppEngine(f"http://127.0.0.1:{port}")
-        try:
-            yield client
-        finally:
-            await client.aclose()
 
 
 # -- where it listens -------------------------------------------------------------------------

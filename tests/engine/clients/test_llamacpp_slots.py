@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.engine.clients.test_llamacpp import CHAT_BODY, NOT_FOUND, Llama, engine
-from tests.engine.http.test_exchange import read_request
+from tests.support.llama import CHAT_BODY, NOT_FOUND, Llama, engine
+from tests.support.sockets import read_request
 from trio_gateway.engine.clients.facts import (
     EngineFacts,
     SlotFile,

@@ -14,10 +14,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.engine.http.test_exchange import whole_body
 from tests.support.asking import CHAT, chat
 from tests.support.fakes import FakeEngines, Stack, config, model, variant
 from tests.support.openai_site import Site, running
+from tests.support.sockets import whole_body
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, Secret
 from trio_gateway.engine.clients.facts import EngineFacts

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import trio
 
-from tests.engine.http.test_exchange import HOST, OK, begun, read_request, serving, whole_body
+from tests.support.sockets import HOST, OK, begun, read_request, serving, whole_body
 from trio_gateway.engine.clients.client import REFUSALS_MAX, EngineClient
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable, ExchangeAborted

@@ -12,6 +12,16 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.sockets import (
+    HOST,
+    OK,
+    Handler,
+    begun,
+    chunked,
+    read_request,
+    serving,
+    whole_body,
+)
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.errors import (
     EngineDisconnected,
@@ -20,43 +30,9 @@ from trio_gateway.engine.errors import (
     ExchangeAborted,
     OutOfSockets,
 )
-from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, Pulse
-from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.exchange import Exchange
 
-Handler = Callable[[trio.SocketStream], Awaitable[None]]
 Ask = Callable[..., Awaitable[Exchange]]
-
-HOST = "127.0.0.1"
-OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """A server on a loopback port; each connection is the handler's, and closed when it ends."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        async with stream:
-            await handler(stream)
-
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host=HOST)
-        port: int = listeners[0].socket.getsockname()[1]
-        nursery.start_soon(trio.serve_listeners, handle, listeners)
-        yield port
-        nursery.cancel_scope.cancel(reason="the test is over")
-
-
-async def read_request(stream: trio.SocketStream) -> bytes:
-    """One request, as far as its Content-Length says."""
-    data = bytearray()
-    while b"\r\n\r\n" not in data:
-        data += await stream.receive_some()
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
-    while len(body) < length:
-        body += await stream.receive_some()
-    return bytes(head + b"\r\n\r\n" + body)
 
 
 def answering(*pieces: bytes) -> Handler:
@@ -70,40 +46,8 @@ def answering(*pieces: bytes) -> Handler:
     return handle
 
 
-async def begun(
-    port: int, body: bytes | BodySource, opened: list[Exchange] | None = None, host: str = HOST
-) -> Exchange:
-    """The answer to a POST; `opened` has the exchange before that is here."""
-    opener = AddressOpener(host, port)
-    exchange = Exchange(await opener.connect(), Pulse())
-    if opened is not None:
-        opened.append(exchange)
-    try:
-        headers = [(b"Host", opener.authority), (b"Accept", b"*/*")]
-        await exchange.request("POST", "/v1/x", headers, body)
-    except BaseException:
-        exchange.close()
-        raise
-    return exchange
-
-
 async def ask(port: int, body: bytes = b"{}") -> Exchange:
     return await begun(port, body)
-
-
-async def whole_body(exchange: Exchange) -> bytes:
-    """All that is left of it; the connection is closed, however it ends."""
-    pieces = []
-    try:
-        while piece := await exchange.receive():
-            pieces.append(piece)
-    finally:
-        exchange.close()
-    return b"".join(pieces)
-
-
-def chunked(*pieces: bytes) -> bytes:
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,14 +11,13 @@ import pytest
 import trio
 import trio.testing
 
-from tests.server.forms.test_multipart import TYPE, form, part
 from tests.support.fakes import whole_of
+from tests.support.forms import BLOB, TYPE, form, part
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_upload import KEEP_BYTES, FormUpload
 from trio_gateway.server.forms.spool import Spool, SpoolFull
 from trio_gateway.server.http.upload import Upload
 
-BLOB = random.Random(5).randbytes(5 * KEEP_BYTES)
 MODEL = part("model", b"whisper-1")
 SMALL = form(MODEL, part("file", BLOB[:1000], '; filename="a"'))
 FILE_FIRST = form(part("file", BLOB, '; filename="a"'), MODEL)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.forms import TYPE, form, part
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.multipart import (
     MODEL_MAX_BYTES,
@@ -15,18 +16,6 @@ from trio_gateway.server.forms.multipart import (
     PARTS_MAX,
     FormReader,
 )
-
-TYPE = "multipart/form-data; boundary=bound"
-
-
-def part(name: str, value: bytes, more: str = "", headers: str = "") -> bytes:
-    head = f'--bound\r\nContent-Disposition: form-data; name="{name}"{more}\r\n{headers}\r\n'
-    return head.encode() + value + b"\r\n"
-
-
-def form(*parts: bytes) -> bytes:
-    return b"".join(parts) + b"--bound--\r\n"
-
 
 FILE = part("file", b"\x00\r\n--boun\r\n" * 50, '; filename="model"', "Content-Type: audio/wav\r\n")
 MODEL = part("model", b"whisper-1")
