@@ -28,7 +28,7 @@ from tests.support.gguf_files import write_bpe
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.server.api.endpoints import Endpoint
-from trio_gateway.server.handlers.requests import RequestHandler
+from trio_gateway.server.handlers.incoming import Incoming
 
 ANSWER = json.dumps(
     {
@@ -474,10 +474,10 @@ async def test_requests_are_dumped_as_they_came(
 ) -> None:
     dumped: list[tuple[str, bytes]] = []
 
-    def begin_dump(_: RequestHandler, endpoint: Endpoint, data: bytes) -> None:
+    def begin_dump(_: Incoming, endpoint: Endpoint, data: bytes) -> None:
         dumped.append((endpoint.name, data))
 
-    monkeypatch.setattr(RequestHandler, "begin_dump", begin_dump)
+    monkeypatch.setattr(Incoming, "begin_dump", begin_dump)
     async with running_stack(config(model("m"))) as stack:
         await stack.post("/api/chat", chat())
     assert dumped == [("api/chat", chat())]

@@ -43,7 +43,7 @@ def record(writer: DumpWriter, *pieces: bytes, number: int = 1, **facts: str) ->
     made = writer.begin(f"{number:016x}", "chat/completions", REQUEST)
     made.facts.update({name.replace("_", " "): value for name, value in facts.items()})
     for piece in pieces:
-        made.add(piece)
+        made.continues(piece)
     return made
 
 
@@ -100,7 +100,7 @@ def test_a_streamed_answer_is_shown_assembled_and_as_it_came() -> None:
 async def test_bodies_that_are_not_json_are_shown_as_they_are(tmp_path: Path, body: bytes) -> None:
     async with running(writer_in(tmp_path)) as writer:
         made = writer.begin("abc", "completions", body)
-        made.add(body)
+        made.continues(body)
         made.finish()
     (file,) = dumps(tmp_path)
     shown = body.decode("utf-8", "replace")

@@ -20,8 +20,8 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.explanation import Explanation, explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_body import endpoint_of
-from trio_gateway.server.relay.relay import Relay
+from trio_gateway.server.api.request_body import endpoint_of, parse_request
+from trio_gateway.server.relay.prepare import Preparer
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
@@ -145,8 +145,8 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     manager, vocabulary = EngineManager(config), Vocabulary(None)
     counter = TokenCounter(manager.overview, vocabulary, None)
     selector = ModelSelector(config, manager.overview, counter)
-    relay = Relay(manager, selector, 0)
-    wanted, form = relay.counted(body, endpoint_of(body, endpoint))
+    meant = endpoint_of(body, endpoint)
+    wanted, form = Preparer(manager.overview, selector).counted(parse_request(body, meant), meant)
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,7 +34,7 @@ _OUR_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z_[0-9a-f]+" + re.escape(SUFFIX))
 
 
 class DumpRecord:
-    """One request and its answer, while it happens."""
+    """One request and its answer, while it happens. An AnswerObserver."""
 
     def __init__(self, writer: DumpWriter, request_id: str, endpoint: str, request: bytes) -> None:
         self._writer = writer
@@ -44,14 +45,24 @@ class DumpRecord:
         self._size = 0
         self.left_out = 0
 
-    def add(self, piece: bytes) -> None:
-        """A piece of the answer."""
+    def begins(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.facts["status"] = str(status)
+        for name, value in headers:
+            if name.lower() == b"content-type":
+                self.facts["content type"] = value.decode("latin-1")
+            elif name.startswith(b"X-Gateway"):
+                self.facts[name.decode("latin-1")] = value.decode("latin-1")
+
+    def continues(self, piece: bytes) -> None:
         # What is kept is the answer's beginning, with no hole in it.
         kept = piece[: ANSWER_MAX_BYTES - self._size]
         self.left_out += len(piece) - len(kept)
         self._size += len(kept)
         if kept:
             self._pieces.append(kept)
+
+    def completes(self) -> None:
+        """It is written when the request is over, complete or not."""
 
     def finish(self) -> None:
         """Hand it to the writer; never blocks, never raises."""

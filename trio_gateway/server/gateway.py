@@ -18,12 +18,17 @@ from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import WellFormed
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler, is_form
+from trio_gateway.server.handlers.incoming import Incoming
+from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
+from trio_gateway.server.handlers.operations import OperationsHandler
 from trio_gateway.server.handlers.requests import RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
+from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
 
@@ -41,20 +46,31 @@ class Gateway:
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
-        self.relay = Relay(self.manager, self.selector, config.server.stream_keepalive_s)
-        self._handler = RequestHandler(
-            self.manager, self.selector, self.counter, self.relay, self._dumps
-        )
+        self._incoming = Incoming(self._dumps)
+        self.preparer = Preparer(self.manager.overview, self.selector)
+        keepalive_s = config.server.stream_keepalive_s
+        self.relay = Relay(self.manager, self.selector, self.preparer, keepalive_s)
         self.closing = trio.Event()
         body_timeout_s = config.server.limits.body_timeout_s
         self._uploads = Uploads(is_form, config.server.max_body_bytes, body_timeout_s)
-        forms = FormHandler(self._handler, self.relay)
-        ollama = OllamaHandler(config, self.manager, self.relay, self._handler)
-        self._quart = quart_app(config.server, self.closing, self._handler, forms, ollama)
-        self._websockets: AsgiApp = WebSocketRelay(self.relay, self.closing)
+        self._quart = quart_app(config.server, self.closing, *self._handlers())
+        self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
         self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self.closing, self._uploads)
         self._nursery: trio.Nursery | None = None
+
+    def _handlers(self) -> tuple[object, ...]:
+        incoming, preparer, relay = self._incoming, self.preparer, self.relay
+        manager, selector, counter = self.manager, self.selector, self.counter
+        requests = RequestHandler(incoming, preparer, relay)
+        return (
+            requests,
+            FormHandler(incoming, preparer, relay, requests),
+            UpstreamHandler(incoming, manager, selector, preparer, relay),
+            ModelHandler(incoming, manager, selector, counter, preparer, relay),
+            OperationsHandler(incoming, manager, selector, counter, preparer),
+            OllamaHandler(self.config, incoming, manager, preparer, relay),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,7 +104,7 @@ class Gateway:
         self.closing.set()
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
-        self._handler.refuse_uploads()
+        self._incoming.refuse_uploads()
         self._uploads.refuse_all()
         self.manager.begin_shutdown()
 

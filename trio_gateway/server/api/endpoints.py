@@ -61,7 +61,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One row.
 
     `name`: what engine types say that they serve. `paths`: the first is the one to show.
-    `handler`: the method that answers, of RequestHandler unless another is named with a dot.
+    `handler`: the method that answers, of the handler that has it (server/handlers).
     `content`: fields of the body of which one must be there. `engine_path`: where engines have it;
     None: no engine has it, or it is wherever the client says. `streams`: an answer may be events.
     """

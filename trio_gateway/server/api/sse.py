@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,12 @@ CONTENT_TYPE = "text/event-stream"
 
 def is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == CONTENT_TYPE
+
+
+def has_events(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with these headers, whose names are in small letters, is a stream of
+    events."""
+    return is_event_stream(dict(headers).get(b"content-type", b"").decode("latin-1"))
 
 
 def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:

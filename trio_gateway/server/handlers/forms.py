@@ -7,9 +7,12 @@ from quart import Response, request
 from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_upload import FormUpload
-from trio_gateway.server.handlers.requests import RequestHandler, respond
+from trio_gateway.server.handlers.incoming import Incoming
+from trio_gateway.server.handlers.requests import RequestHandler
+from trio_gateway.server.handlers.responses import respond
 from trio_gateway.server.http.scopes import state_of
 from trio_gateway.server.http.types import Scope
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
 _PATHS = frozenset(
@@ -26,22 +29,25 @@ def is_form(scope: Scope) -> bool:
 
 
 class FormHandler:
-    """What of such requests is not said in JSON."""
+    """`requests` takes those that come as JSON after all."""
 
-    def __init__(self, handler: RequestHandler, relay: Relay) -> None:
-        self._handler, self._relay = handler, relay
+    def __init__(
+        self, incoming: Incoming, preparer: Preparer, relay: Relay, requests: RequestHandler
+    ) -> None:
+        self._incoming, self._preparer, self._relay = incoming, preparer, relay
+        self._requests = requests
 
     async def handle_form(self, endpoint: Endpoint) -> Response:
         """A request whose answer is an engine's. Nothing of the form is dumped but its model."""
         state = state_of(request)
         if state.upload is None:
             if endpoint.body is Body.FORM_OR_JSON and request.is_json:
-                return await self._handler.handle_relayed(endpoint)
+                return await self._requests.handle_relayed(endpoint)
             raise _not_a_form(endpoint)
         form = FormUpload(state.upload, request.headers.get("Content-Type", ""))
         state.stack.callback(form.close)
-        ask = await self._relay.prepare_form(self._handler.sender(endpoint), endpoint, form)
-        self._handler.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
+        ask = await self._preparer.prepare_form(self._incoming.sender(endpoint), endpoint, form)
+        self._incoming.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
         return respond(await self._relay.respond(ask))
 
 

@@ -6,16 +6,13 @@ import logging
 import math
 import time
 
-from quart import Response, request
+from quart import Response
 from werkzeug.datastructures import Headers
 
 import trio_gateway
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import LoadedEngine
-from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import (
     CHAT,
@@ -27,8 +24,9 @@ from trio_gateway.server.api.endpoints import (
 )
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import made_request
-from trio_gateway.server.handlers.requests import RequestHandler, respond_json
-from trio_gateway.server.http.scopes import TornStream, state_of
+from trio_gateway.server.handlers.incoming import Incoming
+from trio_gateway.server.handlers.responses import respond_json
+from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.ollama.answer import (
     CONTENT_TYPE,
     STREAM_CONTENT_TYPE,
@@ -50,45 +48,44 @@ from trio_gateway.server.ollama.models import (
 )
 from trio_gateway.server.ollama.request import Kind, OllamaCall, read_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
-from trio_gateway.server.relay.engine_stream import EngineStream
-from trio_gateway.server.relay.relay import Relay, Sender
-from trio_gateway.server.relay.waiting_stream import Answer, WaitingStream
+from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.prepare import Preparer, Sender
+from trio_gateway.server.relay.relay import Relay
 
 log = logging.getLogger(__name__)
 
 _AT_THE_ENGINE = {row.name: row for row in (CHAT, COMPLETIONS, EMBEDDINGS, INFILL)}
-_HEADERS_FOR_ENGINE: list[Header] = [(b"Content-Type", b"application/json")]
 
 
 class OllamaHandler:
     """Each method is a row's `handler` in `endpoints.py`."""
 
     def __init__(
-        self, config: GatewayConfig, manager: EngineManager, relay: Relay, requests: RequestHandler
+        self,
+        config: GatewayConfig,
+        incoming: Incoming,
+        manager: EngineManager,
+        preparer: Preparer,
+        relay: Relay,
     ) -> None:
-        self._config, self._manager = config, manager
-        self._relay, self._requests = relay, requests
+        self._config, self._incoming, self._manager = config, incoming, manager
+        self._preparer, self._relay = preparer, relay
         self._files = ModelFiles(rfc3339(time.time()))
 
     # -- requests for engines -----------------------------------------------------------------
 
     async def handle_ollama_call(self, endpoint: Endpoint) -> Response:
         """Chat, generate, embed and embeddings."""
-        data = await self._requests.read_body()
-        self._requests.begin_dump(endpoint, data)
+        data = await self._incoming.read_body()
+        self._incoming.begin_dump(endpoint, data)
         call = read_call(Kind(endpoint.name.removeprefix("api/")), data)
         name = plain_name(self._config, call.model)
-        sender = Sender(
-            state_of(request),
-            caller_of(request),
-            _HEADERS_FOR_ENGINE,
-            permissions_of(request.scope),
-        )
+        sender = self._incoming.sender_of_translated()
         if call.only_loads:
             return await self._load(sender, call, name)
         at_engine = _AT_THE_ENGINE[call.endpoint]
         made = made_request(call.request(name), at_engine)
-        ask = await self._relay.prepare(sender, at_engine, made, wish=call.num_ctx or 0)
+        ask = await self._preparer.prepare(sender, at_engine, made, wish=call.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         answer = await self._relay.respond(ask)
         if answer.status == 200:
@@ -97,7 +94,7 @@ class OllamaHandler:
 
     async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
-        model = self._relay.find(name, sender.permissions).model.name
+        model = self._preparer.find(name, sender.permissions).model.name
         if call.unloads and not sender.permissions.admin:
             message = "only a key with admin = true may unload a model: others may use it"
             raise ApiError(403, message, "permission_error", code="admin_only")
@@ -129,14 +126,14 @@ class OllamaHandler:
     # -- models -------------------------------------------------------------------------------
 
     async def handle_ollama_tags(self, endpoint: Endpoint) -> Response:
-        allows = permissions_of(request.scope).allows
+        allows = self._incoming.permissions.allows
         models = [m for m in self._config.models if not m.hidden and allows(m.name)]
         facts = await self._files.facts_of(models)
         return respond_json(tags_answer(list(zip(models, facts, strict=True))))
 
     async def handle_ollama_show(self, endpoint: Endpoint) -> Response:
-        name = plain_name(self._config, read_model_name(await self._requests.read_body()))
-        model, at_least = self._relay.find(name, permissions_of(request.scope))
+        name = plain_name(self._config, read_model_name(await self._incoming.read_body()))
+        model, at_least = self._preparer.find(name, self._incoming.permissions)
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
         (facts,) = await self._files.facts_of([model])
@@ -144,9 +141,9 @@ class OllamaHandler:
 
     async def handle_ollama_ps(self, endpoint: Endpoint) -> Response:
         """The engines that are ready."""
-        allows = permissions_of(request.scope).allows
+        allows = self._incoming.permissions.allows
         ready = [e for e in self._manager.overview.loaded() if allows(e.model)]
-        models = [self._relay.find(engine.model).model for engine in ready]
+        models = [self._preparer.find(engine.model).model for engine in ready]
         facts = await self._files.facts_of(models)
         loaded = [_loaded(engine) for engine in ready]
         return respond_json(ps_answer(list(zip(models, facts, loaded, strict=True))))
@@ -190,7 +187,7 @@ async def _respond(call: OllamaCall, answer: Answer, stopwatch: Stopwatch) -> Re
             if name.lower().startswith(b"x-gateway-")
         ]
     )
-    if not isinstance(answer.body, bytes) and answer.status == 200 and _has_events(answer.body):
+    if not isinstance(answer.body, bytes) and answer.status == 200 and answer.body.has_events:
         translator = NdjsonTranslator(call.kind, call.model, created_at)
         headers["Content-Type"] = STREAM_CONTENT_TYPE
         stream = NdjsonStream(answer.body, translator, stopwatch)
@@ -214,11 +211,7 @@ async def _respond(call: OllamaCall, answer: Answer, stopwatch: Stopwatch) -> Re
     return Response(body, status=answer.status, headers=headers)
 
 
-def _has_events(body: EngineStream | WaitingStream) -> bool:
-    return isinstance(body, WaitingStream) or body.has_events
-
-
-async def _collected(body: bytes | EngineStream | WaitingStream) -> bytes:
+async def _collected(body: bytes | AnswerStream) -> bytes:
     """Raises ApiError: 502, it broke off."""
     if isinstance(body, bytes):
         return body

@@ -21,7 +21,7 @@ from trio_gateway.server.api.errors import (
     bug,
     shutting_down,
 )
-from trio_gateway.server.handlers.requests import respond_to_error
+from trio_gateway.server.handlers.responses import respond_to_error
 from trio_gateway.server.http.types import AsgiApp
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import cast
 import trio
 from quart import Request
 
-from trio_gateway.server.dumps import DumpRecord
+from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.types import (
     LINGER_S,
     REQUEST_ID_HEADER,
@@ -49,7 +49,7 @@ class RequestState:
         self.stack = AsyncExitStack()
         self.upload: Upload | None = None  # the body, of a request that is read as it comes
         self.status = 0  # until an answer begins
-        self.record: DumpRecord | None = None
+        self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
 
     def __str__(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from trio_gateway.engine.http.exchange import Exchange
@@ -42,14 +44,21 @@ def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
 
 
-async def read_beginning(exchange: Exchange) -> tuple[bytes, bool]:
-    """All of the answer, if it is one to be read whole and no longer than that: then True; else
-    its first piece, and `exchange` has the rest. Raises as `Exchange.receive` does."""
+class Beginning(NamedTuple):
+    """The first piece of an answer, which may be all of it."""
+
+    piece: bytes
+    is_whole: bool
+
+
+async def read_beginning(exchange: Exchange) -> Beginning:
+    """All of the answer, if it is one to be read whole and no longer than that; otherwise its first
+    piece, and `exchange` has the rest. Raises as `Exchange.receive` does."""
     limit = whole_up_to(exchange.status, exchange.headers)
     pieces, size = [], 0
     while piece := await exchange.receive():
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            return b"".join(pieces), False
-    return b"".join(pieces), limit > 0
+            return Beginning(b"".join(pieces), False)
+    return Beginning(b"".join(pieces), limit > 0)

@@ -1,16 +1,13 @@
-"""EngineStream: an engine's answer on its way to the client, and what if it breaks off."""
+"""EngineStream: an engine's answer on its way to the client, and what happens if it breaks off."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import trio
-from quart.wrappers.response import ResponseBody
 
-from trio_gateway.engine.clients.usage import Usage, usage_of_stream
 from trio_gateway.engine.errors import EngineLost, EngineTalksGarbage, ExchangeAborted, OutOfSockets
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
@@ -18,7 +15,9 @@ from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import aborted, engine_failed
+from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.relay.answer import AnswerStream
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 ENGINE_NEWS_S = 1.0
 
 
-class EngineStream(ResponseBody):
+class EngineStream(AnswerStream):
     """An engine's answer as it comes: what one read gave is one write.
 
     An answer that breaks off ends with an error event, or, where the format has no place for
@@ -40,22 +39,17 @@ class EngineStream(ResponseBody):
         exchange: Exchange,
         lease: Lease,
         resources: AsyncExitStack,
-        add_to_dump: Callable[[bytes], None] | None,
-        note_usage: Callable[[Usage | None], None],
+        observers: Sequence[AnswerObserver],
         name: AnswerName,
         family: Family,
     ) -> None:
         self._next: bytes | None = first
         self._name, self._family = name, family
         self._last_sent = b""
-        # Its last event but the `[DONE]` is in the last pieces, cut in two at the most.
-        self._tail: deque[bytes] = deque(maxlen=4)
-        self._note_usage = note_usage
         self._exchange, self._lease, self._resources = exchange, lease, resources
-        self._add_to_dump = add_to_dump
+        self._observers = observers
         self._over = False
-        content_type = dict(exchange.headers).get(b"content-type", b"").decode("latin-1")
-        self.has_events = sse.is_event_stream(content_type)
+        self.has_events = sse.has_events(exchange.headers)
 
     async def __aenter__(self) -> EngineStream:
         return self
@@ -74,23 +68,23 @@ class EngineStream(ResponseBody):
                     piece = await self._exchange.receive()
                 except (EngineLost, ExchangeAborted) as error:
                     return await self._break_off(error)
-                if self._add_to_dump is not None:
-                    self._add_to_dump(piece)
+                if piece:
+                    for observer in self._observers:
+                        observer.continues(piece)
             self._next = None
-            piece = self._pass_on(piece) if piece else await self._end()
+            if not piece:
+                piece = await self._end()
+            elif self.has_events:
+                piece = self._name.in_piece(piece)
             if piece:
                 self._last_sent = piece
                 return piece
         raise StopAsyncIteration
 
-    def _pass_on(self, piece: bytes) -> bytes:
-        self._tail.append(piece)
-        return self._name.in_piece(piece) if self.has_events else piece
-
     async def _end(self) -> bytes:
         self._over = True
-        if self.has_events:
-            self._note_usage(usage_of_stream(b"".join(self._tail)))
+        for observer in self._observers:
+            observer.completes()
         await self._resources.aclose()  # the engine is free before the client has read all
         return self._name.rest()
 
@@ -107,13 +101,13 @@ class EngineStream(ResponseBody):
         if not self.has_events:
             raise TornStream(reason)
         event = sse.error_event(failure.body(self._family), last_sent=self._last_sent)
-        if self._add_to_dump is not None:
-            self._add_to_dump(event)
+        for observer in self._observers:
+            observer.continues(event)
         return event
 
 
 async def news_of(lease: Lease, error: Exception) -> str:
-    """Why the engine was lost: how it ended, if it did, else what was seen of it."""
+    """Why the engine was lost: how it ended, if it did, otherwise what was seen of it."""
     if isinstance(error, OutOfSockets) or lease.engine.pid is None:
         return str(error)  # nothing happened to the engine, or nothing here that would tell of it
     garbage = isinstance(error, EngineTalksGarbage)

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import NamedTuple
 
 import trio
-from quart.wrappers.response import ResponseBody
 
-from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError, bug, engine_error
+from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.relay.answer import Answer, AnswerStream
 from trio_gateway.server.relay.engine_stream import EngineStream
 
 log = logging.getLogger(__name__)
-
-
-class Answer(NamedTuple):
-    """An engine's answer: whole, or as it comes."""
-
-    status: int
-    headers: list[Header]
-    body: bytes | EngineStream | WaitingStream
 
 
 class Wait:
@@ -82,20 +73,22 @@ class PendingAnswer:
         return self._answer
 
 
-class WaitingStream(ResponseBody):
-    """The body of a 200 that was sent before its answer was there."""
+class WaitingStream(AnswerStream):
+    """The body of a 200 that was sent before there was an answer."""
+
+    has_events = True
 
     def __init__(
         self,
         pending: PendingAnswer,
         wait: Wait,
         keepalive_s: float,
-        add_to_dump: Callable[[bytes], None] | None,
+        observers: Sequence[AnswerObserver],
         family: Family,
     ) -> None:
         self._family = family
         self._pending, self._wait, self._keepalive_s = pending, wait, keepalive_s
-        self._add_to_dump = add_to_dump
+        self._observers = observers
         self._resources = AsyncExitStack()
         self._stream: EngineStream | None = None
         self._next: bytes | None = _comment(wait.comment())
@@ -152,8 +145,8 @@ class WaitingStream(ResponseBody):
     def _fail(self, error: ApiError) -> bytes:
         self._over = True
         event = sse.error_event(error.body(self._family), last_sent=b"")
-        if self._add_to_dump is not None:  # an engine's answer stands there already
-            self._add_to_dump(event)
+        for observer in self._observers:
+            observer.continues(event)
         return event
 
 

@@ -35,7 +35,8 @@ from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
-from trio_gateway.server.relay.relay import Relay, Sender
+from trio_gateway.server.relay.prepare import Preparer, Sender
+from trio_gateway.server.relay.relay import Relay
 from trio_gateway.tasks import beside, first_of
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ class End(NamedTuple):
 class WebSocketRelay:
     """An ASGI app for `websocket`."""
 
-    def __init__(self, relay: Relay, closing: trio.Event) -> None:
-        self._relay, self._closing = relay, closing
+    def __init__(self, preparer: Preparer, relay: Relay, closing: trio.Event) -> None:
+        self._preparer, self._relay, self._closing = preparer, relay, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
@@ -107,8 +108,8 @@ class WebSocketRelay:
             raise ApiError(404, message, code="unknown_path")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name = dict(query).get("model")
-        model = self._relay.find(name, permissions_of(scope)).model
-        self._relay.check_served(REALTIME, model)
+        model = self._preparer.find(name, permissions_of(scope)).model
+        self._preparer.check_served(REALTIME, model)
         sender = Sender(
             state, caller_of(cast(Request, _Handshake(scope))), [], permissions_of(scope)
         )

@@ -1,0 +1,220 @@
+"""Preparer: from a request to an Ask, which says all that the relay needs to have it answered."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from trio_gateway import rawjson
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.http.exchange import Header
+from trio_gateway.engine.kv.slots import Prompt
+from trio_gateway.engine.overview import Overview
+from trio_gateway.models.model_selector import (
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelSelector,
+    Selection,
+    Wanted,
+)
+from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.rawjson import Members
+from trio_gateway.server.access.caller import Caller
+from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
+from trio_gateway.server.api.endpoints import Endpoint, Family, Need
+from trio_gateway.server.api.errors import ApiError, model_not_found
+from trio_gateway.server.api.request_body import (
+    ParsedRequest,
+    nested_too_deeply,
+    too_long,
+    with_answer_limit,
+)
+from trio_gateway.server.forms.form_upload import FormUpload
+from trio_gateway.server.http.scopes import RequestState
+from trio_gateway.server.relay.waiting_stream import Wait
+
+log = logging.getLogger(__name__)
+
+_EMBEDDING = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
+
+
+class Sender(NamedTuple):
+    """Who sent a request, and what of its HTTP goes to an engine."""
+
+    state: RequestState
+    caller: Caller
+    headers: list[Header]
+    permissions: Permissions
+
+
+class Ask(NamedTuple):
+    """A request on its way to an engine.
+
+    `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
+    `target`: path and query at the engine. `prompt`: what its conversation is told by, if any.
+    `form`: the body instead of `body`, of a request that is streamed through.
+    """
+
+    sender: Sender
+    endpoint: Endpoint
+    asked: str
+    method: str
+    target: str
+    body: bytes
+    wants_stream: bool
+    selection: Selection
+    prompt: Prompt | None
+    wait: Wait
+    form: FormUpload | None = None
+
+    @property
+    def state(self) -> RequestState:
+        return self.sender.state
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.selection.model
+
+
+class Preparer:
+    """Finds the model that a request names, checks that it may have it, and what it needs."""
+
+    def __init__(self, overview: Overview, selector: ModelSelector) -> None:
+        self._overview, self._selector = overview, selector
+
+    async def prepare(
+        self, sender: Sender, endpoint: Endpoint, request: ParsedRequest, *, wish: int = 0
+    ) -> Ask:
+        """An Ask of a JSON request.
+
+        Args:
+            wish: tokens that the context should have, if the model has that much.
+
+        Raises:
+            ApiError: with what is wrong with it.
+        """
+        wanted = self.find(request.model, sender.permissions)
+        model = wanted.model
+        asked = model.name if request.model is None else request.model
+        self.check_served(endpoint, model)
+        if model.rewrite is not None:
+            request = request.rewritten(model.rewrite)
+        at_least = self.context_for(wanted, wish)
+        prompt = None
+        try:
+            if endpoint.need is Need.UNCOUNTED:
+                selection = self._selector.select_any(model, endpoint.name, at_least)
+            else:
+                form = request.counted(endpoint)
+                selection = await self._selector.select_variant(model, form, at_least)
+                if endpoint.need not in _EMBEDDING:
+                    prompt = Prompt(form.kind, form.body)
+        except ContextLengthExceeded as error:
+            raise too_long(endpoint, str(error)) from None
+        except RecursionError:
+            raise nested_too_deeply() from None
+        target = endpoint.engine_path or endpoint.paths[0]
+        ask = Ask(
+            sender, endpoint, asked, "POST", target, request.data, request.wants_stream,
+            selection, prompt, Wait(),
+        )  # fmt: skip
+        return _with_answer_limit(ask, request.members)
+
+    async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
+        """An Ask of a multipart form, as soon as its model is known.
+
+        Raises:
+            ApiError: as `prepare`, and what is wrong with the upload.
+        """
+        name = await form.read_model()
+        ask = self.prepare_any(
+            sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
+        )
+        return ask._replace(asked=name, form=form)
+
+    def prepare_any(
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        model: str | None,
+        target: str,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> Ask:
+        """An Ask that any engine of the model can answer; its answer's name is left alone.
+
+        Raises:
+            ApiError: as `prepare`.
+        """
+        wanted = self.find(model, sender.permissions)
+        self.check_served(endpoint, wanted.model)
+        selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
+        return Ask(sender, endpoint, "", method, target, body, False, selection, None, Wait())
+
+    def for_larger(self, ask: Ask, prompt_tokens: int, refused_context: int) -> Ask:
+        """The same for a larger context, after an engine said how many tokens its prompt has.
+
+        Raises:
+            ApiError: 400, there is none.
+        """
+        try:
+            selection = self._selector.select_larger(ask.selection, prompt_tokens, refused_context)
+        except ContextLengthExceeded as error:
+            raise too_long(ask.endpoint, str(error)) from None
+        log.info("request %s: %s, moving up", ask.state.id, selection.reason)
+        return _with_answer_limit(ask._replace(selection=selection), rawjson.members(ask.body))
+
+    def counted(
+        self, request: ParsedRequest, endpoint: Endpoint, permissions: Permissions = EVERYTHING
+    ) -> tuple[Wanted, CountedForm]:
+        """The model of a request, and what it is counted as, for a dry run.
+
+        Raises:
+            ApiError: as `prepare`.
+        """
+        wanted = self.find(request.model, permissions)
+        self.check_served(endpoint, wanted.model)
+        if wanted.model.rewrite is not None:
+            request = request.rewritten(wanted.model.rewrite)
+        return wanted, request.counted(endpoint)
+
+    def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
+        """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
+        try:
+            wanted = self._selector.find_wanted(name)
+        except ModelNotFound as error:
+            if permissions.models is None:
+                raise model_not_found(str(error)) from None
+            message = "there is no such model; GET /v1/models lists those of your API key"
+            raise model_not_found(message) from None
+        except ContextLengthExceeded as error:
+            message = str(error) if permissions.models is None else "the model has no such context"
+            raise ApiError(400, message, code="context_not_found", param="model") from None
+        if not permissions.allows(wanted.model.name):
+            raise model_not_allowed(permissions, wanted.model.name)
+        return wanted
+
+    def context_for(self, wanted: Wanted, wish: int) -> int:
+        """Tokens that the context has at least: what the name asks for, or what is wished for, up
+        to the model's largest."""
+        return max(wanted.at_least, min(wish, max(self._overview.contexts_of(wanted.model.name))))
+
+    def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
+        """Raises ApiError: 400, the model's engines have no such endpoint."""
+        served = self._overview.endpoints_of(model)
+        if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
+            message = (
+                f"the engine of {model.name} ({model.engine.value}) does not serve "
+                f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
+            )
+            raise ApiError(400, message, code="endpoint_not_supported")
+
+
+def _with_answer_limit(ask: Ask, members: Members) -> Ask:
+    """With the answer's maximum lowered, where the selection says so."""
+    selection = ask.selection
+    if selection.clamped is None or selection.answer is None:
+        return ask
+    log.info("request %s: %s", ask.state.id, selection.reason)
+    return ask._replace(body=with_answer_limit(members, selection.answer))
