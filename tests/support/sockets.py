@@ -18,16 +18,17 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """A server on a loopback port; each connection is the handler's, and closed when it ends."""
+async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
+    """A server on a loopback port, by default any; each connection is the handler's, and closed
+    when it ends."""
 
     async def handle(stream: trio.SocketStream) -> None:
         async with stream:
             await handler(stream)
 
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host=HOST)
-        port: int = listeners[0].socket.getsockname()[1]
+        listeners = await trio.open_tcp_listeners(port, host=HOST)
+        port = listeners[0].socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, handle, listeners)
         yield port
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
-from tests.support.fakes import config, model
+from tests.support.fakes import FakeEngines, FakeProcess, Stack, config, model
 from tests.support.openai_site import Site, running
-from trio_gateway.config import presets
-from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
-from trio_gateway.config.schema import EngineOptions
+from tests.support.sockets import serving
+from trio_gateway.config import engine_types, presets
+from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType
+from trio_gateway.config.schema import EngineOptions, GatewayConfig
+from trio_gateway.engine import clients
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.openai import OpenAIKind
@@ -75,20 +82,91 @@ def python_blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-async def test_the_type_on_the_page_works_as_it_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, line = python_blocks()
-    (tmp_path / "tei.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    known: EngineType = eval(line, {"EngineType": EngineType, "Option": Option})
-    known = msgspec.structs.replace(known, kind="tei:TeiKind")
+class SiteEngines(FakeEngines):
+    """Engines that are a site each, on the port that their arguments name."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+
+    @asynccontextmanager
+    async def launch(
+        self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
+    ) -> AsyncIterator[FakeProcess]:
+        self.argv = argv
+        async with serving(self.site, port=int(argv[-1])):
+            yield FakeProcess(self, 1)
+
+    def manager(self, given: GatewayConfig) -> EngineManager:
+        return EngineManager(given, launch=self.launch)
+
+
+@pytest.fixture
+def tei(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The page's recipe, followed to the letter, but for where the file is written."""
+    source, entry = python_blocks()
+    path = re.search(r"`trio_gateway/engine/clients/(\w+\.py)`", PAGE)
+    assert path is not None
+    (tmp_path / path[1]).write_text(source)
+    monkeypatch.setattr(clients, "__path__", [*clients.__path__, str(tmp_path)])
+    (known,) = eval(f"({entry})", vars(engine_types))
     monkeypatch.setitem(ENGINE_TYPES, known.value, known)
-    info = {"max_input_length": 512, "max_concurrent_requests": 7}
-    async with running(Site(answers={"/info": (200, info)})) as site:
-        kind = kind_of(known)
+    # Made of the registry when its module was imported.
+    more = {**presets._PRESETS["engines"], known.preset: lambda: str(known.value)}
+    monkeypatch.setattr(presets, "_PRESETS", {**presets._PRESETS, "engines": more})
+    yield
+    sys.modules.pop("trio_gateway.engine.clients.tei", None)
+
+
+INFO = (200, {"max_input_length": 512, "max_concurrent_requests": 7})
+
+
+async def test_the_type_on_the_page_asks_for_its_limits(tei: None) -> None:
+    kind = kind_of(ENGINE_TYPES["tei"])
+    assert kind.endpoints == {"embeddings"}
+    async with running(Site(answers={"/info": INFO})) as site:
         client = kind.client(site.url, EngineOptions())
         assert (await client.check_health(2.0)).ok
         assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
-        assert kind.endpoints == {"embeddings"}
         await client.aclose()
+
+
+async def test_the_type_on_the_page_serves_a_request(tei: None, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.lua"
+    path.write_text(
+        """
+        server = {}
+        models = {
+          {
+            name = "bge",
+            engine = presets.engines.tei,
+            served_name = "BAAI/bge-small",
+            variants = { { binary = "tei", args = { "--port", "${PORT}" }, context = 512 } },
+          },
+        }
+        """
+    )
+    given = ConfigLoader(path).load()
+    vectors = {"data": [{"embedding": [0.5], "index": 0}]}
+    site = Site(answers={"/info": INFO, "/v1/embeddings": (200, vectors)})
+    engines = SiteEngines(site)
+    async with trio.open_nursery() as nursery:
+        stack = Stack(nursery, engines, given)
+        await nursery.start(stack.gateway.run)
+        body = msgspec.json.encode({"model": "bge", "input": "one two"})
+        with trio.fail_after(10):
+            answer = await stack.post("/v1/embeddings", body, {"Host": "localhost"})
+            refused = await stack.post("/v1/completions", body, {"Host": "localhost"})
+        assert (answer.status, msgspec.json.decode(answer.content)["data"]) == (
+            200,
+            vectors["data"],
+        )
+        assert refused.status == 400
+        (engine,) = stack.manager.engines.values()
+        assert engine.info is not None
+        assert (engine.info.places, engine.info.context) == (7, 512)
+        stack.gateway.end_now("the test is over")
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert engines.argv[:2] == ["tei", "--port"]
+    (sent,) = site.bodies["/v1/embeddings"]
+    assert msgspec.json.decode(sent)["model"] == "BAAI/bge-small"
