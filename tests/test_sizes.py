@@ -15,7 +15,6 @@ DOCSTRING_LINES = range(3, 11)
 LONG: set[str] = {
     "tests.support.fakes",
     "tests.support.scheduler_world",
-    "trio_gateway.engine.kv.slots",
     "trio_gateway.engine.scheduling.scheduler",
     "trio_gateway.models.model_selector",
     "trio_gateway.server.api.endpoints",
@@ -28,12 +27,8 @@ WIDE: set[str] = {
 # Packages that do not say yet what lives in them.
 SILENT: set[str] = {
     "trio_gateway.config",
-    "trio_gateway.engine",
     "trio_gateway.engine.clients",
     "trio_gateway.engine.http",
-    "trio_gateway.engine.kv",
-    "trio_gateway.engine.process",
-    "trio_gateway.engine.scheduling",
     "trio_gateway.models",
     "trio_gateway.models.counting",
     "trio_gateway.models.need",

@@ -167,7 +167,7 @@ async def test_a_first_answer_that_was_not_helped_ends_the_saving_of_its_model(
             await stream(stack, chat("a", messages=messages, stream=True))
         else:
             await stack.post(CHAT, chat("a", messages=messages))
-        why = "a restore of 300 tokens spared only 10; this model's slots are not saved again"
+        why = "only 10 of 300 restored tokens were used; this model's slots are not saved again"
         page = await carryover(stack)
         assert {m: text.startswith(why) for m, text in page["not_helpful_for"].items()} == {
             "a": True

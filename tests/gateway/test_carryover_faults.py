@@ -39,7 +39,7 @@ from tests.support.fake_slots import (
 )
 from tests.support.fakes import FakeProcess
 from trio_gateway.engine.clients.facts import SlotUnanswered
-from trio_gateway.engine.kv.slots import RESTORE_LIMIT_S
+from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S
 from trio_gateway.engine.process.process import StopReport
 
 

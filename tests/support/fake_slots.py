@@ -19,7 +19,7 @@ from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.facts import SlotFile, SlotRefused, SlotState, SlotUnanswered
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
-from trio_gateway.engine.kv.file import shared_prefix
+from trio_gateway.engine.kv.policy import shared_prefix
 
 T = TypeVar("T")
 

@@ -17,7 +17,9 @@ from trio_gateway.config.schema import EngineTimeouts, KvCarryoverConfig, Varian
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
-from trio_gateway.engine.kv.slots import EngineKv, KvMove, Prompt
+from trio_gateway.engine.kv.conversations import KvMove
+from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.scheduling.events import VariantKey
 
 STOP_S = 10.0

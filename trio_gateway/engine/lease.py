@@ -9,7 +9,8 @@ import trio
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.engine import Engine
-from trio_gateway.engine.kv.slots import KvMove, Prompt
+from trio_gateway.engine.kv.conversations import KvMove
+from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import Outlook
 
@@ -48,8 +49,7 @@ class Lease:
         """Let the request's conversation come back into its slot; see `kv/conversations.py`."""
         if self.engine.kv is not None and self._prompt is not None:
             move = await self.engine.kv.switch(self.client, self._prompt, self.grant.ticket)
-            before = self.kv_move
-            self.kv_move = KvMove(before.restored + move.restored, before.saved + move.saved)
+            self.kv_move = self.kv_move.and_then(move)
 
     def note_answer(self, usage: Usage) -> None:
         """What the answer said of its tokens and of its time."""

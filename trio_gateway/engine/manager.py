@@ -23,7 +23,8 @@ from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
-from trio_gateway.engine.kv.slots import EngineKv, Prompt
+from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter

@@ -10,7 +10,8 @@ import trio
 from tests.support.asking import Clock
 from tests.support.fake_slots import hang, refuse, run_inline, words
 from tests.support.kv_world import STOP_S, A, B, C, World, prompt, running
-from trio_gateway.engine.kv.slots import RESTORE_LIMIT_S, Prompt
+from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S
 
 SHORT = words("short", 100)
 NOTHING = (0, 0)

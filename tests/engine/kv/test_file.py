@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trio_gateway.engine.kv import file as kv_file
-from trio_gateway.engine.kv.file import digest, read_token_ids, shared_prefix
+from trio_gateway.engine.kv.file import digest, read_token_ids
 
 IDS = [1, 9690, 198, 2683, 0]
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows knows no permission bits")
@@ -93,42 +91,6 @@ def test_a_file_that_is_gone_is_an_error(file: Path, read: object) -> None:
     assert callable(read)
     with pytest.raises(FileNotFoundError):
         read(file)
-
-
-# -- shared prefixes ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "shared"),
-    [
-        ([], [], 0),
-        ([1], [], 0),
-        ([1], [2], 0),
-        ([1, 2, 3], [1, 2, 3], 3),
-        ([1, 2, 3], [1, 2, 3, 4], 3),
-        ([1, 2, 3, 9], [1, 2, 4, 9], 2),
-    ],
-)
-def test_a_shared_prefix_ends_at_the_first_difference(
-    a: list[int], b: list[int], shared: int
-) -> None:
-    assert shared_prefix(a, b) == shared_prefix(b, a) == shared
-    assert shared_prefix(array("i", a), array("i", b)) == shared
-    assert shared_prefix(array("i", a), tuple(b)) == shared
-
-
-@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
-def test_it_is_what_counting_gives(begin: list[int], a: list[int], b: list[int]) -> None:
-    a, b = begin + a, begin + b
-    differ = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
-    assert shared_prefix(a, array("i", b)) == (differ[0] if differ else min(len(a), len(b)))
-
-
-def test_it_is_found_in_long_conversations() -> None:
-    long = array("i", range(100_000))
-    other = array("i", long)
-    other[87_654] = -5
-    assert shared_prefix(long, other) == 87_654
 
 
 # -- digests --------------------------------------------------------------------------------

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.policy import (
     LEAST_TOKENS,
     NEWEST_SHARE,
-    Candidate,
     KvCosts,
+    best_continued,
     has_helped,
     in_order,
     is_continued,
     is_wanted,
+    next_of,
+    shared_prefix,
 )
 
 SPEED = 200.0  # tokens/s
@@ -127,55 +134,120 @@ def test_a_save_that_took_no_time_at_all_is_no_division_by_zero() -> None:
 # -- which are restored ----------------------------------------------------------------------
 
 
-def saved(name: str, ids: range | list[int] | None) -> Candidate:
-    return Candidate(name, None if ids is None else [*ids])
+Saved = tuple[str, Sequence[int] | None]  # by name, the ids of its tokens
+OLD: Saved = ("old", range(1000))
+LONG: Saved = ("long", range(3000))
+NEW: Saved = ("new", range(9, 999))
 
 
-OLD, LONG, NEW = saved("old", range(1000)), saved("long", range(3000)), saved("new", range(9, 999))
+def order(saved: Sequence[Saved], prompts: Sequence[Sequence[int]]) -> list[str]:
+    return in_order(dict(saved), prompts)
 
 
 def test_without_waiting_prompts_the_most_recently_used_goes_first() -> None:
-    assert in_order([NEW, OLD, LONG], [])[:2] == ["new", "old"]
+    assert order([NEW, OLD, LONG], [])[:2] == ["new", "old"]
 
 
 def test_what_a_waiting_prompt_continues_goes_first() -> None:
-    assert in_order([NEW, OLD], [range(1500)])[:1] == ["old"]
+    assert order([NEW, OLD], [range(1500)])[:1] == ["old"]
 
 
 def test_the_longest_shared_prefix_goes_first() -> None:
-    assert in_order([NEW, OLD, LONG], [range(4000)])[:3] == ["long", "old", "new"]
+    assert order([NEW, OLD, LONG], [range(4000)])[:3] == ["long", "old", "new"]
 
 
 def test_the_best_of_all_waiting_prompts_counts() -> None:
     other = range(9, 2000)
-    assert in_order([OLD, NEW], [range(500), other])[:2] == ["new", "old"]
+    assert order([OLD, NEW], [range(500), other])[:2] == ["new", "old"]
 
 
 def test_of_equally_long_prefixes_the_most_recently_used_goes_first() -> None:
-    assert in_order([OLD, LONG], [range(500)])[:2] == ["old", "long"]
-    assert in_order([LONG, OLD], [range(500)])[:2] == ["long", "old"]
+    assert order([OLD, LONG], [range(500)])[:2] == ["old", "long"]
+    assert order([LONG, OLD], [range(500)])[:2] == ["long", "old"]
 
 
 def test_conversations_of_unknown_tokens_come_by_recency() -> None:
-    unknown = saved("unknown", None)
-    assert in_order([unknown, NEW, OLD], [range(1500)])[:3] == ["old", "unknown", "new"]
+    unknown = ("unknown", None)
+    assert order([unknown, NEW, OLD], [range(1500)])[:3] == ["old", "unknown", "new"]
 
 
 def test_a_shared_system_prompt_is_no_conversation() -> None:
     prompt = [*range(LEAST_TOKENS - 1), *range(5000, 6000)]
-    assert in_order([NEW, OLD], [prompt])[:1] == ["new"]
+    assert order([NEW, OLD], [prompt])[:1] == ["new"]
 
 
 def test_a_prefix_of_the_least_size_is_one() -> None:
     prompt = [*range(LEAST_TOKENS), *range(5000, 6000)]
-    assert in_order([NEW, OLD], [prompt])[:1] == ["old"]
+    assert order([NEW, OLD], [prompt])[:1] == ["old"]
 
 
 def test_no_more_are_restored_than_there_are_slots() -> None:
-    assert in_order([OLD, NEW, LONG], [])[:0] == []
-    assert in_order([OLD, NEW, LONG], [])[:2] == ["old", "new"]
-    assert in_order([OLD], [])[:4] == ["old"]
-    assert in_order([], [range(500)])[:4] == []
+    assert order([OLD, NEW, LONG], [])[:0] == []
+    assert order([OLD, NEW, LONG], [])[:2] == ["old", "new"]
+    assert order([OLD], [])[:4] == ["old"]
+    assert order([], [range(500)])[:4] == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "held", "best"),
+    [
+        (range(1200), (), "long"),
+        (range(9, 2000), (), "new"),
+        (range(1200), range(1200), None),
+        (range(1200), range(1199), "long"),
+        (range(LEAST_TOKENS - 1), (), None),
+        (range(7000, 8000), (), None),
+    ],
+    ids=["the furthest", "another", "the slot has all", "the slot has less", "little", "nothing"],
+)
+def test_what_a_prompt_continues_furthest_comes_back(
+    prompt: range, held: Sequence[int], best: str | None
+) -> None:
+    unknown: Saved = ("unknown", None)
+    assert best_continued(dict([unknown, OLD, NEW, LONG]), prompt, held) == best
+
+
+def test_a_restore_is_judged_by_a_prompt_that_goes_on_with_nearly_all_of_it() -> None:
+    begins_alike, goes_on = range(899), range(900)
+    assert next_of(range(1000), 1000, {1: begins_alike, 2: goes_on, 3: goes_on}) == (2, 900)
+    assert next_of(range(1000), 1000, {1: begins_alike}) is None
+    assert next_of(None, 1000, {1: goes_on}) is None
+
+
+# -- what two conversations share ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "shared"),
+    [
+        ([], [], 0),
+        ([1], [], 0),
+        ([1], [2], 0),
+        ([1, 2, 3], [1, 2, 3], 3),
+        ([1, 2, 3], [1, 2, 3, 4], 3),
+        ([1, 2, 3, 9], [1, 2, 4, 9], 2),
+    ],
+)
+def test_a_shared_prefix_ends_at_the_first_difference(
+    a: list[int], b: list[int], shared: int
+) -> None:
+    assert shared_prefix(a, b) == shared_prefix(b, a) == shared
+    assert shared_prefix(array("i", a), array("i", b)) == shared
+    assert shared_prefix(array("i", a), tuple(b)) == shared
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
+def test_it_is_what_counting_gives(begin: list[int], a: list[int], b: list[int]) -> None:
+    a, b = begin + a, begin + b
+    differ = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    assert shared_prefix(a, array("i", b)) == (differ[0] if differ else min(len(a), len(b)))
+
+
+def test_it_is_found_in_long_conversations() -> None:
+    long = array("i", range(100_000))
+    other = array("i", long)
+    other[87_654] = -5
+    assert shared_prefix(long, other) == 87_654
 
 
 # -- is it the same conversation -------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.support.asking import Clock
 from tests.support.fake_slots import cache_of, hang, ids_of, refuse, run_inline, words
 from tests.support.kv_world import A, B, C, World, running, said
 from trio_gateway.engine.clients.facts import EngineFacts, SlotUnanswered
-from trio_gateway.engine.kv.slots import RESTORE_LIMIT_S
+from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S
 from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable, open_store
 
 

@@ -16,7 +16,7 @@ from tests.support.fake_slots import WRAPPER, hang, refuse, run_inline, words
 from tests.support.kv_world import STOP_S, A, B, running, said
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
-from trio_gateway.engine.kv.slots import Prompt
+from trio_gateway.engine.kv.prompt import Prompt, token_ids
 
 LONG = words("long", 3000)
 
@@ -137,7 +137,7 @@ async def test_an_engine_with_a_restore_that_does_not_help_is_not_saved_again(
         await world.saved(A)
         engine = await world.start(waiting=[f"{A} {B}"])
         engine.kv.note_answer(0, Usage(600, cached_tokens=0))
-        why = "a restore of 300 tokens spared only 0"
+        why = "only 0 of 300 restored tokens were used"
         assert world.owner.unhelpful["m"].startswith(why)
         engine.slots.take(f"{A} {B}")
         assert await engine.save() == 0
@@ -279,7 +279,7 @@ async def test_a_save_that_hangs_ends_after_its_limit(
         assert await world.saved(A, B) == 0
         assert trio.current_time() - begun == pytest.approx(limit_s)
         assert world.files == []
-        assert said(caplog, f"saving took over {limit_s:g} s, left at that")
+        assert said(caplog, f"saving took over {limit_s:g} s, gave up")
 
 
 async def test_a_save_may_take_as_long_as_a_slow_disk_needs(virtual: Clock, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ async def test_a_request_that_wants_no_cache_is_no_judge(tmp_path: Path) -> None
         await world.saved(A)
         engine = await world.start(slots=1)
         body = b'{"cache_prompt": false, "prompt": "x"}'
-        assert await engine.kv._ids_of(engine.client, Prompt("completions", body)) is None
+        assert await token_ids(engine.client, Prompt("completions", body)) is None
 
 
 async def test_a_folder_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """KvCarryover: owns the store of saved KV caches, and what this run has learned about using them.
 
-What happens to one engine's slots stands in `engine_kv.py`; what is worth it, in `kv_policy.py`.
+What happens to one engine's slots is in `slots.py`; what is worth it, in `policy.py`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,10 @@ class KvCarryover:
         self._store: KvStore | None = None
         self._lock = trio.Lock()  # the store takes one caller at a time
         self._costs: dict[str, KvCosts] = {}
-        self.unhelpful: dict[
-            str, str
-        ] = {}  # models whose restores do not help, and how that showed
+        self.unhelpful: dict[str, str] = {}  # models whose restores do not help: how that showed
         self.counts = KvCounts()
         self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
-        self.is_closing = False  # the gateway stops: what is saved now must outlive it
+        self.is_closing = False  # the gateway is stopping: what is saved now must outlive it
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the store open until cancelled."""

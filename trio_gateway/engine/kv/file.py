@@ -18,7 +18,7 @@ import stat
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,23 +115,6 @@ def _read_header(file: BinaryIO) -> tuple[int, int]:
         return 0, 0
     magic, version, count = _HEADER.unpack(head)
     return (version, count) if magic == _MAGIC else (0, 0)
-
-
-def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with. A few ms for 100,000: slices are compared, not tokens."""
-    if not (isinstance(a, array) and isinstance(b, array)):
-        a, b = list(a), list(b)  # an array never equals a list
-    same, differs = 0, min(len(a), len(b))
-    if a[:differs] == b[:differs]:
-        return differs
-    # Invariant: equal below `same`, and the first difference lies below `differs`.
-    while differs - same > 1:
-        middle = (same + differs) // 2
-        if a[same:middle] == b[same:middle]:
-            same = middle
-        else:
-            differs = middle
-    return same
 
 
 def digest(path: Path) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from trio_gateway.engine.clients.usage import Usage
-from trio_gateway.engine.kv.file import shared_prefix
 
 # Shorter conversations are read again in a moment, and what two prompts share up to here is a
 # template and a system prompt.
 LEAST_TOKENS = 256
 # A restore has helped if at least this share of what it should have saved was not read again.
 HELPFUL_SHARE = 0.5
+CONTINUES_SHARE = 0.9  # of a conversation that a prompt goes on with
 NEWEST_SHARE = 0.3  # of the newest measurement in a running mean
 
 
@@ -71,23 +72,59 @@ class KvCosts:
         return Worth(carry_s < reread_s, numbers)
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A saved conversation; `ids` of its tokens, None if they are not known."""
+def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with. A few ms for 100,000: slices are compared, not tokens."""
+    if not (isinstance(a, array) and isinstance(b, array)):
+        a, b = list(a), list(b)  # an array never equals a list
+    same, differs = 0, min(len(a), len(b))
+    if a[:differs] == b[:differs]:
+        return differs
+    # Invariant: equal below `same`, and the first difference lies below `differs`.
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        if a[same:middle] == b[same:middle]:
+            same = middle
+        else:
+            differs = middle
+    return same
 
-    name: str
-    ids: Sequence[int] | None
 
-
-def in_order(candidates: Sequence[Candidate], prompts: Sequence[Sequence[int]]) -> list[str]:
-    """The names of the candidates, the one to restore first first.
+def in_order(
+    saved: Mapping[str, Sequence[int] | None], prompts: Sequence[Sequence[int]]
+) -> list[str]:
+    """The names of saved conversations, the one to restore first first.
 
     First those that continue in a waiting prompt, the longest shared prefix first; the rest in the
     order given, the most recently used first.
+
+    Args:
+        saved: by name, the ids of its tokens, None if they are not known.
     """
-    order = sorted(
-        range(len(candidates)), key=lambda i: (-_longest_shared(candidates[i].ids, prompts), i)
-    )
-    return [candidates[i].name for i in order]
+    return sorted(saved, key=lambda name: -_longest_shared(saved[name], prompts))
+
+
+def best_continued(
+    saved: Mapping[str, Sequence[int] | None], prompt: Sequence[int], held: Sequence[int]
+) -> str | None:
+    """The name of the saved conversation that the prompt continues furthest; None if none has more
+    of it than what the slot holds, or too little to be worth it."""
+    known = {name: shared_prefix(ids, prompt) for name, ids in saved.items() if ids is not None}
+    best = max(known, key=known.__getitem__, default=None)
+    if best is None or known[best] < max(LEAST_TOKENS, shared_prefix(held, prompt) + 1):
+        return None
+    return best
+
+
+def next_of(
+    ids: Sequence[int] | None, tokens: int, prompts: Mapping[int, Sequence[int]]
+) -> tuple[int, int] | None:
+    """Which of these prompts goes on with nearly all of a conversation of so many tokens, and how
+    many it shares with it: what only begins alike may be read again for good reasons."""
+    for ticket, prompt in prompts.items():
+        shared = shared_prefix(ids or (), prompt)
+        if shared >= CONTINUES_SHARE * tokens:
+            return ticket, shared
+    return None
 
 
 def is_wanted(ids: Sequence[int] | None, prompts: Sequence[Sequence[int]]) -> bool:

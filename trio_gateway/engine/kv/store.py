@@ -24,6 +24,7 @@ import msgspec
 
 from trio_gateway.engine.kv import file as kv_file
 from trio_gateway.engine.kv.file import KvEntry as KvEntry  # it is part of the store's interface
+from trio_gateway.engine.kv.policy import shared_prefix
 
 _OWN_FOLDER = "set `kv_carryover.directory` to a folder of this gateway's own"
 
@@ -127,7 +128,7 @@ class KvStore:
             return
         for old in self.candidates(new.model, new.fingerprint, new.tokens):
             old_ids = self.ids_of(old)
-            if old_ids is not None and kv_file.shared_prefix(old_ids, ids) == len(old_ids):
+            if old_ids is not None and shared_prefix(old_ids, ids) == len(old_ids):
                 self.remove(old)
 
     def _make_room(self) -> None:

@@ -6,7 +6,7 @@ import string
 from urllib.parse import quote
 
 from trio_gateway.engine.http.exchange import Header
-from trio_gateway.engine.kv.slots import KvMove
+from trio_gateway.engine.kv.conversations import KvMove
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.scheduling.events import How
 from trio_gateway.models.model_selector import Selection

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from trio_gateway import rawjson
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
-from trio_gateway.engine.kv.slots import Prompt
+from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
