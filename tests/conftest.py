@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.isolation import (
     ProcessGuard,
@@ -24,7 +24,11 @@ from tests.support.thoroughness import QUICK
 INTEGRATION = Path(__file__).with_name("integration")
 SHARED_SCOPES = ("session", "package", "module", "class")
 
-settings.register_profile(QUICK, max_examples=20)
+# Time limits of an example would fail on a busy machine, and say nothing about the code.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("whole", CALM)
+settings.register_profile(QUICK, CALM, max_examples=20)
+settings.load_profile("whole")
 guard = ProcessGuard()
 
 
@@ -37,18 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(INTEGRATION):
             item.add_marker(pytest.mark.processes)
-        if group := _group_of(item):
+        if not item.get_closest_marker("xdist_group") and (group := _group_of(item)):
             item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _group_of(item: pytest.Item) -> str | None:
-    """Tests that share a fixture run in one worker, so that it is made once."""
-    shared = {
-        definition.scope: name
-        for name, (*_, definition) in item._fixtureinfo.name2fixturedefs.items()  # type: ignore[attr-defined]
-        if definition.scope in SHARED_SCOPES and definition.baseid.startswith("tests/")
-    }
-    return "session" if "session" in shared else item.nodeid.split("::")[0] if shared else None
+    """Tests that share a fixture run in one worker, so that it is made once: those of one module,
+    or of one folder where its conftest has what they share."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    shared = {f.baseid for *_, f in fixtures if f.scope in SHARED_SCOPES and f.baseid != "tests"}
+    return min(shared - {""}, default=None)
 
 
 @pytest.hookimpl(wrapper=True)

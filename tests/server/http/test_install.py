@@ -91,6 +91,7 @@ def put(classes: tuple[object, ...]) -> None:
     vars(hypercorn.protocol.h11)["WSStream"] = classes[2]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_importing_every_module_has_no_effect() -> None:
     done = subprocess.run(
@@ -115,6 +116,7 @@ async def test_serving_installs_before_hypercorn_looks() -> None:
         gateway.begin_shutdown()
 
 
+@pytest.mark.processes
 async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

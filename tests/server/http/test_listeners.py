@@ -25,7 +25,7 @@ from trio_gateway.server import gateway_server
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
 from trio_gateway.server.http.listeners import ListenError, bound
-from trio_gateway.server.http.tls import Certificate
+from trio_gateway.server.http.tls import POLL_S, Certificate
 
 LOOPBACK = ListenAddress("127.0.0.1", 0)
 
@@ -197,11 +197,11 @@ async def test_the_files_are_looked_at_again_and_again(
 ) -> None:
     certificate = Certificate(write_certificate(ca, tmp_path))
     nursery.start_soon(certificate.watch)
-    await trio.sleep(20)
+    await trio.sleep(4.5 * POLL_S)
     looked = list[float]()
     certificate.reload_if_changed = lambda: looked.append(trio.current_time())  # type: ignore[method-assign]
-    await trio.sleep(20)
-    assert len(looked) in (3, 4)  # as often as POLL_S says
+    await trio.sleep(4 * POLL_S)
+    assert len(looked) == 4
     nursery.cancel_scope.cancel(reason="the test is over")
 
 
