@@ -95,7 +95,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the gateway beside the bare engine; prints a table."""
+    """Measure the gateway against the bare engine; prints a table."""
     _install(session, "test")
     session.run("python", "-m", "benchmarks.run", *session.posargs)
 
