@@ -27,7 +27,6 @@ from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
-    ModelNotFound,
     ModelSelector,
     Selection,
 )
@@ -283,8 +282,23 @@ async def test_a_prompt_that_no_variant_holds_is_refused_with_both_numbers() -> 
     subject = selector(model, engines=engines)
     with pytest.raises(ContextLengthExceeded) as refused:
         await select(subject, model, messages=says("a" * 100_000), max_tokens=100)
-    assert "40116 tokens (40000 for the prompt and 100 for the answer" in str(refused.value)
+    assert (
+        "40116 tokens (40000 for the prompt, 100 for the answer (max_tokens) and 16 of margin)"
+        in str(refused.value)
+    )
     assert "32768" in str(refused.value)
+
+
+async def test_what_cannot_be_cut_from_a_prompt_is_not_asked_for() -> None:
+    model = a_model("m", 2048)
+    engines = Engines()
+    engines.runs(model, 2048, count=31)
+    with pytest.raises(ContextLengthExceeded) as refused:
+        await select(
+            selector(model, engines=engines), model, messages=says("x" * 300), max_tokens=80_000
+        )
+    assert "80047 tokens (31 for the prompt, 80000 for the answer" in str(refused.value)
+    assert str(refused.value).endswith("(m); lower max_tokens to 2001")
 
 
 async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named() -> None:
@@ -427,42 +441,20 @@ async def test_after_a_refusal_by_the_largest_the_error_says_how_much_to_cut() -
         subject.select_larger(selection, prompt=33_000, refused_context=32768)
 
 
-# -- names ----------------------------------------------------------------------------------
-
-
-def test_a_model_is_found_by_its_name_and_by_its_alias() -> None:
-    model = a_model("qwen", aliases=("gpt-4o",))
-    subject = selector(model)
-    assert subject.find_model("qwen") is subject.find_model("gpt-4o") is model
-
-
-def test_an_unknown_name_is_refused_with_near_ones() -> None:
-    subject = selector(a_model("qwen3-8b"), a_model("llama"), a_model("qwen-dark", hidden=True))
-    with pytest.raises(ModelNotFound, match="qwen3-8b") as refused:
-        subject.find_model("qwen3")
-    assert "dark" not in str(refused.value)
-
-
-def test_an_unknown_name_far_from_all_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ModelNotFound, match=r'"zzz"; did you mean: llama\?'):
-        selector(a_model("llama")).find_model("zzz")
-
-
-def test_where_all_models_are_hidden_no_name_is_suggested() -> None:
-    with pytest.raises(ModelNotFound, match=r'^there is no model "zzz"$'):
-        selector(a_model("secret", hidden=True)).find_model("zzz")
+# -- what is shown --------------------------------------------------------------------------
 
 
 def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> None:
     loaded, idle = a_model("loaded"), a_model("idle", 1024, aliases=("i",), description="small")
     engines = Engines()
     engines.runs(loaded, 8192, count=None)
-    subject = selector(loaded, idle, a_model("secret", hidden=True), engines=engines)
+    secret = a_model("secret", hidden=True)
+    subject = selector(loaded, idle, secret, engines=engines)
     first, second = subject.list_models()
     assert (first["id"], first["object"]) == ("loaded", "model")
     assert (first["loaded"], first["loaded_variant"]) == (True, "8192")
     assert (first["context_length"], first["contexts"]) == (32768, [2048, 8192, 32768])
     assert (second["loaded"], second["loaded_variant"]) == (False, None)
     assert (second["aliases"], second["description"]) == (["i"], "small")
-    assert subject.describe(subject.find_model("i")) == second
-    assert subject.describe(subject.find_model("secret"))["id"] == "secret"
+    assert subject.describe(idle) == second
+    assert subject.describe(secret)["id"] == "secret"

@@ -19,6 +19,7 @@ from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.explanation import Explanation, explain
 from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.models.names import ModelNames
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import endpoint_of, parse_request
 from trio_gateway.server.relay.prepare import Preparer
@@ -145,8 +146,11 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     manager, vocabulary = EngineManager(config), Vocabulary(None)
     counter = TokenCounter(manager.overview, vocabulary, None)
     selector = ModelSelector(config, manager.overview, counter)
+    names = ModelNames(config, manager.overview.contexts_of)
     meant = endpoint_of(body, endpoint)
-    wanted, form = Preparer(manager.overview, selector).counted(parse_request(body, meant), meant)
+    wanted, form = Preparer(names, manager.overview, selector).counted(
+        parse_request(body, meant), meant
+    )
     carryover = config.server.kv_carryover
     result: Explanation | None = None
     async with trio.open_nursery() as nursery:

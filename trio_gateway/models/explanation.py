@@ -15,8 +15,8 @@ from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelSelector,
     Selection,
-    Wanted,
 )
+from trio_gateway.models.names import Wanted
 from trio_gateway.models.need.bounds import Bounds, lower_bound
 from trio_gateway.models.need.counted_form import CountedForm
 

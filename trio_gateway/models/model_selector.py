@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 from collections.abc import Sequence
@@ -30,12 +29,6 @@ from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, CountSource
 from trio_gateway.models.need.counted_form import CountedForm
 
 log = logging.getLogger(__name__)
-
-LONGEST_NAME = 200
-
-
-class ModelNotFound(Exception):
-    """No model of that name; the message has near names."""
 
 
 class ContextLengthExceeded(Exception):
@@ -65,13 +58,6 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     turn_bytes: int | None = None
     is_plain: bool = False
     correction: int = 0
-
-
-class Wanted(NamedTuple):
-    """A model, and the context that was asked for with its name: at least so many tokens."""
-
-    model: ModelConfig
-    at_least: int = 0
 
 
 class _Demand(NamedTuple):
@@ -108,74 +94,6 @@ class ModelSelector:
     def __init__(self, config: GatewayConfig, overview: Overview, counter: TokenCounter) -> None:
         self._config, self._overview, self._counter = config, overview, counter
         self._created = int(time.time())
-
-    def find_model(self, name: str) -> ModelConfig:
-        """The model with this name or alias.
-
-        Raises:
-            ModelNotFound
-        """
-        if (model := self._config.find_model(name)) is not None:
-            return model
-        if len(name) > LONGEST_NAME:  # looking for near ones takes seconds, and there are none
-            raise ModelNotFound(f'there is no model "{name[:LONGEST_NAME]}…"')
-        names = [m.name for m in self._config.models if not m.hidden]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-        hint = f"; did you mean: {', '.join(near)}?" if near else ""
-        raise ModelNotFound(f'there is no model "{name}"{hint}')
-
-    def find_wanted(self, name: str | None) -> Wanted:
-        """The model of a request: a name or an alias, `name:variant`, or `name@8192` for a context
-        of at least so many tokens. None: the only model there is.
-
-        Raises:
-            ModelNotFound
-            ContextLengthExceeded: the model has no such context.
-        """
-        if name is None:
-            if len(self._config.models) == 1:
-                return Wanted(self._config.models[0])
-            raise ModelNotFound("there are several models: say which, by its name in `model`")
-        if self._config.find_model(name) is None:
-            for mark in ":@":
-                start, _, what = name.rpartition(mark)
-                if (model := self._config.find_model(start)) is not None:
-                    return Wanted(model, self._context_named(model, mark, what))
-        return Wanted(self.find_model(name))
-
-    def _context_named(self, model: ModelConfig, mark: str, what: str) -> int:
-        contexts = self._overview.contexts_of(model.name)
-        if len(what) > LONGEST_NAME:
-            what = f"{what[:LONGEST_NAME]}…"
-        if mark == ":":
-            if what in (names := [v.name for v in model.variants]):
-                context = contexts[names.index(what)]
-                first = names[contexts.index(context)]
-                if first == what:
-                    return context
-                raise ModelNotFound(
-                    f'{model.name}:{what} cannot be asked for: "{first}" has the same context and '
-                    "is always taken first; make it a model of its own"
-                )
-            raise ModelNotFound(f'{model.name} has no variant "{what}"; it has: {", ".join(names)}')
-        if not (what.isdecimal() and what.isascii() and len(what) < 10):
-            raise ModelNotFound(f"{model.name}@{what}: after the @, expected a number of tokens")
-        if int(what) > max(contexts):
-            raise ContextLengthExceeded(
-                f"{model.name} has no context of {what} tokens; its largest has {max(contexts)}"
-            )
-        return int(what)
-
-    def is_name(self, name: str) -> bool:
-        """Whether it is a model's name, as the start of a path; the tokens asked for are not
-        looked at."""
-        if self._config.find_model(name) is not None:
-            return True
-        start, _, label = name.rpartition(":")
-        if (model := self._config.find_model(start)) is not None:
-            return label in [variant.name for variant in model.variants]
-        start, _, tokens = name.rpartition("@")
-        return self._config.find_model(start) is not None and "/" not in tokens
 
     def select_any(self, model: ModelConfig, endpoint: str, at_least: int = 0) -> Selection:
         """For a request that any engine of the model can answer."""
@@ -317,11 +235,11 @@ class ModelSelector:
         raise ContextLengthExceeded(_too_long(demand, counted.tokens))
 
     def _by_bounds(self, demand: _Demand, lower: int, bound: Count) -> Selection:
-        """Nobody can count exactly: the largest variant gets what may not fit, and its engine has
+        """Nothing can count exactly: the largest variant gets what may not fit, and its engine has
         the last word, with the exact numbers."""
         choice = demand.holding(demand.need(bound.tokens))
         if choice is not None:
-            reason = "nobody can count exactly, so the bound decides"
+            reason = "nothing can count exactly, so the bound decides"
             return self._selected(demand, bound, choice, reason)
         if demand.model.clamp_answer and demand.answer:
             left = max(demand.largest - bound.tokens - MARGIN_TOKENS, demand.least)
@@ -329,7 +247,7 @@ class ModelSelector:
                 return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
             raise ContextLengthExceeded(_too_long(demand, lower, "at least "))
-        reason = "nobody can count exactly, so the engine of the largest decides"
+        reason = "nothing can count exactly, so the engine of the largest decides"
         selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
 
@@ -365,21 +283,27 @@ class ModelSelector:
 
 
 def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
-    """What is needed, what there is, and how much to cut.
+    """What is needed, what there is, and what to do about it.
 
     "this model's maximum context length is" are OpenAI's words: clients that shorten a conversation
     by themselves look for them, not for the code of the error.
     """
-    answer, largest = demand.answer, demand.largest
-    need = demand.need(prompt)
-    wanted = f" and {answer} for the answer (max_tokens)" if answer else ""
+    answer, largest, need = demand.answer, demand.largest, demand.need(prompt)
+    parts = [f"{exactness}{prompt} for the prompt"]
     if answer is None:
-        wanted = f" and at least {need - prompt - MARGIN_TOKENS} for the answer"
-    cure = f"cut {exactness}{need - largest} tokens from the prompt"
-    left = largest - prompt - MARGIN_TOKENS
-    if answer and left >= 1:
-        cure = f"lower max_tokens to {left}, or {cure}"
+        parts.append(f"at least {need - prompt - MARGIN_TOKENS} for the answer")
+    elif answer:
+        parts.append(f"{answer} for the answer (max_tokens)")
+    if answer != 0:
+        parts.append(f"{MARGIN_TOKENS} of margin")
+    *first, last = parts
+    shares = f"{', '.join(first)} and {last}" if first else last
+    left, cut = largest - prompt - MARGIN_TOKENS, need - largest
+    cures = [f"lower max_tokens to {left}"] if answer and left >= 1 else []
+    if cut < prompt:
+        cures.append(f"cut {exactness}{cut} tokens from the prompt")
+    cure = ", or ".join(cures) or "shorten the prompt, and lower max_tokens"
     return (
-        f"the request needs {exactness}{need} tokens ({exactness}{prompt} for the prompt{wanted}), "
-        f"but this model's maximum context length is {largest} tokens ({demand.model.name}); {cure}"
+        f"the request needs {exactness}{need} tokens ({shares}), but this model's maximum context "
+        f"length is {largest} tokens ({demand.model.name}); {cure}"
     )

@@ -14,6 +14,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.token_counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import WellFormed
 from trio_gateway.server.dumps import DumpWriter
@@ -47,7 +48,8 @@ class Gateway:
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
         self._incoming = Incoming(self._dumps)
-        self.preparer = Preparer(self.manager.overview, self.selector)
+        self.names = ModelNames(config, self.manager.overview.contexts_of)
+        self.preparer = Preparer(self.names, self.manager.overview, self.selector)
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(self.manager, self.selector, self.preparer, keepalive_s)
         self.closing = trio.Event()
@@ -66,7 +68,7 @@ class Gateway:
         return (
             requests,
             FormHandler(incoming, preparer, relay, requests),
-            UpstreamHandler(incoming, manager, selector, preparer, relay),
+            UpstreamHandler(incoming, manager, self.names, preparer, relay),
             ModelHandler(incoming, manager, selector, counter, preparer, relay),
             OperationsHandler(incoming, manager, selector, counter, preparer),
             OllamaHandler(self.config, incoming, manager, preparer, relay),

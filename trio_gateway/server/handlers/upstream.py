@@ -8,7 +8,7 @@ from quart import Response, request
 from werkzeug.datastructures import Headers
 
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.models.names import ModelNames
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.incoming import Incoming
@@ -23,12 +23,12 @@ class UpstreamHandler:
         self,
         incoming: Incoming,
         manager: EngineManager,
-        selector: ModelSelector,
+        names: ModelNames,
         preparer: Preparer,
         relay: Relay,
     ) -> None:
         self._incoming, self._preparer, self._relay = incoming, preparer, relay
-        self._manager, self._selector = manager, selector
+        self._manager, self._names = manager, names
 
     async def handle_upstream(self, endpoint: Endpoint, rest: str) -> Response:
         """`rest`: the model's name, which may have slashes, and a path."""
@@ -57,7 +57,7 @@ class UpstreamHandler:
         parts = [unquote(part) for part in raw]
         for count in range(len(parts), 0, -1):
             name = "/".join(parts[:count])
-            if self._selector.is_name(name):
+            if self._names.is_name(name):
                 path = "".join(f"/{part}" for part in raw[count:])
                 check_path(path)
                 return name, path

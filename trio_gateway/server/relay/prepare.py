@@ -10,13 +10,8 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.model_selector import (
-    ContextLengthExceeded,
-    ModelNotFound,
-    ModelSelector,
-    Selection,
-    Wanted,
-)
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
+from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
@@ -79,8 +74,8 @@ class Ask(NamedTuple):
 class Preparer:
     """Finds the model that a request names, checks that it may have it, and what it needs."""
 
-    def __init__(self, overview: Overview, selector: ModelSelector) -> None:
-        self._overview, self._selector = overview, selector
+    def __init__(self, names: ModelNames, overview: Overview, selector: ModelSelector) -> None:
+        self._names, self._overview, self._selector = names, overview, selector
 
     async def prepare(
         self, sender: Sender, endpoint: Endpoint, request: ParsedRequest, *, wish: int = 0
@@ -182,13 +177,13 @@ class Preparer:
     def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
         try:
-            wanted = self._selector.find_wanted(name)
+            wanted = self._names.find_wanted(name)
         except ModelNotFound as error:
             if permissions.models is None:
                 raise model_not_found(str(error)) from None
             message = "there is no such model; GET /v1/models lists those of your API key"
             raise model_not_found(message) from None
-        except ContextLengthExceeded as error:
+        except ContextNotFound as error:
             message = str(error) if permissions.models is None else "the model has no such context"
             raise ApiError(400, message, code="context_not_found", param="model") from None
         if not permissions.allows(wanted.model.name):
