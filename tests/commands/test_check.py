@@ -109,9 +109,10 @@ def test_check_of_a_wrong_file_prints_every_mistake_and_exits_with_2(tmp_path: P
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        f'{path}: server.listen: unknown key; did you mean "listen_v6"?',
-        f'{path}: models[1] "m".engine: expected one of presets.engines '
-        '("llama.cpp", "llama.cpp.secondary", "openai", "remote"), got "vllm"',
+        f'{path}: server.listen: unknown key; use "listen_v4", such as "127.0.0.1:7777"',
+        f'{path}: models[1] "m".engine: expected presets.engines.llamacpp, '
+        "presets.engines.llamacpp_secondary, presets.engines.openai or presets.engines.remote, "
+        'got "vllm"; write presets.engines.openai, without quotes',
         f'{path}: models[1] "m".variants: expected at least one variant',
     ]
 
@@ -119,7 +120,7 @@ def test_check_of_a_wrong_file_prints_every_mistake_and_exits_with_2(tmp_path: P
 def test_check_of_a_missing_file_exits_with_2(tmp_path: Path) -> None:
     result = check(tmp_path / "none.lua")
     assert result.exit_code == 2
-    assert result.stderr == f"{tmp_path}/none.lua: No such file or directory\n"
+    assert result.stderr == f"{tmp_path}/none.lua: no such file (as given by -c)\n"
 
 
 def test_check_without_a_file_says_which_one_it_used(
@@ -182,7 +183,7 @@ def test_the_memory_of_the_variants_is_shown_where_a_pool_has_a_limit(tmp_path: 
     assert heading.split()[-1] == "Memory"
     assert first.rstrip().endswith("6.0 GiB")
     assert second.rstrip().endswith("unknown")
-    assert note.startswith('note: models[1] "m".variants[2]: what memory it needs is not known')
+    assert note.startswith('note: models[1] "m".variants[2]: how much memory it needs is not known')
 
 
 def test_an_estimated_memory_is_marked_as_such(

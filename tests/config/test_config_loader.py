@@ -385,23 +385,27 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
     assert mistakes(tmp_path, source, before="") == [
         'server.listen_v4: expected "host:port", an array of them, or "none", got "nowhere"',
         "server.dumps_dir: expected a string that is not empty, got 7",
-        "server.health_check_timeout: expected seconds, a positive number, got 0",
-        'server.listen: unknown key; did you mean "listen_v6"?',
+        'server.health_check_timeout: expected a positive time: seconds, or text such as "90s" or '
+        '"5m", got 0',
+        'server.listen: unknown key; use "listen_v4", such as "127.0.0.1:7777"',
         "pools: expected names as keys, got 1",
         "pools.primary.engines: expected a positive integer, got 0",
         'pools.primary.memory: expected a size: bytes, or text such as "100MiB" or "6GiB", '
         'got "24 gigs"',
         "pools.primary.size: unknown key",
-        'models[1] "a".engine: expected one of presets.engines '
-        '("llama.cpp", "llama.cpp.secondary", "openai", "remote"), got "vllm"',
+        'models[1] "a".engine: expected presets.engines.llamacpp, '
+        "presets.engines.llamacpp_secondary, presets.engines.openai or presets.engines.remote, "
+        'got "vllm"; write presets.engines.openai, without quotes',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
         'models[1] "a".variants[1].args: expected an array of strings, got "y"',
         "models[2].variants: expected at least one variant",
         "models[2].name: missing; expected a string",
         'models[2].alias: unknown key; did you mean "aliases"?',
-        'models[2].pool: no pool "gpu"; there is: primary, secondary, remote',
+        'models[2].pool: no pool "gpu"; known: primary, secondary, remote; '
+        "or add `pools = { gpu = {} }`",
         'models[3]: expected a table, got "c"',
-        'models[4] "d".engine: missing; expected one of presets.engines',
+        'models[4] "d".engine: missing; expected one of presets.engines, such as '
+        "presets.engines.llamacpp",
         'models[4] "d".variants[1]: expected a table, got 7',
         'models[4] "d".variants[2].binary: missing; expected a path',
         'models[4] "d".variants[2].context: missing; expected a positive integer',
@@ -421,8 +425,9 @@ def test_an_empty_file_misses_both_tables(tmp_path: Path) -> None:
 
 def test_a_misspelt_table_is_named(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "sever, model = {}, {}", before="") == [
-        'server: missing; expected a table (it may be empty: server = {}); did you mean "sever"?',
-        'models: missing; expected an array of models; did you mean "model"?',
+        'server: missing; expected a table (it may be empty: server = {}); found "sever"; '
+        'rename it to "server"',
+        'models: missing; expected an array of models; found "model"; rename it to "models"',
     ]
 
 
@@ -446,7 +451,7 @@ def test_no_address_at_all_is_a_mistake_whatever_else_is_wrong(tmp_path: Path) -
 
 def test_the_same_address_twice_is_a_mistake_but_free_ports_are_not(tmp_path: Path) -> None:
     twice = "server.listen_v4 = { '127.0.0.1:80', '127.0.0.1:80' }"
-    assert mistakes(tmp_path, twice) == ["server: an address to listen on is given twice"]
+    assert mistakes(tmp_path, twice) == ["server: 127.0.0.1:80 is listed twice; remove one"]
     config = smallest(tmp_path, "server.listen_v4 = { '127.0.0.1:0', '127.0.0.1:0' }")
     assert len(config.server.listen) == 2
 
@@ -457,8 +462,8 @@ def test_a_name_or_an_alias_belongs_to_one_model(tmp_path: Path) -> None:
     models[3] = merge_tables(model, { name = "other" })
     """
     assert mistakes(tmp_path, changes) == [
-        'models[2] "n": the name "m" is taken by models[1] "m"',
-        'models[3] "other": the name "other" is taken by models[2] "n"',
+        'models[2] "n".aliases: "m" is already a name of models[1] "m"; rename one of the two',
+        'models[3] "other": "other" is already a name of models[2] "n"; rename one of the two',
     ]
 
 
@@ -484,7 +489,7 @@ def test_a_hole_in_the_arguments_is_a_mistake(tmp_path: Path) -> None:
 
 def test_a_key_that_this_version_does_not_have_is_unknown(tmp_path: Path) -> None:
     (message,) = mistakes(tmp_path, 'pools = { primary = { vram = "24GiB" } }')
-    assert message == "pools.primary.vram: unknown key"
+    assert message == 'pools.primary.vram: unknown key; use "memory"'
 
 
 def test_a_string_that_is_not_utf_8_is_a_mistake(tmp_path: Path) -> None:
@@ -496,6 +501,7 @@ def test_a_program_that_fails_is_one_mistake_with_its_line(tmp_path: Path) -> No
         load(tmp_path, "server = {}\nmodels = { preset.engines }")
     assert caught.value.mistakes == [
         f"{tmp_path}/gateway.lua:2: attempt to index a nil value (global 'preset')"
+        '; did you mean "presets"?'
     ]
 
 
@@ -596,13 +602,14 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("variant.load_time", "0", "seconds, a positive number"),
-        ("server.stream_keepalive", "-1", "seconds, a number that is not negative"),
+        ("variant.load_time", "0", "a positive time"),
+        ("server.stream_keepalive", "-1", "a time of 0 or more"),
     ],
 )
 def test_a_time_out_of_range_is_a_mistake(tmp_path: Path, key: str, value: str, what: str) -> None:
     (message,) = mistakes(tmp_path, f"{key} = {value}")
-    assert message.endswith(f".{key.split('.')[1]}: expected {what}, got {value}")
+    assert f".{key.split('.')[1]}: expected {what}: seconds, or text such as " in message
+    assert message.endswith(f", got {value}")
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ def test_endpoints_are_given_by_name_or_by_path(tmp_path: Path) -> None:
 def test_an_unknown_endpoint_is_a_mistake_with_a_near_name(tmp_path: Path) -> None:
     text = f'{REMOTE}, endpoints = {{ "embedings", 7 }}, variants = {{ {{ context = 1 }} }}'
     assert mistakes(tmp_path, text) == [
-        'endpoints[1]: no endpoint that the gateway knows: "embedings"; did you mean "embeddings"?',
-        'endpoints[2]: no endpoint that the gateway knows: 7; such as "chat/completions"',
+        'endpoints[1]: not a known endpoint: "embedings"; did you mean "embeddings"?',
+        'endpoints[2]: not a known endpoint: 7; such as "chat/completions"',
     ]
 
 

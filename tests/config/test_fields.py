@@ -59,15 +59,40 @@ def test_a_count_may_be_zero_but_not_negative() -> None:
     assert message == "field: expected an integer that is not negative, got -1"
 
 
-def test_seconds_are_numbers_that_are_not_negative() -> None:
+def test_a_time_is_a_number_of_seconds_that_is_not_negative() -> None:
     assert accepts(fields.seconds, "0") == 0.0
     assert accepts(fields.positive_seconds, "2.5") == 2.5
     assert refuses(fields.seconds, "-1")
     assert refuses(fields.seconds, "1/0")
     assert refuses(fields.positive_seconds, "0")
-    assert refuses(fields.positive_seconds, "'5s'") == [
-        'field: expected seconds, a positive number, got "5s"'
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("'5m'", 300), ("'90s'", 90), ("'1h'", 3600), ("'500ms'", 0.5), ("'1.5 min'", 90),
+        ("'2d'", 172_800), ("' 5s '", 5),
+    ],
+)  # fmt: skip
+def test_a_time_may_have_a_unit(written: str, seconds: float) -> None:
+    assert accepts(fields.positive_seconds, written) == seconds
+    assert accepts(fields.seconds, written) == seconds
+
+
+def test_a_time_of_zero_may_have_a_unit_where_zero_is_allowed() -> None:
+    assert accepts(fields.seconds, "'0s'") == 0.0
+    assert refuses(fields.positive_seconds, "'0s'") == [
+        'field: expected a positive time: seconds, or text such as "90s" or "5m", got "0s"'
     ]
+
+
+@pytest.mark.parametrize(
+    "written", ["'5'", "'5 minutes'", "'m'", "'-5m'", "'5M'", "''", "('9'):rep(400) .. 's'", "{}"]
+)
+def test_a_time_is_nothing_else(written: str) -> None:
+    assert refuses(fields.seconds, written)[0].startswith(
+        'field: expected a time of 0 or more: seconds, or text such as "90s" or "5m", got '
+    )
 
 
 @pytest.mark.parametrize(

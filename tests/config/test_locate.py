@@ -76,4 +76,4 @@ def test_a_file_that_was_given_and_is_missing_is_an_error_and_no_other_is_tried(
     (folder / "gateway.lua").write_text(RIGHT % "here")
     with pytest.raises(ConfigError) as caught:
         load_config(Path("none.lua"))
-    assert caught.value.mistakes == ["none.lua: No such file or directory"]
+    assert caught.value.mistakes == ["none.lua: no such file (as given by -c)"]

@@ -58,7 +58,7 @@ def test_an_unknown_preset_names_those_that_exist(tmp_path: Path) -> None:
     message = failure(tmp_path, "x = presets.engines.lama")
     assert message == (
         "gateway.lua:1: presets.engines.lama does not exist; "
-        "there is: llamacpp, llamacpp_secondary, openai, remote"
+        'known: llamacpp, llamacpp_secondary, openai, remote; did you mean "llamacpp"?'
     )
 
 
@@ -296,12 +296,14 @@ def test_a_file_name_that_is_not_utf_8_is_an_error_and_not_a_crash(tmp_path: Pat
 
 
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
-    assert failure(tmp_path, "x = 1\ny = = 2") == "gateway.lua:2: unexpected symbol near '='"
+    assert failure(tmp_path, "x = 1\ny = = 2") == (
+        "gateway.lua:2: unexpected symbol near '=': y = = 2"
+    )
 
 
 def test_a_run_time_error_has_its_line_and_the_name_that_is_nil(tmp_path: Path) -> None:
     assert failure(tmp_path, "\n\nx = preset.engines") == (
-        "gateway.lua:3: attempt to index a nil value (global 'preset')"
+        "gateway.lua:3: attempt to index a nil value (global 'preset'); did you mean \"presets\"?"
     )
 
 
@@ -329,7 +331,7 @@ def test_a_path_longer_than_luas_limit_is_named_in_full(tmp_path: Path, letter: 
     assert failure(folder, "\nx.y = 1") == (
         "gateway.lua:2: attempt to index a nil value (global 'x')"
     )
-    assert failure(folder, "\nx = = 1") == "gateway.lua:2: unexpected symbol near '='"
+    assert failure(folder, "\nx = = 1") == ("gateway.lua:2: unexpected symbol near '=': x = = 1")
 
 
 def test_a_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:

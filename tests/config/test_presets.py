@@ -33,7 +33,7 @@ def test_the_engines_are_what_the_schema_names() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(PresetError, match=r"^presets\.models\.x does not exist; there is: smollm2"):
+    with pytest.raises(PresetError, match=r"^presets\.models\.x does not exist; known: smollm2"):
         preset("models", "x")
 
 

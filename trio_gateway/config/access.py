@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from trio_gateway.config import fields
+from trio_gateway.config import familiar_words, fields
 from trio_gateway.config.access_schema import (
     ANY_ORIGIN,
     LOCALHOST_PAGES,
@@ -69,10 +69,10 @@ def limits(record: Record) -> ConnectionLimits:
 
 
 def tls(record: Record, resolve: Callable[[str], Path]) -> TlsConfig | None:
-    """`{ certificate = …, key = … }`. Whether the files are right is found when they are used."""
+    """`{ certificate = …, key = … }`. The files are read when they are used."""
     if not record.read("tls", _table, False):
         return None
-    inner = record.inner("tls")
+    inner = record.inner("tls", familiar_words.TLS)
     certificate = inner.require("certificate", fields.string, "the path of a PEM file", "")
     key = inner.require("key", fields.string, "the path of a PEM file", "")
     inner.finish()
@@ -101,7 +101,7 @@ def listen_unix(
         if name:
             found.append(UnixAddress(resolve(name), mode))
     if len({address.path for address in found}) < len(found):
-        mistakes.add(path, "a socket is given twice")
+        mistakes.add(path, "a socket is listed twice; remove one")
     return tuple(found)
 
 
@@ -115,22 +115,30 @@ def refuse_open_listeners(
     mistakes.add(
         "server",
         f"other machines can reach {', '.join(reachable)}, but there are no api_keys. "
-        "Add one of these two lines to server: "
-        'api_keys = { "KEY" },   (`trio-gateway key` makes one)   or   '
-        "allow_unauthenticated = true,   (whoever reaches it may use it)",
+        "Add one of these two lines to server:",
+        'api_keys = { "KEY" },            -- `trio-gateway key` makes one',
+        "allow_unauthenticated = true,    -- whoever reaches it may use it",
     )
 
 
-def notes(config: AccessConfig) -> list[str]:
+def notes(
+    config: AccessConfig, listen: Sequence[ListenAddress], tls: TlsConfig | None
+) -> list[str]:
     """Remarks for the log."""
     found = [
-        f'the key "{key.name}" has less than {KEY_GOOD_LENGTH} characters and can be guessed; '
-        "`trio-gateway key` makes a good one"
-        for key in config.api_keys
+        f"server.api_keys[{index}]: fewer than {KEY_GOOD_LENGTH} characters, which can be guessed; "
+        "`trio-gateway key` makes a good key"
+        for index, key in enumerate(config.api_keys, start=1)
         if len(key.secret) < KEY_GOOD_LENGTH
     ]
     if config.api_keys and config.allow_unauthenticated:
         found.append("server.allow_unauthenticated has no effect, as there are api_keys")
+    reachable = [str(address) for address in listen if not is_loopback(address.host)]
+    if config.api_keys and reachable and tls is None:
+        found.append(
+            f"server.api_keys: keys sent to {', '.join(reachable)} can be read on the network; "
+            "set server.tls, or put a proxy with TLS in front"
+        )
     return found
 
 
@@ -138,7 +146,7 @@ def with_known_models(
     mistakes: Mistakes, config: AccessConfig, models: Sequence[ModelConfig]
 ) -> AccessConfig:
     """With the models of each key by their names, where the file may have aliases."""
-    if not models:  # that is a mistake of its own
+    if not models:  # that is an error of its own
         return config
     names = {word: model.name for model in models for word in (model.name, *model.aliases)}
     keys = []
@@ -147,7 +155,7 @@ def with_known_models(
             for word in sorted(key.models - names.keys()):
                 hint = fields.nearest(word, names)
                 at = f"server.api_keys {fields.show(key.name)}.models"
-                mistakes.add(at, f"there is no model {fields.show(word)}{hint}")
+                mistakes.add(at, f"no model {fields.show(word)}{hint}")
             known = frozenset(names[word] for word in key.models if word in names)
             key = msgspec.structs.replace(key, models=known)
         keys.append(key)
@@ -159,8 +167,13 @@ def with_known_models(
 
 def api_keys(mistakes: Mistakes, path: str, value: Any) -> tuple[ApiKey, ...] | None:
     what = "an array of keys, each a string or a table { key = …, name = …, … }"
+    # No key of the table is shown: it may be an API key.
     if not fields.is_table(value):
         mistakes.add(path, f"expected {what}")
+        return None
+    if any(not isinstance(key, int) for key in value):
+        hint = 'it needs another pair of braces: api_keys = { { key = "…", name = "…" } }'
+        mistakes.add(path, f"expected {what}; {hint}")
         return None
     found = list[ApiKey]()
     for index, (at, entry) in enumerate(fields.items(mistakes, path, value, what), start=1):
@@ -172,15 +185,16 @@ def api_keys(mistakes: Mistakes, path: str, value: Any) -> tuple[ApiKey, ...] | 
             mistakes.expected(at, "a string or a table", entry)
             continue
         if any(key.name == other.name for other in found):
-            mistakes.add(at, f"the name {fields.show(key.name)} is taken by another key")
+            what = f"another key has the name {fields.show(key.name)}; rename one of the two"
+            mistakes.add(at, what)
         if key.secret and any(key.secret == other.secret for other in found):
-            mistakes.add(at, "this key is given twice")
+            mistakes.add(at, "this key is listed twice; remove one")
         found.append(key)
     return tuple(found)
 
 
 def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey:
-    record = Record(mistakes, path, table)
+    record = Record(mistakes, path, table, familiar_words.API_KEY)
     models = record.read("models", _models, None)
     key = ApiKey(
         name=record.read("name", fields.name, default_name),
@@ -201,7 +215,7 @@ def _secret(mistakes: Mistakes, path: str, value: Any) -> str | None:
         try:
             parse_hash(value)
         except ValueError as error:
-            mistakes.add(path, f"is no hash that `trio-gateway key` makes: {error}")
+            mistakes.add(path, f"not a hash that `trio-gateway key` makes: {error}")
         else:
             return value
     elif not value or len(value) > KEY_MAX_LENGTH or not re.fullmatch(r"[!-~]+", value):
@@ -216,7 +230,7 @@ def _models(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | None:
     before = len(mistakes.lines)
     found = fields.names(mistakes, path, value)
     if not found and len(mistakes.lines) == before:
-        mistakes.add(path, "names no model; leave it out for a key that may use all")
+        mistakes.add(path, "expected at least one model; leave it out for a key that may use all")
     return frozenset(found) if found else None
 
 

@@ -1,4 +1,4 @@
-"""ConfigLoader: a Lua file in, a checked GatewayConfig out, or every mistake in it at once."""
+"""ConfigLoader: a Lua file in, a checked GatewayConfig out, or every error in it at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import access, fields, lua_sandbox, pool_memory
+from trio_gateway.config import access, fields, lua_sandbox, pool_memory, remarks
 from trio_gateway.config.fields import Mistakes
 from trio_gateway.config.model_reader import ModelReader
 from trio_gateway.config.pool_reader import read_pools
@@ -22,7 +22,7 @@ _REQUIRED_TABLES = {
 
 
 class ConfigError(Exception):
-    """The configuration is wrong. `mistakes` has one line for each, ready to print."""
+    """The configuration is not valid. `mistakes` has one text for each error, ready to print."""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -41,7 +41,7 @@ class ConfigLoader:
         """Run the file and check what it left.
 
         Raises:
-            ConfigError: with every mistake that was found.
+            ConfigError: with every error that was found.
         """
         try:
             top = lua_sandbox.run_file(self._path)
@@ -56,14 +56,21 @@ class ConfigLoader:
         for name, what in _REQUIRED_TABLES.items():
             if top[name] is None:
                 tables = [k for k, v in top.items() if isinstance(k, str) and fields.is_table(v)]
-                mistakes.add(name, f"missing; expected {what}{fields.nearest(name, tables)}")
+                near = fields.near_word(name, tables)
+                hint = f'; found "{near}"; rename it to "{name}"' if near is not None else ""
+                mistakes.add(name, f"missing; expected {what}{hint}")
         server = read_server(mistakes, top["server"], self._folder)
         pools = read_pools(mistakes, top["pools"])
         reader = ModelReader(mistakes, self._folder, server.timeouts)
         models, paths = reader.read(top["models"], pools)
         callers = access.with_known_models(mistakes, server.access, models)
         server = msgspec.structs.replace(server, access=callers)
-        notes = [*_notes(reader.ignored), *access.notes(callers)]
+        notes = [
+            *_notes(reader.ignored),
+            *remarks.on_globals(key for key in top if isinstance(key, str)),
+            *remarks.on_contexts(models, paths),
+            *access.notes(callers, server.listen, server.tls),
+        ]
         models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)
         if mistakes.lines:
             raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])

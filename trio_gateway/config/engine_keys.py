@@ -18,6 +18,11 @@ from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 
 # What a variant says of its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
+# Engines by names that are not presets.
+_MEANT = {
+    "llama-server": "llamacpp", "llama-cpp": "llamacpp", "llama": "llamacpp", "vllm": "openai",
+    "sglang": "openai", "tgi": "openai", "mlx": "openai", "ollama": "remote",
+}  # fmt: skip
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 
 
@@ -73,7 +78,7 @@ class EngineKeys:
         if not any("${PORT}" in text for text in (*args, *env.values())):
             what = (
                 f'the type "{self._engine.value}" adds nothing to them: write "${{PORT}}" where '
-                "the port belongs, or say with `connect` where the engine listens"
+                "the port belongs, or set `connect` to where the engine listens"
             )
             self._mistakes.add(f"{path}.args", what)
 
@@ -96,8 +101,11 @@ def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
 def engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:
     if isinstance(value, str) and value in ENGINE_TYPES:
         return ENGINE_TYPES[value]
-    words = ", ".join(f'"{known}"' for known in ENGINE_TYPES)
-    mistakes.expected(path, f"one of presets.engines ({words})", value)
+    known = {engine.preset: f"presets.engines.{engine.preset}" for engine in ENGINE_TYPES.values()}
+    meant = fields.near_word(value, (*known, *_MEANT)) if isinstance(value, str) else None
+    hint = f"; write {known[_MEANT.get(meant, meant)]}, without quotes" if meant is not None else ""
+    what = f"{', '.join([*known.values()][:-1])} or {[*known.values()][-1]}"
+    mistakes.add(path, f"expected {what}, got {fields.show(value)}{hint}")
     return None
 
 
@@ -124,7 +132,7 @@ def endpoints(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | Non
             found.add(name)
         else:
             hint = fields.nearest(name, ENDPOINTS) if isinstance(name, str) else ""
-            what = f"no endpoint that the gateway knows: {fields.show(entry)}"
+            what = f"not a known endpoint: {fields.show(entry)}"
             mistakes.add(at, what + (hint or '; such as "chat/completions"'))
     return frozenset(found)
 
@@ -167,7 +175,7 @@ def _urls(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
             )
             mistakes.add(at, f"expected {what}")
         elif url in found:
-            mistakes.add(at, f"{url} is there twice")
+            mistakes.add(at, f"{url} is listed twice; remove one")
         else:
             found.append(url)
     return tuple(found)

@@ -1,14 +1,14 @@
-"""Checked reading of Lua tables: every mistake is noted with the path of its field, none raises.
+"""Checked reading of Lua tables: every error is noted with the path of its field, none is raised.
 
-A reader takes a raw Lua value and its path and returns the checked value, or notes a mistake and
-returns `None`; so one pass over a file finds all of its mistakes.
+A reader takes a raw Lua value and its path and returns the checked value, or notes an error and
+returns `None`; so one pass over a file finds all of its errors.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from lupa.lua54 import lua_type
@@ -16,6 +16,8 @@ from lupa.lua54 import lua_type
 T = TypeVar("T")
 Reader = Callable[["Mistakes", str, Any], T | None]
 
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|m|h|d)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # seconds
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(|B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE_UNITS = {
@@ -24,17 +26,20 @@ _SIZE_UNITS = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
 
+_FIRST_KEYS = ("name", "binary", "urls")  # of a table, those that people write first
 _INTEGER_MAX = 2**53  # beyond it, a Lua float is no longer exact
 
 
 class Mistakes:
-    """The mistakes found so far, one line each, in the order of the file."""
+    """The errors found so far, in the order of the file; one line each, or more if that helps."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def add(self, path: str, message: str) -> None:
-        self.lines.append(printable(f"{path}: {message}"))
+    def add(self, path: str, message: str, *below: str) -> None:
+        """`below`: further lines, such as those that a user may copy into the file."""
+        lines = (f"{path}: {message}", *(f"    {line}" for line in below))
+        self.lines.append("\n".join(map(printable, lines)))
 
     def expected(self, path: str, what: str, value: Any) -> None:
         self.add(path, f"expected {what}, got {show(value)}")
@@ -56,10 +61,19 @@ def printable(message: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def near_word(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known word that is likely meant, if any; `engineIdleTimeout` is taken for
+    `engine_idle_timeout`."""
+    by_lower = {name.lower(): name for name in known}
+    lower = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower()
+    near = difflib.get_close_matches(lower, by_lower, n=1, cutoff=cutoff)
+    return by_lower[near[0]] if near else None
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """A hint at the known word that is meant, as the end of a message; empty if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    near = near_word(word, known, cutoff=cutoff)
+    return f'; did you mean "{near}"?' if near is not None else ""
 
 
 def is_table(value: Any) -> bool:
@@ -67,10 +81,15 @@ def is_table(value: Any) -> bool:
 
 
 class Record:
-    """A table with named fields. `finish` notes the keys that nobody asked for."""
+    """A table with named fields. `finish` notes the unknown ones.
 
-    def __init__(self, mistakes: Mistakes, path: str, table: Any) -> None:
-        self._mistakes, self.path = mistakes, path
+    `words`: what to say of keys that are known from elsewhere (`familiar_words.py`).
+    """
+
+    def __init__(
+        self, mistakes: Mistakes, path: str, table: Any, words: Mapping[str, str] | None = None
+    ) -> None:
+        self._mistakes, self.path, self._words = mistakes, path, words or {}
         self._values: dict[str, Any] = {}
         self._stray: list[Any] = []
         self._known: list[str] = []
@@ -89,10 +108,12 @@ class Record:
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
-    def inner(self, key: str) -> Record:
+    def inner(self, key: str, words: Mapping[str, str] | None = None) -> Record:
         """The table at a key that was read already; an empty one where there is none."""
         value = self._values.get(key)
-        return Record(self._mistakes, self.field_path(key), value if is_table(value) else None)
+        return Record(
+            self._mistakes, self.field_path(key), value if is_table(value) else None, words
+        )
 
     def read(self, key: str, reader: Reader[T], default: T) -> T:
         """The checked field, or `default` where it is absent or wrong."""
@@ -103,7 +124,7 @@ class Record:
         return default if value is None else value
 
     def require(self, key: str, reader: Reader[T], what: str, default: T) -> T:
-        """As `read`, but its absence is a mistake."""
+        """As `read`, but its absence is an error."""
         if not self.has(key):
             self._known.append(key)
             self._mistakes.add(self.field_path(key), f"missing; expected {what}")
@@ -113,15 +134,35 @@ class Record:
     def finish(self) -> None:
         for key in self._values:
             if key not in self._known:
-                hint = nearest(key, self._known)
+                known = self._words.get(key)
+                hint = nearest(key, self._known) if known is None else f"; {known}"
                 self._mistakes.add(self.field_path(key), f"unknown key{hint}")
         for stray in self._stray:
             entry = f"the entry [{show(stray)}]"
             self._mistakes.add(self.path, f"expected named fields only, got {entry}")
 
 
+def tables(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tuple[str, Any]]:
+    """The tables of an array, each with its path."""
+    named = sorted(key for key in value if isinstance(key, str)) if is_table(value) else []
+    if named and len(named) == len([*value]):
+        name = path.rpartition(".")[2]
+        if all(is_table(value[key]) for key in named):
+            hint = f"write {name} = {{ {{ name = {show(named[0])}, … }} }}"
+        else:
+            key = next((key for key in _FIRST_KEYS if key in named), named[0])
+            hint = f"it needs another pair of braces: {name} = {{ {{ {key} = … }} }}"
+        mistakes.add(path, f"expected {what}; {hint}")
+        return
+    for at, entry in items(mistakes, path, value, what):
+        if is_table(entry):
+            yield at, entry
+        else:
+            mistakes.expected(at, "a table", entry)
+
+
 def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tuple[str, Any]]:
-    """The elements of an array, each with its path; holes and named keys are mistakes."""
+    """The elements of an array, each with its path; holes and named keys are errors."""
     if not is_table(value):
         mistakes.expected(path, what, value)
         return
@@ -133,7 +174,7 @@ def items(mistakes: Mistakes, path: str, value: Any, what: str) -> Iterator[tupl
             mistakes.add(path, f"expected {what}, got the key {show(key)} in it")
     for index in range(1, max(numbered, default=0) + 1):
         if index not in numbered:
-            # Reported once: a large index would else give a line for every missing element.
+            # Reported once: a large index would give a line for every missing element.
             mistakes.add(path, f"expected {what}, but element {index} is nil (an undefined name?)")
             break
     for index in sorted(numbered):
@@ -194,19 +235,26 @@ def _number(value: Any) -> float | None:
     return value if good and abs(value) < float("inf") else None
 
 
+def _seconds(value: Any) -> float | None:
+    """A number of seconds, or text with a unit: `"90s"`, `"5m"`, `"1.5h"`, `"500ms"`."""
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match[1]) * _DURATION_UNITS[match[2]]
+    return _number(value)
+
+
 def positive_seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
-    number = _number(value)
-    if number is not None and number > 0:
+    number = _seconds(value)
+    if number is not None and 0 < number < float("inf"):
         return float(number)
-    mistakes.expected(path, "seconds, a positive number", value)
+    mistakes.expected(path, 'a positive time: seconds, or text such as "90s" or "5m"', value)
     return None
 
 
 def seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
-    number = _number(value)
-    if number is not None and number >= 0:
+    number = _seconds(value)
+    if number is not None and 0 <= number < float("inf"):
         return float(number)
-    mistakes.expected(path, "seconds, a number that is not negative", value)
+    mistakes.expected(path, 'a time of 0 or more: seconds, or text such as "90s" or "5m"', value)
     return None
 
 
@@ -250,7 +298,7 @@ def string_array(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] |
 
 
 def words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
-    """An array of strings, or one string of words (the earlier gateway's manner)."""
+    """An array of strings, or one string of words (as an earlier gateway had it)."""
     if isinstance(value, str):
         return tuple(value.split())
     return string_array(mistakes, path, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config.config_loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import GatewayConfig
 
 VARIABLE = "TRIO_GATEWAY_CONFIG"
@@ -40,4 +40,7 @@ def load_config(given: Path | None) -> tuple[GatewayConfig, str]:
         ConfigError
     """
     path, why = locate_config(given)
+    if not path.is_file():
+        what = "not a file" if path.exists() else "no such file"
+        raise ConfigError([f"{path}: {what} ({why})"])
     return ConfigLoader(path).load(), why

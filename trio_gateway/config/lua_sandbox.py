@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from lupa.lua54 import LuaError, LuaRuntime
 
 from trio_gateway.config.fields import printable
+from trio_gateway.config.lua_messages import with_hint
 from trio_gateway.config.presets import PresetError, preset
 
 MEMORY_LIMIT_BYTES = 64 * 1024**2
@@ -22,8 +23,17 @@ HOOK_INTERVAL = 1_000_000  # instructions between two looks at the limit
 # character, so that messages get the real names here, afterwards.
 _CHUNK_NAME = re.compile("\x01([0-9]+)\x01")
 
+_PLACE = re.compile("\x01([0-9]+)\x01:([0-9]+):")
+
 LuaTable = Any  # lupa's table type has no public name
 Answer = tuple[bool, str] | tuple[bool, str, str, str, str]
+
+
+class _File(NamedTuple):
+    """One that has been read, and its text."""
+
+    path: str
+    source: str
 
 
 class LuaFailure(Exception):
@@ -36,7 +46,7 @@ def run_file(path: Path) -> LuaTable:
     Raises:
         LuaFailure: a syntax or run-time error, or past one of the limits above.
     """
-    files: list[str] = []
+    files: list[_File] = []
     lua = LuaRuntime(
         unpack_returned_tuples=True,
         register_eval=False,
@@ -67,6 +77,7 @@ def run_file(path: Path) -> LuaTable:
         result = f"more than {MEMORY_LIMIT_BYTES // 1024**2} MiB of memory used"
     names_its_file = _CHUNK_NAME.match(result) or result.startswith(f"{path}:")
     message = result if names_its_file else f"{path}: {result}"
+    message = with_hint(message, _line_of(message, files))
     raise LuaFailure(printable(_with_real_names(message, files)))
 
 
@@ -105,12 +116,12 @@ def _getenv(name: str) -> str | None:
     return value
 
 
-def _read(folder: str, name: str, files: list[str]) -> tuple[str, str, str, str]:
+def _read(folder: str, name: str, files: list[_File]) -> tuple[str, str, str, str]:
     path = os.path.join(folder, os.path.expanduser(name))
     source = Path(path).read_text(encoding="utf-8-sig")
     if source.startswith("#"):
         source = f"--{source}"  # as Lua's own `dofile`: a first line for the shell
-    files.append(path)
+    files.append(_File(path, source))
     return source, f"\x01{len(files) - 1}\x01", os.path.dirname(path), os.path.realpath(path)
 
 
@@ -121,9 +132,18 @@ def _find_gguf(folder: str, name: str) -> str:
     return "\n".join(sorted(str(f) for f in top.rglob("*.gguf") if f.is_file()))
 
 
-def _with_real_names(message: str, files: list[str]) -> str:
+def _line_of(message: str, files: list[_File]) -> str:
+    """The line that a message is about; empty if it does not say, or the file is not known."""
+    match = _PLACE.match(message)
+    if match is None or int(match[1]) >= len(files):
+        return ""
+    lines = files[int(match[1])].source.splitlines()
+    return lines[int(match[2]) - 1] if 0 < int(match[2]) <= len(lines) else ""
+
+
+def _with_real_names(message: str, files: list[_File]) -> str:
     def name(match: re.Match[str]) -> str:
         index = int(match[1])
-        return files[index] if index < len(files) else match[0]
+        return files[index].path if index < len(files) else match[0]
 
     return _CHUNK_NAME.sub(name, message)

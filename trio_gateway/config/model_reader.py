@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from trio_gateway.config import engine_keys, fields, paths
+from trio_gateway.config import engine_keys, familiar_words, fields, paths
 from trio_gateway.config.engine_types import LLAMACPP, EngineType
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.rewrite import rewrite
@@ -20,6 +21,8 @@ from trio_gateway.config.schema import (
     VariantConfig,
 )
 from trio_gateway.config.variant_reader import VariantReader, served_as
+
+_ENGINE = "one of presets.engines, such as presets.engines.llamacpp"
 
 
 class ModelReader:
@@ -43,10 +46,7 @@ class ModelReader:
         models = list[ModelConfig]()
         paths = list[tuple[str, ...]]()
         owners = dict[str, str]()
-        for path, raw in fields.items(mistakes, "models", table, "an array of models"):
-            if not fields.is_table(raw):
-                mistakes.expected(path, "a table", raw)
-                continue
+        for path, raw in fields.tables(mistakes, "models", table, "an array of models"):
             name = raw["name"]
             at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
             model, variant_paths = self._model(at, raw)
@@ -60,19 +60,28 @@ class ModelReader:
 
     def _check_pool(self, path: str, pool: str, pools: Mapping[str, PoolConfig]) -> None:
         if pool not in pools:
-            self._mistakes.add(f"{path}.pool", f'no pool "{pool}"; there is: {", ".join(pools)}')
+            is_word = re.fullmatch(r"[A-Za-z_]\w*", pool, re.ASCII)
+            key = pool if is_word else f"[{fields.show(pool)}]"
+            what = f"no pool {fields.show(pool)}; known: {', '.join(pools)}"
+            self._mistakes.add(f"{path}.pool", f"{what}; or add `pools = {{ {key} = {{}} }}`")
 
     def _check_names(self, path: str, model: ModelConfig, owners: dict[str, str]) -> None:
         """Note whose its names are. `owners`: the paths of the models before it, by name."""
-        for word in filter(None, (model.name, *model.aliases)):
-            if word in owners:
-                self._mistakes.add(path, f'the name "{word}" is taken by {owners[word]}')
-            owners.setdefault(word, path)
+        for index, word in enumerate(filter(None, (model.name, *model.aliases))):
+            at = f"{path}.aliases" if index else path
+            owner = owners.setdefault(word, path)
+            if owner != path:
+                what = f"{fields.show(word)} is already a name of {owner}; rename one of the two"
+                self._mistakes.add(at, what)
+            elif index and word == model.name:
+                self._mistakes.add(at, f"{fields.show(word)} is the model's own name; remove it")
+            elif word in model.aliases[: index - 1] and index:
+                self._mistakes.add(at, f"{fields.show(word)} is listed twice; remove one")
 
     def _model(self, path: str, raw: Any) -> tuple[ModelConfig, tuple[str, ...]]:
         mistakes = self._mistakes
-        record = Record(mistakes, path, raw)
-        engine = record.require("engine", engine_keys.engine, "one of presets.engines", LLAMACPP)
+        record = Record(mistakes, path, raw, familiar_words.MODEL)
+        engine = record.require("engine", engine_keys.engine, _ENGINE, LLAMACPP)
         variants, paths_in_file = self._variants(record, engine)
         tokenization = record.read("tokenization", self._tokenization, None)
         name = record.require("name", fields.name, "a string", "")
@@ -108,17 +117,14 @@ class ModelReader:
         raw = model.require("variants", fields.anything, "an array of variants", None)
         at = model.field_path("variants")
         if raw is not None:
-            for where, entry in fields.items(mistakes, at, raw, "an array of variants"):
-                if not fields.is_table(entry):
-                    mistakes.expected(where, "a table", entry)
-                    continue
+            for where, entry in fields.tables(mistakes, at, raw, "an array of variants"):
                 variant = reader.read(where, entry)
                 if any(variant.name == v.name for v in variants) and not entry["name"]:
                     name = f"{variant.name}-{len(variants) + 1}"
                     variant = msgspec.structs.replace(variant, name=name)
                 variants.append(variant)
                 where_in_file.append(where)
-            if not variants and fields.is_table(raw):
+            if fields.is_table(raw) and not [*raw]:
                 mistakes.add(at, "expected at least one variant")
         names = [v.name for v in variants]
         for name in sorted({n for n in names if names.count(n) > 1}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_gateway.config import fields
+from trio_gateway.config import familiar_words, fields
 from trio_gateway.config.engine_types import ENGINE_TYPES, UNLIMITED_ENGINES, EngineType
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.schema import PoolConfig
@@ -20,7 +20,7 @@ def read_pools(mistakes: Mistakes, table: Any) -> dict[str, PoolConfig]:
         if not isinstance(name, str):
             mistakes.add("pools", f"expected names as keys, got {fields.show(name)}")
             continue
-        record = Record(mistakes, f"pools.{name}", raw)
+        record = Record(mistakes, f"pools.{name}", raw, familiar_words.POOL)
         default = pools.get(name, PoolConfig(name))
         pools[name] = PoolConfig(
             name,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from trio_gateway.config.engine_types import ENGINE_TYPES, EngineType
+from trio_gateway.config.fields import nearest
 
 EMBEDDED_COMMAND = "trio-gateway-llama-server"
 
@@ -27,7 +28,7 @@ def _embedded_binary() -> str:
     found = str(beside) if beside.exists() else shutil.which(EMBEDDED_COMMAND)
     if found is None:
         raise PresetError(
-            f"{EMBEDDED_COMMAND} is not beside {sys.executable}: install trio-gateway"
+            f"{EMBEDDED_COMMAND} is not next to {sys.executable}: install trio-gateway"
         )
     return found
 
@@ -58,9 +59,11 @@ def preset(kind: str, name: str) -> str:
     """The value of `presets.KIND.NAME`.
 
     Raises:
-        PresetError: there is none of that name, or its package is missing.
+        PresetError: no preset has that name, or its package is missing.
     """
     known = _PRESETS[kind]
     if name not in known:
-        raise PresetError(f"presets.{kind}.{name} does not exist; there is: {', '.join(known)}")
+        raise PresetError(
+            f"presets.{kind}.{name} does not exist; known: {', '.join(known)}{nearest(name, known)}"
+        )
     return known[name]()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import access, addresses, engine_keys, fields, paths
+from trio_gateway.config import access, addresses, engine_keys, familiar_words, fields, paths
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
@@ -19,7 +19,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
     """The table `server`, or its defaults. Relative paths begin at `folder`."""
     resolve = partial(paths.resolve, folder)
 
-    record = Record(mistakes, "server", table)
+    record = Record(mistakes, "server", table, familiar_words.SERVER)
     default = ServerConfig()
     before = len(mistakes.lines)
     v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
@@ -30,8 +30,8 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
     if not v4 and not v6 and not unix and len(mistakes.lines) == before:
         mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
     fixed = [address for address in (*v4, *v6) if address.port]
-    if len(set(fixed)) < len(fixed):
-        mistakes.add("server", "an address to listen on is given twice")
+    for address in sorted({str(a) for a in fixed if fixed.count(a) > 1}):
+        mistakes.add("server", f"{address} is listed twice; remove one")
     callers = access.access(record)
     if len(mistakes.lines) == before:
         access.refuse_open_listeners(mistakes, callers, (*v4, *v6))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import addresses, engine_keys, fields, paths
+from trio_gateway.config import addresses, engine_keys, familiar_words, fields, paths
 from trio_gateway.config.engine_keys import EngineKeys
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.fields import Mistakes, Record
@@ -42,8 +42,8 @@ class VariantReader:
             self._keys.refuse_process_keys(model)
 
     def read(self, path: str, raw: Any) -> VariantConfig:
-        record = Record(self._mistakes, path, raw)
-        # In this order, its mistakes are told in the order of a usual variant.
+        record = Record(self._mistakes, path, raw, familiar_words.VARIANT)
+        # In this order, its errors are told in the order of a usual variant.
         binary = self._binary(record) if self._engine.has_process else ""
         context = record.require("context", fields.positive_int, "a positive integer", 0)
         parallel = record.read("parallel", fields.positive_int, self._engine.places or 0)

@@ -1,0 +1,60 @@
+"""Remarks on a valid configuration: what it says that will not work as it is meant. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trio_gateway.config.engine_args import CONTEXT, PARALLEL, UNIFIED_KV, has_option, option
+from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.familiar_words import GLOBALS
+from trio_gateway.config.schema import ModelConfig, VariantConfig
+
+_CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
+
+
+def on_globals(names: Iterable[str]) -> list[str]:
+    """`names` are the globals that a file has left."""
+    found = []
+    for name in sorted(names):
+        if name in GLOBALS:
+            found.append(f'the global "{name}" has no effect: {GLOBALS[name]}')
+        elif name != "pools" and name.lower() in ("pool", "pools"):
+            found.append(f'the global "{name}" has no effect; pools are in the table "pools"')
+    return found
+
+
+def on_contexts(models: Sequence[ModelConfig], paths: Sequence[Sequence[str]]) -> list[str]:
+    """`paths`: for each model, the path of each of its variants in the file."""
+    found = []
+    for model, where in zip(models, paths, strict=True):
+        first: VariantConfig | None = None
+        for variant, path in zip(model.variants, where, strict=True):
+            if first is not None and first.context == variant.context:
+                found.append(
+                    f'{path}: has the same context as "{first.name}", {variant.context}, so that '
+                    "it is never started; remove one of the two, or change its context"
+                )
+            else:
+                first = variant
+            if model.engine.kind == LLAMACPP.kind and (remark := _on_args(variant)):
+                found.append(f"{path}: {remark}")
+    return found
+
+
+def _on_args(variant: VariantConfig) -> str | None:
+    """Where llama-server's arguments give a request less than the variant promises."""
+    total, slots = _number(variant, CONTEXT), _number(variant, PARALLEL)
+    split = slots if slots > 1 and not has_option(variant.args, UNIFIED_KV) else 1
+    real = -(-total // split // _CONTEXT_STEP) * _CONTEXT_STEP
+    if not total or variant.context <= real:
+        return None
+    given = f"-c {total}" + (f", split between {split} slots," if split > 1 else "")
+    return (
+        f"context is {variant.context}, but {given} gives a request {real} tokens; using {real}. "
+        f"Raise -c to {variant.context * split}, or lower context"
+    )
+
+
+def _number(variant: VariantConfig, names: tuple[str, ...]) -> int:
+    value = option(variant.args, names) or ""
+    return int(value) if value.isascii() and value.isdecimal() else 0
