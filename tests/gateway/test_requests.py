@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
 from tests.support.fakes import FakeKind, Stack, config, model, running_stack, variant
@@ -390,3 +391,34 @@ async def test_with_force_those_that_wait_are_told_as_well(autojump_clock: Clock
             await stack.post("/gateway/models/m/unload?force=true", b"")
         assert error_of(answers_[0])["code"] == "model_unloaded"
         assert not stack.engines.alive
+
+
+# -- clients that leave ----------------------------------------------------------------------------
+
+
+async def waiting(stack: Stack) -> int:
+    return len(json.loads((await stack.get("/gateway/queue")).content)["tickets"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/gateway/models/m/load", b""),
+        ("GET", "/slots?model=m", b""),
+        ("GET", "/upstream/m/slots", b""),
+        ("POST", CHAT, chat()),
+    ],
+)
+async def test_a_client_that_leaves_while_it_waits_gives_up_its_ticket(
+    autojump_clock: Clock, method: str, path: str, body: bytes
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 1000
+        client = stack.network.connect()
+        head = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
+        await client.send_all(head.encode() + body)
+        await stack.engines.launched.wait()
+        assert await waiting(stack) == 1
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await waiting(stack) == 0

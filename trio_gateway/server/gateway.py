@@ -18,7 +18,7 @@ from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import WellFormed
 from trio_gateway.server.dumps import DumpWriter
-from trio_gateway.server.handlers.forms import FormHandler, is_form
+from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.incoming import Incoming
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
@@ -53,12 +53,12 @@ class Gateway:
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(self.manager, self.selector, self.preparer, keepalive_s)
         self.closing = trio.Event()
-        body_timeout_s = config.server.limits.body_timeout_s
-        self._uploads = Uploads(is_form, config.server.max_body_bytes, body_timeout_s)
-        self._quart = quart_app(config.server, self.closing, *self._handlers())
+        limits = config.server.limits
+        self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
+        self._quart = quart_app(self.closing, *self._handlers())
         self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self.closing, self._uploads)
+        self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self._uploads)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:
@@ -106,8 +106,7 @@ class Gateway:
         self.closing.set()
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
-        self._incoming.refuse_uploads()
-        self._uploads.refuse_all()
+        self._uploads.close()
         self.manager.begin_shutdown()
 
     async def _end_grace(self) -> None:

@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 from tests.support.fakes import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.scopes import RequestScopes, state_of
-from trio_gateway.server.http.types import LINGER_S
+from trio_gateway.server.http.types import LINGER_S, Message, Scope
 from trio_gateway.server.http.upload import LEAST_BYTES_PER_S, Upload, Uploads
 
 Clock = trio.testing.MockClock
@@ -38,16 +38,13 @@ class Served:
     """An app with one handler for uploads; what became of it stands in `ends`."""
 
     def __init__(self, nursery: trio.Nursery, handler: Handler) -> None:
-        self.uploads = Uploads(lambda scope: scope["method"] == "POST", MAX_BYTES, TIMEOUT_S)
-        self.closing = trio.Event()
+        self.uploads = Uploads(MAX_BYTES, TIMEOUT_S)
         self.ends: list[str] = []
         app = QuartTrio("test", static_folder=None)
-        app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
 
         @app.post("/")
         async def root() -> Response:
             upload = state_of(request).upload
-            assert upload is not None
             try:
                 answer = await handler(upload)
                 assert await request.get_data() == b""
@@ -64,7 +61,7 @@ class Served:
         async def still_there() -> str:
             return "still there"
 
-        self.network = MemoryNetwork(nursery, RequestScopes(app, self.closing, self.uploads))  # type: ignore[arg-type]
+        self.network = MemoryNetwork(nursery, RequestScopes(app, self.uploads))  # type: ignore[arg-type]
 
     def connect(self) -> Any:
         return self.network.connect(buffered=False)
@@ -176,6 +173,58 @@ async def test_a_client_that_goes_away_after_the_body_cancels_the_request(
     assert trio.current_time() < 1000
 
 
+@pytest.mark.parametrize("body", [b"", b"body"])
+async def test_a_client_that_goes_away_cancels_a_request_that_reads_no_body(
+    autojump_clock: Clock, nursery: trio.Nursery, body: bytes
+) -> None:
+    async def works_long(upload: Upload) -> str:
+        upload.leave_to_quart()
+        await trio.sleep(1000)
+        return "late"
+
+    served = Served(nursery, works_long)
+    client = served.connect()
+    async with sending(client, head(len(body)), body):
+        await trio.testing.wait_all_tasks_blocked()
+    await client.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert served.ends == ["cancelled"]
+    assert trio.current_time() < 1000
+
+
+async def test_a_body_that_nobody_reads_lets_its_connection_go_on(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    async def reads_nothing(upload: Upload) -> str:
+        upload.leave_to_quart()
+        return "done"
+
+    client = Served(nursery, reads_nothing).connect()
+    async with sending(client, head(5_000_000), *[b"x" * 100_000] * 50):
+        assert await answer_of(client) == (200, b"done")
+        await trio.testing.wait_all_tasks_blocked()
+    async with sending(client, b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"):
+        assert await answer_of(client) == (200, b"still there")
+    assert trio.current_time() == 0
+
+
+async def test_a_small_body_is_one_piece_and_read_at_once(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    asked: list[Message] = []
+    messages = iter([{"type": "http.request", "body": b"body", "more_body": True}])
+
+    async def receive() -> Message:
+        asked.append(message := next(messages))
+        return message
+
+    scope: Scope = {"headers": [(b"content-length", b"4")]}
+    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin(scope, receive)
+    assert await upload.read_all() == b"body"
+    assert upload.complete
+    assert len(asked) == 1  # the announced length says that no more comes
+
+
 async def test_a_body_that_is_announced_too_large_is_refused_at_once(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
@@ -236,8 +285,7 @@ async def test_the_gateway_s_end_refuses_what_is_still_being_sent(
     client = served.connect()
     async with sending(client, head(1000), b"x"):
         await trio.testing.wait_all_tasks_blocked()
-        served.closing.set()
-        served.uploads.refuse_all()
+        served.uploads.close()
         assert await code_of(client) == (503, "shutting_down")
     assert trio.current_time() == 0
 
@@ -254,7 +302,7 @@ async def test_the_gateway_s_end_lets_a_complete_upload_go_on(
     client = served.connect()
     async with sending(client, head(4), b"body"):
         await trio.testing.wait_all_tasks_blocked()
-        served.uploads.refuse_all()
+        served.uploads.close()
         assert await answer_of(client) == (200, b"0 bytes")
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-import trio
-
 from trio_gateway.config.access_schema import ApiKey, is_loopback
 from trio_gateway.config.schema import ServerConfig
 from trio_gateway.server.access.browser_rules import (
@@ -27,7 +25,7 @@ from trio_gateway.server.access.key_ring import KeyRing
 from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.limits import address_group
-from trio_gateway.server.http.refusal import Refusal, refusal_in
+from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.types import (
     REQUEST_KEY,
     AsgiApp,
@@ -130,7 +128,7 @@ class AccessGuard:
             release = self._begin(key)
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
-            await _answer(scope, receive, send_with_cors, refusal_in(scope, error))
+            await refusal_in(scope, error).send(scope, send_with_cors)
             return
         try:
             # The lease and all else that hangs on the request is given back before its place.
@@ -226,16 +224,3 @@ async def _answer_preflight(headers: list[Header], send: Send) -> None:
     """Such a request has no body."""
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
-
-
-async def _answer(scope: Scope, receive: Receive, send: Send, answer: Refusal) -> None:
-    async with trio.open_nursery() as nursery:
-        # Repair D of scopes.py: the body may arrive, so that its client sees the answer.
-        nursery.start_soon(_drop_body, receive)
-        await answer.send(scope, send)
-        nursery.cancel_scope.cancel(reason="the request is answered")
-
-
-async def _drop_body(receive: Receive) -> None:
-    while (await receive()).get("more_body"):
-        pass

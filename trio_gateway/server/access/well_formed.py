@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 
-import trio
-
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.refusal import refusal_in
-from trio_gateway.server.http.types import LINGER_S, AsgiApp, Receive, Scope, Send
+from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 
 _KNOWN_VERSIONS = ("1.0", "1.1", "2", "3")
 # As h11 has it. Over HTTP/2 a blank comes through, and ends the target on its way to an engine.
@@ -30,10 +28,6 @@ class WellFormed:
         if error is None:
             await self._app(scope, receive, send)
             return
-        # So that its client, still sending, sees the answer (repair D of scopes.py).
-        with trio.move_on_after(LINGER_S):
-            while (await receive()).get("more_body"):
-                pass
         await refusal_in(scope, error).send(scope, send)
 
 

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from quart import Response, request
 
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.endpoints import Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.handlers.incoming import Incoming
 from trio_gateway.server.handlers.requests import RequestHandler
 from trio_gateway.server.handlers.responses import respond
 from trio_gateway.server.http.scopes import state_of
-from trio_gateway.server.http.types import Scope
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
-_PATHS = frozenset(
-    path for e in ENDPOINTS if e.body in (Body.FORM, Body.FORM_OR_JSON) for path in e.paths
-)
-
-
-def is_form(scope: Scope) -> bool:
-    """A multipart form to an endpoint that takes one."""
-    if scope["method"] != "POST" or scope["path"] not in _PATHS:
-        return False
-    kind: bytes = next((v for n, v in scope["headers"] if n == b"content-type"), b"")
-    return kind.partition(b";")[0].strip().lower() == b"multipart/form-data"
+_FORM = "multipart/form-data"
 
 
 class FormHandler:
@@ -40,7 +29,7 @@ class FormHandler:
     async def handle_form(self, endpoint: Endpoint) -> Response:
         """A request whose answer is an engine's. Nothing of the form is dumped but its model."""
         state = state_of(request)
-        if state.upload is None:
+        if request.mimetype != _FORM:
             if endpoint.body is Body.FORM_OR_JSON and request.is_json:
                 return await self._requests.handle_relayed(endpoint)
             raise _not_a_form(endpoint)
@@ -52,7 +41,7 @@ class FormHandler:
 
 
 def _not_a_form(endpoint: Endpoint) -> ApiError:
-    message = f"{endpoint.name} takes a multipart form (Content-Type: multipart/form-data)"
+    message = f"{endpoint.name} takes a multipart form (Content-Type: {_FORM})"
     if endpoint.body is Body.FORM_OR_JSON:
         message += ", or JSON (Content-Type: application/json)"
     return ApiError(400, message, code="invalid_form")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import trio
 from quart import request
 
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import Body, Endpoint, Family
-from trio_gateway.server.api.errors import ApiError, shutting_down
+from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.http.scopes import state_of
 from trio_gateway.server.relay.prepare import Sender
@@ -34,22 +31,10 @@ class Incoming:
 
     def __init__(self, dumps: DumpWriter | None) -> None:
         self._dumps = dumps
-        self._uploads: set[trio.CancelScope] = set()
 
     async def read_body(self) -> bytes:
-        """Raises ApiError when the gateway stops before all of it came."""
-        with trio.CancelScope() as upload:
-            self._uploads.add(upload)
-            try:
-                return cast(bytes, await request.get_data(cache=False))
-            finally:
-                self._uploads.discard(upload)
-        raise shutting_down()
-
-    def refuse_uploads(self) -> None:
-        """The gateway stops: a request that is still being sent gets its 503 now."""
-        for upload in [*self._uploads]:
-            upload.cancel(reason="the gateway is stopping")
+        """Raises ApiError as `Upload.receive` does."""
+        return await state_of(request).upload.read_all()
 
     def begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
         """Have the answer to this request written down, if dumps are wanted."""

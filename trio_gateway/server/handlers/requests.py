@@ -12,7 +12,7 @@ from trio_gateway.server.api.endpoints import Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request
 from trio_gateway.server.handlers.incoming import Incoming
-from trio_gateway.server.handlers.responses import respond, respond_to_error
+from trio_gateway.server.handlers.responses import respond
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
@@ -36,6 +36,5 @@ class RequestHandler:
     async def handle_realtime(self, endpoint: Endpoint) -> Response:
         """One that comes with a WebSocket is WebSocketRelay's."""
         message = f"{endpoint.name} is a WebSocket; connect to it with a WebSocket client"
-        response = respond_to_error(ApiError(426, message, code="websocket_needed"))
-        response.headers["Upgrade"] = "websocket"
-        return response
+        upgrade = [("Upgrade", "websocket")]
+        raise ApiError(426, message, code="websocket_needed", headers=upgrade)

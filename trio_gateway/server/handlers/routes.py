@@ -12,29 +12,24 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from trio_gateway.config.schema import ServerConfig
-from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
-from trio_gateway.server.api.errors import (
-    ApiError,
-    body_timeout,
-    body_too_large,
-    bug,
-    shutting_down,
-)
+from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.handlers.responses import respond_to_error
+from trio_gateway.server.http.scopes import state_of
 from trio_gateway.server.http.types import AsgiApp
+
+Handler = Callable[..., Awaitable[Response]]
 
 log = logging.getLogger(__name__)
 
 LONGEST_PATH = 200
 
 
-def quart_app(server: ServerConfig, closing: trio.Event, *handlers: object) -> AsgiApp:
+def quart_app(closing: trio.Event, *handlers: object) -> AsgiApp:
     """Each row is served by the first of the handlers that has its method."""
     app = QuartTrio("trio_gateway", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = server.max_body_bytes
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
-    app.config["BODY_TIMEOUT"] = server.limits.body_timeout_s
+    app.config["MAX_CONTENT_LENGTH"] = None  # a request's body is its Upload, with limits there
     _add_routes(app, *handlers)
 
     @app.before_request
@@ -47,7 +42,7 @@ def quart_app(server: ServerConfig, closing: trio.Event, *handlers: object) -> A
 
     @app.errorhandler(HTTPException)
     async def on_http_error(error: HTTPException) -> Response:
-        return respond_to_error(_as_api_error(server, request.path, error))
+        return respond_to_error(_as_api_error(request.path, error))
 
     @app.errorhandler(Exception)
     async def on_bug(error: Exception) -> Response:
@@ -57,7 +52,7 @@ def quart_app(server: ServerConfig, closing: trio.Event, *handlers: object) -> A
     return app  # type: ignore[return-value]
 
 
-def _as_api_error(server: ServerConfig, path: str, error: HTTPException) -> ApiError:
+def _as_api_error(path: str, error: HTTPException) -> ApiError:
     """An error that Quart finds by itself."""
     match error.code:
         case 404:
@@ -66,10 +61,6 @@ def _as_api_error(server: ServerConfig, path: str, error: HTTPException) -> ApiE
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
             message, allow = f"this path takes only {allowed}", [("Allow", allowed)]
             return ApiError(405, message, code="method_not_allowed", headers=allow)
-        case 413:
-            return body_too_large(server.max_body_bytes)
-        case 408:
-            return body_timeout(server.limits.body_timeout_s)
     return ApiError(error.code or 500, error.description or error.name)
 
 
@@ -80,16 +71,25 @@ def _add_routes(app: QuartTrio, *handlers: object) -> None:
     """
     app.url_map.merge_slashes = False  # a redirect is no answer to a client's POST
     for endpoint in ENDPOINTS:
-        view = partial(_handler(endpoint, handlers), endpoint)
+        view = _view(endpoint, _handler(endpoint, handlers))
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
             rule = rule.replace("{digest}", "<digest>")
             app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
 
 
-def _handler(
-    endpoint: Endpoint, handlers: tuple[object, ...]
-) -> Callable[..., Awaitable[Response]]:
+def _view(endpoint: Endpoint, handler: Handler) -> Handler:
+    if endpoint.body is not Body.NONE:
+        return partial(handler, endpoint)
+
+    async def without_body(**values: str) -> Response:
+        state_of(request).upload.leave_to_quart()
+        return await handler(endpoint, **values)
+
+    return without_body
+
+
+def _handler(endpoint: Endpoint, handlers: tuple[object, ...]) -> Handler:
     for handler in handlers:
         if (method := getattr(handler, endpoint.handler, None)) is not None:
             return method  # type: ignore[no-any-return]

@@ -47,7 +47,7 @@ class RequestState:
         self.id = secrets.token_hex(8)
         self.nursery: trio.Nursery
         self.stack = AsyncExitStack()
-        self.upload: Upload | None = None  # the body, of a request that is read as it comes
+        self.upload: Upload  # its body; a WebSocket has none
         self.status = 0  # until an answer begins
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
@@ -64,28 +64,18 @@ def state_of(request: Request) -> RequestState:
 
 
 class RequestScopes:
-    """ASGI middleware: the repairs A and D, a RequestState for each request, and its `upload`."""
+    """ASGI middleware: the repairs A and D, and for each request a RequestState with its upload."""
 
-    def __init__(
-        self,
-        app: AsgiApp,
-        closing: trio.Event | None = None,
-        uploads: Uploads | None = None,
-    ) -> None:
-        self._app, self._uploads = app, uploads
-        # Once set, nobody is waited for.
-        self._closing = trio.Event() if closing is None else closing
+    def __init__(self, app: AsgiApp, uploads: Uploads | None = None) -> None:
+        self._app, self._uploads = app, uploads or Uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope[REQUEST_KEY] = RequestState()
-        complete, received = False, trio.Event()
-        if self._uploads is not None:
-            state.upload = self._uploads.begin(scope, receive)
-        if (upload := state.upload) is not None:
-            receive, received = upload.receive_for_quart, upload.over
+        upload = state.upload = self._uploads.begin(scope, receive)
+        complete = False
 
         async def send_marking_the_end(message: Message) -> None:
             nonlocal complete
@@ -97,17 +87,15 @@ class RequestScopes:
                 if message.get("body"):
                     await send({**message, "more_body": True})
                     message = {**message, "body": b""}
-                if not received.is_set() and not self._closing.is_set():
+                # Once the gateway stops, nobody is waited for.
+                if not upload.over.is_set() and not self._uploads.is_closed:
                     with trio.move_on_after(LINGER_S):
-                        # The app's own reading drains what is no upload.
-                        await (received.wait() if upload is None else upload.drain())
+                        await upload.drain()
                 complete = True
             await send(message)
 
         async def receive_until_the_end() -> Message:
-            message = await receive()
-            if not message.get("more_body") and upload is None:
-                received.set()
+            message = await upload.receive_for_quart()
             if complete and message["type"] == "http.disconnect":
                 await trio.sleep_forever()  # the app cancels this when it returns
             return message
@@ -120,12 +108,11 @@ class RequestScopes:
             except* TornStream as torn:
                 log.error("request %s: %s", state.id, _leaf(torn))
             finally:
-                if self._uploads is not None and upload is not None:
-                    self._uploads.end(upload)
+                self._uploads.end(upload)
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception in it that is no group."""
+    """The first exception in it that is not a group."""
     first = group.exceptions[0]
     return _leaf(first) if isinstance(first, BaseExceptionGroup) else first

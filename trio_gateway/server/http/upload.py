@@ -1,13 +1,15 @@
-"""Upload: a request's body that is read as fast as it is used, and no faster.
+"""Upload: a request's body, which is read as fast as it is used, and no faster.
 
-Quart's own body takes in whatever comes, so a large one would lie in memory while an engine reads
-it slowly. Here the body stays in the connection until somebody asks for more: the socket's buffers
+Quart's own body takes in whatever comes, so a large one would be in memory while an engine reads it
+slowly. Here the body stays in the connection until somebody asks for more: the socket's buffers
 fill up, and the client waits. Quart is told that the body is empty.
+
+Every request has one, so the limits of bodies and what a shutdown does to them are here only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import trio
 
@@ -19,19 +21,21 @@ LEAST_BYTES_PER_S = 16 * 1024
 
 
 class Uploads:
-    """Which requests are read as uploads, within which limits, and those that are being read."""
+    """The limits of bodies, and the requests that are under way.
 
-    def __init__(
-        self, wanted: Callable[[Scope], bool], max_bytes: int | None, timeout_s: float
-    ) -> None:
-        self._wanted = wanted
+    Args:
+        max_bytes: of one body; None: no limit.
+        timeout_s: how long a client may pause in a body, and how long it may take on the whole,
+            for which it gets a second more for each `LEAST_BYTES_PER_S`.
+    """
+
+    def __init__(self, max_bytes: int | None = None, timeout_s: float = math.inf) -> None:
         self.max_bytes, self.timeout_s = max_bytes, timeout_s
+        self.is_closed = False
         self._open: set[Upload] = set()
 
-    def begin(self, scope: Scope, receive: Receive) -> Upload | None:
-        """The request's upload, if it is one. `end` it."""
-        if not self._wanted(scope):
-            return None
+    def begin(self, scope: Scope, receive: Receive) -> Upload:
+        """The request's upload. `end` it."""
         upload = Upload(scope, receive, self.max_bytes, self.timeout_s)
         self._open.add(upload)
         return upload
@@ -39,14 +43,11 @@ class Uploads:
     def end(self, upload: Upload) -> None:
         self._open.discard(upload)
 
-    def refuse_all(self) -> None:
+    def close(self) -> None:
         """The gateway stops: a request that is still being sent gets its 503 now."""
+        self.is_closed = True
         for upload in [*self._open]:
             upload.refuse(shutting_down())
-
-
-# A body that drips would hold an engine, which is not stopped for others while it has leases.
-LEAST_BYTES_PER_S = 16 * 1024
 
 
 class Upload:
@@ -64,11 +65,19 @@ class Upload:
         self.over = trio.Event()
         self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
         self._refusal: ApiError | None = None
-        self._reading = trio.CancelScope()
-        self._quart_was_told = False
+        self._reading: trio.CancelScope | None = None
         self._waited_s = 0.0
+        self._quart_was_told = False
+        self._is_quarts = trio.Event()  # what comes next, even if it is more of the body
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
+
+    async def read_all(self) -> bytes:
+        """The whole body, or what is left of it. Raises as `receive` does."""
+        pieces = []
+        while piece := await self.receive():
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def receive(self) -> bytes:
         """The next piece, `b""` when the body is complete. A client that goes away ends the
@@ -86,8 +95,9 @@ class Upload:
                 patience_s = self._timeout_s + self.taken / LEAST_BYTES_PER_S - self._waited_s
                 self._reading.deadline = begun + min(self._timeout_s, patience_s)
                 piece = await self._next()
+                if self.gone:
+                    await trio.sleep_forever()  # Quart learns of it, and cancels the request
                 self._waited_s += trio.current_time() - begun
-                self.taken += len(piece)
                 if self._max_bytes is not None and self.taken > self._max_bytes:
                     self._refusal = body_too_large(self._max_bytes)
                 elif piece:
@@ -101,35 +111,58 @@ class Upload:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.gone = True
-            self.over.set()
-            await trio.sleep_forever()  # Quart learns of it, and cancels the request
-        if not message.get("more_body"):
-            self.complete = True
-            self.over.set()
+            self._end()
+            return b""
         body: bytes = message.get("body", b"")
+        self.taken += len(body)
+        # With the last announced byte it is complete; Quart gets the message that says so, too.
+        if not message.get("more_body") or self.taken == self.length:
+            self.complete = True
+            self._end()
         return body
+
+    def _end(self) -> None:
+        self.over.set()
+        self._is_quarts.set()
 
     async def drain(self) -> None:
         """Read what is left and throw it away."""
+        if self._is_quarts.is_set():
+            await self.over.wait()
         while not self.over.is_set():
             await self._next()
+
+    def leave_to_quart(self) -> None:
+        """Nobody reads this one: Quart's own task throws it away, and notices meanwhile if the
+        client goes away."""
+        self._is_quarts.set()
 
     def refuse(self, error: ApiError) -> None:
         """Whoever reads it gets this error, unless all of it was read."""
         if not self.complete:
             self._refusal = error
-            self._reading.cancel(reason=error.message)
+            if self._reading is not None:
+                self._reading.cancel(reason=error.message)
 
     async def receive_for_quart(self) -> Message:
         """What Quart gets: an empty body, and the client's going away."""
         if not self._quart_was_told:
             self._quart_was_told = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        await self.over.wait()
-        return {"type": "http.disconnect"} if self.gone else await self._receive()
+        await self._is_quarts.wait()
+        while not self.over.is_set():
+            await self._next()
+        while not self.gone:
+            message = await self._receive()
+            self.gone = message["type"] == "http.disconnect"
+        return {"type": "http.disconnect"}
 
 
 def _length_of(scope: Scope) -> int | None:
-    headers = dict(scope["headers"])
-    value = headers.get(b"content-length", b"")
-    return int(value) if value.isdigit() and b"transfer-encoding" not in headers else None
+    length = None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length
