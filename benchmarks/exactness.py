@@ -32,7 +32,7 @@ from trio_gateway.config.presets import preset
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.need.bounds import answer_tokens, least_answer, lower_bound, need_of

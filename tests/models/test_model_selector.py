@@ -23,7 +23,7 @@ from trio_gateway.config.schema import (
 )
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
@@ -72,7 +72,7 @@ class CountingClient:
     answer: int | None
     asked: list[tuple[str, bytes]] = field(default_factory=list)
 
-    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         assert timeout_s > 0
         self.asked.append((endpoint, body))
         return self.answer

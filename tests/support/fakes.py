@@ -213,7 +213,7 @@ class FakeClient(EngineClient):
     async def read_facts(self, timeout_s: float) -> EngineFacts:
         return self.world.facts
 
-    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         return self.world.counted
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ import trio
 from trio_gateway.commands.key import KEY_VARIABLE
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.explanation import Explanation, explain
 from trio_gateway.models.model_selector import ModelSelector

@@ -10,7 +10,7 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview
-from trio_gateway.models.counting.token_counter import Count, TokenCounter
+from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.model_selector import (
     ContextLengthExceeded,
     ModelSelector,

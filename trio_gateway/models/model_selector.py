@@ -12,7 +12,7 @@ import msgspec
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.counting.token_counter import Count, TokenCounter
+from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
     RequestFields,

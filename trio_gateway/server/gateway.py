@@ -11,7 +11,7 @@ import trio
 
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames

@@ -149,7 +149,7 @@ async def test_an_engine_says_its_places_and_the_context_of_one_request(
 async def test_a_chat_is_counted_by_the_engine_itself() -> None:
     llama = Llama({INPUT_TOKENS: (200, {"input_tokens": 32, "object": "response.input_tokens"})})
     async with engine(llama) as client:
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 32
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 32
     assert (llama.asked, llama.bodies) == ([INPUT_TOKENS], [CHAT_BODY])
 
 
@@ -159,8 +159,8 @@ async def test_an_older_build_is_asked_for_the_prompt_and_its_tokens_and_that_is
 ) -> None:
     llama = Llama({INPUT_TOKENS: (status, {}), "/apply-template": (200, {"prompt": "a b c d"})})
     async with engine(llama) as client:
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 4
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 4
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 4
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 4
     assert llama.asked == [INPUT_TOKENS, *["/apply-template", "/tokenize"] * 2]
     assert msgspec.json.decode(llama.bodies[2]) == {"content": "a b c d", "add_special": True}
 
@@ -168,9 +168,9 @@ async def test_an_older_build_is_asked_for_the_prompt_and_its_tokens_and_that_is
 async def test_a_passing_failure_of_the_count_is_not_remembered() -> None:
     llama = Llama({INPUT_TOKENS: (500, {}), "/apply-template": (200, {"prompt": "a b"})})
     async with engine(llama) as client:
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 2
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 2
         llama.answers[INPUT_TOKENS] = (200, {"input_tokens": 9})
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 9
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) == 9
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ async def test_a_passing_failure_of_the_count_is_not_remembered() -> None:
 )
 async def test_an_engine_that_cannot_count_says_nothing(answers: dict[str, Any]) -> None:
     async with engine(Llama(answers)) as client:
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) is None
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) is None
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def test_prompts_of_every_shape_are_counted(
         for endpoint, key in ((COMPLETION, "prompt"), (EMBEDDINGS, "input")):
             llama.asked.clear()
             body = msgspec.json.encode({key: prompt})
-            assert await client.estimate_tokens(endpoint, body, TIMEOUT_S) == tokens
+            assert await client.count_tokens(endpoint, body, TIMEOUT_S) == tokens
             assert llama.asked == ["/tokenize"] * questions
 
 
@@ -221,13 +221,13 @@ async def test_prompts_of_every_shape_are_counted(
 async def test_a_prompt_that_cannot_be_counted_spoils_the_count(prompt: Any) -> None:
     async with engine(Llama({"/tokenize": (500, {})})) as client:
         body = msgspec.json.encode({"prompt": prompt})
-        assert await client.estimate_tokens(COMPLETION, body, TIMEOUT_S) is None
+        assert await client.count_tokens(COMPLETION, body, TIMEOUT_S) is None
 
 
 async def test_an_engine_that_went_away_counts_nothing() -> None:
     async with engine(Llama()) as client:
         await client.aclose()
-        assert await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S) is None
+        assert await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S) is None
 
 
 async def test_an_engine_that_goes_away_while_it_counts_counts_nothing() -> None:
@@ -243,7 +243,7 @@ async def test_an_engine_that_goes_away_while_it_counts_counts_nothing() -> None
 
         @nursery.start_soon
         async def count() -> None:
-            counts.append(await client.estimate_tokens(CHAT, CHAT_BODY, TIMEOUT_S))
+            counts.append(await client.count_tokens(CHAT, CHAT_BODY, TIMEOUT_S))
 
         await asked.wait()
         await trio.testing.wait_all_tasks_blocked()

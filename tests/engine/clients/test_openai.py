@@ -136,7 +136,7 @@ async def test_a_vllm_counts_chats_with_tools_and_template() -> None:
         tools = [{"type": "function", "function": {"name": "f"}}]
         body = chat("m", tools=tools, temperature=0.5)
         for _ in range(2):
-            assert await client.estimate_tokens("chat/completions", body, TIMEOUT_S) == 12
+            assert await client.count_tokens("chat/completions", body, TIMEOUT_S) == 12
     asked = json.loads(site.bodies["/tokenize"][0])
     assert set(asked) == {"model", "messages", "tools"}
     assert asked["model"] == "org/model"
@@ -148,9 +148,9 @@ async def test_a_vllm_counts_prompts() -> None:
     async with engine(site) as client:
         for endpoint, key in [("completions", "prompt"), ("embeddings", "input")]:
             body = json.dumps({key: ["one", "two"]}).encode()
-            assert await client.estimate_tokens(endpoint, body, TIMEOUT_S) == 5
+            assert await client.count_tokens(endpoint, body, TIMEOUT_S) == 5
         ids = json.dumps({"prompt": [1, 2, 3]}).encode()
-        assert await client.estimate_tokens("completions", ids, TIMEOUT_S) == 3
+        assert await client.count_tokens("completions", ids, TIMEOUT_S) == 3
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ async def test_a_vllm_counts_prompts() -> None:
 async def test_an_engine_that_does_not_count_is_not_made_to(answer: tuple[int, Any]) -> None:
     site = Site(answers={"/tokenize": answer})
     async with engine(site) as client:
-        assert await client.estimate_tokens("chat/completions", chat("m"), TIMEOUT_S) is None
-        assert await client.estimate_tokens("images/generations", b"{}", TIMEOUT_S) is None
+        assert await client.count_tokens("chat/completions", chat("m"), TIMEOUT_S) is None
+        assert await client.count_tokens("images/generations", b"{}", TIMEOUT_S) is None
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ async def test_an_engine_that_counts_requests_of_a_kind_is_asked_so(
     endpoint: str, path: str
 ) -> None:
     async with engine(Site(answers={path: (200, {"input_tokens": 9})})) as client:
-        assert await client.estimate_tokens(endpoint, chat("m"), TIMEOUT_S) == 9
+        assert await client.count_tokens(endpoint, chat("m"), TIMEOUT_S) == 9
 
 
 # -- in a gateway -----------------------------------------------------------------------------

@@ -356,7 +356,7 @@ async def test_another_gateway_says_its_context_and_counts() -> None:
         async with engine(a.url, served_name="m") as client:
             assert (await client.read_facts(2.0)).context == 2048
             body = chat("alias")
-            assert await client.estimate_tokens("chat/completions", body, 2.0) == 77
+            assert await client.count_tokens("chat/completions", body, 2.0) == 77
         (asked,) = a.bodies["/v1/chat/completions/input_tokens"]
         assert json.loads(asked)["model"] == "m"
 

@@ -84,9 +84,9 @@ class EngineClient(abc.ABC):
         """Places and context of a ready engine; never raises."""
 
     @abc.abstractmethod
-    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         """The exact number of prompt tokens of a request, as the engine counts them; None: it
-        cannot say. Of several prompts in one request, the largest: each is a sequence by itself."""
+        cannot say. Of several prompts, the largest: each is a sequence of its own."""
 
     # -- slots, for engines that can save and restore their KV cache ------------------------------
 

@@ -28,7 +28,7 @@ from trio_gateway.engine.clients.facts import (
     SlotUnanswered,
 )
 from trio_gateway.engine.clients.kind import EngineKind, local_host
-from trio_gateway.engine.clients.prompt_counts import count_prompts, field
+from trio_gateway.engine.clients.prompts import count_largest, field
 from trio_gateway.engine.http.control import Answer
 from trio_gateway.rawjson import decode_or_none
 
@@ -124,11 +124,11 @@ class LlamaCppEngine(EngineClient):
             _text(props.get("build_info")),
         )
 
-    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         if endpoint == "chat/completions":
             return await self._count_chat(body, timeout_s)
         key = "input" if endpoint == "embeddings" else "prompt"
-        return await count_prompts(field(body, key), partial(self._count_text, timeout_s=timeout_s))
+        return await count_largest(field(body, key), partial(self._count_text, timeout_s=timeout_s))
 
     async def _count_chat(self, body: bytes, timeout_s: float) -> int | None:
         if self._counts_chats:

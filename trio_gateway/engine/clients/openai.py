@@ -13,7 +13,7 @@ from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
-from trio_gateway.engine.clients.prompt_counts import count_prompts, field
+from trio_gateway.engine.clients.prompts import count_largest, field
 from trio_gateway.rawjson import members, replace_member
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class OpenAIEngine(EngineClient):
 
     # -- counting --------------------------------------------------------------------------------
 
-    async def estimate_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
         target = _COUNTING_TARGETS.get(endpoint)
         if target is not None:
             asked = self.transform_request(endpoint, body)
@@ -107,7 +107,7 @@ class OpenAIEngine(EngineClient):
             return await self._tokenize(chat, timeout_s)
         if endpoint in ("completions", "embeddings"):
             prompts = field(body, "input" if endpoint == "embeddings" else "prompt")
-            return await count_prompts(prompts, partial(self._count_text, timeout_s=timeout_s))
+            return await count_largest(prompts, partial(self._count_text, timeout_s=timeout_s))
         return None
 
     async def _count_text(self, text: str, timeout_s: float) -> int | None:

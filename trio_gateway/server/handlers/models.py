@@ -6,7 +6,7 @@ from quart import Response, request
 
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.handlers.incoming import Incoming, flag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Response, request
 
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.counting.token_counter import TokenCounter
+from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint

@@ -14,8 +14,7 @@ import pytest
 
 from tests.support.fakes import model, variant
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
-from trio_gateway.engine.overview import Overview
-from trio_gateway.models.counting.token_counter import Count, TokenCounter
+from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.calibration import PROBES, CountSource
@@ -54,13 +53,13 @@ class World:
 
     def __post_init__(self) -> None:
         (self.tmp_path / "m.gguf").write_bytes(b"GGUF")
-        self.counter = TokenCounter(cast(Overview, self), cast(Vocabulary, self.vocabulary), None)
+        self.counter = TokenCounter(self, cast(Vocabulary, self.vocabulary), None)
 
     def engine_of(self, name: str) -> Any:
-        async def estimate_tokens(endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        async def count_tokens(endpoint: str, body: bytes, timeout_s: float) -> int | None:
             return self.engine_says
 
-        client = SimpleNamespace(estimate_tokens=estimate_tokens)
+        client = SimpleNamespace(count_tokens=count_tokens)
         return SimpleNamespace(client=client) if self.runs else None
 
     def model(self, *args: str, **fields: Any) -> ModelConfig:

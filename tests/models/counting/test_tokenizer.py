@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from trio_gateway.config.schema import TokenizationConfig
-from trio_gateway.models.counting import tokenize_command
-from trio_gateway.models.counting.tokenize_command import count_with_command
+from trio_gateway.models.counting import tokenizer
+from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.need.bounds import Overhead, RequestFields
 
 pytestmark = pytest.mark.processes
@@ -23,7 +23,7 @@ WORDS = "import sys; print(list(range(len(sys.stdin.read().split()))))"
 
 
 async def count(config: TokenizationConfig, fields: RequestFields) -> int | None:
-    return await count_with_command(config, fields, OVERHEAD)
+    return await Tokenizer(config).count_request(fields, OVERHEAD)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ async def test_a_missing_command_is_logged_and_no_error(
 async def test_a_command_that_hangs_is_ended(
     command: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tokenize_command, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(tokenizer, "TIMEOUT_S", 0.2)
     with caplog.at_level(logging.ERROR):
         config = command("import time; time.sleep(60)")
         assert await count(config, RequestFields(prompt="text")) is None

@@ -1,4 +1,4 @@
-"""Counting the prompts of `/v1/completions` and `/v1/embeddings`, whoever counts a text."""
+"""The prompts of `/v1/completions` and `/v1/embeddings`, counted by whoever counts a text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from trio_gateway.rawjson import decode_or_none, members_or_none
 
 
-async def count_prompts(
+async def count_largest(
     prompts: Any, count_text: Callable[[str], Awaitable[int | None]], *, nested: bool = False
 ) -> int | None:
-    """The largest of the prompts: each is a sequence of its own. None: it cannot be said."""
+    """The largest of the prompts: each is a sequence of its own. None: unknown."""
     match prompts:
         case str():
             return await count_text(prompts)
@@ -22,7 +22,7 @@ async def count_prompts(
             # Token ids make it one sequence, with the strings between them in it.
             return _total(counts, ids) if ids else _largest(counts)
         case [*parts] if parts and not nested:
-            return _largest([await count_prompts(p, count_text, nested=True) for p in parts])
+            return _largest([await count_largest(p, count_text, nested=True) for p in parts])
     return None
 
 

@@ -1,7 +1,7 @@
 """TokenCounter: the exact number of prompt tokens, from whoever can say it for the least.
 
 In this order: what was counted before; the running engine of the model; `tokenization.binary` of
-the configuration; a `llama-tokenize` beside the engine's binary, or the vocabulary and the chat
+the configuration; a `llama-tokenize` next to the engine's binary, or the vocabulary and the chat
 template of the model's GGUF, in a helper process. Where none of them can say, the bound decides.
 """
 
@@ -13,16 +13,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from trio_gateway.config.engine_args import MODEL, has_option, option
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
-from trio_gateway.engine.clients.client import EngineClient
-from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.reaper import Reaper
-from trio_gateway.models.counting.tokenize_command import count_text, count_with_command
+from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.bounds import RequestFields, image_count, without_media
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
@@ -51,11 +49,30 @@ class Count(msgspec.Struct, frozen=True):
     correction: int = 0
 
 
+class Counts(Protocol):
+    """What is asked of an engine's client; see EngineClient."""
+
+    async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None: ...
+
+
+class Counting(Protocol):
+    """A running engine."""
+
+    @property
+    def client(self) -> Counts: ...
+
+
+class Engines(Protocol):
+    """Which engine of a model runs, if any; see Overview."""
+
+    def engine_of(self, model: str, /) -> Counting | None: ...
+
+
 class TokenCounter:
     """Counts for all models. `vocabulary` must be running for the last way to work."""
 
-    def __init__(self, overview: Overview, vocabulary: Vocabulary, reaper: Reaper | None) -> None:
-        self._overview, self._vocabulary, self._reaper = overview, vocabulary, reaper
+    def __init__(self, engines: Engines, vocabulary: Vocabulary, reaper: Reaper | None) -> None:
+        self._engines, self._vocabulary, self._reaper = engines, vocabulary, reaper
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
@@ -67,7 +84,7 @@ class TokenCounter:
     ) -> Count | None:
         """The tokens of a request's prompt; of several prompts, of the largest.
 
-        Images count as the model's `image_tokens` each. None: nobody can say.
+        Images count as the model's `image_tokens` each. None: unknown.
         """
         key = _key(model.name, endpoint, fields)
         if (known := self._known.get(key)) is not None:
@@ -97,9 +114,9 @@ class TokenCounter:
     async def _count_text(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
     ) -> Count | None:
-        engine = self._overview.engine_of(model.name)
+        engine = self._engines.engine_of(model.name)
         if engine is not None:
-            tokens = await engine.client.estimate_tokens(endpoint, body, COUNT_TIMEOUT_S)
+            tokens = await engine.client.count_tokens(endpoint, body, COUNT_TIMEOUT_S)
             if tokens is not None:
                 if not self.calibration(model.name).engine_has_taught:
                     await self._learn(model, partial(_ask_engine, engine.client), by_engine=True)
@@ -128,15 +145,15 @@ class TokenCounter:
     ) -> Count | None:
         config = model.tokenization
         assert config is not None
-        reaper, source = self._reaper, CountSource.COMMAND
+        tokenizer, source = Tokenizer(config, self._reaper), CountSource.COMMAND
         is_chat = endpoint == "chat/completions"
         if is_chat and not config.has_extras:
             rendered = await self._render(model, body)
             if rendered is not None:
-                tokens = await count_text(config, rendered, reaper)
+                tokens = await tokenizer.count(rendered)
                 return None if tokens is None else Count(tokens, source)
         calibration = self.calibration(model.name)
-        tokens = await count_with_command(config, fields, calibration.overhead, reaper)
+        tokens = await tokenizer.count_request(fields, calibration.overhead)
         if tokens is None:
             return None
         correction = calibration.correction(source) if is_chat else 0
@@ -169,7 +186,7 @@ class TokenCounter:
             counted = await self._vocabulary.count_prompts(gguf, prompts)
         if counted is not None and counted.exact:
             return Count(counted.tokens, CountSource.VOCABULARY)
-        if (tokenizer := _tokenizer_beside(model.variants[0].binary)) is not None:
+        if (tokenizer := _tokenizer_next_to(model.variants[0].binary)) is not None:
             if prompts is None and (rendered := await self._render(model, body)) is not None:
                 prompts = [rendered]
             if prompts is not None:
@@ -195,9 +212,10 @@ class TokenCounter:
         self, binary: str, gguf: Path, prompts: list[str]
     ) -> Count | None:
         config = TokenizationConfig(binary=binary, extra_args=("-m", str(gguf)))
+        tokenizer = Tokenizer(config, self._reaper)
         most = 0
         for prompt in prompts:
-            tokens = await count_text(config, prompt, self._reaper)
+            tokens = await tokenizer.count(prompt)
             if tokens is None:
                 return None
             most = max(most, tokens)
@@ -219,7 +237,7 @@ def _has_own_template(model: ModelConfig) -> bool:
 
 
 @cache
-def _tokenizer_beside(binary: str) -> str | None:
+def _tokenizer_next_to(binary: str) -> str | None:
     """A llama-tokenize in the folder of the engine's binary: the same build counts alike."""
     beside = Path(binary).with_name(_TOKENIZER + Path(binary).suffix)
     return str(beside) if beside.is_file() else None
@@ -234,8 +252,8 @@ def _texts(prompts: Any) -> list[str] | None:
     return None
 
 
-async def _ask_engine(client: EngineClient, chat: bytes) -> int | None:
-    return await client.estimate_tokens("chat/completions", chat, COUNT_TIMEOUT_S)
+async def _ask_engine(client: Counts, chat: bytes) -> int | None:
+    return await client.count_tokens("chat/completions", chat, COUNT_TIMEOUT_S)
 
 
 def _without(body: bytes, field: str) -> bytes:

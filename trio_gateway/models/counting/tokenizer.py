@@ -1,0 +1,98 @@
+"""Tokenizer: counts tokens with a command such as `llama-tokenize`.
+
+That is exact for text, and needs no engine. It knows no chat template: what that adds comes from
+the configuration, or is an allowance.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeGuard
+
+import trio
+
+from trio_gateway.config.schema import TokenizationConfig
+from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.engine.process.tool import run_tool
+from trio_gateway.models.need.bounds import (
+    Overhead,
+    RequestFields,
+    message_count,
+    prompt_texts,
+)
+
+log = logging.getLogger(__name__)
+
+# It loads the vocabulary for each call: 0.1 s for a small model, seconds from a slow disk.
+TIMEOUT_S = 20.0
+
+
+class Tokenizer:
+    """Counts with a command of the configuration, or with a `llama-tokenize` next to an engine."""
+
+    def __init__(self, config: TokenizationConfig, reaper: Reaper | None = None) -> None:
+        self._config, self._reaper = config, reaper
+
+    async def count_request(self, fields: RequestFields, overhead: Overhead) -> int | None:
+        """Tokens of a request's prompt without its media; None if the command failed.
+
+        Of several prompts in one request, the largest. A chat gets the configured extras, or
+        without any the overhead.
+        """
+        if isinstance(fields.messages, list):
+            tokens = await self.count("\n".join(prompt_texts(fields)))
+            return None if tokens is None else tokens + self._extras(fields, overhead)
+        prompts = fields.prompt if fields.prompt is not None else fields.input
+        counts = []
+        for prompt in prompts if _is_batch(prompts) else [prompts]:
+            tokens = await self._count_prompt(prompt)
+            if tokens is None:
+                return None
+            counts.append(tokens)
+        return max(counts, default=0) + self._config.extra_tokens
+
+    def _extras(self, fields: RequestFields, overhead: Overhead) -> int:
+        config = self._config
+        if config.has_extras:
+            return config.extra_tokens + config.extra_tokens_per_message * message_count(fields)
+        return overhead.of(fields)
+
+    async def _count_prompt(self, prompt: object) -> int | None:
+        """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
+        if not isinstance(prompt, list):
+            return await self.count(str(prompt))
+        total = 0
+        for part in prompt:
+            tokens = 1 if isinstance(part, int) else await self.count(str(part))
+            if tokens is None:
+                return None
+            total += tokens
+        return total
+
+    async def count(self, text: str) -> int | None:
+        """Tokens of one text; None if the command failed, which is logged."""
+        config = self._config
+        command = [config.binary, *config.base_args, *config.extra_args]
+        try:
+            with trio.fail_after(TIMEOUT_S):
+                stdin = text.encode("utf-8", "surrogatepass")
+                code, printed = await run_tool(command, stdin, self._reaper)
+        except (OSError, trio.TooSlowError) as error:
+            why = str(error) or "too slow"
+            log.error("%s: %s; tokens are estimated instead", config.binary, why)
+            return None
+        ids = printed.decode("ascii", "replace").strip().removeprefix("[").removesuffix("]")
+        words = [word.strip() for word in ids.split(",")] if ids.strip() else []
+        silent = bool(text) and not words
+        if code or silent or not all(word.lstrip("-").isdigit() for word in words):
+            log.error(
+                "%s (exit code %s) printed no token ids; tokens are estimated instead. "
+                "Try it by hand: echo text | %s",
+                config.binary, code, " ".join(command),
+            )  # fmt: skip
+            return None
+        return len(words)
+
+
+def _is_batch(prompts: object) -> TypeGuard[list[object]]:
+    return isinstance(prompts, list) and not any(isinstance(p, int) for p in prompts)
