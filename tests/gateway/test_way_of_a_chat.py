@@ -1,0 +1,101 @@
+"""How many modules of ours a chat passes through until its engine gets the first byte.
+
+Counted where it can be seen: at the moment when the request is written to the engine, on the stacks
+of all tasks of the request, from the ASGI call on. What has returned by then (the parsing, the
+choice of a variant, the lease) is named in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType
+
+import pytest
+import trio
+
+from tests.support.asking import DONE, EVENT, chat, stream
+from tests.support.fakes import FakeClient, config, model, running_stack
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.server.gateway import Gateway
+
+MODULES_MAX = 12
+ASGI_CALL = Gateway.__call__.__code__
+ANSWERS = {
+    "plain": (b"application/json", b"{}"),
+    "streamed": (b"text/event-stream", EVENT + DONE),
+}
+
+
+def frames_of(task: trio.lowlevel.Task) -> list[FrameType]:
+    """The outermost first."""
+    if task is not trio.lowlevel.current_task():
+        return [frame for frame, _ in task.iter_await_frames()]
+    # It runs: what awaits it is what called it, and below that are trio's loop and pytest.
+    found: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found[::-1]
+
+
+def below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from below(child)
+
+
+def modules_on_the_way() -> list[str]:
+    """Called by a task of the request."""
+    root = trio.lowlevel.current_task()
+    while not any(frame.f_code is ASGI_CALL for frame in frames_of(root)):
+        assert root.parent_nursery is not None
+        root = root.parent_nursery.parent_task
+    frames = [frame for task in below(root) for frame in frames_of(task)]
+    codes: list[CodeType] = [frame.f_code for frame in frames]
+    names = [frame.f_globals["__name__"] for frame in frames[codes.index(ASGI_CALL) :]]
+    ours = [name for name in names if name.startswith("trio_gateway.")]
+    return [*dict.fromkeys(ours)]
+
+
+async def answer(engine: trio.SocketStream, kind: bytes, body: bytes) -> None:
+    """An engine that has one answer."""
+    async with engine:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += await engine.receive_some()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+        await engine.send_all(head % (kind, len(body)) + body)
+
+
+@pytest.mark.parametrize("how", ["plain", "streamed"])
+async def test_a_chat_passes_through_few_modules(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    seen: list[list[str]] = []
+
+    async def connect(_: AddressOpener) -> trio.SocketStream:
+        ours, engines = map(trio.socket.from_stdlib_socket, socket.socketpair())
+        nursery.start_soon(answer, trio.SocketStream(engines), *ANSWERS[how])
+        connection = trio.SocketStream(ours)
+
+        async def send_all(data: bytes) -> None:
+            seen.append(modules_on_the_way())
+            await trio.SocketStream.send_all(connection, data)
+
+        monkeypatch.setattr(connection, "send_all", send_all)
+        return connection
+
+    monkeypatch.setattr(AddressOpener, "connect", connect)
+    monkeypatch.setattr(FakeClient, "forward_request", EngineClient.forward_request)
+    async with trio.open_nursery() as nursery, running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 0.0
+        answered = await stream(stack, chat(stream=how == "streamed"))
+        assert answered == ANSWERS[how][1]
+    (modules,) = seen
+    assert modules[0] == "trio_gateway.server.gateway"
+    assert "trio_gateway.engine.http.exchange" in modules
+    assert ("trio_gateway.server.relay.waiting_stream" in modules) is (how == "streamed")
+    assert len(modules) <= MODULES_MAX, modules
