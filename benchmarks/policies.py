@@ -90,7 +90,7 @@ class StrictFirstCome(Scheduler):
         match event:
             case TicketArrived(ticket, model, need, _, priority):
                 arrived = Ticket(ticket, model, need, "", priority, now)
-                arrived.size = state.context_of(state.variants[model][0])
+                arrived.size = state.variants.context_of(state.variants[model][0])
                 state.add_ticket(arrived)
             case TicketGone(ticket):
                 if (gone := state.tickets.get(ticket)) is not None:
@@ -152,7 +152,7 @@ class StrictFirstCome(Scheduler):
     def _open(self, facts: VariantFacts, now: float, actions: list[Action]) -> None:
         self._engines_so_far += 1
         evicted, self._made_way = self._made_way, ()
-        context = self.state.context_of(facts)
+        context = self.state.variants.context_of(facts)
         number = self._engines_so_far
         self.state.add_engine(
             EngineView(number, facts, context, started_at=now, used_at=now, evicted=evicted)

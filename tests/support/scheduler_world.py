@@ -203,7 +203,7 @@ class World:
     def _place_for(self, asked: TicketArrived) -> int | None:
         state = self.subject.state
         ticket = Ticket(asked.ticket, asked.model, asked.need, "", asked.priority, self.now)
-        if (sizes := state.sizes_for(ticket)) is None:
+        if (sizes := state.variants.sizes_for(ticket)) is None:
             return None
         ticket.size, ticket.start_size = sizes
         engine = state.place_for(ticket)

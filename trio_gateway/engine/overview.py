@@ -85,12 +85,12 @@ class Overview:
 
     def contexts_of(self, model: str) -> list[int]:
         """Tokens that one request gets in each variant of the model, the smallest first."""
-        return self._state.contexts(model)
+        return self._state.variants.contexts(model)
 
     def context_of(self, key: VariantKey) -> int:
         """Tokens that one request gets in this variant."""
-        variants = self._state.variants[key.model]
-        return next(self._state.context_of(facts) for facts in variants if facts.key == key)
+        variants = self._state.variants
+        return next(variants.context_of(facts) for facts in variants[key.model] if facts.key == key)
 
     def endpoints_of(self, model: ModelConfig) -> frozenset[str]:
         """What the model's engines serve: as configured, or what their type implies."""
@@ -99,7 +99,7 @@ class Overview:
         return self._kinds[model.engine.value].endpoints
 
     def is_pinned(self, model: str) -> bool:
-        return self._state.is_pinned(self._state.variants[model][0])
+        return self._state.variants.is_pinned(self._state.variants[model][0])
 
     def engine_of(self, model: str) -> Engine | None:
         """The ready engine of this model with the largest context."""
@@ -163,7 +163,7 @@ class Overview:
             leases=len(view.leases),
             pid=engine.pid,
             port=engine.port,
-            memory_bytes=self._state.memory_of(view.facts),
+            memory_bytes=self._state.variants.memory_of(view.facts),
             load_s=round(load_s, 3),
             loading_s=round(now - view.started_at, 3) if ready_at is None else None,
             idle_s=round(now - view.used_at, 3) if idle else None,
@@ -181,6 +181,6 @@ class Overview:
         return LoadedEngine(
             model=view.key.model,
             context=view.context,
-            memory_bytes=self._state.memory_of(view.facts),
-            leaves_in_s=max(self._state.idle_timeout_s(view.facts) - idle_s, 0.0),
+            memory_bytes=self._state.variants.memory_of(view.facts),
+            leaves_in_s=max(self._state.variants.idle_timeout_s(view.facts) - idle_s, 0.0),
         )

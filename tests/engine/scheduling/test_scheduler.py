@@ -111,7 +111,7 @@ def test_an_engine_with_less_context_than_declared_makes_way_for_a_larger_varian
             (3, ready(2, context=LARGE), ["grant 1 engine 2"]),
         ],
     )
-    assert subject.state.contexts("a") == [500, LARGE]
+    assert subject.state.variants.contexts("a") == [500, LARGE]
 
 
 def test_a_need_that_no_engine_holds_in_truth_is_rejected() -> None:

@@ -111,12 +111,12 @@ class Demands:
 
 def choose(state: SchedulerState, model: str, size: int, start_size: int, now: float) -> Choice:
     """What to start for tickets up to this size, of which the largest start size is this one."""
-    wished = state.smallest_holding(model, start_size)
+    wished = state.variants.smallest_holding(model, start_size)
     assert wished is not None, "a start size is a context of the model"
     pause = state.back_off.pause(wished.key, now)
     if pause is None or start_size <= size:
         return Choice(wished, pause)
-    needed = state.smallest_holding(model, size)
+    needed = state.variants.smallest_holding(model, size)
     assert needed is not None, "a size is a context of the model"
     return Choice(needed, state.back_off.pause(needed.key, now), pause.until)
 

@@ -33,14 +33,14 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
     engine = state.server_of(ticket)
     if engine is None:
         facts = _start_for(ticket, queue, state, now)
-        places = state.places_of(facts, ticket.need)
+        places = state.variants.places_of(facts, ticket.need)
         others = _models_ahead(ticket, state, facts.pool)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
         wait_s = turns_s + state.forecast.load_s(facts)
         wait_s += _until_a_place_s(ahead, places, places, lease_s)
         ahead += sum(len(state.queues.get(model, ())) for model in others)
         return Outlook(ahead + 1, wait_s)
-    places = state.places_of(engine.facts, ticket.need)
+    places = state.variants.places_of(engine.facts, ticket.need)
     if engine.state is EngineState.STARTING:
         load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
         wait_s = max(load_s - loading_s, 0.0)

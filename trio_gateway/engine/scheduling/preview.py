@@ -1,6 +1,6 @@
-"""What would become of a ticket if it came now: the dry run of a decision.
+"""What would happen to a ticket if it came now: the dry run of a decision.
 
-The ticket joins a copy of its model's queue, beside the state as it is, and the same parts are
+The ticket joins a copy of its model's queue, next to the state as it is, and the same parts are
 asked that decide for a real one. So the answer is what would be decided in this moment; what comes
 later (who else asks, how long answers take) is a guess, as each outlook is.
 """
@@ -32,7 +32,7 @@ class PauseLeft(msgspec.Struct, frozen=True):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """What would become of a ticket.
+    """What would happen to a ticket.
 
     `variant`: what would serve it; None: no variant holds it, and the rest says nothing.
     `how`: REUSED if an engine serves it that is ready or starting, or drains and would be called
@@ -63,7 +63,7 @@ def preview_of(
     Args:
         evicted: what makes way for its model's start already.
     """
-    sizes = state.sizes_for(ticket)
+    sizes = state.variants.sizes_for(ticket)
     if sizes is None:
         return Preview(variant=None, how=How.STARTED)
     ticket.size, ticket.start_size = sizes
@@ -120,7 +120,7 @@ def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:
 
 
 def _refused(ticket: Ticket, state: SchedulerState, outlook: Outlook, now: float) -> Preview:
-    facts = state.smallest_holding(ticket.model, ticket.size)
+    facts = state.variants.smallest_holding(ticket.model, ticket.size)
     assert facts is not None, "a ticket's size is a context of its model"
     pause = state.back_off.pause(facts.key, now)
     assert pause is not None, "else it would not be refused"

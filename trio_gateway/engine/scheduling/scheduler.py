@@ -1,16 +1,18 @@
 """Who is granted an engine, which engine is started, which is stopped: decisions, no effects.
 
 Events go in through `Scheduler.handle`, actions come out; the clock is an argument. Nothing here
-waits, reads a file or talks to a process, so every rule can be tested with plain values.
+waits, reads a file or talks to a process, so every rule can be tested with plain values. This file
+has what each event changes; `decisions.py`, what the state then asks for.
 
 The rules, for each pool:
 
 - A ticket whose engine is ready, large enough, not draining and has a free place is granted, if the
-  engine has as many tokens left as it needs. Whose turn it is among several stands in
+  engine has as many tokens left as it needs. Whose turn it is among several is decided in
   `ticket_queue.py`.
 - Tickets that no engine of their model will serve are a demand for a start: of the smallest variant
   that holds the largest need that waits, with its room to grow (`demands.py`). Which engines make
-  way for it, and when, stands in `swap_plan.py`. A drain that nobody needs any more is called off.
+  way for it, and when, is decided in `swap_plan.py`. A drain that is no longer needed is called
+  off.
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
   places and tokens for, whoever waits for its room by then: no load is for nothing.
 - A start that nobody waits for any more is given up in its first half.
@@ -22,38 +24,30 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
-from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.decisions import Decisions, reject
 from trio_gateway.engine.scheduling.events import (
     Action,
-    Drain,
     EngineExited,
     EngineFailed,
     EngineMeasured,
     EngineReady,
     Event,
-    Grant,
-    How,
     Keep,
     LeaseReturned,
     Refusal,
     Reject,
-    Resume,
     ShutDown,
-    Start,
-    Stop,
     TicketArrived,
     TicketGone,
     TimePassed,
     Unload,
     VariantFacts,
-    VariantKey,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.state import SchedulerState
-from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited so many windows is interactive
@@ -76,11 +70,7 @@ class Scheduler:
         self._queue_timeout_s = queue_timeout_s
         self.window_s = fairness_window_s
         self._ages_after_s = AGES_AFTER_WINDOWS * fairness_window_s
-        self._demands = Demands(self.state)
-        self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
-        self._wake_at = NEVER  # when an engine is to make way
-        self._next_engine = 1
-        self._closing = False
+        self._decisions = Decisions(self.state, fairness_window_s)
 
     def __repr__(self) -> str:
         tickets, engines = self.state.tickets.values(), self.state.engines.values()
@@ -106,22 +96,22 @@ class Scheduler:
                 self._exited(engine, reason, now)
             case EngineMeasured(engine, memory_bytes):
                 if (view := state.engines.get(engine)) is not None:
-                    state.note_memory(view.facts, memory_bytes)
+                    state.variants.note_memory(view.facts, memory_bytes)
                     self._relieve(view.facts.pool, actions)
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
-                state.keep(event)
+                state.variants.keep(event)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
                 self._close(actions)
-        self._decide(now, actions)
+        self._decisions.decide(now, actions)
         return actions
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due next, or None."""
-        deadline, state = self._wake_at, self.state
+        deadline, state = self._decisions.wake_at, self.state
         if state.tickets:
             oldest = next(iter(state.tickets.values()))
             deadline = min(deadline, oldest.arrived_at + self._queue_timeout_s)
@@ -130,7 +120,8 @@ class Scheduler:
             deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
         for engine in state.engines.values():
             if engine.state is EngineState.READY and not engine.leases:
-                deadline = min(deadline, engine.used_at + state.idle_timeout_s(engine.facts))
+                idle_s = state.variants.idle_timeout_s(engine.facts)
+                deadline = min(deadline, engine.used_at + idle_s)
         return None if deadline == NEVER else deadline
 
     def preview(
@@ -143,19 +134,20 @@ class Scheduler:
         client: str = "",
         priority: Priority = Priority.INTERACTIVE,
     ) -> Preview:
-        """What would become of such a ticket if it came now. Nothing is changed by it."""
+        """What would happen to such a ticket if it came now. Nothing is changed by it."""
         ticket = Ticket(NEWCOMER, model, need, client, priority, now, start_need=start_need)
-        return preview_of(ticket, self.state, self._evicted.get(model, ()), self.window_s, now)
+        evicted = self._decisions.evicted_for(model)
+        return preview_of(ticket, self.state, evicted, self.window_s, now)
 
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
         ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
         ticket.start_need = event.start_need
-        if self._closing:
+        if self._decisions.closing:
             actions.append(_shutting_down(ticket))
             return
-        sizes = self.state.sizes_for(ticket)
+        sizes = self.state.variants.sizes_for(ticket)
         if sizes is None:
             actions.append(_too_large(ticket))
             return
@@ -173,8 +165,8 @@ class Scheduler:
         engine.shared_tokens = event.shared_tokens
         engine.used_at = engine.ready_at = now
         self.state.forecast.load_took(engine.key, now - engine.started_at)
-        self.state.note_places(engine.facts, event.places, event.shared_tokens)
-        if self.state.note_context(engine.facts, event.context):
+        self.state.variants.note_places(engine.facts, event.places, event.shared_tokens)
+        if self.state.variants.note_context(engine.facts, event.context):
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
         if engine.state is not EngineState.STARTING:
@@ -182,16 +174,16 @@ class Scheduler:
         self.state.move_engine(engine, EngineState.READY)
         queue = self.state.queues.get(engine.key.model)
         if queue is not None and (oldest := queue.oldest(up_to=event.context)) is not None:
-            self._grant(oldest, engine, now, actions)
-            self._grant_turns(engine, now, actions)
+            self._decisions.grant(oldest, engine, now, actions)
+            self._decisions.grant_turns(engine, now, actions)
 
     def _size_again(self, model: str, actions: list[Action]) -> None:
         """A variant's context turned out to be another: the tickets fit other variants now."""
         queue = self.state.queues.get(model)
         for ticket in queue or ():
-            sizes = self.state.sizes_for(ticket)
+            sizes = self.state.variants.sizes_for(ticket)
             if sizes is None:
-                self._reject(_too_large(ticket), actions)
+                reject(self.state, _too_large(ticket), actions)
             elif queue is not None:
                 queue.resize(ticket, *sizes)
 
@@ -216,22 +208,22 @@ class Scheduler:
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
         queue = self.state.queues.get(engine.key.model)
         # Those that a smaller variant holds wait on, for that one.
-        for ticket in queue.of_size(self.state.context_of(engine.facts)) if queue else ():
+        for ticket in queue.of_size(self.state.variants.context_of(engine.facts)) if queue else ():
             if self.state.server_of(ticket) is None:
-                self._reject(Reject(ticket.id, refusal, event.reason), actions)
+                reject(self.state, Reject(ticket.id, refusal, event.reason), actions)
 
     def _expire(self, now: float, actions: list[Action]) -> None:
         timeout_s = self._queue_timeout_s
         for ticket in [*_older(self.state.tickets, timeout_s, now)]:
             message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
-            self._reject(Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
+            reject(self.state, Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
         for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
         for engine in self.state.engines.values():
-            idle_s = self.state.idle_timeout_s(engine.facts)
+            idle_s = self.state.variants.idle_timeout_s(engine.facts)
             unused = engine.state is EngineState.READY and not engine.leases
             if unused and engine.used_at + idle_s <= now:
-                self._leave(engine, f"idle for {idle_s:g} s", actions)
+                self._decisions.leave(engine, f"idle for {idle_s:g} s", actions)
 
     def _relieve(self, pool: str, actions: list[Action]) -> None:
         """Engines turned out to be larger than they were taken for: the idle ones leave, the one
@@ -242,180 +234,30 @@ class Scheduler:
         here = [e for e in self.state.engines.values() if e.facts.pool == pool and not e.leaving]
         over = sum(self.state.reserved_bytes(e.facts) for e in here) - limit
         idle = [e for e in here if e.state is EngineState.READY and not e.leases]
-        for engine in sorted(idle, key=lambda e: (self.state.is_pinned(e.facts), e.used_at)):
+        is_pinned = self.state.variants.is_pinned
+        for engine in sorted(idle, key=lambda e: (is_pinned(e.facts), e.used_at)):
             if over <= 0:
                 return
             over -= self.state.reserved_bytes(engine.facts)
-            self._leave(engine, f"the pool {pool} holds more memory than it may", actions)
+            self._decisions.leave(engine, f"the pool {pool} holds more memory than it may", actions)
 
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()
         for ticket in [*waiting]:  # they would have it started again at once
             message = f"{model} was unloaded"
-            self._reject(Reject(ticket.id, Refusal.UNLOADED, message), actions)
+            reject(self.state, Reject(ticket.id, Refusal.UNLOADED, message), actions)
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:
-                self._leave(engine, "it was asked to end", actions)
+                self._decisions.leave(engine, "it was asked to end", actions)
 
     def _close(self, actions: list[Action]) -> None:
-        self._closing = True
+        self._decisions.closing = True
         for ticket in [*self.state.tickets.values()]:
-            self._reject(_shutting_down(ticket), actions)
+            reject(self.state, _shutting_down(ticket), actions)
         for engine in self.state.engines.values():
             if engine.serving:
-                self._leave(engine, "the gateway is stopping", actions)
-
-    # -- decisions ---------------------------------------------------------------------------
-
-    def _decide(self, now: float, actions: list[Action]) -> None:
-        for engine in self.state.engines.values():
-            if engine.state is EngineState.DRAINING and not engine.leases:
-                self.state.move_engine(engine, EngineState.STOPPING)
-                actions.append(Stop(engine.id, "drained"))
-        # Again after each start, drain and grant: they change who can make way, and who needs a
-        # start.
-        before, reached = None, self._reached(actions)
-        while reached != before:
-            self._make_room(now, actions)
-            self._grant_places(now, actions)
-            before, reached = reached, self._reached(actions)
-
-    def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
-        """How far an event has come; it only goes on, so deciding comes to an end: tickets that
-        wait, and engines that were started or told to make way."""
-        moved = {a.engine for a in actions if isinstance(a, Start | Drain | Stop)}
-        return len(self.state.tickets), len(moved)
-
-    def _make_room(self, now: float, actions: list[Action]) -> None:
-        """Start what is needed, and let those make way that have to."""
-        for engine in self.state.engines.values():
-            engine.batch_waits, engine.closed_since = False, None
-            if engine.state is EngineState.STARTING:
-                self._give_up_in_first_half(engine, now, actions)
-        self._wake_at = NEVER
-        if self._closing:
-            return
-        demands, rejects = self._demands.now(now)
-        for reject in rejects:
-            self._reject(reject, actions)
-        models = {demand.facts.key.model for demand in demands}
-        self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
-        making_way = self._follow_plan(demands, now, actions) if demands else set()
-        for engine in self.state.engines.values():
-            making = engine.id in making_way or engine.unloading
-            if engine.state is EngineState.DRAINING and not making:
-                self._resume(engine, actions)
-
-    def _grant_places(self, now: float, actions: list[Action]) -> None:
-        """Grant what can be granted, smaller engines first."""
-        if not self.state.queues:
-            return
-        for engine in sorted(self.state.engines.values(), key=_context):
-            self._grant_turns(engine, now, actions)
-
-    def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
-        half_s = self.state.forecast.load_s(engine.facts) / 2
-        if now - engine.started_at < half_s and not self.state.is_wanted(engine, Priority.BATCH):
-            self._leave(engine, "nobody waits for it any more", actions)
-
-    def _follow_plan(
-        self, demands: Sequence[Demand], now: float, actions: list[Action]
-    ) -> set[int]:
-        """Carry out the plan of this moment; the engines that are to make way by now."""
-        making_way: set[int] = set()
-        for step in Planner(self.state, self.window_s, now).steps(demands):
-            if step.yields_at <= now:
-                making_way.update(victim.id for victim in step.victims)
-                self._make_way(step, now, actions)
-            else:
-                closed = step.closes_at <= now
-                self._wake_at = min(self._wake_at, step.yields_at if closed else step.closes_at)
-                for victim in step.victims:
-                    victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
-                    victim.closed_since = step.demand.since if closed else None
-            if step.may_start:
-                self._start(step.demand, now, actions)
-        return making_way
-
-    def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
-        target = step.demand.facts.key
-        reason = f"swap to {target}"
-        if step.yields_at != AT_ONCE:
-            reason += f", which waits for {now - step.demand.since:.1f} s"
-        for victim in step.victims:
-            for others in self._evicted.values():  # it may have drained for somebody else
-                if victim.key in others:
-                    others.remove(victim.key)
-            self._evicted.setdefault(target.model, []).append(victim.key)
-            if victim.serving:  # else it drains already
-                if victim.key.model != target.model:  # growing is not the end of a turn
-                    self.state.end_turn(victim.key.model, now)
-                self._leave(victim, reason, actions)
-
-    def _leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
-        """Stop an engine now if nobody holds a lease, else when the last lease is back."""
-        if engine.leases:
-            self.state.move_engine(engine, EngineState.DRAINING)
-            actions.append(Drain(engine.id, reason))
-        else:
-            self.state.move_engine(engine, EngineState.STOPPING)
-            actions.append(Stop(engine.id, reason))
-
-    def _resume(self, engine: EngineView, actions: list[Action]) -> None:
-        self.state.move_engine(engine, EngineState.READY)
-        for victims in self._evicted.values():
-            if engine.key in victims:
-                victims.remove(engine.key)
-        actions.append(Resume(engine.id, "nobody needs its room any more"))
-
-    def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
-        key = demand.facts.key
-        evicted = tuple(self._evicted.pop(key.model, ()))
-        engine = EngineView(
-            self._next_engine,
-            demand.facts,
-            self.state.context_of(demand.facts),
-            started_at=now,
-            used_at=now,
-            evicted=evicted,
-        )
-        self._next_engine += 1
-        self.state.add_engine(engine)
-        actions.append(Start(engine.id, key, reason_of(demand, self.state.queues[key.model])))
-
-    def _grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
-        """Give the engine's free places to those whose turn it is."""
-        while engine.state is EngineState.READY and len(engine.leases) < engine.places:
-            queue = self.state.queues.get(engine.key.model)
-            if queue is None:
-                return
-            if engine.closed_since is not None:
-                lowest = Priority.INTERACTIVE if engine.batch_waits else Priority.BATCH
-                ticket = self.state.oldest_before(engine, engine.closed_since, lowest)
-            else:
-                ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
-            # Nobody overtakes one that needs more tokens than are left: it would wait for ever.
-            if ticket is None or not engine.has_tokens_for(ticket.need):
-                return
-            self._grant(ticket, engine, now, actions)
-
-    def _grant(self, ticket: Ticket, engine: EngineView, now: float, actions: list[Action]) -> None:
-        self.state.hold(ticket, engine, now)
-        if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
-            actions.append(Grant(ticket.id, engine.id, How.REUSED))
-        elif engine.evicted:
-            actions.append(Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted))
-        else:
-            actions.append(Grant(ticket.id, engine.id, How.STARTED))
-
-    def _reject(self, reject: Reject, actions: list[Action]) -> None:
-        self.state.remove_ticket(self.state.tickets[reject.ticket])
-        actions.append(reject)
-
-
-def _context(engine: EngineView) -> int:
-    return engine.context
+                self._decisions.leave(engine, "the gateway is stopping", actions)
 
 
 def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:

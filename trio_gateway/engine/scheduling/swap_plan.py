@@ -229,7 +229,7 @@ class Planner:
         outgrown = engine.key.model == demand.facts.key.model
         return (
             not (drains and self._yields_at(engine, demand) <= self._now),
-            self._state.is_pinned(engine.facts) and not outgrown,
+            self._state.variants.is_pinned(engine.facts) and not outgrown,
             self._closes_at(engine, demand),
             not outgrown,
             self._state.forecast.load_s(engine.facts) / (1.0 + idle_s),

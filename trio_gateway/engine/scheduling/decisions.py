@@ -1,0 +1,200 @@
+"""Decisions: what the state of this moment asks for, whichever event brought it about.
+
+Which engines are started and which make way for them, whose drain is called off, and who is granted
+the free places. The rules are in `scheduler.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import (
+    Action,
+    Drain,
+    Grant,
+    How,
+    Reject,
+    Resume,
+    Start,
+    Stop,
+    VariantKey,
+)
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
+
+
+class Decisions:
+    """Each method changes the state, and adds to the actions what it has decided.
+
+    `wake_at`: when an engine is to make way, if nothing happens before. `closing`: nothing is
+    started any more.
+    """
+
+    def __init__(self, state: SchedulerState, window_s: float) -> None:
+        self._state, self._window_s = state, window_s
+        self._demands = Demands(state)
+        self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
+        self._next_engine = 1
+        self.wake_at = NEVER
+        self.closing = False
+
+    def evicted_for(self, model: str) -> Sequence[VariantKey]:
+        """What makes way for the model's start already."""
+        return self._evicted.get(model, ())
+
+    def decide(self, now: float, actions: list[Action]) -> None:
+        """All that the state asks for at this time."""
+        for engine in self._state.engines.values():
+            if engine.state is EngineState.DRAINING and not engine.leases:
+                self._state.move_engine(engine, EngineState.STOPPING)
+                actions.append(Stop(engine.id, "drained"))
+        # Again after each start, drain and grant: they change who can make way, and who needs a
+        # start.
+        before, reached = None, self._reached(actions)
+        while reached != before:
+            self._make_room(now, actions)
+            self._grant_places(now, actions)
+            before, reached = reached, self._reached(actions)
+
+    def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
+        """How far an event has come; it only goes on, so deciding comes to an end: tickets that
+        wait, and engines that were started or told to make way."""
+        moved = {a.engine for a in actions if isinstance(a, Start | Drain | Stop)}
+        return len(self._state.tickets), len(moved)
+
+    def _make_room(self, now: float, actions: list[Action]) -> None:
+        """Start what is needed, and let those make way that have to."""
+        for engine in self._state.engines.values():
+            engine.batch_waits, engine.closed_since = False, None
+            if engine.state is EngineState.STARTING:
+                self._give_up_in_first_half(engine, now, actions)
+        self.wake_at = NEVER
+        if self.closing:
+            return
+        demands, rejects = self._demands.now(now)
+        for rejected in rejects:
+            reject(self._state, rejected, actions)
+        models = {demand.facts.key.model for demand in demands}
+        self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
+        making_way = self._follow_plan(demands, now, actions) if demands else set()
+        for engine in self._state.engines.values():
+            making = engine.id in making_way or engine.unloading
+            if engine.state is EngineState.DRAINING and not making:
+                self._resume(engine, actions)
+
+    def _grant_places(self, now: float, actions: list[Action]) -> None:
+        """Grant what can be granted, smaller engines first."""
+        if not self._state.queues:
+            return
+        for engine in sorted(self._state.engines.values(), key=_context):
+            self.grant_turns(engine, now, actions)
+
+    def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        half_s = self._state.forecast.load_s(engine.facts) / 2
+        if now - engine.started_at < half_s and not self._state.is_wanted(engine, Priority.BATCH):
+            self.leave(engine, "nobody waits for it any more", actions)
+
+    def _follow_plan(
+        self, demands: Sequence[Demand], now: float, actions: list[Action]
+    ) -> set[int]:
+        """Carry out the plan of this moment; the engines that are to make way by now."""
+        making_way: set[int] = set()
+        for step in Planner(self._state, self._window_s, now).steps(demands):
+            if step.yields_at <= now:
+                making_way.update(victim.id for victim in step.victims)
+                self._make_way(step, now, actions)
+            else:
+                closed = step.closes_at <= now
+                self.wake_at = min(self.wake_at, step.yields_at if closed else step.closes_at)
+                for victim in step.victims:
+                    victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
+                    victim.closed_since = step.demand.since if closed else None
+            if step.may_start:
+                self._start(step.demand, now, actions)
+        return making_way
+
+    def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
+        target = step.demand.facts.key
+        reason = f"swap to {target}"
+        if step.yields_at != AT_ONCE:
+            reason += f", which waits for {now - step.demand.since:.1f} s"
+        for victim in step.victims:
+            for others in self._evicted.values():  # it may have drained for somebody else
+                if victim.key in others:
+                    others.remove(victim.key)
+            self._evicted.setdefault(target.model, []).append(victim.key)
+            if victim.serving:  # else it drains already
+                if victim.key.model != target.model:  # growing is not the end of a turn
+                    self._state.end_turn(victim.key.model, now)
+                self.leave(victim, reason, actions)
+
+    def leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
+        """Stop an engine now if nobody holds a lease, else when the last lease is back."""
+        if engine.leases:
+            self._state.move_engine(engine, EngineState.DRAINING)
+            actions.append(Drain(engine.id, reason))
+        else:
+            self._state.move_engine(engine, EngineState.STOPPING)
+            actions.append(Stop(engine.id, reason))
+
+    def _resume(self, engine: EngineView, actions: list[Action]) -> None:
+        self._state.move_engine(engine, EngineState.READY)
+        for victims in self._evicted.values():
+            if engine.key in victims:
+                victims.remove(engine.key)
+        actions.append(Resume(engine.id, "nobody needs its room any more"))
+
+    def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
+        key = demand.facts.key
+        evicted = tuple(self._evicted.pop(key.model, ()))
+        engine = EngineView(
+            self._next_engine,
+            demand.facts,
+            self._state.variants.context_of(demand.facts),
+            started_at=now,
+            used_at=now,
+            evicted=evicted,
+        )
+        self._next_engine += 1
+        self._state.add_engine(engine)
+        actions.append(Start(engine.id, key, reason_of(demand, self._state.queues[key.model])))
+
+    def grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
+        """Give the engine's free places to those whose turn it is."""
+        while engine.state is EngineState.READY and len(engine.leases) < engine.places:
+            queue = self._state.queues.get(engine.key.model)
+            if queue is None:
+                return
+            if engine.closed_since is not None:
+                lowest = Priority.INTERACTIVE if engine.batch_waits else Priority.BATCH
+                ticket = self._state.oldest_before(engine, engine.closed_since, lowest)
+            else:
+                ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
+            # Nobody overtakes one that needs more tokens than are left: it would wait for ever.
+            if ticket is None or not engine.has_tokens_for(ticket.need):
+                return
+            self.grant(ticket, engine, now, actions)
+
+    def grant(self, ticket: Ticket, engine: EngineView, now: float, actions: list[Action]) -> None:
+        self._state.hold(ticket, engine, now)
+        if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
+            actions.append(Grant(ticket.id, engine.id, How.REUSED))
+        elif engine.evicted:
+            actions.append(Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted))
+        else:
+            actions.append(Grant(ticket.id, engine.id, How.STARTED))
+
+
+def reject(state: SchedulerState, rejected: Reject, actions: list[Action]) -> None:
+    """The ticket waits no more."""
+    state.remove_ticket(state.tickets[rejected.ticket])
+    actions.append(rejected)
+
+
+def _context(engine: EngineView) -> int:
+    return engine.context

@@ -1,0 +1,105 @@
+"""Variants: what is known of them. It is declared, or engines said it, or it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_gateway.engine.scheduling.events import Keep, VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
+
+
+class Variants:
+    """`variants` must be sorted by context within each model. `[model]` has those of a model."""
+
+    def __init__(self, variants: Sequence[VariantFacts]) -> None:
+        self._of_model: dict[str, list[VariantFacts]] = {}
+        for facts in variants:
+            self._of_model.setdefault(facts.key.model, []).append(facts)
+        self._contexts: dict[VariantKey, int] = {}  # what engines said
+        self._places_of: dict[VariantKey, int] = {}  # what engines said
+        self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
+        self._memory: dict[VariantKey, int] = {}  # what was measured
+        self._has_run: set[VariantKey] = set()  # those that were measured from start to end
+        self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
+
+    def __getitem__(self, model: str) -> list[VariantFacts]:
+        return self._of_model[model]
+
+    # -- contexts and places -------------------------------------------------------------------
+
+    def context_of(self, facts: VariantFacts) -> int:
+        """Tokens that one request gets: what an engine of it said, or what is declared."""
+        return self._contexts.get(facts.key, facts.context)
+
+    def contexts(self, model: str) -> list[int]:
+        """Tokens that one request gets in each variant of the model."""
+        return [self.context_of(facts) for facts in self._of_model[model]]
+
+    def note_context(self, facts: VariantFacts, context: int) -> bool:
+        """What an engine said; whether that is news."""
+        news = self.context_of(facts) != context
+        self._contexts[facts.key] = context
+        return news
+
+    def places_of(self, facts: VariantFacts, need: int) -> int:
+        """Requests of this need at a time: as an engine of it said, or as declared, or one. At
+        least one, which may have all."""
+        places = max(self._places_of.get(facts.key, facts.parallel or 1), 1)
+        shared = self._shared_of.get(facts.key)
+        return places if shared is None else max(min(places, shared // max(need, 1)), 1)
+
+    def note_places(self, facts: VariantFacts, places: int, shared_tokens: int | None) -> None:
+        self._places_of[facts.key], self._shared_of[facts.key] = places, shared_tokens
+
+    def smallest_holding(self, model: str, need: int) -> VariantFacts | None:
+        holding = [f for f in self._of_model[model] if self.context_of(f) >= need]
+        return min(holding, key=self.context_of, default=None)
+
+    def sizes_for(self, ticket: Ticket) -> tuple[int, int] | None:
+        """The ticket's size and start size; None: no variant holds it. The largest variant has to
+        do where none holds what is wished for."""
+        needed = self.smallest_holding(ticket.model, ticket.need)
+        if needed is None:
+            return None
+        size = self.context_of(needed)
+        if ticket.start_need <= size:
+            return size, size
+        wished = self.smallest_holding(ticket.model, ticket.start_need)
+        return size, max(self.contexts(ticket.model)) if wished is None else self.context_of(wished)
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def keep(self, wish: Keep) -> None:
+        self._kept[wish.model] = wish
+
+    def is_pinned(self, facts: VariantFacts) -> bool:
+        kept = self._kept.get(facts.key.model)
+        return facts.pinned or (kept is not None and kept.pinned)
+
+    def idle_timeout_s(self, facts: VariantFacts) -> float:
+        """Seconds; infinite where it was asked to stay."""
+        kept = self._kept.get(facts.key.model)
+        if kept is None or kept.idle_timeout_s is None:
+            return facts.idle_timeout_s
+        return kept.idle_timeout_s
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def note_memory(self, facts: VariantFacts, measured_bytes: int) -> None:
+        self._memory[facts.key] = max(measured_bytes, self._memory.get(facts.key, 0))
+
+    def note_run(self, facts: VariantFacts) -> None:
+        """An engine of it is gone: what was measured is all that it came to hold."""
+        if facts.key in self._memory:
+            self._has_run.add(facts.key)
+
+    def memory_of(self, facts: VariantFacts) -> int | None:
+        """Bytes that an engine of this variant holds: declared, measured or estimated, in this
+        order; None: nothing is known. The larger of the last two during its first run, as it
+        grows with its first long prompts."""
+        measured = self._memory.get(facts.key)
+        if facts.memory_declared or measured is None:
+            return facts.memory_bytes
+        if facts.key in self._has_run or facts.memory_bytes is None:
+            return measured
+        return max(measured, facts.memory_bytes)
