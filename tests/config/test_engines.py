@@ -219,10 +219,12 @@ def test_check_shows_where_each_engine_is(tmp_path: Path) -> None:
       }} }},
     }}""")
     result = CliRunner().invoke(main, ["check", "-c", str(path)])
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "m remote 4,096 https://a/v1 and 1 more 300 s elsewhere" in rows
     assert "v primary 4,096 a free port 300 s 6.0 GiB" in rows
     assert "8,192 127.0.0.1:8000 300 s 6.0 GiB" in rows
-    notes = [row for row in rows if row.startswith("note")]
-    assert notes == ["note: /no/stop does not exist here", "note: /x/vllm does not exist here"]
+    assert [line.partition(": ")[2] for line in result.stderr.splitlines()[:-1]] == [
+        'model "v": binary: /x/vllm does not exist',
+        'model "v": stop_command: /no/stop does not exist',
+    ]

@@ -29,13 +29,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_line_comes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIO_GATEWAY_CONFIG", "variable.lua")
     (folder / "gateway.lua").touch()
-    assert locate_config(Path("given.lua")) == (Path("given.lua"), "as given by -c")
+    assert locate_config(Path("given.lua")) == (Path("given.lua"), "given by -c")
 
 
 def test_then_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIO_GATEWAY_CONFIG", "variable.lua")
     (folder / "gateway.lua").touch()
-    assert locate_config(None) == (Path("variable.lua"), "as given by $TRIO_GATEWAY_CONFIG")
+    assert locate_config(None) == (Path("variable.lua"), "given by $TRIO_GATEWAY_CONFIG")
 
 
 def test_then_gateway_lua_in_the_working_folder(folder: Path) -> None:
@@ -49,9 +49,7 @@ def test_then_the_embedded_one(variable: str | None, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("TRIO_GATEWAY_CONFIG", variable)
     path, why = locate_config(None)
     assert path == embedded_config()
-    assert why == (
-        "the embedded one, as there is no -c, no $TRIO_GATEWAY_CONFIG and no gateway.lua here"
-    )
+    assert why == "the built-in one: no -c, no $TRIO_GATEWAY_CONFIG, no gateway.lua here"
 
 
 def test_a_folder_named_gateway_lua_is_not_a_configuration(folder: Path) -> None:
@@ -76,4 +74,4 @@ def test_a_file_that_was_given_and_is_missing_is_an_error_and_no_other_is_tried(
     (folder / "gateway.lua").write_text(RIGHT % "here")
     with pytest.raises(ConfigError) as caught:
         load_config(Path("none.lua"))
-    assert caught.value.mistakes == ["none.lua: no such file (as given by -c)"]
+    assert caught.value.mistakes == ["none.lua: no such file (given by -c)"]

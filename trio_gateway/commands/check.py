@@ -1,14 +1,15 @@
-"""`trio-gateway check`: the models of a configuration as a table, and what is worth a note."""
+"""`trio-gateway check`: the models of a configuration as a table, notes, and what is missing."""
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trio_gateway.commands.loading import config_option, load_or_exit
+from trio_gateway.commands.loading import EXIT_WRONG_CONFIG, config_option, load_or_exit
+from trio_gateway.commands.missing import missing
 from trio_gateway.config.schema import GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size
 
@@ -24,20 +25,18 @@ def check(path: Path | None) -> None:
     """Check a configuration and show its models; starts nothing."""
     config, why = load_or_exit(path)
     _print_models(config)
-    for note in (*config.notes, *_missing_binaries(config)):
+    for note in config.notes:
         click.echo(f"note: {note}")
+    lacks = missing(config)
+    for lack in lacks:
+        click.echo(f"{config.source}: {lack.text}", err=True)
+    if lacks:
+        what = "is valid, but not all of it can run on this machine"
+        click.echo(f"{config.source} {what} ({why}).", err=True)
+        sys.exit(EXIT_WRONG_CONFIG)
     listen = (*config.server.listen, *config.server.listen_unix)
     addresses = ", ".join(str(address) for address in listen)
-    click.echo(f"{config.source} is right ({why}). It listens on {addresses}.")
-
-
-def _missing_binaries(config: GatewayConfig) -> list[str]:
-    """Not a mistake, as the file may be meant for another machine; but worth a word."""
-    variants = [variant for model in config.models for variant in model.variants]
-    binaries = {variant.binary for variant in variants if variant.has_process}
-    binaries |= {variant.stop_command[0] for variant in variants if variant.stop_command}
-    binaries |= {model.tokenization.binary for model in config.models if model.tokenization}
-    return [f"{b} does not exist here" for b in sorted(binaries) if shutil.which(b) is None]
+    click.echo(f"{config.source} is valid ({why}). It listens on {addresses}.")
 
 
 def _print_models(config: GatewayConfig) -> None:
@@ -65,7 +64,7 @@ def _print_models(config: GatewayConfig) -> None:
                 *(_describe_variant(variant, kind_of(model.engine)) if variant else ()),
                 *((_describe_memory(variant),) if variant and limited else ()),
             )
-    # Names are data: no markup, no emoji. A table wider than the terminal is not cut, either.
+    # Names are data: no markup, no emoji; and no table is cut, however wide.
     console = Console(markup=False, emoji=False, highlight=False)
     natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.width = max(console.width, natural)

@@ -6,6 +6,7 @@ import gc
 import logging
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -14,9 +15,13 @@ import msgspec
 from trio_gateway import __version__
 from trio_gateway.commands.key import KEY_VARIABLE
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
+from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
-from trio_gateway.config.schema import GatewayConfig, ListenAddress
+from trio_gateway.config.engine_args import EMBEDDING, has_option
+from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
 from trio_gateway.log import configure_logging
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -28,7 +33,10 @@ def serve(path: Path | None, verbose: bool) -> None:
     configure_logging(verbose=verbose)
     click.echo(f"trio-gateway {__version__}, configuration {config.source} ({why})")
     for note in config.notes:
-        logging.getLogger(__name__).info("%s: %s", config.source, note)
+        log.info("%s: %s", config.source, note)
+    lacks = missing(config)
+    for lack in lacks:
+        log.warning("%s: %s", config.source, lack.text)
 
     # Imported here: `check` and `--help` need no web framework, which takes 0.3 s to load.
     import trio
@@ -45,7 +53,7 @@ def serve(path: Path | None, verbose: bool) -> None:
         server = GatewayServer(create_app(config))
         async with trio.open_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
-            _say_ready(config, addresses)
+            say_ready(config, addresses, {lack.model for lack in lacks})
 
     mistakes: list[BaseException] = []
     try:
@@ -59,7 +67,12 @@ def serve(path: Path | None, verbose: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _say_ready(config: GatewayConfig, addresses: list[ListenAddress | UnixAddress]) -> None:
+def say_ready(
+    config: GatewayConfig,
+    addresses: list[ListenAddress | UnixAddress],
+    incomplete: Collection[str | None],
+) -> None:
+    """`incomplete`: names of models that miss something."""
     urls = [_url(config, address) for address in addresses]
     for url in urls:
         click.echo(f"listening on {url}")
@@ -70,19 +83,31 @@ def _say_ready(config: GatewayConfig, addresses: list[ListenAddress | UnixAddres
         base, through = f"{_url(config, first.from_here)}/v1", ""
     if config.server.access.api_keys:
         through += f'-H "Authorization: Bearer ${KEY_VARIABLE}" '
-    names = [m.name for m in config.models if not m.hidden]
+    click.echo(f"\nReady. Base URL for clients: {base}")
+    names = [model.name for model in config.models if not model.hidden]
+    if names:
+        click.echo(f"Models: {', '.join(names)}")
+    talkers = [m.name for m in config.models if _chats(m) and m.name not in incomplete]
+    talker = next((name for name in (*names, *talkers) if name in talkers), None)
+    if talker is None:
+        return
     request = {
-        "model": names[0] if names else config.models[0].name,
+        "model": talker,
         "stream": True,
         "messages": [{"role": "user", "content": "Name the capital city of France."}],
     }
     body = msgspec.json.encode(request).decode().replace("'", "'\\''")
-    click.echo(f"\nReady. Base URL for clients: {base}")
-    click.echo(f"Models: {', '.join(names)}")
     key_hint = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
     click.echo(f"Try it{key_hint}:")
     content = "-H 'Content-Type: application/json'"
     click.echo(f"  curl -N {through}{base}/chat/completions {content} -d '{body}'\n")
+
+
+def _chats(model: ModelConfig) -> bool:
+    """Whether it is likely to answer a chat, and not a model for embeddings or speech."""
+    if model.endpoints is not None:
+        return "chat/completions" in model.endpoints
+    return not has_option(model.variants[0].args, EMBEDDING)
 
 
 def _url(config: GatewayConfig, address: ListenAddress | UnixAddress) -> str:

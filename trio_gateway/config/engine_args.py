@@ -1,6 +1,6 @@
 """Reading an engine's command line: `--opt value` or `--opt=value`, in all spellings of an option.
 
-Of several, the last one counts, as llama-server reads them.
+Of several, the last one wins, as llama-server reads them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ MODEL = ("-m", "--model")
 CONTEXT = ("-c", "--ctx-size")
 PARALLEL = ("-np", "--parallel")
 UNIFIED_KV = ("-kvu", "--kv-unified")
+EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
 SLOT_SAVE_PATH = ("--slot-save-path",)
 
 _SPLIT = re.compile(r"(?P<start>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.gguf")

@@ -15,14 +15,12 @@ LOCAL_NAME = "gateway.lua"
 def locate_config(given: Path | None) -> tuple[Path, str]:
     """The file to load, and why that one, in words."""
     if given is not None:
-        return given, "as given by -c"
+        return given, "given by -c"
     if from_environment := os.environ.get(VARIABLE):
-        return Path(from_environment), f"as given by ${VARIABLE}"
+        return Path(from_environment), f"given by ${VARIABLE}"
     if Path(LOCAL_NAME).is_file():
         return Path(LOCAL_NAME), "found in this folder"
-    return embedded_config(), f"the embedded one, as there is no -c, no ${VARIABLE} and no " + (
-        f"{LOCAL_NAME} here"
-    )
+    return embedded_config(), f"the built-in one: no -c, no ${VARIABLE}, no {LOCAL_NAME} here"
 
 
 def embedded_config() -> Path:

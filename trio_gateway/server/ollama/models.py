@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.engine_args import MODEL, has_option, option
+from trio_gateway.config.engine_args import EMBEDDING, MODEL, has_option, option
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.gguf.header import GgufHeader
 
@@ -24,7 +24,6 @@ NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is 
 
 _GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
 _PROJECTOR = ("-mm", "--mmproj", "-mmu", "--mmproj-url")
-_EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,
@@ -135,7 +134,7 @@ def capabilities_of(model: ModelConfig, facts: ModelFacts) -> list[str]:
     """
     header = facts.header
     args = model.variants[-1].args
-    if has_option(args, _EMBEDDING) or (header is not None and header.is_embedding):
+    if has_option(args, EMBEDDING) or (header is not None and header.is_embedding):
         return ["embedding"]
     found = ["completion"]
     if has_option(args, _PROJECTOR):

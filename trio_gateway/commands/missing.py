@@ -1,0 +1,89 @@
+"""What a valid configuration names and this machine does not have: programs, models, certificates.
+
+Not the loader's business: a file may be valid and meant for another machine. `check` makes an
+error of it, `serve` a warning, as the other models can be served.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from trio_gateway.config.engine_args import MODEL, files_of_model, option
+from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+
+# Options of llama-server whose value is a file, beside the model itself.
+_FILES = (("-mm", "--mmproj"), ("-md", "--model-draft"), ("--chat-template-file",), ("--lora",))
+# What runs its arguments where the files are others.
+_ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})
+
+
+class Missing(NamedTuple):
+    """`model`: the one that cannot start without it; None if all can."""
+
+    text: str
+    model: str | None = None
+
+
+def missing(config: GatewayConfig) -> list[Missing]:
+    """Everything, one entry for the variants of a model that miss the same. Looks at files."""
+    found = [entry for model in config.models for entry in _of_model(model)]
+    if (tls := config.server.tls) is not None:
+        for key, path in (("certificate", tls.certificate), ("key", tls.key)):
+            if not path.is_file():
+                found.append(Missing(f"server.tls.{key}: {path} does not exist"))
+    return found
+
+
+def _of_model(model: ModelConfig) -> Iterator[Missing]:
+    lacks = dict[str, list[str]]()
+    for variant in model.variants:
+        if variant.has_process:
+            for lack in _of_variant(model, variant):
+                lacks.setdefault(lack, []).append(variant.name)
+    for lack, variants in lacks.items():
+        where = f'model "{model.name}"'
+        if len(variants) < len(model.variants):
+            where += f", variant {' and '.join(variants)}"
+        yield Missing(f"{where}: {lack}", model.name)
+    programs = [("stop_command", v.stop_command[0]) for v in model.variants if v.stop_command]
+    if model.tokenization is not None:
+        programs.append(("tokenization", model.tokenization.binary))
+    for key, program in dict.fromkeys(programs):
+        if why := _program(program):
+            yield Missing(f'model "{model.name}": {key}: {why}')
+    ca_files = {v.options.ca_file: None for v in model.variants if v.options.ca_file is not None}
+    for path in ca_files:
+        if not path.is_file():
+            yield Missing(f'model "{model.name}": ca_file: {path} does not exist', model.name)
+
+
+def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[str]:
+    if lack := _program(variant.binary):
+        yield f"binary: {lack}"
+    elif not variant.workdir.is_dir():
+        yield f"workdir: {variant.workdir} does not exist"
+    if model.engine.kind != LLAMACPP.kind or Path(variant.binary).name in _ELSEWHERE:
+        return
+    if model_file := option(variant.args, MODEL):
+        for part in files_of_model(variant.workdir / model_file):
+            if not part.is_file():
+                yield f"its model file {part} does not exist"
+    for names in _FILES:
+        if (file := option(variant.args, names)) and not (variant.workdir / file).is_file():
+            yield f"{names[-1]}: {variant.workdir / file} does not exist"
+
+
+def _program(program: str) -> str | None:
+    """Why it cannot be run; None if it can."""
+    if shutil.which(program) is not None:
+        return None
+    if os.sep not in program:
+        return f"{program} is not on PATH"
+    if Path(program).is_file():
+        return f"{program} is not executable"
+    return f"{program} is a folder" if Path(program).is_dir() else f"{program} does not exist"
