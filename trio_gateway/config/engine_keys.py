@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trio_gateway.config import fields
-from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType, Option
+from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 
@@ -128,10 +128,10 @@ def endpoints(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | Non
     found = set()
     for at, entry in fields.items(mistakes, path, value, "an array of endpoints"):
         name = entry.strip("/").removeprefix("v1/") if isinstance(entry, str) else entry
-        if name in ENDPOINTS:
+        if name in ENDPOINT_NAMES:
             found.add(name)
         else:
-            hint = fields.nearest(name, ENDPOINTS) if isinstance(name, str) else ""
+            hint = fields.nearest(name, ENDPOINT_NAMES) if isinstance(name, str) else ""
             what = f"not a known endpoint: {fields.show(entry)}"
             mistakes.add(at, what + (hint or '; such as "chat/completions"'))
     return frozenset(found)

@@ -10,7 +10,7 @@ import enum
 import msgspec
 
 # The paths of an API that engines may serve, without the leading slash and `v1/`.
-ENDPOINTS = frozenset(
+ENDPOINT_NAMES = frozenset(
     {
         # OpenAI's
         "chat/completions", "completions", "embeddings", "responses",

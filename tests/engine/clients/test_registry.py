@@ -19,7 +19,7 @@ from tests.support.openai_site import Site, running
 from tests.support.sockets import serving
 from trio_gateway.config import engine_types, presets
 from trio_gateway.config.config_loader import ConfigLoader
-from trio_gateway.config.engine_types import ENDPOINTS, ENGINE_TYPES, EngineType
+from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType
 from trio_gateway.config.schema import EngineOptions, GatewayConfig
 from trio_gateway.engine import clients
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -35,7 +35,7 @@ def test_each_type_has_a_preset_and_a_class_that_is_complete(known: EngineType) 
     assert presets.preset("engines", known.preset) == known.value
     kind = kind_of(known)
     assert isinstance(kind, EngineKind)
-    assert kind.endpoints <= ENDPOINTS
+    assert kind.endpoints <= ENDPOINT_NAMES
 
 
 class PingKind(OpenAIKind):
@@ -70,7 +70,7 @@ def test_the_configuration_knows_no_engine() -> None:
 def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
     others = (routes.Family.GATEWAY, routes.Family.OLLAMA)
     routed = {row.name for row in routes.ENDPOINTS if row.needs_engine and row.family not in others}
-    assert routed <= ENDPOINTS
+    assert routed <= ENDPOINT_NAMES
 
 
 # -- docs/engines.md --------------------------------------------------------------------------

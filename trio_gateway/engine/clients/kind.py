@@ -18,7 +18,8 @@ def local_host(host: str) -> str:
 class EngineKind(abc.ABC):
     """Knows how engines of one type are launched, and opens clients for them. It has no state.
 
-    `endpoints`: paths that such engines serve, without the leading slash and `v1/`; see ENDPOINTS.
+    `endpoints`: paths that such engines serve, without the leading slash and `v1/`, as in
+    ENDPOINT_NAMES.
     `has_slots`: they can save and restore KV caches.
     """
 

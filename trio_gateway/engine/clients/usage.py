@@ -64,17 +64,17 @@ class _Timings(msgspec.Struct):
     predicted_n: int | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Answered(msgspec.Struct):
     """`response`: the whole answer in the last event of a stream of the Responses API."""
 
     usage: _Usage | None = None
     timings: _Timings | None = None
-    response: _Answer | None = None
+    response: _Answered | None = None
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
     """Of a whole answer, or of one event's data; None if it says nothing."""
-    answer = decode_or_none(body, _Answer)
+    answer = decode_or_none(body, _Answered)
     if answer is None:
         return None
     if answer.usage is None and answer.response is not None:

@@ -32,13 +32,13 @@ class Body(enum.Enum):
 
 
 class ModelIn(enum.Enum):
-    """Where the model's name stands. `BODY_OR_NONE`: the only model needs no name."""
+    """Where a request has the model's name. `BODY_OR_NONE`: the only model needs no name."""
 
     NOWHERE = "nowhere"
     BODY = "`model` in the body"
-    BODY_OR_NONE = "`model` in the body, not needed if there is one model only"
+    BODY_OR_NONE = "`model` in the body; it may be missing if there is only one model"
     FORM = "the form field `model`"
-    QUERY = "`?model=`, not needed if there is one model only"
+    QUERY = "`?model=`; it may be missing if there is only one model"
     PATH = "the path"
 
 
@@ -62,7 +62,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `name`: what engine types say that they serve. `paths`: the first is the one to show.
     `handler`: the method that answers, of the handler that has it (server/handlers).
-    `content`: fields of the body of which one must be there. `engine_path`: where engines have it;
+    `content`: fields of the body, of which it must have one. `engine_path`: where engines have it;
     None: no engine has it, or it is wherever the client says. `streams`: an answer may be events.
     """
 
@@ -99,14 +99,17 @@ def _form(name: str, summary: str, **fields: object) -> Endpoint:
 
 def _llamacpp(name: str, path: str, summary: str, **fields: object) -> Endpoint:
     row = Endpoint(
-        name=name,
-        paths=(path,),
-        family=Family.LLAMACPP,
-        summary=summary,
-        model_in=ModelIn.BODY_OR_NONE,
-        engine_path=path,
+        name=name, paths=(path,), family=Family.LLAMACPP, summary=summary, engine_path=path
     )
-    return msgspec.structs.replace(row, **fields)
+    return msgspec.structs.replace(row, **{"model_in": ModelIn.BODY_OR_NONE, **fields})
+
+
+def _anthropic(name: str, summary: str, **fields: object) -> Endpoint:
+    path = f"/v1/{name}"
+    row = Endpoint(
+        name=name, paths=(path,), family=Family.ANTHROPIC, summary=summary, engine_path=path
+    )
+    return msgspec.structs.replace(row, content=("messages",), **fields)
 
 
 def _gateway(name: str, path: str, summary: str, handler: str, **fields: object) -> Endpoint:
@@ -135,13 +138,22 @@ def _ollama(name: str, summary: str, **fields: object) -> Endpoint:
     return msgspec.structs.replace(row, **fields)
 
 
+def _ollama_cannot(name: str, *methods: str, path: str = "") -> Endpoint:
+    row = _ollama(
+        name, "Not supported: 501.", body=Body.ANY, model_in=ModelIn.NOWHERE,
+        need=Need.NO_ENGINE, handler="handle_ollama_cannot", methods=methods,
+    )  # fmt: skip
+    return msgspec.structs.replace(row, paths=(path or f"/api/{name}",))
+
+
+# What some rows have in common.
 _ASKS: dict[str, object] = {
     "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
 }  # fmt: skip
-_CANNOT: dict[str, object] = {
-    "body": Body.ANY, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
-    "handler": "handle_ollama_cannot",
+_ASKS_ENGINE: dict[str, object] = {
+    "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.QUERY,
 }  # fmt: skip
+_TO_MODEL: dict[str, object] = {"methods": ("POST",), "model_in": ModelIn.PATH}
 
 CHAT = _openai(
     "chat/completions",
@@ -166,42 +178,28 @@ OPENAI = (
         content=("input",),
         streams=True,
     ),
-    _openai(
-        "models",
-        "List the models.",
-        methods=("GET",),
-        body=Body.NONE,
-        model_in=ModelIn.NOWHERE,
-        need=Need.NO_ENGINE,
-        engine_path=None,
-        handler="handle_models_list",
-    ),
+    _openai("models", "List the models.", **_ASKS, engine_path=None, handler="handle_models_list"),
     _openai(
         "models/{model}",
         "Describe a model.",
-        methods=("GET",),
-        body=Body.NONE,
-        model_in=ModelIn.PATH,
-        need=Need.NO_ENGINE,
+        **{**_ASKS, "model_in": ModelIn.PATH},
         engine_path=None,
         handler="handle_model_info",
     ),
     _openai("audio/speech", "Speak a text.", content=("input",)),
-    _openai("images/generations", "Make images of a text.", content=("prompt",)),
+    _openai("images/generations", "Make images from a text.", content=("prompt",)),
 )
 
 FORMS = (
-    _form("audio/transcriptions", "Write down what is said in an audio file."),
-    _form("audio/translations", "Write down in English what is said in an audio file."),
-    _form("images/edits", "Make an image of another one and a text.", body=Body.FORM_OR_JSON),
+    _form("audio/transcriptions", "Transcribe an audio file."),
+    _form("audio/translations", "Transcribe an audio file into English."),
+    _form("images/edits", "Make an image from another image and a text.", body=Body.FORM_OR_JSON),
 )
 
 REALTIME = _openai(
     "realtime",
     "Talk with a model over a WebSocket, passed through to its engine.",
-    methods=("GET",),
-    body=Body.NONE,
-    model_in=ModelIn.QUERY,
+    **_ASKS_ENGINE,
     handler="handle_realtime",
 )
 
@@ -252,43 +250,13 @@ LLAMACPP = (
         need=Need.RERANK,
         content=("query",),
     ),
-    _llamacpp(
-        "props",
-        "/props",
-        "What an engine of the model says of itself.",
-        methods=("GET",),
-        body=Body.NONE,
-        model_in=ModelIn.QUERY,
-    ),
-    _llamacpp(
-        "slots",
-        "/slots",
-        "What the slots of an engine of the model do.",
-        methods=("GET",),
-        body=Body.NONE,
-        model_in=ModelIn.QUERY,
-    ),
+    _llamacpp("props", "/props", "What an engine of the model says about itself.", **_ASKS_ENGINE),
+    _llamacpp("slots", "/slots", "What the slots of an engine of the model do.", **_ASKS_ENGINE),
 )
 
 ANTHROPIC = (
-    Endpoint(
-        name="messages",
-        paths=("/v1/messages",),
-        family=Family.ANTHROPIC,
-        summary="Answer a chat, in Anthropic's shape.",
-        need=Need.MESSAGES,
-        content=("messages",),
-        engine_path="/v1/messages",
-        streams=True,
-    ),
-    Endpoint(
-        name="messages/count_tokens",
-        paths=("/v1/messages/count_tokens",),
-        family=Family.ANTHROPIC,
-        summary="Count the tokens of a chat.",
-        content=("messages",),
-        engine_path="/v1/messages/count_tokens",
-    ),
+    _anthropic("messages", "Answer a chat in Anthropic's shape.", need=Need.MESSAGES, streams=True),
+    _anthropic("messages/count_tokens", "Count the tokens of a chat."),
 )
 
 OLLAMA_CANNOT = {
@@ -306,33 +274,29 @@ OLLAMA = (
     _ollama("embed", "Turn texts into vectors.", need=Need.INPUT),
     _ollama("embeddings", "Turn a text into a vector.", need=Need.INPUT),
     _ollama("tags", "List the models.", handler="handle_ollama_tags", **_ASKS),
-    _ollama("ps", "List the engines that run.", handler="handle_ollama_ps", **_ASKS),
+    _ollama("ps", "List the running engines.", handler="handle_ollama_ps", **_ASKS),
     _ollama(
         "version", "The version that clients ask for.", handler="handle_ollama_version", **_ASKS
     ),
     _ollama("show", "Describe a model.", need=Need.NO_ENGINE, handler="handle_ollama_show"),
-    _ollama("pull", "Not supported: 501.", **_CANNOT),
-    _ollama("push", "Not supported: 501.", **_CANNOT),
-    _ollama("create", "Not supported: 501.", **_CANNOT),
-    _ollama("copy", "Not supported: 501.", **_CANNOT),
-    _ollama("delete", "Not supported: 501.", **{**_CANNOT, "methods": ("DELETE",)}),
-    _ollama(
-        "blobs",
-        "Not supported: 501.",
-        **{**_CANNOT, "methods": ("HEAD", "POST"), "paths": ("/api/blobs/{digest}",)},
-    ),
-    _ollama("root", "Whether it runs.", handler="handle_ollama_root", **_ASKS, paths=("/",)),
+    _ollama_cannot("pull", "POST"),
+    _ollama_cannot("push", "POST"),
+    _ollama_cannot("create", "POST"),
+    _ollama_cannot("copy", "POST"),
+    _ollama_cannot("delete", "DELETE"),
+    _ollama_cannot("blobs", "HEAD", "POST", path="/api/blobs/{digest}"),
+    _ollama("root", "Say that it is running.", handler="handle_ollama_root", **_ASKS, paths=("/",)),
 )
 
 GATEWAY = (
     _gateway("health", "/health", "Whether the gateway serves.", "handle_health"),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
-    _gateway("queue", "/gateway/queue", "The requests that wait.", "handle_queue"),
-    _gateway("engines", "/gateway/engines", "The engines that run.", "handle_engines"),
+    _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
+    _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),
     _gateway(
         "explain",
         "/gateway/explain",
-        "What would become of a request, and why; nothing is started.",
+        "What would happen to a request, and why; nothing is started.",
         "handle_explain",
         methods=("POST",),
         body=Body.JSON,
@@ -343,36 +307,33 @@ GATEWAY = (
         "/gateway/models/{model}/load",
         "Start an engine of the model, and wait until it is ready.",
         "handle_load",
-        methods=("POST",),
-        model_in=ModelIn.PATH,
+        **_TO_MODEL,
     ),
     _gateway(
         "unload",
         "/gateway/models/{model}/unload",
-        "Stop the engines of the model once their requests are done; ?force=true: at once.",
+        "Stop the model's engines once their requests are done; with `?force=true` at once.",
         "handle_unload",
-        methods=("POST",),
-        model_in=ModelIn.PATH,
+        **_TO_MODEL,
     ),
     _gateway(
         "pin",
         "/gateway/models/{model}/pin",
-        "Keep the engines of the model loaded; ?pinned=false: as configured again.",
+        "Keep the model's engines loaded; with `?pinned=false` as configured again.",
         "handle_pin",
-        methods=("POST",),
-        model_in=ModelIn.PATH,
+        **_TO_MODEL,
     ),
     _gateway(
         "model facts",
         "/gateway/models/{model}",
-        "A model, and what its answers taught of its counts.",
+        "A model, and how accurate its token counts were.",
         "handle_model_facts",
         model_in=ModelIn.PATH,
     ),
     _gateway(
         "upstream",
         "/upstream/{model}/{rest}",
-        "Anything of an engine of the model, its web page too.",
+        "Anything that an engine of the model serves, including its web page.",
         "handle_upstream",
         methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
         body=Body.ANY,

@@ -23,8 +23,8 @@ from trio_gateway.server.ollama.lines import (
     said_by,
 )
 from trio_gateway.server.ollama.openai_answer import (
-    Answer,
     EventSplitter,
+    OpenAIAnswer,
     Timings,
     TokenUsage,
     decode_answer,
@@ -162,7 +162,7 @@ class NdjsonTranslator:
             return b""
         return self._take(event)
 
-    def _take(self, event: Answer) -> bytes:
+    def _take(self, event: OpenAIAnswer) -> bytes:
         self._usage = event.usage or own_usage(event) or self._usage
         self._timings = event.timings or self._timings
         if (choice := event.choice) is None:

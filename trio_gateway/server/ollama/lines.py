@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from trio_gateway.server.ollama.openai_answer import (
-    Answer,
     Choice,
     Message,
+    OpenAIAnswer,
     Timings,
     TokenUsage,
     ToolCall,
@@ -124,7 +124,7 @@ class PendingCalls:
 # -- numbers ------------------------------------------------------------------------------------
 
 
-def own_usage(answer: Answer) -> TokenUsage | None:
+def own_usage(answer: OpenAIAnswer) -> TokenUsage | None:
     """Of llama.cpp's own answers."""
     if answer.tokens_predicted is None or not answer.stop:
         return None

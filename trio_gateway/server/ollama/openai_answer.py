@@ -58,7 +58,7 @@ class Timings(msgspec.Struct, frozen=True):
     predicted_ms: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class OpenAIAnswer(msgspec.Struct, frozen=True):
     """A whole answer, or one event. `content`, `stop`, …: llama.cpp's own, of `/infill`."""
 
     choices: list[Choice] | None = None
@@ -80,9 +80,9 @@ class Answer(msgspec.Struct, frozen=True):
         return next((choice for choice in self.choices or () if choice.index == 0), None)
 
 
-def decode_answer(data: bytes) -> Answer | None:
+def decode_answer(data: bytes) -> OpenAIAnswer | None:
     """None: no JSON object, or one whose fields have other types."""
-    return decode_or_none(data, Answer)
+    return decode_or_none(data, OpenAIAnswer)
 
 
 def error_text(body: bytes) -> str:

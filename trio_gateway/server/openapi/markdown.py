@@ -18,20 +18,20 @@ _HEAD = f"""# The API
 
 <!-- Written by `{COMMAND}` from trio_gateway/server/api/endpoints.py: change that instead. -->
 
-All endpoints that there are. The same as an OpenAPI document: `curl localhost:7777/openapi.json`.
+Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.json`.
 
-- HEAD goes with GET, and OPTIONS says what a path takes. Any other method gets 405 with `Allow`,
-  and an unknown path 404 with the nearest one.
-- Errors have OpenAI's shape; under `/v1/messages`, and for requests with `anthropic-version`,
-  Anthropic's; under `/api/` Ollama's.
+- Every path with GET takes HEAD, and OPTIONS lists the methods of a path. Any other method gets 405
+  with `Allow`, and an unknown path gets 404 with the nearest one.
+- Errors have the shape of OpenAI; under `/v1/messages`, and for requests with
+  `anthropic-version`, that of Anthropic; under `/api/` that of Ollama.
 - A model's name is that of the configuration, or an alias. `name:variant` asks for one variant, and
   `name@8192` for a context of at least 8192 tokens.
-- Fields that the gateway does not know go to the engine as they came. A known one of a wrong type
+- Fields that the gateway does not know go to the engine as they are. A known one of a wrong type
   gets 400 with the field's name in `param`.
-- *Counted* says by what the gateway finds the smallest variant that holds a request. For what is
-  not counted, any engine of the model will do.
-- † The model's name is not needed if there is one model only.
-- An endpoint that a model's engines do not serve gets 400 with those that they do.
+- *Counted* says which part of a request is counted to find the smallest variant that fits. For what
+  is not counted, any engine of the model will do.
+- † The model's name may be missing if there is only one model.
+- An endpoint that a model's engines do not serve gets 400 with a list of those that they serve.
 """
 
 _ABOUT: Mapping[Family, str] = {
@@ -53,7 +53,7 @@ curl localhost:7777/v1/messages -d '{
   "model": "smollm2-135m", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello!"}]}'
 ```""",
     Family.OLLAMA: "Clients take `http://localhost:7777` as their host.",
-    Family.GATEWAY: """What the gateway says of itself, and what it can be told to do.
+    Family.GATEWAY: """What the gateway says about itself, and what it can be told to do.
 
 ```sh
 curl -X POST localhost:7777/gateway/models/smollm2-135m/load
@@ -119,7 +119,7 @@ def _served_by(endpoint: Endpoint, types: Mapping[str, frozenset[str]]) -> Itera
 
 def main() -> None:
     if not (ROOT / DOCUMENT.parent).is_dir():
-        sys.exit(f"{ROOT} is no checkout: it has no {DOCUMENT.parent}/")
+        sys.exit(f"{ROOT} is not a checkout: it has no {DOCUMENT.parent}/")
     (ROOT / DOCUMENT).write_text(written(), encoding="utf-8")
 
 
