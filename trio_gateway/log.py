@@ -11,8 +11,8 @@ LOG_TIME = "%H:%M:%S"
 def configure_logging(*, verbose: bool = False) -> None:
     """Log what the gateway says to stderr; `verbose` adds what the engines print.
 
-    Only our own logger: hypercorn's has a handler of its own, and httpx would log each health
-    request.
+    Only our own logger gets a handler: hypercorn's has one of its own, and httpx would log each
+    health request.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
@@ -20,3 +20,5 @@ def configure_logging(*, verbose: bool = False) -> None:
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
     ours.addHandler(handler)
     ours.propagate = False
+    # It warns of every form that is broken; its sender is told, the log need not be.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -29,7 +29,7 @@ OURS = (CountedTCPServer, LimitedH11Protocol, TellingWSStream)
 
 # Runs in a fresh process. Whatever an import opened, started or replaced shows at its end.
 IMPORT_ALL = """
-import importlib, os, pkgutil, sys, threading
+import importlib, logging, os, pkgutil, sys, threading
 import hypercorn.trio.run, hypercorn.protocol, hypercorn.protocol.h11, quart_trio, httpx
 
 def all_of(module):
@@ -47,7 +47,9 @@ def opened():
 
 modules, classes = hypercorn_now()
 threads, files = threading.active_count(), opened()
-handlers = list(__import__("logging").getLogger().handlers)
+loggers = {n: v.level for n, v in logging.root.manager.loggerDict.items()
+           if isinstance(v, logging.Logger)}
+handlers = list(logging.getLogger().handlers)
 import trio_gateway
 names = [m.name for m in pkgutil.walk_packages(trio_gateway.__path__, "trio_gateway.")
          if m.name != "trio_gateway.__main__"]
@@ -62,7 +64,10 @@ for kind, before in classes.items():
     assert after_classes[kind] == before, kind
 assert threading.active_count() == threads, threading.enumerate()
 assert opened() == files, (files, opened())
-assert list(__import__("logging").getLogger().handlers) == handlers
+assert list(logging.getLogger().handlers) == handlers
+for name, logger in logging.root.manager.loggerDict.items():
+    if isinstance(logger, logging.Logger):
+        assert logger.level == loggers.get(name, logging.NOTSET), name
 import multiprocessing
 assert not multiprocessing.active_children()
 """

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
+import trio
+
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.refusal import refusal_in
-from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
+from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, AsgiApp, Receive, Scope, Send
 
 _KNOWN_VERSIONS = ("1.0", "1.1", "2", "3")
 # As h11 has it. Over HTTP/2 a blank comes through, and ends the target on its way to an engine.
@@ -28,6 +30,10 @@ class WellFormed:
         if error is None:
             await self._app(scope, receive, send)
             return
+        # First: once an answer says that it closes the connection, hypercorn takes what is still
+        # being sent for an error, and cuts the answer off.
+        with trio.move_on_after(LINGER_S):
+            await scope[REQUEST_KEY].upload.drain()
         await refusal_in(scope, error).send(scope, send)
 
 

@@ -7,7 +7,6 @@ not name one model to us and another one to its engine.
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import NamedTuple
 
@@ -20,9 +19,6 @@ MODEL_MAX_BYTES = 1024
 PARTS_MAX = 1000
 PART_HEADERS_MAX = 8
 PART_HEADER_MAX_BYTES = 4096
-
-# It warns of every form that is broken; its sender is told, the log need not be.
-logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(rb";\s*name(\*\d*\*?)?\s*=", re.IGNORECASE)
