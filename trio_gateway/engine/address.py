@@ -47,7 +47,7 @@ async def hold_address(
             host = kind.listen_host(variant.args)
             address = host, ports.pick_free_port(taken, host)
         if await _stays_in_use(*address):
-            raise AddressUnusable(port_taken(address[1]))
+            raise AddressUnusable(port_taken(address[1], variant, kind))
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno in OWN_LIMITS:
             raise AddressUnusable(out_of_sockets(error)) from None
@@ -66,13 +66,15 @@ async def _stays_in_use(host: str, port: int) -> bool:
     return in_use
 
 
-def port_taken(port: int) -> str:
+def port_taken(port: int, variant: VariantConfig, kind: EngineKind) -> str:
     """For the client whose engine cannot listen on this port."""
     holder = ports.describe_port_holder(port)
-    return (
-        f"port {port} is held by {holder}, so the engine cannot listen there; stop that process, "
-        "or give the variant another address (`connect`, or --port in `args`)"
-    )
+    cure = "stop that process"
+    if variant.connect is not None:
+        cure += ", or change `connect`"
+    elif kind.fixed_address(variant.args) is not None:
+        cure += ", or change --port in `args`"
+    return f"port {port} is held by {holder}, so the engine cannot listen there; {cure}"
 
 
 def remote_client(variant: VariantConfig, kind: EngineKind) -> EngineClient:

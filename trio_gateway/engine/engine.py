@@ -341,7 +341,7 @@ class Engine:
         if self._stop_wanted.is_set() or self.variant.stop_command:
             return
         if process.owns_port(self.client.port) is False:
-            raise _StartFailed(port_taken(self.client.port))
+            raise _StartFailed(port_taken(self.client.port, self.variant, self._kind))
 
 
 def _pid(process: Process) -> str:

@@ -18,11 +18,13 @@ import trio
 from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.engine.process.telling_line import telling_line
 from trio_gateway.tasks import open_flat_nursery
 
 LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
 LINES_IN_ERROR = 15
+LINES_SEARCHED = 40  # for the one that says why
 LINE_MAX_BYTES = 4096  # longer ones are cut into pieces: an engine may never write a newline
 PIPE_READ_BYTES = 65536
 # A grandchild may hold the pipe open long after the engine itself is gone.
@@ -167,9 +169,12 @@ class EngineProcess:
 
 
 def last_words(process: Process) -> str:
-    """Its last lines of output, as an error message ends with them."""
+    """The line that says why it ended, and its last lines, as an error message ends with them."""
     lines = process.last_lines(LINES_IN_ERROR)
-    return "; its last lines:\n" + "\n".join(lines) if lines else ""
+    if not lines:
+        return ""
+    why = telling_line(process.last_lines(LINES_SEARCHED))
+    return (f": {why}" if why else "") + "; its last lines:\n" + "\n".join(lines)
 
 
 @asynccontextmanager
