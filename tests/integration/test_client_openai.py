@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types import Model
 
-from tests.support.harness import CLIENT_KEY, GatewayProcess
+from tests.support.harness import CLIENT_KEY, STOPPED_AT, GatewayProcess
 from tests.support.tool_answers import ARGUMENTS, OPENAI_TOOL
 
 QUESTION: Any = [{"role": "user", "content": "Name the capital city of France."}]
@@ -56,16 +56,18 @@ def test_the_stream_helper_puts_the_answer_together(client: openai.OpenAI) -> No
         assert "Paris" in (stream.get_final_completion().choices[0].message.content or "")
 
 
-def test_a_stream_that_is_left_early_leaves_the_engine_free(client: openai.OpenAI) -> None:
+def test_a_stream_that_is_left_early_leaves_the_engine_free(
+    client: openai.OpenAI, client_gateway: GatewayProcess
+) -> None:
     story: Any = [{"role": "user", "content": "Write a long story."}]
+    begun = client_gateway.lines_so_far()
     with client.chat.completions.create(
-        model="smollm2", messages=story, max_tokens=1500, stream=True
-    ) as stream:
+        model="smollm2", messages=story, max_tokens=1500, stream=True,
+        extra_body={"ignore_eos": True},
+    ) as stream:  # fmt: skip
         next(iter(stream))
-    # The engine has one place: were the story still told, this would wait for 10 s of it.
-    answer = client.with_options(timeout=5).chat.completions.create(
-        model="smollm2", messages=QUESTION, **SHORT
-    )
+    assert int(client_gateway.wait_for_line(STOPPED_AT, after=begun)[1]) < 1500
+    answer = client.chat.completions.create(model="smollm2", messages=QUESTION, **SHORT)
     assert answer.choices
 
 

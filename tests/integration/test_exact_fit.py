@@ -26,7 +26,7 @@ FACTS = [f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 200)]
 
 def variant(context: int, size: int, *args: str) -> str:
     """A real engine with a context argument of its own."""
-    words = lua_array(["--ctx-size", str(size), *args])
+    words = lua_array(["--ctx-size", str(size), "--threads", "1", *args])
     return (
         f"{{ binary = presets.binaries.embedded, context = {context}, args = concat_arrays("
         f'{{"--model", presets.models.smollm2}}, {words}) }}'

@@ -20,7 +20,10 @@ import httpx
 import psutil
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
-WAIT_S = 30.0
+WAIT_S = 60.0  # for what must come; it is told by its absence
+END_S = 20.0
+# What llama-server says when it leaves a request: the tokens that its slot holds by then.
+STOPPED_AT = r"stop processing: n_tokens = (\d+)"
 CLIENT_KEY = "sk-test-0123456789abcdef"  # of the gateway that asks for one
 SERVE = (sys.executable, "-m", "trio_gateway", "serve", "-c")
 HYPERCORN = (str(Path(sys.executable).with_name("hypercorn")),)
@@ -40,7 +43,8 @@ def fake_model(name: str, *args: str, context: int = 4096, **fields: str) -> str
 
 
 def fake_variant(*args: str, context: int = 4096) -> str:
-    command = [str(FAKE_ENGINE), "--ctx-size", str(context), *args]
+    # Without site packages: it needs none, and its lines are not the ones to be covered.
+    command = ["-S", str(FAKE_ENGINE), "--ctx-size", str(context), *args]
     return (
         f"{{ binary = {lua_string(sys.executable)}, args = {lua_array(command)}, "
         f"context = {context} }}"
@@ -48,10 +52,11 @@ def fake_variant(*args: str, context: int = 4096) -> str:
 
 
 def real_variant(context: int, *args: str) -> str:
+    """With one thread: several wait for each other actively, for very long on a busy machine."""
+    own = lua_array(["--ctx-size", str(context), "--parallel", "1", "--threads", "1", *args])
     return (
         f"{{ binary = presets.binaries.embedded, context = {context}, args = concat_arrays("
-        f'{{"--model", presets.models.smollm2, "--ctx-size", "{context}", "--parallel", "1"}}, '
-        f"{lua_array(args)}) }}"
+        f'{{"--model", presets.models.smollm2}}, {own}) }}'
     )
 
 
@@ -92,10 +97,17 @@ class GatewayProcess:
         with self._news:
             return "\n".join(self._lines)
 
-    def wait_for_line(self, pattern: str, timeout_s: float = WAIT_S) -> re.Match[str]:
-        """The first line, written already or still to come, that the pattern is found in."""
+    def lines_so_far(self) -> int:
+        with self._news:
+            return len(self._lines)
+
+    def wait_for_line(
+        self, pattern: str, timeout_s: float = WAIT_S, after: int = 0
+    ) -> re.Match[str]:
+        """The first line, written already or still to come, that the pattern is found in; `after`
+        so many lines, see `lines_so_far`."""
         deadline = time.monotonic() + timeout_s
-        index = 0
+        index = after
         with self._news:
             while True:
                 for line in self._lines[index:]:
@@ -216,9 +228,15 @@ def wait_until_gone(processes: list[psutil.Process], within_s: float) -> list[ps
     return [p for p in processes if _runs(p)]
 
 
+def patient(seconds: float) -> float:
+    """A limit that holds on a machine with nothing else to do, as it is on this one now."""
+    return seconds * (1 + os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Whether it gets true in time. Polled: what it asks is another process's state."""
-    deadline = time.monotonic() + within_s
+    """Whether it gets true in time, on a machine with nothing else to do. Polled: what it asks is
+    another process's state."""
+    deadline = time.monotonic() + patient(within_s)
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.005)
     return result
@@ -275,11 +293,24 @@ def running_gateway(
         yield gateway
         gateway.descendants()
     finally:
-        if process.poll() is None:
-            gateway.send_signal(signal.SIGTERM)
-            try:
-                gateway.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                gateway.wait()
+        try:
+            if process.poll() is None:
+                gateway.send_signal(signal.SIGTERM)
+                gateway.wait(END_S)
+        finally:  # whatever went wrong, and whoever interrupted it
+            process.kill()
+            gateway.wait()
         gateway.assert_nothing_left()
+
+
+@contextmanager
+def started(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is read as text; it does not outlive the block."""
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
