@@ -1,6 +1,6 @@
 """JSON as bytes: what an object has in it, and a member replaced with every other byte left alone.
 
-Nothing here reads a value that nobody asked for: the members of an object stay as they were
+Nothing here reads a value that was not asked for: the members of an object stay as they were
 written, and decoding one of them reads no other. Pure; imports nothing of ours.
 """
 
@@ -87,7 +87,7 @@ def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]]:
         end = begin + len(value)
         after = _END.match(data, end)
         if key in found or after is None or not data.startswith(value, begin):
-            raise NameTwice(key)  # of those that are there, `members` has the last
+            raise NameTwice(key)  # `members` has the last of them
         found[key] = begin, end
         at = after.end()
     return found

@@ -71,11 +71,11 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     """The lines of the table: what, and what about it."""
     bounds = f"{found.bounds.lower} to {found.bounds.upper} tokens"
-    counted = "nobody can say"
+    counted = "unknown"
     if found.counted is not None:
         counted = f"{found.counted} tokens, by {found.counted_by}"
         counted += "" if found.is_exact else " (not fewer)"
-    variants = ", ".join(f"{v.variant}{' holds it' if v.holds else ''}" for v in found.variants)
+    variants = ", ".join(f"{v.variant}{' (fits)' if v.holds else ''}" for v in found.variants)
     rows = [
         ("Model", f"{found.model}, {found.endpoint}"),
         ("Prompt, by its bytes", bounds),
@@ -100,6 +100,6 @@ def _rows_of(found: Explanation) -> list[tuple[str, str]]:
 def _engine_rows(found: Explanation) -> list[tuple[str, str]]:
     engine = f"{found.decision}, {found.engine_state or 'not running'}"
     if found.evicts:
-        engine += f"; makes way: {', '.join(found.evicts)}"
-    wait = f"{found.expected_wait_s:g} s, of it {found.expected_load_s:g} s of load"
+        engine += f"; stops {', '.join(found.evicts)}"
+    wait = f"{found.expected_wait_s:g} s, including {found.expected_load_s:g} s of loading"
     return [("Engine", engine), ("Expected wait", wait), ("KV carry-over", found.kv)]

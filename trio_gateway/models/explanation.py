@@ -1,4 +1,4 @@
-"""Explanation: what would become of a request, and why, without doing it."""
+"""Explanation: what would happen to a request, and why, without doing it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class VariantRow(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """All numbers are tokens, or seconds in `…_s`. None where there is nothing to say.
+    """All numbers are tokens, or seconds in `…_s`. None where nothing is known.
 
     `prompt`: what the choice was made with, from `prompt_source`; `counted` by `counted_by`: what
     is known for certain. `refused`: the error that a client would get.
@@ -129,7 +129,7 @@ def _rows(model: ModelConfig, overview: Overview, need: int | None) -> list[Vari
 
 def _reason(selection: Selection, preview: Preview) -> str:
     if preview.engine_state is not None:
-        return f"an engine of it runs and holds the need ({selection.reason})"
+        return f"a running engine of it holds the need ({selection.reason})"
     return selection.reason
 
 
@@ -137,7 +137,7 @@ def _refused_now(preview: Preview) -> str | None:
     if preview.pause is None:
         return None
     return (
-        f"{preview.variant} failed and is left alone for {preview.pause.seconds:.1f} s: "
+        f"{preview.variant} failed and is not started again for {preview.pause.seconds:.1f} s: "
         f"{preview.pause.reason}"
     )
 

@@ -38,11 +38,11 @@ class ContextLengthExceeded(Exception):
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What a request needs, and who should serve it. All numbers are tokens.
 
-    `prompt`: as counted or bounded by `source`. `answer`: the maximum that counts; None: none was
+    `prompt`: as counted or bounded by `source`. `answer`: the maximum that applies; None: none was
     named. `clamped`: what the request asked for, where that was lowered to `answer`. `start_need`:
     what an engine should hold that is started for it. `context`: that of the smallest variant that
     holds the need, or of the running engine that serves it. `reason`: why this one. `is_plain`: the
-    answer's `usage` can be held against `prompt`, of which `correction` was added.
+    answer's `usage` can be compared with `prompt`, of which `correction` was added.
     """
 
     model: ModelConfig
@@ -149,7 +149,7 @@ class ModelSelector:
         return self._by_bounds(demand, lower, bound)
 
     def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
-        """After an engine of `refused_context` said that the prompt has so many tokens.
+        """After an engine of `refused_context` said how many tokens the prompt has.
 
         Raises:
             ContextLengthExceeded: no variant is large enough.
@@ -179,7 +179,7 @@ class ModelSelector:
         return upper + calibration.correction(CountSource.BOUND)
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
-        """Hold an answer's own numbers against what the request was taken for."""
+        """Compare an answer's own numbers with what the request was taken for."""
         self._learn(selection, usage.prompt_tokens)
         if selection.is_plain and selection.turn_bytes is not None:
             turn = usage.completion_tokens + selection.turn_bytes // BYTES_PER_TOKEN

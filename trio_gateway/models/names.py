@@ -1,7 +1,7 @@
 """ModelNames: from what a client writes as `model` to a model, and to the context that it asks for.
 
 A name or an alias; `name:variant` for one of its variants; `name@8192` for a context of at least
-so many tokens. What is none of these is answered with near names. Pure.
+that many tokens. Any other name is refused, with near names. Pure.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ModelNames:
         """
         if (model := self._config.find_model(name)) is not None:
             return model
-        if len(name) > LONGEST_NAME:  # looking for near ones takes seconds, and there are none
+        if len(name) > LONGEST_NAME:  # looking for near ones would take seconds
             raise ModelNotFound(f'there is no model "{name[:LONGEST_NAME]}…"')
         names = [m.name for m in self._config.models if not m.hidden]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]

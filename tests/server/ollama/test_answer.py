@@ -165,9 +165,9 @@ def test_a_tool_call_that_the_limit_cut_is_left_out() -> None:
     assert last["done_reason"] == "length"
 
 
-def test_arguments_that_are_no_object_are_an_error() -> None:
+def test_arguments_that_are_not_an_object_are_an_error() -> None:
     (error,) = lines(call_delta(0, "[1]", name="f") + end("tool_calls") + DONE)
-    assert error == {"error": "the arguments of the call of f are no object"}
+    assert error == {"error": "the arguments of the call of f are not an object"}
 
 
 def test_a_streamed_completion() -> None:

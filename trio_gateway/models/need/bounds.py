@@ -28,7 +28,7 @@ PROMPT_LEVELS = 3
 # Default of the model key `min_answer_tokens`, and the share of a small context that it may take.
 MIN_ANSWER_TOKENS = 512
 MIN_ANSWER_SHARE = 4
-# Templates drop an assistant's earlier reasoning from the prompt: such a text may count nothing.
+# Templates drop an assistant's earlier reasoning from the prompt: such a text may add nothing.
 _REASONING_ENDS = "</think>"
 
 
@@ -226,8 +226,8 @@ def _without_media(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def turn_size(fields: RequestFields) -> int | None:
-    """Bytes of the last message's text, which this turn adds beside its answer; None for the first
-    turn of a conversation: what that has may be of any size, once."""
+    """Bytes of the last message's text, which this turn adds together with its answer; None for the
+    first turn of a conversation: what that has may be of any size, once."""
     messages = _messages(fields)
     if not any(message.get("role") == "assistant" for message in messages):
         return None

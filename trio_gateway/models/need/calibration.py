@@ -2,8 +2,8 @@
 
 Two sources. Once a run, the model's engine counts five small chats: what remains of them is the
 template's overhead, which makes the upper bound tight. And each answer's `usage.prompt_tokens` is
-held against what its request was taken for: what was too low is raised by as much from then on, and
-every error is kept for `/gateway/models/{id}`. Pure.
+compared with what its request was taken for: what was too low is raised by as much from then on,
+and every error is kept for `/gateway/models/{id}`. Pure.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import msgspec
 
 from trio_gateway.models.need.bounds import Overhead
 
-# Of each source, so many of the newest errors are kept.
+# How many of the newest errors of each source are kept.
 KEPT_ERRORS = 1000
-# A text may break up a token of the template beside it ("\n" and "\n\n"): for the whole, a message.
+# A text may break up the template's token next to it ("\n" and "\n\n"): for the whole, a message.
 SLACK_BASE, SLACK_PER_MESSAGE = 8, 4
 NEWEST_SHARE = 0.2  # of the newest turn in the running mean
 BYTES_PER_TOKEN = 4  # of a message's text, for the size of a turn; no promise rests on it
@@ -108,7 +108,7 @@ class Calibration:
     def note_answer(
         self, counted: int, source: CountSource, prompt_tokens: int, correction: int = 0
     ) -> None:
-        """An answer's `usage` beside what its request was taken for; `correction` of it was added
+        """An answer's `usage`, and what its request was taken for; `correction` of it was added
         to what the source said."""
         error = counted - prompt_tokens
         self._errors.setdefault(source, deque(maxlen=KEPT_ERRORS)).append(error)

@@ -1,7 +1,7 @@
 """AnswerName: an answer says the model's name that the client asked for, not the engine's own.
 
 Engines name the model by their own `--alias` or file. Where that is the same name already, nothing
-is touched. In a stream the name is replaced where it stands as a member, `"model":"…"`: inside a
+is touched. In a stream the name is replaced where it is a member, `"model":"…"`: inside a
 JSON string its quotes would be escaped, so a text that speaks of models is never changed.
 """
 

@@ -128,7 +128,7 @@ def endpoint_of(data: bytes, name: str | None = None) -> Endpoint:
     has its content.
 
     Raises:
-        ApiError: 400, there is none.
+        ApiError: 400, no endpoint has that name or such a field.
     """
     if name is not None:
         known = _COUNTED_AS_IS.keys() | _COUNTED_AS.keys()

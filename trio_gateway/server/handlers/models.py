@@ -57,7 +57,7 @@ class ModelHandler:
         return respond_json(facts)
 
     async def handle_load(self, endpoint: Endpoint, model: str) -> Response:
-        """Take a lease and give it back: an engine runs, then."""
+        """Take a lease and give it back: then an engine runs."""
         async with self._relay.lease_any(self._incoming.sender(endpoint), model) as lease:
             engine = lease.engine
             facts = {

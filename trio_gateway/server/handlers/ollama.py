@@ -1,4 +1,4 @@
-"""OllamaHandler: Ollama's endpoints. Engines get the OpenAI calls that they stand for."""
+"""OllamaHandler: Ollama's endpoints. Engines get the OpenAI calls that are meant by them."""
 
 from __future__ import annotations
 
@@ -106,15 +106,13 @@ class OllamaHandler:
         return Response(body, content_type=CONTENT_TYPE)
 
     def _keep_alive(self, sender: Sender, call: OllamaCall, model: str) -> None:
-        """A request that says nothing of it changes nothing; nor does one whose key is no
-        admin's, as it is others' models, too."""
+        """A request that does not mention it changes nothing; nor does one whose key is not an
+        admin's, as others use the model as well."""
         wanted_s = call.keep_alive_s
         if wanted_s is None:
             return
         if not sender.permissions.admin:
-            log.info(
-                "keep_alive of %s is left out: its key is not an admin's", sender.caller.client
-            )
+            log.info("keep_alive of %s is ignored: its key is not an admin's", sender.caller.client)
             return
         if wanted_s > 0:
             self._manager.keep(model, idle_timeout_s=wanted_s, pinned=math.isinf(wanted_s))
@@ -160,8 +158,8 @@ class OllamaHandler:
     async def handle_ollama_cannot(self, endpoint: Endpoint, **values: str) -> Response:
         what = OLLAMA_CANNOT[endpoint.name]
         message = (
-            f"trio-gateway does not {what}: its models stand in its configuration, with files that "
-            "are there already; change that and start it again"
+            f"trio-gateway does not {what}: its models are listed in its configuration, with files "
+            "that exist; change the configuration and restart it"
         )
         raise ApiError(501, message, "not_supported_error", code="not_supported")
 

@@ -69,7 +69,7 @@ def _add_routes(app: QuartTrio, *handlers: object) -> None:
 
     HEAD goes with GET, and OPTIONS answers with what a path allows: Quart adds both.
     """
-    app.url_map.merge_slashes = False  # a redirect is no answer to a client's POST
+    app.url_map.merge_slashes = False  # a redirect does not answer a client's POST
     for endpoint in ENDPOINTS:
         view = _view(endpoint, _handler(endpoint, handlers))
         for path in endpoint.paths:

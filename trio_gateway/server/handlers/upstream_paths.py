@@ -1,7 +1,7 @@
 """What may be asked of one engine through `/upstream`: no paths that lead elsewhere. Pure.
 
 llama-server's `POST /slots/0?action=save` writes files. Where the gateway keeps KV caches across
-swaps it does so in the gateway's own folder, beside what the gateway saved of other conversations.
+swaps it does so in the gateway's own folder, next to what the gateway saved of other conversations.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def translate_answer(
     """A whole answer with status 200. `model`: as the client named it.
 
     Raises:
-        ApiError: 502, it is none.
+        ApiError: 502, it is not an answer.
     """
     if kind in (Kind.EMBED, Kind.EMBEDDINGS):
         return _translate_embeddings(kind, model, body, durations, dimensions)
@@ -109,7 +109,7 @@ class NdjsonTranslator:
         self._timings: Timings | None = None
         self._reason: str | None = None
         self._ended = False  # [DONE] came
-        self._torn = False  # an event that is none came: only an error may follow
+        self._torn = False  # what came is not an event: only an error may follow
         self._failed = False  # the last line was sent, and is an error
         self.has_text = False  # something of the answer itself was sent
 

@@ -105,7 +105,7 @@ class PendingCalls:
         """The calls, once. Those that the answer's limit has cut are left out.
 
         Raises:
-            ValueError: the arguments of one are no JSON object.
+            ValueError: the arguments of one are not a JSON object.
         """
         calls = []
         pending, self._calls = sorted(self._calls.items()), {}
@@ -115,7 +115,7 @@ class PendingCalls:
             except (msgspec.DecodeError, RecursionError):
                 if reason == "length":
                     continue
-                raise ValueError(f"the arguments of the call of {name} are no object") from None
+                raise ValueError(f"the arguments of the call of {name} are not an object") from None
             function = {"index": index, "name": name, "arguments": arguments}
             calls.append(({"id": call_id} if call_id else {}) | {"function": function})
         return calls

@@ -40,7 +40,7 @@ def openai_messages(messages: Sequence[OllamaMessage]) -> list[Message]:
     """The messages for `chat/completions`.
 
     Raises:
-        ApiError: 400, an image that is none, or of an unknown format.
+        ApiError: 400, something that is not an image, or is of an unknown format.
     """
     calls = _Calls(messages)
     return [_message(message, index, calls) for index, message in enumerate(messages)]
@@ -137,12 +137,12 @@ def _data_url(image: str, where: str) -> str:
     try:
         head = binascii.a2b_base64(image[:_SNIFFED_CHARACTERS], strict_mode=True)
     except (binascii.Error, ValueError):
-        message = f"`{where}` is no base64 of an image; URLs and file names are not followed"
+        message = f"`{where}` is not an image in base64; URLs and file names are not followed"
         raise ApiError(400, message, param="images") from None
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return f"data:image/webp;base64,{image}"
     for magic, media_type in _MAGICS:
         if head.startswith(magic):
             return f"data:{media_type};base64,{image}"
-    message = f"`{where}` is no PNG, JPEG, GIF, BMP or WebP image"
+    message = f"`{where}` is not a PNG, JPEG, GIF, BMP or WebP image"
     raise ApiError(400, message, param="images")

@@ -28,7 +28,7 @@ _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_OURS = frozenset({"architecture", "basename"})  # of what a file says of itself
+_OURS = frozenset({"architecture", "basename"})  # of what a file says about itself
 # general.file_type, from llama.cpp's `llama_ftype`.
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -192,7 +192,7 @@ def _parameter_size(header: GgufHeader | None) -> str:
 
 
 def _quantization(model: ModelConfig, header: GgufHeader | None) -> str:
-    """As the file says; else as its name does."""
+    """As the file says; otherwise as its name does."""
     kind = header.general.get("file_type") if header is not None else None
     if isinstance(kind, int) and kind in _FILE_TYPES:
         return _FILE_TYPES[kind]

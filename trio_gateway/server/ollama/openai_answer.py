@@ -49,7 +49,7 @@ class TokenUsage(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """llama.cpp's. `cache_n`: prompt tokens that had not to be worked on again."""
+    """llama.cpp's. `cache_n`: prompt tokens that did not have to be processed again."""
 
     cache_n: int | None = None
     prompt_n: int | None = None
@@ -73,7 +73,7 @@ class OpenAIAnswer(msgspec.Struct, frozen=True):
 
     @property
     def choice(self) -> Choice | None:
-        """The first one: nobody asks for more. One made of it, if it is llama.cpp's own."""
+        """The first: the gateway asks for one only. One made of it, if it is llama.cpp's own."""
         if self.choices is None and self.content is not None:
             reason = "length" if self.stop_type == "limit" else "stop"
             return Choice(text=self.content, finish_reason=reason if self.stop else None)
@@ -81,7 +81,7 @@ class OpenAIAnswer(msgspec.Struct, frozen=True):
 
 
 def decode_answer(data: bytes) -> OpenAIAnswer | None:
-    """None: no JSON object, or one whose fields have other types."""
+    """None: not a JSON object, or one whose fields have other types."""
     return decode_or_none(data, OpenAIAnswer)
 
 
@@ -97,7 +97,7 @@ def error_text(body: bytes) -> str:
 
 
 def error_message(error: object) -> str:
-    """Of what stands under `error`."""
+    """Of the value of `error`."""
     if isinstance(error, dict) and isinstance(message := error.get("message"), str) and message:
         return message
     text = error if isinstance(error, str) else msgspec.json.encode(error).decode()

@@ -1,4 +1,4 @@
-"""What an Ollama request says beside its content: options, keep_alive, think, format. Pure."""
+"""What an Ollama request says besides its content: options, keep_alive, think, format. Pure."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ _SAMPLING: dict[str, tuple[str, _Reader, str]] = {
 
 
 def sampling_fields(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options as fields of an OpenAI request, with llama.cpp's own beside them.
+    """The options as fields of an OpenAI request, together with llama.cpp's own.
 
     What belongs to a model's start (`num_gpu`, `num_thread`, …) is the configuration's business and
     left out, as are options that Ollama does not know.
@@ -133,7 +133,7 @@ def wished_context(options: Mapping[str, Any] | None) -> int | None:
     """`num_ctx`, the context that the client would like; None: it names none.
 
     Raises:
-        ApiError: 400, it is no integer.
+        ApiError: 400, it is not an integer.
     """
     value = (options or {}).get("num_ctx")
     if value is None:

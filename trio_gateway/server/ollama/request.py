@@ -1,4 +1,4 @@
-"""An Ollama request as the OpenAI request that it stands for. Pure."""
+"""An Ollama request as the OpenAI request that is meant by it. Pure."""
 
 from __future__ import annotations
 

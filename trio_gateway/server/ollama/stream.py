@@ -18,7 +18,7 @@ class Stopwatch:
         self._first_text_at: float | None = None
 
     def note_text(self) -> None:
-        """The first text of the answer is there."""
+        """The first text of the answer has come."""
         if self._first_text_at is None:
             self._first_text_at = trio.current_time()
 

@@ -53,7 +53,7 @@ _WITH_BODY = {
 }
 _WITH_ENGINE = {
     "429": "The queue is full; `Retry-After` says when to ask again.",
-    "502": "The engine did not start, crashed, or its answer is none.",
+    "502": "The engine did not start, crashed, or its answer is not valid.",
     "503": "The gateway is stopping, or waits after failed starts; `Retry-After` says how long.",
     "504": "The engine did not start in time, or the request waited too long.",
     "4XX": "The engine's own error.",
@@ -166,7 +166,7 @@ def _bad(endpoint: Endpoint) -> Json:
         errors |= _WITH_MODEL
     if endpoint.body is not Body.NONE:
         errors |= _WITH_BODY
-    # Loading a model takes an engine, too, though not one's answer.
+    # Loading a model takes an engine as well, though not its answer.
     if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
         errors |= _WITH_ENGINE
     if endpoint.name in OLLAMA_CANNOT:

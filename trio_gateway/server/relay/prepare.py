@@ -151,7 +151,7 @@ class Preparer:
         """The same for a larger context, after an engine said how many tokens its prompt has.
 
         Raises:
-            ApiError: 400, there is none.
+            ApiError: 400, the model has no larger one.
         """
         try:
             selection = self._selector.select_larger(ask.selection, prompt_tokens, refused_context)

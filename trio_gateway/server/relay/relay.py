@@ -106,7 +106,7 @@ class Relay:
         its context goes up to a larger variant, once.
 
         Raises:
-            ApiError: there is no answer of an engine.
+            ApiError: no engine answered.
         """
         lost_before = grown = False
         while True:
@@ -137,7 +137,7 @@ class Relay:
             return self._present(ask, lease, exchange, beginning, stack)
 
     async def _lease(self, ask: Ask, stack: AsyncExitStack) -> Lease:
-        """Raises ApiError: there is no engine for it."""
+        """Raises ApiError: no engine may have it, or none started."""
         model, selection = ask.model, ask.selection
         client, priority = ask.sender.caller
         ask.wait.request = self._manager.lease(

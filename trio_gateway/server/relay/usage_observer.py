@@ -1,4 +1,4 @@
-"""UsageObserver: what an answer says of its tokens, for those who learn from it."""
+"""UsageObserver: what an answer says about its tokens, for those who learn from it."""
 
 from __future__ import annotations
 

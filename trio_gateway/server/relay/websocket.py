@@ -158,7 +158,7 @@ def _for_engine(scope: Scope) -> list[str]:
 
 
 def _subprotocol(scope: Scope, socket: EngineSocket) -> str | None:
-    """The engine's choice; else the endpoint's own, as a browser insists on one of its list."""
+    """The engine's choice, or the endpoint's own: a browser insists on one of its list."""
     if socket.subprotocol is not None:
         return socket.subprotocol
     return REALTIME.name if REALTIME.name in _for_engine(scope) else None
@@ -244,7 +244,7 @@ def _aborted(error: ExchangeAborted) -> End:
 
 
 def _sendable(code: int) -> int:
-    """What may stand in a close frame for what came in one, or for none."""
+    """What may be sent in a close frame for what came in one, or for no code."""
     if code in _SENDABLE:
         return code
     return _GOING_AWAY if code == _ABNORMAL else _NORMAL
