@@ -187,13 +187,13 @@ async def test_a_swap_goes_on_when_the_engine_that_drains_for_it_is_lost(
         async def lose_it() -> None:
             await trio.sleep(30)
             if fate == "crashes":
-                stack.engines.alive[0].exit("ended by signal 11")
+                stack.engines.alive[0].exit("was killed by signal 11")
                 return
             stack.engines.sick = HANGS
             await stack.engines.processes[0].exited.wait()
             stack.engines.sick = None
 
-        words = HUNG if fate == "hangs" else "the engine ended by signal 11"
+        words = HUNG if fate == "hangs" else "the engine was killed by signal 11"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_m)
             await trio.sleep(1)
@@ -248,9 +248,9 @@ async def test_a_crash_is_called_a_crash_though_its_requests_were_lost_first(
         for body in (b"one request", b"another one"):
             engine.client._note_refusal(EngineDisconnected("the connection broke"), body)
         await trio.sleep(0.1)
-        stack.engines.processes[0].exit("ended by signal 11")
+        stack.engines.processes[0].exit("was killed by signal 11")
         await engine.gone.wait()
-        assert "the engine ended by signal 11" in engine.epitaph
+        assert "the engine was killed by signal 11" in engine.epitaph
         assert not any("refuses" in e for e in errors(caplog))
 
 

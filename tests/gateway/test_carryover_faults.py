@@ -79,7 +79,7 @@ async def test_an_engine_that_ends_in_a_save_does_not_keep_the_swap_from_happeni
         await ask(stack, "a", A)
 
         async def end(path: Path) -> None:
-            stack.engines.processes[0].exit("ended by signal 6")
+            stack.engines.processes[0].exit("was killed by signal 6")
             raise SlotUnanswered("the engine gave no answer")
 
         stack.engines.faults.before_save = end
@@ -94,18 +94,18 @@ def ends_in_a_restore(stack: SlotStack, nursery: trio.Nursery, news: str, number
 
     async def exit_later() -> None:
         await trio.sleep(0.05)
-        stack.engines.processes[-1].exit("ended by signal 6")
+        stack.engines.processes[-1].exit("was killed by signal 6")
 
     async def end(path: Path) -> None:
         if next(restores) != number:
             return
         if news == "its exit is seen first":
-            stack.engines.processes[-1].exit("ended by signal 6")
+            stack.engines.processes[-1].exit("was killed by signal 6")
             await trio.sleep_forever()
         if news == "its connection breaks first":
             nursery.start_soon(exit_later)
         else:
-            stack.engines.processes[-1].exit("ended by signal 6")
+            stack.engines.processes[-1].exit("was killed by signal 6")
         raise SlotUnanswered("the engine gave no answer")
 
     stack.engines.faults.before_restore = end
@@ -193,7 +193,7 @@ async def test_an_engine_that_ends_before_anything_was_restored_costs_no_file(
 
         async def end(client: SlotClient, *_: object) -> list[int] | None:
             if client.process is stack.engines.processes[2]:
-                client.process.exit("ended by signal 6")
+                client.process.exit("was killed by signal 6")
                 await trio.sleep_forever()
             return None
 

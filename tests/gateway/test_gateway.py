@@ -289,7 +289,7 @@ async def test_a_stream_whose_engine_dies_ends_with_an_error_event_and_no_done(
 
         async def crash() -> None:
             await trio.sleep(30)
-            stack.engines.alive[0].exit("ended by signal 9")
+            stack.engines.alive[0].exit("was killed by signal 9")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crash)
@@ -298,7 +298,7 @@ async def test_a_stream_whose_engine_dies_ends_with_an_error_event_and_no_done(
         assert events == [EVENT.strip(), EVENT.strip()]
         error = json.loads(last.removeprefix(b"data: "))["error"]
         assert error["code"] == "engine_failed"
-        assert "ended by signal 9" in error["message"]
+        assert "was killed by signal 9" in error["message"]
 
 
 async def test_an_event_cut_in_the_middle_is_ended_before_the_error_event(

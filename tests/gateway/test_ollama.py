@@ -137,7 +137,7 @@ async def test_an_engine_that_dies_ends_the_stream_with_an_error(autojump_clock:
             pieces = []
             async for piece in response.aiter_stream():
                 pieces.append(piece)
-                stack.engines.processes[0].exit("ended by signal 11")
+                stack.engines.processes[0].exit("was killed by signal 11")
         *_, last = lines(b"".join(pieces))
         assert set(last) == {"error"}
         assert "signal 11" in last["error"]

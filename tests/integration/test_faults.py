@@ -142,7 +142,7 @@ def test_an_engine_that_exits_while_a_swap_to_it_is_under_way_costs_only_its_own
 def test_an_engine_that_exits_while_it_is_idle_is_started_again(gateway: GatewayProcess) -> None:
     assert gateway.chat("idle").status_code == 200
     gateway.engine_of("idle").kill()
-    gateway.wait_for_line(r"idle:4096 \(pid \d+\): the engine ended by signal 9")
+    gateway.wait_for_line(r"idle:4096 \(pid \d+\): the engine was killed by signal 9")
     assert gateway.chat("idle").status_code == 200
 
 
@@ -151,7 +151,7 @@ def test_an_engine_killed_in_mid_stream_ends_the_stream_with_an_error_event(
 ) -> None:
     with gateway.streaming("streams") as rest:
         gateway.engine_of("streams").kill()
-        assert "ended by signal 9" in broken_off(rest)
+        assert "was killed by signal 9" in broken_off(rest)
     assert gateway.chat("streams").status_code == 200
 
 
@@ -165,7 +165,7 @@ def test_an_engine_that_crashes_in_mid_stream_is_quoted(gateway: GatewayProcess)
 
 def test_an_engine_that_dies_before_its_answer_costs_one_retry(gateway: GatewayProcess) -> None:
     assert gateway.chat("dies-once").status_code == 200
-    gateway.wait_for_line("dies-once:4096 .* ended by signal 9")
+    gateway.wait_for_line("dies-once:4096 .* was killed by signal 9")
     gateway.wait_for_line("trying once more")
 
 
@@ -187,7 +187,7 @@ def test_an_engine_that_dies_while_it_drains_for_a_swap_does_not_hold_it_up(
         swapped = others.submit(gateway.chat, "a")
         gateway.wait_for_line("drains:4096: draining")
         gateway.engine_of("drains").kill()
-        assert "ended by signal 9" in broken_off(rest)
+        assert "was killed by signal 9" in broken_off(rest)
         assert swapped.result().status_code == 200
 
 

@@ -148,7 +148,7 @@ def test_a_reaper_that_is_killed_is_started_again_and_knows_the_engines(tmp_path
     with running_gateway(tmp_path, configuration(fake_model("a"))) as gateway:
         gateway.chat("a")
         gateway.reaper().kill()
-        gateway.wait_for_line("the reaper .* was ended; now pid")
+        gateway.wait_for_line("the reaper .* has ended; started again as pid")
         gateway.process.kill()
         gateway.wait()
         gateway.assert_nothing_left(within_s=1.0)

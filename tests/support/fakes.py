@@ -125,7 +125,7 @@ class FakeProcess:
     async def kill(self) -> StopReport:
         """As SIGKILL: at once, also if the engine hangs."""
         self.killed = True
-        self.exit("ended by signal 9")
+        self.exit("was killed by signal 9")
         return StopReport(Ending.KILLED, 0.0)
 
 

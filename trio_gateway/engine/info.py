@@ -40,7 +40,7 @@ def info_of(
     if context < variant.context:
         cure = kind.context_cure(variant.context, facts, shared)
         log.error(
-            "%s declares a context of %d tokens, but one request gets %d: %s. %d is used",
+            "%s declares a context of %d tokens, but one request gets %d: %s; using %d",
             key, variant.context, context, cure, context,
         )  # fmt: skip
     places = variant.parallel or facts.places or DEFAULT_PLACES

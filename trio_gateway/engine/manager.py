@@ -229,7 +229,7 @@ class EngineManager:
         return len(engines)
 
     def begin_unload(self, model: str) -> None:
-        """End the model's engines, each once its requests are done; nobody waits for it."""
+        """End the model's engines, each once its requests are done, without waiting for that."""
         self._dispatch(Unload(model))
 
     def keep(self, model: str, *, idle_timeout_s: float | None, pinned: bool) -> None:

@@ -559,7 +559,7 @@ def test_the_least_recently_used_goes_first(folder: Path) -> None:
         store.used(first)
         fourth = save(store, 4)
         assert kept(store) == [fourth, first, third]
-        assert store.check(second) == "it is not kept any more"
+        assert store.check(second) == "it is no longer kept"
         large = save(store, 5, size=2500)
         assert (kept(store), store.total_bytes) == ([large], 2500)
         assert len(caches(folder)) == 2

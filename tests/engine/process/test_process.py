@@ -110,7 +110,7 @@ async def test_it_stops_on_sigterm() -> None:
         report = await process.stop(5)
     assert report.ending is Ending.STOPPED
     assert report.took_s < 5
-    assert process.status == f"ended by signal {signal.SIGTERM}"
+    assert process.status == f"was killed by signal {signal.SIGTERM}"
 
 
 async def test_it_is_killed_when_it_ignores_sigterm() -> None:

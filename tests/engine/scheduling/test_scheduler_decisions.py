@@ -131,14 +131,14 @@ def test_a_stop_and_a_drain_say_whom_they_are_for() -> None:
 
     busy = scheduler(variant("a", load_time_s=0), variant("b", load_time_s=0), window_s=10)
     play(busy, [*loaded("a"), (2, arrive(2, "b"), [])])
-    assert reasons(busy.handle(TimePassed(), 12)) == ["swap to b:only, which waits for 10.0 s"]
+    assert reasons(busy.handle(TimePassed(), 12)) == ["swap to b:only, which has waited 10.0 s"]
     assert reasons(busy.handle(LeaseReturned(1), 13)) == ["drained"]
 
 
 def test_a_drain_that_is_called_off_says_why() -> None:
     subject = scheduler(A, B)
     play(subject, [*loaded("a"), (1, arrive(2, "b"), ["drain 1"])])
-    assert reasons(subject.handle(TicketGone(2), 2)) == ["nobody needs its room any more"]
+    assert reasons(subject.handle(TicketGone(2), 2)) == ["its room is no longer needed"]
 
 
 def test_a_stop_says_that_nobody_needs_the_engine() -> None:
@@ -148,7 +148,7 @@ def test_a_stop_says_that_nobody_needs_the_engine() -> None:
 
     loading = scheduler(A)
     loading.handle(arrive(1, "a"), 0)
-    assert reasons(loading.handle(TicketGone(1), 1)) == ["nobody waits for it any more"]
+    assert reasons(loading.handle(TicketGone(1), 1)) == ["no request waits for it any longer"]
 
     closing = scheduler(A)
     play(closing, loaded("a"))

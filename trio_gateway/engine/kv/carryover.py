@@ -140,7 +140,8 @@ class KvCarryover:
         if not entries:
             return "nothing is saved of this model"
         if fingerprint is None:
-            return f"{len(entries)} conversations are saved; its file is known once the engine runs"
+            known = "its model file is known once the engine runs"
+            return f"{len(entries)} conversations are saved; {known}"
         for entry in entries:
             # The build is known only once the engine runs.
             different = set(fingerprint.differs_in(entry.fingerprint)) - {BUILD}

@@ -77,7 +77,7 @@ class Conversations:
                 move = KvMove(restored, saved)
             self.contents = SlotContents(ids)
         if limit.cancelled_caught:
-            log.warning("%s: a change of conversations took too long, gave up", self._key)
+            log.warning("%s: switching conversations took too long, gave up", self._key)
         return move
 
     async def _bring_back(

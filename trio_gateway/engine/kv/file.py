@@ -1,7 +1,7 @@
 """Files with saved KV caches: what is in them, and how they and their folder stay private.
 
 The layout is that of llama.cpp's `llama_state_seq_save_file`, little endian: magic, version, count
-(u32 each), `count` numbers (i32), then the cache itself, which is nobody's business here.
+(u32 each), `count` numbers (i32), then the cache itself, which is not looked at.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def stat_fault(path: Path, entry: KvEntry) -> str | None:
     """Why it is not what was saved, by its size and time of change; OSError if it is gone."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
-        return "its file was replaced by something that is no file"
+        return "its file was replaced by something that is not a file"
     if status.st_size != entry.size_bytes:
         return f"its file has {status.st_size} bytes instead of {entry.size_bytes}"
     if status.st_mtime_ns != entry.mtime_ns:
@@ -109,7 +109,7 @@ def read_token_ids(path: Path, n_saved: int) -> array[int] | None:
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:
-    """Version and count; zeros for what is no save file."""
+    """Version and count; zeros for what is not a save file."""
     head = file.read(_HEADER.size)
     if len(head) < _HEADER.size:
         return 0, 0
@@ -185,7 +185,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there; a failure is logged."""
+    """Remove a file if it exists; a failure is logged."""
     with logged(str(path)):
         path.unlink(missing_ok=True)
 
@@ -230,7 +230,7 @@ def make_private_folder(folder: Path) -> str | None:
     A folder that others may enter is closed to them if it is empty or has files of a store only.
 
     Raises:
-        OSError: it cannot be made, or is no folder.
+        OSError: it cannot be made, or is not a folder.
     """
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         path.mkdir(mode=_FOLDER_MODE, exist_ok=True)

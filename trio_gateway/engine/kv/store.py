@@ -73,7 +73,7 @@ class KvStore:
     ) -> KvEntry:
         """Take in a file named by `new_name`: `tokens` and `size_bytes` as the engine said.
 
-        It may lie in another folder. Entries of the same model and fingerprint that it continues
+        It may be in another folder. Entries of the same model and fingerprint that it continues
         are removed, then the least recently used ones until all are within `max_bytes`.
 
         Raises:
@@ -104,13 +104,15 @@ class KvStore:
 
     def _refuse_unfit(self, written: Path, tokens: int, size_bytes: int) -> None:
         if not kv_file.is_ours(written.name, ".tmp"):
-            raise KvSaveRefused(f"{written.name} is no name that the store gave")
+            raise KvSaveRefused(f"{written.name} is not a name that the store gave out")
         status = written.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size != size_bytes or tokens < 1:
             said = f"{tokens} tokens in {size_bytes} bytes"
             raise KvSaveRefused(f"the engine said {said}, its file has {status.st_size} bytes")
         if size_bytes > self.max_bytes:
-            raise KvSaveRefused(f"{size_bytes} bytes are more than the {self.max_bytes} for all")
+            raise KvSaveRefused(
+                f"{size_bytes} bytes exceed the limit of {self.max_bytes} for all of them"
+            )
 
     def _write_metadata(self, entry: KvEntry) -> None:
         metadata, temporary, _ = self._files_of(entry.name)
@@ -136,7 +138,7 @@ class KvStore:
             self.remove(next(iter(self._entries.values())))
 
     def discard(self, name_or_path: str | Path) -> None:
-        """Remove a file that `new_name` named, by name or path, if it is there."""
+        """Remove a file that `new_name` named, by name or path, if it exists."""
         path = self.directory / name_or_path
         if kv_file.is_ours(path.name, ".tmp"):
             kv_file.remove(path)
@@ -165,7 +167,7 @@ class KvStore:
     def check(self, entry: KvEntry) -> str | None:
         """Why its file must not be given to an engine; None if it is as it was saved."""
         if entry.name not in self._entries:
-            return "it is not kept any more"
+            return "it is no longer kept"
         path = self.directory / entry.name
         try:
             return kv_file.stat_fault(path, entry) or kv_file.digest_fault(path, entry)
@@ -231,7 +233,7 @@ class KvStore:
         return path.with_suffix(".json"), path.with_suffix(".tmp"), path
 
     def _load(self) -> None:
-        """Take over what an earlier gateway kept here, and remove all else of the store's."""
+        """Take over what an earlier gateway kept here, and remove the rest of the store's files."""
         found = self.directory.glob("*.json") if self._persist else ()
         for metadata in sorted(found, key=lambda file: file.lstat().st_mtime_ns):
             if (entry := _read_entry(metadata)) is not None:

@@ -1,4 +1,4 @@
-"""How much memory the processes of an engine hold now: of a GPU if they use one, else their own."""
+"""How much memory an engine's processes hold now: a GPU's if they use one, otherwise their own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MemoryMeter:
         """The bytes that the process group holds, or None if that cannot be read (any more).
 
         GPU memory is summed over all devices. Otherwise it is the resident memory of all the
-        group's processes; pages that they share, such as a mapped model, count for each.
+        group's processes; pages that they share, such as a mapped model, are counted in each.
         """
         try:
             on_gpu = self._gpu_bytes(group)
@@ -146,7 +146,7 @@ async def watch_peak(
 
 
 class _NotReadable(Exception):
-    """NVML is there and did not answer."""
+    """NVML exists and did not answer."""
 
 
 def _of_group(group: int, pids: Iterable[int]) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""NoProcess: what stands for the process of an engine that is somewhere else."""
+"""NoProcess: in place of the process of an engine that runs elsewhere."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class EngineProcess:
         if self.returncode is None:
             return "running"
         if self.returncode < 0:
-            return f"ended by signal {-self.returncode}"
+            return f"was killed by signal {-self.returncode}"
         return f"exited with code {self.returncode}"
 
     @property

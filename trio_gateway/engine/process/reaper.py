@@ -73,7 +73,9 @@ class Reaper:
                 if ended is None:
                     task_status.started()
                 else:
-                    log.error("the reaper (pid %d) was ended; now pid %d", ended, process.pid)
+                    log.error(
+                        "the reaper (pid %d) has ended; started again as pid %d", ended, process.pid
+                    )
                 await process.wait()
                 ended = process.pid
             finally:

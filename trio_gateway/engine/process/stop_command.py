@@ -31,7 +31,7 @@ async def run_stop_command(
     log: logging.Logger,
 ) -> None:
     """Wait for its end, at most for `limit_s`; then it is killed with its group. Never raises:
-    what becomes of it is logged, and the engine's end goes on."""
+    what happens to it is logged, and the engine's end goes on."""
     try:
         async with launched as process:
             with trio.move_on_after(limit_s) as limit:

@@ -97,7 +97,7 @@ class Decisions:
     def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
         half_s = self._state.forecast.load_s(engine.facts) / 2
         if now - engine.started_at < half_s and not self._state.is_wanted(engine, Priority.BATCH):
-            self.leave(engine, "nobody waits for it any more", actions)
+            self.leave(engine, "no request waits for it any longer", actions)
 
     def _follow_plan(
         self, demands: Sequence[Demand], now: float, actions: list[Action]
@@ -122,7 +122,7 @@ class Decisions:
         target = step.demand.facts.key
         reason = f"swap to {target}"
         if step.yields_at != AT_ONCE:
-            reason += f", which waits for {now - step.demand.since:.1f} s"
+            reason += f", which has waited {now - step.demand.since:.1f} s"
         for victim in step.victims:
             for others in self._evicted.values():  # it may have drained for somebody else
                 if victim.key in others:
@@ -147,7 +147,7 @@ class Decisions:
         for victims in self._evicted.values():
             if engine.key in victims:
                 victims.remove(engine.key)
-        actions.append(Resume(engine.id, "nobody needs its room any more"))
+        actions.append(Resume(engine.id, "its room is no longer needed"))
 
     def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
         key = demand.facts.key

@@ -24,7 +24,7 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler knows of a variant. `context` is in tokens; `parallel` None: not known
     before the engine says so. `endpoint`: the fixed address, or None where a port is picked.
 
-    `memory_bytes`: what the configuration declares, else an estimate, which gives way to what is
+    `memory_bytes`: what the configuration declares, or an estimate, which gives way to what is
     measured; None: not known. `load_time_s` is a guess until a load was measured.
     """
 
@@ -163,7 +163,7 @@ Event = (
 
 
 class How(enum.Enum):
-    """How a ticket came by its engine; the values stand in `X-Gateway-Decision`."""
+    """How a ticket came by its engine; the values are those of `X-Gateway-Decision`."""
 
     REUSED = "reused"
     STARTED = "started"
@@ -193,7 +193,7 @@ class Drain(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """A draining engine takes leases again: nobody needs its room any more."""
+    """A draining engine takes leases again: its room is no longer needed."""
 
     engine: int
     reason: str

@@ -7,9 +7,9 @@
                                └──► failed, from each of the first four
 
 An engine is *starting* from the moment it is decided on, *ready* once its own process answers
-its health endpoint, *draining* while it has leases but gets no new ones (and ready again if nobody
-needs its room any more), *stopping* from its SIGTERM on. *stopped* and *failed* are final: the next
-start of a variant is another engine.
+its health endpoint, *draining* while it has leases but gets no new ones (and ready again if its
+room is no longer needed), *stopping* from its SIGTERM on. *stopped* and *failed* are final: the
+next start of a variant is another engine.
 """
 
 from __future__ import annotations

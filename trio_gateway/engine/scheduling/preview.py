@@ -2,7 +2,7 @@
 
 The ticket joins a copy of its model's queue, next to the state as it is, and the same parts are
 asked that decide for a real one. So the answer is what would be decided in this moment; what comes
-later (who else asks, how long answers take) is a guess, as each outlook is.
+later (who asks next, how long answers take) is a guess, as each outlook is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEWCOMER = sys.maxsize  # the number, and the place in line, of a ticket that co
 
 
 class PauseLeft(msgspec.Struct, frozen=True):
-    """The variant is left alone for so long, as it failed for this reason."""
+    """The variant is left alone for this long, as it failed for this reason."""
 
     seconds: float
     reason: str
@@ -37,7 +37,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     `variant`: what would serve it; None: no variant holds it, and the rest says nothing.
     `how`: REUSED if an engine serves it that is ready or starting, or drains and would be called
     back; `engine_state` is that engine's, else None. `evicts`: what makes way for the start as
-    things are; empty, too, where that is not decided, as others that wait have all the room.
+    things are; also empty where that is not decided, as others that wait have all the room.
     `expected_wait_s`: until its grant; `expected_load_s` of it are a load. Seconds, and guesses.
     `pause`: it would be refused, with what is left of the back-off; the rest is for after that.
     """
@@ -123,7 +123,7 @@ def _refused(ticket: Ticket, state: SchedulerState, outlook: Outlook, now: float
     facts = state.variants.smallest_holding(ticket.model, ticket.size)
     assert facts is not None, "a ticket's size is a context of its model"
     pause = state.back_off.pause(facts.key, now)
-    assert pause is not None, "else it would not be refused"
+    assert pause is not None, "otherwise it would not be refused"
     return Preview(
         variant=facts.key,
         how=How.STARTED,

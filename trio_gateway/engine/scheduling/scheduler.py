@@ -153,7 +153,7 @@ class Scheduler:
             return
         ticket.size, ticket.start_size = sizes
         if len(self.state.tickets) >= self._queue_limit and not self.state.place_for(ticket):
-            message = f"{len(self.state.tickets)} requests wait already (queue_limit)"
+            message = f"{len(self.state.tickets)} requests are already waiting (queue_limit)"
             wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
             actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
             return
@@ -239,7 +239,9 @@ class Scheduler:
             if over <= 0:
                 return
             over -= self.state.reserved_bytes(engine.facts)
-            self._decisions.leave(engine, f"the pool {pool} holds more memory than it may", actions)
+            self._decisions.leave(
+                engine, f"the pool {pool} holds more memory than its limit", actions
+            )
 
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()
@@ -249,7 +251,7 @@ class Scheduler:
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:
-                self._decisions.leave(engine, "it was asked to end", actions)
+                self._decisions.leave(engine, "it was asked to unload", actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._decisions.closing = True
