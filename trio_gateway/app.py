@@ -35,8 +35,8 @@ def create_app(config: GatewayConfig) -> Gateway:
     """The gateway for a checked configuration. Its `run` must run while it serves."""
     if config.server.access.is_open:
         log.warning(
-            "there are no API keys, and server.allow_unauthenticated is true: whoever reaches this "
-            "gateway may use it"
+            "there are no API keys, and server.allow_unauthenticated is true: anyone who can "
+            "reach this gateway may use it"
         )
     return Gateway(config)
 
@@ -73,7 +73,7 @@ class HypercornApp:
                 await self._serve(receive, send)
         except ConfigError as error:
             sys.stderr.write("\n".join(error.mistakes) + "\n")
-            raise LifespanFailureError("startup", "the configuration is wrong") from None
+            raise LifespanFailureError("startup", "the configuration is not valid") from None
         except BaseExceptionGroup as group:
             # Any other exception would leave hypercorn serving an app without its engines.
             _, crash = group.split(trio.Cancelled)

@@ -230,7 +230,7 @@ async def test_a_record_after_the_end_is_lost_with_a_line(
         pass
     record(writer, ANSWER).finish()
     (line,) = errors_in(caplog)
-    assert "the gateway stops" in line
+    assert "the gateway is stopping" in line
 
 
 async def test_a_disk_that_hangs_does_not_hold_up_the_end(

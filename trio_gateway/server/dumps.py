@@ -97,7 +97,7 @@ class DumpWriter:
         except trio.WouldBlock:
             log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.error("the dump of request %s is lost: the gateway stops", record.request_id)
+            log.error("the dump of request %s is lost: the gateway is stopping", record.request_id)
         else:
             self._pending_bytes += record.size_bytes
 

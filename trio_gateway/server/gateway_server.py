@@ -72,10 +72,10 @@ class GatewayServer:
                 name = signal.Signals(number).name
                 if not self._gateway.closing.is_set():
                     grace_s = self._gateway.config.server.shutdown_grace_s
-                    log.info("%s: stopping; streams have %g s to end", name, grace_s)
+                    log.info("%s: stopping; streams have %g s to finish", name, grace_s)
                     self._gateway.begin_shutdown()
                 else:
-                    log.info("%s again: ending at once", name)
+                    log.info("%s again: stopping at once", name)
                     self._gateway.end_now(f"second signal: {name}")
                     self._serve_scope.deadline = trio.current_time() + LAST_WORDS_S
 

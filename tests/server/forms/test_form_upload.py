@@ -185,7 +185,7 @@ async def test_a_full_disk_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Spool, "_write", full)
     client = Client(FILE_FIRST)
-    with pytest.raises(ApiError, match=r"No space left.*`model` in front of the file") as raised:
+    with pytest.raises(ApiError, match=r"No space left.*`model` before the file") as raised:
         await client.form.read_model()
     assert (raised.value.status, raised.value.code) == (507, "upload_not_kept")
 

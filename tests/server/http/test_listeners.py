@@ -61,6 +61,18 @@ async def serving(**server: Any) -> AsyncIterator[list[Any]]:
         gateway.end_now("the test is over")
 
 
+@pytest.mark.parametrize(("host", "key"), [("127.0.0.1", "listen_v4"), ("::1", "listen_v6")])
+def test_a_taken_port_is_an_error_that_says_who_has_it_and_what_to_do(host: str, key: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as holder:
+        address = ListenAddress(host, holder.getsockname()[1])
+        with pytest.raises(ListenError) as raised, bound([address], []):
+            pass
+    says = f"the port is held by pid {os.getpid()} (python"
+    assert str(raised.value).startswith(f"cannot listen on {address}: {says}")
+    assert str(raised.value).endswith(f"); stop it or change `{key}`")
+
+
 # -- socket files ---------------------------------------------------------------------------------
 
 
@@ -95,7 +107,10 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
     address = UnixAddress(tmp_path / "s")
     with listening_on(address):
         with (
-            pytest.raises(ListenError, match="another process listens there"),
+            pytest.raises(
+                ListenError,
+                match="is listening there; stop it or change `listen_unix`",
+            ),
             bound([], [address]),
         ):
             pass
@@ -105,7 +120,7 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     address = UnixAddress(tmp_path / "s")
     address.path.write_text("precious")
-    with pytest.raises(ListenError, match="it is no socket"), bound([], [address]):
+    with pytest.raises(ListenError, match="is not a socket"), bound([], [address]):
         pass
     assert address.path.read_text() == "precious"
 

@@ -2,7 +2,7 @@
 
 A page that the user visits can send requests to this machine. Three things tell it from a client:
 - `Origin`, which browsers put on all that could change or read something;
-- `Host`: under DNS rebinding it is the attacker's name, which is none of ours;
+- `Host`: under DNS rebinding it is the attacker's name, not one of ours;
 - `Sec-Fetch-Site`, for what a page can send without an `Origin` (an image, a link).
 
 Pure: no I/O. Answers never allow credentials (cookies), so that `*` is safe with keys: a page of
@@ -44,10 +44,10 @@ class BrowserRules(NamedTuple):
         socket, which no page can reach.
 
         Raises:
-            ApiError: 400, there is not exactly one; 403, it is none of this gateway's.
+            ApiError: 400, there is not exactly one; 403, it is not one of this gateway's.
         """
         if len(values) != 1 or not values[0]:
-            raise ApiError(400, "the request needs one Host header", code="invalid_host")
+            raise ApiError(400, "the request needs exactly one Host header", code="invalid_host")
         host = values[0].lower()
         name, _ = split_host(host)
         known = (
@@ -60,7 +60,7 @@ class BrowserRules(NamedTuple):
         )
         if not known:
             message = (
-                f'"{host[:_QUOTED_MAX]}" is no name of this gateway; if it should be one, add '
+                f'"{host[:_QUOTED_MAX]}" is not a name of this gateway; if it should be, add '
                 f'"{name[:_QUOTED_MAX]}" to server.allowed_hosts'
             )
             raise ApiError(403, message, "permission_error", code="host_not_allowed")
@@ -75,7 +75,9 @@ class BrowserRules(NamedTuple):
         if not origins:
             return None
         if len(origins) > 1:
-            raise ApiError(400, "the request has more than one Origin", code="invalid_origin")
+            raise ApiError(
+                400, "the request has more than one Origin header", code="invalid_origin"
+            )
         origin = origins[0].lower()
         if _is_same_origin(origin, host) or self._allows(origin):
             return origins[0]
@@ -95,11 +97,11 @@ class BrowserRules(NamedTuple):
         """
         if site not in ("cross-site", "same-site") or ANY_ORIGIN in self.origins:
             return
-        # Another port of this machine counts as the same site.
+        # To a browser, another port of this machine is the same site.
         local = site == "same-site" and is_loopback(split_host(host)[0])
         if not (local and LOCALHOST_PAGES in self.origins):
             message = (
-                "a page of another site may not open this address; type it into the address bar"
+                "a page on another site may not open this address; type it into the address bar"
             )
             raise ApiError(403, message, "permission_error", code="origin_not_allowed")
 

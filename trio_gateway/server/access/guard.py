@@ -167,7 +167,8 @@ class AccessGuard:
             raise _wrong_key() if given else _no_key()
         if needs_admin(scope["path"]) and not key.admin:
             message = (
-                f'the API key "{key.name}" is not an admin\'s (admin = true in server.api_keys)'
+                f'the API key "{key.name}" may not use this path: it takes an admin\'s key '
+                "(admin = true in server.api_keys)"
             )
             raise ApiError(403, message, "permission_error", code="admin_only")
         scope[PERMISSIONS_KEY] = Permissions(key.name, key.priority, key.models, key.admin)
@@ -213,7 +214,7 @@ def _no_key() -> ApiError:
 
 
 def _wrong_key() -> ApiError:
-    return _not_authorized("this API key is not known here")
+    return _not_authorized("unknown API key")
 
 
 def _not_authorized(message: str) -> ApiError:

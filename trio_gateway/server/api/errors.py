@@ -102,7 +102,7 @@ def engine_error(status: int, body: bytes, family: Family) -> bytes:
 def shutting_down() -> ApiError:
     return ApiError(
         503,
-        "the gateway is stopping; try again when it runs again",
+        "the gateway is stopping; try again when it is back",
         "service_unavailable",
         code="shutting_down",
         retry_after_s=SHUTDOWN_RETRY_S,
@@ -116,7 +116,7 @@ def aborted(error: ExchangeAborted) -> ApiError:
 
 def unloaded(message: str) -> ApiError:
     """503: somebody had the model unloaded, with force."""
-    message += "; ask again, and it is loaded again"
+    message += "; ask again to have it loaded"
     return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
 
 
@@ -143,7 +143,7 @@ def bug(error: Exception) -> ApiError:
 
 
 def engine_failed(model: str, reason: str) -> ApiError:
-    """502: the engine crashed, did not start, or answered what is not HTTP."""
+    """502: the engine crashed, did not start, or gave an answer that is not HTTP."""
     return ApiError(502, f"{model}: {reason}", "engine_error", code="engine_failed")
 
 

@@ -19,7 +19,7 @@ from trio_gateway.server.http.upload import Upload
 from trio_gateway.tasks import beside
 
 PIECE_BYTES = 256 * 1024  # of one read of what is kept
-KEEP_BYTES = MEMORY_BYTES  # so much is kept in any case, at the beginning and at the end
+KEEP_BYTES = MEMORY_BYTES  # this much is kept in any case, at the beginning and at the end
 
 
 class FormUpload:
@@ -62,9 +62,7 @@ class FormUpload:
         try:
             await self._spool.append(piece)
         except SpoolFull as full:
-            message = (
-                f"no room for the upload: {full}; put `model` in front of the file in the form"
-            )
+            message = f"no room for the upload: {full}; put `model` before the file in the form"
             raise ApiError(507, message, "server_error", code="upload_not_kept") from None
 
     async def _take(self) -> bytes:

@@ -72,7 +72,9 @@ def _bind(address: ListenAddress) -> socket.socket:
         sock.close()
         reason = error.strerror or str(error)
         if ports.is_address_in_use(error):
-            reason += f", by {ports.describe_port_holder(address.port)}"
+            key = "listen_v6" if family == socket.AF_INET6 else "listen_v4"
+            holder = ports.describe_port_holder(address.port)
+            reason = f"the port is held by {holder}; stop it or change `{key}`"
         raise ListenError(f"cannot listen on {address}: {reason}") from None
     return sock
 
@@ -103,9 +105,9 @@ def _remove_stale(address: UnixAddress) -> None:
     try:
         mode = os.lstat(address.path).st_mode
     except OSError:
-        return  # none there, or `bind` will say what is wrong
+        return  # no such file, or `bind` will say what is wrong
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"cannot listen on {address}: the file is there, and it is no socket")
+        raise ListenError(f"cannot listen on {address}: the file exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_S)
         try:
@@ -115,9 +117,12 @@ def _remove_stale(address: UnixAddress) -> None:
                 os.unlink(address.path)
             return
         except OSError as error:
-            reason = f"the socket is there, and it cannot be tried: {error.strerror or error}"
+            reason = f"the socket file exists, and trying it failed: {error.strerror or error}"
             raise ListenError(f"cannot listen on {address}: {reason}") from None
-    raise ListenError(f"cannot listen on {address}: another process listens there")
+    raise ListenError(
+        f"cannot listen on {address}: another process is listening there; "
+        "stop it or change `listen_unix`"
+    )
 
 
 def _identity(address: UnixAddress) -> tuple[int, int]:

@@ -50,7 +50,7 @@ class Certificate:
         except OSError as error:
             log.error("the new TLS certificate is not used: %s", self._why(error))
         else:
-            log.info("the TLS certificate %s is loaded anew", self._config.certificate)
+            log.info("reloaded the TLS certificate %s", self._config.certificate)
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.load_cert_chain(self._config.certificate, self._config.key, _no_password)
@@ -81,5 +81,5 @@ def _new_context() -> ssl.SSLContext:
 
 
 def _no_password() -> NoReturn:
-    """Else OpenSSL asks on the terminal, where nobody may sit."""
-    raise OSError("the key is encrypted; give the gateway one without a password")
+    """Without it OpenSSL would ask on the terminal, where nobody may be."""
+    raise OSError("the key is encrypted; use one without a password")
