@@ -43,14 +43,14 @@ local function variant(file, context, more)
   }
 end
 
--- Counts the tokens of a prompt while no engine of the model runs, so that the smallest
--- variant that holds the request is started at once.
+-- Counts the tokens of a prompt while no engine of the model runs, so that the smallest variant
+-- that the request fits into is started at once.
 local function tokenization(file, per_message)
   return {
     binary = llama .. "/llama-tokenize",
     extra_args = { "--model", gguf .. "/" .. file },
     extra_tokens_per_message = per_message, -- what the chat template puts around a message
-    extra_tokens = 8, -- and once around the whole
+    extra_tokens = 8, -- and once around the whole prompt
   }
 end
 

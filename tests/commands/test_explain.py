@@ -40,8 +40,10 @@ def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> 
     assert lines["Model"] == "m, chat/completions"
     assert lines["Prompt, counted"].endswith("tokens, by vocabulary")
     assert lines["Choice"] == "512: the smallest that holds the counted tokens"
+    assert lines["Variants"] == "512 (fits), 2048 (fits)"
     assert lines["Engine"] == "started, not running"
-    assert "no gateway runs" in result.output
+    assert lines["Expected wait"] == "10 s, including 10 s of loading"
+    assert "no gateway is running" in result.output
 
 
 def test_what_is_saved_for_the_next_gateway_is_found_without_one(tmp_path: Path) -> None:

@@ -61,3 +61,9 @@ def test_a_short_key_gets_a_note() -> None:
 @pytest.mark.parametrize("name", ["", " a", "a\nb"])
 def test_a_name_is_one_line(name: str) -> None:
     assert run("--name", name).exit_code == 2
+
+
+def test_the_help_names_what_an_admin_may_use_and_what_hash_does() -> None:
+    text = " ".join(run("--help").output.split())
+    assert "The key may also use /gateway/, /upstream/ and /slots." in text
+    assert "Hash an existing key read from standard input." in text

@@ -270,7 +270,7 @@ def test_a_cycle_of_includes_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.lua").write_text("x = 1\ninclude('b.lua')")
     (tmp_path / "b.lua").write_text("include('./a.lua')")
     assert failure(tmp_path, "include('a.lua')") == (
-        "b.lua:1: include of './a.lua' never ends: it is being run already"
+        "b.lua:1: include of './a.lua' never ends: the file is already being run"
     )
 
 

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from trio_gateway.models.explanation import Explanation
 
 
-@click.command()
+@click.command(short_help="Show what would happen to a request, and why.")
 @config_option
 @click.option("--key-file", type=click.File("r"), metavar="FILE",
-              help="A file with the API key (an admin's) for the running gateway. Default: "
+              help="A file with an admin's API key for the running gateway. Default: "
               "$TRIO_GATEWAY_KEY.")  # fmt: skip
 @click.option("--endpoint", metavar="NAME",
-              help="Which endpoint it is for, such as messages or responses. Default: by its "
-              "fields.")  # fmt: skip
+              help="The endpoint that it is for, such as messages or responses. Default: inferred "
+              "from its fields.")  # fmt: skip
 @click.argument("request", type=click.File("rb"))
 def explain(
     path: Path | None, key_file: TextIO | None, endpoint: str | None, request: BinaryIO
 ) -> None:
-    """Show what would become of a REQUEST (a JSON file, or - for standard input), and why.
+    """Show what would happen to a REQUEST (a JSON file, or - for standard input), and why.
 
-    The running gateway is asked, if there is one. Nothing is started.
+    Asks the running gateway, if there is one. Starts nothing.
     """
     config, _ = load_or_exit(path)
     # Imported here: only this command needs all of it.
@@ -49,7 +49,7 @@ def explain(
         found = ask_gateway(place, body, read_key(given) if given else None, endpoint)
         source = f"the gateway at {place}"
         if found is None:
-            source = "no gateway runs; this is what a fresh one would do"
+            source = "no gateway is running; this is what a fresh one would do"
             found = explain_offline(config, body, endpoint)
     except ExplainFailed as error:
         click.echo(f"trio-gateway: {error}", err=True)
@@ -74,7 +74,7 @@ def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     counted = "unknown"
     if found.counted is not None:
         counted = f"{found.counted} tokens, by {found.counted_by}"
-        counted += "" if found.is_exact else " (not fewer)"
+        counted += "" if found.is_exact else " (at least)"
     variants = ", ".join(f"{v.variant}{' (fits)' if v.holds else ''}" for v in found.variants)
     rows = [
         ("Model", f"{found.model}, {found.endpoint}"),

@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 def place_of(server: ServerConfig) -> Place:
-    """A socket file before an address: it needs no TLS, and nobody else can listen there."""
+    """A socket file before an address: it needs no TLS, and no other program can listen there."""
     if server.listen_unix:
         return Place("http://localhost", socket=server.listen_unix[0].path)
     address = server.listen[0].from_here
@@ -98,13 +98,13 @@ def _trusting(certificate: Path) -> ssl.SSLContext:
     """Trusts the gateway's own certificate and no other, whatever name it is for.
 
     Raises:
-        ExplainFailed: there is none.
+        ExplainFailed: the file cannot be read, or has no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # it is asked by an address of this machine
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        # The first one only: a chain's authority has issued others, too.
+        # The first one only: a chain's authority has issued others as well.
         found = _FIRST_CERTIFICATE.search(certificate.read_text("ascii", "replace"))
         if found is None:
             raise ExplainFailed(f"{certificate} has no certificate")
@@ -131,7 +131,7 @@ def read_key(text: str) -> str:
 
 
 def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = None) -> Explanation:
-    """The same without a gateway: no engine runs, and the vocabulary counts.
+    """The same without a gateway: no engine runs, and the model's vocabulary is counted with.
 
     Raises:
         ExplainFailed: the request is wrong.
@@ -157,7 +157,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         await nursery.start(vocabulary.run)
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
-        with contextlib.suppress(RecursionError):  # else it came out of here in a group
+        with contextlib.suppress(RecursionError):  # otherwise it would come out in a group
             result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
         nursery.cancel_scope.cancel(reason="all is explained")
     if result is None:

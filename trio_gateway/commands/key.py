@@ -16,13 +16,15 @@ KEY_VARIABLE = "TRIO_GATEWAY_KEY"  # where commands find a key to use
 @click.command()
 @click.option("--name", metavar="NAME", default="client", show_default=True,
               help="Whose key it is: logs and the queue's page show this name.")  # fmt: skip
-@click.option("--admin", is_flag=True, help="The key may also use /gateway/ and /upstream/.")
+@click.option(
+    "--admin", is_flag=True, help="The key may also use /gateway/, /upstream/ and /slots."
+)
 @click.option("--hash", "existing", is_flag=True,
-              help="Make the line for a key that is there: a line of standard input.")  # fmt: skip
+              help="Hash an existing key read from standard input.")  # fmt: skip
 def key(name: str, admin: bool, existing: bool) -> None:
     """Make an API key for `server.api_keys`.
 
-    The key is shown once and kept nowhere. The configuration gets its hash.
+    The key is shown once and not kept. The configuration gets its hash.
     """
     if not name or not name.isprintable() or name != name.strip():
         raise click.BadParameter("expected one line without spaces around it", param_hint="--name")
@@ -48,5 +50,5 @@ def _read_key() -> str:
         what = f"a key of 1 to {KEY_MAX_LENGTH} visible ASCII characters"
         raise click.UsageError(f"expected {what} in the first line of standard input")
     if len(secret) < KEY_GOOD_LENGTH:
-        click.echo(f"note: less than {KEY_GOOD_LENGTH} characters can be guessed", err=True)
+        click.echo(f"note: fewer than {KEY_GOOD_LENGTH} characters, which can be guessed", err=True)
     return secret

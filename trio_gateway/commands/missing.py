@@ -16,7 +16,7 @@ from trio_gateway.config.engine_args import MODEL, files_of_model, option
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 
-# Options of llama-server whose value is a file, beside the model itself.
+# Options of llama-server whose value is a file, besides the model itself.
 _FILES = (("-mm", "--mmproj"), ("-md", "--model-draft"), ("--chat-template-file",), ("--lora",))
 # What runs its arguments where the files are others.
 _ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})

@@ -44,8 +44,8 @@ def serve(path: Path | None, verbose: bool) -> None:
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer, ListenError
 
-    # What is loaded by now stays: without it each full collection is shorter. Measured beside the
-    # same without: 5 % of the CPU of a small request.
+    # What is loaded by now stays: without it each full collection is shorter. Measured against
+    # the same without: 5 % of the CPU of a small request.
     gc.collect()
     gc.freeze()
 

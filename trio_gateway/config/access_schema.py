@@ -43,7 +43,7 @@ class AccessConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_open(self) -> bool:
-        """Whoever reaches the gateway may use it, and it was told so."""
+        """Whoever reaches the gateway may use it, as the configuration says."""
         return self.allow_unauthenticated and not self.api_keys
 
 
@@ -65,7 +65,7 @@ class UnixAddress(msgspec.Struct, frozen=True):
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may take. `header_timeout_s` counts from a request's first byte to the end
+    """What one client may take. `header_timeout_s` runs from a request's first byte to the end
     of its headers, `body_timeout_s` from there to the end of its body."""
 
     max_header_bytes: int = 16 * 1024

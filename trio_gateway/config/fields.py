@@ -109,7 +109,7 @@ class Record:
         return self._values.get(key) is not None
 
     def inner(self, key: str, words: Mapping[str, str] | None = None) -> Record:
-        """The table at a key that was read already; an empty one where there is none."""
+        """The table at a key that was read already; an empty one without it."""
         value = self._values.get(key)
         return Record(
             self._mistakes, self.field_path(key), value if is_table(value) else None, words
@@ -186,7 +186,7 @@ def anything(mistakes: Mistakes, path: str, value: Any) -> Any:
 
 
 def table_or_false(mistakes: Mistakes, path: str, value: Any) -> bool | None:
-    """Whether there is a table; `false` stands for "not at all"."""
+    """Whether it is a table; `false` means "not at all"."""
     if value is False or is_table(value):
         return value is not False
     mistakes.expected(path, "a table, or false", value)

@@ -37,7 +37,7 @@ class _File(NamedTuple):
 
 
 class LuaFailure(Exception):
-    """The program did not run to its end; the message is `FILE:LINE: reason` where known."""
+    """The program did not finish; the message is `FILE:LINE: reason` where known."""
 
 
 def run_file(path: Path) -> LuaTable:

@@ -40,7 +40,7 @@ _CACHE_K = ("-ctk", "--cache-type-k")
 _CACHE_V = ("-ctv", "--cache-type-v")
 _GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
 _WHOLE_WINDOW = ("--swa-full",)
-# With these, part of the model lies elsewhere, or there is a second one.
+# With these, part of the model is elsewhere, or there is a second model.
 _UNKNOWN_SHARE = (
     "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe", "-ot", "--override-tensor",
     "-nkvo", "--no-kv-offload", "-md", "--model-draft", "--spec-draft-model",
@@ -50,7 +50,7 @@ _DEFAULT_BATCH = 512  # tokens, llama-server's --ubatch-size
 _DEFAULT_SLOTS = 4  # llama-server's without --parallel
 _CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
 _SCORE_BYTES = 4
-# What a process has beside weights and cache: 58 to 75 MiB measured with SmolLM2 and the embedded
+# What a process has besides weights and cache: 58 to 75 MiB measured with SmolLM2 and the embedded
 # engine at 2,048 to 8,192 tokens, on the CPU, before and after a prompt of 1,800 tokens.
 _LEAST_BUFFER_BYTES = 64 * 2**20
 
@@ -157,7 +157,7 @@ def _tokens_per_layer(
 
 
 def _shared_with_the_cpu(variant: VariantConfig, layers: int) -> bool:
-    """Whether only a part of it lies in the memory of a GPU; how large it is cannot be known."""
+    """Whether only a part of it is in the memory of a GPU; how large a part is not known."""
     if _has(variant, _UNKNOWN_SHARE):
         return True
     on_gpu = _option(variant, _GPU_LAYERS) or ""

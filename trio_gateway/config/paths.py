@@ -13,7 +13,7 @@ def resolve(folder: Path, path: str) -> Path:
 
 
 def resolve_binary(folder: Path, binary: str) -> str:
-    """A bare name is looked up on PATH; whether the file is there is the engine's affair."""
+    """A bare name is looked up on PATH; whether the file exists is not checked here."""
     if binary and "/" not in binary and os.sep not in binary:
         return shutil.which(binary) or binary
     return str(resolve(folder, binary)) if binary else ""

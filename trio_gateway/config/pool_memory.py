@@ -1,4 +1,4 @@
-"""Holds what the variants need against what their pools have, once a file is read."""
+"""Compares what the variants need with what their pools have, once a file is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_estimates(
     """The models, their variants with an estimate where they declare no memory.
 
     `paths`: for each model, the path of each of its variants in the file. A variant that is
-    larger than its pool is a mistake; one of which nothing is known gets a note. A pool without
+    larger than its pool is an error; one of which nothing is known gets a note. A pool without
     `memory` costs nothing: no file is read for it.
     """
     limited = {name for name, pool in pools.items() if pool.memory_bytes is not None}

@@ -70,7 +70,7 @@ for _, name in ipairs { "math", "string", "table", "utf8" } do
   shared[name] = {}
   for key, value in pairs(_G[name]) do shared[name][key] = value end
 end
--- Methods of strings (`("x"):rep(3)`) are found in Lua's own table, so it goes there, too.
+-- Methods of strings (`("x"):rep(3)`) are found in Lua's own table, so it is removed there as well.
 shared.string.dump, string.dump = nil, nil -- gives bytecode, which nothing here may load
 
 local function expect(kind, value, what)
@@ -102,7 +102,7 @@ local function positive_integers(t)
   return keys
 end
 
--- A nil in the middle of an array is a misspelt name; ipairs would end there without a word.
+-- A nil in the middle of an array is a misspelt name; ipairs would stop there silently.
 local function append(out, array, what)
   for index, key in ipairs(positive_integers(array)) do
     if key ~= index then fail(what .. ": element " .. index .. " is nil (an undefined name?)") end
@@ -159,7 +159,7 @@ end
 function run_file(folder, path)
   local source, chunk_name, own_folder, identity = ask(host.read, folder, path)
   for _, other in ipairs(running) do
-    if other.identity == identity then fail("include of '" .. path .. "' never ends: it is being run already") end
+    if other.identity == identity then fail("include of '" .. path .. "' never ends: the file is already being run") end
   end
   local chunk, message = load(source, "@" .. chunk_name, "t", environment(own_folder))
   if not chunk then error(message, 0) end

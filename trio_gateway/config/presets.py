@@ -24,8 +24,8 @@ def _embedded_binary() -> str:
         raise PresetError(
             "presets.binaries.embedded needs the package xllamacpp: pip install xllamacpp"
         )
-    beside = Path(sys.executable).parent / EMBEDDED_COMMAND
-    found = str(beside) if beside.exists() else shutil.which(EMBEDDED_COMMAND)
+    neighbour = Path(sys.executable).parent / EMBEDDED_COMMAND
+    found = str(neighbour) if neighbour.exists() else shutil.which(EMBEDDED_COMMAND)
     if found is None:
         raise PresetError(
             f"{EMBEDDED_COMMAND} is not next to {sys.executable}: install trio-gateway"

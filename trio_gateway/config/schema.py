@@ -1,7 +1,8 @@
 """What a checked configuration is: frozen structs, one per Lua table, with their defaults.
 
 Times are seconds (`_s`), sizes are bytes (`_bytes`), contexts are tokens. The keys that a
-configuration file uses, and what it may write there, stand in `config_loader.py`.
+configuration file uses, and what it may write there, are in the readers (`server_reader.py`,
+`model_reader.py`, `variant_reader.py`, `pool_reader.py`).
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
     has a limit, and the engine's GGUF says enough.
-    `load_time_s`: from its start until it is ready; a guess until it was measured.
+    `load_time_s`: from its start until it is ready; a guess until it has been measured.
     `stop_command`: run before SIGTERM.
     """
 
@@ -137,7 +138,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expected_memory_bytes(self) -> int | None:
-        """What it is taken to need before it was measured; None if nothing is known."""
+        """What it is expected to need before it has been measured; None if nothing is known."""
         return self.estimated_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
@@ -159,7 +160,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     large is lowered instead of refused. `min_answer_tokens`: what an answer without a maximum gets
     at least; None: 512, but no more than a quarter of the largest context. `headroom`: the share
     of the need that an engine gets on top when it is started. `kv_carryover`: the KV cache is kept
-    across a stop. `kv_conversations`: so many conversations take turns on one slot, 0: none.
+    across a stop. `kv_conversations`: how many conversations take turns on one slot, 0: none.
     `endpoints`: what its engines serve, or None: what their type implies.
     """
 

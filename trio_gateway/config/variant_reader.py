@@ -105,7 +105,7 @@ class VariantReader:
 
 def served_as(variant: VariantConfig, name: str) -> VariantConfig:
     """Of an engine elsewhere: it is asked for the model by the model's own name, if not by another.
-    A client may have used an alias, which nobody but this gateway knows."""
+    A client may have used an alias, which only this gateway knows."""
     if variant.has_process or variant.options.served_name is not None:
         return variant
     options = msgspec.structs.replace(variant.options, served_name=name)
