@@ -93,13 +93,13 @@ def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]]:
     return found
 
 
-def replace_member(data: bytes, name: str, value: bytes) -> bytes:
+def replace_member(data: bytes, name: str, value: bytes, known: Members | None = None) -> bytes:
     """The object with this JSON value as its member `name`, also where it has none. The same bytes
-    if it says so already, or if it is not an object.
+    if it says so already, or if it is not an object. `known`: its members, if they are known.
 
     No name is in it twice afterwards: of two members of one name, parsers take this one or that.
     """
-    found = members_or_none(data)
+    found = members_or_none(data) if known is None else known
     if found is None:
         return data
     try:

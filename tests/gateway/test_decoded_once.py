@@ -12,9 +12,10 @@ import pytest
 
 import trio_gateway
 from tests.support.asking import CHAT, Clock, read_all
-from tests.support.fakes import FakeKind, config, model, running_stack
+from tests.support.fakes import FakeClient, FakeKind, config, model, running_stack
 from trio_gateway import rawjson
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
+from trio_gateway.engine.clients.openai import OpenAIEngine
 
 TEXT = "a word that is in no answer"
 SAID: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": TEXT}]}
@@ -94,3 +95,17 @@ def test_no_decoder_is_made_that_would_not_be_seen_here() -> None:
     """Those that are made when a module is imported do not go through `msgspec.json.decode`."""
     files = Path(trio_gateway.__file__).parent.rglob("*.py")
     assert [f.name for f in files if "json.Decoder(" in f.read_text()] == ["rawjson.py"]
+
+
+async def test_nor_is_it_decoded_for_an_engine_with_another_name(
+    autojump_clock: Clock, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeClient, "served_name", "other")
+    monkeypatch.setattr(FakeClient, "transform_request", OpenAIEngine.transform_request)
+    case = CASES["chat with blanks"]
+    async with running_stack(config(model("m"))) as stack:
+        decoded.clear()
+        assert (await stack.post(case.path, case.body)).status == 200
+        (_, _, sent) = stack.engines.requests[0]
+    assert decoded.count(case.body) == 1
+    assert sent == case.body.replace(b'"m"', b'"other"')

@@ -25,6 +25,7 @@ from trio_gateway.engine.http.control import Answer, ControlClient
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.socket import EngineSocket
+from trio_gateway.rawjson import Members
 
 NO_OPTIONS = EngineOptions()
 REFUSALS_MAX = 2  # requests; the second try of one is not counted, as the request may be to blame
@@ -112,8 +113,11 @@ class EngineClient(abc.ABC):
         """The ids of a request's prompt, as the engine reads it; None: it cannot say."""
         return None
 
-    def transform_request(self, endpoint: str, body: bytes) -> bytes:
-        """The body as the engine wants it. The client's own bytes, unless a type needs more."""
+    def transform_request(
+        self, endpoint: str, body: bytes, members: Members | None = None
+    ) -> bytes:
+        """The body as the engine wants it. The client's own bytes, unless a type needs more.
+        `members`: those of the body, if it is JSON and has been decoded."""
         return body
 
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:

@@ -14,7 +14,7 @@ from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClie
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.prompts import count_largest, field
-from trio_gateway.rawjson import members, replace_member
+from trio_gateway.rawjson import Members, members, replace_member
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,12 @@ class OpenAIEngine(EngineClient):
 
     # -- requests --------------------------------------------------------------------------------
 
-    def transform_request(self, endpoint: str, body: bytes) -> bytes:
+    def transform_request(
+        self, endpoint: str, body: bytes, members: Members | None = None
+    ) -> bytes:
         if self.served_name is None:
             return body
-        return replace_member(body, "model", msgspec.json.encode(self.served_name))
+        return replace_member(body, "model", msgspec.json.encode(self.served_name), members)
 
     # -- counting --------------------------------------------------------------------------------
 

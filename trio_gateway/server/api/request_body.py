@@ -231,11 +231,11 @@ def too_long(endpoint: Endpoint, message: str) -> ApiError:
 # -- changes ------------------------------------------------------------------------------------
 
 
-def with_answer_limit(members: Members, answer_tokens: int) -> bytes:
-    """The request with its own maximum of the answer lowered; all else as it came."""
+def with_answer_limit(members: Members, answer_tokens: int) -> Members:
+    """With the request's own maximum of the answer lowered; everything else as it came."""
     request = dict(members)
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict"):
         value = rawjson.decode_or_none(request[name], int) if name in request else None
         if value is not None and value > answer_tokens:
             request[name] = msgspec.Raw(b"%d" % answer_tokens)
-    return msgspec.json.encode(request)
+    return request

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from trio_gateway import rawjson
+import msgspec
+
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
@@ -46,8 +47,9 @@ class Ask(NamedTuple):
     """A request on its way to an engine.
 
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
-    `target`: path and query at the engine. `prompt`: what its conversation is told by, if any.
-    `form`: the body instead of `body`, of a request that is streamed through.
+    `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
+    its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
+    streamed through.
     """
 
     sender: Sender
@@ -56,6 +58,7 @@ class Ask(NamedTuple):
     method: str
     target: str
     body: bytes
+    members: Members | None
     wants_stream: bool
     selection: Selection
     prompt: Prompt | None
@@ -110,10 +113,10 @@ class Preparer:
             raise nested_too_deeply() from None
         target = endpoint.engine_path or endpoint.paths[0]
         ask = Ask(
-            sender, endpoint, asked, "POST", target, request.data, request.wants_stream,
-            selection, prompt, Wait(),
+            sender, endpoint, asked, "POST", target, request.data, request.members,
+            request.wants_stream, selection, prompt, Wait(),
         )  # fmt: skip
-        return _with_answer_limit(ask, request.members)
+        return _with_answer_limit(ask)
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -145,7 +148,7 @@ class Preparer:
         wanted = self.find(model, sender.permissions)
         self.check_served(endpoint, wanted.model)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
-        return Ask(sender, endpoint, "", method, target, body, False, selection, None, Wait())
+        return Ask(sender, endpoint, "", method, target, body, None, False, selection, None, Wait())
 
     def for_larger(self, ask: Ask, prompt_tokens: int, refused_context: int) -> Ask:
         """The same for a larger context, after an engine said how many tokens its prompt has.
@@ -158,7 +161,7 @@ class Preparer:
         except ContextLengthExceeded as error:
             raise too_long(ask.endpoint, str(error)) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
-        return _with_answer_limit(ask._replace(selection=selection), rawjson.members(ask.body))
+        return _with_answer_limit(ask._replace(selection=selection))
 
     def counted(
         self, request: ParsedRequest, endpoint: Endpoint, permissions: Permissions = EVERYTHING
@@ -206,10 +209,11 @@ class Preparer:
             raise ApiError(400, message, code="endpoint_not_supported")
 
 
-def _with_answer_limit(ask: Ask, members: Members) -> Ask:
+def _with_answer_limit(ask: Ask) -> Ask:
     """With the answer's maximum lowered, where the selection says so."""
-    selection = ask.selection
-    if selection.clamped is None or selection.answer is None:
+    selection, members = ask.selection, ask.members
+    if selection.clamped is None or selection.answer is None or members is None:
         return ask
     log.info("request %s: %s", ask.state.id, selection.reason)
-    return ask._replace(body=with_answer_limit(members, selection.answer))
+    lowered = with_answer_limit(members, selection.answer)
+    return ask._replace(body=msgspec.json.encode(lowered), members=lowered)

@@ -198,7 +198,7 @@ async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
     if ask.form is not None:
         body = ask.form.source(engine.served_name)
     else:
-        body = engine.transform_request(ask.endpoint.name, ask.body)
+        body = engine.transform_request(ask.endpoint.name, ask.body, ask.members)
     await lease.switch_conversation()
     return await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, ask.sender.headers, body)
