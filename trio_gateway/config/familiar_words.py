@@ -14,7 +14,7 @@ _LAYERS = 'use args = { "--gpu-layers", "…" } in a variant'
 _IDLE, _STARTUP = 'use "engine_idle_timeout"', 'use "engine_startup_timeout"'
 
 # Tables of their own, which are easily put into another one.
-_TOP = dict.fromkeys(("server", "models", "pools"), "belongs at the top level")
+_TOP = dict.fromkeys(("server", "models", "pools"), "it belongs at the top level")
 _SERVER_KEYS = (
     "listen_v4", "listen_v6", "listen_unix", "tls", "api_keys", "allowed_hosts", "allowed_origins",
     "allow_unauthenticated", "dumps_dir", "clear_dumps_on_start", "max_body_size",
@@ -38,8 +38,8 @@ GLOBALS = {
     "groups": 'use "pools"',
     "apiKeys": 'use "api_keys" in server',
     "peers": "use models with presets.engines.remote",
-    **dict.fromkeys(_SERVER_KEYS, "belongs in server"),
-    **dict.fromkeys(("engine_idle_timeout", "engine_startup_timeout"), "belongs in server"),
+    **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),
+    **dict.fromkeys(("engine_idle_timeout", "engine_startup_timeout"), "it belongs in server"),
 }
 
 SERVER = {
@@ -76,11 +76,11 @@ _ENGINE = {
     "filters": 'use "rewrite" in the model',
     "macros": _LUA,
     "id": 'use "name"',
-    **dict.fromkeys(_SERVER_KEYS, "belongs in server"),
+    **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),
     **_TOP,
 }
-MODEL = {**_ENGINE, **dict.fromkeys(_VARIANT_KEYS, "belongs in a variant")}
-VARIANT = {**_ENGINE, **dict.fromkeys(_MODEL_KEYS, "belongs in the model")}
+MODEL = {**_ENGINE, **dict.fromkeys(_VARIANT_KEYS, "it belongs in a variant")}
+VARIANT = {**_ENGINE, **dict.fromkeys(_MODEL_KEYS, "it belongs in the model")}
 
 POOL = {
     "members": 'name the pool in each model instead, with "pool"',

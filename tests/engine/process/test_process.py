@@ -194,7 +194,7 @@ async def test_one_outside_of_its_group_that_holds_the_pipe_is_not_waited_for() 
     ("binary", "workdir", "words"),
     [
         ("/no/such/binary", "/", "does not exist"),
-        ("no-such-command", "/", "does not exist"),
+        ("no-such-command", "/", "is not on PATH"),
         ("/etc/passwd", "/", "not executable"),
         ("/", "/", "not executable"),
         ("/bin/sh", "/no/such/folder", "the folder /no/such/folder does not exist"),

@@ -232,7 +232,8 @@ async def open_engine_process(
 def _check_runnable(binary: str, workdir: Path) -> None:
     path = Path(shutil.which(binary) or binary)
     if not path.exists():
-        raise EngineSpawnError(f"{binary} does not exist; check `binary` in the configuration")
+        what = "does not exist" if os.sep in binary else "is not on PATH"
+        raise EngineSpawnError(f"{binary} {what}; check `binary` in the configuration")
     if not path.is_file() or not os.access(path, os.X_OK):
         raise EngineSpawnError(f"{binary} is not executable; check `binary`, or chmod +x it")
     if not workdir.is_dir():
