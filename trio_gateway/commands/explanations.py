@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import ssl
 from pathlib import Path
@@ -23,6 +22,7 @@ from trio_gateway.models.names import ModelNames
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import endpoint_of, parse_request
 from trio_gateway.server.relay.prepare import Preparer
+from trio_gateway.tasks import open_flat_nursery
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
@@ -140,6 +140,8 @@ def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = N
         return trio.run(_explain_offline, config, body, endpoint)
     except ApiError as error:
         raise ExplainFailed(str(error)) from None
+    except RecursionError:
+        raise ExplainFailed("the request is nested too deeply") from None
 
 
 async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
@@ -152,14 +154,10 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         parse_request(body, meant), meant
     )
     carryover = config.server.kv_carryover
-    result: Explanation | None = None
-    async with trio.open_nursery() as nursery:
+    async with open_flat_nursery() as nursery:
         await nursery.start(vocabulary.run)
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
-        with contextlib.suppress(RecursionError):  # otherwise it would come out in a group
-            result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
+        result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
         nursery.cancel_scope.cancel(reason="all is explained")
-    if result is None:
-        raise ExplainFailed("the request is nested too deeply")
     return result

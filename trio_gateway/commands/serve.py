@@ -43,6 +43,7 @@ def serve(path: Path | None, verbose: bool) -> None:
 
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer, ListenError
+    from trio_gateway.tasks import open_flat_nursery
 
     # What is loaded by now stays: without it each full collection is shorter. Measured against
     # the same without: 5 % of the CPU of a small request.
@@ -51,19 +52,14 @@ def serve(path: Path | None, verbose: bool) -> None:
 
     async def run() -> None:
         server = GatewayServer(create_app(config))
-        async with trio.open_nursery() as nursery:
+        async with open_flat_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
             say_ready(config, addresses, {lack.model for lack in lacks})
 
-    mistakes: list[BaseException] = []
     try:
         trio.run(run)
-    except* ListenError as failed:
-        mistakes = _leaves(failed)
-    for mistake in mistakes:
-        click.echo(f"trio-gateway: {mistake}", err=True)
-    if mistakes:
-        # Not inside the `except*`: there Python 3.11.2 makes a group of the exit (3.11.7 does not).
+    except ListenError as error:
+        click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)
 
 
@@ -114,10 +110,3 @@ def _url(config: GatewayConfig, address: ListenAddress | UnixAddress) -> str:
     if isinstance(address, UnixAddress):
         return str(address)
     return address.url_with("http" if config.server.tls is None else "https")
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
