@@ -14,22 +14,37 @@ from trio_gateway.models.need.bounds import (
     IMAGE_TOKENS,
     LEAST_IMAGE_TOKENS,
     MARGIN_TOKENS,
+    Bounds,
     Overhead,
     RequestFields,
     answer_tokens,
     image_count,
     is_plain,
     least_answer,
+    lower_bound,
     need_of,
-    prompt_bounds,
     prompt_texts,
     turn_size,
+    upper_bound,
     with_room,
     without_media,
 )
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+
+
+def prompt_bounds(
+    endpoint: str,
+    fields: RequestFields,
+    overhead: Overhead | None = None,
+    image_tokens: int = IMAGE_TOKENS,
+) -> Bounds:
+    """Of several prompts in one request, those of the largest."""
+    return Bounds(
+        lower_bound(endpoint, fields, image_tokens),
+        upper_bound(endpoint, fields, overhead or Overhead(), image_tokens),
+    )
 
 
 def chat(*messages: Any, tools: Any = None) -> RequestFields:

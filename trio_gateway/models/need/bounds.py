@@ -87,19 +87,6 @@ class Bounds(msgspec.Struct, frozen=True):
     upper: int
 
 
-def prompt_bounds(
-    endpoint: str,
-    fields: RequestFields,
-    overhead: Overhead | None = None,
-    image_tokens: int = IMAGE_TOKENS,
-) -> Bounds:
-    """Bounds of the prompt's tokens; of several prompts in one request, of the largest."""
-    return Bounds(
-        lower_bound(endpoint, fields, image_tokens),
-        upper_bound(endpoint, fields, overhead or Overhead(), image_tokens),
-    )
-
-
 def upper_bound(
     endpoint: str, fields: RequestFields, overhead: Overhead, image_tokens: int = IMAGE_TOKENS
 ) -> int:
