@@ -37,6 +37,8 @@ def program_error(folder: Path, source: str) -> str:
         ("server.port = 7777", 'server.port: unknown key; use "listen_v4"'),
         ("server.healthCheckTimeout = 500", 'unknown key; use "engine_startup_timeout"'),
         ("server.globalTTL = 60", 'unknown key; use "engine_idle_timeout"'),
+        ("server.hooks = {}", "unknown key; load a model with POST /gateway/models/NAME/load"),
+        ('model.filters = { stripParams = "top_k" }', 'unknown key; use "rewrite" in the model'),
         ('server.logLevel = "debug"', "unknown key; run `trio-gateway serve --verbose`"),
         ("server.startPort = 5800", "unknown key; free ports are picked"),
         ("server.engineIdleTimeout = 5", 'unknown key; did you mean "engine_idle_timeout"?'),
@@ -176,6 +178,16 @@ def test_an_engine_by_another_name_is_answered_with_the_preset(
 def test_every_time_may_have_a_unit(tmp_path: Path, key: str) -> None:
     smallest(tmp_path, f'{key} = "5m"')
     assert 'seconds, or text such as "90s" or "5m", got "5 m."' in only(tmp_path, f'{key} = "5 m."')
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "0.0"])
+def test_no_idle_timeout_is_told_how_to_write_never(tmp_path: Path, written: str) -> None:
+    found = only(tmp_path, f"model.engine_idle_timeout = {written}")
+    assert found == (
+        f'models[1] "m".engine_idle_timeout: expected a positive time, got {written}; '
+        'for "never", write a long one, such as "365d"'
+    )
+    smallest(tmp_path, 'model.engine_idle_timeout = "365d"')
 
 
 def test_a_time_with_a_unit_is_read_in_seconds(tmp_path: Path) -> None:

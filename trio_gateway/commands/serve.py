@@ -72,31 +72,39 @@ def say_ready(
     urls = [_url(config, address) for address in addresses]
     for url in urls:
         click.echo(f"listening on {url}")
-    first = addresses[0]
-    if isinstance(first, UnixAddress):
-        base, through = "http://localhost/v1", f"--unix-socket {shlex.quote(str(first.path))} "
-    else:
-        base, through = f"{_url(config, first.from_here)}/v1", ""
-    if config.server.access.api_keys:
-        through += f'-H "Authorization: Bearer ${KEY_VARIABLE}" '
+    base, through = _base_of(config, addresses[0])
     click.echo(f"\nReady. Base URL for clients: {base}")
     names = [model.name for model in config.models if not model.hidden]
     if names:
         click.echo(f"Models: {', '.join(names)}")
     talkers = [m.name for m in config.models if _chats(m) and m.name not in incomplete]
     talker = next((name for name in (*names, *talkers) if name in talkers), None)
-    if talker is None:
-        return
+    if talker is not None:
+        key = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
+        click.echo(f"Try it{key}:")
+        click.echo(f"  {_chat_command(talker, base, through)}\n")
+
+
+def _base_of(config: GatewayConfig, address: ListenAddress | UnixAddress) -> tuple[str, str]:
+    """The base URL for clients of this machine, and curl's options for it."""
+    if isinstance(address, UnixAddress):
+        base, through = "http://localhost/v1", f"--unix-socket {shlex.quote(str(address.path))} "
+    else:
+        base, through = f"{_url(config, address.from_here)}/v1", ""
+    if config.server.access.api_keys:
+        through += f'-H "Authorization: Bearer ${KEY_VARIABLE}" '
+    return base, through
+
+
+def _chat_command(model: str, base: str, through: str) -> str:
     request = {
-        "model": talker,
+        "model": model,
         "stream": True,
         "messages": [{"role": "user", "content": "Name the capital city of France."}],
     }
     body = msgspec.json.encode(request).decode().replace("'", "'\\''")
-    key_hint = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
-    click.echo(f"Try it{key_hint}:")
     content = "-H 'Content-Type: application/json'"
-    click.echo(f"  curl -N {through}{base}/chat/completions {content} -d '{body}'\n")
+    return f"curl -N {through}{base}/chat/completions {content} -d '{body}'"
 
 
 def _chats(model: ModelConfig) -> bool:

@@ -93,9 +93,17 @@ def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
     return EngineTimeouts(
         health_check_s=record.read("health_check_timeout", seconds, outer.health_check_s),
         startup_s=record.read("engine_startup_timeout", seconds, outer.startup_s),
-        idle_s=record.read("engine_idle_timeout", seconds, outer.idle_s),
+        idle_s=record.read("engine_idle_timeout", _idle_seconds, outer.idle_s),
         stop_s=outer.stop_s,
     )
+
+
+def _idle_seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
+    if isinstance(value, int | float) and value in (0, -1) and not isinstance(value, bool):
+        hint = 'for "never", write a long one, such as "365d"'
+        mistakes.add(path, f"expected a positive time, got {fields.show(value)}; {hint}")
+        return None
+    return fields.positive_seconds(mistakes, path, value)
 
 
 def engine(mistakes: Mistakes, path: str, value: Any) -> EngineType | None:

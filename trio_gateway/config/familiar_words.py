@@ -11,6 +11,8 @@ _IN_ARGS = 'use args = { "--model", "…" } in a variant'
 _LISTEN = 'use "listen_v4", such as "127.0.0.1:7777"'
 _CONTEXT = 'use "context" in a variant, and "--ctx-size" in its args'
 _LAYERS = 'use args = { "--gpu-layers", "…" } in a variant'
+_VERBOSE = "run `trio-gateway serve --verbose`"
+_PRELOAD = "load a model with POST /gateway/models/NAME/load"
 _IDLE, _STARTUP = 'use "engine_idle_timeout"', 'use "engine_startup_timeout"'
 
 # Tables of their own, which are easily put into another one.
@@ -32,10 +34,12 @@ _VARIANT_KEYS = ("binary", "args", "context", "parallel", "env", "workdir", "mem
 GLOBALS = {
     "healthCheckTimeout": 'use "engine_startup_timeout" in server',
     "globalTTL": 'use "engine_idle_timeout" in server',
-    "logLevel": "run `trio-gateway serve --verbose`",
+    **dict.fromkeys(("logLevel", "logRequests", "logToStdout"), _VERBOSE),
     "startPort": "free ports are picked",
     "macros": _LUA,
-    "groups": 'use "pools"',
+    **dict.fromkeys(("groups", "matrix"), 'use "pools"'),
+    "hooks": _PRELOAD,
+    "sendLoadingState": 'use "stream_keepalive" in server',
     "apiKeys": 'use "api_keys" in server',
     "peers": "use models with presets.engines.remote",
     **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),
@@ -46,13 +50,15 @@ SERVER = {
     **dict.fromkeys(("listen", "host", "port", "bind", "address"), _LISTEN),
     **dict.fromkeys(("healthCheckTimeout", "startup_timeout"), _STARTUP),
     **dict.fromkeys(("globalTTL", "ttl", "idle_timeout", "keep_alive"), _IDLE),
-    **dict.fromkeys(("logLevel", "log_level"), "run `trio-gateway serve --verbose`"),
+    **dict.fromkeys(("logLevel", "log_level", "logRequests", "logToStdout"), _VERBOSE),
     **dict.fromkeys(("apiKeys", "api_key", "keys"), 'use "api_keys", an array'),
     **dict.fromkeys(("cors", "cors_origins", "origins"), 'use "allowed_origins"'),
     **dict.fromkeys(("certificate", "cert", "ssl"), "use tls = { certificate = …, key = … }"),
     "startPort": "free ports are picked",
     "macros": _LUA,
-    "groups": 'use "pools", at the top level',
+    **dict.fromkeys(("groups", "matrix"), 'use "pools", at the top level'),
+    **dict.fromkeys(("hooks", "preload"), _PRELOAD),
+    "sendLoadingState": 'use "stream_keepalive"',
     **_TOP,
 }
 
@@ -73,7 +79,8 @@ _ENGINE = {
     "useModelName": 'use "served_name" with presets.engines.openai or presets.engines.remote',
     "unlisted": 'use "hidden" in the model',
     "concurrencyLimit": 'use "parallel" in a variant',
-    "filters": 'use "rewrite" in the model',
+    **dict.fromkeys(("filters", "stripParams", "setParams"), 'use "rewrite" in the model'),
+    "sendLoadingState": 'use "stream_keepalive" in server',
     "macros": _LUA,
     "id": 'use "name"',
     **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),

@@ -18,26 +18,16 @@ from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerC
 def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
     """The table `server`, or its defaults. Relative paths begin at `folder`."""
     resolve = partial(paths.resolve, folder)
-
     record = Record(mistakes, "server", table, familiar_words.SERVER)
     default = ServerConfig()
     before = len(mistakes.lines)
-    v4 = record.read("listen_v4", addresses.listen_v4, default.listen)
-    none: tuple[ListenAddress, ...] = ()
-    v6 = record.read("listen_v6", addresses.listen_v6, none)
-    no_files: tuple[UnixAddress, ...] = ()
-    unix = record.read("listen_unix", partial(access.listen_unix, resolve=resolve), no_files)
-    if not v4 and not v6 and not unix and len(mistakes.lines) == before:
-        mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
-    fixed = [address for address in (*v4, *v6) if address.port]
-    for address in sorted({str(a) for a in fixed if fixed.count(a) > 1}):
-        mistakes.add("server", f"{address} is listed twice; remove one")
+    listen, unix = _listen(mistakes, record, resolve)
     callers = access.access(record)
     if len(mistakes.lines) == before:
-        access.refuse_open_listeners(mistakes, callers, (*v4, *v6))
+        access.refuse_open_listeners(mistakes, callers, listen)
     dumps = record.read("dumps_dir", fields.string, "")
     server = ServerConfig(
-        listen=(*v4, *v6),
+        listen=listen,
         listen_unix=unix,
         access=callers,
         tls=access.tls(record, resolve),
@@ -65,6 +55,23 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
     )
     record.finish()
     return server
+
+
+def _listen(
+    mistakes: Mistakes, record: Record, resolve: Callable[[str], Path]
+) -> tuple[tuple[ListenAddress, ...], tuple[UnixAddress, ...]]:
+    before = len(mistakes.lines)
+    v4 = record.read("listen_v4", addresses.listen_v4, ServerConfig().listen)
+    none: tuple[ListenAddress, ...] = ()
+    v6 = record.read("listen_v6", addresses.listen_v6, none)
+    no_files: tuple[UnixAddress, ...] = ()
+    unix = record.read("listen_unix", partial(access.listen_unix, resolve=resolve), no_files)
+    if not v4 and not v6 and not unix and len(mistakes.lines) == before:
+        mistakes.add("server", 'listen_v4 and listen_v6 are both "none": nothing to listen on')
+    fixed = [address for address in (*v4, *v6) if address.port]
+    for address in sorted({str(a) for a in fixed if fixed.count(a) > 1}):
+        mistakes.add("server", f"{address} is listed twice; remove one")
+    return (*v4, *v6), unix
 
 
 def _kv_carryover(server: Record, resolve: Callable[[str], Path]) -> KvCarryoverConfig | None:
