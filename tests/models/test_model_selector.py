@@ -305,7 +305,7 @@ async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named()
     """One token short: the margin and the answer's least are in the number."""
     model, engines = a_model("m", 1000, min_answer_tokens=100), Engines()
     engines.runs(model, 1000, count=885)
-    message = "needs 1001 tokens .* cut 1 tokens from the prompt"
+    message = "needs 1001 tokens .* cut 1 token from the prompt"
     with pytest.raises(ContextLengthExceeded, match=message):
         await select(selector(model, engines=engines), model, messages=says("a" * 4000))
 

@@ -301,7 +301,7 @@ def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
     left, cut = largest - prompt - MARGIN_TOKENS, need - largest
     cures = [f"lower max_tokens to {left}"] if answer and left >= 1 else []
     if cut < prompt:
-        cures.append(f"cut {exactness}{cut} tokens from the prompt")
+        cures.append(f"cut {exactness}{cut} token{'' if cut == 1 else 's'} from the prompt")
     cure = ", or ".join(cures) or "shorten the prompt, and lower max_tokens"
     return (
         f"the request needs {exactness}{need} tokens ({shares}), but this model's maximum context "

@@ -265,7 +265,7 @@ def _logprob_fields(request: _Generating, endpoint: str) -> dict[str, Any]:
 def _embeddings(
     kind: Kind, request: _Request, text: str | list[str] | None, dimensions: int | None
 ) -> OllamaCall:
-    """Nothing is cut in silence: `truncate` is not passed on, a text too long is an error."""
+    """Nothing is truncated in silence: `truncate` is not passed on, a text too long is an error."""
     if dimensions is not None and dimensions < 1:
         raise ApiError(400, "`dimensions` must be above 0", param="dimensions")
     return OllamaCall(

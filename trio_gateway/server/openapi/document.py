@@ -59,7 +59,7 @@ _WITH_ENGINE = {
     "4XX": "The engine's own error.",
     "5XX": "The engine's own error.",
 }
-_NO_UPGRADE = {"426": "The request asks for no WebSocket."}
+_NO_UPGRADE = {"426": "The request is not a WebSocket handshake."}
 _NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
 
 
