@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support.configurations import smallest
 from trio_gateway.commands.missing import missing
 
+GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
 HERE = "variant.binary, variant.args, variant.workdir = 'sh', {}, '.' "
 
 
@@ -17,7 +19,7 @@ def texts(folder: Path, changes: str) -> list[str]:
 
 
 def test_a_configuration_whose_files_are_all_here_misses_nothing(tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").touch()
+    (tmp_path / "m.gguf").write_bytes(GGUF)
     assert texts(tmp_path, "variant.args = { '-m', 'm.gguf' }") == []
 
 
@@ -46,8 +48,25 @@ def test_what_is_missing_is_told_with_the_model(tmp_path: Path, changes: str, la
     assert texts(tmp_path, changes) == [f'model "m": {lack.replace("{folder}", str(tmp_path))}']
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is not a GGUF file"),
+        (b"", "is not a GGUF file"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "is big-endian, which is not supported"),
+        (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "has version 9 of the GGUF format, which is not"),
+    ],
+)
+def test_a_model_file_that_no_engine_could_load_is_told(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(content)
+    (found,) = texts(tmp_path, "variant.args = { '-m', 'm.gguf' }")
+    assert found.startswith(f'model "m": its model file {tmp_path}/m.gguf {why}')
+
+
 def test_each_part_of_a_model_in_several_files_is_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "m-00001-of-00002.gguf").touch()
+    (tmp_path / "m-00001-of-00002.gguf").write_bytes(GGUF)
     assert texts(tmp_path, "variant.args = { '-m', 'm-00001-of-00002.gguf' }") == [
         f'model "m": its model file {tmp_path}/m-00002-of-00002.gguf does not exist'
     ]

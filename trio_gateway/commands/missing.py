@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trio_gateway.config.engine_args import MODEL, files_of_model, option
+from trio_gateway.config.engine_args import DRAFT, MODEL, PROJECTOR, files_of_model, option
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.gguf.metadata import BadGguf, check_beginning
 
-# Options of llama-server whose value is a file, besides the model itself.
-_FILES = (("-mm", "--mmproj"), ("-md", "--model-draft"), ("--chat-template-file",), ("--lora",))
+# Further options of llama-server whose value is a file: with a model in it, and others.
+_MODELS = (PROJECTOR, DRAFT)
+_FILES = ("--chat-template-file", "--lora")
 # What runs its arguments where the files are others.
 _ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})
 
@@ -71,11 +73,25 @@ def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[str]:
         return
     if model_file := option(variant.args, MODEL):
         for part in files_of_model(variant.workdir / model_file):
-            if not part.is_file():
-                yield f"its model file {part} does not exist"
-    for names in _FILES:
-        if (file := option(variant.args, names)) and not (variant.workdir / file).is_file():
-            yield f"{names[-1]}: {variant.workdir / file} does not exist"
+            if lack := _gguf(part):
+                yield f"its model file {lack}"
+    for names in _MODELS:
+        if (file := option(variant.args, names)) and (lack := _gguf(variant.workdir / file)):
+            yield f"{names[-1]}: {lack}"
+    for name in _FILES:
+        if (file := option(variant.args, (name,))) and not (variant.workdir / file).is_file():
+            yield f"{name}: {variant.workdir / file} does not exist"
+
+
+def _gguf(path: Path) -> str | None:
+    """Why it cannot be a model's file; None if it can. Only its first bytes are read."""
+    if not path.exists():
+        return f"{path} does not exist"
+    try:
+        check_beginning(path)
+    except BadGguf as error:
+        return f"{path} {error}"
+    return None
 
 
 def _program(program: str) -> str | None:

@@ -13,9 +13,14 @@ from pathlib import Path
 MODEL = ("-m", "--model")
 CONTEXT = ("-c", "--ctx-size")
 PARALLEL = ("-np", "--parallel")
+GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
+PROJECTOR = ("-mm", "--mmproj")
+DRAFT = ("-md", "--model-draft")
 UNIFIED_KV = ("-kvu", "--kv-unified")
 EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
 SLOT_SAVE_PATH = ("--slot-save-path",)
+
+CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
 
 _SPLIT = re.compile(r"(?P<start>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.gguf")
 

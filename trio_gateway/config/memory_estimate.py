@@ -22,8 +22,11 @@ import msgspec
 
 from trio_gateway.config.engine_args import (
     CONTEXT,
+    CONTEXT_STEP,
+    GPU_LAYERS,
     MODEL,
     PARALLEL,
+    PROJECTOR,
     files_of_model,
     has_option,
     option,
@@ -34,11 +37,9 @@ from trio_gateway.gguf.header import GgufHeader, read_headers
 log = logging.getLogger(__name__)
 
 # Further options of llama-server, in all their spellings.
-_PROJECTOR = ("-mm", "--mmproj")
 _BATCH = ("-ub", "--ubatch-size")
 _CACHE_K = ("-ctk", "--cache-type-k")
 _CACHE_V = ("-ctv", "--cache-type-v")
-_GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
 _WHOLE_WINDOW = ("--swa-full",)
 # With these, part of the model is elsewhere, or there is a second model.
 _UNKNOWN_SHARE = (
@@ -48,7 +49,6 @@ _UNKNOWN_SHARE = (
 
 _DEFAULT_BATCH = 512  # tokens, llama-server's --ubatch-size
 _DEFAULT_SLOTS = 4  # llama-server's without --parallel
-_CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
 _SCORE_BYTES = 4
 # What a process has besides weights and cache: 58 to 75 MiB measured with SmolLM2 and the embedded
 # engine at 2,048 to 8,192 tokens, on the CPU, before and after a prompt of 1,800 tokens.
@@ -100,14 +100,14 @@ def _estimate(variant: VariantConfig, path: str, header: GgufHeader) -> MemoryEs
     if _shared_with_the_cpu(variant, layers):
         return None
     weights = sum(part.stat().st_size for part in files_of_model(Path(path)))
-    if projector := _option(variant, _PROJECTOR):
+    if projector := _option(variant, PROJECTOR):
         weights += (variant.workdir / projector).stat().st_size
     slots = int(_option(variant, PARALLEL) or 0)
     context = int(_option(variant, CONTEXT) or 0)
     # Without --ctx-size the engine takes what the model was trained for, or what is free: at
     # least what the variant promises. With --parallel it divides that among the slots.
     context = max(context, 0) or variant.context * max(slots, 1)
-    context = -(-context // _CONTEXT_STEP) * _CONTEXT_STEP
+    context = -(-context // CONTEXT_STEP) * CONTEXT_STEP
     batch = min(int(_option(variant, _BATCH) or _DEFAULT_BATCH), context)
     windows = 0 if _has(variant, _WHOLE_WINDOW) else slots if slots > 0 else _DEFAULT_SLOTS
     width = header.vocabulary + (header.number("embedding_length") or 0)
@@ -160,7 +160,7 @@ def _shared_with_the_cpu(variant: VariantConfig, layers: int) -> bool:
     """Whether only a part of it is in the memory of a GPU; how large a part is not known."""
     if _has(variant, _UNKNOWN_SHARE):
         return True
-    on_gpu = _option(variant, _GPU_LAYERS) or ""
+    on_gpu = _option(variant, GPU_LAYERS) or ""
     return on_gpu.isdecimal() and 0 < int(on_gpu) < layers
 
 

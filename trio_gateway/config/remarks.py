@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from trio_gateway.config.engine_args import CONTEXT, PARALLEL, UNIFIED_KV, has_option, option
+from trio_gateway.config.engine_args import (
+    CONTEXT,
+    CONTEXT_STEP,
+    PARALLEL,
+    UNIFIED_KV,
+    has_option,
+    option,
+)
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, VariantConfig
-
-_CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
 
 
 def on_globals(names: Iterable[str]) -> list[str]:
@@ -45,7 +50,7 @@ def _on_args(variant: VariantConfig) -> str | None:
     """Where llama-server's arguments give a request less than the variant promises."""
     total, slots = _number(variant, CONTEXT), _number(variant, PARALLEL)
     split = slots if slots > 1 and not has_option(variant.args, UNIFIED_KV) else 1
-    real = -(-total // split // _CONTEXT_STEP) * _CONTEXT_STEP
+    real = -(-total // split // CONTEXT_STEP) * CONTEXT_STEP
     if not total or variant.context <= real:
         return None
     given = f"-c {total}" + (f", split between {split} slots," if split > 1 else "")

@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -99,12 +100,28 @@ def read_metadata(
     Raises:
         BadGguf: the file cannot be read, is not a GGUF file of a known version, or is broken.
     """
+    with _header_of(path) as header:
+        return header.read(wants, longest_list)
+
+
+def check_beginning(path: Path) -> None:
+    """Look at the first bytes only: whether it is a GGUF file that can be read.
+
+    Raises:
+        BadGguf: as for `read_metadata`.
+    """
+    with _header_of(path) as header:
+        header.key_count()
+
+
+@contextmanager
+def _header_of(path: Path) -> Iterator[_Header]:
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadGguf("is not a regular file")
-            return _Header(file, status.st_size).read(wants, longest_list)
+            yield _Header(file, status.st_size)
     except OSError as error:
         raise BadGguf(f"cannot be read: {error.strerror}") from None
     except ValueError:  # a NUL byte
@@ -124,7 +141,7 @@ class _Header:
         self._data, self._at = bytearray(), 0
 
     def read(self, wants: Callable[[str], bool], longest_list: int | None) -> Metadata:
-        count = self._key_count()
+        count = self.key_count()
         most = LONGEST_HEADER if longest_list is None else longest_list
         values: dict[str, Value] = {}
         lengths: dict[str, int] = {}
@@ -153,7 +170,7 @@ class _Header:
                 self._skip(_scalar(kind).size)
         return Metadata(values, lengths)
 
-    def _key_count(self) -> int:
+    def key_count(self) -> int:
         if self._size < _START.size:
             raise BadGguf("is not a GGUF file")
         self._load(_START.size)

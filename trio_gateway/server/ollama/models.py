@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.engine_args import EMBEDDING, MODEL, has_option, option
+from trio_gateway.config.engine_args import (
+    EMBEDDING,
+    GPU_LAYERS,
+    MODEL,
+    PROJECTOR,
+    has_option,
+    option,
+)
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.gguf.header import GgufHeader
 
@@ -22,8 +29,7 @@ LATEST = ":latest"  # what Ollama's clients add to a name without a tag
 
 NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is about 292 years off
 
-_GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
-_PROJECTOR = ("-mm", "--mmproj", "-mmu", "--mmproj-url")
+_PROJECTOR = (*PROJECTOR, "-mmu", "--mmproj-url")
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,
@@ -172,7 +178,7 @@ def _loaded(model: ModelConfig, facts: ModelFacts, loaded: LoadedModel) -> dict[
 
 
 def _stays_on_cpu(model: ModelConfig) -> bool:
-    return option(model.variants[-1].args, _GPU_LAYERS) == "0"
+    return option(model.variants[-1].args, GPU_LAYERS) == "0"
 
 
 def _tag(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
