@@ -397,7 +397,8 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         "presets.engines.llamacpp_secondary, presets.engines.openai or presets.engines.remote, "
         'got "vllm"; write presets.engines.openai, without quotes',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
-        'models[1] "a".variants[1].args: expected an array of strings, got "y"',
+        'models[1] "a".variants[1].args: expected an array of strings, got "y"; write one string '
+        'for each: args = { "y", … }',
         "models[2].variants: expected at least one variant",
         "models[2].name: missing; expected a string",
         'models[2].alias: unknown key; did you mean "aliases"?',

@@ -196,6 +196,16 @@ def test_a_time_with_a_unit_is_read_in_seconds(tmp_path: Path) -> None:
     assert config.models[0].variants[0].timeouts.idle_s == 3600
 
 
+def test_arguments_in_one_string_are_told_to_be_written_apart(tmp_path: Path) -> None:
+    assert only(tmp_path, 'variant.args = "-m x.gguf -c 4096"') == (
+        'models[1] "m".variants[1].args: expected an array of strings, got "-m x.gguf -c 4096"; '
+        'write one string for each: args = { "-m", "x.gguf", … }'
+    )
+    assert smallest(tmp_path, 'variant.args = { "-c 4096", "-p", "a b" }').notes == (
+        'models[1] "m".variants[1]: "-c 4096" is one argument; write "-c", "4096"',
+    )
+
+
 # -- names, pools, contexts -----------------------------------------------------------------
 
 

@@ -33,6 +33,11 @@ def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
 
 def engine_args(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
     """An engine's arguments; a `--port` among them must be one that the gateway can connect to."""
+    if isinstance(value, str) and value.strip():
+        words = ", ".join(f'"{word}"' for word in value.split()[:2])
+        hint = f"write one string for each: args = {{ {words}, … }}"
+        mistakes.add(path, f"expected an array of strings, got {fields.show(value)}; {hint}")
+        return None
     args = fields.string_array(mistakes, path, value) or ()
     ports = [after for arg, after in itertools.pairwise(args) if arg == "--port"]
     ports += [arg.removeprefix("--port=") for arg in args if arg.startswith("--port=")]

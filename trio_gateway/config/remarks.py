@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from trio_gateway.config.engine_args import (
     CONTEXT,
@@ -15,6 +16,8 @@ from trio_gateway.config.engine_args import (
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, VariantConfig
+
+_TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")
 
 
 def on_globals(names: Iterable[str]) -> list[str]:
@@ -41,12 +44,21 @@ def on_contexts(models: Sequence[ModelConfig], paths: Sequence[Sequence[str]]) -
                 )
             else:
                 first = variant
-            if model.engine.kind == LLAMACPP.kind and (remark := _on_args(variant)):
-                found.append(f"{path}: {remark}")
+            if model.engine.kind == LLAMACPP.kind:
+                found += [f"{path}: {remark}" for remark in _on_args(variant)]
     return found
 
 
-def _on_args(variant: VariantConfig) -> str | None:
+def _on_args(variant: VariantConfig) -> Iterator[str]:
+    """What of llama-server's arguments does not work as it is meant."""
+    for arg in variant.args:
+        if match := _TWO_IN_ONE.fullmatch(arg):
+            yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'
+    if short := _on_context(variant):
+        yield short
+
+
+def _on_context(variant: VariantConfig) -> str | None:
     """Where llama-server's arguments give a request less than the variant promises."""
     total, slots = _number(variant, CONTEXT), _number(variant, PARALLEL)
     split = slots if slots > 1 and not has_option(variant.args, UNIFIED_KV) else 1
