@@ -1,8 +1,8 @@
 """The gateway as an ASGI app: `create_app()`, and `app` for `hypercorn trio_gateway.app:app`.
 
 `trio-gateway serve` runs a `Gateway` alongside hypercorn's listeners (`server/gateway_server.py`).
-Under the `hypercorn` command there is no outside, so `HypercornApp` runs it inside the ASGI
-lifespan, and passes signals on.
+Under the `hypercorn` command nothing is around the server, so `HypercornApp` runs it inside the
+ASGI lifespan, and passes signals on.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class HypercornApp:
                     token.run_sync_soon(signal.raise_signal, signal.SIGINT)
 
     async def _end_with_parent(self) -> None:
-        """A parent that was killed tells nobody; its child would hold the port for ever."""
+        """A parent that is killed says nothing; without this its child would hold the port."""
         parent = multiprocessing.parent_process()
         if parent is None or not HAS_GROUPS:
             return

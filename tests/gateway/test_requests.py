@@ -393,6 +393,20 @@ async def test_with_force_those_that_wait_are_told_as_well(autojump_clock: Clock
         assert not stack.engines.alive
 
 
+@pytest.mark.parametrize("headers", [{}, {"Anthropic-Version": "2023-06-01"}])
+async def test_an_engine_s_own_error_has_the_shape_that_its_client_knows(
+    autojump_clock: Clock, headers: dict[str, str]
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.status = 400
+        answers(stack, error={"message": "no such thing", "type": "x", "code": 400})
+        answer = await stack.post(CHAT, chat(), headers)
+    body = json.loads(answer.content)
+    assert answer.status == 400
+    assert body["error"]["message"] == "no such thing"
+    assert body.get("type") == ("error" if headers else None)
+
+
 # -- clients that leave ----------------------------------------------------------------------------
 
 

@@ -101,7 +101,7 @@ class GatewayServer:
         server = self._gateway.config.server
         if certificate is None:
             config = HttpConfig(server.limits, plain=[*sockets.tcp, *sockets.unix])
-        else:  # a socket file is of this machine: nobody listens in
+        else:  # a socket file is on this machine: no network to listen in on
             config = HttpConfig(server.limits, sockets.unix, sockets.tcp, certificate.context)
         config.backlog = BACKLOG
         config.keep_alive_timeout = KEEP_ALIVE_S

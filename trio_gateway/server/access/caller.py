@@ -20,7 +20,7 @@ _SALT = secrets.token_bytes(16)
 
 class Caller(NamedTuple):
     """`client` is an API key's name. Where the gateway has no keys: the digest of what the client
-    sends as one, else the address of the other side."""
+    sends as one, or the address that it calls from."""
 
     client: str
     priority: Priority

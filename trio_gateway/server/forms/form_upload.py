@@ -43,7 +43,7 @@ class FormUpload:
         return not self._lost
 
     async def read_model(self) -> str:
-        """The form's `model`. What there is more of a small form is read, too.
+        """The form's `model`. The rest of a small form is also read.
 
         Raises:
             ApiError: 400 as FormReader does, what Upload raises, 507 if the disk is full.

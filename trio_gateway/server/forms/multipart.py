@@ -33,7 +33,7 @@ class ModelField(NamedTuple):
 
 
 class FormReader:
-    """Feed it a form; `model` is there as soon as the field is complete.
+    """Feed it a form; it has its `model` as soon as that field is complete.
 
     Raises:
         ApiError: 400, the content type has no usable boundary.

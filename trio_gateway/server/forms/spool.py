@@ -25,9 +25,9 @@ class SpoolFull(Exception):
 class Spool:
     """Append to it, read of it what you like, close it.
 
-    The file has no name (or goes with its handle), and nobody else may open it. Reading and writing
-    it are a thread's work, in pieces of up to 1 MiB, so that a slow disk stops this request only.
-    One task at a time may use it.
+    The file has no name (or goes with its handle), and no other user may open it. A thread reads
+    and writes it, in pieces of up to 1 MiB, so that a slow disk stops this request only. One task
+    at a time may use it.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Spool:
             view = view[self._file.write(view) :]
 
     async def read(self, offset: int, max_bytes: int) -> bytes:
-        """Some of what is there from this offset on; `b""` at the end. Raises OSError."""
+        """Some of what follows this offset; `b""` at the end. Raises OSError."""
         if offset < self._on_disk:
             count = min(max_bytes, self._on_disk - offset)
             return await _in_thread(partial(self._read, offset, count))

@@ -2,12 +2,11 @@
 
 - `ConnectionCounts`: connections at a time from one address. `CountedTCPServer` closes the others.
 - `LimitedH11Protocol`: hypercorn's HTTP/1 with a limit on the size of the headers that holds also
-  where they come in one piece (h11's counts what is incomplete), a time limit on them (hypercorn
+  where they come in one piece (h11 limits only what is incomplete), a time limit on them (hypercorn
   has only the idle timeout), and error answers that say what is wrong (hypercorn's are empty).
 
-The limits stand in hypercorn's Config, see `HttpConfig`. Under the `hypercorn` command it is
-another one: its own options count there, the default of `header_timeout`, and nobody counts
-connections.
+The limits are in hypercorn's Config, see `HttpConfig`. The `hypercorn` command has another one: its
+own options apply there, `header_timeout` has its default, and connections are not counted.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def _header_timeout_s(config: Config) -> float:
 
 
 def address_group(host: str | None) -> str:
-    """What counts as one client: an IPv4 address, or the network of an IPv6 address."""
+    """What is taken as one client: an IPv4 address, or the network of an IPv6 address."""
     if host is None:
         return "unix"
     try:

@@ -18,7 +18,9 @@ from typing import cast
 import trio
 from quart import Request
 
+from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.observer import AnswerObserver
+from trio_gateway.server.http.refusal import family_of
 from trio_gateway.server.http.types import (
     LINGER_S,
     REQUEST_ID_HEADER,
@@ -48,6 +50,7 @@ class RequestState:
         self.nursery: trio.Nursery
         self.stack = AsyncExitStack()
         self.upload: Upload  # its body; a WebSocket has none
+        self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
@@ -74,6 +77,7 @@ class RequestScopes:
             await self._app(scope, receive, send)
             return
         state = scope[REQUEST_KEY] = RequestState()
+        state.family = family_of(scope["path"], scope["headers"])
         upload = state.upload = self._uploads.begin(scope, receive)
         complete = False
 
@@ -87,7 +91,7 @@ class RequestScopes:
                 if message.get("body"):
                     await send({**message, "more_body": True})
                     message = {**message, "body": b""}
-                # Once the gateway stops, nobody is waited for.
+                # A gateway that stops waits for no client.
                 if not upload.over.is_set() and not self._uploads.is_closed:
                     with trio.move_on_after(LINGER_S):
                         await upload.drain()

@@ -81,5 +81,5 @@ def _new_context() -> ssl.SSLContext:
 
 
 def _no_password() -> NoReturn:
-    """Without it OpenSSL would ask on the terminal, where nobody may be."""
+    """Without it OpenSSL would ask on the terminal."""
     raise OSError("the key is encrypted; use one without a password")

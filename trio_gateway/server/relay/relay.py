@@ -217,7 +217,7 @@ def _whole_answer(
 ) -> Answer:
     changed = body
     if status >= 400:
-        changed = engine_error(status, body, ask.endpoint.family)
+        changed = engine_error(status, body, ask.state.family)
     elif dict(headers).get(b"content-type", b"").startswith(b"application/json"):
         changed = name.in_whole(body)
     return Answer(status, headers if changed is body else without_length(headers), changed)
