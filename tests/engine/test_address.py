@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.fakes import variant
+from tests.support.schema_values import variant
 from trio_gateway.engine.address import port_taken
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 

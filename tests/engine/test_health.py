@@ -15,7 +15,8 @@ import trio
 import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, stream
-from tests.support.fakes import Stack, config, model, running_stack, variant
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.facts import Health
 from trio_gateway.engine.errors import (

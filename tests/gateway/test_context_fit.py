@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
-from tests.support.fakes import Stack, config, model, running_stack, variant
 from tests.support.llama import answered, exceeded
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.engine.clients.facts import EngineFacts
 
 

@@ -12,7 +12,9 @@ import pytest
 
 import trio_gateway
 from tests.support.asking import CHAT, Clock, read_all
-from tests.support.fakes import FakeClient, FakeKind, config, model, running_stack
+from tests.support.fakes import FakeClient, FakeKind
+from tests.support.schema_values import config, model
+from tests.support.stack import running_stack
 from trio_gateway import rawjson
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.engine.clients.openai import OpenAIEngine

@@ -15,8 +15,9 @@ import trio.lowlevel
 import trio.testing
 
 from tests.support.asking import error_of, header
-from tests.support.fakes import Stack, config, model, running_stack
 from tests.support.forms import BLOB, TYPE, form, part
+from tests.support.schema_values import config, model
+from tests.support.stack import Stack, running_stack
 from trio_gateway.engine.errors import EngineDisconnected
 from trio_gateway.server.dumps import DumpRecord, DumpWriter
 from trio_gateway.server.forms import spool

@@ -19,7 +19,8 @@ from tests.support.asking import (
     header,
     stream,
 )
-from tests.support.fakes import config, model, running_stack, variant
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import running_stack
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.facts import EngineFacts
 

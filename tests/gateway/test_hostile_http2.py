@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, Clock, chat
-from tests.support.fakes import Stack, config, model, running_stack
+from tests.support.schema_values import config, model
+from tests.support.stack import Stack, running_stack
 
 Header = tuple[bytes, bytes]
 PATIENCE_S = 100.0  # virtual

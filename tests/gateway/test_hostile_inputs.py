@@ -17,8 +17,10 @@ import trio
 
 from tests.support import hostile_cases, hostile_http, hostile_sizes, hostile_types
 from tests.support.asking import CHAT, Clock, chat
-from tests.support.fakes import FakeKind, Stack, config, model, running_stack
+from tests.support.fakes import FakeKind
 from tests.support.hostile_cases import Case
+from tests.support.schema_values import config, model
+from tests.support.stack import Stack, running_stack
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.http.limits import LimitedH11Protocol
 

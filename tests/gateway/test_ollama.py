@@ -14,17 +14,10 @@ import trio
 import trio.testing
 
 from tests.support.asking import DONE, Clock, header
-from tests.support.fakes import (
-    FakeClient,
-    FakeExchange,
-    FakeKind,
-    Stack,
-    config,
-    model,
-    running_stack,
-    variant,
-)
+from tests.support.fakes import FakeClient, FakeExchange, FakeKind
 from tests.support.gguf_files import write_bpe
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.server.api.endpoints import Endpoint

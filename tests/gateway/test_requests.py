@@ -10,7 +10,9 @@ import trio
 import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
-from tests.support.fakes import FakeKind, Stack, config, model, running_stack, variant
+from tests.support.fakes import FakeKind
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 

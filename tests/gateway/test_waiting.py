@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
-from tests.support.fakes import Stack, config, model, running_stack, variant
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import EngineTimeouts
 
 LONG_START = EngineTimeouts(startup_s=50.0)

@@ -16,7 +16,9 @@ import pytest
 import trio
 
 from tests.support.asking import DONE, EVENT, chat, stream
-from tests.support.fakes import FakeClient, config, model, running_stack
+from tests.support.fakes import FakeClient
+from tests.support.schema_values import config, model
+from tests.support.stack import running_stack
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.server.gateway import Gateway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.fakes import config, model, variant
+from tests.support.schema_values import config, model, variant
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound
 

@@ -1,4 +1,4 @@
-"""Requests to a gateway in memory (tests/support/fakes.py), and what their answers say."""
+"""Requests to a gateway in memory (tests/support/stack.py), and what their answers say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import httpcore
 import trio.testing
 
-from tests.support.fakes import Stack
+from tests.support.stack import Stack
 
 Clock = trio.testing.MockClock  # each test takes `autojump_clock`: an hour passes at once
 

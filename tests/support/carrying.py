@@ -11,7 +11,7 @@ import trio
 
 from tests.support.asking import CHAT, chat, header
 from tests.support.fake_slots import SlotStack, words
-from tests.support.fakes import config, model, variant
+from tests.support.schema_values import config, model, variant
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from tests.support.fakes import FakeClient, FakeEngines, FakeKind, FakeProcess, Stack
+from tests.support.fakes import FakeClient, FakeEngines, FakeKind, FakeProcess
+from tests.support.stack import Stack
 from trio_gateway.config.engine_args import SLOT_SAVE_PATH, option
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.facts import SlotFile, SlotRefused, SlotState, SlotUnanswered

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import httpcore
 import trio
 import trio.testing
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
-from trio_gateway.config.access_schema import AccessConfig
-from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
+from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import (
     EngineOptions,
-    EngineTimeouts,
     GatewayConfig,
-    ModelConfig,
-    PoolConfig,
-    ServerConfig,
-    VariantConfig,
 )
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts, Health
@@ -36,54 +24,6 @@ from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.process.process import Ending, StopReport
-from trio_gateway.server.gateway import Gateway
-from trio_gateway.server.http.install import install
-from trio_gateway.server.http.repairs import CancellableTCPServer
-from trio_gateway.server.http.types import AsgiApp
-
-
-def variant(context: int = 4096, **fields: Any) -> VariantConfig:
-    return VariantConfig(
-        **{
-            "name": str(context),
-            "binary": "fake",
-            "args": (),
-            "context": context,
-            "connect": None,
-            "env": {},
-            "workdir": Path("/"),
-            "parallel": None,
-            "memory_bytes": None,
-            "timeouts": EngineTimeouts(),
-            **fields,
-        }
-    )
-
-
-def model(name: str, *variants: VariantConfig, **fields: Any) -> ModelConfig:
-    return ModelConfig(
-        **{
-            "name": name,
-            "aliases": (),
-            "engine": LLAMACPP,
-            "pool": "primary",
-            "variants": variants or (variant(),),
-            **fields,
-        }
-    )
-
-
-def config(
-    *models: ModelConfig, pools: Mapping[str, int] | None = None, **server: Any
-) -> GatewayConfig:
-    limits = pools or {"primary": 1, "secondary": 1}
-    access = AccessConfig(allowed_hosts=("gateway", "g"))  # as tests call it
-    return GatewayConfig(
-        source=Path("test.lua"),
-        server=ServerConfig(**{"kv_carryover": None, "access": access, **server}),
-        models=models,
-        pools={name: PoolConfig(name, engines) for name, engines in limits.items()},
-    )
 
 
 class FakeProcess:
@@ -304,114 +244,3 @@ class FakeEngines:
     def manager(self, given: GatewayConfig) -> EngineManager:
         kinds = dict.fromkeys(ENGINE_TYPES, self.kind)
         return EngineManager(given, launch=self.launch, kinds=kinds)
-
-
-class MemoryNetwork(httpcore.AsyncNetworkBackend):
-    """httpcore's network, where each connection is a memory stream with hypercorn at its end."""
-
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        app: AsgiApp,
-        server_type: Callable[..., TCPServer] = CancellableTCPServer,
-    ) -> None:
-        install()
-        self.nursery, self.app, self.server_type = nursery, app, server_type
-        self.context = WorkerContext(None)
-        self.config = Config()
-        self.config.errorlog = None
-        self.servers_running = 0
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return MemoryStream(self.connect())
-
-    def connect(self, *, buffered: bool = True) -> Any:
-        """A raw client stream. Unbuffered, the server's sends wait for the client to read."""
-        ours, theirs = self._pair(buffered)
-        theirs.socket = FakeSocket()
-        self.nursery.start_soon(self.serve, theirs)
-        return ours
-
-    @staticmethod
-    def _pair(buffered: bool) -> tuple[Any, Any]:
-        if buffered:
-            return trio.testing.memory_stream_pair()
-        return trio.testing.lockstep_stream_pair()  # holds nothing at all
-
-    async def serve(self, stream: Any) -> None:
-        self.servers_running += 1
-        try:
-            app = ASGIWrapper(self.app)  # type: ignore[arg-type]
-            await self.server_type(
-                app, self.config, self.context, ConnectionState({}), stream
-            ).run()
-        finally:
-            self.servers_running -= 1
-
-
-class FakeSocket:
-    family = 2
-
-    def getsockname(self) -> tuple[str, int]:
-        return ("127.0.0.1", 80)
-
-    def getpeername(self) -> tuple[str, int]:
-        return ("127.0.0.1", 40000)
-
-
-class MemoryStream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.send_all(buffer)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
-
-
-class Stack:
-    """A gateway with fake engines, and a client to it, all in memory."""
-
-    def __init__(self, nursery: trio.Nursery, engines: FakeEngines, given: GatewayConfig) -> None:
-        self.engines = engines
-        self.gateway = Gateway(given, engines.manager(given))
-        self.manager = self.gateway.manager
-        self.network = MemoryNetwork(nursery, self.gateway)
-        self.http = httpcore.AsyncConnectionPool(
-            network_backend=self.network, max_keepalive_connections=0
-        )
-
-    async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> httpcore.Response:
-        url = f"http://gateway{path}"
-        given = [*headers.items()] if headers else None
-        return await self.http.request("POST", url, content=body, headers=given)
-
-    async def get(self, path: str) -> httpcore.Response:
-        return await self.http.request("GET", f"http://gateway{path}")
-
-
-@asynccontextmanager
-async def running_stack(given: GatewayConfig) -> AsyncIterator[Stack]:
-    async with trio.open_nursery() as nursery:
-        stack = Stack(nursery, FakeEngines(), given)
-        await nursery.start(stack.gateway.run)
-        async with stack.http:
-            yield stack
-        stack.gateway.end_now("the test is over")
-        nursery.cancel_scope.cancel(reason="the test is over")

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.support.fake_slots import FakeSlots, SlotClient, SlotEngines, ids_of, words
-from tests.support.fakes import model, variant
+from tests.support.schema_values import model, variant
 from trio_gateway.config.schema import EngineTimeouts, KvCarryoverConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.usage import Usage

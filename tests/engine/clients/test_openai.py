@@ -15,9 +15,11 @@ import trio
 import trio.testing
 
 from tests.support.asking import CHAT, chat
-from tests.support.fakes import FakeEngines, Stack, config, model, variant
+from tests.support.fakes import FakeEngines
 from tests.support.openai_site import Site, running
+from tests.support.schema_values import config, model, variant
 from tests.support.sockets import whole_body
+from tests.support.stack import Stack
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, Secret
 from trio_gateway.engine.clients.facts import EngineFacts

@@ -14,9 +14,11 @@ import msgspec
 import pytest
 import trio
 
-from tests.support.fakes import FakeEngines, FakeProcess, Stack, config, model
+from tests.support.fakes import FakeEngines, FakeProcess
 from tests.support.openai_site import Site, running
+from tests.support.schema_values import config, model
 from tests.support.sockets import serving
+from tests.support.stack import Stack
 from trio_gateway.config import engine_types, presets
 from trio_gateway.config.config_loader import ConfigLoader
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType

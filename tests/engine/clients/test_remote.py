@@ -17,9 +17,11 @@ import trio
 import trustme
 
 from tests.support.asking import CHAT, chat, error_of
-from tests.support.fakes import FakeEngines, Stack, config, model, variant
+from tests.support.fakes import FakeEngines
 from tests.support.openai_site import DONE, Breaks, Site, running
+from tests.support.schema_values import config, model, variant
 from tests.support.sockets import OK, read_request, serving, whole_body
+from tests.support.stack import Stack
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 from trio_gateway.engine.clients.remote import RemoteEngine

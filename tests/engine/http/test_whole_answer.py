@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.asking import CHAT, Clock, chat, header
-from tests.support.fakes import FakeKind, config, model, running_stack, variant
+from tests.support.fakes import FakeKind
 from tests.support.llama import answered, exceeded
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import running_stack
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.http.whole_answer import WHOLE_ANSWER_MAX_BYTES, whole_up_to

@@ -14,8 +14,10 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, chat
-from tests.support.fakes import FakeEngines, Stack, config, model, variant
+from tests.support.fakes import FakeEngines
 from tests.support.harness import FAKE_ENGINE
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack
 from trio_gateway.config.schema import EngineTimeouts, GatewayConfig
 from trio_gateway.engine.manager import EngineManager
 

@@ -6,16 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.thoroughness import examples
-from tests.support.timed_world import (
-    CLOCK_ERROR_S,
-    HAMMER,
-    LEASES,
-    SECONDS,
-    STOP_S,
-    Ask,
-    TimedWorld,
-    timed_worlds,
-)
+from tests.support.timed_world import CLOCK_ERROR_S, STOP_S, Ask, TimedWorld
+from tests.support.timed_worlds import HAMMER, LEASES, SECONDS, timed_worlds
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.picture import picture
 from tests.support.scheduler_tables import (
     GROWING,
     LARGE,
@@ -20,7 +21,6 @@ from tests.support.scheduler_tables import (
     ready,
     scheduler,
 )
-from tests.support.scheduler_world import picture
 from trio_gateway.engine.scheduling.events import EngineExited, EngineFailed, How, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.preview import PauseLeft, Preview

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.scheduler_world import BYTES, NEEDS, World, worlds
+from tests.support.scheduler_world import World
+from tests.support.scheduler_worlds import BYTES, NEEDS, worlds
 from tests.support.thoroughness import examples
 from trio_gateway.config.priority import Priority
 

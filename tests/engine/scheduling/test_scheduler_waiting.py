@@ -14,15 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.thoroughness import examples
-from tests.support.timed_world import (
-    CLOCK_ERROR_S,
-    LEASES,
-    STOP_S,
-    Ask,
-    TimedWorld,
-    hammering,
-    timed_worlds,
-)
+from tests.support.timed_world import CLOCK_ERROR_S, STOP_S, Ask, TimedWorld
+from tests.support.timed_worlds import LEASES, hammering, timed_worlds
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from tests.support.fakes import model, variant
+from tests.support.schema_values import model, variant
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount

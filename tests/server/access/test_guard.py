@@ -11,7 +11,9 @@ import trio
 import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of
-from tests.support.fakes import MemoryNetwork, Stack, config, model, running_stack, variant
+from tests.support.memory_network import MemoryNetwork
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.key_hash import hash_of
 from trio_gateway.config.priority import Priority
@@ -433,7 +435,7 @@ async def test_without_keys_an_address_for_others_is_not_served_whoever_listens_
 ) -> None:
     """As under the `hypercorn` command, whose addresses no configuration has."""
     monkeypatch.setattr(
-        "tests.support.fakes.FakeSocket.getsockname", lambda self: ("192.168.1.20", 80)
+        "tests.support.memory_network.FakeSocket.getsockname", lambda self: ("192.168.1.20", 80)
     )
     async with running_stack(guarded(allow_unauthenticated=is_open)) as stack:
         response = await ask(stack, "GET", "/v1/models", {})

@@ -15,7 +15,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import TCPServer
 
-from tests.support.fakes import FakeEngines, config, model
+from tests.support.fakes import FakeEngines
+from tests.support.schema_values import config, model
 from trio_gateway import app
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server.gateway import Gateway

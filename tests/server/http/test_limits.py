@@ -12,7 +12,10 @@ import trio
 import trio.testing
 from hypercorn.trio import serve
 
-from tests.support.fakes import FakeEngines, FakeSocket, MemoryNetwork, config, model, running_stack
+from tests.support.fakes import FakeEngines
+from tests.support.memory_network import FakeSocket, MemoryNetwork
+from tests.support.schema_values import config, model
+from tests.support.stack import running_stack
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http import limits as connections

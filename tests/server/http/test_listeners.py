@@ -17,7 +17,8 @@ import trio
 import trustme
 from cryptography.hazmat.primitives import serialization as s
 
-from tests.support.fakes import FakeEngines, config, model
+from tests.support.fakes import FakeEngines
+from tests.support.schema_values import config, model
 from trio_gateway.commands.explanations import ExplainFailed, Place, ask_gateway, place_of
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig, UnixAddress
 from trio_gateway.config.schema import ListenAddress

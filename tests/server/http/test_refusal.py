@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from tests.support.asking import Clock
-from tests.support.fakes import Stack, config, model, running_stack
+from tests.support.schema_values import config, model
+from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError

@@ -13,7 +13,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from quart import Response
 from quart_trio import QuartTrio
 
-from tests.support.fakes import FakeSocket, MemoryNetwork
+from tests.support.memory_network import FakeSocket, MemoryNetwork
 from trio_gateway.server.http.repairs import CancellableTCPServer
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
 from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, AsgiApp, Message, Scope

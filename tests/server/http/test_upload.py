@@ -14,7 +14,7 @@ import trio.testing
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from tests.support.fakes import MemoryNetwork
+from tests.support.memory_network import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.scopes import RequestScopes, state_of
 from trio_gateway.server.http.types import LINGER_S, Message, Scope

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ollama import ListResponse, ProcessResponse, ShowResponse
 
-from tests.support.fakes import config, model, variant
 from tests.support.gguf_files import write_bpe
+from tests.support.schema_values import config, model, variant
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.gguf.header import GgufHeader, read_headers
 from trio_gateway.server.ollama.models import (

@@ -22,7 +22,9 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from tests.support.fakes import FakeKind, Stack, config, model, running_stack
+from tests.support.fakes import FakeKind
+from tests.support.schema_values import config, model
+from tests.support.stack import Stack, running_stack
 from trio_gateway.engine.http.opener import AddressOpener, Stream
 from trio_gateway.server.relay import websocket as websocket_relay
 
