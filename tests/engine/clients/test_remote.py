@@ -431,7 +431,7 @@ async def test_plain_http_at_an_https_url_and_an_unknown_name_are_told() -> None
     async with serving(talk_plainly) as port:
         for url, what in [
             (f"https://127.0.0.1:{port}", "TLS: "),
-            ("http://gpu.invalid:1", "gpu.invalid is not known"),
+            ("http://gpu.invalid:1", "gpu.invalid is unknown"),
         ]:
             async with engine(url) as client:
                 with pytest.raises(EngineUnreachable, match=what):

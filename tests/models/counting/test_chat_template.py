@@ -196,8 +196,8 @@ def test_arguments_of_calls_are_counted_as_text_and_as_objects() -> None:
     ("source", "why"),
     [
         ("{% for", "broken"),
-        (PLAIN + "<|channel|>", "a way of their own"),
-        ("{{ raise_exception('never') }}", "takes no text"),
+        (PLAIN + "<|channel|>", "in a special way"),
+        ("{{ raise_exception('never') }}", "does not accept text"),
         ("{% generation %}{% endgeneration %}", "broken"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_chat_that_the_engine_refuses_or_goes_on_with_in_its_own_way_is_refuse
 
 
 def test_a_half_answer_is_refused_where_thoughts_may_go_before_it() -> None:
-    assert "thoughts" in refused(PLAIN + "{# <think> #}", USER, answer("a"))
+    assert "reasoning" in refused(PLAIN + "{# <think> #}", USER, answer("a"))
 
 
 def test_a_system_message_is_refused_where_the_template_does_not_show_it() -> None:
@@ -260,4 +260,4 @@ def test_a_refusal_quotes_nothing_of_the_chat() -> None:
 def test_a_template_gets_no_hold_of_python() -> None:
     source = PLAIN + "{% if messages[0].content == 'x' %}{{ ''.__class__.__mro__ }}{% endif %}"
     assert "object" not in prompt(source, text("y"))
-    assert "refuses" in refused(source, text("x"))
+    assert "rejects" in refused(source, text("x"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-END_LIMIT_S = 3.0  # an idle engine ends in 0.05 s, one with a request under way in 0.3 s
+END_LIMIT_S = 3.0  # an idle engine stops in 0.05 s, one with a request under way in 0.3 s
 POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
 
 
@@ -43,7 +43,7 @@ def main(**options: Any) -> None:
         ) from None
     except ImportError as error:  # of a library that the system lacks
         raise click.ClickException(f"xllamacpp cannot be loaded: {error}") from None
-    # While the model loads there is nothing to end in order: both signals end the process at once.
+    # While the model loads, nothing needs an orderly end: both signals stop the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     params = xllamacpp.CommonParams()
     _apply(params, xllamacpp, options)
@@ -55,7 +55,7 @@ def main(**options: Any) -> None:
     sys.stderr.flush()
     _wait_for_end_signal()
     _end_within(END_LIMIT_S)
-    del server  # its destructor ends requests and frees the model
+    del server  # its destructor stops requests and frees the model
 
 
 def _wait_for_end_signal() -> None:
@@ -70,7 +70,7 @@ def _wait_for_end_signal() -> None:
 
 
 def _end_within(limit_s: float) -> None:
-    """xllamacpp's destructor may wait for ever where it comes right after the start. It holds the
+    """xllamacpp's destructor may wait for ever if it runs right after the start. It holds the
     interpreter meanwhile, so only the system's own alarm gets past it."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -35,7 +35,7 @@ _Answered = TypeVar("_Answered", Exchange, Answer)
 
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
-# A site that works waits so long for one that is configured before it.
+# How long a site that works waits for one that is configured before it.
 FIRST_LOOK_S = 0.25
 # Of the answer's headers, those that speak of the other server.
 _NOT_PASSED_ON = frozenset(
@@ -88,7 +88,7 @@ class RemoteEngine(OpenAIEngine):
         site works now is no reason to give up the engine, which is not ours.
 
         The first time it returns once it is known who the first is that works, and soon after any
-        works: nobody waits for a host that does not answer.
+        works: a host that does not answer keeps no request waiting.
         """
         now = trio.current_time()
         if self._checked_at is not None and now < self._checked_at + self._interval_s:
@@ -126,7 +126,7 @@ class RemoteEngine(OpenAIEngine):
         except EngineLost as error:
             site.note(works=False, why=str(error))
         else:
-            # Any other answer is one: whether a request is good, the request will show.
+            # Any other answer will do: whether it takes requests, a request will show.
             works = answer.status < 500 or answer.status in NOT_THERE
             site.note(works=works, why=f"HTTP {answer.status} at {target}")
 
@@ -196,7 +196,7 @@ class RemoteEngine(OpenAIEngine):
         for site in sorted(self.sites, key=_preference):
             if isinstance(body, BodySource) and body.is_begun:
                 if not body.can_repeat:
-                    tried.append("what was sent of the upload is not kept for another")
+                    tried.append("the part of the upload that was sent is no longer available")
                     break
                 body.rewind()
             try:
@@ -220,7 +220,7 @@ class RemoteEngine(OpenAIEngine):
             return answer
         if second_best is not None:
             return second_best
-        raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
+        raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
 
     @asynccontextmanager
     async def open_socket(
@@ -248,7 +248,7 @@ class RemoteEngine(OpenAIEngine):
                     continue
                 yield socket
                 return
-        raise EngineUnreachable("no URL of it works; " + "; ".join(tried))
+        raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
 
     @staticmethod
     def _note_busy(site: RemoteSite, status: int) -> None:

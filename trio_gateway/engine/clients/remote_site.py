@@ -24,11 +24,11 @@ KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # secon
 
 
 class RemoteSite:
-    """A base URL, as OpenAI's clients take it: with a path, the API is right below that; without
+    """A base URL, as OpenAI clients take it: with a path, the API is right below that; without
     one, below `/v1`.
 
-    `works`: None until it was tried; then whether the last try went well. `health_targets`: the
-    paths that may say whether it works, the one to ask first.
+    `works`: None until it has been tried, then whether the last try went well.
+    `health_targets`: the paths that may say whether it works, the one to ask first.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class RemoteSite:
             if (own := _own_limit(error)) is not None:
                 raise OutOfSockets(out_of_sockets(own)) from error
             if isinstance(error, socket.gaierror):
-                raise EngineUnreachable(f"{self.host} is not known: {error.strerror}") from error
+                raise EngineUnreachable(f"{self.host} is unknown: {error.strerror}") from error
             raise EngineUnreachable("nothing answers there") from error
         _notice_silence(stream)
         if self._tls is None:
             return stream
-        # Not `https_compatible`: a connection that just ends is no end of an answer.
+        # Not `https_compatible`: a connection that just ends does not end an answer.
         secure = trio.SSLStream(stream, self._tls, server_hostname=self.host)
         try:
             await secure.do_handshake()

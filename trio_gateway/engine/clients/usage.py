@@ -38,7 +38,7 @@ class _Details(msgspec.Struct):
 
 class _Usage(msgspec.Struct):
     """The first three of chat completions; `input_tokens` and what follows of the Responses and the
-    Messages API, of which the latter counts cached tokens apart."""
+    Messages API, of which the latter counts cached tokens separately."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
@@ -96,7 +96,7 @@ def usage_of_answer(body: bytes) -> Usage | None:
 def usage_of_stream(tail: bytes) -> Usage | None:
     """Of the end of a stream of events: its last event that says anything."""
     if b'"usage"' not in tail and b'"timings"' not in tail:
-        return None  # else a burst's last pieces, 256 KiB of events, would all be decoded
+        return None  # otherwise a burst's last pieces, 256 KiB of events, would all be decoded
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
             return usage

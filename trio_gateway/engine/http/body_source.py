@@ -13,7 +13,7 @@ FIRST_ERROR_STATUS = 400
 
 
 class BodySource(abc.ABC):
-    """`length` in bytes, None if nobody knows. `request` is one and the same object for all
+    """`length` in bytes, None if unknown. `request` is one and the same object for all
     sources that give the same request's body, so that a second try is known as such."""
 
     length: int | None

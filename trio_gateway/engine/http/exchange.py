@@ -114,7 +114,7 @@ class Exchange:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def prefetch(self, up_to: int) -> None:
-        """Wait for more than so many bytes of the body, or for all of it; `receive` gives it then.
+        """Wait for more than `up_to` bytes of the body, or for all of it; `receive` gives it then.
         Raises as `receive` does."""
         size = counted = 0
         while True:

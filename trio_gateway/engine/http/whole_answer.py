@@ -1,4 +1,4 @@
-"""Which answers are read whole before anything of them counts or is passed on. Pure.
+"""Which answers are read whole before any of it is used or passed on. Pure.
 
 One that is whole can be repeated elsewhere if its engine dies in it, and changed: the model's name,
 the shape of an error. Events, sound and pictures go out as they come.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Of a longer answer the first so many bytes, or more, are its first piece.
+# The first piece of a longer answer has this many bytes, or more.
 WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
 
 _EVENTS = b"text/event-stream"

@@ -12,7 +12,7 @@ from trio_gateway.models.counting.refusal import CannotCount
 Message = dict[str, Any]
 
 _PASSED_ON = ("reasoning_content", "name", "tool_call_id")
-# What a client must not set beside the messages, or what sets other variables in turn.
+# What a client must not set next to the messages, or what sets other variables in turn.
 _NOT_A_CLIENTS = frozenset(
     {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "preserve_reasoning"}
 )
@@ -37,7 +37,7 @@ def template_kwargs(chat: Chat) -> dict[str, Any]:
     """
     kwargs = dict(chat.chat_template_kwargs or {})
     if _NOT_A_CLIENTS & kwargs.keys() or not isinstance(kwargs.get("enable_thinking", True), bool):
-        raise CannotCount("chat_template_kwargs has what engines do not take from a client")
+        raise CannotCount("chat_template_kwargs has keys that engines do not take from clients")
     if chat.continue_final_message:
         raise CannotCount("continue_final_message is not supported")
     if chat.reasoning_effort == "none":
@@ -72,7 +72,7 @@ def shape_message(
     for key in _PASSED_ON:
         value = message.get(key, "")
         if not isinstance(value, str):
-            raise CannotCount(f"{key} of a message is no text")
+            raise CannotCount(f"{key} of a message is not text")
         if value:
             shaped[key] = value
     if calls:
@@ -92,7 +92,7 @@ def text_parts(content: object) -> list[str]:
     ]
     found = [text for text in texts if isinstance(text, str)]
     if len(found) != len(texts):
-        raise CannotCount("the content of a message is no text")
+        raise CannotCount("the content of a message is not text")
     return found
 
 
@@ -132,7 +132,7 @@ def _call(call: object, arguments_as_objects: bool) -> Message:
         try:
             arguments = json.loads(arguments)
         except ValueError:
-            raise CannotCount("the arguments of a tool call are no JSON") from None
+            raise CannotCount("the arguments of a tool call are not JSON") from None
     elif not arguments_as_objects and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
     shaped = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
@@ -143,5 +143,5 @@ def _list(value: object) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CannotCount("a list is no list")
+        raise CannotCount("a list was expected")
     return value

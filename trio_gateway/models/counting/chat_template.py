@@ -1,7 +1,7 @@
 """Renders the chat template of a GGUF file as llama.cpp does, or refuses.
 
 A last message of the assistant is not closed, so that the model goes on with it. Where the result
-depends on what only the engine knows, there are several texts, and the longest is what counts.
+depends on what only the engine knows, there are several texts, and the longest decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MARKER = "a-text-to-look-for"
 
 
 class Rendered(NamedTuple):
-    """The prompt in each form that it may have, and tokens that the engine may put beside it."""
+    """The prompt in each form that it may have, and tokens that the engine may add to it."""
 
     texts: Sequence[str]
     extra_tokens: int
@@ -69,7 +69,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, frame: Frame) -> None:
         if any(mark in source for mark in _OWN_HANDLING):
-            raise CannotCount("engines treat its chat template in a way of their own")
+            raise CannotCount("engines handle its chat template in a special way")
         self._source, self._frame = source, frame
         probe = _ContentProbe()
         environment = _environment()
@@ -106,12 +106,12 @@ class ChatTemplate:
         }
         texts = list(found)
         if not texts:
-            raise CannotCount("its chat template refuses such a chat")
+            raise CannotCount("its chat template rejects this chat")
         if tools and "tools" not in self._source:  # an engine may describe them itself
             described = json.dumps(tools, ensure_ascii=False)
             texts = [text + described for text in texts]
-        beside = len(tools) + call_count(chat) * shows_calls
-        return Rendered(texts, beside * TOKENS_PER_TOOL, exact=not beside and len(texts) == 1)
+        added = len(tools) + call_count(chat) * shows_calls
+        return Rendered(texts, added * TOKENS_PER_TOOL, exact=not added and len(texts) == 1)
 
     def _messages(self, chat: Chat, *, as_objects: bool) -> list[Message]:
         messages = [self._shaped(message, as_objects=as_objects) for message in chat.messages]
@@ -142,11 +142,11 @@ class ChatTemplate:
     def _continued(self, chat: Chat, messages: list[Message], variables: Message) -> str:
         *before, last = messages
         if before and before[-1]["role"] == "assistant":
-            raise CannotCount("engines refuse two messages of the assistant at the end")
+            raise CannotCount("engines reject a chat that ends with two assistant messages")
         if "tool_calls" in last or "reasoning_content" in last:
-            raise CannotCount("the last message has more than an answer to go on with")
+            raise CannotCount("the last message has more in it than the start of an answer")
         if any(word in self._source for word in _THOUGHTS):
-            raise CannotCount("its chat template may put thoughts before half an answer")
+            raise CannotCount("its chat template may put reasoning before an unfinished answer")
         closed = self._apply(before, variables, asks=False)
         content = chat.messages[-1].get("content")
         if not content and len(last) == 2:  # nothing but a role: nothing to go on with
@@ -194,7 +194,7 @@ class ChatTemplate:
             done = self._probe({"role": "user", "content": _ProbedList(probe)}) is not None
             takes_parts = takes_parts or (done and probe.is_walked)
         if not takes_texts and not takes_parts:
-            raise CannotCount("its chat template takes no text")
+            raise CannotCount("its chat template does not accept text")
         return takes_texts, takes_parts
 
     def _shows_system(self) -> bool:

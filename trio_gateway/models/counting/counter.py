@@ -102,7 +102,7 @@ class TokenCounter:
     ) -> Count | None:
         images = image_count(fields)
         if images:
-            # Base64 is no text; and engines count an image's marker, not what it becomes.
+            # Base64 is not text; and engines count an image's marker, not what it becomes.
             body = _without_media(body)
             fields = msgspec.json.decode(body, type=RequestFields)
         found = await self._count_text(model, endpoint, fields, body)
@@ -239,8 +239,8 @@ def _has_own_template(model: ModelConfig) -> bool:
 @cache
 def _tokenizer_next_to(binary: str) -> str | None:
     """A llama-tokenize in the folder of the engine's binary: the same build counts alike."""
-    beside = Path(binary).with_name(_TOKENIZER + Path(binary).suffix)
-    return str(beside) if beside.is_file() else None
+    found = Path(binary).with_name(_TOKENIZER + Path(binary).suffix)
+    return str(found) if found.is_file() else None
 
 
 def _texts(prompts: Any) -> list[str] | None:
@@ -263,7 +263,7 @@ def _without(body: bytes, field: str) -> bytes:
 
 
 def _without_media(body: bytes) -> bytes:
-    # All else stays as it came: raw, and not looked at.
+    # Everything else stays as it came: raw, and not looked at.
     request = members(body)
     messages = without_media(msgspec.json.decode(request["messages"]))
     request["messages"] = msgspec.Raw(msgspec.json.encode(messages))

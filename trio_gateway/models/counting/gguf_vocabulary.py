@@ -145,7 +145,7 @@ class GgufVocabulary:
         tokens = metadata.texts("tokenizer.ggml.tokens")
         types = [int(kind) for kind in metadata.numbers("tokenizer.ggml.token_type")]
         if not tokens or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
-            raise CannotCount("the file has no whole vocabulary")
+            raise CannotCount("the file's vocabulary is not valid")
         tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
         _refuse_own_rules(metadata, tokens, types)
         self.metadata = metadata
@@ -161,7 +161,7 @@ class GgufVocabulary:
                 self._pieces = SpmTokens(metadata, tokens)
                 adds_bos, bos, eos = True, 1, 2
             case other:
-                raise CannotCount(f"vocabularies of the kind {other!r} are not supported")
+                raise CannotCount(f"{other!r} vocabularies are not supported")
         self.adds_bos = metadata.flag("tokenizer.ggml.add_bos_token", adds_bos)
         self.adds_eos = metadata.flag("tokenizer.ggml.add_eos_token", False)
         self.bos = _text_of(tokens, metadata.number("tokenizer.ggml.bos_token_id", bos))
@@ -174,7 +174,7 @@ class GgufVocabulary:
             CannotCount: the text has something that engines do not agree about.
         """
         if not text.isascii() and _NEWER_LETTERS.search(text):
-            raise CannotCount("it has letters that engines do not know yet")
+            raise CannotCount("it has characters that engines do not know yet")
         total, follows_special = self.adds_bos + self.adds_eos, True
         for piece in self._split(text):
             if piece is None:
@@ -224,7 +224,7 @@ class _BpeTokens:
         ids |= {char: self._tokens + index for index, char in enumerate(missing)}
         merges = _merges(metadata)
         if not all(a in ids and b in ids and a + b in ids for a, b in merges):
-            raise CannotCount("the vocabulary merges pairs to tokens that it does not have")
+            raise CannotCount("the vocabulary merges pairs into tokens that it does not have")
         self._tokenizer = Tokenizer(
             models.BPE(vocab=ids, merges=merges, ignore_merges=pre.whole_words_first)
         )
@@ -241,7 +241,7 @@ class _BpeTokens:
 
 
 def _merges(metadata: Metadata) -> list[tuple[str, str]]:
-    """The pairs in the order of their ranks; of a pair that is there twice, the first counts."""
+    """The pairs in the order of their ranks; if a pair occurs twice, the first one wins."""
     pairs: dict[tuple[str, str], None] = {}
     for merge in metadata.texts("tokenizer.ggml.merges"):
         cut = merge.find(" ", 1)
@@ -284,7 +284,7 @@ def _overlap(tokens: Sequence[str]) -> bool:
 
 def _refuse_own_rules(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> None:
     if _OWN_RULES.search(metadata.text("general.name") or ""):
-        raise CannotCount("this family of models has rules of its own for special tokens")
+        raise CannotCount("this family of models has its own rules for special tokens")
     for token, kind in zip(tokens, types, strict=True):
         if token in _OWN_MARKERS or (token in _LOOK_SPECIAL and kind not in _SPECIAL_TYPES):
             raise CannotCount(f"engines do not agree whether {token!r} is a special token")

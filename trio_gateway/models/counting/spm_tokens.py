@@ -1,8 +1,8 @@
 """Counts tokens of SentencePiece vocabularies (`tokenizer.ggml.model` "llama") as llama.cpp does.
 
 Two neighbours are joined where the result is a token, the one of the highest score first, of equal
-ones the leftmost. What is no token in the end counts as its bytes. `tokenizers` has ranks of pairs
-where this has scores of results; they differ where scores are equal, so it is done here.
+ones the leftmost. What is not a token in the end is split into its bytes. `tokenizers` has ranks
+of pairs where this has scores of results; they differ where scores are equal, so it is done here.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ QUESTION_S = 10.0  # waiting for those before it, starting the helper and loadin
 IDLE_S = 300.0
 _END_S = 1.0
 _LONGEST_ANSWER = 64 << 20  # bytes; a rendered prompt is about as long as its request
-# -P: a folder that the gateway happens to run in is none that modules come from.
+# -P: no module comes from the folder that the gateway happens to run in.
 _COMMAND = (sys.executable, "-P", "-m", "trio_gateway.models.counting.vocabulary_worker")
 
 
@@ -168,7 +168,7 @@ class _Owner:
 
     async def _helper(self) -> trio.Process:
         if self._process is not None and self._process.poll() is not None:
-            await self.end()  # killed by someone while nobody asked
+            await self.end()  # killed by someone between two questions
         if self._process is None:
             self._process = await trio.lowlevel.open_process(
                 list(_COMMAND),

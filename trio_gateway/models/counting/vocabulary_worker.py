@@ -53,7 +53,7 @@ class _File:
     def render(self, chat: Chat) -> Rendered:
         vocabulary, metadata = self.vocabulary, self.vocabulary.metadata
         if chat.tools and "tokenizer.chat_template.tool_use" in metadata:
-            raise CannotCount("the file has a chat template of its own for tools")
+            raise CannotCount("the file has a separate chat template for tools")
         if self._template is None:
             source = metadata.text("tokenizer.chat_template")
             if source is None:
@@ -100,7 +100,7 @@ class Counter:
         try:
             status = os.stat(name)
         except (OSError, ValueError):
-            raise CannotCount("the file is not there") from None
+            raise CannotCount("the file does not exist") from None
         key = (name, status.st_size, status.st_mtime_ns)
         if key in self._files:
             self._files.move_to_end(key)
@@ -115,7 +115,7 @@ class Counter:
 
 
 def _read(path: Path) -> _File | CannotCount:
-    """What was refused once is remembered, too: finding it out takes as long."""
+    """What was refused once is also remembered: finding that out takes as long."""
     try:
         return _File(path)
     except CannotCount as refusal:
