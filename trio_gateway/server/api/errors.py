@@ -10,6 +10,7 @@ import msgspec
 
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.scheduling.events import Refusal, Reject
+from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.api.endpoints import Family
 
 SHUTDOWN_RETRY_S = 5.0
@@ -86,14 +87,11 @@ def engine_error(status: int, body: bytes, family: Family) -> bytes:
     """An engine's own error, in the shape of the API that was asked; as it is, if that fits."""
     if family is not Family.ANTHROPIC:
         return body
-    try:
-        match msgspec.json.decode(body):
-            case {"type": "error", "error": {"message": str()}}:
-                return body
-            case {"error": {"message": str(message)}}:
-                return msgspec.json.encode(anthropic_error(status, message))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+    match decode_or_none(body):
+        case {"type": "error", "error": {"message": str()}}:
+            return body
+        case {"error": {"message": str(message)}}:
+            return msgspec.json.encode(anthropic_error(status, message))
     text = body[:500].decode("utf-8", "replace")
     message = f"the engine answered with status {status}: {text}"
     return msgspec.json.encode(anthropic_error(status, message))

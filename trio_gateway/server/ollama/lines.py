@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.ollama.openai_answer import (
     Choice,
     Message,
@@ -110,12 +111,11 @@ class PendingCalls:
         calls = []
         pending, self._calls = sorted(self._calls.items()), {}
         for index, (call_id, name, pieces) in pending:
-            try:
-                arguments = msgspec.json.decode("".join(pieces) or "{}", type=dict[str, Any])
-            except (msgspec.DecodeError, RecursionError):
+            arguments = decode_or_none("".join(pieces) or "{}", dict[str, Any])
+            if arguments is None:
                 if reason == "length":
                     continue
-                raise ValueError(f"the arguments of the call of {name} are not an object") from None
+                raise ValueError(f"the arguments of the call of {name} are not an object")
             function = {"index": index, "name": name, "arguments": arguments}
             calls.append(({"id": call_id} if call_id else {}) | {"function": function})
         return calls
