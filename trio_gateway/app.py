@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 from functools import partial
-from typing import Any
 
 import trio
+from hypercorn.typing import Event
 from hypercorn.utils import LifespanFailureError
 
 from trio_gateway.config.config_loader import ConfigError
@@ -109,7 +109,7 @@ class HypercornApp:
         self._watched = True
         self._nursery.start_soon(partial(self._begin_shutdown_after, terminated))
 
-    async def _begin_shutdown_after(self, terminated: Any) -> None:
+    async def _begin_shutdown_after(self, terminated: Event) -> None:
         await terminated.wait()
         assert self._gateway is not None
         self._gateway.begin_shutdown()

@@ -5,8 +5,6 @@ The composition root: which parts there are, and who is handed which, is said he
 
 from __future__ import annotations
 
-import logging
-
 import trio
 
 from trio_gateway.config.schema import GatewayConfig
@@ -32,8 +30,6 @@ from trio_gateway.server.http.upload import Uploads
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
-
-log = logging.getLogger(__name__)
 
 
 class Gateway:
