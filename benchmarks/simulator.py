@@ -1,12 +1,11 @@
 """A virtual clock that plays clients and engines to a scheduler, and notes who waited how long.
 
-Events stand in a heap; a load takes the model's load time, a stop `STOP_S`, a lease the request's
+A load takes the model's load time, a stop `STOP_S`, a lease the request's
 service time. Everything follows from the trace, so the same trace gives the same run.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.policies import Policy
+from tests.support.virtual_clock import VirtualClock
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -167,9 +167,7 @@ class Simulation:
             fairness_window_s=window_s,
         )
         self.run = Run()
-        self._now = 0.0
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self._clock = VirtualClock(CLOCK_GRAIN_S)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Asked] = {}
         self._next: dict[str, int] = {}  # by client: how many requests it has asked
@@ -184,25 +182,17 @@ class Simulation:
         """
         for client in self._trace.clients:
             self._ask_next(client, asked_at=0.0)
-        while True:
-            due = self.scheduler.next_deadline()
-            if not self._calls and not self._waiting:
-                return self.run
-            if due is not None and (not self._calls or due <= self._calls[0][0]):
-                assert math.isfinite(due), f"nothing will ever happen: {self.scheduler!r}"
-                self._now = max(self._now, due + CLOCK_GRAIN_S)
-                self._tell(TimePassed())
-                continue
-            assert self._calls, f"nothing will ever happen: {self.scheduler!r}"
-            self._now, _, call = heapq.heappop(self._calls)
-            call()
+        self._clock.run(
+            self.scheduler, lambda: self._tell(TimePassed()), lambda: bool(self._waiting)
+        )
+        return self.run
 
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._calls, (self._now + seconds, next(self._order), call))
+        self._clock.at(self._clock.now + seconds, call)
 
     def _tell(self, event: Event) -> None:
-        self.run.log.append((event, self._now))
-        for action in self.scheduler.handle(event, self._now):
+        self.run.log.append((event, self._clock.now))
+        for action in self.scheduler.handle(event, self._clock.now):
             self._carry_out(action)
 
     # -- clients -------------------------------------------------------------------------------
@@ -213,12 +203,12 @@ class Simulation:
             return
         self._next[client.name] = number + 1
         request = client.requests[number]
-        wait_s = max(asked_at + request.apart_s - self._now, request.pause_s)
+        wait_s = max(asked_at + request.apart_s - self._clock.now, request.pause_s)
         self._after(wait_s, lambda: self._ask(client, request))
 
     def _ask(self, client: Client, request: Request) -> None:
         ticket = next(self._numbers)
-        self._waiting[ticket] = _Asked(client, request, self._now)
+        self._waiting[ticket] = _Asked(client, request, self._clock.now)
         if math.isfinite(request.patience_s):
             self._after(request.patience_s, lambda: self._leave(ticket))
         self._tell(TicketArrived(ticket, request.model, 1, client.key or client.name))
@@ -239,12 +229,12 @@ class Simulation:
         match action:
             case Grant(ticket):
                 asked = self._waiting.pop(ticket)
-                ends_at = self._now + asked.request.service_s
+                ends_at = self._clock.now + asked.request.service_s
                 name, model = asked.client.name, asked.request.model
-                self.run.served.append(Served(name, model, asked.at, self._now, ends_at))
+                self.run.served.append(Served(name, model, asked.at, self._clock.now, ends_at))
                 self._after(asked.request.service_s, lambda: self._answered(ticket, asked))
             case Start(engine, key):
-                self._models[engine], self._began[engine] = key.model, self._now
+                self._models[engine], self._began[engine] = key.model, self._clock.now
                 self._after(self._trace.load_s[key.model], lambda: self._ready(engine))
             case Stop(engine):
                 self.run.stops += 1
@@ -260,5 +250,5 @@ class Simulation:
     def _ready(self, engine: int) -> None:
         began_at = self._began.pop(engine, None)
         if began_at is not None:  # else the load was given up
-            self.run.loads.append(Load(self._models[engine], began_at, self._now))
+            self.run.loads.append(Load(self._models[engine], began_at, self._clock.now))
             self._tell(EngineReady(engine, self._trace.places, CONTEXT))

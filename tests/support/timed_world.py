@@ -3,7 +3,6 @@ wait, leave and ask again."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from tests.support.virtual_clock import VirtualClock
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
@@ -93,7 +93,6 @@ class TimedWorld:
     load_s: dict[VariantKey, float]
     places: int = 1
     shared_percent: int | None = None
-    now: float = 0.0
     waits: dict[int, Wait] = field(default_factory=dict)
     granted: dict[int, Ask] = field(default_factory=dict)
     grants: list[tuple[int, int]] = field(default_factory=list)  # ticket and context, in order
@@ -108,8 +107,7 @@ class TimedWorld:
             queue_timeout_s=1e9,
             fairness_window_s=self.window_s,
         )
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self._clock = VirtualClock()
         self._asks: dict[int, tuple[Ask, Callable[[], None]]] = {}
         self._tickets = itertools.count(1)
         self._open: dict[int, Wait] = {}  # whose wait is not over
@@ -122,7 +120,7 @@ class TimedWorld:
         def ask_next() -> None:
             if (ask := next(rest, None)) is not None:
                 asks_at = max(self.now, starts_at) + ask.pause_s
-                self._at(asks_at, partial(self._ask, name, ask, ask_next))
+                self._clock.at(asks_at, partial(self._ask, name, ask, ask_next))
 
         ask_next()
 
@@ -133,7 +131,7 @@ class TimedWorld:
         self.waits[number] = self._open[number] = Wait(asked, self.now, self.now + aged_s)
         self._asks[number] = ask, go_on
         if ask.patience_s is not None:
-            self._at(self.now + ask.patience_s, partial(self._leave, number))
+            self._clock.at(self.now + ask.patience_s, partial(self._leave, number))
         self._tell(asked)
 
     def _leave(self, number: int) -> None:
@@ -172,21 +170,21 @@ class TimedWorld:
                     self.waits[ticket].ended = self.now
                     self.grants.append((ticket, self.live[number].facts.context))
                     self.granted[ticket] = self._asks[ticket][0]
-                    self._at(
+                    self._clock.at(
                         self.now + self.granted[ticket].lease_s, partial(self._end_lease, ticket)
                     )
                 case Start(number, key):
                     facts = next(f for f in self.variants if f.key == key)
                     self.live[number] = Process(facts)
                     self.lives[number] = Life(key, self.now)
-                    self._at(self.now + self.load_s[key], partial(self._get_ready, number))
+                    self._clock.at(self.now + self.load_s[key], partial(self._get_ready, number))
                 case Drain(number):
                     self.live[number].draining = True
                 case Resume(number):
                     self.live[number].draining = False
                 case Stop(number):
                     self.live[number].stopping = True
-                    self._at(self.now + STOP_S, partial(self._exit, number))
+                    self._clock.at(self.now + STOP_S, partial(self._exit, number))
                 case _:
                     raise AssertionError(f"nothing is rejected here: {action}")
         self._note_served()
@@ -203,24 +201,13 @@ class TimedWorld:
 
     # -- time --------------------------------------------------------------------------------
 
-    def _at(self, when: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (when, next(self._order), what))
+    @property
+    def now(self) -> float:
+        return self._clock.now
 
     def run(self) -> None:
         """To the end: until nobody asks any more."""
-        while self._agenda:
-            when, _, what = self._agenda[0]
-            deadline = self.subject.next_deadline()
-            if deadline is not None and deadline <= when:
-                assert deadline >= self.now
-                self.now = deadline
-                self._tell(TimePassed())
-                after = self.subject.next_deadline()
-                assert after is None or after > deadline, "the timer would spin"
-            else:
-                heapq.heappop(self._agenda)
-                self.now = when
-                what()
+        self._clock.run(self.subject, lambda: self._tell(TimePassed()), lambda: False)
         assert not self.subject.state.tickets, "nobody is left waiting"
 
     # -- the bound ---------------------------------------------------------------------------
