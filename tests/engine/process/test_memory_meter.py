@@ -13,8 +13,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import trio
+import trio.testing
 
-from trio_gateway.engine.process.memory_meter import MemoryMeter
+from trio_gateway.engine.process import memory_meter
+from trio_gateway.engine.process.memory_meter import MemoryMeter, watch_peak
 
 pytestmark = pytest.mark.processes
 
@@ -203,3 +206,30 @@ def test_a_device_without_a_list_of_what_draws_is_no_failure(
     nvml = FakeNvml([(child, 100)])
     nvml.drawing_error = nvml.NVMLError_NotSupported()
     assert use(monkeypatch, nvml).read(child) == 100
+
+
+async def test_a_peak_is_reported_whenever_it_grows_until_nothing_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory_meter, "FIRST_READING_S", 0)
+    readings = iter([5, 3, None, 8, 8])
+    broken = trio.Event()
+
+    def read(group: int) -> int | None:
+        assert group == 7
+        try:
+            return next(readings)
+        except StopIteration:
+            trio.from_thread.run_sync(broken.set)
+            raise OSError(24, "Too many open files") from None
+
+    peaks: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_peak, read, 7, 0.0, peaks.append)
+        with trio.fail_after(10):
+            await broken.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(nursery.child_tasks) == 1  # the engine that works is left alone
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert peaks == [5, 8]
+    assert "Too many open files" in caplog.text
