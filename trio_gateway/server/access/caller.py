@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any, NamedTuple, cast
-
-from quart import Request
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.permissions import permissions_of
@@ -14,6 +13,7 @@ from trio_gateway.server.api.errors import ApiError
 
 PRIORITY_HEADER = "X-Gateway-Priority"
 _KEY_HEADERS = ("Authorization", "X-Api-Key")
+_LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
 
@@ -26,19 +26,30 @@ class Caller(NamedTuple):
     priority: Priority
 
 
-def caller_of(request: Request) -> Caller:
-    """Raises ApiError: 400 for an unknown priority."""
-    permissions = permissions_of(cast(dict[str, Any], request.scope))
-    asked = _priority(request.headers.get(PRIORITY_HEADER))
-    return Caller(permissions.key or _client(request), permissions.priority_of(asked))
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    """Who sent the request, or opens the WebSocket, of this scope.
+
+    Raises:
+        ApiError: 400, for an unknown priority.
+    """
+    permissions = permissions_of(scope)
+    asked = _priority(_header(scope, PRIORITY_HEADER))
+    return Caller(permissions.key or _client(scope), permissions.priority_of(asked))
 
 
-def _client(request: Request) -> str:
+def _header(scope: Mapping[str, Any], wanted: str) -> str | None:
+    """The first of this name."""
+    name = wanted.lower().encode()
+    return next((v.decode("latin-1") for n, v in scope["headers"] if n.lower() == name), None)
+
+
+def _client(scope: Mapping[str, Any]) -> str:
     for name in _KEY_HEADERS:
-        if key := request.headers.get(name):
+        if key := _header(scope, name):
             digest = hashlib.blake2b(key.encode("utf-8", "replace"), key=_SALT, digest_size=4)
             return f"key {digest.hexdigest()}"
-    return request.remote_addr or "unknown"
+    address: str = (scope.get("client") or (_LOCAL,))[0]
+    return address
 
 
 def _priority(value: str | None) -> Priority | None:

@@ -60,11 +60,11 @@ class Incoming:
             for name in passed
             if (value := request.headers.get(name)) is not None
         ]
-        return Sender(state_of(request), caller_of(request), headers, self.permissions)
+        return Sender(state_of(request), caller_of(request.scope), headers, self.permissions)
 
     def sender_of_translated(self) -> Sender:
         """Who sent a request that an engine gets another one for, in JSON."""
-        return Sender(state_of(request), caller_of(request), _JSON, self.permissions)
+        return Sender(state_of(request), caller_of(request.scope), _JSON, self.permissions)
 
 
 def flag(name: str, *, default: bool) -> bool:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import trio
-from quart import Request
-from werkzeug.datastructures import Headers
 
 from trio_gateway.engine.errors import EngineLost, ExchangeAborted
 from trio_gateway.engine.http.socket import (
@@ -110,9 +108,7 @@ class WebSocketRelay:
         name = dict(query).get("model")
         model = self._preparer.find(name, permissions_of(scope)).model
         self._preparer.check_served(REALTIME, model)
-        sender = Sender(
-            state, caller_of(cast(Request, _Handshake(scope))), [], permissions_of(scope)
-        )
+        sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]
@@ -130,17 +126,6 @@ class WebSocketRelay:
         except EngineLost as error:
             raise engine_failed(model.name, await news_of(lease, error)) from None
         return lease, socket
-
-
-class _Handshake:
-    """What `caller_of` wants to know of a request."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.headers = Headers(
-            [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
-        )
-        self.remote_addr = (scope.get("client") or (None,))[0]
 
 
 def with_key_as_header(scope: Scope) -> Scope:
