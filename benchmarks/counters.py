@@ -33,7 +33,7 @@ from rich.table import Table
 from benchmarks.counter_texts import make_chats, make_texts
 from benchmarks.counter_vocabularies import write_with_pre_tokenizer
 from tests.support.harness import eventually, free_port
-from trio_gateway.config.presets import preset
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.models.counting.gguf_vocabulary import PRE_TOKENIZERS
 
 START_S = 120.0

@@ -27,8 +27,8 @@ from benchmarks.counters import started
 from benchmarks.exactness_requests import CHAT, Case, make_cases
 from benchmarks.scheduler_trace import wide_console
 from tests.support.harness import configuration, free_port, model, real_variant
-from trio_gateway.config.config_loader import ConfigLoader
-from trio_gateway.config.presets import preset
+from trio_gateway.config.loader import ConfigLoader
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.overview import Overview

@@ -18,7 +18,7 @@ import trio
 from hypercorn.typing import Event
 from hypercorn.utils import LifespanFailureError
 
-from trio_gateway.config.config_loader import ConfigError
+from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.process.groups import HAS_GROUPS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_gateway.config.config_loader import ConfigError
+from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import embedded_config, load_config, locate_config
 
 RIGHT = """

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from trio_gateway.config import memory_estimate
+from trio_gateway.config.lua.presets import PresetError, preset
 from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
-from trio_gateway.config.presets import PresetError, preset
 from trio_gateway.config.schema import EngineTimeouts, VariantConfig
 from trio_gateway.gguf.header import GgufHeader, Number
 
@@ -209,7 +209,7 @@ def test_a_window_in_layers_that_nobody_names_is_taken_for_the_whole_context(mod
 @pytest.mark.processes
 def test_loading_a_configuration_imports_neither_gguf_nor_numpy() -> None:
     program = (
-        "import sys, trio_gateway.config.config_loader; "
+        "import sys, trio_gateway.config.loader; "
         "sys.exit(any(name in sys.modules for name in ('gguf', 'numpy', 'pynvml')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

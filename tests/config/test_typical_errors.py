@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.configurations import SMALLEST, load, mistakes, smallest
-from trio_gateway.config import familiar_words
-from trio_gateway.config.config_loader import ConfigError
-from trio_gateway.config.lua_messages import with_hint
+from trio_gateway.config.loader import ConfigError
+from trio_gateway.config.lua.messages import with_hint
+from trio_gateway.config.reading import familiar_words
 
 KEY = "tg-0123456789abcdefghijklmnopqrstuvwxyz"
 

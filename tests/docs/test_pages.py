@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from trio_gateway.config.config_loader import ConfigLoader
-from trio_gateway.config.fields import Record
+from trio_gateway.config.loader import ConfigLoader
+from trio_gateway.config.reading.fields import Record
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted({*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")})

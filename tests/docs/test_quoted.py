@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
+from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"

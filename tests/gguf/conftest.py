@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import pytest
 
-from trio_gateway.config.presets import PresetError, preset
+from trio_gateway.config.lua.presets import PresetError, preset
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
+from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import (
     GatewayConfig,
 )

@@ -34,6 +34,8 @@ ROOMS = (
     "engine/scheduling",
     "engine/process",
     "config",
+    "config/reading",
+    "config/lua",
     "gguf",
 )
 

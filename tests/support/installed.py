@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 PACKAGE = "trio_gateway"
-FILES = ("py.typed", "config/embedded.lua", "config/prelude.lua")
+FILES = ("py.typed", "config/embedded.lua", "config/lua/prelude.lua")
 COMMAND = str(Path(sys.executable).with_name("trio-gateway"))
 READY = re.compile(r"Base URL for clients: (\S+)")
 READY_S = 60.0

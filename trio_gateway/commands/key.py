@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from trio_gateway.config.access import KEY_GOOD_LENGTH, KEY_MAX_LENGTH
 from trio_gateway.config.key_hash import hash_of, is_hash, new_key
+from trio_gateway.config.reading.access import KEY_GOOD_LENGTH, KEY_MAX_LENGTH
 
 KEY_VARIABLE = "TRIO_GATEWAY_KEY"  # where commands find a key to use
 

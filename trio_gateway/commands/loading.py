@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trio_gateway.config.config_loader import ConfigError
+from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
 

@@ -28,7 +28,7 @@ UNLIMITED_ENGINES = 1_000_000  # of engines without a process: nothing here boun
 
 
 class Option(enum.Enum):
-    """Keys of a model or variant that only some types have; see config/engine_keys.py."""
+    """Keys of a model or variant that only some types have; see config/reading/engine_keys.py."""
 
     SERVED_NAME = "served_name"
     HEALTH_PATH = "health_path"

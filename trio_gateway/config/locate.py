@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
+from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import GatewayConfig
 
 VARIABLE = "TRIO_GATEWAY_CONFIG"

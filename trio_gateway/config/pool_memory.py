@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from trio_gateway.config.fields import Mistakes
 from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
+from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.schema import ModelConfig, PoolConfig, VariantConfig
 from trio_gateway.config.sizes import format_over, format_size
 

@@ -14,7 +14,7 @@ from trio_gateway.config.engine_args import (
     option,
 )
 from trio_gateway.config.engine_types import LLAMACPP
-from trio_gateway.config.familiar_words import GLOBALS
+from trio_gateway.config.reading.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 
 _TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")

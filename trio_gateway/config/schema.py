@@ -1,8 +1,7 @@
 """What a checked configuration is: frozen structs, one per Lua table, with their defaults.
 
 Times are seconds (`_s`), sizes are bytes (`_bytes`), contexts are tokens. The keys that a
-configuration file uses, and what it may write there, are in the readers (`server_reader.py`,
-`model_reader.py`, `variant_reader.py`, `pool_reader.py`).
+configuration file uses, and what it may write there, are in the readers of `config/reading/`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 import xllamacpp
 from click.testing import CliRunner
 
-from trio_gateway.config.presets import preset
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.engine.clients import embedded_server
 
 

@@ -19,9 +19,10 @@ from tests.support.openai_site import Site, running
 from tests.support.schema_values import config, model
 from tests.support.sockets import serving
 from tests.support.stack import Stack
-from trio_gateway.config import engine_types, presets
-from trio_gateway.config.config_loader import ConfigLoader
+from trio_gateway.config import engine_types
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType
+from trio_gateway.config.loader import ConfigLoader
+from trio_gateway.config.lua import presets
 from trio_gateway.config.schema import EngineOptions, GatewayConfig
 from trio_gateway.engine import clients
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -63,7 +64,7 @@ def test_a_model_may_say_what_its_engines_serve() -> None:
 @pytest.mark.processes
 def test_the_configuration_knows_no_engine() -> None:
     code = (
-        "import sys, trio_gateway.config.config_loader\n"
+        "import sys, trio_gateway.config.loader\n"
         "assert not [m for m in sys.modules if m.startswith('trio_gateway.engine')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.schema_values import variant
-from trio_gateway.config.presets import EMBEDDED_COMMAND
+from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import HEADER_BYTES, Fingerprint, fingerprint_of
 

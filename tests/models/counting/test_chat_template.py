@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trio_gateway.config.presets import preset
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.gguf.metadata import read_metadata
 from trio_gateway.models.counting.chat_shape import Chat
 from trio_gateway.models.counting.chat_template import (

@@ -17,7 +17,7 @@ import trio.testing
 
 from tests.support.gguf_files import write_bpe
 from tests.support.harness import eventually, wait_until_gone
-from trio_gateway.config.presets import preset
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import vocabulary as vocabulary_module
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount

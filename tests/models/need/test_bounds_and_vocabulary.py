@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.thoroughness import examples
-from trio_gateway.config.presets import preset
+from trio_gateway.config.lua.presets import preset
 from trio_gateway.models.counting.vocabulary_worker import Counter
 from trio_gateway.models.need.bounds import Overhead, RequestFields, lower_bound, upper_bound
 from trio_gateway.models.need.calibration import PROBES, Calibration

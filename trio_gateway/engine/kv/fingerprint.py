@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from trio_gateway.config.engine_args import MODEL, files_of_model, option
-from trio_gateway.config.presets import EMBEDDED_COMMAND
+from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 

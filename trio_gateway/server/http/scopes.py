@@ -1,4 +1,6 @@
-"""What each request owns, and how it ends. Two of the repairs of the HTTP stack are here:
+"""What each request owns, and how it ends.
+
+Two of the repairs of the HTTP stack are here:
 
 A. `RequestScopes` withholds hypercorn's `http.disconnect` once the answer is complete. Without it
    quart-trio cancels itself while hypercorn recycles the connection; the idle timeout is then

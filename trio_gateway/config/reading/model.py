@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import engine_keys, familiar_words, fields, paths
 from trio_gateway.config.engine_types import LLAMACPP, EngineType
-from trio_gateway.config.fields import Mistakes, Record
-from trio_gateway.config.rewrite import rewrite
+from trio_gateway.config.reading import engine_keys, familiar_words, fields, paths
+from trio_gateway.config.reading.fields import Mistakes, Record
+from trio_gateway.config.reading.rewrite import rewrite
+from trio_gateway.config.reading.variant import VariantReader, served_as
 from trio_gateway.config.schema import (
     EngineTimeouts,
     ModelConfig,
@@ -20,7 +21,6 @@ from trio_gateway.config.schema import (
     TokenizationConfig,
     VariantConfig,
 )
-from trio_gateway.config.variant_reader import VariantReader, served_as
 
 _ENGINE = "one of presets.engines, such as presets.engines.llamacpp"
 

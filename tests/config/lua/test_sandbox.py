@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trio_gateway.config import lua_sandbox
-from trio_gateway.config.lua_sandbox import LuaFailure
+from trio_gateway.config.lua import sandbox
+from trio_gateway.config.lua.sandbox import LuaFailure
 
 LUA_CUTS_NAMES_AFTER = 59  # bytes
 
@@ -16,7 +16,7 @@ LUA_CUTS_NAMES_AFTER = 59  # bytes
 def run(folder: Path, source: str | bytes, name: str = "gateway.lua") -> Any:
     path = folder / name
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
-    return lua_sandbox.run_file(path)
+    return sandbox.run_file(path)
 
 
 def value(folder: Path, expression: str) -> Any:
@@ -285,13 +285,13 @@ def test_a_missing_include_is_an_error_at_the_line_that_asks_for_it(tmp_path: Pa
 
 def test_a_missing_file_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(LuaFailure) as caught:
-        lua_sandbox.run_file(tmp_path / "none.lua")
+        sandbox.run_file(tmp_path / "none.lua")
     assert str(caught.value) == f"{tmp_path}/none.lua: No such file or directory"
 
 
 def test_a_file_name_that_is_not_utf_8_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(LuaFailure) as caught:
-        lua_sandbox.run_file(tmp_path / "\udcff.lua")
+        sandbox.run_file(tmp_path / "\udcff.lua")
     assert str(caught.value) == rf"{tmp_path}/\udcff.lua: not UTF-8 text: the name of the file"
 
 

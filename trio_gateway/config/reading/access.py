@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from trio_gateway.config import familiar_words, fields
 from trio_gateway.config.access_schema import (
     ANY_ORIGIN,
     LOCALHOST_PAGES,
@@ -24,9 +23,10 @@ from trio_gateway.config.access_schema import (
     UnixAddress,
     is_loopback,
 )
-from trio_gateway.config.fields import Mistakes, Record
 from trio_gateway.config.key_hash import is_hash, parse_hash
 from trio_gateway.config.priority import Priority
+from trio_gateway.config.reading import familiar_words, fields
+from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import ListenAddress, ModelConfig
 
 KEY_MAX_LENGTH = 256

@@ -8,8 +8,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from trio_gateway.config import fields
-from trio_gateway.config.fields import Mistakes
+from trio_gateway.config.reading import fields
+from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.schema import ListenAddress
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>[0-9]{1,5})")

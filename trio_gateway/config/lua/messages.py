@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trio_gateway.config.fields import nearest
+from trio_gateway.config.reading.fields import nearest
 
 _LONGEST_LINE = 80  # characters of the program that a message quotes
 

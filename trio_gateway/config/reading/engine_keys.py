@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from trio_gateway.config import fields
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
-from trio_gateway.config.fields import Mistakes, Reader, Record
+from trio_gateway.config.reading import fields
+from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 
 # What a variant says of its process.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from trio_gateway.config.engine_types import ENGINE_TYPES, EngineType
-from trio_gateway.config.fields import nearest
+from trio_gateway.config.reading.fields import nearest
 
 EMBEDDED_COMMAND = "trio-gateway-llama-server"
 

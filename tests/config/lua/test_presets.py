@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
-from trio_gateway.config.presets import PresetError, preset
+from trio_gateway.config.loader import ConfigError, ConfigLoader
+from trio_gateway.config.lua.presets import PresetError, preset
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import addresses, engine_keys, familiar_words, fields, paths
-from trio_gateway.config.engine_keys import EngineKeys
 from trio_gateway.config.engine_types import EngineType
-from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.reading import addresses, engine_keys, familiar_words, fields, paths
+from trio_gateway.config.reading.engine_keys import EngineKeys
+from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, VariantConfig
 
 REMOTE_LOAD_S = 0.1  # a guess: nothing is loaded, one look at its health

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import fields
-from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.reading import fields
+from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import RewriteConfig
 
 # What the gateway itself goes by, or what a request is about.

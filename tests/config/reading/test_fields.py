@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lupa.lua54 import LuaRuntime
 
-from trio_gateway.config import addresses, fields
-from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.reading import addresses, fields
+from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import ListenAddress
 
 Reader = Callable[[Mistakes, str, Any], Any]

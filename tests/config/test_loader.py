@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.configurations import SMALLEST, load, mistakes, smallest
 from tests.support.thoroughness import examples
-from trio_gateway.config import presets
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
 from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
+from trio_gateway.config.loader import ConfigError, ConfigLoader
+from trio_gateway.config.lua import presets
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,

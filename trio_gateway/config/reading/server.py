@@ -9,9 +9,16 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import access, addresses, engine_keys, familiar_words, fields, paths
 from trio_gateway.config.access_schema import UnixAddress
-from trio_gateway.config.fields import Mistakes, Record
+from trio_gateway.config.reading import (
+    access,
+    addresses,
+    engine_keys,
+    familiar_words,
+    fields,
+    paths,
+)
+from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config import access, fields, lua_sandbox, pool_memory, remarks
-from trio_gateway.config.fields import Mistakes
-from trio_gateway.config.model_reader import ModelReader
-from trio_gateway.config.pool_reader import read_pools
+from trio_gateway.config import pool_memory, remarks
+from trio_gateway.config.lua import sandbox
+from trio_gateway.config.reading import access, fields
+from trio_gateway.config.reading.fields import Mistakes
+from trio_gateway.config.reading.model import ModelReader
+from trio_gateway.config.reading.pool import read_pools
+from trio_gateway.config.reading.server import read_server
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.config.server_reader import read_server
 
 _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
@@ -44,9 +46,9 @@ class ConfigLoader:
             ConfigError: with every error that was found.
         """
         try:
-            top = lua_sandbox.run_file(self._path)
+            top = sandbox.run_file(self._path)
             return self._check(top)
-        except lua_sandbox.LuaFailure as error:
+        except sandbox.LuaFailure as error:
             raise ConfigError([str(error)]) from None
         except UnicodeDecodeError:
             raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None

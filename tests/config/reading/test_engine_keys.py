@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trio_gateway.config.config_loader import ConfigError, ConfigLoader
 from trio_gateway.config.engine_types import UNLIMITED_ENGINES
+from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.main import main
 

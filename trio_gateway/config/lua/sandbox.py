@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from lupa.lua54 import LuaError, LuaRuntime
 
-from trio_gateway.config.fields import printable
-from trio_gateway.config.lua_messages import with_hint
-from trio_gateway.config.presets import PresetError, preset
+from trio_gateway.config.lua.messages import with_hint
+from trio_gateway.config.lua.presets import PresetError, preset
+from trio_gateway.config.reading.fields import printable
 
 MEMORY_LIMIT_BYTES = 64 * 1024**2
 INSTRUCTION_LIMIT = 50_000_000
