@@ -55,7 +55,7 @@ def unit(session: nox.Session) -> None:
     """What needs no process but its own, with a tenth of the examples, in less than a minute."""
     _install(session, "test")
     quick = ("-m", "not processes", "--hypothesis-profile=quick")
-    session.run("pytest", *_beside(UNIT_WORKERS), *quick, *session.posargs)
+    session.run("pytest", "-n", UNIT_WORKERS, *quick, *session.posargs)
 
 
 @nox.session
@@ -67,15 +67,9 @@ def tests(session: nox.Session) -> None:
 def _run_tests(session: nox.Session) -> None:
     _install(session, "test", "clients")
     session.run("coverage", "erase")
-    workers = _beside(TEST_WORKERS)
-    session.run("coverage", "run", "-m", "pytest", *workers, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-n", TEST_WORKERS, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
-
-
-def _beside(workers: str) -> tuple[str, ...]:
-    """Tests that share a fixture stay together, see tests/conftest.py."""
-    return ("-n", workers, "--dist", "loadgroup")
 
 
 @nox.session(python=VERSIONS)

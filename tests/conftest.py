@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,7 +23,6 @@ from tests.support.isolation import (
 from tests.support.thoroughness import QUICK
 
 INTEGRATION = Path(__file__).with_name("integration")
-SHARED_SCOPES = ("session", "package", "module", "class")
 
 # Time limits of an example would fail on a busy machine, and say nothing about the code.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,16 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(INTEGRATION):
             item.add_marker(pytest.mark.processes)
-        if not item.get_closest_marker("xdist_group") and (group := _group_of(item)):
-            item.add_marker(pytest.mark.xdist_group(group))
+    # What waits most comes first, so that the others fill its pauses.
+    items.sort(key=lambda item: not item.path.is_relative_to(INTEGRATION))
 
 
-def _group_of(item: pytest.Item) -> str | None:
-    """Tests that share a fixture run in one worker, so that it is made once: those of one module,
-    or of one folder where its conftest has what they share."""
-    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-    shared = {f.baseid for *_, f in fixtures if f.scope in SHARED_SCOPES and f.baseid != "tests"}
-    return min(shared - {""}, default=None)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Only called, and only importable, with pytest-xdist."""
+    from tests.support.distribution import Distribution
+
+    config.option.loadscopereorder = False
+    return Distribution(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,11 +7,7 @@ circle. What runs only under `TYPE_CHECKING` is an arrow like any other.
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support import source
-
-pytestmark = pytest.mark.xdist_group("source")  # parsed once
 
 # From the roof to the ground. A room is a module or a package with all that is in it.
 FLOORS: tuple[tuple[str, ...], ...] = (

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import ast
 
-import pytest
-
 from tests.support import source
-
-pytestmark = pytest.mark.xdist_group("source")  # parsed once
 
 LINES = 350
 REASON = "Over 350 lines because"  # begins the sentence of a docstring that says why
