@@ -14,7 +14,7 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
-from trio_gateway.server.access.well_formed import WellFormed
+from trio_gateway.server.access.well_formed import fault_of, refuse_malformed
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.incoming import Incoming
@@ -54,7 +54,7 @@ class Gateway:
         self._quart = quart_app(self.closing, *self._handlers())
         self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._http: AsgiApp = RequestScopes(WellFormed(self._guard), self._uploads)
+        self._http: AsgiApp = RequestScopes(self._enter, self._uploads)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:
@@ -77,6 +77,13 @@ class Gateway:
             await self._guard(with_key_as_header(scope), receive, send)
         else:
             await self._http(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An HTTP request whose scope has its RequestState."""
+        if (fault := fault_of(scope)) is not None:
+            await refuse_malformed(scope, fault, send)
+        else:
+            await self._guard(scope, receive, send)
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is behind the guard."""

@@ -1,4 +1,4 @@
-"""WellFormed: refuses requests that different readers would read differently. ASGI middleware.
+"""Requests that different readers would read differently are refused, before the guard sees them.
 
 h11 takes them. The gateway itself has no trouble with most, but a proxy before it may take the end
 of one for another request, or look for its path in another place.
@@ -12,29 +12,11 @@ import trio
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.refusal import refusal_in
-from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, AsgiApp, Receive, Scope, Send
+from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, Scope, Send
 
 _KNOWN_VERSIONS = ("1.0", "1.1", "2", "3")
 # As h11 has it. Over HTTP/2 a blank comes through, and ends the target on its way to an engine.
 _TARGET = re.compile(rb"[\x21-\x7e]*")
-
-
-class WellFormed:
-    """Passes on what is well-formed; the rest gets an error, and its connection is closed."""
-
-    def __init__(self, app: AsgiApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = fault_of(scope) if scope["type"] == "http" else None
-        if error is None:
-            await self._app(scope, receive, send)
-            return
-        # First: once an answer says that it closes the connection, hypercorn takes what is still
-        # being sent for an error, and cuts the answer off.
-        with trio.move_on_after(LINGER_S):
-            await scope[REQUEST_KEY].upload.drain()
-        await refusal_in(scope, error).send(scope, send)
 
 
 def fault_of(scope: Scope) -> ApiError | None:
@@ -59,6 +41,15 @@ def fault_of(scope: Scope) -> ApiError | None:
     if path.startswith("//"):
         return _fault(404, "the path begins with //; one slash is enough", "unknown_path")
     return None
+
+
+async def refuse_malformed(scope: Scope, fault: ApiError, send: Send) -> None:
+    """Answer with the fault, and have the connection closed."""
+    # First: once an answer says that it closes the connection, hypercorn takes what is still
+    # being sent for an error, and cuts the answer off.
+    with trio.move_on_after(LINGER_S):
+        await scope[REQUEST_KEY].upload.drain()
+    await refusal_in(scope, fault).send(scope, send)
 
 
 def _fault(status: int, message: str, code: str) -> ApiError:

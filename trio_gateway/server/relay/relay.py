@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from functools import partial
 
 import trio
 
@@ -83,10 +82,11 @@ class Relay:
         """The answer; if it is a stream and takes long, one that says what it waits for."""
         if not (ask.wants_stream and ask.endpoint.streams and self._stream_keepalive_s > 0):
             return await self._answer(ask)
-        pending = PendingAnswer(partial(self._answer, ask))
-        ask.state.nursery.start_soon(pending.run)
-        answer = await pending.wait(self._stream_keepalive_s)
-        if answer is not None:
+        pending = PendingAnswer()
+        ask.state.nursery.start_soon(self._work_on, ask, pending)
+        with trio.move_on_after(self._stream_keepalive_s):
+            await pending.done.wait()
+        if (answer := pending.result()) is not None:
             return answer
         headers = [
             (b"Content-Type", sse.CONTENT_TYPE.encode()),
@@ -99,6 +99,12 @@ class Relay:
         family = ask.endpoint.family
         stream = WaitingStream(pending, ask.wait, self._stream_keepalive_s, observers, family)
         return Answer(200, headers, stream)
+
+    async def _work_on(self, ask: Ask, pending: PendingAnswer) -> None:
+        try:
+            pending.succeed(await self._answer(ask))
+        except Exception as error:  # noqa: BLE001 - raised where the answer is asked for
+            pending.fail(error)
 
     async def _answer(self, ask: Ask) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import trio
@@ -49,25 +49,24 @@ def _describe(outlook: Outlook) -> str:
 
 
 class PendingAnswer:
-    """An answer that a task of the request's own nursery works on."""
+    """An answer that a task of the request's own nursery works on. `done` is set once there is one,
+    or an error in its place."""
 
-    def __init__(self, work: Callable[[], Awaitable[Answer]]) -> None:
-        self._work = work
-        self._done = trio.Event()
+    def __init__(self) -> None:
+        self.done = trio.Event()
         self._answer: Answer | None = None
         self._error: Exception | None = None
 
-    async def run(self) -> None:
-        try:
-            self._answer = await self._work()
-        except Exception as error:  # noqa: BLE001 - it is raised where the answer is asked for
-            self._error = error
-        self._done.set()
+    def succeed(self, answer: Answer) -> None:
+        self._answer = answer
+        self.done.set()
 
-    async def wait(self, limit_s: float) -> Answer | None:
-        """The answer, or None if it takes longer. Raises what the work raised."""
-        with trio.move_on_after(limit_s):
-            await self._done.wait()
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self.done.set()
+
+    def result(self) -> Answer | None:
+        """None while it is not done. Raises what it failed with."""
         if self._error is not None:
             raise self._error
         return self._answer
@@ -112,8 +111,9 @@ class WaitingStream(AnswerStream):
             piece, self._next = self._next, None
             return piece
         try:
-            answer = await self._pending.wait(self._keepalive_s)
-            if answer is None:
+            with trio.move_on_after(self._keepalive_s):
+                await self._pending.done.wait()
+            if (answer := self._pending.result()) is None:
                 return _comment(self._wait.comment())
             return await self._begin(answer)
         except ApiError as error:
