@@ -25,6 +25,9 @@ import pytest
 
 NODE_TESTS = Path(__file__).with_name("node")
 NPM_LIMIT_S = 100.0
+# As at the import: while tests run, neither the user's folders nor their settings are in reach.
+KEPT = platformdirs.user_cache_path("trio-gateway-tests")
+USER = dict(os.environ)
 
 
 def missing(reason: str) -> NoReturn:
@@ -72,16 +75,17 @@ def _packaged_browser() -> Path:
     packed = node_packages() / "node_modules" / "@sparticuz" / "chromium"
     key = (packed / "package.json").read_bytes()
 
-    def unpack(folder: Path) -> None:
+    def unpack_into(folder: Path) -> None:
         script = NODE_TESTS / "unpack_browser.mjs"
-        subprocess.run(["node", script, packed / "bin", folder], check=True, timeout=NPM_LIMIT_S)
+        unpack = ["node", str(script), str(packed / "bin"), str(folder)]
+        subprocess.run(unpack, env=USER, check=True, timeout=NPM_LIMIT_S)
         # The libraries of its own that a machine without a desktop lacks (nss, expat), and its GL.
         for name in ("al2023.tar", "swiftshader.tar"):
             with tarfile.open(folder / name) as tar:
                 tar.extractall(folder, filter="data")
             (folder / name).unlink()
 
-    return _kept("chromium", key, unpack)
+    return _kept("chromium", key, unpack_into)
 
 
 def _install_with(npm: str) -> Callable[[Path], None]:
@@ -91,7 +95,13 @@ def _install_with(npm: str) -> Callable[[Path], None]:
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         try:
             subprocess.run(
-                command, cwd=folder, check=True, timeout=NPM_LIMIT_S, capture_output=True, text=True
+                command,
+                cwd=folder,
+                env=USER,
+                check=True,
+                timeout=NPM_LIMIT_S,
+                capture_output=True,
+                text=True,
             )
         except subprocess.CalledProcessError as error:
             missing(f"npm ci in tests/node failed:\n{error.stderr[-2000:]}")
@@ -101,12 +111,11 @@ def _install_with(npm: str) -> Callable[[Path], None]:
 
 def _kept(name: str, key: bytes, build: Callable[[Path], None]) -> Path:
     """A folder of the user's cache, built when it is not there. It appears whole or not at all."""
-    cache = platformdirs.user_cache_path("trio-gateway-tests")
-    folder = cache / f"{name}-{sha256(key).hexdigest()[:16]}"
+    folder = KEPT / f"{name}-{sha256(key).hexdigest()[:16]}"
     if folder.exists():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=cache))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=KEPT))
     try:
         build(new)
         new.rename(folder)
