@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from benchmarks.person import Results, person_asks
 from benchmarks.policies import POLICIES
 from benchmarks.traces import HAMMERS, PERSON, TRACES
-
-if TYPE_CHECKING:
-    from benchmarks.scheduler_trace import Results
 
 STYLES = {
     "strict": ("strict first come, first served", "#888888", "--"),
@@ -26,8 +23,6 @@ DOTS_PER_INCH = 110
 
 def draw(results: Results, path: Path, *, places: int = 4) -> None:
     """All seeds of each trace together; in a hammer trace the person's waits only."""
-    from benchmarks.scheduler_trace import person_asks
-
     mpl.rcParams["font.size"] = 8
     rows = -(-len(TRACES) // COLUMNS)
     figure = Figure(figsize=(3.4 * COLUMNS, 2.6 * rows + 0.5), layout="constrained")

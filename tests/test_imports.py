@@ -61,15 +61,6 @@ PURE = (
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}
 
-# Arrows that go up or close a circle today. A line goes with its arrow: one too many is an error.
-EXCEPTIONS: set[source.Arrow] = {
-    ("benchmarks.scheduler_plot", "benchmarks.scheduler_trace"),
-}
-# Test modules that lend their helpers to others today; the same rule.
-LENT: set[source.Arrow] = set()
-# Pure modules that reach an effect today; the same rule.
-IMPURE: set[str] = set()
-
 
 def inside(module: str) -> str:
     """A module's name without the package's."""
@@ -105,19 +96,11 @@ def test_every_module_has_a_room() -> None:
 def test_every_arrow_points_down() -> None:
     rooms = {module for module in own() if inside(module) not in STAIRS}
     ours = {(a, b) for a, b in source.arrows() if a in rooms and b in rooms}
-    assert {arrow for arrow in ours - EXCEPTIONS if not points_down(arrow)} == set()
+    assert {arrow for arrow in ours if not points_down(arrow)} == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert [*source.circles(source.arrows() - EXCEPTIONS)] == []
-
-
-def test_every_exception_is_still_needed() -> None:
-    inside_circles = [{*circle} for circle in source.circles(source.arrows())]
-    for arrow in EXCEPTIONS:
-        assert arrow in source.arrows(), f"gone, and its line goes with it: {arrow}"
-        closes_a_circle = any({*arrow} <= circle for circle in inside_circles)
-        assert closes_a_circle or not points_down(arrow), f"no exception any more: {arrow}"
+    assert [*source.circles(source.arrows())] == []
 
 
 def test_the_product_knows_no_tests_and_no_benchmarks() -> None:
@@ -127,7 +110,7 @@ def test_the_product_knows_no_tests_and_no_benchmarks() -> None:
 def test_only_support_is_shared_by_tests_and_with_benchmarks() -> None:
     """No test module, no conftest is imported, and support imports neither benchmarks nor them."""
     lent = {(a, b) for a, b in source.arrows() if b.startswith("tests.")}
-    assert {(a, b) for a, b in lent if not b.startswith("tests.support.")} == LENT
+    assert {(a, b) for a, b in lent if not b.startswith("tests.support.")} == set()
     support = {(a, b) for a, b in source.arrows() if a.startswith("tests.support.")}
     assert {(a, b) for a, b in support if b.startswith("benchmarks.")} == set()
 
@@ -140,4 +123,4 @@ def test_pure_modules_reach_no_effects() -> None:
         for name in source.reached(module)
         if EFFECTS & {found.split(".")[0] for found in source.imported(name)}
     }
-    assert impure == IMPURE
+    assert impure == set()

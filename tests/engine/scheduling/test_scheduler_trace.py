@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from benchmarks.person import WINDOW_S, Played, person_asks
 from benchmarks.policies import POLICIES
 from benchmarks.scheduler_cpu import crowd
-from benchmarks.scheduler_trace import WINDOW_S, Played, person_asks
 from benchmarks.simulator import STOP_S, Client, Request, Run, Simulation, Trace
 from benchmarks.traces import TRACES, hammer, make
 
