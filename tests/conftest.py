@@ -65,9 +65,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 @pytest.fixture(autouse=True)
-def _starts_no_process_unless_it_may() -> Iterator[None]:
-    """Also where the code under test took the refusal for a failure of its own."""
-    yield
+def refused_processes() -> Iterator[list[str]]:
+    """Must be none, also where the code under test took the refusal for a failure of its own."""
+    yield guard.refused
     assert guard.refused == []
 
 

@@ -93,6 +93,11 @@ def test_every_module_has_a_room() -> None:
             floor_of(module)
 
 
+def test_every_rule_is_about_a_module_that_is_there() -> None:
+    rooms = {*PURE}.union(*FLOORS)
+    assert {room for room in rooms if not any(belongs(name, room) for name in own())} == set()
+
+
 def test_every_arrow_points_down() -> None:
     rooms = {module for module in own() if inside(module) not in STAIRS}
     ours = {(a, b) for a, b in source.arrows() if a in rooms and b in rooms}

@@ -52,10 +52,10 @@ def signals_as_from_a_terminal() -> None:
             signal.signal(number, by_default)
 
 
-def end_what_is_left(mark: str) -> list[str]:
-    """Kill the processes with this mark that still run, and say what they were and whose."""
+def end_what_is_left(mark: str, within_s: float = GONE_WITHIN_S) -> list[str]:
+    """Kill the processes with this mark that still run then, and say what they were and whose."""
     found = {process: env for process in psutil.process_iter() if (env := _marked(process, mark))}
-    _, left = psutil.wait_procs(found, timeout=GONE_WITHIN_S)
+    _, left = psutil.wait_procs(found, timeout=within_s)
     said = []
     for process in left:
         try:
