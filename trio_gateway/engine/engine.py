@@ -125,10 +125,15 @@ class Engine:
         """Ask for its end; `run` does it."""
         self._stop_wanted.set()
 
-    def abort(self, error: ExchangeAborted | EngineDisconnected) -> None:
+    def abort_requests(self, error: ExchangeAborted) -> None:
         """End every request that is under way at it; each gets this error."""
         if self._client is not None:
-            self._client.abort_all(error)
+            self._client.abort_requests(error)
+
+    def _abort_all(self) -> None:
+        """Nothing more is to come from it: whoever waits for it is told the epitaph."""
+        if self._client is not None:
+            self._client.abort_all(EngineDisconnected(self.epitaph))
 
     async def run(self) -> None:
         """Run the engine until it is stopped or gone. The last event says which."""
@@ -164,7 +169,7 @@ class Engine:
         if self.gone.is_set():
             return  # the port may be a successor's by now
         self.gone.set()
-        self.abort(EngineDisconnected(self.epitaph))
+        self._abort_all()
         if self.port is not None:
             self._ports_in_use.discard(self.port)
 
@@ -278,7 +283,7 @@ class Engine:
         self.epitaph = f"{reason}{last_words(process)}"
         log.error("%s (%s): %s", self.key, _pid(process), self.epitaph)
         if not ended:
-            self.abort(EngineDisconnected(self.epitaph))
+            self._abort_all()
             # Not asked to end: that would wake a stopped engine, and it might write on.
             await process.kill()
         await self._run_stop_command(process, self.variant.timeouts.stop_s)
@@ -308,7 +313,7 @@ class Engine:
         may run on."""
         argv = stop_command(self.variant.stop_command, process, self.client.port)
         if argv:
-            self.abort(EngineDisconnected(self.epitaph))  # no request needs to wait for it
+            self._abort_all()  # no request needs to wait for it
             launched = self._launched(argv)
             await run_stop_command(launched, argv[0], limit_s * LIMIT_SHARE, self.log)
 

@@ -155,7 +155,7 @@ class EngineManager:
     def abort_leases(self, reason: str) -> None:
         """End every request under way at its engine; each gets ExchangeAborted."""
         for engine in self.engines.values():
-            engine.abort(ExchangeAborted(reason))
+            engine.abort_requests(ExchangeAborted(reason))
 
     def kill_engines(self, reason: str) -> None:
         """No more waiting: cancel every engine's task, which kills its process group."""
@@ -223,7 +223,7 @@ class EngineManager:
         self._dispatch(Unload(model, force))
         if force:
             for engine in engines:
-                engine.abort(EngineUnloaded(f"{model} was unloaded"))
+                engine.abort_requests(EngineUnloaded(f"{model} was unloaded"))
         for engine in engines:
             await engine.gone.wait()
         return len(engines)

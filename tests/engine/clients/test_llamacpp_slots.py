@@ -19,6 +19,7 @@ from trio_gateway.engine.clients.facts import (
     SlotUnanswered,
 )
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
+from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
 
 CHAT, COMPLETION = "chat/completions", "completions"
 TIMEOUT_S = 10.0
@@ -228,6 +229,19 @@ async def test_a_slot_is_saved_under_a_name_of_the_gateway_s() -> None:
         assert await client.save_slot(2, "a.tmp", TIMEOUT_S) == SlotFile(3198, 73733860, 29.2)
     assert llama.asked == [SAVE]
     assert msgspec.json.decode(llama.bodies[0]) == {"filename": "a.tmp"}
+
+
+async def test_a_slot_is_saved_although_the_requests_were_ended() -> None:
+    """As at the end of `shutdown_grace`, and when a model is unloaded by force."""
+    async with engine(Llama({SAVE: (200, SAVED)})) as client:
+        client.abort_requests(ExchangeAborted("the gateway is stopping"))
+        with pytest.raises(ExchangeAborted):
+            async with client.forward_request("POST", "/v1/chat/completions", [], CHAT_BODY):
+                pass
+        assert (await client.save_slot(2, "a.tmp", TIMEOUT_S)).tokens == 3198
+        client.abort_all(EngineDisconnected("it is gone"))
+        with pytest.raises(SlotUnanswered):
+            await client.save_slot(2, "a.tmp", TIMEOUT_S)
 
 
 async def test_a_slot_is_restored_from_that_name() -> None:

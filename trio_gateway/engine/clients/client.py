@@ -52,10 +52,11 @@ class EngineClient(abc.ABC):
         assert parts.hostname is not None
         self.base_url, self.options = base_url, options
         self.host, self.port = parts.hostname, parts.port or 80
-        self.connections = Connections()
+        self.connections = Connections()  # those of requests
+        self._questions = Connections(self.pulse)  # the gateway's own, such as saving a slot
         self._opener = AddressOpener(self.host, self.port)
         self._own_headers = _key_headers(options)
-        self._control = ControlClient(self._opener, self.connections, self._own_headers)
+        self._control = ControlClient(self._opener, self._questions, self._own_headers)
         self._health_targets = [*self.health_targets]
         if options.health_path:
             self._health_targets = [options.health_path]
@@ -209,13 +210,19 @@ class EngineClient(abc.ABC):
             if self._refusals >= REFUSALS_MAX:
                 self.refuses.set()
 
-    def abort_all(self, error: EngineDisconnected | ExchangeAborted) -> None:
-        """End every request that is under way, and any that comes later; each gets this error."""
+    def abort_requests(self, error: ExchangeAborted) -> None:
+        """End every request that is under way, and any that comes later; each gets this error. The
+        engine still answers questions: its slots may be saved before it is stopped."""
         self.connections.abort_all(error)
+
+    def abort_all(self, error: EngineDisconnected) -> None:
+        """As `abort_requests`, and the gateway's questions as well: nothing more is to come."""
+        self.connections.abort_all(error)
+        self._questions.abort_all(error)
 
     async def aclose(self) -> None:
         """Close everything, whoever waits for it."""
-        if not self.connections.is_over:
+        if not self._questions.is_over:
             self.abort_all(EngineDisconnected("the engine went away"))
         await self._control.aclose()
 

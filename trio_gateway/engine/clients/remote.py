@@ -72,7 +72,7 @@ class RemoteEngine(OpenAIEngine):
             RemoteSite(url, tls, options.connect_timeout_s, self._health_targets) for url in urls
         ]
         self._controls = {
-            site: ControlClient(site, self.connections, self.with_own_headers(()))
+            site: ControlClient(site, self._questions, self.with_own_headers(()))
             for site in self.sites
         }
         self._checked_at: float | None = None

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
-FIRST_ERROR_STATUS = 400
 
 
 class BodySource(abc.ABC):

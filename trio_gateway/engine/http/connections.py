@@ -31,8 +31,8 @@ class Connections:
     `pulse` beats with whatever is read from the engine.
     """
 
-    def __init__(self) -> None:
-        self.pulse = Pulse()
+    def __init__(self, pulse: Pulse | None = None) -> None:
+        self.pulse = Pulse() if pulse is None else pulse
         self._open: set[Connection] = set()
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
