@@ -192,7 +192,7 @@ def test_the_memory_of_the_variants_is_shown_where_a_pool_has_a_limit(tmp_path: 
     assert heading.split()[-1] == "Memory"
     assert first.rstrip().endswith("6.0 GiB")
     assert second.rstrip().endswith("unknown")
-    assert note.startswith('note: models[1] "m".variants[2]: how much memory it needs is not known')
+    assert note.startswith('note: models[1] "m".variants[2]: how much memory it needs is unknown')
 
 
 def test_an_estimated_memory_is_marked_as_such(

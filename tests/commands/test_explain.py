@@ -49,7 +49,7 @@ def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> 
 def test_what_is_saved_for_the_next_gateway_is_found_without_one(tmp_path: Path) -> None:
     carryover = f'{{ directory = "{tmp_path / "kv"}", persist = true }}'
     result = explain(tmp_path, chat_body("m", "Hi"), free_port(), kv_carryover=carryover)
-    assert "nothing is saved of this model" in result.output
+    assert "nothing is saved for this model" in result.output
 
 
 def test_a_running_gateway_is_asked(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_variant_of_which_nothing_is_known_gets_a_note(
     config = smallest(tmp_path, POOL + "variant.name = 'unknown'")
     assert config.models[0].variants[0].expected_memory_bytes is None
     assert config.notes == (
-        'models[1] "m".variants[1]: how much memory it needs is not known; it will run '
+        'models[1] "m".variants[1]: how much memory it needs is unknown; it will run '
         'alone in its pool "primary" until it has been measured. Declare its `memory`',
     )
 

@@ -297,7 +297,7 @@ def test_a_listener_without_keys_is_told_the_two_lines_each_on_its_own(tmp_path:
         "server: other machines can reach 0.0.0.0:7777, but there are no api_keys. "
         "Add one of these two lines to server:",
         '    api_keys = { "KEY" },            -- `trio-gateway key` makes one',
-        "    allow_unauthenticated = true,    -- whoever reaches it may use it",
+        "    allow_unauthenticated = true,    -- anyone who reaches it may use it",
     ]
 
 
@@ -316,7 +316,7 @@ def test_keys_that_other_machines_send_without_tls_get_a_note(tmp_path: Path) ->
 def test_a_short_key_is_called_by_its_place(tmp_path: Path) -> None:
     changes = f'server.api_keys = {{ "{KEY}", {{ name = "laptop", key = "sk-1" }} }}'
     (note,) = smallest(tmp_path, changes).notes
-    assert note.startswith("server.api_keys[2]: fewer than 16 characters, which can be guessed")
+    assert note.startswith("server.api_keys[2]: a key of fewer than 16 characters can be guessed")
 
 
 # -- Lua ------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_short_key_is_called_by_its_place(tmp_path: Path) -> None:
         ('args = [ "-m" ]', "(arrays are written in braces: { … }): args = ["),
         ("// server", "(comments begin with --): // server"),
         ("server = {}\n# models", "(comments begin with --): # models"),
-        ("server = { a = 1,, b = 2 }", "(a comma too many?): server = { a = 1,, b = 2 }"),
+        ("server = { a = 1,, b = 2 }", "(an extra comma?): server = { a = 1,, b = 2 }"),
         ("server = { a = “x” }", "(Lua's quotes are \" and '): server = {"),
     ],
 )

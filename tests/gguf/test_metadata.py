@@ -195,9 +195,9 @@ def test_the_packaged_model_s_values_are_as_the_library_reads_them(
             "has a list of lists",
         ),
         (header(pair("a", UINT8, 1), pair("a", UINT8, 2)), "has the key 'a' twice"),
-        (header(pair(b"\xff", UINT8, 1)), "has a text that is not UTF-8"),
-        (header(pair("a", TEXT, b"\xff")), "has a text that is not UTF-8"),
-        (header(pair("a", LIST, (TEXT, [b"\xc3"]))), "has a text that is not UTF-8"),
+        (header(pair(b"\xff", UINT8, 1)), "has a string that is not UTF-8"),
+        (header(pair("a", TEXT, b"\xff")), "has a string that is not UTF-8"),
+        (header(pair("a", LIST, (TEXT, [b"\xc3"]))), "has a string that is not UTF-8"),
     ],
 )
 def test_a_claim_that_is_not_true_is_refused(tmp_path: Path, content: bytes, why: str) -> None:

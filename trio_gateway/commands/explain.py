@@ -22,8 +22,8 @@ if TYPE_CHECKING:
               help="A file with an admin's API key for the running gateway. Default: "
               "$TRIO_GATEWAY_KEY.")  # fmt: skip
 @click.option("--endpoint", metavar="NAME",
-              help="The endpoint that it is for, such as messages or responses. Default: inferred "
-              "from its fields.")  # fmt: skip
+              help="The request's endpoint, such as messages or responses. Default: inferred from "
+              "its fields.")  # fmt: skip
 @click.argument("request", type=click.File("rb"))
 def explain(
     path: Path | None, key_file: TextIO | None, endpoint: str | None, request: BinaryIO

@@ -50,5 +50,7 @@ def _read_key() -> str:
         what = f"a key of 1 to {KEY_MAX_LENGTH} visible ASCII characters"
         raise click.UsageError(f"expected {what} in the first line of standard input")
     if len(secret) < KEY_GOOD_LENGTH:
-        click.echo(f"note: fewer than {KEY_GOOD_LENGTH} characters, which can be guessed", err=True)
+        click.echo(
+            f"note: a key of fewer than {KEY_GOOD_LENGTH} characters can be guessed", err=True
+        )
     return secret

@@ -60,7 +60,7 @@ def _compare(
     limit = pool.memory_bytes or 0
     if needed is None:
         notes.append(
-            f"{path}: how much memory it needs is not known; it will run alone in its pool "
+            f"{path}: how much memory it needs is unknown; it will run alone in its pool "
             f'"{pool.name}" until it has been measured. Declare its `memory`'
         )
     elif needed > limit:

@@ -64,7 +64,7 @@ class _StartFailed(Exception):
 class Outcome(enum.Enum):
     """Why a process serves no longer."""
 
-    STOP = "its stop was asked for"
+    STOP = "its stop was requested"
     LOST = "it ended by itself, or must be given up"
     RESTORE_FAILED = "it did not survive the restore of a KV cache"
 

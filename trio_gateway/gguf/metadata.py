@@ -201,7 +201,7 @@ class _Header:
         try:
             return self._data[start : self._at].decode()
         except UnicodeDecodeError:
-            raise BadGguf("has a text that is not UTF-8") from None
+            raise BadGguf("has a string that is not UTF-8") from None
 
     def _take(self, form: struct.Struct) -> int:
         start = self._at
@@ -224,7 +224,7 @@ class _Header:
                 found.append(data[start + 8 : end].decode())
                 start = end
         except UnicodeDecodeError:
-            raise BadGguf("has a text that is not UTF-8") from None
+            raise BadGguf("has a string that is not UTF-8") from None
         return found
 
     def _skip_list(self, item: int, count: int) -> None:

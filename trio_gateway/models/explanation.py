@@ -129,7 +129,7 @@ def _rows(model: ModelConfig, overview: Overview, need: int | None) -> list[Vari
 
 def _reason(selection: Selection, preview: Preview) -> str:
     if preview.engine_state is not None:
-        return f"a running engine of it holds the need ({selection.reason})"
+        return f"its running engine holds the need ({selection.reason})"
     return selection.reason
 
 
@@ -147,9 +147,9 @@ async def _kv(model: ModelConfig, overview: Overview, kv: KvCarryover, preview: 
     if not model.kv_carryover:
         return "off for this model (kv_carryover)"
     if preview.engine_state is not None:
-        return "nothing to restore: an engine runs"
+        return "nothing to restore: an engine is running"
     if preview.variant is None:
-        return "nothing to restore: no variant"
+        return "nothing to restore: no variant fits"
     variant = _variant(model, preview.variant)
     context = overview.context_of(preview.variant)
     return await kv.preview(model.name, variant, EngineFacts(), context)

@@ -103,7 +103,7 @@ class ModelSelector:
         context = min((c for c in contexts if c >= need), default=max(contexts))
         reason = "any variant will do"
         if running is not None and running.info is not None and running.info.context >= need:
-            context, reason = running.info.context, "any variant will do, and this one runs"
+            context, reason = running.info.context, "any variant will do, and this one is running"
         return Selection(
             model=model, endpoint=endpoint, prompt=0, source=CountSource.BOUND, answer=0,
             need=need, start_need=need, context=context, reason=reason,
@@ -166,7 +166,7 @@ class ModelSelector:
         if not larger:
             raise ContextLengthExceeded(_too_long(demand, prompt))
         chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
-        reason = f"an engine with {refused_context} refused the prompt"
+        reason = f"an engine with a context of {refused_context} refused the prompt"
         need = max(chosen.need, refused_context + 1)
         return msgspec.structs.replace(
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason

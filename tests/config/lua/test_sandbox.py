@@ -292,7 +292,7 @@ def test_a_missing_file_is_named_once(tmp_path: Path) -> None:
 def test_a_file_name_that_is_not_utf_8_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(LuaFailure) as caught:
         sandbox.run_file(tmp_path / "\udcff.lua")
-    assert str(caught.value) == rf"{tmp_path}/\udcff.lua: not UTF-8 text: the name of the file"
+    assert str(caught.value) == rf"{tmp_path}/\udcff.lua: the file's name is not UTF-8 text"
 
 
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_weak_key_and_a_line_without_effect_are_worth_a_note(tmp_path: Path) -
         tmp_path, 'server.api_keys = { "sk-1234" } server.allow_unauthenticated = true'
     )
     weak, useless = config.notes
-    assert weak.startswith("server.api_keys[1]: fewer than 16 characters")
+    assert weak.startswith("server.api_keys[1]: a key of fewer than 16 characters")
     assert "sk-1234" not in weak
     assert "allow_unauthenticated has no effect" in useless
 

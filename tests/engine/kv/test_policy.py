@@ -61,7 +61,7 @@ def test_the_least_is_256_tokens() -> None:
 
 def test_what_was_never_measured_is_tried() -> None:
     worth = KvCosts().worth(LEAST_TOKENS)
-    assert (worth.is_worth, worth.reason) == (True, "what it costs is not measured yet")
+    assert (worth.is_worth, worth.reason) == (True, "its cost has not been measured yet")
 
 
 def test_without_a_prompt_speed_it_is_tried() -> None:
@@ -85,7 +85,7 @@ def test_it_is_worth_it_if_reading_again_takes_longer_than_save_and_restore(
 ) -> None:
     worth = measured(save_s, restore_s).worth(1000)  # read again in 5 s
     assert worth.is_worth is is_worth
-    assert worth.reason == f"reading again 5.00 s, save and restore {carry} s"
+    assert worth.reason == f"reading again: 5.00 s, save and restore: {carry} s"
 
 
 def test_a_restore_that_was_never_measured_counts_as_a_save() -> None:

@@ -72,7 +72,7 @@ async def test_what_another_engine_saved_is_not_restored_and_the_log_says_why(
         await world.saved(A)
         engine = await start(world)  # type: ignore[misc]
         assert engine.holds("")
-        assert said(caplog, f"a saved conversation is not restored: another {part}")
+        assert said(caplog, f"a saved conversation is not restored: different {part}")
         assert failed(world) == (0, 1)
         assert (await world.start()).holds(A)
 
@@ -84,7 +84,7 @@ async def test_a_model_file_that_was_replaced_gets_nothing_of_the_old_one(
         await world.saved(A)
         world.replace_model(b"GGUF, of another model")
         assert (await world.start()).holds("")
-        assert said(caplog, "not restored: another model file")
+        assert said(caplog, "not restored: different model file")
 
 
 async def test_several_slots_are_saved_and_restored_the_most_recently_used_first(
@@ -364,7 +364,7 @@ async def test_the_preview_says_what_a_start_would_restore(tmp_path: Path) -> No
         async def preview(*args: str, context: int = 4096) -> str:
             return await world.owner.preview("m", world.variant(*args), facts, context)
 
-        assert await preview() == "nothing is saved of this model"
+        assert await preview() == "nothing is saved for this model"
         await world.saved(A)
         assert await preview() == "300 saved tokens would be restored, by the same engine build"
         assert await preview(context=299) == "none of 1 saved conversations fits this variant"

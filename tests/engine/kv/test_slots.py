@@ -42,7 +42,7 @@ async def test_a_conversation_is_saved_before_the_stop_and_restored_after_the_ne
     async with running(tmp_path) as world:
         assert await world.saved(A) == 300
         assert world.files == [".bin", ".json"]
-        assert said(caplog, "m:4096: saved 300 tokens of slot 0, 0.0 MB in 10 ms (what it costs")
+        assert said(caplog, "m:4096: saved 300 tokens of slot 0, 0.0 MB in 10 ms (its cost")
         engine = await world.start()
         assert engine.holds(A)
         assert engine.kv.restored_tokens == 300
@@ -124,7 +124,7 @@ async def test_a_conversation_is_saved_if_reading_it_again_takes_longer(
         # 300 tokens are 3.6 kB: 0.04 s to save, and as much to restore.
         world.measure(prompt_speed=prompt_speed, disk_speed=90_000.0)
         assert await world.saved(A) == saved
-        numbers = f"reading again {300 / prompt_speed:.2f} s, save and restore 0.08 s"
+        numbers = f"reading again: {300 / prompt_speed:.2f} s, save and restore: 0.08 s"
         assert said(caplog, numbers)
         assert said(caplog, "slot 0 is not worth saving") is (not saved)
         assert world.owner.counts.failed_saves == 0
@@ -212,7 +212,7 @@ async def test_an_engine_that_does_not_show_its_slots_is_not_saved_and_restored_
         assert engine.holds(A)
         engine.slots.take(f"{A} {B}")
         assert await engine.save() == 0
-        assert said(caplog, "nothing saved, the engine does not show its slots")
+        assert said(caplog, "nothing saved: the engine does not show its slots")
 
 
 async def test_a_model_whose_file_cannot_be_read_is_not_carried_over(
@@ -221,7 +221,7 @@ async def test_a_model_whose_file_cannot_be_read_is_not_carried_over(
     async with running(tmp_path) as world:
         world.gguf.unlink()
         assert await world.saved(A) == 0
-        assert said(caplog, "no KV carry-over, its model's file cannot be read")
+        assert said(caplog, "no KV carry-over: its model's file cannot be read")
 
 
 # -- saves that fail -------------------------------------------------------------------------
@@ -257,7 +257,7 @@ async def test_a_file_that_is_shorter_than_the_engine_says_is_never_kept(
         world.faults.after_save = lambda path: os.truncate(path, path.stat().st_size - 1)
         assert await world.saved(A) == 0
         assert (world.owner.counts.failed_saves, world.files) == (1, [])
-        assert said(caplog, "slot 0 could not be saved: the engine said 300 tokens in")
+        assert said(caplog, "slot 0 could not be saved: the engine reported 300 tokens in")
         assert (await world.start()).holds("")
 
 

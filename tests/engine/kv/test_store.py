@@ -655,7 +655,7 @@ def test_another_models_file_under_the_right_name_is_noticed(store: KvStore) -> 
     entry, other = save(store, 1, 2, 3), save(store, 1, 2, 3, model="n")
     os.replace(store.directory / other.name, store.directory / entry.name)
     restore_time(store.directory / entry.name, entry)
-    assert store.check(entry) == "its file holds other bytes than were saved"
+    assert store.check(entry) == "its file's bytes are not those that were saved"
 
 
 def test_a_link_in_the_place_of_a_file_is_noticed(store: KvStore, tmp_path: Path) -> None:
@@ -715,7 +715,7 @@ def test_a_copy_that_is_not_the_same_is_not_lent(
     monkeypatch.setattr(
         kv_file, "link_or_copy", lambda source, target: target.write_bytes(b"half of it")
     )
-    with pytest.raises(KvLendRefused, match="other bytes"):
+    with pytest.raises(KvLendRefused, match="not those that were saved"):
         store.lend(entry, elsewhere)
     assert caches(elsewhere) == []
 

@@ -165,8 +165,7 @@ def test_who_waits_when_an_engine_crashes_again_is_told_when_to_come_back() -> N
     assert isinstance(refused, Reject)
     assert refused.retry_after_s == 1
     assert refused.message == (
-        "a:only failed 2 times in a row, the next start will be tried in 1.0 s. "
-        "Last failure: killed"
+        "a:only failed 2 times in a row; the next start is in 1.0 s. Last failure: killed"
     )
 
 

@@ -85,7 +85,7 @@ async def test_head_goes_with_get_and_options_says_what_there_is(autojump_clock:
     ("path", "hint"),
     [
         ("/v1/chat/completion", "did you mean /v1/chat/completions?"),
-        ("/qqq", "GET /openapi.json lists what there is"),
+        ("/qqq", "GET /openapi.json lists every path"),
         ("/v1/messages/count_token", "did you mean /v1/messages/count_tokens?"),
         ("/v1//models", "did you mean /v1/models?"),
         ("/api/nothing/of/the/kind", ""),

@@ -167,7 +167,7 @@ def test_a_tool_call_that_the_limit_cut_is_left_out() -> None:
 
 def test_arguments_that_are_not_an_object_are_an_error() -> None:
     (error,) = lines(call_delta(0, "[1]", name="f") + end("tool_calls") + DONE)
-    assert error == {"error": "the arguments of the call of f are not an object"}
+    assert error == {"error": "the arguments of the call to f are not an object"}
 
 
 def test_a_streamed_completion() -> None:
@@ -319,7 +319,7 @@ def test_an_answer_that_is_none_is_the_engine_s_fault(kind: Kind, body: bytes) -
 def test_a_whole_answer_with_broken_arguments_is_the_engine_s_fault() -> None:
     calls = [{"function": {"name": "f", "arguments": "{"}}]
     body = whole({"message": {"tool_calls": calls}, "finish_reason": "tool_calls"})
-    with pytest.raises(ApiError, match="arguments of the call of f"):
+    with pytest.raises(ApiError, match="arguments of the call to f"):
         translate_answer(Kind.CHAT, "m", AT, body, MEASURED)
 
 

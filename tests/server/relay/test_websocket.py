@@ -406,7 +406,7 @@ async def test_a_connection_in_which_nothing_is_said_is_closed(
             with trio.fail_after(10):
                 assert await socket.get_message() == "still here"
         mock_clock.jump(websocket_relay.IDLE_S)
-        assert await close_of(socket) == (1001, "nothing was said for 600 s")
+        assert await close_of(socket) == (1001, "nothing was sent for 600 s")
         await until_free(stack)
 
 

@@ -51,7 +51,7 @@ def _hint_at_syntax(message: str, line: str) -> str:
     if near == ":" or _YAML.match(line):
         return "Lua writes name = value"
     if near == ",":
-        return "a comma too many?"
+        return "an extra comma?"
     return "a missing comma?" if "'}' expected" in message else ""
 
 

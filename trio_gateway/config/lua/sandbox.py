@@ -69,7 +69,7 @@ def run_file(path: Path) -> LuaTable:
     except (LuaError, MemoryError) as error:
         ok, result = False, str(error)
     except UnicodeError:
-        ok, result = False, "not UTF-8 text: the name of the file"
+        ok, result = False, "the file's name is not UTF-8 text"
     if ok:
         lua.set_max_memory(0)  # the limit is for the program, not for reading what it left
         return result

@@ -117,7 +117,7 @@ def refuse_open_listeners(
         f"other machines can reach {', '.join(reachable)}, but there are no api_keys. "
         "Add one of these two lines to server:",
         'api_keys = { "KEY" },            -- `trio-gateway key` makes one',
-        "allow_unauthenticated = true,    -- whoever reaches it may use it",
+        "allow_unauthenticated = true,    -- anyone who reaches it may use it",
     )
 
 
@@ -126,8 +126,8 @@ def notes(
 ) -> list[str]:
     """Remarks for the log."""
     found = [
-        f"server.api_keys[{index}]: fewer than {KEY_GOOD_LENGTH} characters, which can be guessed; "
-        "`trio-gateway key` makes a good key"
+        f"server.api_keys[{index}]: a key of fewer than {KEY_GOOD_LENGTH} characters can be "
+        "guessed; `trio-gateway key` makes a good key"
         for index, key in enumerate(config.api_keys, start=1)
         if len(key.secret) < KEY_GOOD_LENGTH
     ]

@@ -138,9 +138,9 @@ class KvCarryover:
         fingerprint = await trio.to_thread.run_sync(fingerprint_of, variant, facts)
         entries = await self.with_store(lambda store: store.also_of(model)) or []
         if not entries:
-            return "nothing is saved of this model"
+            return "nothing is saved for this model"
         if fingerprint is None:
-            known = "its model file is known once the engine runs"
+            known = "its model file will be known once the engine runs"
             return f"{len(entries)} conversations are saved; {known}"
         for entry in entries:
             # The build is known only once the engine runs.

@@ -77,7 +77,7 @@ def stat_fault(path: Path, entry: KvEntry) -> str | None:
 def digest_fault(path: Path, entry: KvEntry) -> str | None:
     """Why it is not what was saved, by its bytes; OSError if they cannot be read."""
     same = digest(path) == entry.digest
-    return None if same else "its file holds other bytes than were saved"
+    return None if same else "its file's bytes are not those that were saved"
 
 
 def read_token_ids(path: Path, n_saved: int) -> array[int] | None:

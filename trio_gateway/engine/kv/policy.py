@@ -67,8 +67,8 @@ class KvCosts:
             return Worth(False, f"{tokens} tokens are fewer than {LEAST_TOKENS}")
         reread_s, carry_s = self.reread_s(tokens), self.carry_s(tokens)
         if reread_s is None or carry_s is None:
-            return Worth(True, "what it costs is not measured yet")
-        numbers = f"reading again {reread_s:.2f} s, save and restore {carry_s:.2f} s"
+            return Worth(True, "its cost has not been measured yet")
+        numbers = f"reading again: {reread_s:.2f} s, save and restore: {carry_s:.2f} s"
         return Worth(carry_s < reread_s, numbers)
 
 

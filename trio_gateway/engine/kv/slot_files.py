@@ -84,7 +84,7 @@ class SlotFiles:
             if entry not in entries:
                 different = self._fingerprint.differs_in(entry.fingerprint)
                 why = (
-                    f"another {', '.join(different)}"
+                    f"different {', '.join(different)}"
                     if different
                     else f"{entry.tokens} tokens do not fit into {context}"
                 )
@@ -208,6 +208,6 @@ def _exists(folder: Path) -> bool:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        log.warning("KV carry-over: %s is gone and cannot be made: %s", folder, error.strerror)
+        log.warning("KV carry-over: %s is gone and cannot be created: %s", folder, error.strerror)
         return False
     return True

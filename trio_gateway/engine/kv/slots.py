@@ -81,7 +81,7 @@ class EngineKv:
             return
         await self._files.identify(facts)
         if not self._files.works:
-            log.info("%s: no KV carry-over, its model's file cannot be read", self._key)
+            log.info("%s: no KV carry-over: its model's file cannot be read", self._key)
             return
         with trio.move_on_after(RESTORE_LIMIT_S) as limit:
             try:
@@ -148,7 +148,7 @@ class EngineKv:
         with self._owner.saving(limit_s, self._stop_s / 2) as limit:
             slots = await client.read_slots(SLOTS_LIMIT_S)
             if slots is None:
-                log.info("%s: nothing saved, the engine does not show its slots", self._key)
+                log.info("%s: nothing saved: the engine does not show its slots", self._key)
             for slot in slots or ():
                 if slot.tokens is not None:  # else nothing was asked of it since its start
                     self.saved_tokens += await self._files.save(

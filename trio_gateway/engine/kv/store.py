@@ -108,10 +108,12 @@ class KvStore:
         status = written.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size != size_bytes or tokens < 1:
             said = f"{tokens} tokens in {size_bytes} bytes"
-            raise KvSaveRefused(f"the engine said {said}, its file has {status.st_size} bytes")
+            raise KvSaveRefused(
+                f"the engine reported {said}, but its file has {status.st_size} bytes"
+            )
         if size_bytes > self.max_bytes:
             raise KvSaveRefused(
-                f"{size_bytes} bytes exceed the limit of {self.max_bytes} for all of them"
+                f"{size_bytes} bytes exceed the limit of {self.max_bytes} for all files"
             )
 
     def _write_metadata(self, entry: KvEntry) -> None:

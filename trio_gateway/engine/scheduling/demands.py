@@ -139,7 +139,6 @@ def _backing_off(ticket: Ticket, key: VariantKey, pause: Pause, now: float) -> R
     left_s = pause.until - now
     times = "once" if pause.failures == 1 else f"{pause.failures} times in a row"
     message = (
-        f"{key} failed {times}, the next start will be tried in {left_s:.1f} s. Last failure: "
-        f"{pause.reason}"
+        f"{key} failed {times}; the next start is in {left_s:.1f} s. Last failure: {pause.reason}"
     )
     return Reject(ticket.id, Refusal.BACK_OFF, message, left_s)

@@ -251,7 +251,7 @@ class Scheduler:
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:
-                self._decisions.leave(engine, "it was asked to unload", actions)
+                self._decisions.leave(engine, "an unload was requested", actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._decisions.closing = True

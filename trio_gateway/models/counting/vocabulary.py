@@ -213,7 +213,7 @@ async def _exchange(process: trio.Process, line: bytes) -> bytes:
             raise _HelperFailed("it ended")
         answer += piece
         if len(answer) > _LONGEST_ANSWER:
-            raise _HelperFailed("its answer has no end")
+            raise _HelperFailed("its answer is cut off")
     return bytes(answer)
 
 

@@ -75,7 +75,7 @@ class Counter:
         except CannotCount as refusal:
             return Answer(refused=str(refusal))
         except msgspec.DecodeError:
-            return Answer(refused="the request has not the shape that engines take")
+            return Answer(refused="the request does not have the shape that engines accept")
         # A file of any content and a text of any kind go through libraries of others. Whatever
         # they raise, the next question may be one that can be answered.
         except Exception as error:  # noqa: BLE001
@@ -86,7 +86,7 @@ class Counter:
         if question.render is not None:
             rendered = file.render(question.render)
             if not rendered.exact:
-                raise CannotCount("what the engine would make of it is not known for certain")
+                raise CannotCount("how the engine would render it is not certain")
             return Answer(text=rendered.texts[0])
         if question.chat is not None:
             rendered = file.render(question.chat)

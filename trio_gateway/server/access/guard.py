@@ -167,7 +167,7 @@ class AccessGuard:
             raise _wrong_key() if given else _no_key()
         if needs_admin(scope["path"]) and not key.admin:
             message = (
-                f'the API key "{key.name}" may not use this path: it takes an admin\'s key '
+                f'the API key "{key.name}" may not use this path: it needs an admin\'s key '
                 "(admin = true in server.api_keys)"
             )
             raise ApiError(403, message, "permission_error", code="admin_only")
@@ -183,7 +183,10 @@ class AccessGuard:
         if key is None or key.max_parallel is None:
             return _nothing
         if self._under_way.get(key.name, 0) >= key.max_parallel:
-            message = f'the API key "{key.name}" may have {key.max_parallel} requests at a time'
+            message = (
+                f'the API key "{key.name}" may have {key.max_parallel} requests at a time; '
+                "try again when one has ended"
+            )
             raise ApiError(
                 429, message, "rate_limit_error",
                 code="too_many_requests", retry_after_s=_PARALLEL_RETRY_S,

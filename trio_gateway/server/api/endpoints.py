@@ -36,9 +36,9 @@ class ModelIn(enum.Enum):
 
     NOWHERE = "nowhere"
     BODY = "`model` in the body"
-    BODY_OR_NONE = "`model` in the body; it may be missing if there is only one model"
+    BODY_OR_NONE = "`model` in the body; it may be left out if there is only one model"
     FORM = "the form field `model`"
-    QUERY = "`?model=`; it may be missing if there is only one model"
+    QUERY = "`?model=`; it may be left out if there is only one model"
     PATH = "the path"
 
 
@@ -46,10 +46,10 @@ class Need(enum.Enum):
     """How the tokens that a request needs are counted."""
 
     CHAT = "the chat"
-    RESPONSES = "the chat that its input and instructions make"
-    MESSAGES = "the chat that its system text and messages make"
+    RESPONSES = "the chat made of its input and instructions"
+    MESSAGES = "the chat made of its system text and messages"
     PROMPT = "the prompt"
-    INFILL = "all that is around the gap"
+    INFILL = "everything around the gap"
     INPUT = "the largest input"
     CONTENT = "the largest content"
     RERANK = "the query with the largest document"
@@ -186,7 +186,7 @@ OPENAI = (
         engine_path=None,
         handler="handle_model_info",
     ),
-    _openai("audio/speech", "Speak a text.", content=("input",)),
+    _openai("audio/speech", "Turn a text into speech.", content=("input",)),
     _openai("images/generations", "Make images from a text.", content=("prompt",)),
 )
 
@@ -198,7 +198,7 @@ FORMS = (
 
 REALTIME = _openai(
     "realtime",
-    "Talk with a model over a WebSocket, passed through to its engine.",
+    "Talk to a model over a WebSocket, passed through to its engine.",
     **_ASKS_ENGINE,
     handler="handle_realtime",
 )
@@ -265,7 +265,7 @@ OLLAMA_CANNOT = {
     "api/create": "create models",
     "api/copy": "copy models",
     "api/delete": "delete models",
-    "api/blobs": "take files of models",
+    "api/blobs": "accept model files",
 }
 
 OLLAMA = (
@@ -289,7 +289,7 @@ OLLAMA = (
 )
 
 GATEWAY = (
-    _gateway("health", "/health", "Whether the gateway serves.", "handle_health"),
+    _gateway("health", "/health", "Whether the gateway is serving.", "handle_health"),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
     _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),
@@ -312,14 +312,14 @@ GATEWAY = (
     _gateway(
         "unload",
         "/gateway/models/{model}/unload",
-        "Stop the model's engines once their requests are done; with `?force=true` at once.",
+        "Stop the model's engines once their requests are done, or at once with `?force=true`.",
         "handle_unload",
         **_TO_MODEL,
     ),
     _gateway(
         "pin",
         "/gateway/models/{model}/pin",
-        "Keep the model's engines loaded; with `?pinned=false` as configured again.",
+        "Keep the model's engines loaded; `?pinned=false` undoes that.",
         "handle_pin",
         **_TO_MODEL,
     ),

@@ -141,7 +141,7 @@ def endpoint_of(data: bytes, name: str | None = None) -> Endpoint:
     for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
         if endpoint.content[0] in members:
             return endpoint
-    message = "the body has no `messages`, `prompt` or `input`: send it as to one of the endpoints"
+    message = "the body has no `messages`, `prompt` or `input`: send it as you would to an endpoint"
     raise ApiError(400, message, code="missing_content")
 
 

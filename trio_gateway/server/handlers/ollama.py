@@ -96,7 +96,7 @@ class OllamaHandler:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
         model = self._preparer.find(name, sender.permissions).model.name
         if call.unloads and not sender.permissions.admin:
-            message = "only a key with admin = true may unload a model: others may use it"
+            message = "only a key with admin = true may unload a model: others may be using it"
             raise ApiError(403, message, "permission_error", code="admin_only")
         if not call.unloads:
             async with self._relay.lease_any(sender, name, wish=call.num_ctx or 0):

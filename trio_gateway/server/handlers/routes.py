@@ -59,7 +59,7 @@ def _as_api_error(path: str, error: HTTPException) -> ApiError:
             return ApiError(404, f"there is no such path{_near_path(path)}", code="unknown_path")
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-            message, allow = f"this path takes only {allowed}", [("Allow", allowed)]
+            message, allow = f"this path accepts only {allowed}", [("Allow", allowed)]
             return ApiError(405, message, code="method_not_allowed", headers=allow)
     return ApiError(error.code or 500, error.description or error.name)
 
@@ -105,4 +105,4 @@ def _near_path(path: str) -> str:
         if "{" not in known and known != "/"
     ]
     near = difflib.get_close_matches(path[:LONGEST_PATH], known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else "; GET /openapi.json lists what there is"
+    return f"; did you mean {near[0]}?" if near else "; GET /openapi.json lists every path"

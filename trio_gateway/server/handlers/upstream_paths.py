@@ -27,10 +27,10 @@ def check_path(path: str) -> None:
     decoded = unquote(path)
     steps = (step.partition(";")[0] for step in re.split(r"[/\\]", decoded))
     if any(step in _LEADS_ELSEWHERE for step in steps):
-        message = "the path has a `.` or `..` in it; write where it leads to"
+        message = "the path contains `.` or `..`; write the path that it leads to"
         raise ApiError(400, message, code="invalid_path")
     if any(letter < " " or letter == "\x7f" for letter in decoded):
-        message = "the path has a control character in it"
+        message = "the path contains a control character"
         raise ApiError(400, message, code="invalid_path")
 
 
@@ -54,7 +54,7 @@ def check_slot_action(
         )
         raise ApiError(403, message, "permission_error", code="slots_in_use")
     if "filename" in unquote(query) or not _names_a_plain_file(body):
-        message = "`filename` is a plain name in the body: letters, digits, `-`, `_`, `.`"
+        message = "`filename` must be a plain name in the body: letters, digits, `-`, `_`, `.`"
         raise ApiError(400, message, code="invalid_filename", param="filename")
 
 

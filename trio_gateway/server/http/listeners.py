@@ -117,7 +117,9 @@ def _remove_stale(address: UnixAddress) -> None:
                 os.unlink(address.path)
             return
         except OSError as error:
-            reason = f"the socket file exists, and trying it failed: {error.strerror or error}"
+            reason = (
+                f"the socket file exists, and connecting to it failed: {error.strerror or error}"
+            )
             raise ListenError(f"cannot listen on {address}: {reason}") from None
     raise ListenError(
         f"cannot listen on {address}: another process is listening there; "

@@ -115,7 +115,7 @@ class PendingCalls:
             if arguments is None:
                 if reason == "length":
                     continue
-                raise ValueError(f"the arguments of the call of {name} are not an object")
+                raise ValueError(f"the arguments of the call to {name} are not an object")
             function = {"index": index, "name": name, "arguments": arguments}
             calls.append(({"id": call_id} if call_id else {}) | {"function": function})
         return calls

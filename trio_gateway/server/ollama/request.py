@@ -267,7 +267,7 @@ def _embeddings(
 ) -> OllamaCall:
     """Nothing is truncated in silence: `truncate` is not passed on, a text too long is an error."""
     if dimensions is not None and dimensions < 1:
-        raise ApiError(400, "`dimensions` must be above 0", param="dimensions")
+        raise ApiError(400, "`dimensions` must be greater than 0", param="dimensions")
     return OllamaCall(
         kind=kind,
         model=request.model,

@@ -47,14 +47,14 @@ _ALWAYS = {
 }
 _WITH_MODEL = {"404": "There is no such model; the message has near names."}
 _WITH_BODY = {
-    "408": "The body did not come in time.",
+    "408": "The body did not arrive in time.",
     "413": "The body is larger than `max_body_size`.",
     "415": "The body is compressed.",
 }
 _WITH_ENGINE = {
     "429": "The queue is full; `Retry-After` says when to ask again.",
     "502": "The engine did not start, crashed, or its answer is not valid.",
-    "503": "The gateway is stopping, or waits after failed starts; `Retry-After` says how long.",
+    "503": "The gateway is stopping, or waiting after failed starts; `Retry-After` says how long.",
     "504": "The engine did not start in time, or the request waited too long.",
     "4XX": "The engine's own error.",
     "5XX": "The engine's own error.",
@@ -75,7 +75,7 @@ def document(endpoints: Iterable[Endpoint] = ENDPOINTS) -> Json:
         "info": {
             "title": "trio-gateway",
             "version": __version__,
-            "description": "One address for all models of a machine. HEAD goes with GET.",
+            "description": "One address for all models of a machine. HEAD is allowed where GET is.",
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": family.value} for family in Family],
@@ -148,9 +148,9 @@ def _good(endpoint: Endpoint) -> Json:
     if endpoint.name == REALTIME.name:
         return {"101": {"description": "The WebSocket is open."}}
     if endpoint.name == "api/root":
-        return {"200": _answer("It runs.", {"text/plain": {}})}
+        return {"200": _answer("The gateway is running.", {"text/plain": {}})}
     if endpoint.body is Body.ANY:
-        return {"default": _answer("What the engine answers.", {ANYTHING: {}})}
+        return {"default": _answer("The engine's answer.", {ANYTHING: {}})}
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
     if endpoint.name == "audio/speech":
         content = {ANYTHING: {}}

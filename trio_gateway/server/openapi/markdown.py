@@ -30,7 +30,7 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
   gets 400 with the field's name in `param`.
 - *Counted* says which part of a request is counted to find the smallest variant that fits. For what
   is not counted, any engine of the model will do.
-- † The model's name may be missing if there is only one model.
+- † The model's name may be left out if there is only one model.
 - An endpoint that a model's engines do not serve gets 400 with a list of those that they serve.
 """
 

@@ -22,7 +22,7 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 _MODEL_NAME = {
     "type": "string",
     "minLength": 1,
-    "description": "A model, as GET /v1/models has it: `name`, `name:variant` or `name@8192`.",
+    "description": "A model, as GET /v1/models lists it: `name`, `name:variant` or `name@8192`.",
 }
 _FILE = {"type": "string", "format": "binary"}
 _FORM_FILES = {
@@ -121,7 +121,7 @@ def _flag(name: str) -> Json:
 _VERSION = {
     "name": "anthropic-version",
     "in": "header",
-    "description": "Asks for Anthropic's shape of the list.",
+    "description": "Asks for the list in Anthropic's shape.",
     "schema": _STRING,
 }
 # Beside those that follow from the table.

@@ -184,7 +184,7 @@ class Preparer:
         except ModelNotFound as error:
             if permissions.models is None:
                 raise model_not_found(str(error)) from None
-            message = "there is no such model; GET /v1/models lists those of your API key"
+            message = "there is no such model; GET /v1/models lists those that your API key may use"
             raise model_not_found(message) from None
         except ContextNotFound as error:
             message = str(error) if permissions.models is None else "the model has no such context"

@@ -220,7 +220,7 @@ async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send
 
     with idle:
         return await first_of(to_engine, to_client)
-    return End(_GOING_AWAY, f"nothing was said for {IDLE_S:g} s")
+    return End(_GOING_AWAY, f"nothing was sent for {IDLE_S:g} s")
 
 
 def _aborted(error: ExchangeAborted) -> End:
