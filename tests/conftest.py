@@ -18,6 +18,7 @@ from tests.support.isolation import (
     ProcessGuard,
     end_what_is_left,
     folders_of_nobody,
+    run_mark,
     signals_as_from_a_terminal,
 )
 from tests.support.thoroughness import QUICK
@@ -34,6 +35,13 @@ guard = ProcessGuard()
 
 def pytest_configure(config: pytest.Config) -> None:
     signals_as_from_a_terminal()
+    run_mark()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Workers that were killed cannot end what they started."""
+    if not hasattr(config, "workerinput"):
+        end_what_is_left(f"{run_mark()}.", within_s=0)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -26,11 +26,16 @@ STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn
 OF_A_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
+def run_mark() -> str:
+    """One for all workers; what a worker starts has its own behind a dot."""
+    return os.environ.setdefault(RUN, uuid4().hex)
+
+
 @contextmanager
 def folders_of_nobody(folder: Path) -> Iterator[str]:
     """The user's own folders and configuration are out of reach, for the tests and all that they
     start. Gives the mark of what is started."""
-    mark = uuid4().hex
+    mark = f"{run_mark()}.{uuid4().hex}"
     before = dict(os.environ)
     for name in FOLDERS:
         (folder / name.lower()).mkdir()
@@ -72,7 +77,7 @@ def _marked(process: psutil.Process, mark: str) -> Mapping[str, str]:
     try:
         env: Mapping[str, str] = process.environ()
         alive = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-        return env if alive and env.get(RUN) == mark else {}
+        return env if alive and env.get(RUN, "").startswith(mark) else {}
     except psutil.Error:
         return {}
 
