@@ -38,6 +38,7 @@ from trio_gateway.engine.process.process import (
     Process,
     StopReport,
     last_words,
+    where,
 )
 from trio_gateway.engine.process.stop_command import LIMIT_SHARE, run_stop_command, stop_command
 from trio_gateway.engine.scheduling.events import (
@@ -281,7 +282,7 @@ class Engine:
         ended = process.exited.is_set()
         reason = f"the engine {process.status}" if ended else self._lost
         self.epitaph = f"{reason}{last_words(process)}"
-        log.error("%s (%s): %s", self.key, _pid(process), self.epitaph)
+        log.error("%s (%s): %s", self.key, where(process), self.epitaph)
         if not ended:
             self._abort_all()
             # Not asked to end: that would wake a stopped engine, and it might write on.
@@ -300,7 +301,7 @@ class Engine:
         begun = trio.current_time()
         stopped = await self._stop(process, max(stop_s - spent_s, stop_s / 2))
         took_ms = round((trio.current_time() - begun) * 1000)
-        log.info("%s (%s) %s in %d ms", self.key, _pid(process), stopped.ending.value, took_ms)
+        log.info("%s (%s) %s in %d ms", self.key, where(process), stopped.ending.value, took_ms)
 
     async def _stop(self, process: Process, limit_s: float) -> StopReport:
         """The `stop_command`, if there is one, then SIGTERM, and SIGKILL after `limit_s`."""
@@ -321,7 +322,6 @@ class Engine:
         """Report the most memory that its processes held, whenever that grows."""
         if self._memory_of_group is None or process.pid is None:
             await trio.sleep_forever()
-
         await watch_peak(
             self._memory_of_group,
             process.pid,
@@ -347,7 +347,3 @@ class Engine:
             return
         if process.owns_port(self.client.port) is False:
             raise _StartFailed(port_taken(self.client.port, self.variant, self._kind))
-
-
-def _pid(process: Process) -> str:
-    return "elsewhere" if process.pid is None else f"pid {process.pid}"

@@ -168,6 +168,11 @@ class EngineProcess:
         self._log.debug("%s | %s", self._label, text)
 
 
+def where(process: Process) -> str:
+    """Its pid, or that it has none here, for the log."""
+    return "elsewhere" if process.pid is None else f"pid {process.pid}"
+
+
 def last_words(process: Process) -> str:
     """The line that says why it ended, and its last lines, as an error message ends with them."""
     lines = process.last_lines(LINES_IN_ERROR)
