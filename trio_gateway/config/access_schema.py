@@ -1,4 +1,4 @@
-"""Who may call, and within which limits: the frozen structs behind the keys of `server` for it."""
+"""Who may call, and within which limits: the frozen structs for those keys of `server`."""
 
 from __future__ import annotations
 

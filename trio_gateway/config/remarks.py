@@ -1,4 +1,4 @@
-"""Remarks on a valid configuration: what it says that will not work as it is meant. Pure."""
+"""Remarks on a valid configuration: what will not work as it was meant to. Pure."""
 
 from __future__ import annotations
 

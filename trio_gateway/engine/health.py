@@ -1,4 +1,4 @@
-"""HealthRecord: when an engine gets ready, and whether it still lives, as far as answers tell."""
+"""HealthRecord: when an engine is ready, and whether it is still alive, as its answers show."""
 
 from __future__ import annotations
 

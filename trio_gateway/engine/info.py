@@ -1,4 +1,4 @@
-"""EngineInfo: what a ready engine turned out to be, whatever was declared of it."""
+"""EngineInfo: what a ready engine turned out to be, whatever was declared."""
 
 from __future__ import annotations
 

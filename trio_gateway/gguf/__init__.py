@@ -1,4 +1,4 @@
-"""What GGUF files say of their models.
+"""What GGUF files say about their models.
 
 `metadata.py` is the one reader: it takes a path and hands back the header's keys and values, or
 raises BadGguf. `header.py` is what memory estimates, model lists and the Ollama API ask of it.

@@ -5,7 +5,7 @@ A request comes in through `http` (hypercorn's connections, limits, what a reque
 an engine has to answer goes through `relay`. `gateway.py` puts all of it together, and
 `gateway_server.py` runs it with listeners and signals.
 
-From the roof to the ground, and nobody imports upwards: gateway_server, gateway, handlers,
+From the roof to the ground; nothing imports upwards: gateway_server, gateway, handlers,
 openapi, ollama, relay, access and forms, http, dumps, api. All may import `models`, `engine` and
 `config`.
 """

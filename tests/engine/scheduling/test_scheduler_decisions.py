@@ -114,14 +114,14 @@ def test_an_idle_engine_that_was_stopped_earlier_is_not_evicted_for_anybody() ->
 
 def test_a_start_says_how_many_wait_and_what_the_largest_needs() -> None:
     (start,) = scheduler(A).handle(arrive(1, "a", 321), 0)
-    assert reasons([start]) == ["1 request waits, the largest needs 321 tokens"]
+    assert reasons([start]) == ["1 request waits; the largest needs 321 tokens"]
 
     subject = scheduler(*GROWING, B)
     play(subject, [*loaded("b"), (1, arrive(2, "a", 20), ["drain 1"])])
     play(subject, [(1, arrive(3, "a", 1200), []), (1, arrive(4, "a", 1100), [])])
     subject.handle(LeaseReturned(1), 2)
     started = subject.handle(EngineExited(1), 3)
-    assert reasons(started) == ["3 requests wait, the largest needs 1200 tokens"]
+    assert reasons(started) == ["3 requests wait; the largest needs 1200 tokens"]
 
 
 def test_a_stop_and_a_drain_say_whom_they_are_for() -> None:

@@ -283,9 +283,9 @@ def test_a_start_that_was_given_smaller_is_not_started_again_larger_while_it_loa
 @pytest.mark.parametrize(
     ("start_need", "reason"),
     [
-        (2090, "1 request waits, the largest needs 1900 tokens, 2090 with headroom"),
-        (1900, "1 request waits, the largest needs 1900 tokens"),
-        (0, "1 request waits, the largest needs 1900 tokens"),
+        (2090, "1 request waits; the largest needs 1900 tokens (2090 with headroom)"),
+        (1900, "1 request waits; the largest needs 1900 tokens"),
+        (0, "1 request waits; the largest needs 1900 tokens"),
     ],
 )
 def test_a_start_says_the_largest_need_and_the_room_to_grow_if_there_is_any(
@@ -316,5 +316,5 @@ def test_a_start_says_what_the_tickets_need_that_it_is_for() -> None:
     assert isinstance(start, Start)
     assert (start.variant.variant, start.reason) == (
         "large",
-        "3 requests wait, the largest needs 1500 tokens, 3900 with headroom",
+        "3 requests wait; the largest needs 1500 tokens (3900 with headroom)",
     )

@@ -1,4 +1,4 @@
-"""What Lua says of a program that it cannot run, with a hint at what is likely meant. Pure."""
+"""What Lua says about a program that it cannot run, with a hint at what was likely meant. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers for the keys of models and variants that say what their type of engine is like."""
+"""Readers for the keys of models and variants that depend on their type of engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that people bring from other programs or use in the wrong place, and what to write here.
+"""Words that people know from other programs or put in the wrong place, and what to write here.
 
 Each maps an unknown key to the end of its error message. What is merely misspelt is not listed:
 `fields.nearest` finds that.

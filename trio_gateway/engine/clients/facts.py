@@ -1,4 +1,4 @@
-"""What an engine says of itself, in words that all types share."""
+"""What an engine says about itself, in terms that all types share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
-    """What a ready engine says of itself; None where it does not say.
+    """What a ready engine says about itself; None where it does not say.
 
     `places`: requests that it works on at a time. `context`: tokens that one of them may use.
     `model_path`, `build`: what it runs, and which build of the engine it is.

@@ -1,4 +1,4 @@
-"""EngineKind: what the gateway knows of a type of engine before one of it runs."""
+"""EngineKind: what the gateway knows about a type of engine before one runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAIEngine: any server with OpenAI's API. What else it can do is detected, never assumed."""
+"""OpenAIEngine: any server with the OpenAI API. What else it can do is detected, never assumed."""
 
 from __future__ import annotations
 

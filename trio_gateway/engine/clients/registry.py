@@ -1,4 +1,4 @@
-"""From an engine type to what the gateway knows of such engines, loaded when it is needed."""
+"""From an engine type to what the gateway knows about such engines, loaded when needed."""
 
 from __future__ import annotations
 

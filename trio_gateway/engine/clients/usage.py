@@ -1,4 +1,4 @@
-"""Usage: what an engine's answer says of its tokens and of its time. Pure.
+"""Usage: what an engine's answer says about its tokens and its time. Pure.
 
 llama-server puts `timings` into an answer and into the last event of a stream; `usage` is in a
 stream only if the client asked for it. Either is enough.

@@ -1,4 +1,4 @@
-"""Prompt: a request as an engine gets it, by whose tokens a conversation is recognised."""
+"""Prompt: a request as an engine gets it; its tokens identify its conversation."""
 
 from __future__ import annotations
 

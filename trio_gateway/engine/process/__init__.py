@@ -1,4 +1,4 @@
-"""Child processes of the gateway: started in groups of their own, watched, and ended for certain.
+"""Child processes of the gateway: started in groups of their own, watched, and stopped for certain.
 
 In go a command and its environment; out come a `Process` that a block holds, its last lines, how it
 ended, and how much memory it has. Whatever a gateway killed hard leaves behind, the reaper ends.

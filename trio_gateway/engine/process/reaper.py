@@ -1,4 +1,4 @@
-"""Reaper: keeps the process running that kills what a gateway killed hard leaves behind.
+"""Reaper: keeps the process running that stops what a killed gateway leaves behind.
 
 Its program is `reaper_program.py`. On Windows there are no process groups to kill and no reaper: a
 gateway that is killed hard leaves its engines running.

@@ -1,4 +1,4 @@
-"""The reaper: a small process that ends the engines if the gateway dies without a word.
+"""The reaper: a small process that stops the engines if the gateway is killed.
 
 The gateway writes `+PGID` when it starts an engine's process group and `-PGID` when the group is
 gone. The pipe's end-of-file means that the gateway is gone, however it went, SIGKILL included;

@@ -127,8 +127,8 @@ def reason_of(demand: Demand, queue: TicketQueue) -> str:
     tickets = [ticket for ticket in queue if demand.above < ticket.size <= demand.size]
     need = max(ticket.need for ticket in tickets)
     start_need = max(ticket.start_need for ticket in tickets)
-    headroom = f", {start_need} with headroom" if start_need > need else ""
-    return f"{waiting}, the largest needs {need} tokens{headroom}"
+    headroom = f" ({start_need} with headroom)" if start_need > need else ""
+    return f"{waiting}; the largest needs {need} tokens{headroom}"
 
 
 def _order(demand: Demand) -> tuple[Priority, int]:

@@ -1,4 +1,4 @@
-"""The scheduler's vocabulary: what it knows of a variant, the events in, the actions out."""
+"""The scheduler's vocabulary: what it knows about a variant, the events in, the actions out."""
 
 from __future__ import annotations
 

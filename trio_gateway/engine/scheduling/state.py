@@ -1,4 +1,4 @@
-"""SchedulerState: what the scheduler knows of tickets, engines and variants. It decides nothing."""
+"""SchedulerState: what the scheduler knows about tickets, engines and variants. Decides nothing."""
 
 from __future__ import annotations
 

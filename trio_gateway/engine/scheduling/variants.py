@@ -1,4 +1,4 @@
-"""Variants: what is known of them. It is declared, or engines said it, or it was measured."""
+"""Variants: what is known about them, from the configuration, their engines or measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TokenCounter: the exact number of prompt tokens, from whoever can say it for the least.
+"""TokenCounter: the exact number of prompt tokens, from the cheapest source that knows it.
 
 In this order: what was counted before; the running engine of the model; `tokenization.binary` of
 the configuration; a `llama-tokenize` next to the engine's binary, or the vocabulary and the chat

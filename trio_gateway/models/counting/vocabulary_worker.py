@@ -1,4 +1,4 @@
-"""Counts prompt tokens with the vocabularies of GGUF files: a program, `vocabulary.py` runs it.
+"""Counts prompt tokens with the vocabularies of GGUF files: a program that `vocabulary.py` runs.
 
 One JSON object a line comes in, one goes out:
 

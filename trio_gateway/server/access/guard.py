@@ -217,7 +217,7 @@ def _no_key() -> ApiError:
 
 
 def _wrong_key() -> ApiError:
-    return _not_authorized("unknown API key")
+    return _not_authorized("unknown API key; check the key that your client sends")
 
 
 def _not_authorized(message: str) -> ApiError:

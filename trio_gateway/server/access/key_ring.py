@@ -1,4 +1,4 @@
-"""KeyRing: which key a client has, without telling by time, and without spending much on a flood.
+"""KeyRing: which key a client has, with no hint in the timing, and little spent on a flood.
 
 A plain key is compared by keyed digests, all of them each time. A hashed key costs 16 MiB and
 50 ms, so one that was right is remembered (by its digest), one check runs at a time, and an address

@@ -1,4 +1,4 @@
-"""Permissions: what the key of a request allows it, as the guard puts it into the scope."""
+"""Permissions: what a request's key allows, as the guard puts it into the scope."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The API as data: which endpoints exist, what their requests may say, how errors and events
-look.
+"""The API as data: its endpoints, what requests may say, how errors and events look.
 
 A body enters as bytes and leaves as a ParsedRequest or an ApiError (`request_body`, by the types
 in `request_fields`); an answer gets the client's name for its model (`answer_name`); server-sent

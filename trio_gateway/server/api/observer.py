@@ -1,4 +1,4 @@
-"""AnswerObserver: who looks on while a request is answered, such as its dump."""
+"""AnswerObserver: what looks on while a request is answered, such as its dump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Incoming: what every handler needs of the request that Quart hands it: its body, who sent it."""
+"""Incoming: what every handler needs from Quart's request: its body, and who sent it."""
 
 from __future__ import annotations
 

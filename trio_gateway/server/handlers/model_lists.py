@@ -1,4 +1,4 @@
-"""The list of models in the shapes of other APIs than OpenAI's. Pure."""
+"""The list of models in the shapes of APIs other than OpenAI's. Pure."""
 
 from __future__ import annotations
 

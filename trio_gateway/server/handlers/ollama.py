@@ -1,4 +1,4 @@
-"""OllamaHandler: Ollama's endpoints. Engines get the OpenAI calls that are meant by them."""
+"""OllamaHandler: Ollama's endpoints. Engines get the matching OpenAI calls."""
 
 from __future__ import annotations
 

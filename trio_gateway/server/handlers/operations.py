@@ -1,4 +1,4 @@
-"""OperationsHandler: the gateway about itself: that it serves, what waits, what runs, and why."""
+"""OperationsHandler: what the gateway says about itself: health, queue, engines, explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RequestHandler: requests whose answer is an engine's, whatever API they are of.
+"""RequestHandler: requests that an engine answers, whatever their API.
 
 A handler's method is a row's `handler` in `api/endpoints.py`. It takes the request apart and puts
 the answer together; what is between is the Relay's.

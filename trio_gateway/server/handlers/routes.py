@@ -1,4 +1,4 @@
-"""The Quart app: a route for each row of the table of endpoints, and what becomes of an error."""
+"""The Quart app: a route for each row of the table of endpoints, and what happens to an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UpstreamHandler: anything of one engine, under `/upstream/NAME/…`."""
+"""UpstreamHandler: anything that one engine serves, under `/upstream/NAME/…`."""
 
 from __future__ import annotations
 

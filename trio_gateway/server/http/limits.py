@@ -1,4 +1,4 @@
-"""What one client may take of the gateway's connections, and how it is told.
+"""Limits on one client's connections and headers, and how it is told of them.
 
 - `ConnectionCounts`: connections at a time from one address. `CountedTCPServer` closes the others.
 - `LimitedH11Protocol`: hypercorn's HTTP/1 with a limit on the size of the headers that holds also

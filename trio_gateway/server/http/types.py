@@ -1,4 +1,4 @@
-"""The ASGI callables and messages as types, and what of ours is in a scope."""
+"""The ASGI callables and messages as types, and what the gateway puts into a scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repair F of the HTTP stack: what hypercorn keeps from an app about its WebSockets.
+"""Repair F of the HTTP stack: what hypercorn does not tell an app about its WebSockets.
 
 - The code and the reason with which a client closes: the app gets 1006 for every close.
 - A client that talks before its handshake is answered: the app is never told that it is over.

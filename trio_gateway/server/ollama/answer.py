@@ -1,4 +1,4 @@
-"""OpenAI answers as Ollama's: one JSON object, or a stream of them, one a line. Pure."""
+"""OpenAI answers as Ollama's: one JSON object, or a stream of them, one per line. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ModelFiles: what the models' GGUF files say of themselves, read when a client asks for it."""
+"""ModelFiles: what the models' GGUF files say, read when a client asks for it."""
 
 from __future__ import annotations
 

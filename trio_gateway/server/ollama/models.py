@@ -1,4 +1,4 @@
-"""What `/api/tags`, `/api/show` and `/api/ps` say of models and engines. Pure."""
+"""What `/api/tags`, `/api/show` and `/api/ps` say about models and engines. Pure."""
 
 from __future__ import annotations
 

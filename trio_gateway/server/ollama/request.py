@@ -1,4 +1,4 @@
-"""An Ollama request as the OpenAI request that is meant by it. Pure."""
+"""An Ollama request as the matching OpenAI request. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparer: from a request to an Ask, which says all that the relay needs to have it answered."""
+"""Preparer: from a request to an Ask, which says all that the relay needs to get it answered."""
 
 from __future__ import annotations
 

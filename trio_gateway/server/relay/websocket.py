@@ -1,4 +1,4 @@
-"""WebSocketRelay: a client's WebSocket, passed through to one that its model's engine has.
+"""WebSocketRelay: a client's WebSocket, passed through to its model's engine.
 
 Quart has no part in it. The lease lasts as long as the connection, and so keeps the engine from
 being stopped for another model: a connection in which nothing is said is closed after a while.
