@@ -19,7 +19,7 @@ class Played(NamedTuple):
     run: Run
 
 
-# (places, trace, policy) -> one for each seed
+# (slots, trace, policy) -> one for each seed
 Results = dict[tuple[int, str, str], list[Played]]
 
 

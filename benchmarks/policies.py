@@ -1,10 +1,10 @@
 """The schedulers that are compared, all with the interface of `Scheduler`.
 
 - `strict`: first come, first served. A ticket is granted only when every earlier one of its pool
-  has been: the head of the line may share a ready engine that has a free place, else an engine
+  has been: the head of the line may share a ready engine that has a free slot, else an engine
   drains for it.
 - `unbounded`: first come, first served, with a fast path that has no end: a ticket whose engine
-  is ready and has a free place is granted at once, whoever waits, and an engine makes way only
+  is ready and has a free slot is granted at once, whoever waits, and an engine makes way only
   when it has no leases and nobody waits for it. This is how the leading peer's code reads.
 - `ours`: the gateway's.
 
@@ -97,9 +97,9 @@ class StrictFirstCome(Scheduler):
                     state.remove_ticket(gone)
             case LeaseReturned(ticket):
                 state.take_back(ticket, now)
-            case EngineReady(engine, places):
+            case EngineReady(engine, slots):
                 view = state.engines[engine]
-                view.places, view.ready_at = places, now
+                view.slots, view.ready_at = slots, now
                 if view.state is EngineState.STARTING:
                     state.move_engine(view, EngineState.READY)
             case EngineFailed(engine, reason):
@@ -131,7 +131,7 @@ class StrictFirstCome(Scheduler):
         """Grant the head of the line, or make its engine come; whether it was granted."""
         engine = self.state.server_of(head)
         if engine is not None:
-            free = engine.state is EngineState.READY and len(engine.leases) < engine.places
+            free = engine.state is EngineState.READY and len(engine.leases) < engine.slots
             if free:
                 self.state.hold(head, engine, now)
                 fresh = engine.ready_at is not None and head.arrived_at < engine.ready_at

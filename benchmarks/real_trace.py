@@ -36,7 +36,7 @@ from tests.support.harness import (
 REQUESTS = 60
 TOKENS = (4, 40)  # of the answers, from and to
 MEAN_GAP_S = 0.3
-CONTEXT, PLACES = 2048, 1
+CONTEXT, SLOTS = 2048, 1
 # These engines load far faster than large ones do: scaled down with them, and shown in the table.
 WINDOW_S = 2.0
 SEED = 1
@@ -118,7 +118,7 @@ def table() -> Table:
     load_s = statistics.median(run.load_s for run in runs.values())
     shown = Table(
         title=f"{REQUESTS} requests on two real engines in turns, one every {MEAN_GAP_S:g} s;\n"
-        f"a load takes {load_s:.2f} s, places: {PLACES}, fairness window: {WINDOW_S:g} s"
+        f"a load takes {load_s:.2f} s, slots: {SLOTS}, fairness window: {WINDOW_S:g} s"
     )
     headings = ("Policy", "swaps", "makespan s", "mean wait s", "p95 wait s", "max wait s")
     for heading in headings:

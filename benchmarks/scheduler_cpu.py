@@ -27,7 +27,7 @@ from trio_gateway.engine.scheduling.events import Event
 
 WAITING = 256
 MODELS = "ABCDEFGH"
-ENGINES, PLACES = 2, 4
+ENGINES, SLOTS = 2, 4
 EVENTS = 10_000
 WINDOW_S = 10.0
 ROUNDS = 5
@@ -37,7 +37,7 @@ LOAD_S, SERVICE_S, PATIENCE_S = (3.0, 10.0), (0.5, 10.0), (5.0, 60.0)
 
 
 def crowd(seed: int) -> Trace:
-    """As many clients as tickets are to wait, and one for each place that holds a lease."""
+    """As many clients as tickets are to wait, and one for each slot that holds a lease."""
     rng = random.Random(seed)
 
     def request() -> Request:
@@ -46,10 +46,10 @@ def crowd(seed: int) -> Trace:
 
     clients = tuple(
         Client(f"client {number}", tuple(request() for _ in range(REQUESTS_EACH)))
-        for number in range(WAITING + ENGINES * PLACES)
+        for number in range(WAITING + ENGINES * SLOTS)
     )
     load_s = {model: rng.uniform(*LOAD_S) for model in MODELS}
-    return Trace(load_s=load_s, clients=clients, places=PLACES, engines=ENGINES)
+    return Trace(load_s=load_s, clients=clients, slots=SLOTS, engines=ENGINES)
 
 
 def events_of(trace: Trace, policy: Policy) -> list[tuple[Event, float]]:

@@ -21,7 +21,7 @@ COLUMNS = 3
 DOTS_PER_INCH = 110
 
 
-def draw(results: Results, path: Path, *, places: int = 4) -> None:
+def draw(results: Results, path: Path, *, slots: int = 4) -> None:
     """All seeds of each trace together; in a hammer trace the person's waits only."""
     mpl.rcParams["font.size"] = 8
     rows = -(-len(TRACES) // COLUMNS)
@@ -32,7 +32,7 @@ def draw(results: Results, path: Path, *, places: int = 4) -> None:
         for policy in POLICIES:
             waits = sorted(
                 max(request.wait_s, SHORTEST_S)
-                for played in results[places, name, policy]
+                for played in results[slots, name, policy]
                 for request in played.run.served
                 if not hammered or request.client == PERSON
             )
@@ -40,7 +40,7 @@ def draw(results: Results, path: Path, *, places: int = 4) -> None:
             shares = [100 * (n + 1) / len(waits) for n in range(len(waits))]
             panel.step(waits, shares, line, color=colour, label=label, linewidth=1.4, where="post")
         if hammered:
-            asks = [ask for p in results[places, name, "ours"] for ask in person_asks(p)]
+            asks = [ask for p in results[slots, name, "ours"] for ask in person_asks(p)]
             bound_s = max(ask.bound_s for ask in asks)
             panel.axvline(bound_s, color="black", linewidth=0.9, linestyle=":")
             panel.text(bound_s * 1.15, 12, f"bound {bound_s:.0f} s", fontsize=7)
@@ -48,7 +48,7 @@ def draw(results: Results, path: Path, *, places: int = 4) -> None:
         panel.set_xscale("log")
         panel.grid(alpha=0.3)
     for panel in axes[-1]:
-        panel.set_xlabel(f"wait, s ({places} slots)")
+        panel.set_xlabel(f"wait, s ({slots} slots)")
     for panel in axes[:, 0]:
         panel.set_ylabel("% of requests waited no longer")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -29,7 +29,7 @@ from benchmarks.policies import POLICIES
 from benchmarks.simulator import STOP_S, Run, Simulation
 from benchmarks.traces import HAMMERS, INTERLEAVED, TRACES, make
 
-PLACES = (4, 1)  # 4: what llama.cpp has by default
+SLOTS = (4, 1)  # 4: what llama.cpp has by default
 SEEDS = range(11)
 WIDTH = 120
 CLOCK_ERROR_S = 1e-3
@@ -38,9 +38,9 @@ CLOCK_ERROR_S = 1e-3
 FEWER_SWAPS, SHORTER_WAIT = 4.0, 2.0
 
 
-def play_all(places: Sequence[int] = PLACES, seeds: Sequence[int] = SEEDS) -> Results:
+def play_all(slots: Sequence[int] = SLOTS, seeds: Sequence[int] = SEEDS) -> Results:
     results: Results = {}
-    for at_a_time in places:
+    for at_a_time in slots:
         for name in TRACES:
             traces = [make(name, seed, at_a_time) for seed in seeds]
             for policy, build in POLICIES.items():
@@ -81,16 +81,16 @@ def median_and_worst(values: Sequence[float], worst: Worst, digits: int = 0) -> 
     return f"{statistics.median(values):,.{digits}f} ({worst(values):,.{digits}f})"
 
 
-def comparison(results: Results, places: int, traces: Sequence[str] = (*TRACES,)) -> Table:
-    seeds = len(results[places, traces[0], "ours"])
-    table = Table(title=f"places of each engine: {places}; median (worst) of {seeds} seeds")
+def comparison(results: Results, slots: int, traces: Sequence[str] = (*TRACES,)) -> Table:
+    seeds = len(results[slots, traces[0], "ours"])
+    table = Table(title=f"slots of each engine: {slots}; median (worst) of {seeds} seeds")
     for heading in ("Trace", "Policy"):
         table.add_column(heading, no_wrap=True)
     for measure in MEASURES:
         table.add_column(measure, justify="right", no_wrap=True)
     for name in traces:
         for policy in POLICIES:
-            runs = [played.run for played in results[places, name, policy]]
+            runs = [played.run for played in results[slots, name, policy]]
             assert not any(run.left or run.rejected for run in runs), "no request may be lost"
             cells = [
                 median_and_worst([measure(run) for run in runs], max)
@@ -103,28 +103,28 @@ def comparison(results: Results, places: int, traces: Sequence[str] = (*TRACES,)
 def targets(results: Results) -> Table:
     """`unbounded` shows what a policy can reach at all that never makes a busy engine yield."""
     table = Table(title="how many times fewer than strict; median (worst) of the seeds")
-    for heading in ("Places", "Trace", "Policy", "swaps", "mean wait", "to reach"):
+    for heading in ("Slots", "Trace", "Policy", "swaps", "mean wait", "to reach"):
         table.add_column(heading, no_wrap=True)
-    for places in PLACES:
+    for slots in SLOTS:
         for name in (name for name in TRACES if name not in HAMMERS):
             for policy in ("unbounded", "ours"):
-                swaps = _ratios(results, places, name, policy, "swaps")
-                wait = _ratios(results, places, name, policy, "mean wait s")
+                swaps = _ratios(results, slots, name, policy, "swaps")
+                wait = _ratios(results, slots, name, policy, "mean wait s")
                 verdict = ""
                 if policy == "ours" and name in INTERLEAVED:
                     verdict = f"{FEWER_SWAPS:g}: {_verdict(swaps, FEWER_SWAPS)}, "
                     verdict += f"{SHORTER_WAIT:g}: {_verdict(wait, SHORTER_WAIT)}"
                 table.add_row(
-                    str(places), name, policy, median_and_worst(swaps, min, 2),
+                    str(slots), name, policy, median_and_worst(swaps, min, 2),
                     median_and_worst(wait, min, 2), verdict, end_section=policy == "ours",
                 )  # fmt: skip
     return table
 
 
-def _ratios(results: Results, places: int, name: str, policy: str, measure: str) -> list[float]:
+def _ratios(results: Results, slots: int, name: str, policy: str, measure: str) -> list[float]:
     value, pairs = (
         MEASURES[measure],
-        zip(results[places, name, "strict"], results[places, name, policy], strict=True),
+        zip(results[slots, name, "strict"], results[slots, name, policy], strict=True),
     )
     return [value(strict.run) / max(value(other.run), 1e-9) for strict, other in pairs]
 
@@ -138,21 +138,21 @@ def _verdict(ratios: Sequence[float], least: float) -> str:
 
 def people(results: Results) -> Table:
     table = Table(title="the person beside the hammering agent: the longest wait of all seeds")
-    for column in ("Places", "Trace", "Policy"):
+    for column in ("Slots", "Trace", "Policy"):
         table.add_column(column, no_wrap=True)
     for column in ("wait s", "bound s", "rest of load s", "overtime s"):
         table.add_column(column, justify="right")
     for column in ("questions", "over the bound", "over all three"):
         table.add_column(column, justify="right")
-    for places in PLACES:
+    for slots in SLOTS:
         for name in HAMMERS:
             for policy in POLICIES:
-                asks = [ask for p in results[places, name, policy] for ask in person_asks(p)]
+                asks = [ask for p in results[slots, name, policy] for ask in person_asks(p)]
                 longest = max(asks, key=lambda ask: ask.wait_s)
                 over = sum(ask.wait_s > ask.bound_s + CLOCK_ERROR_S for ask in asks)
                 over_all = sum(ask.wait_s > ask.whole_bound_s + CLOCK_ERROR_S for ask in asks)
                 table.add_row(
-                    str(places), name, policy, *(f"{number:,.0f}" for number in longest),
+                    str(slots), name, policy, *(f"{number:,.0f}" for number in longest),
                     str(len(asks)), str(over), str(over_all),
                     end_section=policy == [*POLICIES][-1],
                 )  # fmt: skip
@@ -160,7 +160,7 @@ def people(results: Results) -> Table:
 
 
 def tables(results: Results) -> list[Table]:
-    return [*(comparison(results, places) for places in PLACES), targets(results), people(results)]
+    return [*(comparison(results, slots) for slots in SLOTS), targets(results), people(results)]
 
 
 def wide_console() -> Console:

@@ -66,11 +66,11 @@ class Client(NamedTuple):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """`load_s`: by model. `places`: of each engine."""
+    """`load_s`: by model. `slots`: of each engine."""
 
     load_s: Mapping[str, float]
     clients: tuple[Client, ...]
-    places: int
+    slots: int
     engines: int = 1
 
 
@@ -130,7 +130,7 @@ def facts_of(trace: Trace) -> list[VariantFacts]:
             key=VariantKey(model, "only"),
             pool=POOL,
             context=CONTEXT,
-            parallel=trace.places,
+            parallel=trace.slots,
             idle_timeout_s=NEVER_IDLE_S,
             load_time_s=load_s,
         )
@@ -251,4 +251,4 @@ class Simulation:
         began_at = self._began.pop(engine, None)
         if began_at is not None:  # else the load was given up
             self.run.loads.append(Load(self._models[engine], began_at, self._clock.now))
-            self._tell(EngineReady(engine, self._trace.places, CONTEXT))
+            self._tell(EngineReady(engine, self._trace.slots, CONTEXT))

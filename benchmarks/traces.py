@@ -2,7 +2,7 @@
 
 Service times are log-uniform between `SERVICE_S`, load times between `LOAD_S` (one for each model),
 as most answers are short and a few are long. So that a trace loads the engine but could be served,
-arrivals come at `UTILISATION` of what its places can do without any load in between; how much of
+arrivals come at `UTILISATION` of what its slots can do without any load in between; how much of
 the rest a policy spends on loading is what is compared. Bounded in count: a policy that cannot
 keep up builds a line until the arrivals end.
 
@@ -44,7 +44,7 @@ class Question(NamedTuple):
     key: str
 
 
-# (random numbers, places) -> a trace
+# (random numbers, slots) -> a trace
 Make = Callable[[random.Random, int], Trace]
 
 
@@ -76,29 +76,29 @@ def _arrivals(questions: Sequence[Question]) -> tuple[Client, ...]:
     )
 
 
-def _mean_gap_s(places: int) -> float:
-    return MEAN_SERVICE_S / (UTILISATION * places)
+def _mean_gap_s(slots: int) -> float:
+    return MEAN_SERVICE_S / (UTILISATION * slots)
 
 
-def _think_s(clients: int, places: int) -> float:
-    """So that clients who never wait would use that much of the places."""
-    return max(clients * MEAN_SERVICE_S / (UTILISATION * places) - MEAN_SERVICE_S, 0.0)
+def _think_s(clients: int, slots: int) -> float:
+    """So that clients who never wait would use that much of the slots."""
+    return max(clients * MEAN_SERVICE_S / (UTILISATION * slots) - MEAN_SERVICE_S, 0.0)
 
 
-def interleaved(rng: random.Random, places: int) -> Trace:
+def interleaved(rng: random.Random, slots: int) -> Trace:
     questions: list[Question] = []
     now = 0.0
     for number in range(REQUESTS):
         key = f"client {rng.randrange(PEOPLE)}"
         questions.append(Question(now, "AB"[number % 2], _service_s(rng), key))
-        now += rng.expovariate(1 / _mean_gap_s(places))
-    return Trace(load_s=_loads(rng, "AB"), clients=_arrivals(questions), places=places)
+        now += rng.expovariate(1 / _mean_gap_s(slots))
+    return Trace(load_s=_loads(rng, "AB"), clients=_arrivals(questions), slots=slots)
 
 
 def _closed(
-    rng: random.Random, places: int, clients: int, choose: Callable[[int], str]
+    rng: random.Random, slots: int, clients: int, choose: Callable[[int], str]
 ) -> tuple[Client, ...]:
-    think_s = _think_s(clients, places)
+    think_s = _think_s(clients, slots)
     return tuple(
         Client(
             f"client {number}",
@@ -111,12 +111,12 @@ def _closed(
     )
 
 
-def interleaved_closed(rng: random.Random, places: int) -> Trace:
-    clients = _closed(rng, places, PEOPLE, lambda number: "AB"[number % 2])
-    return Trace(load_s=_loads(rng, "AB"), clients=clients, places=places)
+def interleaved_closed(rng: random.Random, slots: int) -> Trace:
+    clients = _closed(rng, slots, PEOPLE, lambda number: "AB"[number % 2])
+    return Trace(load_s=_loads(rng, "AB"), clients=clients, slots=slots)
 
 
-def bursts(rng: random.Random, places: int) -> Trace:
+def bursts(rng: random.Random, slots: int) -> Trace:
     sizes = (2, 12)
     questions: list[Question] = []
     now, burst = 0.0, 0
@@ -127,20 +127,20 @@ def bursts(rng: random.Random, places: int) -> Trace:
             Question(now + rng.uniform(0, 2), model, _service_s(rng), f"burst {burst}")
             for _ in range(size)
         ]
-        now += rng.expovariate(1 / (sum(sizes) / 2 * _mean_gap_s(places)))
-    return Trace(load_s=_loads(rng, "ABC"), clients=_arrivals(questions), places=places)
+        now += rng.expovariate(1 / (sum(sizes) / 2 * _mean_gap_s(slots)))
+    return Trace(load_s=_loads(rng, "ABC"), clients=_arrivals(questions), slots=slots)
 
 
-def zipf(rng: random.Random, places: int) -> Trace:
+def zipf(rng: random.Random, slots: int) -> Trace:
     models = "ABCDE"
     weights = [1 / rank for rank in range(1, len(models) + 1)]
-    clients = _closed(rng, places, 20, lambda _: rng.choices(models, weights)[0])
-    return Trace(load_s=_loads(rng, models), clients=clients, places=places)
+    clients = _closed(rng, slots, 20, lambda _: rng.choices(models, weights)[0])
+    return Trace(load_s=_loads(rng, models), clients=clients, slots=slots)
 
 
-def hammer(rng: random.Random, places: int, hammer_s: float = HAMMER_S) -> Trace:
+def hammer(rng: random.Random, slots: int, hammer_s: float = HAMMER_S) -> Trace:
     """The agent's questions take `hammer_s` without a person; the person asks on all the while."""
-    count = round(hammer_s * min(places, AGENT_LOOPS) / MEAN_SERVICE_S / AGENT_LOOPS)
+    count = round(hammer_s * min(slots, AGENT_LOOPS) / MEAN_SERVICE_S / AGENT_LOOPS)
     loops = [
         Client(f"agent {n}", tuple(Request("A", _service_s(rng)) for _ in range(count)), "agent")
         for n in range(AGENT_LOOPS)
@@ -149,12 +149,12 @@ def hammer(rng: random.Random, places: int, hammer_s: float = HAMMER_S) -> Trace
         Request("B", _service_s(rng), pause_s=PERSON_PAUSE_S)
         for _ in range(round(hammer_s / PERSON_PAUSE_S))
     )
-    return Trace(load_s=_loads(rng, "AB"), clients=(*loops, Client(PERSON, asks)), places=places)
+    return Trace(load_s=_loads(rng, "AB"), clients=(*loops, Client(PERSON, asks)), slots=slots)
 
 
-def long_hammer(rng: random.Random, places: int) -> Trace:
+def long_hammer(rng: random.Random, slots: int) -> Trace:
     """Three times as long, to show what grows with it."""
-    return hammer(rng, places, 3 * HAMMER_S)
+    return hammer(rng, slots, 3 * HAMMER_S)
 
 
 TRACES: Mapping[str, Make] = {
@@ -169,5 +169,5 @@ INTERLEAVED = ("interleaved", "interleaved, closed")
 HAMMERS = ("hammer", "long hammer")
 
 
-def make(name: str, seed: int, places: int) -> Trace:
-    return TRACES[name](random.Random(f"{name} {seed} {places}"), places)
+def make(name: str, seed: int, slots: int) -> Trace:
+    return TRACES[name](random.Random(f"{name} {seed} {slots}"), slots)

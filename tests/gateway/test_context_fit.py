@@ -219,7 +219,7 @@ async def test_requests_that_share_one_cache_never_need_more_than_it_holds(
 ) -> None:
     given = config(model("m", variant(4096)))
     async with running_stack(given) as stack:
-        stack.engines.facts = EngineFacts(places=4, context=4096)
+        stack.engines.facts = EngineFacts(slots=4, context=4096)
         stack.engines.shared_tokens = 4096
         stack.engines.scripts = [[answered(1)], [10.0, answered(1)], [answered(1)]]
         await ask(stack)

@@ -368,7 +368,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_engine_s_connection
             await stream(stack, chat(stream=True))
         await trio.testing.wait_all_tasks_blocked()
         assert stack.engines.exchanges[0].closed_at == 95
-        # Its place is free again.
+        # Its slot is free again.
         assert [row.leases for row in stack.manager.overview.engines()] == [0]
 
 
@@ -456,7 +456,7 @@ async def test_an_engine_with_less_context_than_declared_is_used_at_its_real_siz
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_stack(config(model("m", variant(4096)))) as stack:
-        stack.engines.facts = EngineFacts(places=2, context=2048)
+        stack.engines.facts = EngineFacts(slots=2, context=2048)
         assert (await stack.post(CHAT, chat())).status == 200
         assert "declares a context of 4096" in caplog.text
         one = json.loads((await stack.get("/v1/models/m")).content)

@@ -240,7 +240,7 @@ async def test_the_engines_show_what_runs_and_what_loads(autojump_clock: Clock) 
         await trio.sleep(0.5)
         ready, loading = await page(stack, "engines")
         assert (ready["model"], ready["variant"], ready["state"]) == ("a", "4096", "ready")
-        assert (ready["places"], ready["leases"], ready["pid"]) == (2, 0, 1)
+        assert (ready["slots"], ready["leases"], ready["pid"]) == (2, 0, 1)
         assert (ready["idle_s"], ready["loading_s"]) == (4.5, None)
         assert ready["load_s"] == pytest.approx(1.0, abs=0.05)
         assert ready["memory_bytes"] == 2**30

@@ -229,7 +229,7 @@ class SlotStack(Stack):
 async def slot_stack(given: GatewayConfig, slots: int = 1) -> AsyncIterator[SlotStack]:
     engines = SlotEngines()
     engines.slot_count = slots
-    engines.facts = msgspec.structs.replace(engines.facts, places=slots, build="b1")
+    engines.facts = msgspec.structs.replace(engines.facts, slots=slots, build="b1")
     async with trio.open_nursery() as nursery:
         stack = SlotStack(nursery, engines, given)
         await nursery.start(stack.gateway.run)

@@ -203,7 +203,7 @@ class FakeEngines:
         self.sick: Health | None = None  # what health checks get; a silent one hangs
         self.health_checks: list[float] = []  # when each was made
         self.refusals: list[Exception] = []  # for the next requests, instead of an answer
-        self.facts = EngineFacts(places=2, context=None)
+        self.facts = EngineFacts(slots=2, context=None)
         self.shared_tokens: int | None = None
         self.counted: int | None = None
         self.status = 200

@@ -105,19 +105,19 @@ def batch(ticket: int, model: str, need: int = 100, *, client: str = "") -> Tick
 
 
 def ready(
-    engine: int, places: int = 1, context: int = SMALL, *, shared_tokens: int | None = None
+    engine: int, slots: int = 1, context: int = SMALL, *, shared_tokens: int | None = None
 ) -> EngineReady:
-    return EngineReady(engine, places, context, shared_tokens)
+    return EngineReady(engine, slots, context, shared_tokens)
 
 
-def loaded(models: str, *, places: int = 1, at: float = 0) -> list[Step]:
+def loaded(models: str, *, slots: int = 1, at: float = 0) -> list[Step]:
     """An engine for each of these models (one letter each): ticket 1 comes and engine 1 gets ready
     at that time, then ticket 2 and engine 2, and so on. Each ticket keeps its lease."""
     steps: list[Step] = []
     for number, model in enumerate(models, 1):
         steps += [
             (at, arrive(number, model), [f"start {model}:only as {number}"]),
-            (at, ready(number, places), [f"grant {number} engine {number}"]),
+            (at, ready(number, slots), [f"grant {number} engine {number}"]),
         ]
     return steps
 

@@ -49,7 +49,7 @@ class Running:
     draining: bool = False
     stopping: bool = False
     unloading: bool = False
-    places: int = 0
+    slots: int = 0
     shared_tokens: int | None = None
     leases: dict[int, int] = field(default_factory=dict)  # the need of each ticket
 
@@ -132,7 +132,7 @@ class World:
         assert engine.usable
         assert engine.facts.key.model == asked.model
         assert engine.context >= asked.need
-        assert len(engine.leases) < engine.places
+        assert len(engine.leases) < engine.slots
         if engine.shared_tokens is not None and engine.leases:
             assert sum(engine.leases.values()) + asked.need <= engine.shared_tokens
         for other in self.waiting.values():
@@ -187,23 +187,23 @@ class World:
         event = TicketArrived(self.next_ticket, model, need, client, priority, start_need)
         self.next_ticket += 1
         self.waiting[event.ticket] = event
-        place, foreseen = self._place_for(event), self._preview(event)
+        engine, foreseen = self._engine_with_slot_for(event), self._preview(event)
         actions = self.take_in(event)
         if self.closing:
             return
-        if place is not None:
-            assert event.ticket in self.live[place].leases, "it had a place"
+        if engine is not None:
+            assert event.ticket in self.live[engine].leases, "it had a slot"
             assert foreseen.expected_wait_s == 0
         for action in actions:
             self._check_preview(foreseen, event.ticket, action)
 
-    def _place_for(self, asked: TicketArrived) -> int | None:
+    def _engine_with_slot_for(self, asked: TicketArrived) -> int | None:
         state = self.subject.state
         ticket = Ticket(asked.ticket, asked.model, asked.need, "", asked.priority, self.now)
         if (sizes := state.variants.sizes_for(ticket)) is None:
             return None
         ticket.size, ticket.start_size = sizes
-        engine = state.place_for(ticket)
+        engine = state.engine_with_slot_for(ticket)
         return engine.id if engine is not None else None
 
     def _preview(self, asked: TicketArrived) -> Preview:
@@ -246,16 +246,16 @@ class World:
             self.take_in(TicketGone(ticket))
 
     def engine_gets_ready(
-        self, choice: int, places: int, percent: int, shared_percent: int | None
+        self, choice: int, slots: int, percent: int, shared_percent: int | None
     ) -> None:
         if (number := self._pick(choice, lambda e: e.loading)) is not None:
             engine = self.live[number]
             context = engine.facts.context * percent // 100
-            engine.loading, engine.places, engine.context = False, places, context
+            engine.loading, engine.slots, engine.context = False, slots, context
             if shared_percent is not None:
                 engine.shared_tokens = context * shared_percent // 100
             self.contexts[engine.facts.key] = context
-            self.take_in(EngineReady(number, places, context, engine.shared_tokens))
+            self.take_in(EngineReady(number, slots, context, engine.shared_tokens))
 
     def start_fails(self, choice: int) -> None:
         if (number := self._pick(choice, lambda e: e.loading)) is not None:
@@ -335,6 +335,6 @@ class World:
         number = self._pick(choice, lambda e: e.loading and not e.stopping)
         assert number is not None
         engine = self.live[number]
-        engine.loading, engine.places = False, 1 + choice % 3
+        engine.loading, engine.slots = False, 1 + choice % 3
         engine.shared_tokens = engine.context if choice % 2 else None
-        self.take_in(EngineReady(number, engine.places, engine.context, engine.shared_tokens))
+        self.take_in(EngineReady(number, engine.slots, engine.context, engine.shared_tokens))

@@ -64,7 +64,7 @@ class Process:
 @dataclass
 class Wait:
     """A ticket that waits for an engine. `since`: when it arrived, or when it has aged. `until`:
-    when an engine that can serve it was ready; then it waits for a place until `ended`."""
+    when an engine that can serve it was ready; then it waits for a slot until `ended`."""
 
     asked: TicketArrived
     arrived: float
@@ -84,14 +84,14 @@ class Life:
 
 @dataclass
 class TimedWorld:
-    """Real engines take `load_s` (by variant) to load. `places`: of each engine, `shared_percent`:
+    """Real engines take `load_s` (by variant) to load. `slots`: of each engine, `shared_percent`:
     the tokens that these share, of one's context; None: each has a context of its own."""
 
     variants: Sequence[VariantFacts]
     engines: int
     window_s: float
     load_s: dict[VariantKey, float]
-    places: int = 1
+    slots: int = 1
     shared_percent: int | None = None
     waits: dict[int, Wait] = field(default_factory=dict)
     granted: dict[int, Ask] = field(default_factory=dict)
@@ -152,10 +152,10 @@ class TimedWorld:
     def _get_ready(self, number: int) -> None:
         if (process := self.live.get(number)) is not None and not process.stopping:
             process.ready = True
-            self._note_served()  # it may drain in the same moment, its places taken
+            self._note_served()  # it may drain in the same moment, its slots taken
             context, percent = process.facts.context, self.shared_percent
             shared_tokens = None if percent is None else context * percent // 100
-            self._tell(EngineReady(number, self.places, context, shared_tokens))
+            self._tell(EngineReady(number, self.slots, context, shared_tokens))
 
     def _exit(self, number: int) -> None:
         del self.live[number]

@@ -48,7 +48,7 @@ def timed_worlds(draw: st.DrawFn) -> TimedWorld:
         engines=draw(st.sampled_from((1, 1, 2))),
         window_s=draw(st.sampled_from((0.0, 2.0, 10.0))),
         load_s=load_s,
-        places=draw(st.integers(1, 3)),
+        slots=draw(st.integers(1, 3)),
         shared_percent=draw(st.sampled_from((None, 100, 150))),
     )
     for stream in range(draw(st.integers(0, 4))):  # one client that never stops asking for a

@@ -47,7 +47,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     `value`: what a configuration says, by `presets.engines.<preset>`. `kind`: `"module:Class"`,
     an EngineKind. `options`: the keys that only some types have. `has_process`: it is started by
     a command; otherwise it is somewhere else, at its `urls`. `needs_port`: its arguments must say
-    where it listens, as nothing is added to them. `places`: requests at a time where neither
+    where it listens, as nothing is added to them. `slots`: requests at a time where neither
     `parallel` nor the engine says it.
     """
 
@@ -58,7 +58,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     default_pool: str = "primary"
     has_process: bool = True
     needs_port: bool = False
-    places: int | None = None
+    slots: int | None = None
 
 
 _OPENAI = frozenset({Option.SERVED_NAME, Option.HEALTH_PATH, Option.API_KEY})
@@ -84,7 +84,7 @@ ENGINE_TYPES = {
             kind=f"{_CLIENTS}.openai:OpenAIKind",
             options=_OPENAI,
             needs_port=True,
-            places=8,
+            slots=8,
         ),
         EngineType(
             value="remote",
@@ -93,7 +93,7 @@ ENGINE_TYPES = {
             options=frozenset(Option),
             default_pool="remote",
             has_process=False,
-            places=64,
+            slots=64,
         ),
     )
 }

@@ -245,7 +245,7 @@ class Engine:
         self.info = info
         self.ready_at = trio.current_time()
         log.info("%s: ready %s", self.key, ready_words(info, self.client.base_url))
-        self._report(EngineReady(self.number, info.places, info.context, info.shared_tokens))
+        self._report(EngineReady(self.number, info.slots, info.context, info.shared_tokens))
         self._lost = await first_of(
             self._stop_wanted.wait,
             process.exited.wait,
@@ -265,7 +265,7 @@ class Engine:
         if self.kv is None or not self._may_restore:
             return True
         restore = partial(
-            self.kv.restore, self.client, facts, info.context, info.places, info.shared_tokens
+            self.kv.restore, self.client, facts, info.context, info.slots, info.shared_tokens
         )
         await first_of(process.exited.wait, self._stop_wanted.wait, restore)
         if self._stop_wanted.is_set():

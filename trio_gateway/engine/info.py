@@ -13,14 +13,15 @@ from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PLACES = 1
+DEFAULT_SLOTS = 1
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """A ready engine, for pages and headers. `pid` None: it runs elsewhere."""
+    """A ready engine, for pages and headers. `pid` None: it runs elsewhere. `slots`: those that the
+    gateway fills, by `parallel` or by what the engine says."""
 
     pid: int | None
-    places: int
+    slots: int
     context: int
     load_s: float
     shared_tokens: int | None = None
@@ -43,8 +44,8 @@ def info_of(
             "%s declares a context of %d tokens, but one request gets %d: %s; using %d",
             key, variant.context, context, cure, context,
         )  # fmt: skip
-    places = variant.parallel or facts.places or DEFAULT_PLACES
-    return EngineInfo(pid, places, context, load_s, shared)
+    slots = variant.parallel or facts.slots or DEFAULT_SLOTS
+    return EngineInfo(pid, slots, context, load_s, shared)
 
 
 def ready_words(info: EngineInfo, base_url: str) -> str:
@@ -52,5 +53,5 @@ def ready_words(info: EngineInfo, base_url: str) -> str:
     where = f"pid {info.pid}" if info.pid else "no process here"
     return (
         f"in {info.load_s:.2f} s ({where}, {base_url}, context {info.context}, "
-        f"{info.places} at a time)"
+        f"{info.slots} at a time)"
     )

@@ -47,7 +47,7 @@ class EngineRow(msgspec.Struct, frozen=True):
     pool: str
     state: str
     context: int
-    places: int | None
+    slots: int | None
     leases: int
     pid: int | None
     port: int | None
@@ -159,7 +159,7 @@ class Overview:
             pool=view.facts.pool,
             state=view.state.value,
             context=view.context,
-            places=view.places or view.facts.parallel,
+            slots=view.slots or view.facts.parallel,
             leases=len(view.leases),
             pid=engine.pid,
             port=engine.port,

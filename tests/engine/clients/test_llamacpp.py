@@ -121,9 +121,9 @@ async def test_what_is_not_http_is_not_healthy() -> None:
     [
         (
             (200, {"total_slots": 4, "default_generation_settings": {"n_ctx": 2048}}),
-            EngineFacts(places=4, context=2048),
+            EngineFacts(slots=4, context=2048),
         ),
-        ((200, {"total_slots": 4}), EngineFacts(places=4)),
+        ((200, {"total_slots": 4}), EngineFacts(slots=4)),
         ((200, {"total_slots": 0, "default_generation_settings": []}), EngineFacts()),
         (
             (200, {"total_slots": "4", "default_generation_settings": {"n_ctx": None}}),
@@ -136,7 +136,7 @@ async def test_what_is_not_http_is_not_healthy() -> None:
     ],
     ids=["all", "slots", "zero", "types", "list", "cut", "bytes", "404"],
 )
-async def test_an_engine_says_its_places_and_the_context_of_one_request(
+async def test_an_engine_says_its_slots_and_the_context_of_one_request(
     answer: tuple[int, Any], facts: EngineFacts
 ) -> None:
     async with engine(Llama({"/props": answer})) as client:

@@ -143,11 +143,11 @@ async def test_an_engine_that_shows_no_slots_is_believed_its_properties(
 def test_slots_share_one_cache_or_have_one_each(
     args: list[str], slots: int, context: int, shared: int | None
 ) -> None:
-    facts = EngineFacts(places=slots, context=context)
+    facts = EngineFacts(slots=slots, context=context)
     assert LlamaCppKind().shared_tokens(args, facts) == shared
 
 
-@pytest.mark.parametrize("facts", [EngineFacts(), EngineFacts(places=4), EngineFacts(context=4096)])
+@pytest.mark.parametrize("facts", [EngineFacts(), EngineFacts(slots=4), EngineFacts(context=4096)])
 def test_of_an_engine_that_says_little_it_is_not_known_that_its_slots_share(
     facts: EngineFacts,
 ) -> None:

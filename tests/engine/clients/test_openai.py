@@ -233,7 +233,7 @@ async def test_a_server_of_ones_own_is_started_asked_and_stopped(tmp_path: Path)
             assert json.loads(answer.content) == {"model": "org/model", "path": CHAT}
             (running_engine,) = stack.manager.engines.values()
             assert running_engine.info is not None
-            assert (running_engine.info.places, running_engine.info.context) == (8, 4096)
+            assert (running_engine.info.slots, running_engine.info.context) == (8, 4096)
         stack.gateway.begin_shutdown()
         with trio.fail_after(5):
             await stack.manager.stopped.wait()

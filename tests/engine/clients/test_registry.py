@@ -130,7 +130,7 @@ async def test_the_type_on_the_page_asks_for_its_limits(tei: None) -> None:
     async with running(Site(answers={"/info": INFO})) as site:
         client = kind.client(site.url, EngineOptions())
         assert (await client.check_health(2.0)).ok
-        assert await client.read_facts(2.0) == EngineFacts(places=7, context=512)
+        assert await client.read_facts(2.0) == EngineFacts(slots=7, context=512)
         await client.aclose()
 
 
@@ -167,7 +167,7 @@ async def test_the_type_on_the_page_serves_a_request(tei: None, tmp_path: Path) 
         assert refused.status == 400
         (engine,) = stack.manager.engines.values()
         assert engine.info is not None
-        assert (engine.info.places, engine.info.context) == (7, 512)
+        assert (engine.info.slots, engine.info.context) == (7, 512)
         stack.gateway.end_now("the test is over")
         nursery.cancel_scope.cancel(reason="the test is over")
     assert engines.argv[:2] == ["tei", "--port"]

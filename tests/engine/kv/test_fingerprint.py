@@ -14,7 +14,7 @@ from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import HEADER_BYTES, Fingerprint, fingerprint_of
 
-FACTS = EngineFacts(places=1, context=4096, build="b11434-abc")
+FACTS = EngineFacts(slots=1, context=4096, build="b11434-abc")
 A_SECOND_NS = 10**9
 
 

@@ -46,7 +46,7 @@ def test_a_load_that_takes_longer_than_expected_is_expected_any_moment() -> None
 
 
 @pytest.mark.parametrize(("parallel", "wait_s"), [(None, 30), (1, 30), (2, 20), (3, 10)])
-def test_the_third_ticket_waits_for_leases_too_unless_there_are_places_for_all(
+def test_the_third_ticket_waits_for_leases_too_unless_there_are_slots_for_all(
     parallel: int | None, wait_s: float
 ) -> None:
     subject = scheduler(variant("a", parallel=parallel))
@@ -57,7 +57,7 @@ def test_the_third_ticket_waits_for_leases_too_unless_there_are_places_for_all(
 
 def test_at_a_ready_engine_a_ticket_waits_for_the_leases_before_it() -> None:
     subject = scheduler(A)
-    play(subject, [*loaded("a", places=2), (0, arrive(2, "a"), ["grant 2 engine 1"])])
+    play(subject, [*loaded("a", slots=2), (0, arrive(2, "a"), ["grant 2 engine 1"])])
     play(subject, [(1, arrive(number, "a"), []) for number in (3, 4, 5)])
     found = [outlook(subject, number, 1) for number in (3, 4, 5)]
     assert found == [Outlook(1, 10), Outlook(2, 10), Outlook(3, 20)]
@@ -140,13 +140,13 @@ def test_for_a_ticket_that_has_not_joined_the_line_all_that_wait_are_ahead() -> 
     assert outlook_of(newcomer, subject.state, 0.0, 1) == Outlook(position=3, wait_s=30)
 
 
-def test_a_newcomer_that_has_a_place_waits_for_nothing_whoever_waits_for_a_larger_engine() -> None:
+def test_a_newcomer_that_has_a_slot_waits_for_nothing_whoever_waits_for_a_larger_engine() -> None:
     subject = scheduler(*GROWING, window_s=20)
     play(
         subject,
         [
             (0, arrive(1, "a"), ["start a:small as 1"]),
-            (0, ready(1, places=2), ["grant 1 engine 1"]),
+            (0, ready(1, slots=2), ["grant 1 engine 1"]),
             (1, arrive(2, "a", LARGE), []),
         ],
     )
@@ -154,10 +154,10 @@ def test_a_newcomer_that_has_a_place_waits_for_nothing_whoever_waits_for_a_large
     assert outlook_of(newcomer, subject.state, 20.0, 1) == Outlook(position=1, wait_s=0)
 
 
-def test_where_places_share_tokens_as_many_go_at_a_time_as_have_enough() -> None:
-    """Three at a time, though the engine has four places."""
+def test_where_slots_share_tokens_as_many_go_at_a_time_as_have_enough() -> None:
+    """Three at a time, though the engine has four slots."""
     subject = scheduler(A)
-    engine = ready(1, places=4, shared_tokens=1000)
+    engine = ready(1, slots=4, shared_tokens=1000)
     play(subject, [(0, arrive(1, "a", 900), ["start a:only as 1"])])
     play(subject, [(0, engine, ["grant 1 engine 1"])])
     play(subject, [(1, arrive(number, "a", 300), []) for number in (2, 3, 4, 5)])

@@ -39,18 +39,18 @@ def test_the_first_request_starts_an_engine_and_is_granted_when_it_is_ready() ->
     )
 
 
-def test_a_running_engine_with_a_free_place_is_granted_at_once() -> None:
+def test_a_running_engine_with_a_free_slot_is_granted_at_once() -> None:
     play(
         scheduler(A),
         [
             (0, arrive(1, "a"), ["start a:only as 1"]),
-            (3, ready(1, places=2), ["grant 1 engine 1"]),
+            (3, ready(1, slots=2), ["grant 1 engine 1"]),
             (4, arrive(2, "a"), ["grant 2 engine 1"]),
         ],
     )
 
 
-def test_requests_share_an_engine_up_to_its_places_and_wait_in_order_beyond() -> None:
+def test_requests_share_an_engine_up_to_its_slots_and_wait_in_order_beyond() -> None:
     play(
         scheduler(A),
         [
@@ -58,7 +58,7 @@ def test_requests_share_an_engine_up_to_its_places_and_wait_in_order_beyond() ->
             (0, arrive(2, "a"), []),
             (0, arrive(3, "a"), []),
             (0, arrive(4, "a"), []),
-            (3, ready(1, places=2), ["grant 1 engine 1", "grant 2 engine 1"]),
+            (3, ready(1, slots=2), ["grant 1 engine 1", "grant 2 engine 1"]),
             (4, LeaseBack(1), ["grant 3 engine 1"]),
             (5, LeaseBack(1), ["grant 4 engine 1"]),
         ],
@@ -89,7 +89,7 @@ def test_the_smaller_of_two_running_variants_is_preferred() -> None:
             (0, arrive(1, "a", 10), ["start a:small as 1"]),
             (1, ready(1), ["grant 1 engine 1"]),
             (2, arrive(2, "a", LARGE), ["start a:large as 2"]),
-            (3, ready(2, places=4, context=LARGE), ["grant 2 engine 2"]),
+            (3, ready(2, slots=4, context=LARGE), ["grant 2 engine 2"]),
             (4, LeaseBack(1), []),
             (5, arrive(3, "a", 10), ["grant 3 engine 1"]),
             (5, arrive(4, "a", 10), ["grant 4 engine 2"]),

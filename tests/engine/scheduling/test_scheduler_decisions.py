@@ -43,7 +43,7 @@ def test_whoever_waited_for_a_load_started_it_and_whoever_came_later_reuses_it()
     subject = scheduler(A)
     subject.handle(arrive(1, "a"), 0)
     subject.handle(arrive(2, "a"), 1)
-    assert grants(subject.handle(ready(1, places=3), 2)) == [
+    assert grants(subject.handle(ready(1, slots=3), 2)) == [
         (1, How.STARTED, []),
         (2, How.STARTED, []),
     ]
@@ -57,7 +57,7 @@ def test_who_came_while_it_loaded_has_waited_for_the_load_though_others_went_fir
     assert grants(subject.handle(LeaseReturned(1), 3)) == [(2, How.STARTED, [])]
 
 
-def test_who_waited_for_a_place_of_a_ready_engine_reuses_it() -> None:
+def test_who_waited_for_a_slot_of_a_ready_engine_reuses_it() -> None:
     subject = scheduler(A)
     play(subject, [*loaded("a"), (1, arrive(2, "a"), [])])
     assert grants(subject.handle(LeaseReturned(1), 3)) == [(2, How.REUSED, [])]

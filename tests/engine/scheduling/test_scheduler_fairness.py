@@ -29,9 +29,9 @@ QUICK_A, QUICK_B, QUICK_C = (variant(model, load_time_s=0) for model in "abc")
 
 
 def waiting_for_b() -> Scheduler:
-    """An engine of `a` with two places, one of them free, ready at 0; `b` waits since 1."""
+    """An engine of `a` with two slots, one of them free, ready at 0; `b` waits since 1."""
     subject = scheduler(QUICK_A, QUICK_B, QUICK_C, window_s=WINDOW_S)
-    play(subject, [*loaded("a", places=2), (1, arrive(2, "b"), [])])
+    play(subject, [*loaded("a", slots=2), (1, arrive(2, "b"), [])])
     return subject
 
 
@@ -82,7 +82,7 @@ def test_the_window_counts_from_the_engines_start_if_that_was_later() -> None:
         ],
     )
     assert subject.next_deadline() == 600, "nothing to do before the engine is ready"
-    play(subject, [(2, ready(1, places=2), ["grant 1 engine 1"])])
+    play(subject, [(2, ready(1, slots=2), ["grant 1 engine 1"])])
     assert subject.next_deadline() == 12
     play(
         subject,
@@ -207,7 +207,7 @@ def test_growing_does_not_call_off_the_drain_that_it_asked_for() -> None:
             (13, arrive(4, "a"), []),
             (14, LeaseBack(1), ["stop 1"]),
             (15, EngineExited(1), ["start a:large as 2"]),
-            (16, ready(2, places=3, context=LARGE), [f"grant {n} engine 2" for n in (2, 3, 4)]),
+            (16, ready(2, slots=3, context=LARGE), [f"grant {n} engine 2" for n in (2, 3, 4)]),
         ],
     )
 
@@ -285,7 +285,7 @@ def test_an_engine_that_ran_long_enough_has_no_overtime() -> None:
 # -- what just got ready ------------------------------------------------------------------------
 
 
-def test_an_engine_that_gets_ready_serves_as_many_as_it_has_places_whoever_waits_by_then() -> None:
+def test_an_engine_that_gets_ready_serves_as_many_as_it_has_slots_whoever_waits_by_then() -> None:
     play(
         scheduler(A, B),
         [
@@ -293,7 +293,7 @@ def test_an_engine_that_gets_ready_serves_as_many_as_it_has_places_whoever_waits
             (1, arrive(2, "b"), []),
             (2, arrive(3, "a"), []),
             (2, arrive(4, "a"), []),
-            (3, ready(1, places=2), ["grant 1 engine 1", "grant 3 engine 1", "drain 1"]),
+            (3, ready(1, slots=2), ["grant 1 engine 1", "grant 3 engine 1", "drain 1"]),
         ],
     )
 

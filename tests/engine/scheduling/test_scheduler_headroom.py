@@ -60,7 +60,7 @@ def test_a_running_engine_that_holds_the_need_serves_it_whatever_room_is_wished_
         scheduler(*GROWING, primary=2),
         [
             (0, arrive(1, "a"), ["start a:small as 1"]),
-            (1, ready(1, places=2), ["grant 1 engine 1"]),
+            (1, ready(1, slots=2), ["grant 1 engine 1"]),
             (2, arrive(2, "a", 900, start_need=LARGE), ["grant 2 engine 1"]),
             (3, arrive(3, "a", 900, start_need=LARGE), []),
             (4, LeaseBack(1), ["grant 3 engine 1"]),
@@ -74,7 +74,7 @@ def test_an_engine_that_starts_already_is_waited_for() -> None:
         [
             (0, arrive(1, "a"), ["start a:small as 1"]),
             (1, arrive(2, "a", 900, start_need=LARGE), []),
-            (2, ready(1, places=2), ["grant 1 engine 1", "grant 2 engine 1"]),
+            (2, ready(1, slots=2), ["grant 1 engine 1", "grant 2 engine 1"]),
         ],
     )
 
@@ -105,7 +105,7 @@ def test_one_start_has_room_for_all_that_it_is_for() -> None:
             (2, arrive(3, "a", 100, start_need=3000), []),
             (3, LeaseBack(1), ["stop 1"]),
             (4, EngineExited(1), ["start a:large as 2"]),
-            (5, ready(2, places=2, context=LARGE), ["grant 2 engine 2", "grant 3 engine 2"]),
+            (5, ready(2, slots=2, context=LARGE), ["grant 2 engine 2", "grant 3 engine 2"]),
         ],
     )
 
@@ -272,7 +272,7 @@ def test_a_start_that_was_given_smaller_is_not_started_again_larger_while_it_loa
             (0.5, arrive(2, "a", 900, start_need=LARGE), ["start a:small as 2"]),
             (1.5, arrive(3, "a", 900, start_need=LARGE), []),
             (2.0, TimePassed(), []),
-            (3.0, ready(2, places=2), ["grant 2 engine 2", "grant 3 engine 2"]),
+            (3.0, ready(2, slots=2), ["grant 2 engine 2", "grant 3 engine 2"]),
         ],
     )
 

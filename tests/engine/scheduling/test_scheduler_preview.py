@@ -54,10 +54,10 @@ def test_no_variant_serves_what_none_holds() -> None:
     assert scheduler(A).preview("a", SMALL + 1, 0, 0).variant is None
 
 
-def test_a_ready_engine_with_a_free_place_serves_at_once_whatever_room_is_wished_for() -> None:
+def test_a_ready_engine_with_a_free_slot_serves_at_once_whatever_room_is_wished_for() -> None:
     subject = after(
         (0, arrive(1, "a"), ["start a:small as 1"]),
-        (0, ready(1, places=2), ["grant 1 engine 1"]),
+        (0, ready(1, slots=2), ["grant 1 engine 1"]),
         subject=scheduler(*GROWING),
     )
     assert subject.preview("a", 900, LARGE, 1) == Preview(
@@ -72,12 +72,12 @@ def test_at_a_full_engine_it_waits_for_a_lease() -> None:
 
 
 @pytest.mark.parametrize(("need", "wait_s"), [(600, 0), (601, 10)], ids=["fits", "one too many"])
-def test_at_an_engine_whose_places_share_tokens_it_waits_if_too_few_are_left(
+def test_at_an_engine_whose_slots_share_tokens_it_waits_if_too_few_are_left(
     need: int, wait_s: float
 ) -> None:
     subject = after(
         (0, arrive(1, "a", 400), ["start a:only as 1"]),
-        (0, ready(1, places=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
+        (0, ready(1, slots=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
     )
     assert subject.preview("a", need, 0, 1).expected_wait_s == wait_s
 
@@ -137,7 +137,7 @@ def test_it_is_started_with_those_that_wait_for_its_model_already() -> None:
 def test_an_engine_that_drains_for_a_batch_request_is_called_back() -> None:
     subject = after(
         (0, batch(1, "a"), ["start a:only as 1"]),
-        (0, ready(1, places=2), ["grant 1 engine 1"]),
+        (0, ready(1, slots=2), ["grant 1 engine 1"]),
         (1, batch(2, "b"), ["drain 1"]),
     )
     assert subject.preview("a", 100, 0, 2) == Preview(

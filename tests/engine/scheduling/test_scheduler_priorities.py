@@ -23,7 +23,7 @@ from trio_gateway.engine.scheduling.events import (
 WINDOW_S = 10.0
 
 
-def test_a_batch_ticket_gets_a_place_only_when_no_interactive_one_waits() -> None:
+def test_a_batch_ticket_gets_a_slot_only_when_no_interactive_one_waits() -> None:
     play(
         scheduler(A, window_s=WINDOW_S),
         [
@@ -43,7 +43,7 @@ def test_a_batch_ticket_starts_an_engine_and_shares_one_like_any_other() -> None
         scheduler(A, window_s=WINDOW_S),
         [
             (0, batch(1, "a"), ["start a:only as 1"]),
-            (1, ready(1, places=2), ["grant 1 engine 1"]),
+            (1, ready(1, slots=2), ["grant 1 engine 1"]),
             (2, batch(2, "a"), ["grant 2 engine 1"]),
         ],
     )
@@ -93,7 +93,7 @@ def test_a_batch_ticket_makes_an_engine_give_way_that_only_batch_tickets_use() -
     )
 
 
-def test_batch_tickets_get_no_place_while_an_interactive_one_waits_for_the_engines_room() -> None:
+def test_batch_tickets_get_no_slot_while_an_interactive_one_waits_for_the_engines_room() -> None:
     play(
         scheduler(A, B, window_s=WINDOW_S),
         [
@@ -111,7 +111,7 @@ def test_batch_tickets_are_withheld_while_interactive_ones_use_the_window() -> N
     play(
         scheduler(A, B, window_s=WINDOW_S),
         [
-            *loaded("a", places=2),
+            *loaded("a", slots=2),
             (2, arrive(3, "b"), []),
             (3, batch(4, "a"), []),
             (4, arrive(5, "a"), ["grant 5 engine 1"]),
@@ -119,11 +119,11 @@ def test_batch_tickets_are_withheld_while_interactive_ones_use_the_window() -> N
     )
 
 
-def test_batch_tickets_get_their_places_again_when_nobody_waits_for_the_room_any_more() -> None:
+def test_batch_tickets_get_their_slots_again_when_nobody_waits_for_the_room_any_more() -> None:
     play(
         scheduler(A, B, window_s=WINDOW_S),
         [
-            *loaded("a", places=2),
+            *loaded("a", slots=2),
             (2, arrive(3, "b"), []),
             (3, batch(4, "a"), []),
             (4, TicketGone(3), ["grant 4 engine 1"]),

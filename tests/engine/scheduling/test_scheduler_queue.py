@@ -90,7 +90,7 @@ def test_a_full_queue_does_not_reject_a_request_that_need_not_wait() -> None:
         scheduler(A, variant("e", pool="secondary"), queue_limit=1),
         [
             (0, arrive(1, "e"), ["start e:only as 1"]),
-            (1, ready(1, places=2), ["grant 1 engine 1"]),
+            (1, ready(1, slots=2), ["grant 1 engine 1"]),
             (2, arrive(2, "a"), ["start a:only as 2"]),
             (3, arrive(3, "e"), ["grant 3 engine 1"]),
             (3, arrive(4, "e"), ["reject 4 QUEUE_FULL"]),

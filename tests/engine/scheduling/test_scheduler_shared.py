@@ -1,4 +1,4 @@
-"""Engines whose places share their tokens: no more is granted at once than they have."""
+"""Engines whose slots share their tokens: no more is granted at once than they have."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
 def sharing(need: int = 100, *, queue_limit: int = 256, window_s: float = 0.0) -> Scheduler:
-    """An engine of `a` whose four places share 1000 tokens; ticket 1 has so many of them."""
+    """An engine of `a` whose four slots share 1000 tokens; ticket 1 has so many of them."""
     subject = scheduler(A, B, queue_limit=queue_limit, window_s=window_s)
     play(
         subject,
         [
             (0, arrive(1, "a", need), ["start a:only as 1"]),
-            (0, ready(1, places=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
+            (0, ready(1, slots=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
         ],
     )
     return subject
@@ -53,7 +53,7 @@ def test_requests_may_have_exactly_all_tokens_together() -> None:
     play(sharing(400), [(1, arrive(2, "a", 600), ["grant 2 engine 1"])])
 
 
-def test_the_places_are_a_limit_all_the_same() -> None:
+def test_the_slots_are_a_limit_all_the_same() -> None:
     play(
         sharing(),
         [
@@ -79,19 +79,19 @@ def test_an_idle_engine_serves_what_its_context_holds_though_fewer_tokens_are_sh
         scheduler(A),
         [
             (0, arrive(1, "a", 1), ["start a:only as 1"]),
-            (0, ready(1, places=4, shared_tokens=SMALL - 1), ["grant 1 engine 1"]),
+            (0, ready(1, slots=4, shared_tokens=SMALL - 1), ["grant 1 engine 1"]),
             (1, arrive(2, "a", SMALL), []),
             (2, LeaseReturned(1), ["grant 2 engine 1"]),
         ],
     )
 
 
-def test_an_engine_without_shared_tokens_is_granted_by_its_places_alone() -> None:
+def test_an_engine_without_shared_tokens_is_granted_by_its_slots_alone() -> None:
     play(
         scheduler(A),
         [
             (0, arrive(1, "a", SMALL), ["start a:only as 1"]),
-            (0, ready(1, places=2), ["grant 1 engine 1"]),
+            (0, ready(1, slots=2), ["grant 1 engine 1"]),
             (1, arrive(2, "a", SMALL), ["grant 2 engine 1"]),
         ],
     )
@@ -106,7 +106,7 @@ def test_an_engine_that_gets_ready_is_granted_to_as_many_as_it_has_tokens_for() 
             (0, arrive(3, "a", 300), []),
             (
                 1,
-                ready(1, places=4, shared_tokens=SMALL),
+                ready(1, slots=4, shared_tokens=SMALL),
                 ["grant 1 engine 1", "grant 2 engine 1"],
             ),
             (2, LeaseReturned(2), ["grant 3 engine 1"]),
@@ -174,12 +174,12 @@ def test_who_does_not_fit_into_what_a_small_engine_has_left_may_have_a_larger_on
         scheduler(*GROWING, primary=2),
         [
             (0, arrive(1, "a", 300), ["start a:small as 1"]),
-            (0, ready(1, places=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
+            (0, ready(1, slots=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
             (1, arrive(2, "a", LARGE), ["start a:large as 2"]),
             (2, arrive(3, "a", 900), []),
             (
                 3,
-                ready(2, places=4, context=LARGE, shared_tokens=LARGE),
+                ready(2, slots=4, context=LARGE, shared_tokens=LARGE),
                 ["grant 2 engine 2"],
             ),
             (4, LeaseReturned(2), ["grant 3 engine 2"]),
@@ -192,7 +192,7 @@ def test_in_overtime_too_nobody_overtakes_the_oldest() -> None:
         scheduler(A, B, window_s=5),
         [
             (0, arrive(1, "a", 400), ["start a:only as 1"]),
-            (0, ready(1, places=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
+            (0, ready(1, slots=4, shared_tokens=SMALL), ["grant 1 engine 1"]),
             (1, arrive(2, "a", 400), ["grant 2 engine 1"]),
             (2, arrive(3, "a", 700), []),
             (2, arrive(4, "a", 100), []),
@@ -234,7 +234,7 @@ def test_who_does_not_fit_into_what_is_left_is_told_to_wait_for_a_lease() -> Non
     assert refused.retry_after_s == 10
 
 
-def test_an_engine_that_takes_no_newcomers_any_more_has_no_place_for_them() -> None:
+def test_an_engine_that_takes_no_newcomers_any_more_has_no_slot_for_them() -> None:
     """Both have to go for `c`. The one of `a` is in overtime, so that of `b` need not hurry."""
     small = [variant(model, declared=5 * GB) for model in "ab"]
     large = variant("c", declared=9 * GB)

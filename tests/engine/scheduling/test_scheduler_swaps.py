@@ -45,7 +45,7 @@ def test_a_busy_engine_drains_before_the_swap_and_gets_no_new_requests() -> None
         scheduler(A, B),
         [
             (0, arrive(1, "a"), ["start a:only as 1"]),
-            (3, ready(1, places=4), ["grant 1 engine 1"]),
+            (3, ready(1, slots=4), ["grant 1 engine 1"]),
             (4, arrive(2, "a"), ["grant 2 engine 1"]),
             (5, arrive(3, "b"), ["drain 1"]),
             (6, arrive(4, "a"), []),
@@ -81,7 +81,7 @@ def test_all_waiting_requests_that_fit_ride_along_with_one_start() -> None:
             (3, ready(1), ["grant 1 engine 1", "drain 1"]),
             (4, LeaseBack(1), ["stop 1"]),
             (5, EngineExited(1), ["start a:large as 2"]),
-            (9, ready(2, places=2, context=LARGE), ["grant 2 engine 2", "grant 3 engine 2"]),
+            (9, ready(2, slots=2, context=LARGE), ["grant 2 engine 2", "grant 3 engine 2"]),
         ],
     )
 
@@ -273,7 +273,7 @@ def test_the_need_of_the_whole_queue_decides_which_variant_is_started() -> None:
             (3, EngineExited(1), ["start a:large as 2"]),
             (
                 4,
-                ready(2, places=5, context=LARGE),
+                ready(2, slots=5, context=LARGE),
                 [f"grant {number} engine 2" for number in (2, 3, 4, 5, 6)],
             ),
         ],
@@ -303,7 +303,7 @@ def test_a_ticket_that_needs_more_than_what_loads_starts_a_second_engine_where_t
             (0, arrive(1, "a", 10), ["start a:small as 1"]),
             (1, arrive(2, "a", LARGE), ["start a:large as 2"]),
             (2, arrive(3, "a", 10), []),
-            (3, ready(1, places=2), ["grant 1 engine 1", "grant 3 engine 1"]),
+            (3, ready(1, slots=2), ["grant 1 engine 1", "grant 3 engine 1"]),
             (4, ready(2, context=LARGE), ["grant 2 engine 2"]),
         ],
     )

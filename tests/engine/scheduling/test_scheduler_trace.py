@@ -19,20 +19,20 @@ def play(trace: Trace, policy: str) -> Run:
     return Simulation(trace, POLICIES[policy], window_s=WINDOW_S).play()
 
 
-def asked_at_once(models: str, service_s: float, places: int = 1) -> Trace:
+def asked_at_once(models: str, service_s: float, slots: int = 1) -> Trace:
     """One client for each letter, all at the beginning, in this order."""
     clients = tuple(
         Client(f"client {number}", (Request(model, service_s),))
         for number, model in enumerate(models)
     )
-    return Trace(load_s=dict.fromkeys(models, LOAD_S), clients=clients, places=places)
+    return Trace(load_s=dict.fromkeys(models, LOAD_S), clients=clients, slots=slots)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("places", [1, 4])
+@pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("name", TRACES)
-def test_every_policy_serves_every_request(name: str, places: int, policy: str) -> None:
-    trace = make(name, 1, places)
+def test_every_policy_serves_every_request(name: str, slots: int, policy: str) -> None:
+    trace = make(name, 1, slots)
     run = play(trace, policy)
     assert len(run.served) == sum(len(client.requests) for client in trace.clients)
     assert not run.left
@@ -54,8 +54,8 @@ def test_a_swap_costs_a_stop_and_a_load(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_engine_never_serves_more_than_its_places(policy: str) -> None:
-    run = play(asked_at_once("AAAAA", 1.0, places=2), policy)
+def test_an_engine_never_serves_more_than_its_slots(policy: str) -> None:
+    run = play(asked_at_once("AAAAA", 1.0, slots=2), policy)
     assert [r.granted_at - LOAD_S for r in run.served] == [0, 0, 1, 1, 2]
 
 
@@ -64,9 +64,9 @@ def test_ours_swaps_less_than_strict_order_on_interleaved_arrivals() -> None:
     assert 4 * play(trace, "ours").swaps < play(trace, "strict").swaps
 
 
-@pytest.mark.parametrize("places", [1, 4])
-def test_a_person_beside_a_hammering_agent_waits_within_the_bound(places: int) -> None:
-    trace = hammer(random.Random(1), places, hammer_s=300)
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_person_beside_a_hammering_agent_waits_within_the_bound(slots: int) -> None:
+    trace = hammer(random.Random(1), slots, hammer_s=300)
     asks = person_asks(Played(trace, play(trace, "ours")))
     assert len(asks) == 10
     assert all(ask.wait_s <= ask.whole_bound_s for ask in asks)
@@ -87,7 +87,7 @@ def test_who_loses_patience_leaves_and_asks_again() -> None:
     trace = Trace(
         load_s={"A": LOAD_S, "B": LOAD_S},
         clients=(Client("a", (Request("A", 1.0),)), Client("b", asks)),
-        places=1,
+        slots=1,
     )
     run = play(trace, "ours")
     assert (run.left, len(run.served)) == (1, 2)

@@ -1,4 +1,4 @@
-"""Whose turn it is when several clients wait for the places of one engine."""
+"""Whose turn it is when several clients wait for the slots of one engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
 def served(subject: Scheduler, grants: int) -> list[int]:
-    """The tickets that the engine's only place goes to, one after the other."""
+    """The tickets that the engine's only slot goes to, one after the other."""
     order = []
     for number in range(grants):
         (lease,) = subject.state.engines[1].leases

@@ -41,17 +41,17 @@ def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
 @settings(max_examples=examples(200), deadline=None)
 @given(
     streams=st.lists(LEASES, min_size=1, max_size=4),
-    places=st.integers(1, 4),
+    slots=st.integers(1, 4),
     loads=st.tuples(st.sampled_from((1.0, 3.0, 8.0)), st.sampled_from((1.0, 3.0, 8.0))),
     pauses=st.lists(st.sampled_from((0.1, 5.0, 12.0, 30.0)), min_size=1, max_size=4),
 )
 def test_beside_one_hammering_client_a_person_waits_the_window_a_lease_a_stop_and_a_load(
-    streams: list[float], places: int, loads: tuple[float, float], pauses: list[float]
+    streams: list[float], slots: int, loads: tuple[float, float], pauses: list[float]
 ) -> None:
     """The bound of the issue, to the second: the engine of the other model is ready, and what
     waits there is over before the window is."""
     a, b = (VariantFacts(key=VariantKey(m, "100"), pool="p", context=100) for m in "ab")
-    world = TimedWorld([a, b], 1, 40.0, {a.key: loads[0], b.key: loads[1]}, places=places)
+    world = TimedWorld([a, b], 1, 40.0, {a.key: loads[0], b.key: loads[1]}, slots=slots)
     for lease_s in streams:
         world.add_client("hammer", hammering("a", int(200 / lease_s) + 1, lease_s))
     world.add_client("person", [Ask("b", 60.0 + pause_s, 1.0) for pause_s in pauses], 20.0)

@@ -48,7 +48,7 @@ def other_sizes(number: int, among: int) -> TicketArrived:
 
 
 def waiting(line: Line, length: int, now: float) -> Scheduler:
-    """So many wait at a ready engine of `a` with one place, which ticket 1 has, since time 0."""
+    """So many wait at a ready engine of `a` with one slot, which ticket 1 has, since time 0."""
     variants = [variant(f"{model}:{k}", k * 1000) for model in "abcdefgh" for k in (1, 4)]
     subject = scheduler(*variants, queue_limit=LAST, window_s=30)
     subject.handle(arrive(1, "a"), 0)

@@ -49,7 +49,7 @@ def engine(
         facts,
         facts.context,
         started_at=0.0,
-        places=4,
+        slots=4,
         state=state,
         leases={
             100 * number + n: HeldLease(0.0, priority, 100) for n, priority in enumerate(leases)

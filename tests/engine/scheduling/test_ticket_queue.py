@@ -26,7 +26,7 @@ def queue(*tickets: Ticket) -> TicketQueue:
 
 
 def turns(subject: TicketQueue, context: int = 400) -> list[int]:
-    """The tickets in the order in which they get their places."""
+    """The tickets in the order in which they get their slots."""
     order = []
     while (found := subject.next_turn(context)) is not None:
         subject.remove(found, granted=True)

@@ -46,7 +46,7 @@ class VariantReader:
         # In this order, its errors are told in the order of a usual variant.
         binary = self._binary(record) if self._engine.has_process else ""
         context = record.require("context", fields.positive_int, "a positive integer", 0)
-        parallel = record.read("parallel", fields.positive_int, self._engine.places or 0)
+        parallel = record.read("parallel", fields.positive_int, self._engine.slots or 0)
         guess_s = 0.0 if self._engine.has_process else REMOTE_LOAD_S
         load_time = record.read("load_time", fields.positive_seconds, guess_s)
         if record.has("tokenize"):

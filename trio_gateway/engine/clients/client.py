@@ -83,7 +83,7 @@ class EngineClient(abc.ABC):
 
     @abc.abstractmethod
     async def read_facts(self, timeout_s: float) -> EngineFacts:
-        """Places and context of a ready engine; never raises."""
+        """Slots and context of a ready engine; never raises."""
 
     @abc.abstractmethod
     async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:

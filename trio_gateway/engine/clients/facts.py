@@ -19,11 +19,11 @@ class Health(msgspec.Struct, frozen=True):
 class EngineFacts(msgspec.Struct, frozen=True):
     """What a ready engine says about itself; None where it does not say.
 
-    `places`: requests that it works on at a time. `context`: tokens that one of them may use.
+    `slots`: requests that it works on at a time. `context`: tokens that one of them may use.
     `model_path`, `build`: what it runs, and which build of the engine it is.
     """
 
-    places: int | None = None
+    slots: int | None = None
     context: int | None = None
     model_path: str | None = None
     build: str | None = None

@@ -51,7 +51,7 @@ class EngineKind(abc.ABC):
         return "raise it in the engine's own arguments, or lower the variant's `context`"
 
     def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
-        """Tokens that all requests of an engine with these arguments share; None: each place has
+        """Tokens that all requests of an engine with these arguments share; None: each slot has
         its own context."""
         return None
 

@@ -72,7 +72,7 @@ class LlamaCppKind(EngineKind):
         return local_host(option(args, _HOST) or "127.0.0.1")
 
     def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
-        slots = facts.places or 1
+        slots = facts.slots or 1
         if slots > 1 and shared_tokens is None:
             return (
                 f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
@@ -81,7 +81,7 @@ class LlamaCppKind(EngineKind):
         return f"raise -c to {declared}, or lower the variant's `context`"
 
     def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
-        slots, context = facts.places, facts.context
+        slots, context = facts.slots, facts.context
         if slots is None or slots < 2 or context is None:
             return None
         size = option(args, CONTEXT) or ""

@@ -52,7 +52,7 @@ class EngineKv:
         self._files = SlotFiles(owner, key, model, variant)
         self._judge = Judge(owner, key)
         self._conversations = Conversations(owner, key, self._files, self._judge, self._stop_s)
-        self._context, self._places, self._slots = 0, 1, 1
+        self._context, self._usable_slots, self._own_slots = 0, 1, 1
         self._shared_tokens: int | None = None
         self.restored_tokens = 0
         self.saved_tokens = 0
@@ -68,12 +68,15 @@ class EngineKv:
         client: EngineClient,
         facts: EngineFacts,
         context: int,
-        places: int,
+        usable_slots: int,
         shared_tokens: int | None = None,
     ) -> None:
-        """Restore what the waiting requests continue, and what was used last."""
-        self._context, self._places, self._shared_tokens = context, places, shared_tokens
-        self._slots = facts.places or places
+        """Restore what the waiting requests continue, and what was used last.
+
+        `usable_slots`: those that the gateway fills; the engine's own may be more, or fewer.
+        """
+        self._context, self._shared_tokens = context, shared_tokens
+        self._usable_slots, self._own_slots = usable_slots, facts.slots or usable_slots
         if self._files.folder is None or self._owner.folder is None:
             return
         if (why := self._owner.unhelpful.get(self._model.name)) is not None:
@@ -97,7 +100,7 @@ class EngineKv:
             return
         prompts = await waiting_ids(client, self._waiting())
         slots = await client.read_slots(SLOTS_LIMIT_S)
-        free = [s.id for s in slots] if slots else [*range(self._places)]
+        free = [s.id for s in slots] if slots else [*range(self._usable_slots)]
         spare_s = UNWANTED_LIMIT_S
         for name in in_order({n: saved.ids for n, saved in found.items()}, [*prompts.values()]):
             entry, ids = found[name]
@@ -169,7 +172,7 @@ class EngineKv:
     async def switch(self, client: EngineClient, prompt: Prompt, ticket: int) -> KvMove:
         """With `kv_conversations`, on an engine with one slot whose only lease is the caller's:
         save the conversation that leaves, restore the one that comes back."""
-        if not self._model.kv_conversations or self._slots != 1 or not self._files.works:
+        if not self._model.kv_conversations or self._own_slots != 1 or not self._files.works:
             return KvMove()
         if self._model.name in self._owner.unhelpful:
             return KvMove()

@@ -1,7 +1,7 @@
 """Decisions: what the state of this moment asks for, whichever event brought it about.
 
 Which engines are started and which make way for them, whose drain is called off, and who is granted
-the free places. The rules are in `scheduler.py`.
+the free slots. The rules are in `scheduler.py`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Decisions:
         before, reached = None, self._reached(actions)
         while reached != before:
             self._make_room(now, actions)
-            self._grant_places(now, actions)
+            self._grant_slots(now, actions)
             before, reached = reached, self._reached(actions)
 
     def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class Decisions:
             if engine.state is EngineState.DRAINING and not making:
                 self._resume(engine, actions)
 
-    def _grant_places(self, now: float, actions: list[Action]) -> None:
+    def _grant_slots(self, now: float, actions: list[Action]) -> None:
         """Grant what can be granted, smaller engines first."""
         if not self._state.queues:
             return
@@ -165,8 +165,8 @@ class Decisions:
         actions.append(Start(engine.id, key, reason_of(demand, self._state.queues[key.model])))
 
     def grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
-        """Give the engine's free places to those whose turn it is."""
-        while engine.state is EngineState.READY and len(engine.leases) < engine.places:
+        """Give the engine's free slots to those whose turn it is."""
+        while engine.state is EngineState.READY and len(engine.leases) < engine.slots:
             queue = self._state.queues.get(engine.key.model)
             if queue is None:
                 return

@@ -20,9 +20,9 @@ class HeldLease(msgspec.Struct, frozen=True):
 class EngineView(msgspec.Struct, eq=False):
     """An engine as the scheduler sees it. `leases` are the grants not yet returned, by ticket.
 
-    `batch_waits`: an interactive demand wants its room, so batch tickets get no place.
+    `batch_waits`: an interactive demand wants its room, so batch tickets get no slot.
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
-    it get a place. `evicted`: what was stopped to make room for it.
+    it get a slot. `evicted`: what was stopped to make room for it.
 
     `unloading`: somebody wants its end, so its drain is not called off.
 
@@ -33,7 +33,7 @@ class EngineView(msgspec.Struct, eq=False):
     facts: VariantFacts
     context: int
     started_at: float
-    places: int = 0
+    slots: int = 0
     state: EngineState = EngineState.STARTING
     leases: dict[int, HeldLease] = {}
     used_at: float = 0.0
@@ -64,5 +64,5 @@ class EngineView(msgspec.Struct, eq=False):
         return sum(lease.need for lease in self.leases.values()) + need <= self.shared_tokens
 
     def can_take(self, need: int) -> bool:
-        """Whether it has a free place, and so many tokens left for it."""
-        return len(self.leases) < self.places and self.has_tokens_for(need)
+        """Whether it has a free slot, and so many tokens left for it."""
+        return len(self.leases) < self.slots and self.has_tokens_for(need)

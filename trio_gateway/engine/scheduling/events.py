@@ -79,13 +79,13 @@ class TicketGone(msgspec.Struct, frozen=True):
 
 
 class EngineReady(msgspec.Struct, frozen=True):
-    """`places`: requests at a time; `context`: tokens that one request really gets.
+    """`slots`: requests at a time; `context`: tokens that one request really gets.
 
     `shared_tokens`: tokens that all its requests together get; None: each has its own context.
     """
 
     engine: int
-    places: int
+    slots: int
     context: int
     shared_tokens: int | None = None
 

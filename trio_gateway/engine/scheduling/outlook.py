@@ -25,7 +25,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
 def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: float) -> Outlook:
     """For a ticket that waits, or one that would join the line now."""
-    if state.place_for(ticket) is not None:
+    if state.engine_with_slot_for(ticket) is not None:
         return Outlook(1, 0.0)
     queue = state.queues.get(ticket.model, TicketQueue())
     ahead = queue.ahead_of(ticket) if ticket.id in state.tickets else len(queue)
@@ -33,20 +33,20 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
     engine = state.server_of(ticket)
     if engine is None:
         facts = _start_for(ticket, queue, state, now)
-        places = state.variants.places_of(facts, ticket.need)
+        slots = state.variants.slots_of(facts, ticket.need)
         others = _models_ahead(ticket, state, facts.pool)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
         wait_s = turns_s + state.forecast.load_s(facts)
-        wait_s += _until_a_place_s(ahead, places, places, lease_s)
+        wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
         ahead += sum(len(state.queues.get(model, ())) for model in others)
         return Outlook(ahead + 1, wait_s)
-    places = state.variants.places_of(engine.facts, ticket.need)
+    slots = state.variants.slots_of(engine.facts, ticket.need)
     if engine.state is EngineState.STARTING:
         load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
         wait_s = max(load_s - loading_s, 0.0)
-        wait_s += _until_a_place_s(ahead, places, places, lease_s)
+        wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
         return Outlook(ahead + 1, wait_s, loading_s, load_s)
-    return Outlook(ahead + 1, _until_a_place_s(ahead, 0, places, lease_s))
+    return Outlook(ahead + 1, _until_a_slot_s(ahead, 0, slots, lease_s))
 
 
 def _start_for(
@@ -91,6 +91,6 @@ def _turn_s(
     return max(begun + window_s - now, 0.0) + lease_s
 
 
-def _until_a_place_s(ahead: int, free: int, places: int, lease_s: float) -> float:
+def _until_a_slot_s(ahead: int, free: int, slots: int, lease_s: float) -> float:
     behind = ahead + 1 - free
-    return math.ceil(behind / max(places, 1)) * lease_s if behind > 0 else 0.0
+    return math.ceil(behind / max(slots, 1)) * lease_s if behind > 0 else 0.0

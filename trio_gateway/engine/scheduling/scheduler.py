@@ -6,7 +6,7 @@ has what each event changes; `decisions.py`, what the state then asks for.
 
 The rules, for each pool:
 
-- A ticket whose engine is ready, large enough, not draining and has a free place is granted, if the
+- A ticket whose engine is ready, large enough, not draining and has a free slot is granted, if the
   engine has as many tokens left as it needs. Whose turn it is among several is decided in
   `ticket_queue.py`.
 - Tickets that no engine of their model will serve are a demand for a start: of the smallest variant
@@ -14,7 +14,7 @@ The rules, for each pool:
   way for it, and when, is decided in `swap_plan.py`. A drain that is no longer needed is called
   off.
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
-  places and tokens for, whoever waits for its room by then: no load is for nothing.
+  slots and tokens for, whoever waits for its room by then: no load is for nothing.
 - A start that nobody waits for any more is given up in its first half.
 """
 
@@ -152,7 +152,8 @@ class Scheduler:
             actions.append(_too_large(ticket))
             return
         ticket.size, ticket.start_size = sizes
-        if len(self.state.tickets) >= self._queue_limit and not self.state.place_for(ticket):
+        is_full = len(self.state.tickets) >= self._queue_limit
+        if is_full and not self.state.engine_with_slot_for(ticket):
             message = f"{len(self.state.tickets)} requests are already waiting (queue_limit)"
             wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
             actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
@@ -161,11 +162,11 @@ class Scheduler:
 
     def _ready(self, event: EngineReady, now: float, actions: list[Action]) -> None:
         engine = self.state.engines[event.engine]
-        engine.places, engine.context = event.places, event.context
+        engine.slots, engine.context = event.slots, event.context
         engine.shared_tokens = event.shared_tokens
         engine.used_at = engine.ready_at = now
         self.state.forecast.load_took(engine.key, now - engine.started_at)
-        self.state.variants.note_places(engine.facts, event.places, event.shared_tokens)
+        self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
         if self.state.variants.note_context(engine.facts, event.context):
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.

@@ -109,7 +109,7 @@ class SchedulerState:
         """The largest context among the model's engines that have grants to give."""
         return max((e.context for e in self.engines_of(model) if e.serving), default=0)
 
-    def place_for(self, ticket: Ticket) -> EngineView | None:
+    def engine_with_slot_for(self, ticket: Ticket) -> EngineView | None:
         """The engine that would take the ticket at once, if it came now."""
         for engine in self.engines_of(ticket.model):
             if (

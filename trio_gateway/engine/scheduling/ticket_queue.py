@@ -1,6 +1,6 @@
 """TicketQueue: the waiting tickets of one model, in the orders that the scheduler asks for.
 
-There are two orders. By *turn*, which is who gets a free place: interactive before batch, then
+There are two orders. By *turn*, which is who gets a free slot: interactive before batch, then
 round the clients, then by arrival. By *age*, which is who decides the next swap.
 
 Turns are numbered in rounds. A ticket's turn is the round that runs when it comes, or the one

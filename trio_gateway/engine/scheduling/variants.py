@@ -16,7 +16,7 @@ class Variants:
         for facts in variants:
             self._of_model.setdefault(facts.key.model, []).append(facts)
         self._contexts: dict[VariantKey, int] = {}  # what engines said
-        self._places_of: dict[VariantKey, int] = {}  # what engines said
+        self._slots_of: dict[VariantKey, int] = {}  # what engines said
         self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
         self._memory: dict[VariantKey, int] = {}  # what was measured
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
@@ -25,7 +25,7 @@ class Variants:
     def __getitem__(self, model: str) -> list[VariantFacts]:
         return self._of_model[model]
 
-    # -- contexts and places -------------------------------------------------------------------
+    # -- contexts and slots --------------------------------------------------------------------
 
     def context_of(self, facts: VariantFacts) -> int:
         """Tokens that one request gets: what an engine of it said, or what is declared."""
@@ -41,15 +41,15 @@ class Variants:
         self._contexts[facts.key] = context
         return news
 
-    def places_of(self, facts: VariantFacts, need: int) -> int:
+    def slots_of(self, facts: VariantFacts, need: int) -> int:
         """Requests of this need at a time: as an engine of it said, or as declared, or one. At
         least one, which may have all."""
-        places = max(self._places_of.get(facts.key, facts.parallel or 1), 1)
+        slots = max(self._slots_of.get(facts.key, facts.parallel or 1), 1)
         shared = self._shared_of.get(facts.key)
-        return places if shared is None else max(min(places, shared // max(need, 1)), 1)
+        return slots if shared is None else max(min(slots, shared // max(need, 1)), 1)
 
-    def note_places(self, facts: VariantFacts, places: int, shared_tokens: int | None) -> None:
-        self._places_of[facts.key], self._shared_of[facts.key] = places, shared_tokens
+    def note_slots(self, facts: VariantFacts, slots: int, shared_tokens: int | None) -> None:
+        self._slots_of[facts.key], self._shared_of[facts.key] = slots, shared_tokens
 
     def smallest_holding(self, model: str, need: int) -> VariantFacts | None:
         holding = [f for f in self._of_model[model] if self.context_of(f) >= need]

@@ -1,4 +1,4 @@
-"""How long a ticket waits for a place of its own engine, whose places may share their tokens."""
+"""How long a ticket waits for a slot of its own engine, whose slots may share their tokens."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_each_other_client_overtakes_a_ticket_at_most_once(world: TimedWorld) ->
 @settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     clients=st.lists(ASKS, min_size=1, max_size=6),
-    places=st.integers(1, 4),
+    slots=st.integers(1, 4),
     shared_percent=st.sampled_from((None, 100, 130)),
     load_s=st.sampled_from((1.0, 8.0)),
 )
 def test_at_one_engine_a_ticket_waits_the_load_and_two_leases_of_each_other_client_at_most(
-    clients: list[list[Ask]], places: int, shared_percent: int | None, load_s: float
+    clients: list[list[Ask]], slots: int, shared_percent: int | None, load_s: float
 ) -> None:
     """One that each has or waits for by then, and one of its next turn; all one after the other,
     as one that needs all tokens runs alone. A start may have been given up a moment before."""
     a = VariantFacts(key=VariantKey("a", "100"), pool="p", context=100)
-    world = TimedWorld([a], 1, 2.0, {a.key: load_s}, places, shared_percent)
+    world = TimedWorld([a], 1, 2.0, {a.key: load_s}, slots, shared_percent)
     for number, asks in enumerate(clients):
         world.add_client(f"client {number}", asks)
     world.run()
