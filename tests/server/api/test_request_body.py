@@ -10,7 +10,7 @@ import pytest
 
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.rawjson import members
-from trio_gateway.server.api.endpoints import CHAT, LLAMACPP, Endpoint
+from trio_gateway.server.api.endpoints import ANTHROPIC, CHAT, LLAMACPP, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request, with_answer_limit
 
@@ -29,6 +29,21 @@ def test_the_model_and_the_wish_for_a_stream_are_read() -> None:
     body = parse_request(CHAT_BODY % b',"stream":true', CHAT)
     assert (body.model, body.wants_stream) == ("m", True)
     assert not parse_request(CHAT_BODY % b"", CHAT).wants_stream
+
+
+def test_a_body_that_is_too_deep_only_in_the_terms_it_is_counted_in_is_refused() -> None:
+    """A tool of Anthropic's is an object deeper as one of OpenAI's."""
+    tools = b',"tools":[{"name":"t","input_schema":{"a":%b}}]'
+    depths = range(900, 1000)
+    refused = []
+    for depth in depths:
+        nested = b"[" * depth + b"]" * depth
+        try:
+            parse_request(CHAT_BODY % (tools % nested), ANTHROPIC[0]).counted(ANTHROPIC[0])
+        except ApiError as error:
+            refused.append((depth, error.code))
+    first, _ = refused[0]
+    assert refused == [(depth, "invalid_json") for depth in range(first, depths.stop)]
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,17 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         return self.values.get("stream") is True
 
     def counted(self, endpoint: Endpoint) -> CountedForm:
-        """The request in the terms by which it is counted; of an endpoint that is counted."""
+        """The request in the terms by which it is counted; of an endpoint that is counted.
+
+        Raises:
+            ApiError: 400, in these terms it is nested too deeply.
+        """
         if (kind := _COUNTED_AS_IS.get(endpoint.need)) is not None:
             return as_is(kind, self.values, self.data)
-        return _COUNTED_AS[endpoint.need](self.values)
+        try:
+            return _COUNTED_AS[endpoint.need](self.values)
+        except RecursionError:
+            raise nested_too_deeply() from None
 
     def rewritten(self, rewrite: RewriteConfig) -> ParsedRequest:
         """As the model's `rewrite` wants it; fields that it does not name as they came."""
