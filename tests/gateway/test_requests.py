@@ -409,6 +409,32 @@ async def test_an_engine_s_own_error_has_the_shape_that_its_client_knows(
     assert body.get("type") == ("error" if headers else None)
 
 
+async def test_an_engine_s_error_that_ollamas_path_and_anthropics_header_meet_in_is_anthropics(
+    autojump_clock: Clock,
+) -> None:
+    """As the gateway's own errors there."""
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.status = 418
+        answers(stack, error={"message": "unlucky", "code": 7})
+        answer = await stack.post("/api/chat", chat(stream=False), {"Anthropic-Version": "x"})
+    error = {"type": "invalid_request_error", "message": "unlucky"}
+    assert json.loads(answer.content) == {"type": "error", "error": error}
+
+
+async def test_an_engine_s_error_in_plain_text_becomes_json_that_says_so(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_text(*_: object) -> list[tuple[bytes, bytes]]:
+        return [(b"content-type", b"text/plain"), (b"content-length", b"4")]
+
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.status, stack.engines.scripts = 500, [[b"oops"]]
+        monkeypatch.setattr(stack.engines.client_type, "transform_response", in_text)
+        answer = await stack.post("/v1/messages", MESSAGES)
+    assert json.loads(answer.content)["error"]["message"].endswith("status 500: oops")
+    assert header(answer, "content-type") == "application/json"
+
+
 # -- clients that leave ----------------------------------------------------------------------------
 
 

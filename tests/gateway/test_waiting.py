@@ -102,13 +102,15 @@ async def test_an_error_after_the_first_comment_is_an_error_event_without_done(
         assert "not ready within 50 s" in error["message"]
 
 
+@pytest.mark.parametrize("headers", [{}, {"Anthropic-Version": "2023-06-01"}])
 async def test_an_engine_s_own_error_after_the_first_comment_is_an_error_event(
-    autojump_clock: Clock,
+    autojump_clock: Clock, headers: dict[str, str]
 ) -> None:
+    """In the shape of the stream that it ends, which is its endpoint's."""
     async with running_stack(config(model("m"))) as stack:
         stack.engines.load_s, stack.engines.status = 20.0, 418
         stack.engines.scripts = [[b'{"error":{"message":"unlucky","code":7}}']]
-        answer = await stream(stack, chat(stream=True))
+        answer = (await stack.post(CHAT, chat(stream=True), headers)).content
         assert json.loads(events_of(answer)[-1].removeprefix("data: ")) == {
             "error": {"message": "unlucky", "code": 7}
         }

@@ -21,8 +21,9 @@ from trio_gateway.server.api.endpoints import (
     INFILL,
     OLLAMA_CANNOT,
     Endpoint,
+    Family,
 )
-from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.errors import ApiError, engine_error
 from trio_gateway.server.api.request_body import made_request
 from trio_gateway.server.handlers.incoming import Incoming
 from trio_gateway.server.handlers.responses import respond_json
@@ -90,7 +91,7 @@ class OllamaHandler:
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, call, ask.model.name)
-        return await _respond(call, answer, stopwatch)
+        return await _respond(call, answer, stopwatch, sender.state.family)
 
     async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
@@ -175,8 +176,10 @@ def _loaded(engine: LoadedEngine) -> LoadedModel:
 # -- answers ------------------------------------------------------------------------------------
 
 
-async def _respond(call: OllamaCall, answer: Answer, stopwatch: Stopwatch) -> Response:
-    """An engine's answer, translated."""
+async def _respond(
+    call: OllamaCall, answer: Answer, stopwatch: Stopwatch, family: Family
+) -> Response:
+    """An engine's answer, translated; its own error in the shape of this family."""
     created_at = rfc3339(time.time())
     headers = Headers(
         [
@@ -194,7 +197,9 @@ async def _respond(call: OllamaCall, answer: Answer, stopwatch: Stopwatch) -> Re
         return response
     whole = await _collected(answer.body)
     headers["Content-Type"] = CONTENT_TYPE
-    if answer.status != 200:
+    if answer.status != 200 and family is Family.ANTHROPIC:
+        body = engine_error(answer.status, whole, family)
+    elif answer.status != 200:
         body = translate_error(whole)
     elif call.stream:  # of an engine that does not stream
         translator = NdjsonTranslator(call.kind, call.model, created_at)

@@ -22,7 +22,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoints import Need
+from trio_gateway.server.api.endpoints import Family, Need
 from trio_gateway.server.api.errors import aborted, engine_error, engine_failed, from_reject
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.api.request_body import too_long
@@ -81,13 +81,13 @@ class Relay:
     async def respond(self, ask: Ask) -> Answer:
         """The answer; if it is a stream and takes long, one that says what it waits for."""
         if not (ask.wants_stream and ask.endpoint.streams and self._stream_keepalive_s > 0):
-            return await self._answer(ask)
+            return _in_shape(ask.state.family, await self._answer(ask))
         pending = PendingAnswer()
         ask.state.nursery.start_soon(self._work_on, ask, pending)
         with trio.move_on_after(self._stream_keepalive_s):
             await pending.done.wait()
         if (answer := pending.result()) is not None:
-            return answer
+            return _in_shape(ask.state.family, answer)
         headers = [
             (b"Content-Type", sse.CONTENT_TYPE.encode()),
             (b"Cache-Control", b"no-cache"),
@@ -175,7 +175,7 @@ class Relay:
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
-            return _whole_answer(ask, exchange.status, headers, beginning.piece, name)
+            return _whole_answer(exchange.status, headers, beginning.piece, name)
         # The rest belongs to the request: it ends with the answer, or with the client.
         rest = stack.pop_all()
         ask.state.stack.push_async_callback(rest.aclose)
@@ -218,12 +218,21 @@ def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease
         raise outgrown
 
 
-def _whole_answer(
-    ask: Ask, status: int, headers: list[Header], body: bytes, name: AnswerName
-) -> Answer:
+def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerName) -> Answer:
     changed = body
-    if status >= 400:
-        changed = engine_error(status, body, ask.state.family)
-    elif dict(headers).get(b"content-type", b"").startswith(b"application/json"):
+    if status < 400 and dict(headers).get(b"content-type", b"").startswith(b"application/json"):
         changed = name.in_whole(body)
     return Answer(status, headers if changed is body else without_length(headers), changed)
+
+
+def _in_shape(family: Family, answer: Answer) -> Answer:
+    """With an engine's error in the shape of the client's API. In a stream that has begun it has
+    its endpoint's shape instead, which WaitingStream sees to."""
+    if answer.status < 400 or not isinstance(answer.body, bytes):
+        return answer
+    changed = engine_error(answer.status, answer.body, family)
+    if changed is answer.body:
+        return answer
+    # What the engine said may have been plain text.
+    headers = [(n, v) for n, v in without_length(answer.headers) if n != b"content-type"]
+    return Answer(answer.status, [(b"content-type", b"application/json"), *headers], changed)
