@@ -33,7 +33,7 @@ class FormUpload:
         self._upload = upload
         self._reader = FormReader(content_type)
         self._spool = Spool()
-        self._request = object()
+        self.request = object()  # which one this is, of all its sources
         self._finished = False  # all was read, and it is well
         self._lost = False  # a piece went to an engine that was not kept
 
@@ -50,7 +50,7 @@ class FormUpload:
         """
         while not self._finished and (self._reader.model is None or self._is_nearly_kept()):
             await self._keep_more()
-        return self._model.name
+        return self.model.name
 
     def _is_nearly_kept(self) -> bool:
         length = self._upload.length
@@ -75,14 +75,6 @@ class FormUpload:
             self._finished = True
         return piece
 
-    async def _pass_on(self) -> bytes:
-        """The next piece, not kept."""
-        piece = await self._take()
-        if piece and not self._lost:
-            self._lost = True
-            self._spool.close()  # it cannot be sent again anyway
-        return piece
-
     @asynccontextmanager
     async def reading_on(self) -> AsyncIterator[None]:
         """While the block waits for an engine, the form is read on, and kept. So a client that
@@ -104,26 +96,58 @@ class FormUpload:
         of its own."""
         return FormSource(self, model)
 
+    def close(self) -> None:
+        self._spool.close()
+
+    # -- for its FormSource -----------------------------------------------------------------------
+
     @property
-    def _model(self) -> ModelField:
+    def model(self) -> ModelField:
+        """After `read_model`."""
         assert self._reader.model is not None
         return self._reader.model
 
-    def close(self) -> None:
-        self._spool.close()
+    @property
+    def kept_bytes(self) -> int:
+        """As many are kept, from the beginning on."""
+        return self._spool.size
+
+    @property
+    def is_read(self) -> bool:
+        """All of the form was read, and it is well."""
+        return self._finished
+
+    @property
+    def length(self) -> int | None:
+        """Of the whole form, if that is known."""
+        return self._spool.size if self._finished else self._upload.length
+
+    async def read_kept(self, start: int, most: int) -> bytes:
+        return await self._spool.read(start, most)
+
+    async def pass_on(self) -> bytes:
+        """The next piece after what is kept; it is not kept. `b""`: the form is complete.
+
+        Raises:
+            ApiError: as `read_model`.
+        """
+        piece = await self._take()
+        if piece and not self._lost:
+            self._lost = True
+            self._spool.close()  # it cannot be sent again anyway
+        return piece
 
 
 class FormSource(BodySource):
     """What is kept of a form, with its model's name replaced if need be, then the rest of it."""
 
     def __init__(self, form: FormUpload, model: str | None) -> None:
-        self.request = form._request
+        self.request = form.request
         self._form = form
-        self._field = form._model
+        self._field = form.model
         self._new = None if model is None else model.encode()
         self._position = 0
-        upload = form._upload
-        self.length = form._spool.size if form._finished else upload.length
+        self.length = form.length
         if self.length is not None and self._new is not None:
             self.length += len(self._new) - (self._field.end - self._field.start)
 
@@ -141,19 +165,19 @@ class FormSource(BodySource):
 
     @property
     def is_complete(self) -> bool:
-        return self._form._finished and self._position >= self._form._spool.size
+        return self._form.is_read and self._position >= self._form.kept_bytes
 
     async def receive(self) -> bytes:
         """Raises ApiError, as `FormUpload.read_model` does."""
         form, position = self._form, self._position
-        if position >= form._spool.size:
-            return b"" if form._finished else await form._pass_on()
+        if position >= form.kept_bytes:
+            return b"" if form.is_read else await form.pass_on()
         if position == self._field.start and self._new is not None:
             self._position = self._field.end
             return self._new
         most = PIECE_BYTES
         if self._new is not None and position < self._field.start:
             most = min(most, self._field.start - position)
-        piece = await form._spool.read(position, most)
+        piece = await form.read_kept(position, most)
         self._position += len(piece)
         return piece
