@@ -24,7 +24,7 @@ Scalar: TypeAlias = bool | int | float
 Value: TypeAlias = Scalar | str | list[str] | tuple[Scalar, ...]
 
 LONGEST_HEADER = 64 << 20  # bytes; the largest in use have 15 MB
-MOST_KEYS = 10_000  # files in use have fewer than 100
+MOST_KEYS = 1_000  # files in use have fewer than 100
 LONGEST_KEY = 65_535  # bytes, by the format's own rules
 
 _MAGIC = b"GGUF"
