@@ -35,7 +35,7 @@ from tests.support.harness import (
 from trio_gateway.models.need.bounds import MARGIN_TOKENS
 
 ROUNDS = 1
-SENTENCES = 121  # of 26 tokens each: the 3,200 tokens of ../shared/llama-server-facts.md
+SENTENCES = 121  # of 26 tokens each
 ANSWER_TOKENS = 8
 CONTEXT, LARGER_CONTEXT = 4096, 8192
 IDLE_S = 1.0

@@ -128,7 +128,7 @@ async def decide_all(config: GatewayConfig, cases: Sequence[Case], engine_url: s
             decided[name] = [await subject.count(each) for each in chosen]
         subject, all_chosen = subjects["running engine"], decided["running engine"]
         cpu_us = [await subject.cpu_us(each.case) for each in all_chosen if by_bounds(each)]
-        nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel(reason="all is counted")
     await client.aclose()
     return Results(config, decided, cpu_us)
 

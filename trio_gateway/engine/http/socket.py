@@ -32,7 +32,7 @@ from trio_gateway.engine.errors import EngineDisconnected, EngineTalksGarbage
 from trio_gateway.engine.http.exchange import RECEIVE_BYTES, Header, Pulse
 from trio_gateway.engine.http.opener import Stream, socket_of
 
-GOING_AWAY, TOO_BIG, BROKEN = 1001, 1009, 1011
+TOO_BIG = 1009
 CLOSE_S = 1.0  # for the other side's part of a close
 REFUSAL_MAX_BYTES = 65536
 

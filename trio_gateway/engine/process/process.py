@@ -80,7 +80,6 @@ class EngineProcess:
         self._process, self._log, self._reaper = process, log, reaper
         self._label = log.name.rpartition(LOGGER_PREFIX)[2]
         self._ring: deque[str] = deque(maxlen=RING_LINES)
-        self._started_at = trio.current_time()
         self.exited = trio.Event()
 
     def __repr__(self) -> str:
@@ -102,10 +101,6 @@ class EngineProcess:
         if self.returncode < 0:
             return f"was killed by signal {-self.returncode}"
         return f"exited with code {self.returncode}"
-
-    @property
-    def uptime_s(self) -> float:
-        return trio.current_time() - self._started_at
 
     def last_lines(self, count: int = RING_LINES) -> list[str]:
         """The newest lines of its output, the oldest first."""

@@ -26,10 +26,6 @@ class EngineState(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
 
-    @property
-    def is_final(self) -> bool:
-        return not TRANSITIONS[self]
-
 
 TRANSITIONS: Mapping[EngineState, frozenset[EngineState]] = {
     EngineState.STARTING: frozenset({EngineState.READY, EngineState.STOPPING, EngineState.FAILED}),
