@@ -130,7 +130,7 @@ def serving(folder: Path, kv: str, *contexts: int, **server: str) -> Iterator[Ga
         model("talk", *map(real_variant, contexts or (CONTEXT,)), headroom="0"),
         model("other", real_variant(CONTEXT)),
         kv_carryover=kv,
-        stream_keepalive="0",  # else a comment is the first byte of a slow answer
+        stream_keepalive="0",  # otherwise a comment is the first byte of a slow answer
         **server,
     )
     with running_gateway(folder, config, verbose=False) as gateway:
@@ -210,7 +210,7 @@ def private_cache(folder: Path) -> Iterator[None]:
 
 
 def times(results: dict[str, list[Pair]]) -> Table:
-    """A load is in both, so there is a ratio without them, too."""
+    """A load is in both, so there is also a ratio without them."""
     shown = Table(title="the second turn's time to first byte in s, and what it consists of")
     shown.add_column("Engine goes by", no_wrap=True)
     for heading in ("cold", "load", "read", "carried", "queue", "load", "read", "rest", "ratio"):

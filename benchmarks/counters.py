@@ -1,6 +1,6 @@
 """Who can count a prompt's tokens without a running engine: `python -m benchmarks.counters`.
 
-The truth is what the running engine says. Beside it: the file's own vocabulary and template in the
+The truth is what the running engine says. Next to it: the file's own vocabulary and template in the
 helper process, a `llama-tokenize`, and an engine of 256 tokens started for nothing but this.
 
     python -m benchmarks.counters [--gguf FILE] [--tokenizer LLAMA_TOKENIZE] [--pre]

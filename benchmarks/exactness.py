@@ -2,9 +2,10 @@
 
     python -m benchmarks.exactness [--requests N] [--edges N]
 
-The truth is what one bare engine says. Beside it the gateway's own choice: with a running engine
-that counts, with the model's file only, and with nothing that counts. No answers are generated for
-that; only the requests nearest below a context's edge are sent, through a real gateway.
+The truth is what one bare engine says. Next to it is the gateway's own choice: with a running
+engine that counts, with the model's file only, and with nothing that counts. No answers are
+generated for that; only the requests nearest below a context's edge are sent, through a real
+gateway.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ DECISIONS = 20  # of each request, for its CPU time
 
 
 class Decided(NamedTuple):
-    """`selection` None: refused as too long. `counted` None: nobody can say."""
+    """`selection` None: refused as too long. `counted` None: unknown."""
 
     case: Case
     selection: Selection | None
@@ -146,7 +147,7 @@ class Judge:
     def __init__(self, config: GatewayConfig) -> None:
         (model,) = config.models
         self._least = least_answer(model.min_answer_tokens, CONTEXTS[-1])
-        # No answers, so no average turn: the least is what counts.
+        # No answers, so no average turn: the least applies.
         self._default = config.server.default_answer_tokens or self._least
 
     def need(self, case: Case, default: int | None = None) -> int:

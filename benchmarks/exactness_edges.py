@@ -39,7 +39,7 @@ def nearest(cases: Sequence[Case], contexts: Sequence[int], count: int) -> list[
     """For each context those that it just holds, the nearest last."""
     edges: list[Edge] = []
     for context, share in zip(contexts, SHARES, strict=True):
-        # `usage` says the sum of several prompts, which is no truth to hold a need against.
+        # `usage` is the sum of several prompts, which no need can be held against.
         single = [Edge(context, c) for c in cases if not isinstance(c.fields.prompt, list)]
         below = sorted((e for e in single if e.need <= context), key=lambda e: e.need)
         edges += below[-max(round(count * share), 1) :]

@@ -1,4 +1,4 @@
-"""How long a person waited beside a client that never stops, and what bounds such a wait.
+"""How long a person waited next to a client that never stops, and what bounds such a wait.
 
 The bound is explained in `scheduler_trace.py`.
 """

@@ -1,7 +1,7 @@
 """The schedulers that are compared, all with the interface of `Scheduler`.
 
 - `strict`: first come, first served. A ticket is granted only when every earlier one of its pool
-  has been: the head of the line may share a ready engine that has a free slot, else an engine
+  has been: the head of the line may share a ready engine that has a free slot, otherwise an engine
   drains for it.
 - `unbounded`: first come, first served, with a fast path that has no end: a ticket whose engine
   is ready and has a free slot is granted at once, whoever waits, and an engine makes way only

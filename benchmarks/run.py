@@ -1,8 +1,8 @@
-"""What the gateway costs beside going straight to the same engine, in one run: `nox -s bench`.
+"""What the gateway costs compared with going straight to the same engine: `nox -s bench`.
 
 Pairs are measured in turns, so that a noisy machine is noisy for both sides. On Linux the gateway
 has a core of its own where there are two. Nothing here passes or fails: the table says what was
-measured beside what is to be reached.
+measured next to what is to be reached.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def client_costs(port: int) -> list[Row]:
     cost: dict[str, float] = json.loads(done.stdout)
     return [
         (
-            f"reading a {what}: own exchange beside httpx",
-            f"{cost[key + '_exchange']:.0f} beside {cost[key + '_httpx']:.0f} µs of CPU",
+            f"reading a {what}: own exchange, then httpx",
+            f"{cost[key + '_exchange']:.0f} against {cost[key + '_httpx']:.0f} µs of CPU",
             "",
         )
         for what, key in (("streamed chunk", "chunk"), ("small answer", "request"))
@@ -143,7 +143,7 @@ def client_costs(port: int) -> list[Row]:
 
 
 def swap(folder: Path) -> list[Row]:
-    """A swap between two real models, beside stopping and starting the same engine by hand."""
+    """A swap between two real models, next to stopping and starting the same engine by hand."""
     config = configuration(model("a", real_variant(2048)), model("b", real_variant(2048)))
     with running_gateway(folder, config, verbose=False) as gateway:
         body = chat_body("a", max_tokens=1)

@@ -1,4 +1,4 @@
-"""The scheduler beside two others, on the same arrival traces and a virtual clock.
+"""The scheduler next to two others, on the same arrival traces and a virtual clock.
 
     python -m benchmarks.scheduler_trace [--cpu] [--plot docs/scheduling.png]
 
@@ -6,7 +6,7 @@ Prints swaps, makespan and waits for each trace (`traces.py`) and policy (`polic
 over the seeds and, in brackets, the worst of them. `--cpu` measures the CPU per scheduler event.
 
 The *bound* of a waiting person: the fairness window, the longest lease of the other model that ran
-in the meantime, one load and one stop. What may come on top is shown beside it: the window counts
+in the meantime, one load and one stop. What may come on top is shown next to it: the window counts
 from the running engine's own start, so where a person asks while the other model is still loading,
 the rest of that load; and what waited before the person may be served in *overtime*, until the
 engine has run for twice both loads.
@@ -34,7 +34,7 @@ SEEDS = range(11)
 WIDTH = 120
 CLOCK_ERROR_S = 1e-3
 
-# As the issue wants them, on the interleaved traces: strict first come first served ÷ ours.
+# To be reached on the interleaved traces: strict first come, first served ÷ ours.
 FEWER_SWAPS, SHORTER_WAIT = 4.0, 2.0
 
 
@@ -137,7 +137,7 @@ def _verdict(ratios: Sequence[float], least: float) -> str:
 
 
 def people(results: Results) -> Table:
-    table = Table(title="the person beside the hammering agent: the longest wait of all seeds")
+    table = Table(title="the person next to the hammering agent: the longest wait of all seeds")
     for column in ("Slots", "Trace", "Policy"):
         table.add_column(column, no_wrap=True)
     for column in ("wait s", "bound s", "rest of load s", "overtime s"):
@@ -164,7 +164,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def wide_console() -> Console:
-    """A table is not cut where the output is no terminal."""
+    """A table is not cut where the output is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 

@@ -99,7 +99,7 @@ class Load(NamedTuple):
 
 
 class Run(msgspec.Struct):
-    """What became of a trace. `log`: every event with its time, in order."""
+    """How a trace went. `log`: every event with its time, in order."""
 
     served: list[Served] = []
     loads: list[Load] = []
@@ -249,6 +249,6 @@ class Simulation:
 
     def _ready(self, engine: int) -> None:
         began_at = self._began.pop(engine, None)
-        if began_at is not None:  # else the load was given up
+        if began_at is not None:  # otherwise the load was given up
             self.run.loads.append(Load(self._models[engine], began_at, self._clock.now))
             self._tell(EngineReady(engine, self._trace.slots, CONTEXT))

@@ -46,7 +46,7 @@ async def beside(work: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
     async with open_flat_nursery() as nursery:
         nursery.start_soon(work)
         yield
-        nursery.cancel_scope.cancel(reason="what it ran beside is done")
+        nursery.cancel_scope.cancel(reason="the block that it helped is over")
 
 
 async def first_of(*waits: Callable[[], Awaitable[T]]) -> T:

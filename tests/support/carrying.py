@@ -1,4 +1,4 @@
-"""A gateway in memory whose conversations are carried over, and what its answers say of that."""
+"""A gateway in memory whose conversations are carried over, and what its answers say about that."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which tests stay together when several workers share them.
 
 Those of one file do, so that a fixture of a module is made once. Some files share dear fixtures
-and stay together, too, and of some each test has its own gateway or takes long. (The groups of
+and also stay together, and of some each test has its own gateway or takes long. (The groups of
 pytest-xdist are marks, which it looks for in a place that pytest 9.2 has given up.)
 """
 

@@ -68,7 +68,7 @@ def spawn_grandchild(*descriptors: int) -> None:
 
 
 def refuse_while_there_is(flag: str | None) -> None:
-    """Close the connection without a word."""
+    """Close the connection without an answer."""
     if flag and os.path.exists(flag):
         raise ConnectionAbortedError
 

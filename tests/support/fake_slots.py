@@ -30,7 +30,7 @@ _HEAD = struct.Struct("<III3i")
 
 
 def words(name: str, count: int = 300) -> str:
-    """A text of so many tokens; it shares none with one of another name."""
+    """A text of that many tokens; it shares none with one of another name."""
     return " ".join(f"{name}{i}" for i in range(count))
 
 

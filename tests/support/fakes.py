@@ -210,7 +210,7 @@ class FakeEngines:
         self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
         self.scripts: list[Iterable[bytes | float]] = []
         self.more_headers: list[Header] = []
-        self.chunked = False  # answers that are no streams have no length, either
+        self.chunked = False  # answers that are not streams have no length either
         self.processes: list[FakeProcess] = []
         self.by_port: dict[int, FakeProcess] = {}
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []

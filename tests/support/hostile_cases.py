@@ -1,4 +1,4 @@
-"""Hostile requests, and bodies that are no JSON. Data only: `test_hostile_inputs.py` sends them.
+"""Hostile requests, and bodies that are not JSON. Data only: `test_hostile_inputs.py` sends them.
 
 The rest of the corpus: `hostile_types.py`, `hostile_sizes.py`, `hostile_http.py`.
 """
@@ -18,7 +18,7 @@ class Case(NamedTuple):
     """One request, as bytes on the wire, and what must come of it.
 
     `statuses`: of the first answer. `answers`: how many there must be; None: any number.
-    0: none, the connection is closed. `is_raw`: it is no HTTP, or nearly none. `reaches`: it is
+    0: none, the connection is closed. `is_raw`: it is not HTTP, or hardly. `reaches`: it is
     only odd, and for the engine to judge.
     """
 

@@ -1,4 +1,4 @@
-"""Hostile requests: too deep, too many, too large, and names that are none."""
+"""Hostile requests: too deep, too many, too large, and names that are not valid."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Site:
         self.answers = {"/health": (200, {}), "/v1/models": (200, {"data": []}), **(answers or {})}
         self.breaks: Breaks | None = None
         self.status = 200  # of completions
-        self.chunked = False  # completions that are no streams have no length, either
+        self.chunked = False  # completions that are not streams have no length either
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.bodies: dict[str, list[bytes]] = {}

@@ -1,4 +1,4 @@
-"""What some tests need beside the gateway: client packages, node, a browser.
+"""What some tests need besides the gateway: client packages, node, a browser.
 
 Where one is missing, its tests are skipped with the reason. Under CI they fail instead: a CI that
 silently stopped trying the clients would prove nothing.

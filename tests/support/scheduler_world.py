@@ -60,7 +60,7 @@ class Running:
 
 @dataclass
 class World:
-    """What really happens, kept beside the scheduler and without its help.
+    """What really happens, kept next to the scheduler and without its help.
 
     `take_in` hands it an event and holds each decision against the promises.
     """
@@ -233,7 +233,7 @@ class World:
                     assert self.live[number].facts.key in foreseen.evicts
                     assert foreseen.how is How.SWAPPED
             case Reject(ticket, refusal) if ticket == newcomer:
-                # Whether the queue is full is no matter of engines.
+                # Whether the queue is full has nothing to do with engines.
                 refused = {Refusal.TOO_LARGE, Refusal.BACK_OFF, Refusal.QUEUE_FULL}
                 assert refusal in refused
                 assert (refusal is Refusal.TOO_LARGE) == (foreseen.variant is None)

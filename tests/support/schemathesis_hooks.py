@@ -1,4 +1,4 @@
-"""Loaded by schemathesis: requests for models that there are, so that most reach an engine."""
+"""Loaded by schemathesis: requests for models that exist, so that most reach an engine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The project's own source as its tests read it: modules, and who imports whom.
 
-Read with `ast`, so that imports inside functions and under `TYPE_CHECKING` are arrows, too.
+Read with `ast`, so that imports inside functions and under `TYPE_CHECKING` are arrows as well.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class TimedWorld:
         return self._clock.now
 
     def run(self) -> None:
-        """To the end: until nobody asks any more."""
+        """To the end: until no client asks any more."""
         self._clock.run(self.subject, lambda: self._tell(TimePassed()), lambda: False)
         assert not self.subject.state.tickets, "nobody is left waiting"
 

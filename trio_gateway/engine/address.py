@@ -12,7 +12,7 @@ from trio_gateway.engine.clients.kind import EngineKind, local_host
 from trio_gateway.engine.errors import OWN_LIMITS, out_of_sockets
 from trio_gateway.engine.process import ports
 
-# A predecessor's helper that was killed a moment ago may hold the port for an instant yet.
+# A predecessor's helper that was killed a moment ago may still hold the port for an instant.
 PORT_FREE_S = 1.0
 PORT_POLL_S = 0.01
 

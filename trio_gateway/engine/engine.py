@@ -146,7 +146,7 @@ class Engine:
                 timed_out = isinstance(error, _StartFailed) and error.timed_out
                 self._finish(EngineFailed(self.number, str(error), timed_out))
             except Exception as error:
-                # What one engine meets, a bug of ours included, must not end all the others.
+                # What happens to one engine, a bug of ours included, must not end all the others.
                 log.exception("%s: a bug in the gateway; please report it", self.key)
                 end = EngineFailed if self.info is None else EngineExited
                 self.epitaph = f"a bug in the gateway: {error!r}"
@@ -156,7 +156,7 @@ class Engine:
         finally:
             self._let_go()
             if self._client is not None:
-                # Closes sockets without waiting for anybody; shielded so that none is left open.
+                # Closes sockets without waiting for anything; shielded so that none is left open.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                     await self._client.aclose()
 
@@ -288,7 +288,7 @@ class Engine:
             # Not asked to end: that would wake a stopped engine, and it might write on.
             await process.kill()
         await self._run_stop_command(process, self.variant.timeouts.stop_s)
-        # At once: its pipe may be held open by a helper for a while yet.
+        # At once: a helper may hold its pipe open for a while.
         self._finish(EngineExited(self.number, self.epitaph))
 
     async def _stop_in_order(self, process: Process) -> None:

@@ -52,7 +52,7 @@ class Lease:
             self.kv_move = self.kv_move.and_then(move)
 
     def note_answer(self, usage: Usage) -> None:
-        """What the answer said of its tokens and of its time."""
+        """What the answer said about its tokens and its time."""
         if self.engine.kv is not None:
             self.engine.kv.note_answer(self.grant.ticket, usage)
 

@@ -61,7 +61,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Demand(NamedTuple):
-    """What is known of a request before its tokens are."""
+    """What is known about a request before its tokens are."""
 
     model: ModelConfig
     endpoint: str

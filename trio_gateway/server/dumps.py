@@ -104,8 +104,8 @@ class DumpWriter:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then what is pending, within a short time."""
         await trio.to_thread.run_sync(self._prepare)
-        # Shielded: the last requests before a shutdown are those one wants to read. The deadline
-        # comes with the cancel.
+        # Shielded: the last requests before a shutdown are the ones that people want to read. The
+        # deadline comes with the cancel.
         flush = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_all, flush)

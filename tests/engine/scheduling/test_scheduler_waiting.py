@@ -48,7 +48,7 @@ def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
 def test_beside_one_hammering_client_a_person_waits_the_window_a_lease_a_stop_and_a_load(
     streams: list[float], slots: int, loads: tuple[float, float], pauses: list[float]
 ) -> None:
-    """The bound of the issue, to the second: the engine of the other model is ready, and what
+    """The bound on waiting, to the second: the engine of the other model is ready, and what
     waits there is over before the window is."""
     a, b = (VariantFacts(key=VariantKey(m, "100"), pool="p", context=100) for m in "ab")
     world = TimedWorld([a, b], 1, 40.0, {a.key: loads[0], b.key: loads[1]}, slots=slots)

@@ -37,7 +37,7 @@ class SlotState(msgspec.Struct, frozen=True):
 
 
 class SlotFile(msgspec.Struct, frozen=True):
-    """What an engine says of a slot that it wrote to a file, or read from one."""
+    """What an engine says about a slot that it wrote to a file, or read from one."""
 
     tokens: int
     size_bytes: int

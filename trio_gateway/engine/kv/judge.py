@@ -23,7 +23,7 @@ class Judge:
     def expect(
         self, ids: Sequence[int] | None, tokens: int, prompts: Mapping[int, Sequence[int]]
     ) -> None:
-        """A conversation of so many tokens was restored while these prompts waited, by ticket."""
+        """A conversation of that many tokens was restored while these prompts waited, by ticket."""
         if (found := next_of(ids, tokens, prompts)) is not None:
             ticket, shared = found
             self._expected = {ticket: shared}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from trio_gateway.engine.clients.client import EngineClient
 
 TOKENIZE_LIMIT_S = 5.0  # one prompt
-# So many waiting requests are looked at to choose among saved conversations.
+# This many waiting requests are looked at to choose among saved conversations.
 PROMPTS_MAX = 4
 _NOT_CACHED = b'"cache_prompt"'  # with whatever value; the default is what carry-over is for
 
@@ -21,7 +21,7 @@ class Prompt(NamedTuple):
 async def token_ids(client: EngineClient, prompt: Prompt) -> Sequence[int] | None:
     """As the engine reads it; None: it cannot say, or the request says how it uses the cache."""
     if _NOT_CACHED in prompt.body:
-        return None  # its answer says nothing of what was in the cache
+        return None  # its answer says nothing about what was in the cache
     return await client.tokenize_request(prompt.endpoint, prompt.body, TOKENIZE_LIMIT_S)
 
 

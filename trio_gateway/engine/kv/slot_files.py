@@ -129,7 +129,7 @@ class SlotFiles:
 
     @property
     def in_doubt(self) -> bool:
-        """A restore was begun, and nobody knows how it ended."""
+        """A restore was begun, and how it ended is unknown."""
         return self._being_restored is not None
 
     async def settle(self, why: str) -> None:

@@ -89,7 +89,7 @@ class EngineKv:
         with trio.move_on_after(RESTORE_LIMIT_S) as limit:
             try:
                 await self._restore(client)
-            except Exception:  # a bug of ours must cost the cache, not the start
+            except Exception:  # a bug of ours may cost the cache, but not the start
                 log.exception("%s: a bug in the gateway; please report it", self._key)
         if limit.cancelled_caught:
             log.warning("%s: restoring took over %g s, gave up", self._key, RESTORE_LIMIT_S)
@@ -112,7 +112,7 @@ class EngineKv:
             if not is_wanted(ids, [*prompts.values()]):
                 spare_s -= self._owner.costs(self._model.name).restore_s(entry.size_bytes)
                 if spare_s < 0:
-                    continue  # nobody waits for it, but all that wait would wait for this
+                    continue  # no request waits for it, but all that wait would wait for this
             if not await self._files.restore(client, free[0], entry):
                 if self.in_doubt:
                     return
@@ -124,7 +124,7 @@ class EngineKv:
 
     @property
     def in_doubt(self) -> bool:
-        """A restore was begun, and nobody knows how it ended."""
+        """A restore was begun, and how it ended is unknown."""
         return self._files.in_doubt
 
     async def settle(self, *, ended: bool) -> None:
@@ -153,7 +153,7 @@ class EngineKv:
             if slots is None:
                 log.info("%s: nothing saved: the engine does not show its slots", self._key)
             for slot in slots or ():
-                if slot.tokens is not None:  # else nothing was asked of it since its start
+                if slot.tokens is not None:  # otherwise nothing was asked of it since its start
                     self.saved_tokens += await self._files.save(
                         client, slot.id, slot.tokens, limit_s
                     )
@@ -166,7 +166,7 @@ class EngineKv:
     # -- in between ----------------------------------------------------------------------------
 
     def note_answer(self, ticket: int, usage: Usage) -> None:
-        """What an answer says of prompt speed, and of the restore that should have helped it."""
+        """What an answer says about prompt speed, and the restore that should have helped it."""
         self._judge.note_answer(ticket, usage)
 
     async def switch(self, client: EngineClient, prompt: Prompt, ticket: int) -> KvMove:

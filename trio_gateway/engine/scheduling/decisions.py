@@ -128,13 +128,13 @@ class Decisions:
                 if victim.key in others:
                     others.remove(victim.key)
             self._evicted.setdefault(target.model, []).append(victim.key)
-            if victim.serving:  # else it drains already
+            if victim.serving:  # otherwise it drains already
                 if victim.key.model != target.model:  # growing is not the end of a turn
                     self._state.end_turn(victim.key.model, now)
                 self.leave(victim, reason, actions)
 
     def leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
-        """Stop an engine now if nobody holds a lease, else when the last lease is back."""
+        """Stop an engine now if it has no lease, otherwise when the last lease is back."""
         if engine.leases:
             self._state.move_engine(engine, EngineState.DRAINING)
             actions.append(Drain(engine.id, reason))
@@ -175,7 +175,7 @@ class Decisions:
                 ticket = self._state.oldest_before(engine, engine.closed_since, lowest)
             else:
                 ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
-            # Nobody overtakes one that needs more tokens than are left: it would wait for ever.
+            # No ticket overtakes one that needs more tokens than are left: it would wait for ever.
             if ticket is None or not engine.has_tokens_for(ticket.need):
                 return
             self.grant(ticket, engine, now, actions)

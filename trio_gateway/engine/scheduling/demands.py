@@ -2,8 +2,8 @@
 
 A model's tickets that none of its engines will serve are one demand, as it is started once, for all
 of them. The variant is the smallest that holds the largest need among them and its room to grow. If
-that one is left alone for now, the smallest that holds the needs has to do: nobody is refused for
-room that is only wished for.
+that one is left alone for now, the smallest that holds the needs has to do: no ticket is refused
+for room that is only wished for.
 
 The order is the highest priority first, then the one that has waited longest. A demand counts its
 waiting from its oldest ticket's arrival, or from the end of its model's last turn if that is later:

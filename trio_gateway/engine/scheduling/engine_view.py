@@ -58,7 +58,7 @@ class EngineView(msgspec.Struct, eq=False):
         return self.state in (EngineState.DRAINING, EngineState.STOPPING)
 
     def has_tokens_for(self, need: int) -> bool:
-        """Whether so many are left. One request alone may have all: its context holds it."""
+        """Whether that many are left. One request alone may have all: its context holds it."""
         if self.shared_tokens is None or not self.leases:
             return True
         return sum(lease.need for lease in self.leases.values()) + need <= self.shared_tokens

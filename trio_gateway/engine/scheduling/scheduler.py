@@ -15,7 +15,7 @@ The rules, for each pool:
   off.
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
   slots and tokens for, whoever waits for its room by then: no load is for nothing.
-- A start that nobody waits for any more is given up in its first half.
+- A start that no request waits for any more is given up in its first half.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
-AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited so many windows is interactive
+AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited this many windows is interactive
 
 
 class Scheduler:
@@ -204,11 +204,11 @@ class Scheduler:
         wanted = not engine.leaving
         self.state.move_engine(engine, EngineState.FAILED)
         if not wanted:
-            return  # its end was asked for: nobody waits for it
+            return  # its end was asked for: no request waits for it
         self.state.back_off.start_failed(engine.key, now, event.reason)
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
         queue = self.state.queues.get(engine.key.model)
-        # Those that a smaller variant holds wait on, for that one.
+        # Those that a smaller variant holds go on waiting, for that one.
         for ticket in queue.of_size(self.state.variants.context_of(engine.facts)) if queue else ():
             if self.state.server_of(ticket) is None:
                 reject(self.state, Reject(ticket.id, refusal, event.reason), actions)
@@ -264,7 +264,7 @@ class Scheduler:
 
 
 def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
-    """Those that have waited so long; `tickets` are in the order of their arrival."""
+    """Those that have waited that long; `tickets` are in the order of their arrival."""
     for ticket in tickets.values():
         if ticket.arrived_at + than_s > now:
             return

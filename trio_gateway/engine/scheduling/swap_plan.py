@@ -58,7 +58,7 @@ class _Room:
         self.engines = engines
         self.staying = [e for e in engines if e.state is not EngineState.STOPPING]
         self.promised: list[Demand] = []  # demands so far: none of them is an engine yet
-        self.full = False  # nobody overtakes a demand that finds no room
+        self.full = False  # no later demand overtakes one that finds no room
 
 
 class Planner:
@@ -88,7 +88,7 @@ class Planner:
             room.full = True
             return None
         if (back := self._draining_for(demand, room)) is not None:
-            room.staying.remove(back)  # needed by nobody else, so its drain is called off
+            room.staying.remove(back)  # not needed by another, so its drain is called off
             self.called_back.append(back)
             return None
         # Whoever comes first has the address, also while it waits for room: else a later start

@@ -145,7 +145,7 @@ class TicketQueue:
         self._count_wish(ticket, -1)
 
     def promote(self, ticket: Ticket) -> None:
-        """A batch ticket has waited so long that it is interactive from now on."""
+        """A batch ticket has waited long enough to be interactive from now on."""
         self.version = next(_versions)
         self._lanes[ticket.priority].remove(ticket, granted=False)
         ticket.priority = Priority.INTERACTIVE

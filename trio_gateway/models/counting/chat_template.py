@@ -1,7 +1,7 @@
 """Renders the chat template of a GGUF file as llama.cpp does, or refuses.
 
 A last message of the assistant is not closed, so that the model goes on with it. Where the result
-depends on what only the engine knows, there are several texts, and the longest decides.
+depends on what only the engine knows, there are several texts, and the longest one decides.
 """
 
 from __future__ import annotations

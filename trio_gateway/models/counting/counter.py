@@ -32,7 +32,7 @@ COUNT_TIMEOUT_S = 10.0
 # 64 bytes each: the requests of a day, and no text of theirs.
 CACHED_COUNTS = 4096
 _TOKENIZER = "llama-tokenize"
-# Arguments of llama-server that change what becomes of a chat, or how text is read.
+# Arguments of llama-server that change how a chat is rendered, or how text is read.
 _TEMPLATE_OPTIONS = (
     "--chat-template", "--chat-template-file", "--chat-template-kwargs", "--no-jinja",
     "--override-kv", "--reasoning-budget", "--skip-chat-parsing", "--reasoning",
@@ -102,7 +102,7 @@ class TokenCounter:
     ) -> Count | None:
         images = image_count(fields)
         if images:
-            # Base64 is not text; and engines count an image's marker, not what it becomes.
+            # Base64 is not text, and engines count an image's marker, not what it becomes.
             body = _without_media(body)
             fields = msgspec.json.decode(body, type=RequestFields)
         found = await self._count_text(model, endpoint, fields, body)

@@ -88,7 +88,7 @@ class Vocabulary:
             line = msgspec.json.encode({"gguf": os.fspath(gguf), **asked})
         except UnicodeEncodeError:  # half a character, in the path or in a prompt
             return None
-        # In JSON a line's end stands between the words only, where a blank does as well.
+        # In JSON, a line's end comes only between the words, where a blank will do as well.
         line = line.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
         question = _Question(gguf, line, trio.current_time() + QUESTION_S)
         try:

@@ -76,7 +76,7 @@ class Counter:
             return Answer(refused=str(refusal))
         except msgspec.DecodeError:
             return Answer(refused="the request does not have the shape that engines accept")
-        # A file of any content and a text of any kind go through libraries of others. Whatever
+        # Files of any content and texts of any kind go through other people's libraries. Whatever
         # they raise, the next question may be one that can be answered.
         except Exception as error:  # noqa: BLE001
             return Answer(refused=f"it fails ({type(error).__name__})")

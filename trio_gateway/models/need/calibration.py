@@ -67,7 +67,7 @@ class ErrorSummary(msgspec.Struct, frozen=True):
 
 
 class Calibration:
-    """What is known of one model. One per model and run; changed between awaits only."""
+    """What is known about one model. One per model and run; changed between awaits only."""
 
     def __init__(self) -> None:
         self.overhead = Overhead()

@@ -91,7 +91,7 @@ class Upload:
                 return b""
             begun = trio.current_time()
             with trio.CancelScope() as self._reading:
-                # Only the waits for the client count, not those for an engine that takes it.
+                # Only waits for the client are limited, not those for an engine that takes it.
                 patience_s = self._timeout_s + self.taken / LEAST_BYTES_PER_S - self._waited_s
                 self._reading.deadline = begun + min(self._timeout_s, patience_s)
                 piece = await self._next()

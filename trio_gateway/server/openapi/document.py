@@ -181,7 +181,7 @@ def _bad(endpoint: Endpoint) -> Json:
 
 
 def _shape(endpoint: Endpoint) -> str:
-    if endpoint.name == "models":  # Anthropic's clients list them, too
+    if endpoint.name == "models":  # Anthropic's clients also list them
         return "AnyError"
     return _ERROR_SCHEMAS.get(endpoint.family, "Error")
 

@@ -124,7 +124,7 @@ _VERSION = {
     "description": "Asks for the list in Anthropic's shape.",
     "schema": _STRING,
 }
-# Beside those that follow from the table.
+# Besides those that follow from the table.
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),
