@@ -185,7 +185,7 @@ async def test_a_dry_run_knows_the_running_engine_and_counts_with_it(autojump_cl
         assert (found["counted"], found["counted_by"], found["is_exact"]) == (77, "engine", True)
         assert (found["variant"], found["engine_state"]) == ("4096", "ready")
         assert (found["decision"], found["expected_wait_s"]) == ("reused", 0.0)
-        assert "a running engine of it" in found["reason"]
+        assert "its running engine holds the need" in found["reason"]
 
 
 async def test_a_dry_run_of_what_is_too_long_shows_the_error(autojump_clock: Clock) -> None:
