@@ -93,6 +93,17 @@ async def test_a_body_is_decoded_once(
     assert (sent == case.body) is not case.is_translated
 
 
+@pytest.mark.parametrize("query", ["", "?endpoint=chat/completions"])
+async def test_nor_is_one_that_is_only_explained(
+    autojump_clock: Clock, decoded: list[bytes], query: str
+) -> None:
+    body = CASES["chat"].body
+    async with running_stack(config(model("m"))) as stack:
+        decoded.clear()
+        assert (await stack.post(f"/gateway/explain{query}", body)).status == 200
+    assert decoded.count(body) == 1
+
+
 def test_no_decoder_is_made_that_would_not_be_seen_here() -> None:
     """Those that are made when a module is imported do not go through `msgspec.json.decode`."""
     files = Path(trio_gateway.__file__).parent.rglob("*.py")

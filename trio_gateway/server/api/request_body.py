@@ -108,16 +108,21 @@ def parse_request(data: bytes, endpoint: Endpoint) -> ParsedRequest:
     Raises:
         ApiError: 400, with what is wrong.
     """
+    return _parsed(data, _members(data), endpoint)
+
+
+def parse_request_to(name: str | None, data: bytes) -> tuple[Endpoint, ParsedRequest]:
+    """A request, and the endpoint that it is for: the one of this name; without a name, by the
+    field that has its content.
+
+    Raises:
+        ApiError: 400, no endpoint has that name or such a field; and as `parse_request`.
+    """
+    endpoint = None if name is None else _counted_endpoint(name)
     members = _members(data)
-    try:
-        values = decode_values(members)
-    except RecursionError:
-        raise nested_too_deeply() from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_json(data, error) from None
-    if isinstance(values, Mistake):
-        raise _invalid(values)
-    return _checked(ParsedRequest(data, members, values), endpoint)
+    if endpoint is None:
+        endpoint = _endpoint_by_content(members)
+    return endpoint, _parsed(data, members, endpoint)
 
 
 def made_request(values: dict[str, Any], endpoint: Endpoint) -> ParsedRequest:
@@ -128,28 +133,6 @@ def made_request(values: dict[str, Any], endpoint: Endpoint) -> ParsedRequest:
     """
     members = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
     return _checked(ParsedRequest(msgspec.json.encode(members), members, values), endpoint)
-
-
-def endpoint_of(data: bytes, name: str | None = None) -> Endpoint:
-    """The endpoint that a request is for: the one of this name; without a name, by the field that
-    has its content.
-
-    Raises:
-        ApiError: 400, no endpoint has that name or such a field.
-    """
-    if name is not None:
-        known = _COUNTED_AS_IS.keys() | _COUNTED_AS.keys()
-        counted = {row.name: row for row in ENDPOINTS if row.need in known}
-        if (found := counted.get(name.removeprefix("/").removeprefix("v1/"))) is None:
-            message = f"?endpoint={name[:40]}: expected one of {', '.join(sorted(counted))}"
-            raise ApiError(400, message, code="unknown_endpoint", param="endpoint")
-        return found
-    members = _members(data)
-    for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
-        if endpoint.content[0] in members:
-            return endpoint
-    message = "the body has no `messages`, `prompt` or `input`: send it as you would to an endpoint"
-    raise ApiError(400, message, code="missing_content")
 
 
 def refuse_bomb(data: bytes) -> None:
@@ -175,6 +158,35 @@ def _members(data: bytes) -> Members:
     except (msgspec.DecodeError, UnicodeDecodeError, NameTwice) as error:
         raise not_json(data, error) from None
     return members
+
+
+def _counted_endpoint(name: str) -> Endpoint:
+    known = _COUNTED_AS_IS.keys() | _COUNTED_AS.keys()
+    counted = {row.name: row for row in ENDPOINTS if row.need in known}
+    if (found := counted.get(name.removeprefix("/").removeprefix("v1/"))) is None:
+        message = f"?endpoint={name[:40]}: expected one of {', '.join(sorted(counted))}"
+        raise ApiError(400, message, code="unknown_endpoint", param="endpoint")
+    return found
+
+
+def _endpoint_by_content(members: Members) -> Endpoint:
+    for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
+        if endpoint.content[0] in members:
+            return endpoint
+    message = "the body has no `messages`, `prompt` or `input`: send it as to one of the endpoints"
+    raise ApiError(400, message, code="missing_content")
+
+
+def _parsed(data: bytes, members: Members, endpoint: Endpoint) -> ParsedRequest:
+    try:
+        values = decode_values(members)
+    except RecursionError:
+        raise nested_too_deeply() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_json(data, error) from None
+    if isinstance(values, Mistake):
+        raise _invalid(values)
+    return _checked(ParsedRequest(data, members, values), endpoint)
 
 
 def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:

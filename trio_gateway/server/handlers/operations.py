@@ -9,7 +9,7 @@ from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint
-from trio_gateway.server.api.request_body import endpoint_of, nested_too_deeply, parse_request
+from trio_gateway.server.api.request_body import nested_too_deeply, parse_request_to
 from trio_gateway.server.handlers.incoming import Incoming
 from trio_gateway.server.handlers.responses import respond_json
 from trio_gateway.server.openapi import document as openapi
@@ -44,8 +44,7 @@ class OperationsHandler:
     async def handle_explain(self, endpoint: Endpoint) -> Response:
         """What would happen to the request in the body. No engine is started or asked to work."""
         data = await self._incoming.read_body()
-        meant = endpoint_of(data, request.args.get("endpoint"))
-        parsed = parse_request(data, meant)
+        meant, parsed = parse_request_to(request.args.get("endpoint"), data)
         wanted, form = self._preparer.counted(parsed, meant, self._incoming.permissions)
         try:
             found = await explain(

@@ -161,7 +161,7 @@ class CountedTCPServer(CancellableTCPServer):
 
 
 class LimitedH11Protocol(H11Protocol):
-    """hypercorn's HTTP/1 protocol with limits on headers, and errors in OpenAI's shape."""
+    """hypercorn's HTTP/1 protocol with limits on headers, and errors that say what is wrong."""
 
     _header_scope: trio.CancelScope | None = None
     _over = False
