@@ -363,6 +363,21 @@ def test_an_undefined_name_is_told_with_the_one_that_is_meant(
     assert program_error(tmp_path, source).endswith(said)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        f'server = {{ api_keys = {{ "{KEY}" }} queue_limit = 5 }}',
+        f"server = {{ api_keys = {{\n  '{KEY}'\n  '{KEY}' }} }}",
+        f'models = {{ {{ api_key = "{KEY} }} }}',
+    ],
+)
+def test_a_syntax_error_shows_no_api_key(tmp_path: Path, source: str) -> None:
+    found = program_error(tmp_path, source)
+    assert "a missing " in found
+    assert "…" in found
+    assert KEY not in found
+
+
 def test_a_long_line_is_quoted_in_part_only() -> None:
     said = with_hint("f:1: '}' expected near 'x'", "  x" + " = 1" * 50)
     assert said.startswith("f:1: '}' expected near 'x' (a missing comma?): x = 1 = 1")

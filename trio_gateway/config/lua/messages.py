@@ -12,6 +12,10 @@ _SYNTAX = re.compile(r"(?:expected|unexpected symbol|unfinished|malformed|invali
 _YAML = re.compile(r"\s*\w+\s*: ")
 _TYPOGRAPHIC = re.compile("[\u2018-\u201f]")  # quotes of text processors
 _NIL_GLOBAL = re.compile(r"attempt to (index|call) a nil value \(global '(\w+)'\)")
+# A line that may have an API key in it: it says so, or is an element of a list of texts.
+_ON_KEYS = re.compile(r"key|^\s*[\"']", re.IGNORECASE)
+_TEXT = re.compile(r"([\"'])(?:\\.|(?!\1).)*(?:\1|$)")
+_NEAR_TEXT = re.compile(r" near '[\"'].*$", re.DOTALL)
 _TABLES = ("server", "models", "pools")
 # What a configuration may use.
 _GLOBALS = (
@@ -25,11 +29,15 @@ def is_syntax_error(message: str) -> bool:
 
 
 def with_hint(message: str, line: str) -> str:
-    """The message, what is likely meant, and for a syntax error the line of the program."""
+    """The message, what is likely meant, and for a syntax error the line of the program. Texts in
+    a line that may have an API key are not shown: messages end up in bug reports."""
     if not is_syntax_error(message):
         return message + _hint_at_global(message)
     hint = _hint_at_syntax(message, line)
     text = line.strip()
+    if _ON_KEYS.search(text):
+        text = _TEXT.sub('"…"', text)
+        message = _NEAR_TEXT.sub(" near '\"…\"'", message)
     if len(text) > _LONGEST_LINE:
         text = f"{text[: _LONGEST_LINE - 1]}…"
     return message + (f" ({hint})" if hint else "") + (f": {text}" if text else "")
