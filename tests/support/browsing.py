@@ -59,7 +59,7 @@ class PageServer:
                 reports.put(json.loads(body))
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Not into the output of the tests."""
+                """Kept out of the tests' output."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]

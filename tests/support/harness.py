@@ -234,8 +234,8 @@ def patient(seconds: float) -> float:
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Whether it gets true in time, on a machine with nothing else to do. Polled: what it asks is
-    another process's state."""
+    """Whether it becomes true in time, on a machine with nothing else to do. Polled: what it asks
+    is another process's state."""
     deadline = time.monotonic() + patient(within_s)
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.005)

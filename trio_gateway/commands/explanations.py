@@ -32,7 +32,7 @@ _FIRST_CERTIFICATE = re.compile(
 
 
 class ExplainFailed(Exception):
-    """There is nothing to explain; the message says why."""
+    """The request cannot be explained; the message says why."""
 
 
 class Place(NamedTuple):
@@ -131,7 +131,7 @@ def read_key(text: str) -> str:
 
 
 def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = None) -> Explanation:
-    """The same without a gateway: no engine runs, and the model's vocabulary is counted with.
+    """The same without a gateway: no engine runs, so the model's own vocabulary counts the tokens.
 
     Raises:
         ExplainFailed: the request is wrong.
@@ -157,5 +157,5 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
         result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
-        nursery.cancel_scope.cancel(reason="all is explained")
+        nursery.cancel_scope.cancel(reason="the explanation is complete")
     return result

@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class _StartFailed(Exception):
-    """The engine does not come up; the text is for the client."""
+    """The engine did not start; the text is for the client."""
 
     def __init__(self, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -63,7 +63,7 @@ class _StartFailed(Exception):
 
 
 class Outcome(enum.Enum):
-    """Why a process serves no longer."""
+    """Why a process no longer serves."""
 
     STOP = "its stop was requested"
     LOST = "it ended by itself, or must be given up"
@@ -123,7 +123,7 @@ class Engine:
         return last_words(self._process) if self._process is not None else ""
 
     def stop(self) -> None:
-        """Ask for its end; `run` does it."""
+        """Ask for its stop; `run` carries it out."""
         self._stop_wanted.set()
 
     def abort_requests(self, error: ExchangeAborted) -> None:
@@ -278,7 +278,7 @@ class Engine:
         return not ended
 
     async def _bury(self, process: Process) -> None:
-        """Say how it ended by itself, or why it is given up, and leave nothing of it."""
+        """Say how it ended by itself, or why it is given up, and leave nothing of it behind."""
         ended = process.exited.is_set()
         reason = f"the engine {process.status}" if ended else self._lost
         self.epitaph = f"{reason}{last_words(process)}"

@@ -35,7 +35,7 @@ class ExchangeAborted(Exception):
 
 
 class EngineUnloaded(ExchangeAborted):
-    """Somebody had the engine stopped without waiting for its requests."""
+    """The engine was stopped on request, without waiting for its leases."""
 
 
 # Errors of the machine or the gateway's own limits, met before the engine had any part in it.
@@ -45,5 +45,5 @@ OWN_LIMITS = frozenset(
 
 
 def out_of_sockets(error: OSError) -> str:
-    """One of OWN_LIMITS, in words that say where the limit is."""
+    """One of OWN_LIMITS, in words that name the limit."""
     return f"the gateway cannot open a socket: {os.strerror(error.errno or 0)} (see `ulimit -n`)"

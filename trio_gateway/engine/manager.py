@@ -189,7 +189,7 @@ class EngineManager:
 
         Args:
             start_need: tokens that an engine should hold that is started for this; 0: the need.
-            client: whose turn it is goes round these.
+            client: free slots go to these in turn.
             prompt: the request itself, so that its conversation's KV cache can be found.
         """
         number = next(self._ticket_numbers)

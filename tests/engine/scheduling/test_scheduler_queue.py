@@ -39,7 +39,7 @@ def test_a_request_beyond_the_queue_limit_is_rejected_and_told_what_it_would_hav
     )
     assert isinstance(last, Reject)
     assert last.retry_after_s == 30
-    assert last.message == "2 requests are already waiting (queue_limit)"
+    assert last.message == "2 requests are already waiting (queue_limit); try again later"
 
 
 def test_the_retry_after_of_a_full_queue_goes_by_what_loads_and_leases_took() -> None:

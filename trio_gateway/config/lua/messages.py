@@ -29,7 +29,7 @@ def is_syntax_error(message: str) -> bool:
 
 
 def with_hint(message: str, line: str) -> str:
-    """The message, what is likely meant, and for a syntax error the line of the program. Texts in
+    """The message, what was likely meant, and for a syntax error the line of the program. Texts in
     a line that may have an API key are not shown: messages end up in bug reports."""
     if not is_syntax_error(message):
         return message + _hint_at_global(message)

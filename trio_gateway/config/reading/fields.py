@@ -62,7 +62,7 @@ def printable(message: str) -> str:
 
 
 def near_word(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The known word that is likely meant, if any; `engineIdleTimeout` is taken for
+    """The known word that was probably meant, if any; `engineIdleTimeout` is taken for
     `engine_idle_timeout`."""
     by_lower = {name.lower(): name for name in known}
     lower = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower()
@@ -71,7 +71,7 @@ def near_word(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | 
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """A hint at the known word that is meant, as the end of a message; empty if none is near."""
+    """A hint at the known word that was meant, as the end of a message; empty if none is near."""
     near = near_word(word, known, cutoff=cutoff)
     return f'; did you mean "{near}"?' if near is not None else ""
 

@@ -1,4 +1,4 @@
-"""The prompts of `/v1/completions` and `/v1/embeddings`, counted by whoever counts a text."""
+"""The prompts of `/v1/completions` and `/v1/embeddings`, counted with whatever counts a text."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class Decisions:
 
 
 def reject(state: SchedulerState, rejected: Reject, actions: list[Action]) -> None:
-    """The ticket waits no more."""
+    """The ticket no longer waits."""
     state.remove_ticket(state.tickets[rejected.ticket])
     actions.append(rejected)
 

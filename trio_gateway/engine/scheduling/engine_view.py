@@ -24,7 +24,7 @@ class EngineView(msgspec.Struct, eq=False):
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
     it get a slot. `evicted`: what was stopped to make room for it.
 
-    `unloading`: somebody wants its end, so its drain is not called off.
+    `unloading`: its unload was requested, so its drain is not called off.
 
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
     """

@@ -14,7 +14,7 @@ from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 
 
 class Outlook(msgspec.Struct, frozen=True):
-    """`position`: 1 is the next. `loading_s` and `load_s`: for how long its engine is loading,
+    """`position`: 1 is the next. `loading_s` and `load_s`: how long its engine has been loading,
     and how long that takes; None where nothing is loading for it."""
 
     position: int

@@ -154,7 +154,8 @@ class Scheduler:
         ticket.size, ticket.start_size = sizes
         is_full = len(self.state.tickets) >= self._queue_limit
         if is_full and not self.state.engine_with_slot_for(ticket):
-            message = f"{len(self.state.tickets)} requests are already waiting (queue_limit)"
+            waiting = len(self.state.tickets)
+            message = f"{waiting} requests are already waiting (queue_limit); try again later"
             wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
             actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
             return

@@ -43,7 +43,7 @@ class SchedulerState:
             self.batch[ticket.id] = ticket
 
     def remove_ticket(self, ticket: Ticket, *, granted: bool = False) -> None:
-        """The ticket waits no more, whatever happened to it."""
+        """The ticket no longer waits, whatever happened to it."""
         del self.tickets[ticket.id]
         self.batch.pop(ticket.id, None)
         queue = self.queues[ticket.model]

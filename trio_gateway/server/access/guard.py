@@ -178,7 +178,7 @@ class AccessGuard:
         """Count a request of this key; what is returned takes it off again.
 
         Raises:
-            ApiError: 429, as many as may be are under way.
+            ApiError: 429, the key has its maximum under way.
         """
         if key is None or key.max_parallel is None:
             return _nothing
@@ -225,6 +225,6 @@ def _not_authorized(message: str) -> ApiError:
 
 
 async def _answer_preflight(headers: list[Header], send: Send) -> None:
-    """Such a request has no body."""
+    """A preflight has no body."""
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

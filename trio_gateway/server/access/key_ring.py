@@ -2,7 +2,7 @@
 
 A plain key is compared by keyed digests, all of them each time. A hashed key costs 16 MiB and
 50 ms, so one that was right is remembered (by its digest), one check runs at a time, and an address
-with too many wrong keys has to wait, as have all when there are too many of them.
+with too many wrong keys has to wait, and so has every address when there are too many of them.
 """
 
 from __future__ import annotations

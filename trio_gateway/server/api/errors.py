@@ -113,7 +113,7 @@ def aborted(error: ExchangeAborted) -> ApiError:
 
 
 def unloaded(message: str) -> ApiError:
-    """503: somebody had the model unloaded, with force."""
+    """503: the model was unloaded by force."""
     message += "; ask again to have it loaded"
     return ApiError(503, message, "service_unavailable", code="model_unloaded", retry_after_s=1)
 

@@ -23,7 +23,7 @@ class SpoolFull(Exception):
 
 
 class Spool:
-    """Append to it, read of it what you like, close it.
+    """Append to it, read any part of it, close it.
 
     The file has no name (or goes with its handle), and no other user may open it. A thread reads
     and writes it, in pieces of up to 1 MiB, so that a slow disk stops this request only. One task

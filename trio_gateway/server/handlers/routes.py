@@ -97,7 +97,7 @@ def _handler(endpoint: Endpoint, handlers: tuple[object, ...]) -> Handler:
 
 
 def _near_path(path: str) -> str:
-    """A hint at the path that is meant, as the end of a message."""
+    """A hint at the path that was meant, as the end of a message."""
     known = [
         known
         for endpoint in ENDPOINTS

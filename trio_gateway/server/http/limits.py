@@ -175,7 +175,7 @@ class LimitedH11Protocol(H11Protocol):
             self._watch_headers()
 
     def _watch_headers(self) -> None:
-        """A request that has begun, and whose headers are not complete, has some time for them."""
+        """Limit the time for the headers of a request that has begun."""
         begun = not self._over and self.stream is None and self.connection.our_state is h11.IDLE
         if begun and self._header_scope is None and self.connection.trailing_data[0]:
             self._header_scope = trio.CancelScope()

@@ -25,7 +25,7 @@ class Uploads:
 
     Args:
         max_bytes: of one body; None: no limit.
-        timeout_s: how long a client may pause in a body, and how long it may take on the whole,
+        timeout_s: how long a client may pause in a body, and how long it may take in total,
             for which it gets a second more for each `LEAST_BYTES_PER_S`.
     """
 

@@ -22,7 +22,7 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
 
 - Every path with GET takes HEAD, and OPTIONS lists the methods of a path. Any other method gets 405
   with `Allow`, and an unknown path gets 404 with the nearest one.
-- Errors have the shape of OpenAI; under `/v1/messages`, and for requests with
+- Errors have the shape of the OpenAI API; under `/v1/messages`, and for requests with
   `anthropic-version`, that of Anthropic; under `/api/` that of Ollama.
 - A model's name is that of the configuration, or an alias. `name:variant` asks for one variant, and
   `name@8192` for a context of at least 8192 tokens.
