@@ -45,8 +45,9 @@ async def hold_address(
     try:
         if address is None:
             host = kind.listen_host(variant.args)
+            # Not looked at again: while that is waited for, another engine could pick the same.
             address = host, ports.pick_free_port(taken, host)
-        if await _stays_in_use(*address):
+        elif await _stays_in_use(*address):
             raise AddressUnusable(port_taken(address[1], variant, kind))
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno in OWN_LIMITS:
