@@ -54,6 +54,7 @@ def _serve(session: nox.Session, *command: str) -> None:
 def unit(session: nox.Session) -> None:
     """What needs no process but its own, with a tenth of the examples, in less than a minute."""
     _install(session, "test")
+    _compile_once(session)
     quick = ("-m", "not processes", "--hypothesis-profile=quick")
     session.run("pytest", "-n", UNIT_WORKERS, *quick, *session.posargs)
 
@@ -66,10 +67,16 @@ def tests(session: nox.Session) -> None:
 
 def _run_tests(session: nox.Session) -> None:
     _install(session, "test", "clients")
+    _compile_once(session)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-n", TEST_WORKERS, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+def _compile_once(session: nox.Session) -> None:
+    """Some machines forbid it, and each of the processes that tests start would compile anew."""
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
 
 
 @nox.session(python=VERSIONS)
