@@ -54,7 +54,7 @@ class Gateway:
         self._quart = quart_app(self.closing, *self._handlers())
         self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._http: AsgiApp = RequestScopes(self._enter, self._uploads)
+        self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:
@@ -73,14 +73,14 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await self._guard(with_key_as_header(scope), receive, send)
-        else:
-            await self._http(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            scope = with_key_as_header(scope)
+        await self._scopes(scope, receive, send)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An HTTP request whose scope has its RequestState."""
-        if (fault := fault_of(scope)) is not None:
+        """A request or a WebSocket whose scope has its RequestState."""
+        if scope["type"] == "http" and (fault := fault_of(scope)) is not None:
             await refuse_malformed(scope, fault, send)
         else:
             await self._guard(scope, receive, send)

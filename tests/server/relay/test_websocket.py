@@ -244,6 +244,7 @@ async def test_the_answer_says_how_it_came_by_its_engine(monkeypatch: pytest.Mon
         headers = dict(socket.handshake_headers)
         assert headers[b"x-gateway-decision"] == b"started"
         assert headers[b"x-gateway-variant"] == b"4096"
+        assert headers[b"x-gateway-request-id"]
 
 
 # -- refusals -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import cast
 
 import trio
@@ -37,6 +38,10 @@ from trio_gateway.server.http.upload import Upload, Uploads
 
 log = logging.getLogger(__name__)
 
+_BEGINNINGS = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+)
+
 
 class TornStream(Exception):
     """The answer cannot be completed and its format has no way to say so: the connection is
@@ -49,9 +54,9 @@ class RequestState:
 
     def __init__(self) -> None:
         self.id = secrets.token_hex(8)
-        self.nursery: trio.Nursery
+        self.nursery: trio.Nursery  # a WebSocket has none, and no upload
         self.stack = AsyncExitStack()
-        self.upload: Upload  # its body; a WebSocket has none
+        self.upload: Upload  # its body
         self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins
         self.observers: list[AnswerObserver] = []  # of what is answered
@@ -69,17 +74,27 @@ def state_of(request: Request) -> RequestState:
 
 
 class RequestScopes:
-    """ASGI middleware: the repairs A and D, and for each request a RequestState with its upload."""
+    """ASGI middleware: a RequestState for each request and WebSocket, and their ids in the answers.
+    Requests also get their upload, and the repairs A and D."""
 
     def __init__(self, app: AsgiApp, uploads: Uploads | None = None) -> None:
         self._app, self._uploads = app, uploads or Uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         state = scope[REQUEST_KEY] = RequestState()
         state.family = family_of(scope["path"], scope["headers"])
+        if scope["type"] == "websocket":
+            async with state.stack:
+                await self._app(scope, receive, partial(_send_with_id, send, state))
+        else:
+            await self._request(scope, state, receive, send)
+
+    async def _request(
+        self, scope: Scope, state: RequestState, receive: Receive, send: Send
+    ) -> None:
         upload = state.upload = self._uploads.begin(scope, receive)
         complete = False
 
@@ -87,9 +102,9 @@ class RequestScopes:
             nonlocal complete
             if message["type"] == "http.response.start":
                 state.status = message["status"]
-                id_header = (REQUEST_ID_HEADER, state.id.encode())
-                message = {**message, "headers": [*message["headers"], id_header]}
-            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                await _send_with_id(send, state, message)
+                return
+            if message["type"] == "http.response.body" and not message.get("more_body"):
                 if message.get("body"):
                     await send({**message, "more_body": True})
                     message = {**message, "body": b""}
@@ -116,6 +131,13 @@ class RequestScopes:
             finally:
                 self._uploads.end(upload)
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
+
+
+async def _send_with_id(send: Send, state: RequestState, message: Message) -> None:
+    if message["type"] in _BEGINNINGS:
+        id_header = (REQUEST_ID_HEADER, state.id.encode())
+        message = {**message, "headers": [*message["headers"], id_header]}
+    await send(message)
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:

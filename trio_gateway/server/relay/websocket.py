@@ -30,7 +30,7 @@ from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.http.types import Message, Receive, Scope, Send
+from trio_gateway.server.http.types import REQUEST_KEY, Message, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
 from trio_gateway.server.relay.prepare import Preparer, Sender
@@ -70,7 +70,7 @@ class WebSocketRelay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        state = RequestState()
+        state: RequestState = scope[REQUEST_KEY]
         end: End | None = None
         try:
             async with AsyncExitStack() as stack:
