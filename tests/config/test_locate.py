@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,21 @@ def test_a_file_that_was_given_and_is_missing_is_an_error_and_no_other_is_tried(
     with pytest.raises(ConfigError) as caught:
         load_config(Path("none.lua"))
     assert caught.value.mistakes == ["none.lua: no such file (given by -c)"]
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no files for descriptors here")
+def test_a_configuration_may_come_from_a_pipe(folder: Path) -> None:
+    """As with `-c <(…)` of a shell."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, (RIGHT % "piped").encode())
+        os.close(writing)
+        config, _ = load_config(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
+    assert config.models[0].name == "piped"
+
+
+def test_a_folder_is_not_a_configuration(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^\.: not a file \(given by -c\)$"):
+        load_config(Path())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from trio_gateway.config.loader import ConfigError, ConfigLoader
@@ -38,7 +39,16 @@ def load_config(given: Path | None) -> tuple[GatewayConfig, str]:
         ConfigError
     """
     path, why = locate_config(given)
-    if not path.is_file():
-        what = "not a file" if path.exists() else "no such file"
-        raise ConfigError([f"{path}: {what} ({why})"])
+    if (fault := _fault(path)) is not None:
+        raise ConfigError([f"{path}: {fault} ({why})"])
     return ConfigLoader(path).load(), why
+
+
+def _fault(path: Path) -> str | None:
+    """Why there is nothing to read at this path, as far as can be seen. A pipe can be read."""
+    try:
+        return "not a file" if stat.S_ISDIR(path.stat().st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    except OSError:
+        return None  # whoever reads it says why it cannot
