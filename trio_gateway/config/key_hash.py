@@ -78,7 +78,7 @@ def parse_hash(text: str) -> KeyHash:
 
 
 def _scrypt(key: str, n: int, r: int, p: int, salt: bytes, length: int) -> bytes:
-    room = 2 * _MEMORY_MAX_BYTES  # OpenSSL wants a little more than the 128 * N * R
+    room = 2 * _MEMORY_MAX_BYTES  # OpenSSL needs a little more than the 128 * N * R
     return hashlib.scrypt(key.encode(), salt=salt, n=n, r=r, p=p, maxmem=room, dklen=length)
 
 

@@ -50,7 +50,7 @@ def on_contexts(models: Sequence[ModelConfig], paths: Sequence[Sequence[str]]) -
 
 
 def _on_args(variant: VariantConfig) -> Iterator[str]:
-    """What of llama-server's arguments does not work as it is meant."""
+    """Arguments of llama-server that will not work as they were meant to."""
     for arg in variant.args:
         if match := _TWO_IN_ONE.fullmatch(arg):
             yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'

@@ -212,7 +212,7 @@ class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The table `server`. `kv_carryover` None: switched off.
 
-    `default_answer_tokens`: what an answer is taken to need that has no maximum; None: what the
+    `default_answer_tokens`: tokens reserved for an answer without a maximum; None: what the
     model's answers have shown, and at least its `min_answer_tokens`.
     """
 

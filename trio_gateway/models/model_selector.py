@@ -202,7 +202,7 @@ class ModelSelector:
         )  # fmt: skip
 
     def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
-        """What an answer without a maximum is taken to need, and what it gets at least."""
+        """What is reserved for an answer without a maximum, and what it gets at least."""
         least = least_answer(model.min_answer_tokens, largest)
         if (given := self._config.server.default_answer_tokens) is not None:
             return given, least

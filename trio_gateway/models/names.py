@@ -1,7 +1,7 @@
 """ModelNames: from what a client writes as `model` to a model, and to the context that it asks for.
 
 A name or an alias; `name:variant` for one of its variants; `name@8192` for a context of at least
-that many tokens. Any other name is refused, with near names. Pure.
+that many tokens. Any other name is refused, with similar names listed. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_DIGITS = 9  # of a context
 
 
 class ModelNotFound(Exception):
-    """No model of that name; the message has near names."""
+    """No model of that name; the message lists similar names."""
 
 
 class ContextNotFound(Exception):

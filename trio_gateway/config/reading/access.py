@@ -40,7 +40,7 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def access(record: Record) -> AccessConfig:
-    """What of the table `server` says who may call."""
+    """The part of the table `server` that says who may call."""
     default = AccessConfig()
     return AccessConfig(
         api_keys=record.read("api_keys", api_keys, ()),

@@ -16,7 +16,7 @@ from trio_gateway.config.reading import fields
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 
-# What a variant says of its process.
+# What a variant says about its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
 # Engines by names that are not presets.
 _MEANT = {
@@ -54,7 +54,7 @@ class EngineKeys:
         return msgspec.structs.replace(outer, **found)
 
     def refuse_process_keys(self, record: Record) -> None:
-        """Of an engine that is somewhere else."""
+        """Refuse them for an engine that is somewhere else."""
         for key in _PROCESS_KEYS:
             what = f'an engine of the type "{self._engine.value}" has no process here'
             self._refuse(record, key, what)

@@ -250,7 +250,7 @@ def _key_headers(options: EngineOptions) -> list[Header]:
     return [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]  # Anthropic's: the second
 
 
-# Hop-by-hop headers, and those that speak of the engine's server rather than of the answer. An
+# Hop-by-hop headers, and those about the engine's server rather than the answer. An
 # engine's CORS headers would let any web page read what the gateway answers, and others speak for
 # all of the gateway's origin.
 _NOT_PASSED_ON = frozenset(

@@ -37,7 +37,7 @@ _Answered = TypeVar("_Answered", Exchange, Answer)
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
 # How long a site that works waits for one that is configured before it.
 FIRST_LOOK_S = 0.25
-# Of the answer's headers, those that speak of the other server.
+# Of the answer's headers, those about the other server.
 _NOT_PASSED_ON = frozenset(
     {b"set-cookie", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"via"}
 )
@@ -126,7 +126,7 @@ class RemoteEngine(OpenAIEngine):
         except EngineLost as error:
             site.note(works=False, why=str(error))
         else:
-            # Any other answer will do: whether it takes requests, a request will show.
+            # Any other answer will do: a request will show whether it takes requests.
             works = answer.status < 500 or answer.status in NOT_THERE
             site.note(works=works, why=f"HTTP {answer.status} at {target}")
 

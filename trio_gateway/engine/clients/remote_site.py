@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _API = "/v1"
-# A host that is gone says nothing: whoever waits for the rest of a stream would wait for ever. Not
+# A host that is gone says nothing: the rest of a stream would be waited for without end. Not
 # every platform has all of these.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, probes
 

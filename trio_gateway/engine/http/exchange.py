@@ -190,7 +190,7 @@ async def _send_and_receive_head(
         else:
             if exchange.status >= FIRST_ERROR_STATUS:
                 sending.cancel(reason="the engine has refused it")
-    # The body's own trouble comes first: an engine that is lost with it is not to blame.
+    # The body's own error comes first: an engine that is lost with it is not to blame.
     if broke_off is not None:
         raise broke_off
     if lost is not None:

@@ -136,7 +136,7 @@ async def watch_peak(
         try:
             now = await trio.to_thread.run_sync(read, group, abandon_on_cancel=True)
         except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
-            # Out of descriptors, a broken driver: no reason to end an engine that works.
+            # Out of descriptors, a broken driver: no reason to stop an engine that works.
             log.warning("the memory of process group %d cannot be read: %r", group, error)
             await trio.sleep_forever()
         if now is not None and now > peak:

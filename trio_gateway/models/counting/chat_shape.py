@@ -19,7 +19,7 @@ _NOT_A_CLIENTS = frozenset(
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """What of a request's body the template gets to see."""
+    """The part of a request's body that the template gets to see."""
 
     messages: list[Message]
     tools: list[Message] | None = None

@@ -134,7 +134,7 @@ class PieceCounter(Protocol):
 
 
 class GgufVocabulary:
-    """The vocabulary of one file, and what of its metadata a chat template needs.
+    """The vocabulary of one file, and the metadata that a chat template needs.
 
     Raises:
         CannotCount: the file is broken, or its vocabulary is one that is not counted to the token.

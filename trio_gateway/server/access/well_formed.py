@@ -20,7 +20,7 @@ _TARGET = re.compile(rb"[\x21-\x7e]*")
 
 
 def fault_of(scope: Scope) -> ApiError | None:
-    """What is wrong with a request's head, if anything is. Pure."""
+    """What is wrong with a request's head, if anything. Pure."""
     version, path = scope["http_version"], scope["path"]
     if version not in _KNOWN_VERSIONS:
         return _fault(505, f"HTTP/{version} is not supported; use 1.1", "invalid_http")

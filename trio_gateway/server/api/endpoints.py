@@ -146,7 +146,7 @@ def _ollama_cannot(name: str, *methods: str, path: str = "") -> Endpoint:
     return msgspec.structs.replace(row, paths=(path or f"/api/{name}",))
 
 
-# What some rows have in common.
+# What several rows share.
 _ASKS: dict[str, object] = {
     "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class AnswerObserver(Protocol):
-    """Sees an answer as its engine gives it, or the gateway in its place. It changes nothing of it,
+    """Sees an answer as its engine gives it, or the gateway in its place. It changes nothing,
     never waits and never raises. Headers' names are as they are sent."""
 
     def begins(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""FormUpload: a multipart form on its way to an engine, and what of it is kept for that.
+"""FormUpload: a multipart form on its way to an engine, and the part of it that is kept for that.
 
 Read until `model` is known; that part is kept (spool.py), as the engine needs it too. What
 comes after it goes to the engine as it comes, and is read along: a form that turns out to be

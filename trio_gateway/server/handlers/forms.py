@@ -27,7 +27,7 @@ class FormHandler:
         self._requests = requests
 
     async def handle_form(self, endpoint: Endpoint) -> Response:
-        """A request whose answer is an engine's. Nothing of the form is dumped but its model."""
+        """A request whose answer is an engine's. Of the form, only its model is dumped."""
         state = state_of(request)
         if request.mimetype != _FORM:
             if endpoint.body is Body.FORM_OR_JSON and request.is_json:

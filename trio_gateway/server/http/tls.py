@@ -14,7 +14,7 @@ from trio_gateway.server.http.listeners import ListenError
 
 log = logging.getLogger(__name__)
 
-# Nothing tells of a new file, on all systems and file systems; a stat is cheap.
+# No notification of new files works on all systems and file systems; a stat is cheap.
 POLL_S = 5.0
 
 Stamp = tuple[tuple[int, int, int] | None, ...]

@@ -96,7 +96,7 @@ class Upload:
                 self._reading.deadline = begun + min(self._timeout_s, patience_s)
                 piece = await self._next()
                 if self.gone:
-                    await trio.sleep_forever()  # Quart learns of it, and cancels the request
+                    await trio.sleep_forever()  # Quart notices, and cancels the request
                 self._waited_s += trio.current_time() - begun
                 if self._max_bytes is not None and self.taken > self._max_bytes:
                     self._refusal = body_too_large(self._max_bytes)

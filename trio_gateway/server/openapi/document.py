@@ -45,7 +45,7 @@ _ALWAYS = {
     "403": "The key, the host or the web page may not do this.",
     "503": "The gateway is stopping.",
 }
-_WITH_MODEL = {"404": "There is no such model; the message has near names."}
+_WITH_MODEL = {"404": "There is no such model; the message lists similar names."}
 _WITH_BODY = {
     "408": "The body did not arrive in time.",
     "413": "The body is larger than `max_body_size`.",

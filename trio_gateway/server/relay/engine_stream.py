@@ -109,9 +109,9 @@ class EngineStream(AnswerStream):
 async def news_of(lease: Lease, error: Exception) -> str:
     """Why the engine was lost: how it ended, if it did, otherwise what was seen of it."""
     if isinstance(error, OutOfSockets) or lease.engine.pid is None:
-        return str(error)  # nothing happened to the engine, or nothing here that would tell of it
+        return str(error)  # nothing happened to the engine, or nothing that shows here
     garbage = isinstance(error, EngineTalksGarbage)
-    # One that talks is not about to end, unless it is given up for talking like that.
+    # One that answers is not about to end, unless it is given up for answering like that.
     if not garbage or lease.client.refuses.is_set():
         with trio.move_on_after(ENGINE_NEWS_S):
             await lease.engine.gone.wait()

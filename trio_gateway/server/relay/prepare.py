@@ -35,7 +35,7 @@ _EMBEDDING = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
 
 
 class Sender(NamedTuple):
-    """Who sent a request, and what of its HTTP goes to an engine."""
+    """Who sent a request, and the part of its HTTP that goes to an engine."""
 
     state: RequestState
     caller: Caller

@@ -236,7 +236,7 @@ def _sendable(code: int) -> int:
 
 
 async def _close(end: End, receive: Receive, send: Send) -> None:
-    """Tell the client, and give it a moment to hear it."""
+    """Tell the client, and give it a moment to read it."""
     if not end.by_client:
         if end.error is not None:  # as OpenAI's own server does it
             event = {"type": "error", **end.error.body()}
