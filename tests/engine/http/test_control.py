@@ -76,6 +76,19 @@ async def test_a_question_is_sent_as_given_with_the_engine_s_key() -> None:
     assert post.endswith(b'\r\n\r\n{"b":1}')
 
 
+@pytest.mark.parametrize("target", ["/a/../b?c=%zz", "//host:port/x", "/{id}[1]", "/x#y"])
+async def test_a_path_is_asked_for_as_it_is_configured(target: str) -> None:
+    heads: list[bytes] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        heads.append(await read_request(stream))
+        await stream.send_all(HELLO)
+
+    async with asked(handle) as world:
+        await world.control.request("GET", target, TIMEOUT_S)
+    assert heads[0].split()[1].decode() == target
+
+
 @pytest.mark.parametrize(
     "answer",
     [HELLO, OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b'{"a":', b" 12}", b"")],

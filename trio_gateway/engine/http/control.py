@@ -33,6 +33,7 @@ from trio_gateway.rawjson import decode_or_none
 log = logging.getLogger(__name__)
 
 ANSWER_MAX_BYTES = 16 * 1024**2
+_TARGET = "target"  # httpcore's name of the extension
 _HEADERS: list[Header] = [
     (b"Content-Type", b"application/json"),
     (b"Accept-Encoding", b"identity"),
@@ -84,7 +85,9 @@ class ControlClient:
         health check costs."""
         question = self._asked.get((method, target)) if not body else None
         if question is None:
-            question = self._http.build_request(method, target, content=body)
+            # Not as the URL, which httpx would normalise: an engine is asked for the path as given.
+            as_given = {_TARGET: target.encode("latin-1")}
+            question = self._http.build_request(method, "/", content=body, extensions=as_given)
             if not body:
                 self._asked[method, target] = question
         return question
@@ -108,7 +111,7 @@ class _Transport(httpx.AsyncBaseTransport):
         self._opener, self._connections = opener, connections
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = httpcore.URL(scheme=b"http", host=b"engine", target=request.url.raw_path)
+        url = httpcore.URL(scheme=b"http", host=b"engine", target=request.extensions[_TARGET])
         asked = httpcore.Request(
             request.method, url, headers=request.headers.raw, content=request.stream
         )
