@@ -1,7 +1,7 @@
 """Who can count a prompt's tokens without a running engine: `python -m benchmarks.counters`.
 
 The truth is what the running engine says. Next to it: the file's own vocabulary and template in the
-helper process, a `llama-tokenize`, and an engine of 256 tokens started for nothing but this.
+helper process, a `llama-tokenize`, and an engine of 256 tokens started only for this.
 
     python -m benchmarks.counters [--gguf FILE] [--tokenizer LLAMA_TOKENIZE] [--pre]
 

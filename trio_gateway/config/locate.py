@@ -51,4 +51,4 @@ def _fault(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return "no such file"
     except OSError:
-        return None  # whoever reads it says why it cannot
+        return None  # its reader says why it cannot

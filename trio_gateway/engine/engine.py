@@ -132,7 +132,7 @@ class Engine:
             self._client.abort_requests(error)
 
     def _abort_all(self) -> None:
-        """Nothing more is to come from it: whoever waits for it is told the epitaph."""
+        """Nothing more will come from it: all that wait for it are told the epitaph."""
         if self._client is not None:
             self._client.abort_all(EngineDisconnected(self.epitaph))
 

@@ -1,6 +1,6 @@
 """Overview: what may be asked about models and engines. Nothing here changes anything.
 
-Pages, and whoever chooses an engine for a request, ask here; only the manager and the scheduler
+Pages, and what chooses an engine for a request, ask here; only the manager and the scheduler
 read the scheduler's state themselves.
 """
 

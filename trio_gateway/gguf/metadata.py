@@ -7,7 +7,7 @@ are read as they are needed, in pieces, and a value takes at most some ten times
 SmolLM2's header, with 49,000 tokens and as many merges, takes 16 ms where those lists are stepped
 over, and 47 ms where they are read.
 
-The file is read, not mapped: one that is cut short meanwhile would end the process.
+The file is read, not mapped: one that is cut short in the meantime would end the process.
 """
 
 from __future__ import annotations

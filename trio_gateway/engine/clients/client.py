@@ -195,7 +195,7 @@ class EngineClient(abc.ABC):
 
     def _note_refusal(self, error: Exception, body: bytes | BodySource) -> None:
         # What the gateway ended or could not even begin was not refused, and an engine that is
-        # in the middle of an answer to somebody else does not refuse everything.
+        # in the middle of answering another request does not refuse everything.
         request: object = body
         if isinstance(body, BodySource):
             request = body.request
@@ -221,7 +221,7 @@ class EngineClient(abc.ABC):
         self._questions.abort_all(error)
 
     async def aclose(self) -> None:
-        """Close everything, whoever waits for it."""
+        """Close everything, even what is being waited for."""
         if not self._questions.is_over:
             self.abort_all(EngineDisconnected("the engine went away"))
         await self._control.aclose()

@@ -71,7 +71,7 @@ def _wait_for_end_signal() -> None:
 
 def _end_within(limit_s: float) -> None:
     """xllamacpp's destructor may wait for ever if it runs right after the start. It holds the
-    interpreter meanwhile, so only the system's own alarm gets past it."""
+    interpreter in the meantime, so only the system's own alarm gets past it."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, limit_s)

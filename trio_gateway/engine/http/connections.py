@@ -15,7 +15,7 @@ from trio_gateway.engine.http.socket import EngineSocket
 
 class Connection(Protocol):
     def abort(self, error: Exception) -> None:
-        """End it from outside: whoever waits for it gets this error."""
+        """End it from outside: what waits for it gets this error."""
 
     def close(self) -> None:
         """Close it at once."""

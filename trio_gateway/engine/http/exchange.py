@@ -149,7 +149,7 @@ class Exchange:
             raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
 
     def abort(self, error: Exception) -> None:
-        """End it from outside: whoever waits in `receive` gets this error."""
+        """End it from outside: what waits in `receive` gets this error."""
         self._abort_error = error
         self._socket.close()
 

@@ -144,7 +144,7 @@ class EngineSocket:
             try:
                 data = self._protocol.send(event)
             except LocalProtocolError:
-                return  # it is closed, or closing: whoever receives learns of it
+                return  # it is closed, or closing: `receive` says so
             self._torn = True
             try:
                 await self._stream.send_all(data)
@@ -181,7 +181,7 @@ class EngineSocket:
                 pass
 
     def abort(self, error: Exception) -> None:
-        """End it from outside: whoever sends or receives gets this error."""
+        """End it from outside: what sends or receives gets this error."""
         self._abort_error = error
         self._socket.close()
 

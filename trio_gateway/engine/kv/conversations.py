@@ -49,7 +49,7 @@ UNKNOWN = SlotContents(None)
 
 
 class Conversations:
-    """Of one engine with one slot. `contents` is set by whoever else restores into it."""
+    """Of one engine with one slot. `contents` is set by others that restore into it."""
 
     def __init__(
         self, owner: KvCarryover, key: VariantKey, files: SlotFiles, judge: Judge, stop_s: float

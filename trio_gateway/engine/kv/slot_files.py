@@ -204,7 +204,7 @@ class SlotFiles:
 
 
 def _exists(folder: Path) -> bool:
-    """Make it again if somebody cleaned up: llama-server does not start without it."""
+    """Make it again if it was cleaned up: llama-server does not start without it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

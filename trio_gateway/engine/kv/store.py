@@ -90,7 +90,7 @@ class KvStore:
                 size_bytes=size_bytes, mtime_ns=path.stat().st_mtime_ns,
                 digest=kv_file.digest(path), saved_at=time.time(),
             )  # fmt: skip
-            if (fault := kv_file.stat_fault(path, entry)) is not None:  # it changed meanwhile
+            if (fault := kv_file.stat_fault(path, entry)) is not None:  # it has changed since
                 raise KvSaveRefused(fault)
             self._write_metadata(entry)
         except (OSError, KvSaveRefused) as error:

@@ -124,7 +124,7 @@ class Decisions:
         if step.yields_at != AT_ONCE:
             reason += f", which has waited {now - step.demand.since:.1f} s"
         for victim in step.victims:
-            for others in self._evicted.values():  # it may have drained for somebody else
+            for others in self._evicted.values():  # it may have drained for another start
                 if victim.key in others:
                     others.remove(victim.key)
             self._evicted.setdefault(target.model, []).append(victim.key)

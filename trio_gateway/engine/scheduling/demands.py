@@ -7,7 +7,7 @@ for room that is only wished for.
 
 The order is the highest priority first, then the one that has waited longest. A demand counts its
 waiting from its oldest ticket's arrival, or from the end of its model's last turn if that is later:
-whoever had a turn goes to the end of the line, so each demand waits for each other model once.
+a model that had a turn goes to the end of the line, so each demand waits for each other model once.
 """
 
 from __future__ import annotations

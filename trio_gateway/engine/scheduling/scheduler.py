@@ -14,7 +14,7 @@ The rules, for each pool:
   way for it, and when, is decided in `swap_plan.py`. A drain that is no longer needed is called
   off.
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
-  slots and tokens for, whoever waits for its room by then: no load is for nothing.
+  slots and tokens for, whatever waits for its room by then: no load is wasted.
 - A start that no request waits for any more is given up in its first half.
 """
 

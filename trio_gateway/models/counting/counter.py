@@ -29,7 +29,7 @@ from trio_gateway.rawjson import members
 log = logging.getLogger(__name__)
 
 COUNT_TIMEOUT_S = 10.0
-# 64 bytes each: the requests of a day, and no text of theirs.
+# 64 bytes each: the requests of a day, and none of their text.
 CACHED_COUNTS = 4096
 _TOKENIZER = "llama-tokenize"
 # Arguments of llama-server that change how a chat is rendered, or how text is read.

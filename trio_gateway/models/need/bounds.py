@@ -232,7 +232,7 @@ def _size(text: str) -> int:
 
 
 def _message_size(message: dict[str, Any]) -> int:
-    """Bytes of a message as a template may render it: its texts, and all else as JSON."""
+    """Bytes of a message as a template may render it: its texts, and everything else as JSON."""
     content = message.get("content")
     size = sum(map(_size, _texts_of(content)))
     rest = {k: v for k, v in message.items() if k not in ("role", "content", *MEDIA_KEYS)}

@@ -131,7 +131,7 @@ class AccessGuard:
             await refusal_in(scope, error).send(scope, send_with_cors)
             return
         try:
-            # The lease and all else that hangs on the request is given back before its place.
+            # The lease, and everything else that the request holds, is given back before its place.
             if (request := scope.get(REQUEST_KEY)) is not None:
                 request.stack.callback(release)
                 release = _nothing

@@ -1,6 +1,6 @@
 """Requests that different readers would read differently are refused, before the guard sees them.
 
-h11 takes them. The gateway itself has no trouble with most, but a proxy before it may take the end
+h11 takes them. The gateway itself copes with most, but a proxy in front of it may take the end
 of one for another request, or look for its path in another place.
 """
 

@@ -78,7 +78,7 @@ class FormUpload:
     @asynccontextmanager
     async def reading_on(self) -> AsyncIterator[None]:
         """While the block waits for an engine, the form is read on, and kept. So a client that
-        goes away is noticed, and what came meanwhile does not come at the engine's expense.
+        goes away is noticed, and what came in the meantime does not come at the engine's expense.
 
         Raises:
             ApiError: as `read_model`; the block is cancelled then.

@@ -1,7 +1,7 @@
 """`install()`: all that is changed in hypercorn, in one place. Importing this changes nothing.
 
 hypercorn looks these names up when it begins to serve, which under its own command is after the
-start of the ASGI lifespan. So whoever serves calls `install` before: `GatewayServer.run`, and
+start of the ASGI lifespan. So what serves calls `install` before: `GatewayServer.run`, and
 `HypercornApp` in its lifespan.
 """
 

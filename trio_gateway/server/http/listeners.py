@@ -15,7 +15,7 @@ from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process import ports
 
 BACKLOG = 512
-_PROBE_S = 1.0  # to find out whether somebody listens on a socket file
+_PROBE_S = 1.0  # to find out whether something listens on a socket file
 
 
 class ListenError(Exception):

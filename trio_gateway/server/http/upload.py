@@ -1,7 +1,7 @@
 """Upload: a request's body, which is read as fast as it is used, and no faster.
 
 Quart's own body takes in whatever comes, so a large one would be in memory while an engine reads it
-slowly. Here the body stays in the connection until somebody asks for more: the socket's buffers
+slowly. Here the body stays in the connection until something asks for more: the socket's buffers
 fill up, and the client waits. Quart is told that the body is empty.
 
 Every request has one, so the limits of bodies and what a shutdown does to them are here only.

@@ -26,8 +26,8 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
   `anthropic-version`, that of Anthropic; under `/api/` that of Ollama.
 - A model's name is that of the configuration, or an alias. `name:variant` asks for one variant, and
   `name@8192` for a context of at least 8192 tokens.
-- Fields that the gateway does not know go to the engine as they are. A known one of a wrong type
-  gets 400 with the field's name in `param`.
+- Fields that the gateway does not know go to the engine as they are. A known field of the wrong
+  type gets 400 with its name in `param`.
 - *Counted* says which part of a request is counted to find the smallest variant that fits. For what
   is not counted, any engine of the model will do.
 - † The model's name may be left out if there is only one model.
