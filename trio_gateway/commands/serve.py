@@ -42,7 +42,8 @@ def serve(path: Path | None, verbose: bool) -> None:
     import trio
 
     from trio_gateway.app import create_app
-    from trio_gateway.server.gateway_server import GatewayServer, ListenError
+    from trio_gateway.server.gateway_server import GatewayServer
+    from trio_gateway.server.http.listeners import ListenError
     from trio_gateway.tasks import open_flat_nursery
 
     # What is loaded by now stays; without it, each full collection is shorter. Measured against

@@ -14,13 +14,11 @@ from trio_gateway.engine.process.groups import STOP_SIGNALS
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.install import install
 from trio_gateway.server.http.limits import HttpConfig
-from trio_gateway.server.http.listeners import BACKLOG, ListenError, Listeners, address_of, bound
+from trio_gateway.server.http.listeners import BACKLOG, Listeners, address_of, bound
 from trio_gateway.server.http.tls import Certificate
 from trio_gateway.server.relay.websocket import MESSAGE_MAX_BYTES
 
 log = logging.getLogger(__name__)
-
-__all__ = ["GatewayServer", "ListenError"]
 
 KEEP_ALIVE_S = 75.0
 # After the grace a stream still has to send its error event, and a connection to close.
