@@ -1,4 +1,4 @@
-"""Connections: everything that is open to one engine. It can be ended all at once."""
+"""Connections: what is open to one engine, requests or questions. All can be ended at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Connections:
     """What is opened here is closed when its block is left, by cancellation too, and ended by
     `abort_all`, also while the engine has not answered yet.
 
-    `pulse` beats with whatever is read from the engine.
+    `pulse` beats with whatever is read from the engine; several Connections to it may share one.
     """
 
     def __init__(self, pulse: Pulse | None = None) -> None:
