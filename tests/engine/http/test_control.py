@@ -16,7 +16,6 @@ from trio_gateway.engine.errors import (
     EngineSilent,
     EngineTalksGarbage,
     EngineUnreachable,
-    ExchangeAborted,
 )
 from trio_gateway.engine.http import control as control_module
 from trio_gateway.engine.http.connections import Connections
@@ -154,11 +153,11 @@ async def test_questions_end_with_everything_else_that_is_open() -> None:
 
         @nursery.start_soon
         async def question() -> None:
-            with pytest.raises(ExchangeAborted, match="enough"):
+            with pytest.raises(EngineDisconnected, match="it hangs"):
                 await world.ask()
 
         await trio.testing.wait_all_tasks_blocked()
-        world.connections.abort_all(ExchangeAborted("enough"))
+        world.connections.abort_all(EngineDisconnected("it hangs"))
 
 
 async def test_after_the_end_no_question_is_asked() -> None:

@@ -77,8 +77,6 @@ class EngineClient(abc.ABC):
         except EngineLost as error:
             silent = not isinstance(error, OutOfSockets | EngineTalksGarbage)
             return Health(False, str(error), silent=silent)
-        except ExchangeAborted as error:
-            return Health(False, str(error))
         return Health(answer.status == 200, f"HTTP {answer.status} at {target}")
 
     @abc.abstractmethod
@@ -234,7 +232,7 @@ async def ask_health(
     not have are taken out of the list, unless none would be left.
 
     Raises:
-        EngineLost, ExchangeAborted
+        EngineLost
     """
     answer = await control.request("GET", targets[0], timeout_s)
     while answer.status in NOT_THERE and len(targets) > 1:

@@ -20,7 +20,6 @@ from trio_gateway.engine.errors import (
     EngineLost,
     EngineSilent,
     EngineUnreachable,
-    ExchangeAborted,
     OutOfSockets,
 )
 from trio_gateway.engine.http.body_source import BodySource
@@ -121,7 +120,7 @@ class RemoteEngine(OpenAIEngine):
     async def _check(self, site: RemoteSite, timeout_s: float) -> None:
         try:
             answer, target = await ask_health(self._controls[site], site.health_targets, timeout_s)
-        except (OutOfSockets, ExchangeAborted):
+        except OutOfSockets:
             pass  # says nothing of the site
         except EngineLost as error:
             site.note(works=False, why=str(error))
@@ -142,7 +141,7 @@ class RemoteEngine(OpenAIEngine):
         try:
             with trio.fail_after(timeout_s):
                 return await self._first_answer(attempt, body)
-        except (trio.TooSlowError, EngineLost, ExchangeAborted) as error:
+        except (trio.TooSlowError, EngineLost) as error:
             log.debug("%s %s: %r", method, target, error)
             return None
 

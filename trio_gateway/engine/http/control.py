@@ -23,7 +23,6 @@ from trio_gateway.engine.errors import (
     EngineLost,
     EngineSilent,
     EngineTalksGarbage,
-    ExchangeAborted,
 )
 from trio_gateway.engine.http.connections import Connections
 from trio_gateway.engine.http.exchange import Header, Pulse
@@ -70,7 +69,7 @@ class ControlClient:
     async def request(
         self, method: str, target: str, timeout_s: float, body: bytes = b""
     ) -> Answer:
-        """Raises EngineLost, ExchangeAborted."""
+        """Raises EngineLost."""
         if self._http.is_closed:
             raise EngineDisconnected("the engine went away between two questions")
         try:
@@ -98,7 +97,7 @@ class ControlClient:
         """As `request`; None without an answer, which is logged."""
         try:
             return await self.request(method, target, timeout_s, body)
-        except (EngineLost, ExchangeAborted) as error:
+        except EngineLost as error:
             log.debug("%s %s%s: %r", method, self.name, target, error)
             return None
 
