@@ -273,9 +273,11 @@ class Engine:
         if self.kv.in_doubt:
             with trio.move_on_after(EXIT_NEWS_S):
                 await process.exited.wait()
-        ended = process.exited.is_set()
-        await self.kv.settle(ended=ended)
-        return not ended
+        if process.exited.is_set():
+            await self.kv.settle_ended()
+            return False
+        await self.kv.settle()
+        return True
 
     async def _bury(self, process: Process) -> None:
         """Say how it ended by itself, or why it is given up, and leave nothing of it behind."""

@@ -251,11 +251,11 @@ async def test_a_file_whose_restore_got_no_answer_is_dropped_and_no_other(
         world.faults.before_restore = lose
         engine = await world.start(slots=2)
         before = engine.kv.in_doubt
-        await engine.kv.settle(ended=ended)
+        await (engine.kv.settle_ended() if ended else engine.kv.settle())
         assert (before, engine.kv.in_doubt) == (True, False)
         assert failed(world) == (1, 1)
         assert said(caplog, f"300 saved tokens are dropped: {why}")
-        await engine.kv.settle(ended=ended)
+        await (engine.kv.settle_ended() if ended else engine.kv.settle())
         assert failed(world) == (1, 1)
 
 

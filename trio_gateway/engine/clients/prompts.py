@@ -9,20 +9,25 @@ from trio_gateway.rawjson import decode_or_none, members_or_none
 
 
 async def count_largest(
-    prompts: Any, count_text: Callable[[str], Awaitable[int | None]], *, nested: bool = False
+    prompts: Any, count_text: Callable[[str], Awaitable[int | None]]
 ) -> int | None:
     """The largest of the prompts: each is a sequence of its own. None: unknown."""
     match prompts:
+        case [*parts] if parts and all(isinstance(p, list | str) for p in parts):
+            return _largest([await _count_one(part, count_text) for part in parts])
+    return await _count_one(prompts, count_text)
+
+
+async def _count_one(prompt: Any, count_text: Callable[[str], Awaitable[int | None]]) -> int | None:
+    """A text; or an array of token ids and strings, which is one sequence if it has ids in it."""
+    match prompt:
         case str():
-            return await count_text(prompts)
+            return await count_text(prompt)
         case [*parts] if parts and all(isinstance(p, int | str) for p in parts):
             texts = [p for p in parts if isinstance(p, str)]
             counts = [await count_text(text) for text in texts]
             ids = len(parts) - len(texts)
-            # Token ids make it one sequence, with the strings between them in it.
             return _total(counts, ids) if ids else _largest(counts)
-        case [*parts] if parts and not nested:
-            return _largest([await count_largest(p, count_text, nested=True) for p in parts])
     return None
 
 

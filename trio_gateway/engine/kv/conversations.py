@@ -16,7 +16,7 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.judge import Judge
 from trio_gateway.engine.kv.policy import best_continued, is_continued
 from trio_gateway.engine.kv.prompt import Prompt, token_ids
-from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, SlotFiles
+from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, Restored, SlotFiles
 from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Conversations:
             self._files.acquit()  # the client left
             raise
         await self._files.settle("no answer came in time")
-        if not restored:
+        if restored is not Restored.YES:
             return 0
         self._judge.expect(its_ids, entry.tokens, {ticket: ids})
         return entry.tokens

@@ -7,6 +7,7 @@ compared with what was saved.
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,14 @@ class Saved(NamedTuple):
 
     entry: KvEntry
     ids: Sequence[int] | None
+
+
+class Restored(enum.Enum):
+    """Whether a slot holds what it was to be given."""
+
+    YES = "it holds it"
+    NO = "it does not, and its file was dropped if that was to blame"
+    IN_DOUBT = "the engine did not say; `settle` or `acquit` it"
 
 
 class SlotFiles:
@@ -91,8 +100,8 @@ class SlotFiles:
                 log.info("%s: a saved conversation is not restored: %s", self._key, why)
         return {entry.name: Saved(entry, store.ids_of(entry)) for entry in entries}
 
-    async def restore(self, client: EngineClient, slot: int, entry: KvEntry) -> bool:
-        """Whether the slot holds it now. If not, its file is dropped, or `in_doubt`."""
+    async def restore(self, client: EngineClient, slot: int, entry: KvEntry) -> Restored:
+        """Put what the entry's file has into the slot."""
         folder = self.folder
         assert folder is not None
         self._being_restored = entry
@@ -101,16 +110,16 @@ class SlotFiles:
             lent = await self._owner.with_store(lambda store: store.lend(entry, folder))
             if lent is None:  # the store was closed
                 self._being_restored = None
-                return False
+                return Restored.NO
             read = await client.restore_slot(slot, lent.name, RESTORE_LIMIT_S)
             if read.tokens != entry.tokens:
                 await client.erase_slot(slot, ERASE_LIMIT_S)
                 raise SlotRefused(f"the engine restored {read.tokens} of {entry.tokens} tokens")
         except SlotUnanswered:
-            return False  # `in_doubt` from now on
+            return Restored.IN_DOUBT
         except (KvLendRefused, SlotRefused) as error:
             await self._drop(entry, str(error))
-            return False
+            return Restored.NO
         finally:
             if lent is not None:
                 # Shielded because only this removes what another folder was lent: a moment's work.
@@ -125,7 +134,7 @@ class SlotFiles:
             "%s: restored %d tokens into slot %d in %.0f ms",
             self._key, entry.tokens, slot, read.took_ms,
         )  # fmt: skip
-        return True
+        return Restored.YES
 
     @property
     def in_doubt(self) -> bool:

@@ -20,7 +20,7 @@ from trio_gateway.engine.kv.conversations import EMPTY, Conversations, KvMove, S
 from trio_gateway.engine.kv.judge import Judge
 from trio_gateway.engine.kv.policy import in_order, is_wanted
 from trio_gateway.engine.kv.prompt import Prompt, waiting_ids
-from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, SlotFiles
+from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, Restored, SlotFiles
 from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,11 @@ class EngineKv:
                 spare_s -= self._owner.costs(self._model.name).restore_s(entry.size_bytes)
                 if spare_s < 0:
                     continue  # no request waits for it, but all that wait would wait for this
-            if not await self._files.restore(client, free[0], entry):
-                if self.in_doubt:
+            match await self._files.restore(client, free[0], entry):
+                case Restored.IN_DOUBT:
                     return
-                continue
+                case Restored.NO:
+                    continue
             del free[0]
             self.restored_tokens = total
             self._conversations.contents = SlotContents(ids, is_saved=True)
@@ -127,13 +128,15 @@ class EngineKv:
         """A restore was begun, and how it ended is unknown."""
         return self._files.in_doubt
 
-    async def settle(self, *, ended: bool) -> None:
-        """Drop the file of a restore that is in doubt, whether or not it `ended` the engine."""
-        if ended:
-            self.restored_tokens, self._conversations.contents = 0, EMPTY
-            self._judge.forget()
-        why = "the engine ended while it restored them" if ended else "no answer came in time"
-        await self._files.settle(why)
+    async def settle(self) -> None:
+        """Drop the file of a restore that is in doubt: the engine lives, and did not answer."""
+        await self._files.settle("no answer came in time")
+
+    async def settle_ended(self) -> None:
+        """The engine ended during its restores. Drop the file of one that is in doubt."""
+        self.restored_tokens, self._conversations.contents = 0, EMPTY
+        self._judge.forget()
+        await self._files.settle("the engine ended while it restored them")
 
     # -- before a stop -------------------------------------------------------------------------
 
