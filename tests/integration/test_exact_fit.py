@@ -123,7 +123,7 @@ def test_a_context_that_is_split_between_slots_is_served_at_its_real_size(
     assert gateway.chat("split", "Hi").status_code == 200
     gateway.wait_for_line(
         "declares a context of 2048 tokens, but one request gets 1024: -c is split between "
-        "2 slots; use -np 1 .*, or raise -c to 4096. 1024 is used"
+        "2 slots; use -np 1 .*, or raise -c to 4096; using 1024"
     )
     status, code, message = gateway.error_of("split", text=" ".join(FACTS[:90]))
     assert (status, code) == (400, "context_length_exceeded")

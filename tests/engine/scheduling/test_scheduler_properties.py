@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from tests.support.scheduler_world import World
 from tests.support.scheduler_worlds import BYTES, NEEDS, worlds
 from tests.support.thoroughness import examples
 from trio_gateway.config.priority import Priority
+
+pytestmark = pytest.mark.simulation
 
 
 class Do(NamedTuple):

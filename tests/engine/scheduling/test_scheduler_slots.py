@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,8 @@ from tests.support.timed_world import CLOCK_ERROR_S, STOP_S, Ask, TimedWorld
 from tests.support.timed_worlds import HAMMER, LEASES, SECONDS, timed_worlds
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
+
+pytestmark = pytest.mark.simulation
 
 ASKS = st.lists(
     st.builds(

@@ -10,6 +10,7 @@ older tickets wait), then the longest lease and the stop. What remains is the ti
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from tests.support.thoroughness import examples
 from tests.support.timed_world import CLOCK_ERROR_S, STOP_S, Ask, TimedWorld
 from tests.support.timed_worlds import LEASES, hammering, timed_worlds
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
+
+pytestmark = pytest.mark.simulation
 
 
 @settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
