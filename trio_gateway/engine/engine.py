@@ -273,11 +273,9 @@ class Engine:
         if self.kv.in_doubt:
             with trio.move_on_after(EXIT_NEWS_S):
                 await process.exited.wait()
-        if process.exited.is_set():
-            await self.kv.settle_ended()
-            return False
-        await self.kv.settle()
-        return True
+        ended = process.exited.is_set()
+        await (self.kv.settle_ended() if ended else self.kv.settle())
+        return not ended
 
     async def _bury(self, process: Process) -> None:
         """Say how it ended by itself, or why it is given up, and leave nothing of it behind."""
