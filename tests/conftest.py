@@ -3,6 +3,9 @@
 A test that starts a process, its own or the product's, has the marker `processes`: all in
 `integration/` do, elsewhere a test or its module says so. The others are the unit tests. A marker
 that is missing is an error, because a unit test's process does not start.
+
+A test that goes through the same lines thousands of times has the marker `untraced`: counting them
+for the coverage takes longer than the test, and others, which are about single cases, count them.
 """
 
 from __future__ import annotations
@@ -67,24 +70,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     guard.allows = item.get_closest_marker("processes") is not None
     guard.refused.clear()
-    try:
-        return (yield)
-    finally:
-        guard.allows = True
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A simulation goes the same lines millions of times: counting them for the coverage would take
-    longer than the simulation, and the tables of the same folder go them all."""
-    if item.get_closest_marker("simulation") is None:
-        return (yield)
     tracer = sys.gettrace()
-    sys.settrace(None)
+    if item.get_closest_marker("untraced") is not None:
+        sys.settrace(None)
     try:
         return (yield)
     finally:
         sys.settrace(tracer)
+        guard.allows = True
 
 
 @pytest.fixture(autouse=True)

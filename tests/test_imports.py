@@ -7,7 +7,11 @@ circle. What runs only under `TYPE_CHECKING` is an arrow like any other.
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support import source
+
+pytestmark = pytest.mark.untraced  # nothing of the product runs
 
 # From the roof to the ground. A room is a module or a package with all that is in it.
 FLOORS: tuple[tuple[str, ...], ...] = (

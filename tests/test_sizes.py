@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+
 from tests.support import source
+
+pytestmark = pytest.mark.untraced  # nothing of the product runs
 
 LINES = 350
 REASON = "Over 350 lines because"  # begins the sentence of a docstring that says why

@@ -566,6 +566,7 @@ def loads_or_says_why(folder: Path, source: str) -> None:
     assert all(line and line.isprintable() for line in lines)
 
 
+@pytest.mark.untraced
 @BOUNDED
 @given(source=st.text())
 def test_any_text_is_a_configuration_or_a_config_error(tmp_path: Path, source: str) -> None:
@@ -573,6 +574,7 @@ def test_any_text_is_a_configuration_or_a_config_error(tmp_path: Path, source: s
     loads_or_says_why(tmp_path, SMALLEST + source)
 
 
+@pytest.mark.untraced
 @BOUNDED
 @given(server=lua_values, models=lua_values, pools=lua_values)
 def test_any_tables_are_a_configuration_or_a_config_error(
@@ -582,6 +584,7 @@ def test_any_tables_are_a_configuration_or_a_config_error(
     loads_or_says_why(tmp_path, "\n".join(f"{k} = {as_lua(v)}" for k, v in tables.items()))
 
 
+@pytest.mark.untraced
 @BOUNDED
 @given(changes=st.dictionaries(st.sampled_from(["model", "variant", "server"]), lua_values))
 def test_any_change_of_one_key_is_a_configuration_or_a_config_error(

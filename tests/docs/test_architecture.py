@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.support import house
 
 
@@ -22,6 +24,7 @@ def test_every_module_says_what_it_is_in_one_line() -> None:
             assert house.first_line(file).endswith("."), f"{file}: the first line is no sentence"
 
 
+@pytest.mark.untraced
 def test_the_text_names_classes_and_functions_that_exist() -> None:
     """In backquotes, and written as a class's name, a method's or a function's."""
     text = house.PAGE.read_text(encoding="utf-8").partition(house.BEGIN)[0]

@@ -142,6 +142,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("group", GROUPS)
 async def test_each_is_refused_and_reaches_no_engine(autojump_clock: Clock, group: str) -> None:
     faults = await faults_of(GROUPS[group]())

@@ -405,6 +405,7 @@ def in_mid_stream(gateway: GatewayProcess, others: ThreadPoolExecutor) -> None:
 
 
 def while_an_engine_drains(gateway: GatewayProcess, others: ThreadPoolExecutor) -> None:
+    gateway.chat("a")  # a load that was never measured is taken to last 10 s, and a turn longer
     in_mid_stream(gateway, others)
     others.submit(gateway.chat, "a")
     gateway.wait_for_line("slow:4096: draining")

@@ -40,10 +40,11 @@ def config() -> str:
     return configuration(
         fake_model("fast"),
         fake_model("other"),
-        fake_model("slow", "--interval-s", "0.02"),
+        fake_model("slow", "--interval-s", "0.2"),
         fake_model("loads-long", "--load-s", "60"),
         fake_model("stops-long", "--stop-s", "0.3"),
         shutdown_grace=str(GRACE_S),
+        stream_keepalive="0.5",  # a stream that waits for a slot has a first byte, too
         engine_stop_timeout=str(STOP_S),
     )
 

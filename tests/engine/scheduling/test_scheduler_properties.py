@@ -16,7 +16,7 @@ from tests.support.scheduler_worlds import BYTES, NEEDS, worlds
 from tests.support.thoroughness import examples
 from trio_gateway.config.priority import Priority
 
-pytestmark = pytest.mark.simulation
+pytestmark = pytest.mark.untraced
 
 
 class Do(NamedTuple):

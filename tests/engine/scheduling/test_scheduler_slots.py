@@ -12,7 +12,7 @@ from tests.support.timed_worlds import HAMMER, LEASES, SECONDS, timed_worlds
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 
-pytestmark = pytest.mark.simulation
+pytestmark = pytest.mark.untraced
 
 ASKS = st.lists(
     st.builds(

@@ -19,7 +19,7 @@ from tests.support.timed_world import CLOCK_ERROR_S, STOP_S, Ask, TimedWorld
 from tests.support.timed_worlds import LEASES, hammering, timed_worlds
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 
-pytestmark = pytest.mark.simulation
+pytestmark = pytest.mark.untraced
 
 
 @settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
