@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.harness import GatewayProcess
+from tests.support.harness import GatewayProcess, untraced
 from tests.support.optional import client_package_there
 
 SCRIPT = Path(__file__).parents[1] / "support" / "litellm_client.py"
@@ -18,7 +17,7 @@ def test_completion_streaming_embedding_and_errors(client_gateway: GatewayProces
     client_package_there("litellm")
     done = subprocess.run(
         [sys.executable, SCRIPT, f"{client_gateway.base_url}/v1"],
-        env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else fetched at the import
+        env={**untraced(), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else fetched at the import
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import GatewayProcess
+from tests.support.harness import GatewayProcess, untraced
 from tests.support.optional import client_package_there
 
 QUESTION = "Name the capital city of France."
@@ -37,7 +36,7 @@ def llm(
     assert command is not None
     (tmp_path / "extra-openai-models.yaml").write_text(MODELS.format(url=client_gateway.base_url))
     environment = {
-        **os.environ,
+        **untraced(),
         "LLM_USER_PATH": str(tmp_path),
         "LLM_LOAD_PLUGINS": "",
         "OPENAI_API_KEY": "none",

@@ -211,6 +211,12 @@ def broken_off(pieces: Iterable[bytes]) -> str:
     return str(error["message"])
 
 
+def untraced() -> dict[str, str]:
+    """The environment without what makes coverage follow into a process: for one that has no
+    code of ours in it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+
+
 def free_port() -> int:
     """A port that is used later. Of those that systems do not give to whoever asks for any, so that
     no other test's connection has it by then."""
