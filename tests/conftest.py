@@ -10,6 +10,7 @@ for the coverage takes longer than the test, and others, which are about single 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -70,13 +71,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     guard.allows = item.get_closest_marker("processes") is not None
     guard.refused.clear()
-    tracer = sys.gettrace()
+    tracer, followed = sys.gettrace(), dict[str, str]()
     if item.get_closest_marker("untraced") is not None:
         sys.settrace(None)
+        # Nor in the processes that it starts.
+        followed = {n: os.environ.pop(n) for n in [*os.environ] if n.startswith("COVERAGE_")}
     try:
         return (yield)
     finally:
         sys.settrace(tracer)
+        os.environ.update(followed)
         guard.allows = True
 
 

@@ -21,6 +21,8 @@ from tests.support.harness import (
     running_gateway,
 )
 
+pytestmark = pytest.mark.untraced  # each has gateways of its own; engine/kv counts the lines
+
 # More than the least that is kept, and as few as possible: each takes its time to read.
 LONG = " ".join(f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 22))
 MOST = 280  # of its tokens, that a restore brings back
