@@ -314,3 +314,21 @@ def test_the_ticket_that_decided_on_a_start_is_served_first_though_it_is_not_its
             (5, ready(2, context=LARGE), ["grant 3 engine 2"]),
         ],
     )
+
+
+def test_an_engine_that_is_called_back_makes_way_for_the_next_in_line_in_the_same_event() -> None:
+    """Ticket 2 gives up, so the drain for it is called off, as 3 came before 4. But 4 has waited
+    for longer than the window by then: nothing else may happen for a long time."""
+    play(
+        scheduler(QUICK_A, QUICK_B, queue_timeout_s=30, window_s=WINDOW_S),
+        [
+            *loaded("a"),
+            (0, arrive(2, "b"), []),
+            (10, TimePassed(), ["drain 1"]),
+            (10, arrive(3, "a"), []),
+            (10, arrive(4, "b"), []),
+            (30, TimePassed(), ["reject 2 QUEUE_TIMEOUT", "resume 1", "drain 1"]),
+            (31, LeaseBack(1), ["stop 1"]),
+            (32, EngineExited(1), ["start b:only as 2"]),
+        ],
+    )

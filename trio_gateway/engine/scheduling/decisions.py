@@ -53,8 +53,8 @@ class Decisions:
             if engine.state is EngineState.DRAINING and not engine.leases:
                 self._state.move_engine(engine, EngineState.STOPPING)
                 actions.append(Stop(engine.id, "drained"))
-        # Again after each start, drain and grant: they change who can make way, and who needs a
-        # start.
+        # Again after each start, drain, call-back and grant: they change who can make way, and who
+        # needs a start. One that is called back may have to make way for the next in line at once.
         before, reached = None, self._reached(actions)
         while reached != before:
             self._make_room(now, actions)
@@ -63,8 +63,10 @@ class Decisions:
 
     def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
         """How far an event has come; it only goes on, so deciding comes to an end: tickets that
-        wait, and engines that were started or told to make way."""
-        moved = {a.engine for a in actions if isinstance(a, Start | Drain | Stop)}
+        wait, and what was done with engines, each thing once for each engine."""
+        moved = {
+            (type(a), a.engine) for a in actions if isinstance(a, Start | Drain | Stop | Resume)
+        }
         return len(self._state.tickets), len(moved)
 
     def _make_room(self, now: float, actions: list[Action]) -> None:
