@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.harness import (
     real_variant,
     running_gateway,
 )
+from tests.support.tiny_model import write_tiny_model
 from tests.support.tool_answers import write_answers
 
 
@@ -33,6 +35,12 @@ def client_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
     with running_gateway(folder, config) as running:
         yield running
         assert " ERROR " not in running.log, running.log
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model for what an engine does, where what it says does not matter."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")

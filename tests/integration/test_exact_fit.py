@@ -24,12 +24,11 @@ from tests.support.harness import (
 FACTS = [f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 200)]
 
 
-def variant(context: int, size: int, *args: str) -> str:
-    """A real engine with a context argument of its own."""
-    words = lua_array(["--ctx-size", str(size), "--threads", "1", *args])
+def variant(context: int, file: Path, *args: str) -> str:
+    """A real engine with arguments of its own."""
+    words = ["--model", str(file), "--ctx-size", str(context), "--threads", "1", *args]
     return (
-        f"{{ binary = presets.binaries.embedded, context = {context}, args = concat_arrays("
-        f'{{"--model", presets.models.smollm2}}, {words}) }}'
+        f"{{ binary = presets.binaries.embedded, context = {context}, args = {lua_array(words)} }}"
     )
 
 
@@ -44,17 +43,22 @@ def _decisions(response: httpx.Response) -> str:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def gateway(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Any:
     counts_one = lua_array(["-c", "print([1])"])
     liar = (
         f"{{ binary = {lua_string(sys.executable)}, base_args = {counts_one}, extra_tokens = 1 }}"
     )
     config = configuration(
-        model("plain", real_variant(512), real_variant(2048)),
-        model("liar", real_variant(512), real_variant(1024), tokenization=liar),
-        model("clamped", real_variant(512), clamp_answer="true", min_answer_tokens="8"),
-        model("split", variant(2048, 2048, "--parallel", "2")),
-        model("shared", variant(1024, 1024, "--parallel", "4", "--kv-unified")),
+        model("plain", real_variant(512, file=tiny), real_variant(2048, file=tiny)),
+        model(
+            "liar",
+            real_variant(512, file=tiny),
+            real_variant(1024, file=tiny),
+            tokenization=liar,
+        ),
+        model("clamped", real_variant(512, file=tiny), clamp_answer="true", min_answer_tokens="8"),
+        model("split", variant(2048, tiny, "--parallel", "2")),
+        model("shared", variant(1024, tiny, "--parallel", "4", "--kv-unified")),
         kv_carryover="false",
     )
     with running_gateway(tmp_path_factory.mktemp("fit"), config) as running:

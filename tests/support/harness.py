@@ -52,12 +52,15 @@ def fake_variant(*args: str, context: int = 4096) -> str:
     )
 
 
-def real_variant(context: int, *args: str) -> str:
-    """With one thread: several wait for each other actively, for very long on a busy machine."""
+def real_variant(context: int, *args: str, file: Path | None = None) -> str:
+    """A real engine, with the packaged model unless a `file` is given.
+
+    With one thread: several wait for each other actively, for very long on a busy machine."""
     own = lua_array(["--ctx-size", str(context), "--parallel", "1", "--threads", "1", *args])
+    gguf = "presets.models.smollm2" if file is None else lua_string(str(file))
     return (
         f"{{ binary = presets.binaries.embedded, context = {context}, args = concat_arrays("
-        f'{{"--model", presets.models.smollm2}}, {own}) }}'
+        f'{{"--model", {gguf}}}, {own}) }}'
     )
 
 
