@@ -83,7 +83,7 @@ async def test_a_form_reaches_its_engine_byte_by_byte(
         assert header(response, "X-Gateway-Model") == "m"
         ((target, headers, got),) = stack.engines.requests
     assert target == "/v1/" + path.removeprefix("/v1").removeprefix("/")
-    assert headers == {b"Content-Type": TYPE.encode()}
+    assert headers == {b"content-type": TYPE.encode()}
     assert got == body
 
 

@@ -58,7 +58,7 @@ async def test_the_engine_gets_the_client_s_own_bytes_and_only_headers_it_needs(
                 (b"Content-Type", b"application/json"),
             ],
         )
-        assert stack.engines.requests == [(CHAT, {b"Content-Type": b"application/json"}, body)]
+        assert stack.engines.requests == [(CHAT, {b"content-type": b"application/json"}, body)]
 
 
 async def test_an_hour_long_stream_arrives_as_it_comes(autojump_clock: Clock) -> None:

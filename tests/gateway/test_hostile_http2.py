@@ -97,4 +97,4 @@ async def test_none_reaches_an_engine_and_the_next_is_served(
 async def test_what_is_fine_is_passed_on(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack:
         assert await ask(stack, head(b"/upstream/m/x?a=%20b", (b"accept", b"x"))) == 200
-        assert stack.engines.requests == [("/x?a=%20b", {b"Accept": b"x"}, b"")]
+        assert stack.engines.requests == [("/x?a=%20b", {b"accept": b"x"}, b"")]

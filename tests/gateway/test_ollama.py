@@ -21,7 +21,7 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.server.api.endpoints import Endpoint
-from trio_gateway.server.handlers.incoming import Incoming
+from trio_gateway.server.handlers.call import Call
 
 ANSWER = json.dumps(
     {
@@ -86,7 +86,7 @@ async def test_a_chat_goes_to_the_engine_as_an_openai_call(autojump_clock: Clock
         assert (answer["done_reason"], answer["eval_count"]) == ("stop", 2)
         assert answer["load_duration"] == pytest.approx(1e9, rel=0.2)  # the fake engine's load
         ((target, headers, body),) = stack.engines.requests
-        assert (target, headers[b"Content-Type"]) == ("/v1/chat/completions", b"application/json")
+        assert (target, headers[b"content-type"]) == ("/v1/chat/completions", b"application/json")
         assert json.loads(body) == {
             "model": "m",
             "messages": [{"role": "user", "content": "Hi"}],
@@ -467,10 +467,10 @@ async def test_requests_are_dumped_as_they_came(
 ) -> None:
     dumped: list[tuple[str, bytes]] = []
 
-    def begin_dump(_: Incoming, endpoint: Endpoint, data: bytes) -> None:
+    def begin_dump(_: Call, endpoint: Endpoint, data: bytes) -> None:
         dumped.append((endpoint.name, data))
 
-    monkeypatch.setattr(Incoming, "begin_dump", begin_dump)
+    monkeypatch.setattr(Call, "begin_dump", begin_dump)
     async with running_stack(config(model("m"))) as stack:
         await stack.post("/api/chat", chat())
     assert dumped == [("api/chat", chat())]

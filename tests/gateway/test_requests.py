@@ -157,7 +157,7 @@ async def test_each_endpoint_reaches_its_engine_with_the_bytes_that_came(
         data = json.dumps({**body, "model": "m"}).encode()
         answer = await stack.post(path, data, {"Content-Type": "application/json"})
         assert answer.status == 200
-        assert stack.engines.requests == [(target, {b"Content-Type": b"application/json"}, data)]
+        assert stack.engines.requests == [(target, {b"content-type": b"application/json"}, data)]
 
 
 async def test_the_need_of_each_is_that_of_all_its_text(autojump_clock: Clock) -> None:

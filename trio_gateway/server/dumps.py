@@ -48,10 +48,10 @@ class DumpRecord:
     def begins(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.facts["status"] = str(status)
         for name, value in headers:
-            if name.lower() == b"content-type":
+            if name == b"content-type":
                 self.facts["content type"] = value.decode("latin-1")
-            elif name.startswith(b"X-Gateway"):
-                self.facts[name.decode("latin-1")] = value.decode("latin-1")
+            elif name.startswith(b"x-gateway-"):
+                self.facts[name.decode("latin-1").title()] = value.decode("latin-1")
 
     def continues(self, piece: bytes) -> None:
         # What is kept is the answer's beginning, with no hole in it.

@@ -16,8 +16,8 @@ from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of, refuse_malformed
 from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.handlers.direct import DirectAnswers, Dispatcher
 from trio_gateway.server.handlers.forms import FormHandler
-from trio_gateway.server.handlers.incoming import Incoming
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
@@ -43,7 +43,6 @@ class Gateway:
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
-        self._incoming = Incoming(self._dumps)
         self.names = ModelNames(config, self.manager.overview.contexts_of)
         self.preparer = Preparer(self.names, self.manager.overview, self.selector)
         keepalive_s = config.server.stream_keepalive_s
@@ -51,23 +50,25 @@ class Gateway:
         self.closing = trio.Event()
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
-        self._quart = quart_app(self.closing, *self._handlers())
+        dispatcher = Dispatcher(self.closing, *self._handlers())
+        quart = quart_app(self.closing, dispatcher, self._dumps)
+        self._requests: AsgiApp = DirectAnswers(dispatcher, self._dumps, quart)
         self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:
-        incoming, preparer, relay = self._incoming, self.preparer, self.relay
+        preparer, relay = self.preparer, self.relay
         manager, selector, counter = self.manager, self.selector, self.counter
-        requests = RequestHandler(incoming, preparer, relay)
+        requests = RequestHandler(preparer, relay)
         return (
             requests,
-            FormHandler(incoming, preparer, relay, requests),
-            UpstreamHandler(incoming, manager, self.names, preparer, relay),
-            ModelHandler(incoming, manager, selector, counter, preparer, relay),
-            OperationsHandler(incoming, manager, selector, counter, preparer),
-            OllamaHandler(self.config, incoming, manager, preparer, relay),
+            FormHandler(preparer, relay, requests),
+            UpstreamHandler(manager, self.names, preparer, relay),
+            ModelHandler(manager, selector, counter, preparer, relay),
+            OperationsHandler(manager, selector, counter, preparer),
+            OllamaHandler(self.config, manager, preparer, relay),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +88,7 @@ class Gateway:
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is behind the guard."""
-        app = self._websockets if scope["type"] == "websocket" else self._quart
+        app = self._websockets if scope["type"] == "websocket" else self._requests
         await app(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -16,8 +16,8 @@ from quart_trio import QuartTrio
 
 from tests.support.memory_network import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.scopes import RequestScopes, state_of
-from trio_gateway.server.http.types import LINGER_S, Message, Scope
+from trio_gateway.server.http.scopes import RequestScopes
+from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, Message, Scope
 from trio_gateway.server.http.upload import LEAST_BYTES_PER_S, Upload, Uploads
 
 Clock = trio.testing.MockClock
@@ -44,7 +44,7 @@ class Served:
 
         @app.post("/")
         async def root() -> Response:
-            upload = state_of(request).upload
+            upload: Upload = request.scope[REQUEST_KEY].upload  # type: ignore[literal-required]
             try:
                 answer = await handler(upload)
                 assert await request.get_data() == b""

@@ -83,6 +83,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def needs_engine(self) -> bool:
         return self.need is not Need.NO_ENGINE
 
+    @property
+    def is_direct(self) -> bool:
+        """Answered before Quart's dispatch: by an engine, and at paths without values."""
+        return self.needs_engine and not any("{" in path for path in self.paths)
+
 
 def _openai(name: str, summary: str, **fields: object) -> Endpoint:
     paths = (f"/v1/{name}", f"/{name}")

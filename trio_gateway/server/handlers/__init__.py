@@ -1,7 +1,8 @@
-"""The endpoints as Quart's views: one method for each row of `api/endpoints.py`.
+"""The endpoints: one method of a handler for each row of `api/endpoints.py`.
 
-Quart's request enters (`incoming` takes from it what all handlers need), Quart's Response leaves
-(`responses`). `routes` makes the app of the table and the handlers; each handler has one purpose:
-`requests` and `forms` for engines' answers, `upstream`, `models`, `operations`, `ollama`. Nothing
-is decided here that `relay` or `models` could decide. Only `gateway` imports it.
+A handler gets the row and the request as a `Call`, and returns an Answer (`responses`); it knows
+nothing of ASGI. `direct` calls those of the endpoints that an engine answers, `routes` all others,
+as Quart's views. Each handler has one purpose: `requests` and `forms` for engines' answers,
+`upstream`, `models`, `operations`, `ollama`. Nothing is decided here that `relay` or `models` could
+decide. Only `gateway` imports it.
 """

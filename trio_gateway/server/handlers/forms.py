@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from quart import Response, request
-
 from trio_gateway.server.api.endpoints import Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_upload import FormUpload
-from trio_gateway.server.handlers.incoming import Incoming
+from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.requests import RequestHandler
-from trio_gateway.server.handlers.responses import respond
-from trio_gateway.server.http.scopes import state_of
+from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
@@ -20,24 +17,28 @@ _FORM = "multipart/form-data"
 class FormHandler:
     """`requests` takes those that come as JSON after all."""
 
-    def __init__(
-        self, incoming: Incoming, preparer: Preparer, relay: Relay, requests: RequestHandler
-    ) -> None:
-        self._incoming, self._preparer, self._relay = incoming, preparer, relay
-        self._requests = requests
+    def __init__(self, preparer: Preparer, relay: Relay, requests: RequestHandler) -> None:
+        self._preparer, self._relay, self._requests = preparer, relay, requests
 
-    async def handle_form(self, endpoint: Endpoint) -> Response:
+    async def handle_form(self, endpoint: Endpoint, call: Call) -> Answer:
         """A request whose answer is an engine's. Of the form, only its model is dumped."""
-        state = state_of(request)
-        if request.mimetype != _FORM:
-            if endpoint.body is Body.FORM_OR_JSON and request.is_json:
-                return await self._requests.handle_relayed(endpoint)
+        content_type = call.header(b"content-type") or ""
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind != _FORM:
+            if endpoint.body is Body.FORM_OR_JSON and _is_json(kind):
+                return await self._requests.handle_relayed(endpoint, call)
             raise _not_a_form(endpoint)
-        form = FormUpload(state.upload, request.headers.get("Content-Type", ""))
-        state.stack.callback(form.close)
-        ask = await self._preparer.prepare_form(self._incoming.sender(endpoint), endpoint, form)
-        self._incoming.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
-        return respond(await self._relay.respond(ask))
+        form = FormUpload(call.state.upload, content_type)
+        call.state.stack.callback(form.close)
+        ask = await self._preparer.prepare_form(call.sender(endpoint), endpoint, form)
+        call.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
+        return await self._relay.respond(ask)
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
 
 
 def _not_a_form(endpoint: Endpoint) -> ApiError:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from quart import Response, request
-
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint
-from trio_gateway.server.handlers.incoming import Incoming, flag
+from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.model_lists import as_anthropic_list
-from trio_gateway.server.handlers.responses import respond_json
+from trio_gateway.server.handlers.responses import json_answer
+from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
@@ -19,32 +18,32 @@ from trio_gateway.server.relay.relay import Relay
 class ModelHandler:
     def __init__(
         self,
-        incoming: Incoming,
         manager: EngineManager,
         selector: ModelSelector,
         counter: TokenCounter,
         preparer: Preparer,
         relay: Relay,
     ) -> None:
-        self._incoming, self._manager, self._selector = incoming, manager, selector
+        self._manager, self._selector = manager, selector
         self._counter, self._preparer, self._relay = counter, preparer, relay
 
-    def _find(self, name: str) -> ModelConfig:
-        return self._preparer.find(name, self._incoming.permissions).model
+    def _find(self, call: Call) -> ModelConfig:
+        """The model in the path."""
+        return self._preparer.find(call.values["model"], call.permissions).model
 
-    async def handle_models_list(self, endpoint: Endpoint) -> Response:
-        allows = self._incoming.permissions.allows
+    async def handle_models_list(self, endpoint: Endpoint, call: Call) -> Answer:
+        allows = call.permissions.allows
         models = [m for m in self._selector.list_models() if allows(m["id"])]
-        if "anthropic-version" in request.headers:
-            return respond_json(as_anthropic_list(models))
-        return respond_json({"object": "list", "data": models})
+        if call.header(b"anthropic-version") is not None:
+            return json_answer(as_anthropic_list(models))
+        return json_answer({"object": "list", "data": models})
 
-    async def handle_model_info(self, endpoint: Endpoint, model: str) -> Response:
-        return respond_json(self._selector.describe(self._find(model)))
+    async def handle_model_info(self, endpoint: Endpoint, call: Call) -> Answer:
+        return json_answer(self._selector.describe(self._find(call)))
 
-    async def handle_model_facts(self, endpoint: Endpoint, model: str) -> Response:
+    async def handle_model_facts(self, endpoint: Endpoint, call: Call) -> Answer:
         """A model as in the list, and what its answers taught about its counts."""
-        found = self._find(model)
+        found = self._find(call)
         calibration = self._counter.calibration(found.name)
         facts = {
             **self._selector.describe(found),
@@ -54,11 +53,11 @@ class ModelHandler:
             "average_turn_tokens": round(calibration.average_turn_tokens),
             "count_errors": calibration.errors(),
         }
-        return respond_json(facts)
+        return json_answer(facts)
 
-    async def handle_load(self, endpoint: Endpoint, model: str) -> Response:
+    async def handle_load(self, endpoint: Endpoint, call: Call) -> Answer:
         """Take a lease and give it back: then an engine runs."""
-        async with self._relay.lease_any(self._incoming.sender(endpoint), model) as lease:
+        async with self._relay.lease_any(call.sender(endpoint), call.values["model"]) as lease:
             engine = lease.engine
             facts = {
                 "model": engine.key.model,
@@ -67,18 +66,18 @@ class ModelHandler:
                 "load_s": round(lease.load_s, 3),
                 "waited_s": round(lease.queue_s, 3),
             }
-        return respond_json(facts)
+        return json_answer(facts)
 
-    async def handle_unload(self, endpoint: Endpoint, model: str) -> Response:
-        found = self._find(model)
-        stopped = await self._manager.unload(found.name, force=flag("force", default=False))
-        return respond_json({"model": found.name, "engines_stopped": stopped})
+    async def handle_unload(self, endpoint: Endpoint, call: Call) -> Answer:
+        found = self._find(call)
+        stopped = await self._manager.unload(found.name, force=call.flag("force", default=False))
+        return json_answer({"model": found.name, "engines_stopped": stopped})
 
-    async def handle_pin(self, endpoint: Endpoint, model: str) -> Response:
-        found, pinned = self._find(model), flag("pinned", default=True)
+    async def handle_pin(self, endpoint: Endpoint, call: Call) -> Answer:
+        found, pinned = self._find(call), call.flag("pinned", default=True)
         self._manager.keep(
             found.name, idle_timeout_s=float("inf") if pinned else None, pinned=pinned
         )
-        return respond_json(
+        return json_answer(
             {"model": found.name, "pinned": self._manager.overview.is_pinned(found.name)}
         )

@@ -6,9 +6,6 @@ import logging
 import math
 import time
 
-from quart import Response
-from werkzeug.datastructures import Headers
-
 import trio_gateway
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
@@ -25,8 +22,8 @@ from trio_gateway.server.api.endpoints import (
 )
 from trio_gateway.server.api.errors import ApiError, engine_error
 from trio_gateway.server.api.request_body import made_request
-from trio_gateway.server.handlers.incoming import Incoming
-from trio_gateway.server.handlers.responses import respond_json
+from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.ollama.answer import (
     CONTENT_TYPE,
@@ -50,6 +47,7 @@ from trio_gateway.server.ollama.models import (
 from trio_gateway.server.ollama.request import Kind, OllamaCall, read_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
 from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.headers import DECISION_PREFIX
 from trio_gateway.server.relay.prepare import Preparer, Sender
 from trio_gateway.server.relay.relay import Relay
 
@@ -64,52 +62,51 @@ class OllamaHandler:
     def __init__(
         self,
         config: GatewayConfig,
-        incoming: Incoming,
         manager: EngineManager,
         preparer: Preparer,
         relay: Relay,
     ) -> None:
-        self._config, self._incoming, self._manager = config, incoming, manager
+        self._config, self._manager = config, manager
         self._preparer, self._relay = preparer, relay
         self._files = ModelFiles(rfc3339(time.time()))
 
     # -- requests for engines -----------------------------------------------------------------
 
-    async def handle_ollama_call(self, endpoint: Endpoint) -> Response:
+    async def handle_ollama_call(self, endpoint: Endpoint, call: Call) -> Answer:
         """Chat, generate, embed and embeddings."""
-        data = await self._incoming.read_body()
-        self._incoming.begin_dump(endpoint, data)
-        call = read_call(Kind(endpoint.name.removeprefix("api/")), data)
-        name = plain_name(self._config, call.model)
-        sender = self._incoming.sender_of_translated()
-        if call.only_loads:
-            return await self._load(sender, call, name)
-        at_engine = _AT_THE_ENGINE[call.endpoint]
-        made = made_request(call.request(name), at_engine)
-        ask = await self._preparer.prepare(sender, at_engine, made, wish=call.num_ctx or 0)
+        data = await call.read_body()
+        call.begin_dump(endpoint, data)
+        asked = read_call(Kind(endpoint.name.removeprefix("api/")), data)
+        name = plain_name(self._config, asked.model)
+        sender = call.sender_of_translated()
+        if asked.only_loads:
+            return await self._load(sender, asked, name)
+        at_engine = _AT_THE_ENGINE[asked.endpoint]
+        made = made_request(asked.request(name), at_engine)
+        ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         answer = await self._relay.respond(ask)
         if answer.status == 200:
-            self._keep_alive(sender, call, ask.model.name)
-        return await _respond(call, answer, stopwatch, sender.state.family)
+            self._keep_alive(sender, asked, ask.model.name)
+        return await _translated(asked, answer, stopwatch, sender.state.family)
 
-    async def _load(self, sender: Sender, call: OllamaCall, name: str) -> Response:
+    async def _load(self, sender: Sender, asked: OllamaCall, name: str) -> Answer:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
         model = self._preparer.find(name, sender.permissions).model.name
-        if call.unloads and not sender.permissions.admin:
+        if asked.unloads and not sender.permissions.admin:
             message = "only a key with admin = true may unload a model: others may be using it"
             raise ApiError(403, message, "permission_error", code="admin_only")
-        if not call.unloads:
-            async with self._relay.lease_any(sender, name, wish=call.num_ctx or 0):
+        if not asked.unloads:
+            async with self._relay.lease_any(sender, name, wish=asked.num_ctx or 0):
                 pass
-        self._keep_alive(sender, call, model)
-        body = load_answer(call.kind, call.model, rfc3339(time.time()), unloaded=call.unloads)
-        return Response(body, content_type=CONTENT_TYPE)
+        self._keep_alive(sender, asked, model)
+        body = load_answer(asked.kind, asked.model, rfc3339(time.time()), unloaded=asked.unloads)
+        return answer_of(body, CONTENT_TYPE)
 
-    def _keep_alive(self, sender: Sender, call: OllamaCall, model: str) -> None:
+    def _keep_alive(self, sender: Sender, asked: OllamaCall, model: str) -> None:
         """A request that does not mention it changes nothing; nor does one whose key is not an
         admin's, as others use the model as well."""
-        wanted_s = call.keep_alive_s
+        wanted_s = asked.keep_alive_s
         if wanted_s is None:
             return
         if not sender.permissions.admin:
@@ -124,39 +121,39 @@ class OllamaHandler:
 
     # -- models -------------------------------------------------------------------------------
 
-    async def handle_ollama_tags(self, endpoint: Endpoint) -> Response:
-        allows = self._incoming.permissions.allows
+    async def handle_ollama_tags(self, endpoint: Endpoint, call: Call) -> Answer:
+        allows = call.permissions.allows
         models = [m for m in self._config.models if not m.hidden and allows(m.name)]
         facts = await self._files.facts_of(models)
-        return respond_json(tags_answer(list(zip(models, facts, strict=True))))
+        return json_answer(tags_answer(list(zip(models, facts, strict=True))))
 
-    async def handle_ollama_show(self, endpoint: Endpoint) -> Response:
-        name = plain_name(self._config, read_model_name(await self._incoming.read_body()))
-        model, at_least = self._preparer.find(name, self._incoming.permissions)
+    async def handle_ollama_show(self, endpoint: Endpoint, call: Call) -> Answer:
+        name = plain_name(self._config, read_model_name(await call.read_body()))
+        model, at_least = self._preparer.find(name, call.permissions)
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
         (facts,) = await self._files.facts_of([model])
-        return respond_json(show_answer(model, facts, context))
+        return json_answer(show_answer(model, facts, context))
 
-    async def handle_ollama_ps(self, endpoint: Endpoint) -> Response:
+    async def handle_ollama_ps(self, endpoint: Endpoint, call: Call) -> Answer:
         """The engines that are ready."""
-        allows = self._incoming.permissions.allows
+        allows = call.permissions.allows
         ready = [e for e in self._manager.overview.loaded() if allows(e.model)]
         models = [self._preparer.find(engine.model).model for engine in ready]
         facts = await self._files.facts_of(models)
         loaded = [_loaded(engine) for engine in ready]
-        return respond_json(ps_answer(list(zip(models, facts, loaded, strict=True))))
+        return json_answer(ps_answer(list(zip(models, facts, loaded, strict=True))))
 
     # -- the rest -----------------------------------------------------------------------------
 
-    async def handle_ollama_version(self, endpoint: Endpoint) -> Response:
-        return respond_json(version_answer(trio_gateway.__version__))
+    async def handle_ollama_version(self, endpoint: Endpoint, call: Call) -> Answer:
+        return json_answer(version_answer(trio_gateway.__version__))
 
-    async def handle_ollama_root(self, endpoint: Endpoint) -> Response:
+    async def handle_ollama_root(self, endpoint: Endpoint, call: Call) -> Answer:
         """Ollama's command asks for it before anything else; some pages compare the text."""
-        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+        return answer_of(b"Ollama is running", b"text/plain; charset=utf-8")
 
-    async def handle_ollama_cannot(self, endpoint: Endpoint, **values: str) -> Response:
+    async def handle_ollama_cannot(self, endpoint: Endpoint, call: Call) -> Answer:
         what = OLLAMA_CANNOT[endpoint.name]
         message = (
             f"trio-gateway does not {what}: its models are listed in its configuration, with files "
@@ -176,42 +173,33 @@ def _loaded(engine: LoadedEngine) -> LoadedModel:
 # -- answers ------------------------------------------------------------------------------------
 
 
-async def _respond(
-    call: OllamaCall, answer: Answer, stopwatch: Stopwatch, family: Family
-) -> Response:
+async def _translated(
+    asked: OllamaCall, answer: Answer, stopwatch: Stopwatch, family: Family
+) -> Answer:
     """An engine's answer, translated; its own error in the shape of this family."""
     created_at = rfc3339(time.time())
-    headers = Headers(
-        [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in answer.headers
-            if name.lower().startswith(b"x-gateway-")
-        ]
-    )
+    headers = [header for header in answer.headers if header[0].startswith(DECISION_PREFIX)]
     if not isinstance(answer.body, bytes) and answer.status == 200 and answer.body.has_events:
-        translator = NdjsonTranslator(call.kind, call.model, created_at)
-        headers["Content-Type"] = STREAM_CONTENT_TYPE
-        stream = NdjsonStream(answer.body, translator, stopwatch)
-        response = Response(stream, status=200, headers=headers)
-        response.timeout = None  # an answer may take hours
-        return response
+        translator = NdjsonTranslator(asked.kind, asked.model, created_at)
+        headers.append((b"content-type", STREAM_CONTENT_TYPE))
+        return Answer(200, headers, NdjsonStream(answer.body, translator, stopwatch))
     whole = await _collected(answer.body)
-    headers["Content-Type"] = CONTENT_TYPE
+    content_type = CONTENT_TYPE
     if answer.status != 200 and family is Family.ANTHROPIC:
         body = engine_error(answer.status, whole, family)
     elif answer.status != 200:
         body = translate_error(whole)
-    elif call.stream:  # of an engine that does not stream
-        translator = NdjsonTranslator(call.kind, call.model, created_at)
+    elif asked.stream:  # of an engine that does not stream
+        translator = NdjsonTranslator(asked.kind, asked.model, created_at)
         body = translator.feed(sse.answer_as_event(200, whole))
         body += translator.finish(stopwatch.durations())
-        headers["Content-Type"] = STREAM_CONTENT_TYPE
+        content_type = STREAM_CONTENT_TYPE
     else:
         durations = stopwatch.durations()
         body = translate_answer(
-            call.kind, call.model, created_at, whole, durations, call.dimensions
+            asked.kind, asked.model, created_at, whole, durations, asked.dimensions
         )
-    return Response(body, status=answer.status, headers=headers)
+    return Answer(answer.status, [*headers, (b"content-type", content_type)], body)
 
 
 async def _collected(body: bytes | AnswerStream) -> bytes:
@@ -219,8 +207,8 @@ async def _collected(body: bytes | AnswerStream) -> bytes:
     if isinstance(body, bytes):
         return body
     try:
-        async with body:
-            pieces = [piece async for piece in body]
+        return b"".join([piece async for piece in body])
     except TornStream as torn:
         raise ApiError(502, str(torn), "engine_error", code="engine_failed") from None
-    return b"".join(pieces)
+    finally:
+        await body.aclose()

@@ -1,34 +1,29 @@
-"""What a handler returns: an Answer, JSON, or an error, as Quart's Response."""
+"""What handlers return: an Answer of JSON or text, or of an error."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from quart import Response, request
-from werkzeug.datastructures import Headers
 
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.http.refusal import refusal_in
-from trio_gateway.server.http.scopes import state_of
 from trio_gateway.server.relay.answer import Answer
 
 
-def respond(answer: Answer) -> Response:
-    text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    response = Response(answer.body, status=answer.status, headers=Headers(text))
-    response.timeout = None  # an answer may take hours
-    return response
+def answer_of(body: bytes, content_type: bytes) -> Answer:
+    return Answer(200, [(b"content-type", content_type)], body)
 
 
-def respond_json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), content_type="application/json")
+def json_answer(value: Any) -> Answer:
+    return answer_of(msgspec.json.encode(value), b"application/json")
 
 
-def respond_to_error(error: ApiError) -> Response:
-    refusal = refusal_in(request.scope, error)
-    for observer in state_of(request).observers:
+def error_answer(call: Call, error: ApiError) -> Answer:
+    """In the shape of the client's API; who looks on is told."""
+    refusal = refusal_in(call.scope, error)
+    for observer in call.state.observers:
         observer.begins(refusal.status, refusal.headers)
         observer.continues(refusal.body)
-    headers = Headers([(name.decode(), value.decode("latin-1")) for name, value in refusal.headers])
-    return Response(refusal.body, status=refusal.status, headers=headers)
+    return Answer(*refusal)

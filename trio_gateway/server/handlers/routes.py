@@ -1,55 +1,119 @@
-"""The Quart app: a route for each row of the table of endpoints, and what happens to an error."""
+"""The Quart app: every path of the table of endpoints, and what is wrong with any other.
+
+Of a row that is answered directly Quart has only the path: for OPTIONS, and for the methods that
+the row does not take.
+"""
 
 from __future__ import annotations
 
 import difflib
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
+from types import TracebackType
+from typing import cast
 
 import trio
 from quart import Response, request
+from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException, NotFound
 
 from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
-from trio_gateway.server.handlers.responses import respond_to_error
-from trio_gateway.server.http.scopes import state_of
-from trio_gateway.server.http.types import AsgiApp
+from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.direct import Dispatcher
+from trio_gateway.server.handlers.responses import error_answer
+from trio_gateway.server.http.types import AsgiApp, Scope
+from trio_gateway.server.relay.answer import Answer, AnswerStream
 
-Handler = Callable[..., Awaitable[Response]]
+View = Callable[..., Awaitable[Response]]
 
 log = logging.getLogger(__name__)
 
 LONGEST_PATH = 200
 
 
-def quart_app(closing: trio.Event, *handlers: object) -> AsgiApp:
-    """Each row is served by the first of the handlers that has its method."""
+def quart_app(closing: trio.Event, dispatcher: Dispatcher, dumps: DumpWriter | None) -> AsgiApp:
     app = QuartTrio("trio_gateway", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
     app.config["MAX_CONTENT_LENGTH"] = None  # a request's body is its Upload, with limits there
-    _add_routes(app, *handlers)
+    _add_routes(app, dispatcher, dumps)
 
     @app.before_request
     async def refuse_while_closing() -> Response | None:
-        return respond_to_error(shutting_down()) if closing.is_set() else None
-
-    @app.errorhandler(ApiError)
-    async def on_refusal(error: ApiError) -> Response:
-        return respond_to_error(error)
+        return _refusal(shutting_down()) if closing.is_set() else None
 
     @app.errorhandler(HTTPException)
     async def on_http_error(error: HTTPException) -> Response:
-        return respond_to_error(_as_api_error(request.path, error))
+        return _refusal(_as_api_error(request.path, error))
 
     @app.errorhandler(Exception)
     async def on_bug(error: Exception) -> Response:
         log.error("a bug in the gateway; please report it", exc_info=error)
-        return respond_to_error(bug(error))
+        return _refusal(bug(error))
 
     return app  # type: ignore[return-value]
+
+
+def _add_routes(app: QuartTrio, dispatcher: Dispatcher, dumps: DumpWriter | None) -> None:
+    """HEAD goes with GET, and OPTIONS answers with what a path allows: Quart adds both."""
+    app.url_map.merge_slashes = False  # a redirect does not answer a client's POST
+    for endpoint in ENDPOINTS:
+        view = _answered_directly if endpoint.is_direct else _view(endpoint, dispatcher, dumps)
+        for path in endpoint.paths:
+            rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
+            rule = rule.replace("{digest}", "<digest>")
+            app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
+
+
+async def _answered_directly() -> Response:
+    """Only a path that is written as no client should gets here."""
+    raise NotFound
+
+
+def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) -> View:
+    handler = dispatcher.handler(endpoint)
+
+    async def view(**values: str) -> Response:
+        call = Call(cast(Scope, request.scope), dumps, values)
+        if endpoint.body is Body.NONE:
+            call.state.upload.leave_to_quart()
+        return _response(await dispatcher.answer(endpoint, handler, call))
+
+    return view
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def _refusal(error: ApiError) -> Response:
+    return _response(error_answer(Call(cast(Scope, request.scope), None), error))
+
+
+def _response(answer: Answer) -> Response:
+    text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    body = _Body(answer.body) if isinstance(answer.body, AnswerStream) else answer.body
+    return Response(body, status=answer.status, headers=Headers(text))
+
+
+class _Body(ResponseBody):
+    """A stream as Quart wants it."""
+
+    def __init__(self, stream: AnswerStream) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> AnswerStream:
+        return self._stream
+
+    async def __aexit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stream.aclose()
+
+
+# -- errors ---------------------------------------------------------------------------------------
 
 
 def _as_api_error(path: str, error: HTTPException) -> ApiError:
@@ -62,38 +126,6 @@ def _as_api_error(path: str, error: HTTPException) -> ApiError:
             message, allow = f"this path accepts only {allowed}", [("Allow", allowed)]
             return ApiError(405, message, code="method_not_allowed", headers=allow)
     return ApiError(error.code or 500, error.description or error.name)
-
-
-def _add_routes(app: QuartTrio, *handlers: object) -> None:
-    """A route for each path of each endpoint, to the method of the first handler that has it.
-
-    HEAD goes with GET, and OPTIONS answers with what a path allows: Quart adds both.
-    """
-    app.url_map.merge_slashes = False  # a redirect does not answer a client's POST
-    for endpoint in ENDPOINTS:
-        view = _view(endpoint, _handler(endpoint, handlers))
-        for path in endpoint.paths:
-            rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
-            rule = rule.replace("{digest}", "<digest>")
-            app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
-
-
-def _view(endpoint: Endpoint, handler: Handler) -> Handler:
-    if endpoint.body is not Body.NONE:
-        return partial(handler, endpoint)
-
-    async def without_body(**values: str) -> Response:
-        state_of(request).upload.leave_to_quart()
-        return await handler(endpoint, **values)
-
-    return without_body
-
-
-def _handler(endpoint: Endpoint, handlers: tuple[object, ...]) -> Handler:
-    for handler in handlers:
-        if (method := getattr(handler, endpoint.handler, None)) is not None:
-            return method  # type: ignore[no-any-return]
-    raise AssertionError(f"no handler has {endpoint.handler}")
 
 
 def _near_path(path: str) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from quart import Response, request
-from werkzeug.datastructures import Headers
-
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.handlers.incoming import Incoming
-from trio_gateway.server.handlers.responses import respond
+from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
+from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
@@ -21,38 +18,36 @@ from trio_gateway.server.relay.relay import Relay
 class UpstreamHandler:
     def __init__(
         self,
-        incoming: Incoming,
         manager: EngineManager,
         names: ModelNames,
         preparer: Preparer,
         relay: Relay,
     ) -> None:
-        self._incoming, self._preparer, self._relay = incoming, preparer, relay
+        self._preparer, self._relay = preparer, relay
         self._manager, self._names = manager, names
 
-    async def handle_upstream(self, endpoint: Endpoint, rest: str) -> Response:
+    async def handle_upstream(self, endpoint: Endpoint, call: Call) -> Answer:
         """`rest`: the model's name, which may have slashes, and a path."""
-        raw = request.scope["raw_path"].decode("ascii", "replace")
+        raw = call.scope["raw_path"].decode("ascii", "replace")
         _, place, *parts = raw.split("/")
         if place != "upstream" or not parts:  # the router sees the path decoded
             message = "there is no such path; write /upstream/NAME/ with plain slashes"
             raise ApiError(404, message, code="unknown_path")
-        model, path = self._split(parts)
-        query = request.query_string.decode("ascii", "replace")
+        model, path = self._split(call, parts)
+        query = call.scope["query_string"].decode("ascii", "replace")
         target = f"{path}?{query}" if query else path
         if not path:  # otherwise links of a page there would lead elsewhere
-            headers = Headers([("Location", f"{raw}/{target}")])
-            return Response(b"", status=308, headers=headers)
-        sender, data = self._incoming.sender(endpoint), await self._incoming.read_body()
+            return Answer(308, [(b"location", f"{raw}/{target}".encode())], b"")
+        sender, data = call.sender(endpoint), await call.read_body()
         known = self._preparer.find(model, sender.permissions).model
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
-        check_slot_action(known.name, request.method, path, query, data, is_carried=is_carried)
+        check_slot_action(known.name, call.method, path, query, data, is_carried=is_carried)
         # An engine's answer to HEAD would be read as one whose body is missing.
-        method = "GET" if request.method == "HEAD" else request.method
+        method = "GET" if call.method == "HEAD" else call.method
         ask = self._preparer.prepare_any(sender, endpoint, model, target, method=method, body=data)
-        return respond(await self._relay.respond(ask))
+        return await self._relay.respond(ask)
 
-    def _split(self, raw: list[str]) -> tuple[str, str]:
+    def _split(self, call: Call, raw: list[str]) -> tuple[str, str]:
         """The model's name, decoded, and the path after it, as the client wrote it."""
         parts = [unquote(part) for part in raw]
         for count in range(len(parts), 0, -1):
@@ -61,5 +56,5 @@ class UpstreamHandler:
                 path = "".join(f"/{part}" for part in raw[count:])
                 check_path(path)
                 return name, path
-        self._preparer.find(parts[0], self._incoming.permissions)  # says which names there are
+        self._preparer.find(parts[0], call.permissions)  # says which names there are
         raise AssertionError("a known name was not found in the path")

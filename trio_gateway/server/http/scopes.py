@@ -16,10 +16,8 @@ import logging
 import secrets
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import cast
 
 import trio
-from quart import Request
 
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.observer import AnswerObserver
@@ -65,12 +63,6 @@ class RequestState:
     def __str__(self) -> str:
         took_s = trio.current_time() - self.began_at
         return f"{self.status or 'no answer'} after {took_s:.3f} s"
-
-
-def state_of(request: Request) -> RequestState:
-    """The state of the request that Quart is handling."""
-    state: RequestState = cast(Scope, request.scope)[REQUEST_KEY]
-    return state
 
 
 class RequestScopes:

@@ -33,8 +33,8 @@ from trio_gateway.server.ollama.openai_answer import (
 )
 from trio_gateway.server.ollama.request import Kind
 
-CONTENT_TYPE = "application/json; charset=utf-8"
-STREAM_CONTENT_TYPE = "application/x-ndjson"
+CONTENT_TYPE = b"application/json; charset=utf-8"
+STREAM_CONTENT_TYPE = b"application/x-ndjson"
 
 BROKEN_OFF = "the engine's answer broke off"
 

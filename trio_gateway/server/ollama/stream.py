@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import trio
-from quart.wrappers.response import ResponseBody
 
 from trio_gateway.server.ollama.answer import NdjsonTranslator
 from trio_gateway.server.ollama.lines import Durations
+from trio_gateway.server.relay.answer import AnswerStream
 from trio_gateway.server.relay.waiting_stream import Wait
 
 
@@ -35,35 +35,31 @@ class Stopwatch:
         )
 
 
-class NdjsonStream(ResponseBody):
+class NdjsonStream(AnswerStream):
     """Each piece of the source is written as the lines that it completes."""
 
+    has_events = False
+
     def __init__(
-        self, source: ResponseBody, translator: NdjsonTranslator, stopwatch: Stopwatch
+        self, source: AnswerStream, translator: NdjsonTranslator, stopwatch: Stopwatch
     ) -> None:
         self._source, self._translator, self._stopwatch = source, translator, stopwatch
         self._over = False
 
-    async def __aenter__(self) -> NdjsonStream:
-        await self._source.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._source.__aexit__(*exc)  # type: ignore[arg-type]
-
-    def __aiter__(self) -> NdjsonStream:
-        return self
+    async def aclose(self) -> None:
+        await self._source.aclose()
 
     async def __anext__(self) -> bytes:
         while not self._over:
             try:
-                piece = await self._source.__anext__()  # type: ignore[attr-defined]
+                piece = await self._source.__anext__()
             except StopAsyncIteration:
                 self._over = True
-                return self._translator.finish(self._stopwatch.durations())
-            lines = self._translator.feed(piece)
-            if self._translator.has_text:
-                self._stopwatch.note_text()
+                lines = self._translator.finish(self._stopwatch.durations())
+            else:
+                lines = self._translator.feed(piece)
+                if self._translator.has_text:
+                    self._stopwatch.note_text()
             if lines:
                 return lines
         raise StopAsyncIteration

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator
-from typing import NamedTuple
-
-from quart.wrappers.response import ResponseBody
+from typing import NamedTuple, Self
 
 from trio_gateway.engine.http.exchange import Header
 
 
-class AnswerStream(ResponseBody, abc.ABC):
-    """The body of an answer that is passed on as it comes. `has_events`: it is server-sent events,
-    into which an error can be put."""
+class AnswerStream(abc.ABC):
+    """The body of an answer that is passed on as it comes: iterate over it once, then `aclose` it,
+    however the iteration ended. What a request's end has to give back does not depend on that.
+
+    `has_events`: it is server-sent events, into which an error can be put.
+    """
 
     has_events: bool
 
+    def __aiter__(self) -> Self:
+        return self
+
     @abc.abstractmethod
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes:
+        """The next piece, which is not empty.
+
+        Raises:
+            TornStream: it broke off, and its format has no way to say so.
+        """
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Give back what it holds; more than once is the same as once."""
 
 
 class Answer(NamedTuple):
+    """The names of its headers are in small letters."""
+
     status: int
     headers: list[Header]
     body: bytes | AnswerStream

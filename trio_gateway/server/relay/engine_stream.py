@@ -51,14 +51,8 @@ class EngineStream(AnswerStream):
         self._over = False
         self.has_events = sse.has_events(exchange.headers)
 
-    async def __aenter__(self) -> EngineStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def aclose(self) -> None:
         await self._resources.aclose()
-
-    def __aiter__(self) -> EngineStream:
-        return self
 
     async def __anext__(self) -> bytes:
         while not self._over:

@@ -11,12 +11,14 @@ from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.scheduling.events import How
 from trio_gateway.models.model_selector import Selection
 
+DECISION_PREFIX = b"x-gateway-"
+
 
 def selection_headers(selection: Selection) -> list[Header]:
     """What is known before there is an engine."""
     return [
-        (b"X-Gateway-Model", _header_text(selection.model.name)),
-        (b"X-Gateway-Need", b"%d" % selection.need),
+        (b"x-gateway-model", _header_text(selection.model.name)),
+        (b"x-gateway-need", b"%d" % selection.need),
     ]
 
 
@@ -25,13 +27,13 @@ def decision_headers(lease: Lease) -> list[Header]:
     decision = lease.grant.how.value
     if lease.grant.how is How.SWAPPED:
         decision += "; evicted=" + ",".join(map(str, lease.grant.evicted))
-    headers = [(b"X-Gateway-Kv", _kv_text(lease.kv_move))] if any(lease.kv_move) else []
+    headers = [(b"x-gateway-kv", _kv_text(lease.kv_move))] if any(lease.kv_move) else []
     return [
         *headers,
-        (b"X-Gateway-Variant", _header_text(lease.engine.variant.name)),
-        (b"X-Gateway-Decision", _header_text(decision)),
-        (b"X-Gateway-Queue-Ms", b"%d" % round(lease.queue_s * 1000)),
-        (b"X-Gateway-Load-Ms", b"%d" % round(lease.load_s * 1000)),
+        (b"x-gateway-variant", _header_text(lease.engine.variant.name)),
+        (b"x-gateway-decision", _header_text(decision)),
+        (b"x-gateway-queue-ms", b"%d" % round(lease.queue_s * 1000)),
+        (b"x-gateway-load-ms", b"%d" % round(lease.load_s * 1000)),
     ]
 
 

@@ -89,8 +89,8 @@ class Relay:
         if (answer := pending.result()) is not None:
             return _in_shape(ask.state.family, answer)
         headers = [
-            (b"Content-Type", sse.CONTENT_TYPE.encode()),
-            (b"Cache-Control", b"no-cache"),
+            (b"content-type", sse.CONTENT_TYPE.encode()),
+            (b"cache-control", b"no-cache"),
             *selection_headers(ask.selection),
         ]
         observers = ask.state.observers

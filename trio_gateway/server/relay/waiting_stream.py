@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 
 import trio
 
@@ -22,7 +21,7 @@ from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.relay.answer import Answer, AnswerStream
-from trio_gateway.server.relay.engine_stream import EngineStream
+from trio_gateway.server.relay.headers import DECISION_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -88,19 +87,13 @@ class WaitingStream(AnswerStream):
         self._family = family
         self._pending, self._wait, self._keepalive_s = pending, wait, keepalive_s
         self._observers = observers
-        self._resources = AsyncExitStack()
-        self._stream: EngineStream | None = None
+        self._stream: AnswerStream | None = None
         self._next: bytes | None = _comment(wait.comment())
         self._over = False
 
-    async def __aenter__(self) -> WaitingStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._resources.aclose()
-
-    def __aiter__(self) -> WaitingStream:
-        return self
+    async def aclose(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
 
     async def __anext__(self) -> bytes:
         if self._stream is not None:
@@ -126,16 +119,15 @@ class WaitingStream(AnswerStream):
 
     async def _begin(self, answer: Answer) -> bytes:
         """What is known only now goes into a comment: the headers are sent."""
-        known = [(n, v) for n, v in answer.headers if n.lower().startswith(b"x-gateway-")]
-        facts = _comment("; ".join(f"{n.decode()}: {v.decode('latin-1')}" for n, v in known))
-        if isinstance(answer.body, EngineStream):
-            stream = await self._resources.enter_async_context(answer.body)
+        known = [(n, v) for n, v in answer.headers if n.startswith(DECISION_PREFIX)]
+        told = (f"{n.decode().title()}: {v.decode('latin-1')}" for n, v in known)
+        facts = _comment("; ".join(told))
+        if isinstance(answer.body, AnswerStream):
+            self._stream = stream = answer.body
             if answer.status == 200 and stream.has_events:
-                self._stream = stream
                 return facts
             body = b"".join([piece async for piece in stream])
         else:
-            assert isinstance(answer.body, bytes)
             body = answer.body
         self._over = True
         if answer.status != 200:

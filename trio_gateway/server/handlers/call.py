@@ -1,0 +1,106 @@
+"""Call: the request at hand, as a handler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from trio_gateway.server.access.caller import caller_of
+from trio_gateway.server.access.permissions import Permissions, permissions_of
+from trio_gateway.server.api.endpoints import Body, Endpoint, Family
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.http.scopes import RequestState
+from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope
+from trio_gateway.server.relay.prepare import Sender
+
+# Only what an engine needs: cookies and keys are not for it.
+_PASSED_TO_ENGINE = frozenset({b"content-type", b"accept"})
+_PASSED_TO_ANTHROPIC = _PASSED_TO_ENGINE | {b"anthropic-version", b"anthropic-beta"}
+_PASSED_UPSTREAM = _PASSED_TO_ENGINE | {
+    b"accept-encoding",
+    b"accept-language",
+    b"if-none-match",
+    b"range",
+}
+_JSON: list[Header] = [(b"content-type", b"application/json")]
+_NO_VALUES: Mapping[str, str] = {}
+
+
+class Call:
+    """One request. `values`: the parts of its path that are values, by name."""
+
+    def __init__(
+        self, scope: Scope, dumps: DumpWriter | None, values: Mapping[str, str] = _NO_VALUES
+    ) -> None:
+        self.scope, self.values, self._dumps = scope, values, dumps
+        self.state: RequestState = scope[REQUEST_KEY]
+
+    @property
+    def method(self) -> str:
+        method: str = self.scope["method"]
+        return method
+
+    @property
+    def permissions(self) -> Permissions:
+        return permissions_of(self.scope)
+
+    def header(self, wanted: bytes) -> str | None:
+        """The first of this name, which is in small letters."""
+        return next((v.decode("latin-1") for n, v in self.scope["headers"] if n == wanted), None)
+
+    def query(self, wanted: str) -> str | None:
+        """The first parameter of this name."""
+        text: str = self.scope["query_string"].decode("ascii", "replace")
+        found = parse_qsl(text, keep_blank_values=True) if text else ()
+        return next((value for name, value in found if name == wanted), None)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A query parameter that is true or false.
+
+        Raises:
+            ApiError: 400, it is neither.
+        """
+        value = self.query(name)
+        if value is None:
+            return default
+        if value.lower() not in ("", "true", "1", "false", "0"):
+            message = f"?{name}= is {value[:40]!r}; expected true or false"
+            raise ApiError(400, message, code="invalid_parameter", param=name)
+        return value.lower() in ("", "true", "1")
+
+    async def read_body(self) -> bytes:
+        """Raises ApiError as `Upload.receive` does."""
+        return await self.state.upload.read_all()
+
+    def begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
+        """Have the answer written down, if dumps are wanted."""
+        if self._dumps is not None:
+            record = self._dumps.begin(self.state.id, endpoint.name, data)
+            self.state.observers.append(record)
+            self.state.stack.callback(record.finish)
+
+    def sender(self, endpoint: Endpoint) -> Sender:
+        """Who sent it, with those of its headers that are for an engine."""
+        passed = _PASSED_TO_ENGINE
+        if endpoint.body is Body.ANY:
+            passed = _PASSED_UPSTREAM
+        elif endpoint.family is Family.ANTHROPIC:
+            passed = _PASSED_TO_ANTHROPIC
+        return self._sender([*_first_of(self.scope["headers"], passed).items()])
+
+    def sender_of_translated(self) -> Sender:
+        """Who sent a request that an engine gets another one for, in JSON."""
+        return self._sender(_JSON)
+
+    def _sender(self, headers: list[Header]) -> Sender:
+        return Sender(self.state, caller_of(self.scope), headers, self.permissions)
+
+
+def _first_of(headers: list[Header], wanted: frozenset[bytes]) -> dict[bytes, bytes]:
+    """The first header of each of these names."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in wanted and name not in found:
+            found[name] = value
+    return found

@@ -1,0 +1,115 @@
+"""Dispatcher: whom a row of the table belongs to. DirectAnswers: those rows that an engine answers.
+
+Quart's dispatch and its Response cost a tenth of a request of the gateway, and three tasks. Which
+rows are answered here is said by `Endpoint.is_direct`; everything else (other paths, other methods
+of the same paths, OPTIONS) is Quart's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.errors import ApiError, bug, shutting_down
+from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.responses import error_answer
+from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
+from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
+
+Handler = Callable[[Endpoint, Call], Awaitable[Answer]]
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Each row is served by the first of the handlers that has its method. While the gateway
+    closes, none is."""
+
+    def __init__(self, closing: trio.Event, *handlers: object) -> None:
+        self._closing, self._handlers = closing, handlers
+
+    def handler(self, endpoint: Endpoint) -> Handler:
+        for handler in self._handlers:
+            if (method := getattr(handler, endpoint.handler, None)) is not None:
+                return method  # type: ignore[no-any-return]
+        raise AssertionError(f"no handler has {endpoint.handler}")
+
+    async def answer(self, endpoint: Endpoint, handler: Handler, call: Call) -> Answer:
+        """Never raises: what goes wrong is an answer, too. A stream may still break off."""
+        try:
+            if self._closing.is_set():
+                raise shutting_down()
+            return await handler(endpoint, call)
+        except ApiError as error:
+            return error_answer(call, error)
+        except Exception as error:
+            log.error("a bug in the gateway; please report it", exc_info=error)
+            return error_answer(call, bug(error))
+
+
+class DirectAnswers:
+    """An ASGI app for HTTP requests; `others` gets those that are not answered here."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        dumps: DumpWriter | None,
+        others: AsgiApp,
+    ) -> None:
+        self._dispatcher, self._dumps, self._others = dispatcher, dumps, others
+        self._rows: dict[tuple[str, str], tuple[Endpoint, Handler]] = {
+            (path, method): (endpoint, dispatcher.handler(endpoint))
+            for endpoint in ENDPOINTS
+            if endpoint.is_direct
+            for path in endpoint.paths
+            for method in methods_of(endpoint)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        row = self._rows.get((scope["path"], scope["method"]))
+        if row is None:
+            await self._others(scope, receive, send)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_once_gone, receive, nursery.cancel_scope)
+            await self._answer(*row, scope, send)
+            nursery.cancel_scope.cancel(reason="the request is answered")
+
+    async def _answer(self, endpoint: Endpoint, handler: Handler, scope: Scope, send: Send) -> None:
+        call = Call(scope, self._dumps)
+        if endpoint.body is Body.NONE:
+            call.state.upload.leave_to_quart()
+        await _send(await self._dispatcher.answer(endpoint, handler, call), send)
+
+
+def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
+    """HEAD goes with GET."""
+    return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
+
+
+async def _cancel_once_gone(receive: Receive, answering: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    answering.cancel(reason="the client is gone")
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    """A whole answer is one message after its start; of a stream, what one read gave is one."""
+    body, headers = answer.body, answer.headers
+    if isinstance(body, AnswerStream):
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        try:
+            async for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            await body.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    # Whatever an engine said of it: where an answer ends is for the gateway to say.
+    headers = [*without_length(headers), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
