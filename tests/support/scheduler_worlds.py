@@ -1,10 +1,15 @@
-"""Any world of a scheduler, for hypothesis to draw."""
+"""Any world of a scheduler, and whatever may happen in it, for hypothesis to draw."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
 from tests.support.scheduler_world import World
+from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     VariantFacts,
@@ -20,7 +25,7 @@ MEMORY = (None, None, 100)
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
+def worlds(draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler) -> World:
     pools = {
         name: PoolConfig(name, draw(st.integers(1, most)), draw(st.sampled_from(MEMORY)))
         for name, most in (("p", 3), ("q", 2))
@@ -43,7 +48,7 @@ def worlds(draw: st.DrawFn) -> World:
                     load_time_s=draw(st.sampled_from((0.0, 2.0, 10.0))),
                 )
             )
-    subject = Scheduler(
+    subject = scheduler(
         variants,
         pools,
         queue_limit=draw(st.sampled_from((3, 20))),
@@ -51,3 +56,46 @@ def worlds(draw: st.DrawFn) -> World:
         fairness_window_s=draw(st.sampled_from((0.0, 0.5, 5.0))),
     )
     return World(subject, pools, {facts.key: facts for facts in variants})
+
+
+class Do(NamedTuple):
+    """Something that happens to a world."""
+
+    what: Callable[..., None]
+    arguments: tuple[object, ...]
+
+    def __repr__(self) -> str:
+        return f"{self.what.__name__}{self.arguments}"
+
+
+def every(what: Callable[..., None], *choices: Iterable[object]) -> st.SearchStrategy[Do]:
+    return st.sampled_from([Do(what, arguments) for arguments in itertools.product(*choices)])
+
+
+CHOICE = range(6)
+ARRIVALS = every(
+    World.arrive, "aaabbcd", NEEDS, (0, 0, 60, 300), "xxyz", (Priority.INTERACTIVE, *Priority)
+)
+READIES = every(
+    World.engine_gets_ready, CHOICE, (1, 2, 3), (100, 100, 100, 100, 60, 120), (None, 60, 100, 150)
+)
+RETURNS = every(World.lease_ends, CHOICE)
+EXITS = every(World.engine_exits, CHOICE)
+WAITS = every(World.time_passes, (0.5, 1.0, 4.9, 5.0, 31.0, 100.0))
+MISHAPS = st.one_of(
+    every(World.client_leaves, CHOICE),
+    every(World.start_fails, CHOICE),
+    every(World.engine_crashes, CHOICE),
+    every(World.engine_is_measured, CHOICE, BYTES),
+    every(World.is_unloaded, "abcd"),
+    every(World.is_kept, "abcd", (None, 5.0, 60.0), (True, False)),
+)
+HAPPENING = st.one_of(
+    ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, EXITS, WAITS, MISHAPS
+)
+# Long ones are where it gets difficult, short ones are what a failing one shrinks to.
+HAPPENINGS = st.one_of(
+    st.lists(HAPPENING, min_size=15, max_size=60),
+    st.lists(HAPPENING, min_size=30, max_size=60),
+    st.lists(HAPPENING, max_size=60),
+)

@@ -184,12 +184,15 @@ class Decisions:
 
     def grant(self, ticket: Ticket, engine: EngineView, now: float, actions: list[Action]) -> None:
         self._state.hold(ticket, engine, now)
-        if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
-            actions.append(Grant(ticket.id, engine.id, How.REUSED))
-        elif engine.evicted:
-            actions.append(Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted))
-        else:
-            actions.append(Grant(ticket.id, engine.id, How.STARTED))
+        actions.append(grant_of(ticket, engine))
+
+
+def grant_of(ticket: Ticket, engine: EngineView) -> Grant:
+    if engine.ready_at is None or ticket.arrived_at >= engine.ready_at:
+        return Grant(ticket.id, engine.id, How.REUSED)
+    if engine.evicted:
+        return Grant(ticket.id, engine.id, How.SWAPPED, engine.evicted)
+    return Grant(ticket.id, engine.id, How.STARTED)
 
 
 def reject(state: SchedulerState, rejected: Reject, actions: list[Action]) -> None:

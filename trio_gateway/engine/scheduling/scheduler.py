@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.scheduling.decisions import Decisions, reject
+from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
 from trio_gateway.engine.scheduling.events import (
     Action,
     EngineExited,
@@ -78,6 +78,8 @@ class Scheduler:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one event at time `now` (seconds, any monotonic clock); what to do about it."""
+        if not self.state.tickets and (shortly := self._handle_shortly(event, now)) is not None:
+            return shortly
         actions: list[Action] = []
         state = self.state
         match event:
@@ -108,6 +110,27 @@ class Scheduler:
                 self._close(actions)
         self._decisions.decide(now, actions)
         return actions
+
+    def _handle_shortly(self, event: Event, now: float) -> list[Action] | None:
+        """What a request costs where no ticket waits, before and after it: then nothing is to be
+        planned, nothing makes way for another, and the last event has decided all that its time
+        asked for. None: it has to go the long way, which would decide the same."""
+        state = self.state
+        if isinstance(event, LeaseReturned):
+            engine = state.holder_of(event.ticket)
+            if engine is not None and engine.state is EngineState.DRAINING:
+                return None  # it may have been the last one
+            state.take_back(event.ticket, now)
+            return []
+        if isinstance(event, TicketArrived):
+            ticket = _ticket(event, now)
+            size = state.variants.size_for(event.model, event.need)
+            if size is not None:
+                ticket.size = size
+                if (engine := state.engine_with_slot_for(ticket)) is not None:
+                    state.lend(ticket, engine, now)
+                    return [grant_of(ticket, engine)]
+        return None
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due next, or None."""
@@ -142,8 +165,7 @@ class Scheduler:
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
-        ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
-        ticket.start_need = event.start_need
+        ticket = _ticket(event, now)
         if self._decisions.closing:
             actions.append(_shutting_down(ticket))
             return
@@ -270,6 +292,12 @@ def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator
         if ticket.arrived_at + than_s > now:
             return
         yield ticket
+
+
+def _ticket(event: TicketArrived, now: float) -> Ticket:
+    ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
+    ticket.start_need = event.start_need
+    return ticket
 
 
 def _too_large(ticket: Ticket) -> Reject:

@@ -59,9 +59,17 @@ class SchedulerState:
     def hold(self, ticket: Ticket, engine: EngineView, now: float) -> None:
         """The ticket becomes a lease."""
         self.remove_ticket(ticket, granted=True)
+        self.lend(ticket, engine, now)
+
+    def lend(self, ticket: Ticket, engine: EngineView, now: float) -> None:
+        """A lease for a ticket that is in no queue."""
         engine.leases[ticket.id] = HeldLease(now, ticket.priority, ticket.need)
         engine.used_at = now
         self._holders[ticket.id] = engine
+
+    def holder_of(self, ticket: int) -> EngineView | None:
+        """The engine that the ticket is a lease of; None: it is gone, or there is no such lease."""
+        return self._holders.get(ticket)
 
     def take_back(self, ticket: int, now: float) -> None:
         # The engine may be gone: a lease outlives a crash until its request notices.

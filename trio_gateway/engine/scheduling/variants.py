@@ -18,6 +18,7 @@ class Variants:
         self._contexts: dict[VariantKey, int] = {}  # what engines said
         self._slots_of: dict[VariantKey, int] = {}  # what engines said
         self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
+        self._ascending = {model: sorted(self.contexts(model)) for model in self._of_model}
         self._memory: dict[VariantKey, int] = {}  # what was measured
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
@@ -39,6 +40,8 @@ class Variants:
         """What an engine said; whether that is news."""
         news = self.context_of(facts) != context
         self._contexts[facts.key] = context
+        if news:
+            self._ascending[facts.key.model] = sorted(self.contexts(facts.key.model))
         return news
 
     def slots_of(self, facts: VariantFacts, need: int) -> int:
@@ -55,17 +58,23 @@ class Variants:
         holding = [f for f in self._of_model[model] if self.context_of(f) >= need]
         return min(holding, key=self.context_of, default=None)
 
+    def size_for(self, model: str, need: int) -> int | None:
+        """The smallest context of the model that holds the need; None: none does."""
+        for context in self._ascending[model]:
+            if context >= need:
+                return context
+        return None
+
     def sizes_for(self, ticket: Ticket) -> tuple[int, int] | None:
         """The ticket's size and start size; None: no variant holds it. The largest variant has to
         do where none holds what is wished for."""
-        needed = self.smallest_holding(ticket.model, ticket.need)
-        if needed is None:
+        size = self.size_for(ticket.model, ticket.need)
+        if size is None:
             return None
-        size = self.context_of(needed)
         if ticket.start_need <= size:
             return size, size
-        wished = self.smallest_holding(ticket.model, ticket.start_need)
-        return size, max(self.contexts(ticket.model)) if wished is None else self.context_of(wished)
+        wished = self.size_for(ticket.model, ticket.start_need)
+        return size, self._ascending[ticket.model][-1] if wished is None else wished
 
     # -- keeping -------------------------------------------------------------------------------
 
