@@ -16,3 +16,7 @@ REQUEST_KEY = "trio_gateway.request"  # its RequestState
 TERMINATED_KEY = "trio_gateway.terminated"  # in the scope's state: hypercorn's own shutdown
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already
+
+
+class ClientGone(Exception):
+    """The client went away, or reads no more."""

@@ -247,5 +247,5 @@ async def _close(end: End, receive: Receive, send: Send) -> None:
         return
     with trio.move_on_after(LINGER_S):
         message: Message = {"type": ""}
-        while end.by_client or message["type"] != "websocket.disconnect":
+        while message["type"] != "websocket.disconnect":
             message = await receive()
