@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -38,7 +38,8 @@ class Lease:
         self.kv_move = KvMove(restored, saved)
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
-        self.load_s = max(ready_at - max(arrived_at, engine.started_at), 0.0)
+        loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
+        self.load_s = max(loaded_s, 0.0)
         self.queue_s = max(waited_s - self.load_s, 0.0)
 
     @property
@@ -57,56 +58,58 @@ class Lease:
             self.engine.kv.note_answer(self.grant.ticket, usage)
 
 
+class Leases(Protocol):
+    """Who gives leases; see EngineManager."""
+
+    def take_in(self, request: LeaseRequest, /) -> None:
+        """It waits from now on: `grant` or `refuse` is called, now or later."""
+
+    def let_go(self, request: LeaseRequest, /) -> None:
+        """It is over, however it ended."""
+
+    def outlook(self, ticket: int, /) -> Outlook | None:
+        """What a waiting ticket may expect; None if it does not wait."""
+
+
 class LeaseRequest:
     """An async context manager: entering waits for an engine, and the block holds it.
 
     Args:
         event: what the scheduler is told of it.
         prompt: the request itself, so that its conversation's KV cache can be found.
-        enter: takes it in, once it waits; somebody then calls `grant` or `refuse`.
-        leave: told when it is over, however it ended.
-        outlook: what its ticket may expect.
 
     Raises:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
     """
 
-    def __init__(
-        self,
-        event: TicketArrived,
-        prompt: Prompt | None,
-        *,
-        enter: Callable[[LeaseRequest], None],
-        leave: Callable[[LeaseRequest], None],
-        outlook: Callable[[int], Outlook | None],
-    ) -> None:
-        self.event, self.prompt = event, prompt
-        self._enter, self._leave, self._outlook = enter, leave, outlook
-        self._decided = trio.Event()
+    def __init__(self, event: TicketArrived, prompt: Prompt | None, leases: Leases) -> None:
+        self.event, self.prompt, self._leases = event, prompt, leases
+        self._decided: trio.Event | None = None  # most are granted at once, and wait for nothing
         self._lease: Lease | None = None
         self._reject: Reject | None = None
         self._arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
         self._arrived_at = trio.current_time()
-        self._enter(self)
+        self._leases.take_in(self)
         try:
-            if not self._decided.is_set():
+            if self.is_waiting:
+                self._decided = trio.Event()
                 await self._decided.wait()
             if self._reject is not None:
                 raise LeaseRefused(self._reject)
         except BaseException:
-            self._leave(self)
+            self._leases.let_go(self)
             raise
         assert self._lease is not None
         return self._lease
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave(self)
+        self._leases.let_go(self)
 
     @property
     def is_waiting(self) -> bool:
-        return not self._decided.is_set()
+        return self._lease is None and self._reject is None
 
     @property
     def is_granted(self) -> bool:
@@ -115,12 +118,16 @@ class LeaseRequest:
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
         """`saved_tokens`: of the engines that made way for it."""
         self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
-        self._decided.set()
+        self._tell()
 
     def refuse(self, reject: Reject) -> None:
         self._reject = reject
-        self._decided.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._decided is not None:
+            self._decided.set()
 
     def outlook(self) -> Outlook | None:
         """What it may expect while it waits; None once it is decided."""
-        return self._outlook(self.event.ticket)
+        return self._leases.outlook(self.event.ticket)

@@ -51,6 +51,7 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class EngineManager:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._timer:
                 await trio.sleep_forever()
-            self._dispatch(TimePassed())
+            if self._next_deadline() <= trio.current_time():  # it may have moved on
+                self._dispatch(TimePassed())
 
     def _next_deadline(self) -> float:
         deadline = self._scheduler.next_deadline()
@@ -194,22 +196,19 @@ class EngineManager:
         """
         number = next(self._ticket_numbers)
         event = TicketArrived(number, model.name, need, client, priority, start_need=start_need)
-        return LeaseRequest(
-            event,
-            prompt,
-            enter=self._take_in,
-            leave=self._let_go,
-            outlook=self.overview.outlook,
-        )
+        return LeaseRequest(event, prompt, self)
 
-    def _take_in(self, request: LeaseRequest) -> None:
+    def take_in(self, request: LeaseRequest) -> None:
         self._requests[request.event.ticket] = request
         self._dispatch(request.event)
 
-    def _let_go(self, request: LeaseRequest) -> None:
+    def let_go(self, request: LeaseRequest) -> None:
         ticket = request.event.ticket
         del self._requests[ticket]
         self._dispatch(LeaseReturned(ticket) if request.is_granted else TicketGone(ticket))
+
+    def outlook(self, ticket: int) -> Outlook | None:
+        return self.overview.outlook(ticket)
 
     # -- keeping and unloading models ---------------------------------------------------------
 
@@ -241,14 +240,18 @@ class EngineManager:
     def _dispatch(self, event: Event) -> None:
         for action in self._scheduler.handle(event, trio.current_time()):
             self._carry_out(action)
-        self._timer.deadline = self._next_deadline()
+        # A later one is found when the timer wakes up. Each request makes its engine's idle stop
+        # later, and to set the deadline at its start and its end would cost 6 µs.
+        if (deadline := self._next_deadline()) < self._timer.deadline:
+            self._timer.deadline = deadline
         if self._closing and not self.engines:
             self.stopped.set()
 
     def _carry_out(self, action: Action) -> None:
         match action:
             case Grant(ticket, engine):
-                saved = sum(self._saved_tokens.get(key, 0) for key in action.evicted)
+                evicted = action.evicted
+                saved = sum(self._saved_tokens.get(key, 0) for key in evicted) if evicted else 0
                 self._requests[ticket].grant(action, self.engines[engine], saved)
             case Reject(ticket):
                 self._requests[ticket].refuse(action)
