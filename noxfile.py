@@ -96,8 +96,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the gateway against the bare engine; prints a table."""
-    _install(session, "test")
+    """Measure the gateway against the bare engine and beside other proxies; prints tables."""
+    _install(session, "test", "bench")
     session.run("python", "-m", "benchmarks.run", *session.posargs)
 
 

@@ -3,17 +3,22 @@
 Pairs are measured in turns, so that a noisy machine is noisy for both sides. On Linux the gateway
 has a core of its own where there are two. Nothing here passes or fails: the table says what was
 measured next to what is to be reached.
+
+    python -m benchmarks.run [PART ...] [--rounds N] [--requests N] [--quick] [--update-baseline]
+
+The options are about the parts `relay...`, which also say what moved against baseline.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import platform
 import re
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,11 +27,16 @@ from typing import Any
 
 import httpx
 import psutil
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks import carryover, exactness, real_trace, scheduler_cpu, scheduler_trace
+from benchmarks.relay import baseline
+from benchmarks.relay import parts as relay_parts
+from benchmarks.relay.figures import Ratios
+from benchmarks.relay.measure import QUICK, Effort
+from benchmarks.relaying import ROUNDS, Row, median_of, relaying
 from tests.support.harness import (
-    GatewayProcess,
     chat_body,
     configuration,
     fake_model,
@@ -35,111 +45,6 @@ from tests.support.harness import (
     running_gateway,
 )
 from trio_gateway.engine.process.ports import pick_free_port
-
-ROUNDS = 5
-CHUNKS = 100
-INTERVAL_S = 0.005
-
-Row = tuple[str, str, str]
-
-
-def load(port: int, clients: int, requests: int, chunks: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.load"]
-    numbers = [str(n) for n in (port, clients, requests, chunks)]
-    done = subprocess.run(
-        [*command, *numbers, "fake"], capture_output=True, text=True, check=True, timeout=300
-    )
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
-
-
-def cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def pin(gateway: GatewayProcess) -> None:
-    """The gateway on one core, this process and the engines on the other."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) >= 2:
-        os.sched_setaffinity(gateway.process.pid, {cores[0]})
-        rest = set(cores[1:])
-        os.sched_setaffinity(0, rest)
-        for engine in gateway.engines():
-            os.sched_setaffinity(engine.pid, rest)
-
-
-def unpin() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
-
-
-def median_of(rounds: int, measure: Callable[[], float]) -> float:
-    return statistics.median(measure() for _ in range(rounds))
-
-
-def relaying(folder: Path) -> list[Row]:
-    config = configuration(fake_model("fake", "--interval-s", str(INTERVAL_S)))
-    with running_gateway(folder, config, verbose=False) as gateway:
-        assert gateway.chat("fake").status_code == 200
-        pin(gateway)
-        ours = int(gateway.base_url.rpartition(":")[2])
-        ready = gateway.wait_for_line(r"fake:4096: ready .* http://127.0.0.1:(\d+),")
-        theirs = int(ready[1])
-        process = psutil.Process(gateway.process.pid)
-        rows = [row for clients in (1, 16) for row in first_bytes(ours, theirs, clients)]
-        rows += cpu_costs(process, ours)
-        rows += client_costs(theirs)
-        unpin()
-    return rows
-
-
-def first_bytes(ours: int, theirs: int, clients: int) -> list[Row]:
-    load(ours, clients, clients * 5, 2)
-    direct, through = [], []
-    for _ in range(ROUNDS):
-        direct.append(load(theirs, clients, clients * 60, 2))
-        through.append(load(ours, clients, clients * 60, 2))
-    rows = []
-    for share in ("p50_ms", "p99_ms"):
-        bare = statistics.median(r[share] for r in direct)
-        added = statistics.median(r[share] for r in through) - bare
-        target = "< 2.5 ms" if (clients, share) == (1, "p50_ms") else ""
-        label = f"added time to first byte, {clients} clients, {share[:3]}"
-        rows.append((label, f"{added:.2f} ms (bare engine {bare:.2f} ms)", target))
-    return rows
-
-
-def cpu_costs(process: psutil.Process, port: int) -> list[Row]:
-    def per_request() -> float:
-        before, requests = cpu_s(process), 600
-        load(port, 4, requests, 0)
-        return (cpu_s(process) - before) / requests * 1e6
-
-    def per_chunk() -> float:
-        before = cpu_s(process)
-        events = load(port, 16, 64, CHUNKS)["events"]
-        return (cpu_s(process) - before) / events * 1e6
-
-    pace = f"16 streams, {1 / INTERVAL_S:.0f} chunks/s each"
-    return [
-        ("CPU per request (one piece)", f"{median_of(ROUNDS, per_request):.0f} µs", ""),
-        (f"CPU per streamed chunk ({pace})", f"{median_of(3, per_chunk):.0f} µs", ""),
-    ]
-
-
-def client_costs(port: int) -> list[Row]:
-    command = [sys.executable, "-m", "benchmarks.clients", str(port)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    cost: dict[str, float] = json.loads(done.stdout)
-    return [
-        (
-            f"reading a {what}: own exchange, then httpx",
-            f"{cost[key + '_exchange']:.0f} against {cost[key + '_httpx']:.0f} µs of CPU",
-            "",
-        )
-        for what, key in (("streamed chunk", "chunk"), ("small answer", "request"))
-    ]
 
 
 def swap(folder: Path) -> list[Row]:
@@ -282,29 +187,68 @@ def exact_fit() -> list[Table]:
     return [*exactness.tables()]
 
 
+PARTS: dict[str, Callable[[Path], list[Row]]] = {
+    "start": start, "relaying": relaying, "swap": swap, "shutdown": shutdown,
+}  # fmt: skip
+# These have tables of their own.
+COMPARISONS: dict[str, Callable[[], list[Table]]] = {
+    "scheduler": scheduler, "real_scheduler": real_scheduler,
+    "exactness": exact_fit, "carryover": carryover.tables,
+}  # fmt: skip
+
+
+def options() -> argparse.Namespace:
+    names = [*PARTS, *COMPARISONS, *relay_parts.PARTS]
+    parser = argparse.ArgumentParser(prog="nox -s bench --")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(names))
+    parser.add_argument("--rounds", type=int, default=Effort.rounds)
+    parser.add_argument("--requests", type=int, default=Effort.requests, help="of each round")
+    parser.add_argument("--quick", action="store_true", help="to try the bench, not to measure")
+    parser.add_argument("--update-baseline", action="store_true", help="keep the new ratios")
+    given = parser.parse_args()
+    if unknown := [*{*given.parts} - {*names}]:
+        parser.error(f"no part is called {unknown[0]}; known: {', '.join(names)}")
+    given.parts = given.parts or names
+    return given
+
+
 def main() -> None:
-    parts: dict[str, Callable[[Path], list[Row]]] = {
-        "start": start, "relaying": relaying, "swap": swap, "shutdown": shutdown,
-    }  # fmt: skip
-    # These have tables of their own.
-    comparisons: dict[str, Callable[[], list[Table]]] = {
-        "scheduler": scheduler, "real_scheduler": real_scheduler,
-        "exactness": exact_fit, "carryover": carryover.tables,
-    }  # fmt: skip
-    chosen = sys.argv[1:] or [*parts, *comparisons]
+    given = options()
+    effort = QUICK if given.quick else Effort(rounds=given.rounds, requests=given.requests)
     console = scheduler_trace.wide_console()
     table = Table("Measured", "Result", "To reach")
-    for name in chosen:
+    ratios: dict[str, Ratios] = {}
+    for name in given.parts:
         console.print(f"measuring: {name} …")
-        if name in comparisons:
-            console.print(*comparisons[name]())
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            for row in parts[name](Path(folder)):
-                table.add_row(*row)
+        if name in relay_parts.PARTS:
+            result = relay_parts.PARTS[name](effort)
+            console.print(*result.shown, sep="\n")
+            ratios.update(result.ratios)
+        elif name in COMPARISONS:
+            console.print(*COMPARISONS[name]())
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                for row in PARTS[name](Path(folder)):
+                    table.add_row(*row)
     if table.rows:
         console.print(table)
-    console.print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {_cpu_name()}")
+    if ratios:
+        compare(ratios, console, update=given.update_baseline)
+    console.print(machine())
+
+
+def compare(ratios: dict[str, Ratios], console: Console, *, update: bool) -> None:
+    kept = baseline.read()
+    lines = baseline.moved(ratios, kept)
+    share = f"{baseline.MOVED:.0%}"
+    console.print(f"Ratios that moved by more than {share} against {baseline.FILE.name}:")
+    console.print(*(lines or ["none"]), sep="\n")
+    if update:
+        baseline.update(ratios, machine())
+
+
+def machine() -> str:
+    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {_cpu_name()}"
 
 
 def _cpu_name() -> str:

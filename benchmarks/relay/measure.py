@@ -1,0 +1,143 @@
+"""Asks the targets in interleaved rounds, and notes what each cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.relay.client import Answer, Client, ask_once
+from benchmarks.relay.figures import Figure, Table, percentile, spread
+from benchmarks.relay.forms import Form, Pace
+from benchmarks.relay.targets import Target
+
+STREAMS = 16
+CHUNKS_A_SECOND = 100
+ROUND_S = 300.0  # longer, and something hangs
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is asked of each target in a round; the first round is thrown away."""
+
+    rounds: int = 3
+    requests: int = 300
+    opens: int = 40  # connections for the first byte, one after another
+    waves: int = 10  # and `STREAMS` at a time
+    paced_chunks: int = 400
+    burst_chunks: int = 20_000
+    memory_requests: int = 10_000  # 0: memory is not measured
+
+
+QUICK = Effort(
+    rounds=1,
+    requests=30,
+    opens=5,
+    waves=2,
+    paced_chunks=50,
+    burst_chunks=2_000,
+    memory_requests=200,
+)
+
+
+async def one_round(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+    async with asyncio.timeout(ROUND_S):
+        return {
+            **await _requests(target, form, effort),
+            **await _first_bytes(target, form, effort),
+            **await _chunks(target, form, effort),
+            **await _burst(target, form, effort),
+        }
+
+
+async def _requests(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+    """Small answers, one after another, on one connection."""
+    request = form.request()
+    client = await Client.open(target.address)
+    await client.ask(request)
+    before = target.cpu_s()
+    took = [(await client.ask(request)).whole_s for _ in range(effort.requests)]
+    cpu_s = target.cpu_s() - before
+    client.close()
+    figures = {**spread(took, Figure.REQUEST, Figure.REQUEST_P99)}
+    if target.pid is not None:
+        figures[Figure.CPU_REQUEST] = cpu_s / effort.requests * 1e6
+    return figures
+
+
+async def _first_bytes(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+    """Each of a connection of its own."""
+    request = form.request(Pace(8))
+    alone = [(await ask_once(target.address, request)).first_s for _ in range(effort.opens)]
+    # The second chunk comes when all have their first byte.
+    request = form.request(Pace(2, CHUNKS_A_SECOND))
+    together: list[float] = []
+    for _ in range(effort.waves):
+        answers = await _at_once(target, request)
+        together += [answer.first_s for answer in answers]
+    return {
+        **spread(alone, Figure.FIRST_1, Figure.FIRST_1_P99),
+        **spread(together, Figure.FIRST_16, Figure.FIRST_16_P99),
+    }
+
+
+async def _at_once(target: Target, request: bytes) -> list[Answer]:
+    return await asyncio.gather(*(ask_once(target.address, request) for _ in range(STREAMS)))
+
+
+async def _chunks(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+    request = form.request(Pace(effort.paced_chunks, CHUNKS_A_SECOND))
+    before = target.cpu_s()
+    answers = await _at_once(target, request)
+    cpu_s = target.cpu_s() - before
+    gaps = sorted(longest_gap_s(answer) for answer in answers)
+    figures = {Figure.GAP_FASTEST: gaps[0] * 1e3, Figure.GAP_SLOWEST: gaps[-1] * 1e3}
+    if target.pid is not None:
+        figures[Figure.CPU_CHUNK] = cpu_s / sum(answer.chunks for answer in answers) * 1e6
+    return figures
+
+
+def longest_gap_s(answer: Answer) -> float:
+    """p99 of the time between two reads of a stream."""
+    return percentile([b - a for a, b in zip(answer.came_s, answer.came_s[1:], strict=False)], 0.99)
+
+
+async def _burst(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+    answer = await ask_once(target.address, form.request(Pace(effort.burst_chunks)))
+    return {Figure.BURST: effort.burst_chunks / answer.whole_s / 1e3}
+
+
+async def rounds(table: Table, targets: Sequence[Target], form: Form, effort: Effort) -> None:
+    """Fills the table."""
+    measures_memory = effort.memory_requests > 0
+    idle: dict[str, float] = {}
+    for target in targets:
+        await ask_once(target.address, form.request())  # its engine is ready from then on
+        idle[target.name] = target.rss_mb()
+    for number in range(effort.rounds + 1):
+        for target in targets:
+            figures = await one_round(target, form, effort)
+            if number > 0:
+                table.rows.setdefault(target.name, []).append(figures)
+    for target in targets:
+        if measures_memory and target.pid is not None:
+            await _many(target, form, effort.memory_requests)
+            memory = {Figure.RSS_IDLE: idle[target.name], Figure.RSS_AFTER: target.rss_mb()}
+            for figures in table.rows[target.name]:
+                figures.update(memory)
+
+
+async def _many(target: Target, form: Form, requests: int) -> None:
+    """Over a few kept connections, which take turns as they can."""
+    request = form.request()
+    left = requests
+
+    async def ask() -> None:
+        nonlocal left
+        client = await Client.open(target.address)
+        while left > 0:
+            left -= 1
+            await client.ask(request)
+        client.close()
+
+    await asyncio.gather(*(ask() for _ in range(STREAMS)))
