@@ -69,13 +69,10 @@ class _Demand(NamedTuple):
     default_answer: int
     least: int
     contexts: Sequence[int]
+    largest: int
     turn_bytes: int | None
     is_plain: bool
     at_least: int = 0
-
-    @property
-    def largest(self) -> int:
-        return max(self.contexts)
 
     def need(self, prompt: int) -> int:
         return max(self.own_need(prompt), self.at_least)
@@ -85,7 +82,7 @@ class _Demand(NamedTuple):
         return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
 
     def holding(self, need: int) -> int | None:
-        return min((c for c in self.contexts if c >= need), default=None)
+        return min([c for c in self.contexts if c >= need], default=None)
 
 
 class ModelSelector:
@@ -124,7 +121,7 @@ class ModelSelector:
             ContextLengthExceeded: no variant is large enough.
         """
         endpoint, fields = form.kind, form.fields
-        demand = self._demand(model, endpoint, fields)._replace(at_least=at_least)
+        demand = self._demand(model, endpoint, fields, at_least)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
         upper = self.upper_bound(model, endpoint, fields)
@@ -161,7 +158,7 @@ class ModelSelector:
         demand = _Demand(
             selection.model, selection.endpoint, selection.answer,
             *self._shares(selection.model, max(contexts)),
-            larger or contexts, selection.turn_bytes, selection.is_plain,
+            larger or contexts, max(contexts), selection.turn_bytes, selection.is_plain,
         )  # fmt: skip
         if not larger:
             raise ContextLengthExceeded(_too_long(demand, prompt))
@@ -193,12 +190,14 @@ class ModelSelector:
 
     # -- choosing ------------------------------------------------------------------------------
 
-    def _demand(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> _Demand:
+    def _demand(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, at_least: int
+    ) -> _Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
+        largest = contexts[-1]
         return _Demand(
-            model, endpoint, answer_tokens(endpoint, fields),
-            *self._shares(model, contexts[-1]),
-            contexts, turn_size(fields), is_plain(endpoint, fields),
+            model, endpoint, answer_tokens(endpoint, fields), *self._shares(model, largest),
+            contexts, largest, turn_size(fields), is_plain(endpoint, fields), at_least,
         )  # fmt: skip
 
     def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
@@ -211,12 +210,11 @@ class ModelSelector:
         return max(least, turn), least
 
     def _selected(self, demand: _Demand, counted: Count, context: int, reason: str) -> Selection:
-        model, need = demand.model, demand.need(counted.tokens)
-        start_need = need
+        model, own_need = demand.model, demand.own_need(counted.tokens)
+        need = start_need = max(own_need, demand.at_least)
         if demand.answer != 0:  # what generates nothing does not grow
             turn = round(self._counter.calibration(model.name).average_turn_tokens)
-            room = with_room(demand.own_need(counted.tokens), model.headroom, turn)
-            start_need = max(need, room)
+            start_need = max(need, with_room(own_need, model.headroom, turn))
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,

@@ -36,6 +36,10 @@ class ModelNames:
 
     def __init__(self, config: GatewayConfig, contexts_of: Callable[[str], Sequence[int]]) -> None:
         self._config, self._contexts_of = config, contexts_of
+        self._by_name: dict[str, ModelConfig] = {}  # and by alias
+        for model in config.models:
+            for name in (model.name, *model.aliases):
+                self._by_name.setdefault(name, model)
 
     def find_model(self, name: str) -> ModelConfig:
         """The model with this name or alias.
@@ -43,7 +47,7 @@ class ModelNames:
         Raises:
             ModelNotFound
         """
-        if (model := self._config.find_model(name)) is not None:
+        if (model := self._by_name.get(name)) is not None:
             return model
         if len(name) > LONGEST_NAME:  # looking for near ones would take seconds
             raise ModelNotFound(f'there is no model "{name[:LONGEST_NAME]}…"')
@@ -62,13 +66,14 @@ class ModelNames:
             if len(self._config.models) == 1:
                 return Wanted(self._config.models[0])
             raise ModelNotFound("there are several models; name the one you want in `model`")
-        if self._config.find_model(name) is None:
-            for mark, context_named in ((":", self._context_of), ("@", self._context_from)):
-                start, _, what = name.rpartition(mark)
-                if (model := self._config.find_model(start)) is not None:
-                    if len(what) > LONGEST_NAME:
-                        what = f"{what[:LONGEST_NAME]}…"
-                    return Wanted(model, context_named(model, what))
+        if (model := self._by_name.get(name)) is not None:
+            return Wanted(model)
+        for mark, context_named in ((":", self._context_of), ("@", self._context_from)):
+            start, _, what = name.rpartition(mark)
+            if (model := self._by_name.get(start)) is not None:
+                if len(what) > LONGEST_NAME:
+                    what = f"{what[:LONGEST_NAME]}…"
+                return Wanted(model, context_named(model, what))
         return Wanted(self.find_model(name))
 
     def _context_of(self, model: ModelConfig, variant: str) -> int:
@@ -99,10 +104,10 @@ class ModelNames:
     def is_name(self, name: str) -> bool:
         """Whether it is a model's name, as the start of a path; the tokens asked for are not
         looked at."""
-        if self._config.find_model(name) is not None:
+        if name in self._by_name:
             return True
         start, _, label = name.rpartition(":")
-        if (model := self._config.find_model(start)) is not None:
+        if (model := self._by_name.get(start)) is not None:
             return label in [variant.name for variant in model.variants]
         start, _, tokens = name.rpartition("@")
-        return self._config.find_model(start) is not None and "/" not in tokens
+        return start in self._by_name and "/" not in tokens

@@ -77,7 +77,9 @@ class TokenCounter:
         self._calibrations: dict[str, Calibration] = {}
 
     def calibration(self, model: str) -> Calibration:
-        return self._calibrations.setdefault(model, Calibration())
+        if (known := self._calibrations.get(model)) is None:
+            known = self._calibrations[model] = Calibration()
+        return known
 
     async def count(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes

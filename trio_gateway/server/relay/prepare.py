@@ -196,6 +196,8 @@ class Preparer:
     def context_for(self, wanted: Wanted, wish: int) -> int:
         """Tokens that the context has at least: what the name asks for, or what is wished for, up
         to the model's largest."""
+        if not wish:
+            return wanted.at_least
         return max(wanted.at_least, min(wish, max(self._overview.contexts_of(wanted.model.name))))
 
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
