@@ -99,6 +99,7 @@ class Gateway:
                 await nursery.start(self._dumps.run)
             self._nursery = nursery
             await nursery.start(self.manager.run)
+            await nursery.start(self.relay.early_answers.run)
             await nursery.start(self._vocabulary.run)
             task_status.started()
             await trio.sleep_forever()

@@ -11,7 +11,7 @@ from trio_gateway.server.api.endpoints import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope
+from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope, Send
 from trio_gateway.server.relay.prepare import Sender
 
 # Only what an engine needs: cookies and keys are not for it.
@@ -28,12 +28,17 @@ _NO_VALUES: Mapping[str, str] = {}
 
 
 class Call:
-    """One request. `values`: the parts of its path that are values, by name."""
+    """One request. `values`: the parts of its path that are values, by name. `send`: where its
+    answer may begin early, if it may."""
 
     def __init__(
-        self, scope: Scope, dumps: DumpWriter | None, values: Mapping[str, str] = _NO_VALUES
+        self,
+        scope: Scope,
+        dumps: DumpWriter | None,
+        values: Mapping[str, str] = _NO_VALUES,
+        send: Send | None = None,
     ) -> None:
-        self.scope, self.values, self._dumps = scope, values, dumps
+        self.scope, self.values, self._dumps, self._send = scope, values, dumps, send
         self.state: RequestState = scope[REQUEST_KEY]
 
     @property
@@ -94,7 +99,8 @@ class Call:
         return self._sender(_JSON)
 
     def _sender(self, headers: list[Header]) -> Sender:
-        return Sender(self.state, caller_of(self.scope), headers, self.permissions)
+        caller = caller_of(self.scope)
+        return Sender(self.state, caller, headers, self.permissions, self._send)
 
 
 def _first_of(headers: list[Header], wanted: frozenset[bytes]) -> dict[bytes, bytes]:

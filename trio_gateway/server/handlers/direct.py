@@ -17,6 +17,7 @@ from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
+from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
 
@@ -39,13 +40,19 @@ class Dispatcher:
         raise AssertionError(f"no handler has {endpoint.handler}")
 
     async def answer(self, endpoint: Endpoint, handler: Handler, call: Call) -> Answer:
-        """Never raises: what goes wrong is an answer, too. A stream may still break off."""
+        """What goes wrong is an answer, too, and so is a bug.
+
+        Raises:
+            TornStream: the answer has begun, and cannot go on.
+        """
         try:
             if self._closing.is_set():
                 raise shutting_down()
             return await handler(endpoint, call)
         except ApiError as error:
             return error_answer(call, error)
+        except TornStream:
+            raise
         except Exception as error:
             log.error("a bug in the gateway; please report it", exc_info=error)
             return error_answer(call, bug(error))
@@ -80,7 +87,7 @@ class DirectAnswers:
             nursery.cancel_scope.cancel(reason="the request is answered")
 
     async def _answer(self, endpoint: Endpoint, handler: Handler, scope: Scope, send: Send) -> None:
-        call = Call(scope, self._dumps)
+        call = Call(scope, self._dumps, send=send)
         if endpoint.body is Body.NONE:
             call.state.upload.leave_to_quart()
         await _send(await self._dispatcher.answer(endpoint, handler, call), send)
@@ -101,7 +108,8 @@ async def _send(answer: Answer, send: Send) -> None:
     """A whole answer is one message after its start; of a stream, what one read gave is one."""
     body, headers = answer.body, answer.headers
     if isinstance(body, AnswerStream):
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if not body.is_begun:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         try:
             async for piece in body:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

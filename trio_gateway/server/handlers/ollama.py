@@ -47,6 +47,7 @@ from trio_gateway.server.ollama.models import (
 from trio_gateway.server.ollama.request import Kind, OllamaCall, read_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
 from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.early_answer import Opening
 from trio_gateway.server.relay.headers import DECISION_PREFIX
 from trio_gateway.server.relay.prepare import Preparer, Sender
 from trio_gateway.server.relay.relay import Relay
@@ -85,10 +86,12 @@ class OllamaHandler:
         made = made_request(asked.request(name), at_engine)
         ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
+        translator = NdjsonTranslator(asked.kind, asked.model, rfc3339(time.time()))
+        ask = ask._replace(opening=Opening(STREAM_CONTENT_TYPE, translator.feed))
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
-        return await _translated(asked, answer, stopwatch, sender.state.family)
+        return await _translated(asked, answer, translator, stopwatch, sender.state.family)
 
     async def _load(self, sender: Sender, asked: OllamaCall, name: str) -> Answer:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
@@ -174,13 +177,15 @@ def _loaded(engine: LoadedEngine) -> LoadedModel:
 
 
 async def _translated(
-    asked: OllamaCall, answer: Answer, stopwatch: Stopwatch, family: Family
+    asked: OllamaCall,
+    answer: Answer,
+    translator: NdjsonTranslator,
+    stopwatch: Stopwatch,
+    family: Family,
 ) -> Answer:
     """An engine's answer, translated; its own error in the shape of this family."""
-    created_at = rfc3339(time.time())
     headers = [header for header in answer.headers if header[0].startswith(DECISION_PREFIX)]
     if not isinstance(answer.body, bytes) and answer.status == 200 and answer.body.has_events:
-        translator = NdjsonTranslator(asked.kind, asked.model, created_at)
         headers.append((b"content-type", STREAM_CONTENT_TYPE))
         return Answer(200, headers, NdjsonStream(answer.body, translator, stopwatch))
     whole = await _collected(answer.body)
@@ -190,14 +195,13 @@ async def _translated(
     elif answer.status != 200:
         body = translate_error(whole)
     elif asked.stream:  # of an engine that does not stream
-        translator = NdjsonTranslator(asked.kind, asked.model, created_at)
         body = translator.feed(sse.answer_as_event(200, whole))
         body += translator.finish(stopwatch.durations())
         content_type = STREAM_CONTENT_TYPE
     else:
         durations = stopwatch.durations()
         body = translate_answer(
-            asked.kind, asked.model, created_at, whole, durations, asked.dimensions
+            asked.kind, asked.model, rfc3339(time.time()), whole, durations, asked.dimensions
         )
     return Answer(answer.status, [*headers, (b"content-type", content_type)], body)
 

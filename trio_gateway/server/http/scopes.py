@@ -47,14 +47,12 @@ class TornStream(Exception):
 
 
 class RequestState:
-    """What one request owns: its id, a nursery whose tasks end with the request, and a stack that
-    is unwound after them, however the request ends."""
+    """What one request owns: its id, and a stack that is unwound at its end, however that comes."""
 
     def __init__(self) -> None:
         self.id = secrets.token_hex(8)
-        self.nursery: trio.Nursery  # a WebSocket has none, and no upload
         self.stack = AsyncExitStack()
-        self.upload: Upload  # its body
+        self.upload: Upload  # its body; a WebSocket has none
         self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins
         self.observers: list[AnswerObserver] = []  # of what is answered
@@ -115,9 +113,7 @@ class RequestScopes:
 
         async with state.stack:
             try:
-                async with trio.open_nursery() as state.nursery:
-                    await self._app(scope, receive_until_the_end, send_marking_the_end)
-                    state.nursery.cancel_scope.cancel(reason="the request is over")
+                await self._app(scope, receive_until_the_end, send_marking_the_end)
             except* TornStream as torn:
                 log.error("request %s: %s", state.id, _leaf(torn))
             finally:

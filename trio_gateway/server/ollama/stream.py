@@ -7,7 +7,7 @@ import trio
 from trio_gateway.server.ollama.answer import NdjsonTranslator
 from trio_gateway.server.ollama.lines import Durations
 from trio_gateway.server.relay.answer import AnswerStream
-from trio_gateway.server.relay.waiting_stream import Wait
+from trio_gateway.server.relay.early_answer import Wait
 
 
 class Stopwatch:
@@ -44,6 +44,7 @@ class NdjsonStream(AnswerStream):
         self, source: AnswerStream, translator: NdjsonTranslator, stopwatch: Stopwatch
     ) -> None:
         self._source, self._translator, self._stopwatch = source, translator, stopwatch
+        self.is_begun = source.is_begun
         self._over = False
 
     async def aclose(self) -> None:

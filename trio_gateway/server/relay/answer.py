@@ -12,10 +12,12 @@ class AnswerStream(abc.ABC):
     """The body of an answer that is passed on as it comes: iterate over it once, then `aclose` it,
     however the iteration ended. What a request's end has to give back does not depend on that.
 
-    `has_events`: it is server-sent events, into which an error can be put.
+    `has_events`: it is server-sent events, into which an error can be put. `is_begun`: the start of
+    the answer and a part of it were sent already (`early_answer`).
     """
 
     has_events: bool
+    is_begun: bool = False
 
     def __aiter__(self) -> Self:
         return self

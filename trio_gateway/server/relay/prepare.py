@@ -27,7 +27,8 @@ from trio_gateway.server.api.request_body import (
 )
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.relay.waiting_stream import Wait
+from trio_gateway.server.http.types import Send
+from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,14 @@ _EMBEDDING = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
 
 
 class Sender(NamedTuple):
-    """Who sent a request, and the part of its HTTP that goes to an engine."""
+    """Who sent a request, and the part of its HTTP that goes to an engine. `send`: how an answer
+    can begin before there is one; None: it does not."""
 
     state: RequestState
     caller: Caller
     headers: list[Header]
     permissions: Permissions
+    send: Send | None = None
 
 
 class Ask(NamedTuple):
@@ -49,7 +52,7 @@ class Ask(NamedTuple):
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
     `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
     its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
-    streamed through.
+    streamed through. `opening`: how a stream begins that is long in coming.
     """
 
     sender: Sender
@@ -64,6 +67,7 @@ class Ask(NamedTuple):
     prompt: Prompt | None
     wait: Wait
     form: FormUpload | None = None
+    opening: Opening = EVENTS
 
     @property
     def state(self) -> RequestState:

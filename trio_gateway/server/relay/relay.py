@@ -20,13 +20,13 @@ from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Family, Need
 from trio_gateway.server.api.errors import aborted, engine_error, engine_failed, from_reject
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
+from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
     Beginning,
     Outgrown,
@@ -37,7 +37,6 @@ from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import decision_headers, selection_headers
 from trio_gateway.server.relay.prepare import Ask, Preparer, Sender
 from trio_gateway.server.relay.usage_observer import UsageObserver
-from trio_gateway.server.relay.waiting_stream import PendingAnswer, WaitingStream
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ class Relay:
 
     Args:
         stream_keepalive_s: how long a stream is waited for in silence; 0: however long it takes.
+
+    `early_answers`: `run` them in a task.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Relay:
         stream_keepalive_s: float,
     ) -> None:
         self._manager, self._selector, self._preparer = manager, selector, preparer
-        self._stream_keepalive_s = stream_keepalive_s
+        self.early_answers = EarlyAnswers(stream_keepalive_s)
 
     @asynccontextmanager
     async def lease_any(self, sender: Sender, model: str, *, wish: int = 0) -> AsyncIterator[Lease]:
@@ -79,32 +80,28 @@ class Relay:
             yield lease
 
     async def respond(self, ask: Ask) -> Answer:
-        """The answer; if it is a stream and takes long, one that says what it waits for."""
-        if not (ask.wants_stream and ask.endpoint.streams and self._stream_keepalive_s > 0):
+        """The answer; of a stream that takes long, what is left of it once there is one."""
+        send = ask.sender.send
+        if not (ask.wants_stream and ask.endpoint.streams and self.early_answers.keepalive_s > 0):
+            send = None
+        if send is None:
             return _in_shape(ask.state.family, await self._answer(ask))
-        pending = PendingAnswer()
-        ask.state.nursery.start_soon(self._work_on, ask, pending)
-        with trio.move_on_after(self._stream_keepalive_s):
-            await pending.done.wait()
-        if (answer := pending.result()) is not None:
-            return _in_shape(ask.state.family, answer)
-        headers = [
-            (b"content-type", sse.CONTENT_TYPE.encode()),
-            (b"cache-control", b"no-cache"),
-            *selection_headers(ask.selection),
-        ]
-        observers = ask.state.observers
-        for observer in observers:
-            observer.begins(200, headers)
-        family = ask.endpoint.family
-        stream = WaitingStream(pending, ask.wait, self._stream_keepalive_s, observers, family)
-        return Answer(200, headers, stream)
-
-    async def _work_on(self, ask: Ask, pending: PendingAnswer) -> None:
+        known, observers = selection_headers(ask.selection), ask.state.observers
+        early = self.early_answers.begin(ask.wait, ask.opening, known, send, observers)
+        result: Answer | Exception
         try:
-            pending.succeed(await self._answer(ask))
-        except Exception as error:  # noqa: BLE001 - raised where the answer is asked for
-            pending.fail(error)
+            result = await self._answer(ask)
+        except Exception as error:
+            if not await early.end():
+                raise
+            result = error
+        except BaseException:
+            await early.abandon()
+            raise
+        else:
+            if not await early.end():
+                return _in_shape(ask.state.family, result)
+        return Answer(200, [], LateAnswer(result, ask.endpoint.family, observers))
 
     async def _answer(self, ask: Ask) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
@@ -227,7 +224,7 @@ def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerN
 
 def _in_shape(family: Family, answer: Answer) -> Answer:
     """With an engine's error in the shape of the client's API. In a stream that has begun it has
-    its endpoint's shape instead, which WaitingStream sees to."""
+    its endpoint's shape instead, which LateAnswer sees to."""
     if answer.status < 400 or not isinstance(answer.body, bytes):
         return answer
     changed = engine_error(answer.status, answer.body, family)

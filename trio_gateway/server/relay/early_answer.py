@@ -1,0 +1,265 @@
+"""EarlyAnswers: a streamed request that waits for long is told why, before it has an answer.
+
+Tunnels and clients give up after a minute or so of silence, and a load takes that long. So a
+streamed request that waits longer than `stream_keepalive` gets its 200 at once, and server-sent
+comments, which clients skip, until its answer comes. An error after that is an error event.
+
+Nearly all streams are answered at once, so a request has no task and no timer for this. They all
+have the same patience, and stand in one line by when it ends: one task sleeps until the first is
+due. Only then the request gets a task. It sends the start and the comments, and is over before the
+request's own task goes on with the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import trio
+
+from trio_gateway.engine.lease import LeaseRequest
+from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.server.api import sse
+from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.errors import ApiError, bug, engine_error
+from trio_gateway.server.api.observer import AnswerObserver
+from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.http.types import Header, Send
+from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.headers import DECISION_PREFIX
+
+log = logging.getLogger(__name__)
+
+ABANDON_S = 1.0  # for a send that is cancelled
+
+
+class Wait:
+    """What a request waits for, for comments: its ticket, then the engine's first byte."""
+
+    def __init__(self) -> None:
+        self.request: LeaseRequest | None = None
+        self.engine_asked_at: float | None = None
+
+    def comment(self) -> str:
+        outlook = self.request.outlook() if self.request is not None else None
+        if outlook is not None:
+            return _describe(outlook)
+        waited_s = trio.current_time() - (self.engine_asked_at or trio.current_time())
+        return f"waiting for the first token, {waited_s:.0f}s"
+
+
+def _describe(outlook: Outlook) -> str:
+    if outlook.loading_s is not None and outlook.load_s is not None:
+        return f"loading {outlook.loading_s:.0f}s of ~{math.ceil(outlook.load_s)}s"
+    return f"queued position={outlook.position} eta={math.ceil(outlook.wait_s)}s"
+
+
+class Opening(NamedTuple):
+    """How an answer begins before there is one: `encode` makes what its client gets for a comment
+    of server-sent events."""
+
+    content_type: bytes
+    encode: Callable[[bytes], bytes]
+
+
+EVENTS = Opening(sse.CONTENT_TYPE.encode(), bytes)
+
+
+class EarlyAnswers:
+    """The streamed requests that wait for their answer; `run` in a task.
+
+    Args:
+        keepalive_s: how long each waits in silence, and between comments; 0: however long it takes.
+    """
+
+    def __init__(self, keepalive_s: float) -> None:
+        self.keepalive_s = keepalive_s
+        self._line: dict[EarlyAnswer, None] = {}  # in the order in which they are due
+        self._news = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                if not self._line:
+                    self._news = trio.Event()
+                    await self._news.wait()
+                # Whoever comes while this sleeps is due later.
+                first = next(iter(self._line), None)
+                await trio.sleep_until(self._due() if first is None else first.due)
+                while first is not None and first.due <= trio.current_time():
+                    if self._line.pop(first, first) is None:
+                        first.start(nursery)
+                    first = next(iter(self._line), None)
+
+    def _due(self) -> float:
+        return trio.current_time() + self.keepalive_s
+
+    def begin(
+        self,
+        wait: Wait,
+        opening: Opening,
+        known: list[Header],
+        send: Send,
+        observers: Sequence[AnswerObserver],
+    ) -> EarlyAnswer:
+        """A request waits from now on: `end` or `abandon` it. `known`: headers of its answer."""
+        telling = _Telling(wait, opening, known, send, observers, self.keepalive_s)
+        early = EarlyAnswer(self._due(), telling, self._line)
+        self._line[early] = None
+        self._news.set()
+        return early
+
+
+class EarlyAnswer:
+    """What may be sent of one answer before it is there."""
+
+    def __init__(self, due: float, telling: _Telling, line: dict[EarlyAnswer, None]) -> None:
+        self.due, self._telling, self._line = due, telling, line
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """It is due, and out of the line."""
+        self._telling.begin()
+        nursery.start_soon(self._telling.run)
+
+    async def end(self) -> bool:
+        """There is an answer: no more comments. Whether its start has been sent.
+
+        Raises:
+            TornStream: sending them failed.
+        """
+        if self._line.pop(self, self) is None:
+            return False  # without a checkpoint: it is how nearly all of them end
+        try:
+            await self._telling.end()
+        except BaseException:
+            await self.abandon()
+            raise
+        return True
+
+    async def abandon(self) -> None:
+        """The request is over without an answer: after this nothing of it is sent."""
+        if self._line.pop(self, self) is not None:
+            await self._telling.abandon()
+
+
+class _Telling:
+    """The task of one request that sends its start and comments. Two tasks send for it, but never
+    at the same time: the request's own one waits for the end of this one."""
+
+    _scope: trio.CancelScope
+    _enough: trio.Event
+    _over: trio.Event
+
+    def __init__(
+        self,
+        wait: Wait,
+        opening: Opening,
+        known: list[Header],
+        send: Send,
+        observers: Sequence[AnswerObserver],
+        keepalive_s: float,
+    ) -> None:
+        self._wait, self._opening, self._known = wait, opening, known
+        self._send, self._observers, self._keepalive_s = send, observers, keepalive_s
+        self._error: Exception | None = None
+
+    def begin(self) -> None:
+        self._scope, self._enough, self._over = trio.CancelScope(), trio.Event(), trio.Event()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                await self._tell()
+        except Exception as error:  # noqa: BLE001 - the request's own task is told
+            self._error = error
+        finally:
+            self._over.set()
+
+    async def _tell(self) -> None:
+        kind = (b"content-type", self._opening.content_type)
+        headers = [kind, (b"cache-control", b"no-cache"), *self._known]
+        for observer in self._observers:
+            observer.begins(200, headers)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        while not self._enough.is_set():
+            said = self._opening.encode(comment(self._wait.comment()))
+            await self._send({"type": "http.response.body", "body": said, "more_body": True})
+            with trio.move_on_after(self._keepalive_s):
+                await self._enough.wait()
+
+    async def end(self) -> None:
+        """Let it come to its end. Raises TornStream."""
+        self._enough.set()
+        await self._over.wait()
+        if self._error is not None:
+            raise TornStream(f"the client could not be told: {self._error!r}") from self._error
+
+    async def abandon(self) -> None:
+        self._scope.cancel(reason="the request is over")
+        # Shielded: the app must not return while something of it still sends.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + ABANDON_S):
+            await self._over.wait()
+
+
+class LateAnswer(AnswerStream):
+    """What is left of an answer whose start was sent before it was there."""
+
+    has_events = True
+    is_begun = True
+
+    def __init__(
+        self, answer: Answer | Exception, family: Family, observers: Sequence[AnswerObserver]
+    ) -> None:
+        self._answer: Answer | Exception | None = answer
+        self._family, self._observers = family, observers
+        self._stream: AnswerStream | None = None
+
+    async def aclose(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def __anext__(self) -> bytes:
+        if (answer := self._answer) is not None:
+            self._answer = None
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                return await self._begin(answer)
+            except ApiError as error:
+                return self._fail(error)
+            except TornStream as torn:
+                return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
+            except Exception as error:
+                log.error("a bug in the gateway; please report it", exc_info=error)
+                return self._fail(bug(error))
+        if self._stream is None:
+            raise StopAsyncIteration
+        return await self._stream.__anext__()
+
+    async def _begin(self, answer: Answer) -> bytes:
+        """What is known only now goes into a comment: the headers are sent."""
+        known = [(n, v) for n, v in answer.headers if n.startswith(DECISION_PREFIX)]
+        told = (f"{n.decode().title()}: {v.decode('latin-1')}" for n, v in known)
+        facts = comment("; ".join(told))
+        body = answer.body
+        if isinstance(body, AnswerStream):
+            self._stream = body
+            if answer.status == 200 and body.has_events:
+                return facts
+            body = b"".join([piece async for piece in body])
+        if answer.status != 200:
+            body = engine_error(answer.status, body, self._family)
+        return facts + sse.answer_as_event(answer.status, body)
+
+    def _fail(self, error: ApiError) -> bytes:
+        event = sse.error_event(error.body(self._family), last_sent=b"")
+        for observer in self._observers:
+            observer.continues(event)
+        return event
+
+
+def comment(text: str) -> bytes:
+    return f": {text}\n\n".encode()
