@@ -48,8 +48,9 @@ class Lease:
 
     async def switch_conversation(self) -> None:
         """Let the request's conversation come back into its slot; see `kv/conversations.py`."""
-        if self.engine.kv is not None and self._prompt is not None:
-            move = await self.engine.kv.switch(self.client, self._prompt, self.grant.ticket)
+        kv = self.engine.kv
+        if kv is not None and kv.takes_turns and self._prompt is not None:
+            move = await kv.switch(self.client, self._prompt, self.grant.ticket)
             self.kv_move = self.kv_move.and_then(move)
 
     def note_answer(self, usage: Usage) -> None:

@@ -91,7 +91,9 @@ class KvCarryover:
         return self._store is not None and (persist or not self.is_closing)
 
     def costs(self, model: str) -> KvCosts:
-        return self._costs.setdefault(model, KvCosts())
+        if (known := self._costs.get(model)) is None:
+            known = self._costs[model] = KvCosts()
+        return known
 
     @contextmanager
     def saving(self, limit_s: float, limit_at_shutdown_s: float) -> Iterator[trio.CancelScope]:

@@ -172,11 +172,16 @@ class EngineKv:
         """What an answer says about prompt speed, and the restore that should have helped it."""
         self._judge.note_answer(ticket, usage)
 
-    async def switch(self, client: EngineClient, prompt: Prompt, ticket: int) -> KvMove:
-        """With `kv_conversations`, on an engine with one slot whose only lease is the caller's:
-        save the conversation that leaves, restore the one that comes back."""
+    @property
+    def takes_turns(self) -> bool:
+        """With `kv_conversations`, on an engine with one slot: conversations are switched."""
         if not self._model.kv_conversations or self._own_slots != 1 or not self._files.works:
-            return KvMove()
-        if self._model.name in self._owner.unhelpful:
+            return False
+        return self._model.name not in self._owner.unhelpful
+
+    async def switch(self, client: EngineClient, prompt: Prompt, ticket: int) -> KvMove:
+        """If it `takes_turns`, and the caller has the engine's only lease: save the conversation
+        that leaves, restore the one that comes back."""
+        if not self.takes_turns:
             return KvMove()
         return await self._conversations.switch(client, prompt, ticket, self._context)
