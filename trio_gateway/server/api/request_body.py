@@ -208,18 +208,18 @@ def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:
 def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
     if not endpoint.content:
         return
-    name = next((n for n in endpoint.content if n in values), endpoint.content[0])
-    match name, values.get(name):
-        case "messages", [dict(), *_]:
-            return
-        case "tokens", list():
-            return
-        case (("messages" | "tokens"), _):
-            pass
-        case _, str():
-            return
-        case _, list() | dict() as content if content:
-            return
+    name = endpoint.content[0]
+    if name not in values:
+        name = next((n for n in endpoint.content if n in values), name)
+    content = values.get(name)
+    if name == "messages":
+        fits = isinstance(content, list) and len(content) > 0 and isinstance(content[0], dict)
+    elif name == "tokens":
+        fits = isinstance(content, list)
+    else:
+        fits = isinstance(content, str) or (isinstance(content, list | dict) and len(content) > 0)
+    if fits:
+        return
     message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
     raise ApiError(400, message, code=f"missing_{name}", param=name)
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from trio_gateway import rawjson
+
 # Engines read integers into 32 or 64 bits, and more digits than that come out as something else.
 INT64_MAX = 2**63 - 1
 Int = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
@@ -249,7 +251,7 @@ def decode_values(members: Mapping[str, msgspec.Raw]) -> dict[str, Any] | Mistak
     values = {}
     for name, raw in members.items():
         try:
-            values[name] = msgspec.json.decode(raw)
+            values[name] = rawjson.decode(raw)
         except msgspec.ValidationError as error:
             return _mistake(str(error), within=name[:80])
     return values
@@ -268,8 +270,9 @@ def find_mistake(
         msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         return _mistake(str(error))
-    for name in members.keys() - _KNOWN[kind]:
-        if what := _unfit(members[name]):
+    known = _KNOWN[kind]
+    for name in members:
+        if name not in known and (what := _unfit(members[name])):
             return Mistake(name[:80], what)
     return None
 
