@@ -2,8 +2,9 @@
 
     python -m benchmarks.clients PORT
 
-Prints one line of JSON, µs of CPU: per chunk of 16 paced streams, per small request, and per
-health check, which the control client makes with httpx over a connection of ours.
+Prints one line of JSON, µs of CPU: per chunk of 16 paced streams, per small request over a kept
+connection and over a fresh one, and per health check. `raw` is what trio's sockets and httptools
+cost with nothing around them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
+import httptools
 import httpx
 import trio
 
@@ -22,6 +24,33 @@ from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 STREAMS, CHUNKS, REQUESTS = 16, 200, 200
 PATH = "/v1/chat/completions"
 BODY = json.dumps(chat_body("fake", stream=True, max_tokens=CHUNKS)).encode()
+
+
+class Raw:
+    """One answer, of which nothing but its end matters."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+async def ask_raw(sock: trio.socket.SocketType, request: bytes) -> None:
+    await sock.send(request)
+    answer = Raw()
+    while not answer.complete:
+        answer.parser.feed_data(await sock.recv(65536))
+        answer.pieces.clear()
 
 
 async def cpu_us(work: Callable[[], Awaitable[None]], times: int, events: int) -> float:
@@ -34,11 +63,17 @@ async def cpu_us(work: Callable[[], Awaitable[None]], times: int, events: int) -
 
 async def main(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    limits = httpx.Limits(max_connections=None)
     http = httpx.AsyncClient(
         base_url=url, verify=False, trust_env=False, timeout=None, limits=limits
     )
-    engine = LlamaCppEngine(url)
+    engine, fresh = LlamaCppEngine(url), LlamaCppEngine(url)
+    fresh.idle.most = 0
+    head = b"%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    asked, streamed = (
+        head % (b"GET /health", 0),
+        head % (b"POST " + PATH.encode(), len(BODY)) + BODY,
+    )
 
     async def stream_httpx() -> None:
         async with http.stream("POST", PATH, content=BODY) as response:
@@ -50,14 +85,30 @@ async def main(port: int) -> None:
             while await exchange.receive():
                 pass
 
+    async def stream_raw() -> None:
+        with trio.socket.socket() as sock:
+            await sock.connect(("127.0.0.1", port))
+            await ask_raw(sock, streamed)
+
+    async def request_raw() -> None:
+        with trio.socket.socket() as sock:
+            await sock.connect(("127.0.0.1", port))
+            for _ in range(REQUESTS):
+                await ask_raw(sock, asked)
+
     async def ask_httpx() -> None:
         for _ in range(REQUESTS):
             await http.get("/health")
 
-    async def ask_exchange() -> None:
+    async def ask_kept() -> None:
         for _ in range(REQUESTS):
-            async with engine.forward_request("GET", "/health", (), b""):
-                pass
+            async with engine.forward_request("GET", "/health", (), b"") as exchange:
+                await exchange.receive()
+
+    async def ask_fresh() -> None:
+        for _ in range(REQUESTS):
+            async with fresh.forward_request("GET", "/health", (), b"") as exchange:
+                await exchange.receive()
 
     async def check_health() -> None:
         for _ in range(REQUESTS):
@@ -69,12 +120,16 @@ async def main(port: int) -> None:
         for name, work, times, events in (
             ("chunk_httpx", stream_httpx, STREAMS, chunks),
             ("chunk_exchange", stream_exchange, STREAMS, chunks),
+            ("chunk_raw", stream_raw, STREAMS, chunks),
             ("request_httpx", ask_httpx, 1, REQUESTS),
-            ("request_exchange", ask_exchange, 1, REQUESTS),
+            ("request_kept", ask_kept, 1, REQUESTS),
+            ("request_fresh", ask_fresh, 1, REQUESTS),
+            ("request_raw", request_raw, 1, REQUESTS),
             ("health_check", check_health, 1, REQUESTS),
         ):
             results.setdefault(name, []).append(await cpu_us(work, times, events))
     await engine.aclose()
+    await fresh.aclose()
     await http.aclose()
     print(json.dumps({name: min(values) for name, values in results.items()}))
 

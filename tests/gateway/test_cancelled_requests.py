@@ -18,6 +18,7 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.transport import PlainTransport
 from trio_gateway.server.dumps import DumpRecord, DumpWriter
 from trio_gateway.server.http.types import Message, Scope
 
@@ -166,11 +167,12 @@ async def test_of_a_cancelled_request_no_connection_to_the_engine_is_left(
     body = EVENT + LAST if how == "streamed" else ANSWER
     records, sent = Records(monkeypatch), list[Message]()
 
-    async def connect(_: AddressOpener) -> trio.SocketStream:
+    async def connect(_: AddressOpener) -> PlainTransport:
         await trio.lowlevel.checkpoint()
-        ours, engines = map(trio.socket.from_stdlib_socket, socket.socketpair())
-        nursery.start_soon(engine_on, trio.SocketStream(engines), kind, body)
-        return trio.SocketStream(ours)
+        ours, engines = socket.socketpair()
+        engine = trio.SocketStream(trio.socket.from_stdlib_socket(engines))
+        nursery.start_soon(engine_on, engine, kind, body)
+        return PlainTransport(ours)
 
     monkeypatch.setattr(AddressOpener, "connect", connect)
     monkeypatch.setattr(FakeClient, "forward_request", EngineClient.forward_request)

@@ -23,6 +23,7 @@ from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.transport import PlainTransport
 from trio_gateway.server.gateway import Gateway
 
 MODULES_MAX = 13
@@ -88,17 +89,16 @@ async def answer(engine: trio.SocketStream, kind: bytes, body: bytes) -> None:
 async def test_a_chat_passes_through_few_modules(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     seen: list[list[str]] = []
 
-    async def connect(_: AddressOpener) -> trio.SocketStream:
-        ours, engines = map(trio.socket.from_stdlib_socket, socket.socketpair())
-        nursery.start_soon(answer, trio.SocketStream(engines), *ANSWERS[how])
-        connection = trio.SocketStream(ours)
-
-        async def send_all(data: bytes) -> None:
+    class Watched(PlainTransport):
+        async def send(self, data: bytes) -> None:
             seen.append(modules_on_the_way())
-            await trio.SocketStream.send_all(connection, data)
+            await super().send(data)
 
-        monkeypatch.setattr(connection, "send_all", send_all)
-        return connection
+    async def connect(_: AddressOpener) -> PlainTransport:
+        ours, engines = socket.socketpair()
+        engine = trio.SocketStream(trio.socket.from_stdlib_socket(engines))
+        nursery.start_soon(answer, engine, *ANSWERS[how])
+        return Watched(ours)
 
     monkeypatch.setattr(AddressOpener, "connect", connect)
     monkeypatch.setattr(FakeClient, "forward_request", EngineClient.forward_request)

@@ -51,12 +51,11 @@ async def begun(
 ) -> Exchange:
     """The answer to a POST; `opened` has the exchange before that is here."""
     opener = AddressOpener(host, port)
-    exchange = Exchange(await opener.connect(), Pulse())
+    exchange = Exchange(await opener.connect(), opener, Pulse())
     if opened is not None:
         opened.append(exchange)
     try:
-        headers = [(b"Host", opener.authority), (b"Accept", b"*/*")]
-        await exchange.request("POST", "/v1/x", headers, body)
+        await exchange.request("POST", "/v1/x", [(b"Accept", b"*/*")], body)
     except BaseException:
         exchange.close()
         raise

@@ -186,6 +186,7 @@ class Engine:
         argv = [self.variant.binary, *self._args(client)] if self.variant.has_process else []
         log.info("%s: starting at %s", self.key, client.base_url)
         while await self._run_process(argv) is Outcome.RESTORE_FAILED:
+            client.idle.drop_all()  # the next process has the same address
             log.warning("%s: starting again, without a restore", self.key)
             self._may_restore = False
 
@@ -298,20 +299,19 @@ class Engine:
         if self.kv is not None and self.info is not None:
             await self.kv.save(self.client)
         spent_s = trio.current_time() - begun
-        begun = trio.current_time()
         stopped = await self._stop(process, max(stop_s - spent_s, stop_s / 2))
-        took_ms = round((trio.current_time() - begun) * 1000)
+        took_ms = round((trio.current_time() - begun - spent_s) * 1000)
         log.info("%s (%s) %s in %d ms", self.key, where(process), stopped.ending.value, took_ms)
 
     async def _stop(self, process: Process, limit_s: float) -> StopReport:
         """The `stop_command`, if there is one, then SIGTERM, and SIGKILL after `limit_s`."""
+        self.client.idle.drop_all()  # some servers wait for the end of what is open
         begun = trio.current_time()
         await self._run_stop_command(process, limit_s)
         return await process.stop(max(limit_s - (trio.current_time() - begun), 0))
 
     async def _run_stop_command(self, process: Process, limit_s: float) -> None:
-        """Also for one that ended by itself, or was killed as it hung: what it was the client of
-        may run on."""
+        """Also for one that ended by itself or was killed: what it was the client of may run on."""
         argv = stop_command(self.variant.stop_command, process, self.client.port)
         if argv:
             self._abort_all()  # no request needs to wait for it

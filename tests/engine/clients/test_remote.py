@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -218,9 +219,9 @@ async def test_a_host_that_is_gone_is_noticed_by_the_system(
     async with running(Site("a"), authority.server if scheme == "https" else None) as a:
         trusting = ssl.create_default_context(cafile=authority.file)
         site = RemoteSite(f"{scheme}://localhost:{a.port}", trusting, 2.0, ["/health"])
-        stream = await site.connect()
-        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        with transport.socket as sock:
+        transport = await site.connect()
+        with contextlib.closing(transport):
+            sock = transport.socket
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             for name, value in (("KEEPIDLE", 30), ("KEEPINTVL", 10), ("KEEPCNT", 3)):
                 if (option := getattr(socket, f"TCP_{name}", None)) is not None:

@@ -58,7 +58,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 # -- answers that are well --------------------------------------------------------------------
 
 
-async def test_the_request_is_sent_as_given_and_the_connection_is_not_kept() -> None:
+async def test_the_request_is_sent_as_given() -> None:
     seen: list[bytes] = []
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -74,7 +74,6 @@ async def test_the_request_is_sent_as_given_and_the_connection_is_not_kept() -> 
         b"Host: 127.0.0.1:%d" % port,
         b"Accept: */*",
         b"Content-Length: 7",
-        b"Connection: close",
     }
     assert body == b'{"a":1}'
 
@@ -569,7 +568,7 @@ async def test_having_no_socket_left_is_not_the_engine_s_refusal(
 
     async with client_of(1) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(trio.socket, "socket", exhausted)
+            patch.setattr(socket, "socket", exhausted)
             for _ in range(2):
                 with pytest.raises(OutOfSockets, match="the gateway cannot open a socket"):
                     await post(client)

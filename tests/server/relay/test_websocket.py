@@ -25,7 +25,8 @@ from trio_websocket import (
 from tests.support.fakes import FakeKind
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
-from trio_gateway.engine.http.opener import AddressOpener, Stream
+from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.relay import websocket as websocket_relay
 
 PATH = "/v1/realtime?model=m"
@@ -44,7 +45,7 @@ really_connect = AddressOpener.connect
 def connect_to(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every engine is at this port, whatever its address."""
 
-    async def connect(_: AddressOpener) -> Stream:
+    async def connect(_: AddressOpener) -> Transport:
         return await really_connect(AddressOpener("127.0.0.1", port))
 
     monkeypatch.setattr(AddressOpener, "connect", connect)

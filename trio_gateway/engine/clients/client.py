@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.connections import Connections
 from trio_gateway.engine.http.control import Answer, ControlClient
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
+from trio_gateway.engine.http.idle import IdleConnections
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.socket import EngineSocket
 from trio_gateway.rawjson import Members
@@ -52,8 +53,10 @@ class EngineClient(abc.ABC):
         assert parts.hostname is not None
         self.base_url, self.options = base_url, options
         self.host, self.port = parts.hostname, parts.port or 80
-        self.connections = Connections()  # those of requests
-        self._questions = Connections(self.pulse)  # the gateway's own, such as saving a slot
+        self.idle = IdleConnections()
+        self.connections = Connections(self.idle)  # those of requests
+        # The gateway's own, such as saving a slot.
+        self._questions = Connections(self.idle, self.pulse)
         self._opener = AddressOpener(self.host, self.port)
         self._own_headers = _key_headers(options)
         self._control = ControlClient(self._opener, self._questions, self._own_headers)
@@ -71,7 +74,9 @@ class EngineClient(abc.ABC):
         return self.connections.pulse
 
     async def check_health(self, timeout_s: float) -> Health:
-        """One health request, at the first of the targets that the engine has; never raises."""
+        """One health request, at the first of the targets that the engine has; never raises. It is
+        also what closes connections that have been idle for too long."""
+        self.idle.drop_old()
         try:
             answer, target = await ask_health(self._control, self._health_targets, timeout_s)
         except EngineLost as error:
@@ -127,31 +132,33 @@ class EngineClient(abc.ABC):
             if name not in _NOT_PASSED_ON and not name.startswith(_OUR_OWN)
         ]
 
-    @asynccontextmanager
-    async def forward_request(
+    def forward_request(
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
-    ) -> AsyncIterator[Exchange]:
+    ) -> AbstractAsyncContextManager[Exchange]:
         """Send a request; the block has the answer's status, headers and byte stream.
 
-        Leaving the block, by cancellation too, closes the connection at once.
+        Leaving the block before the answer was read to its end, by cancellation too, closes the
+        connection at once.
 
         Raises:
             EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
             BodySource raises. After one of the first three, `can_repeat` says whether that body
             can be sent once more (`rewind` it).
         """
-        answered = False
+        return _Forwarding(self, method, target, headers, body)
+
+    async def begin_exchange(
+        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
+    ) -> Exchange:
+        """What `forward_request` does first."""
+        headers = self.with_own_headers(headers)
         try:
-            async with self.connections.open(
-                self._opener, method, target, self.with_own_headers(headers), body
-            ) as exchange:
-                answered = True
-                self._note_answer()
-                yield exchange
+            exchange = await self.connections.begin(self._opener, method, target, headers, body)
         except EngineLost as error:
-            if not answered:
-                self._note_refusal(error, body)
+            self._note_refusal(error, body)
             raise
+        self._note_answer()
+        return exchange
 
     @asynccontextmanager
     async def open_socket(
@@ -173,10 +180,10 @@ class EngineClient(abc.ABC):
             self._note_answer()
             yield socket
 
-    def with_own_headers(self, headers: Sequence[Header]) -> list[Header]:
+    def with_own_headers(self, headers: Sequence[Header]) -> Sequence[Header]:
         """With the engine's key in place of any other."""
         if not self._own_headers:
-            return [*headers]
+            return headers
         others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
         return [*others, *self._own_headers]
 
@@ -222,7 +229,28 @@ class EngineClient(abc.ABC):
         """Close everything, even what is being waited for."""
         if not self._questions.is_over:
             self.abort_all(EngineDisconnected("the engine went away"))
-        await self._control.aclose()
+
+
+class _Forwarding:
+    """A request and its answer, as a block. A class of its own: contextlib's generators, of which
+    there were three, took 11 µs of CPU."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        method: str,
+        target: str,
+        headers: Sequence[Header],
+        body: bytes | BodySource,
+    ) -> None:
+        self._client, self._request = client, (method, target, headers, body)
+
+    async def __aenter__(self) -> Exchange:
+        self._exchange = await self._client.begin_exchange(*self._request)
+        return self._exchange
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.connections.finish(self._exchange)
 
 
 async def ask_health(

@@ -30,6 +30,7 @@ from trio_gateway.engine.clients.facts import (
 from trio_gateway.engine.clients.kind import EngineKind, local_host
 from trio_gateway.engine.clients.prompts import count_largest, field
 from trio_gateway.engine.http.control import Answer
+from trio_gateway.engine.http.idle import KEPT_MAX
 from trio_gateway.rawjson import decode_or_none
 
 _ERROR_CHARACTERS = 500
@@ -106,6 +107,7 @@ class LlamaCppEngine(EngineClient):
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
+        self.idle.most = 1  # until it says how many slots it has
         self._counts_chats = True  # until the engine says that it has no such endpoint
 
     async def read_facts(self, timeout_s: float) -> EngineFacts:
@@ -117,8 +119,10 @@ class LlamaCppEngine(EngineClient):
         for slot in await self._slots(timeout_s) or ():
             smallest = _positive(slot.get("n_ctx"))
             context = min(context or smallest, smallest) if smallest else context
+        slots = _positive(props.get("total_slots"))
+        self.idle.most = min(slots or 1, KEPT_MAX)
         return EngineFacts(
-            _positive(props.get("total_slots")),
+            slots,
             context,
             _text(props.get("model_path")),
             _text(props.get("build_info")),

@@ -89,6 +89,7 @@ class RemoteEngine(OpenAIEngine):
         The first time it returns once it is known who the first is that works, and soon after any
         works: a host that does not answer keeps no request waiting.
         """
+        self.idle.drop_old()
         now = trio.current_time()
         if self._checked_at is not None and now < self._checked_at + self._interval_s:
             return Health(True, "checked a moment ago")
@@ -145,11 +146,6 @@ class RemoteEngine(OpenAIEngine):
             log.debug("%s %s: %r", method, target, error)
             return None
 
-    async def aclose(self) -> None:
-        await super().aclose()
-        for control in self._controls.values():
-            await control.aclose()
-
     # -- requests --------------------------------------------------------------------------------
 
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:
@@ -164,23 +160,29 @@ class RemoteEngine(OpenAIEngine):
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         """As in EngineClient; the sites are tried in turn. No refusal is counted."""
-        async with AsyncExitStack() as stack:
+        own = self.with_own_headers(headers)
+        limit_s = self.options.first_byte_timeout_s
+        begun: list[Exchange] = []
 
-            async def attempt(site: RemoteSite) -> Exchange:
-                """One site's answer, of which something is here already."""
-                limit_s = self.options.first_byte_timeout_s
-                own = self.with_own_headers(headers)
-                opening = self.connections.open(site, method, site.target(target), own, body)
-                try:
-                    with trio.fail_after(limit_s):
-                        exchange = await stack.enter_async_context(opening)
-                        await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
-                        return exchange
-                except trio.TooSlowError:
-                    reason = f"no answer within {limit_s:g} s (first_byte_timeout)"
-                    raise EngineSilent(reason) from None
+        async def attempt(site: RemoteSite) -> Exchange:
+            """One site's answer, of which something is here already."""
+            try:
+                with trio.fail_after(limit_s):
+                    exchange = await self.connections.begin(
+                        site, method, site.target(target), own, body
+                    )
+                    begun.append(exchange)
+                    await exchange.prefetch(whole_up_to(exchange.status, exchange.headers))
+                    return exchange
+            except trio.TooSlowError:
+                reason = f"no answer within {limit_s:g} s (first_byte_timeout)"
+                raise EngineSilent(reason) from None
 
+        try:
             yield await self._first_answer(attempt, body)
+        finally:
+            for exchange in begun:
+                self.connections.finish(exchange)
 
     async def _first_answer(
         self, attempt: Callable[[RemoteSite], Awaitable[_Answered]], body: bytes | BodySource

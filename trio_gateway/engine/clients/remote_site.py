@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_gateway.engine.errors import OWN_LIMITS, EngineUnreachable, OutOfSockets, out_of_sockets
-from trio_gateway.engine.http.opener import Stream
+from trio_gateway.engine.http.transport import PlainTransport, TlsTransport, Transport
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ class RemoteSite:
     `works`: None until it has been tried, then whether the last try went well.
     `health_targets`: the paths that may say whether it works, the one to ask first.
     """
+
+    keep_s = 30.0  # proxies keep one for 60 s and more; one that is closed shows before it is used
 
     def __init__(
         self, url: str, tls: ssl.SSLContext | None, connect_timeout_s: float, health: Sequence[str]
@@ -63,7 +65,7 @@ class RemoteSite:
                 log.info("%s works again", self.url)
         self.works = works
 
-    async def connect(self) -> Stream:
+    async def connect(self) -> Transport:
         """A connection, with TLS where the URL says so.
 
         Raises:
@@ -76,7 +78,7 @@ class RemoteSite:
             limit = f"{self._connect_timeout_s:g} s (connect_timeout)"
             raise EngineUnreachable(f"no connection within {limit}") from None
 
-    async def _connect(self) -> Stream:
+    async def _connect(self) -> Transport:
         try:
             stream = await trio.open_tcp_stream(self.host, self.port)
         except OSError as error:
@@ -85,9 +87,12 @@ class RemoteSite:
             if isinstance(error, socket.gaierror):
                 raise EngineUnreachable(f"{self.host} is unknown: {error.strerror}") from error
             raise EngineUnreachable("nothing answers there") from error
-        _notice_silence(stream)
+        sock = socket.socket(fileno=stream.socket.detach())
+        _notice_silence(sock)
         if self._tls is None:
-            return stream
+            return PlainTransport(sock)
+        sock.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         # Not `https_compatible`: a connection that just ends does not end an answer.
         secure = trio.SSLStream(stream, self._tls, server_hostname=self.host)
         try:
@@ -98,17 +103,17 @@ class RemoteSite:
         except BaseException:
             stream.socket.close()
             raise
-        return secure
+        return TlsTransport(secure, sock)
 
 
-def _notice_silence(stream: trio.SocketStream) -> None:
+def _notice_silence(sock: socket.socket) -> None:
     """Have the system look after 30 s without a byte whether the other host is still there; after
     30 s more the connection breaks."""
     with contextlib.suppress(OSError):  # one that broke already: the next use of it will tell
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
             if (option := getattr(socket, name, None)) is not None:
-                stream.setsockopt(socket.IPPROTO_TCP, option, value)
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _own_limit(error: BaseException | None) -> OSError | None:

@@ -1,14 +1,12 @@
-"""One HTTP/1.1 request to an engine and its answer, over a stream of its own.
+"""One HTTP/1.1 request to an engine and its answer, over a connection that it has to itself.
 
-Why not httpx, which asks the gateway's own questions (control.py): this is the one path that
-every streamed token takes.
-Measured (`nox -s bench`: 16 streams of 200 chunks/s, CPython 3.11): reading a chunk costs 37 µs
-of CPU here and 95 µs with httpx, a small answer 0.3 ms and 0.8 ms. In a burst what one read gave
-is one piece here, however many chunks it held.
+Why not httpx: this is the one path that every streamed token takes. Measured in one run of
+`benchmarks/clients.py` (CPython 3.11, 16 streams of 200 chunks a second): reading a chunk costs
+20 µs of CPU here, and 80 µs with httpx; a small request over a kept connection 0.1 ms, and 1.1 ms
+with httpx. What one read gave is one piece here, however many chunks it held.
 
-Why a connection for each request: connecting on loopback costs 0.1 ms, an idle kept connection
-occupies a thread of llama.cpp's server, and there is no pool that a request could wait in or
-that a cancelled request could leak. Cancelling is closing the socket.
+Cancelling is closing the connection: the engine then stops generating. Only one whose answer was
+read to its end serves again (connections.py).
 """
 
 from __future__ import annotations
@@ -21,12 +19,15 @@ import trio
 
 from trio_gateway.engine.errors import EngineDisconnected, EngineTalksGarbage
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.opener import Stream, socket_of
+from trio_gateway.engine.http.opener import Opener
+from trio_gateway.engine.http.transport import Transport
 
-RECEIVE_BYTES = 65536
 FIRST_ERROR_STATUS = 400
 
 Header = tuple[bytes, bytes]
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+_NO_PARSER = httptools.HttpResponseParser(object())
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Pulse:
@@ -39,31 +40,41 @@ class Pulse:
 
 
 class Exchange:
-    """The answer: `status` and `headers` are there from the start, the body comes by `receive`."""
+    """The answer: `status` and `headers` are there from the start, the body comes by `receive`.
 
-    def __init__(self, stream: Stream, pulse: Pulse) -> None:
+    `complete`: all of it has come. `has_begun`: something of it has.
+    """
+
+    def __init__(self, transport: Transport, opener: Opener, pulse: Pulse) -> None:
         self.status = 0
         self.headers: list[Header] = []
-        self.complete = False
-        self._stream, self._pulse = stream, pulse
-        self._socket = socket_of(stream)
+        self.complete = self.has_begun = False
+        self.transport, self.opener, self._pulse = transport, opener, pulse
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self._framed = False
-        self._head_complete = False
+        self._framed = self._head_complete = self._lasts = self._sent = False
         self._abort_error: Exception | None = None
 
     # -- called by the parser -----------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a second answer, which nobody asked for")
+        self.has_begun = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
         lower = name.lower()
-        self._framed = self._framed or lower in (b"content-length", b"transfer-encoding")
+        if lower in _FRAMING:
+            self._framed = True
         self.headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
+        parser = self._parser
+        status = parser.get_status_code()
+        if status >= 200 or status == 101:
+            self.status, self._head_complete = status, True
+            self._lasts = parser.should_keep_alive() and parser.get_http_version() == "1.1"
         # 100 Continue, 103 Early Hints: the answer itself is still to come.
-        self._head_complete = status >= 200 or status == 101
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
@@ -79,25 +90,26 @@ class Exchange:
     async def request(
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> None:
-        """Send the request and wait for the answer's status and headers. `headers` have the `Host`.
-        A BodySource that breaks off raises what it raises.
+        """Send the request and wait for the answer's status and headers. `headers` come after the
+        `Host`. A BodySource that breaks off raises what it raises.
 
         Raises:
             EngineDisconnected, EngineTalksGarbage, ExchangeAborted
         """
-        lines = [f"{method} {target} HTTP/1.1\r\n".encode("latin-1")]
-        lines += [b"%b: %b\r\n" % header for header in headers]
         length = len(body) if isinstance(body, bytes) else body.length
         framing = (
             b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
         )
-        lines.append(b"%b\r\nConnection: close\r\n\r\n" % framing)
+        start = f"{method} {target} HTTP/1.1\r\nHost: ".encode("latin-1") + self.opener.authority
+        head = b"\r\n".join((start, *map(b": ".join, headers), framing, b"\r\n"))
         if not isinstance(body, bytes):
-            await _send_and_receive_head(self, self._stream, b"".join(lines), body)
+            self._sent = await _send_and_receive_head(self, head, body)
             return
-        # One that stops reading may have answered (413 …) before: look at the answer in any case.
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._stream.send_all(b"".join(lines) + body)
+        try:
+            await self.transport.send(head + body)
+            self._sent = True
+        except _BROKEN:
+            pass  # it may have answered (413 …) before: its answer is looked at in any case
         await self.receive_head()
 
     async def receive(self) -> bytes:
@@ -110,8 +122,10 @@ class Exchange:
             if self.complete:
                 return b""
             await self._read()
+        if len(self._pieces) == 1:
+            return self._pieces.pop()
         pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     async def prefetch(self, up_to: int) -> None:
         """Wait for more than `up_to` bytes of the body, or for all of it; `receive` gives it then.
@@ -128,12 +142,11 @@ class Exchange:
         """Wait for status and headers. Raises as `receive` does."""
         while not self._head_complete:
             await self._read()
-        self.status = self._parser.get_status_code()
 
     async def _read(self) -> None:
         try:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            data = await self.transport.receive()
+        except _BROKEN as error:
             if self._abort_error is not None:
                 raise self._abort_error from None
             raise EngineDisconnected("the connection to the engine broke") from error
@@ -146,35 +159,48 @@ class Exchange:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
+            if not self.complete or isinstance(error, httptools.HttpParserUpgrade):
+                raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
+            self._lasts = False  # more came than the answer
+
+    @property
+    def leaves_connection_open(self) -> bool:
+        """Whether all was sent and all has come, and both sides may go on with another request."""
+        return self.complete and self._lasts and self._sent
 
     def abort(self, error: Exception) -> None:
         """End it from outside: what waits in `receive` gets this error."""
         self._abort_error = error
-        self._socket.close()
+        self.transport.close()
 
     def close(self) -> None:
         """Close the connection; an engine that still generates notices and stops."""
-        self._socket.close()
+        self.transport.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing more is read. The parser knows this object: once that circle is broken, both are
+        freed at once, and not by a search for garbage."""
+        self._parser = _NO_PARSER
 
 
-async def _send_and_receive_head(
-    exchange: Exchange, stream: trio.abc.SendStream, head: bytes, source: BodySource
-) -> None:
+async def _send_and_receive_head(exchange: Exchange, head: bytes, source: BodySource) -> bool:
     """Send head and body while the engine may answer already. An error that it answers with ends
-    the sending; any other answer waits for the end of the body.
+    the sending; any other answer waits for the end of the body. Whether all of it was sent.
 
     Raises:
         EngineDisconnected, EngineTalksGarbage, ExchangeAborted, or what `source` raises
     """
     broke_off: Exception | None = None
     lost: Exception | None = None
+    sent = False
 
     async def send() -> None:
-        nonlocal broke_off
+        nonlocal broke_off, sent
         try:
-            with sending:
-                await _send_pieces(stream, head, source)
+            with sending, contextlib.suppress(*_BROKEN):  # as for a body that is whole
+                await _send_pieces(exchange.transport, head, source)
+                sent = True
         except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
             broke_off = error
             nursery.cancel_scope.cancel(reason="the body broke off")
@@ -195,15 +221,15 @@ async def _send_and_receive_head(
         raise broke_off
     if lost is not None:
         raise lost
+    return sent
 
 
-async def _send_pieces(stream: trio.abc.SendStream, head: bytes, source: BodySource) -> None:
-    # One that stops reading may have answered (413 …) before: the answer is looked at in any case.
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.send_all(head)
-        while piece := await source.receive():
-            if source.length is None:
-                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-            await stream.send_all(piece)
+async def _send_pieces(transport: Transport, head: bytes, source: BodySource) -> None:
+    await transport.send(head)
+    while piece := await source.receive():
         if source.length is None:
-            await stream.send_all(b"0\r\n\r\n")
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        await transport.send(piece)
+        await trio.lowlevel.checkpoint()  # a large body must not keep the others waiting
+    if source.length is None:
+        await transport.send(b"0\r\n\r\n")

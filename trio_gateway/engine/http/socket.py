@@ -29,8 +29,8 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from trio_gateway.engine.errors import EngineDisconnected, EngineTalksGarbage
-from trio_gateway.engine.http.exchange import RECEIVE_BYTES, Header, Pulse
-from trio_gateway.engine.http.opener import Stream, socket_of
+from trio_gateway.engine.http.exchange import Header, Pulse
+from trio_gateway.engine.http.transport import Transport
 
 TOO_BIG = 1009
 CLOSE_S = 1.0  # for the other side's part of a close
@@ -56,11 +56,10 @@ class SocketClosed(Exception):
 class EngineSocket:
     """`status` is 101 once it is open. One task may send while another one receives."""
 
-    def __init__(self, stream: Stream, pulse: Pulse, max_message_bytes: int) -> None:
+    def __init__(self, transport: Transport, pulse: Pulse, max_message_bytes: int) -> None:
         self.status = 0
         self.subprotocol: str | None = None
-        self._stream, self._pulse, self._max_bytes = stream, pulse, max_message_bytes
-        self._socket = socket_of(stream)
+        self._transport, self._pulse, self._max_bytes = transport, pulse, max_message_bytes
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
         self._parts: list[Any] = []  # of one kind, text or bytes
@@ -147,7 +146,7 @@ class EngineSocket:
                 return  # it is closed, or closing: `receive` says so
             self._torn = True
             try:
-                await self._stream.send_all(data)
+                await self._transport.send(data)
                 self._torn = False
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 if self._abort_error is not None:
@@ -156,7 +155,7 @@ class EngineSocket:
     async def _next(self) -> Event:
         while not self._events:
             try:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await self._transport.receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 if self._abort_error is not None:
                     raise self._abort_error from None
@@ -165,7 +164,7 @@ class EngineSocket:
                 raise EngineDisconnected("the engine closed the WebSocket's connection")
             self._pulse.beats += 1
             try:
-                self._protocol.receive_data(bytes(data))
+                self._protocol.receive_data(data)
                 self._events.extend(self._protocol.events())
             except RemoteProtocolError as error:
                 raise EngineTalksGarbage(f"the engine's WebSocket is not valid: {error}") from error
@@ -183,11 +182,11 @@ class EngineSocket:
     def abort(self, error: Exception) -> None:
         """End it from outside: what sends or receives gets this error."""
         self._abort_error = error
-        self._socket.close()
+        self._transport.close()
 
     def close(self) -> None:
         """Close the connection at once."""
-        self._socket.close()
+        self._transport.close()
 
 
 def reason_that_fits(reason: str) -> str:

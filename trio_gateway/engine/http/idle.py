@@ -1,0 +1,103 @@
+"""IdleConnections: those to one engine that wait for their next request.
+
+A connection is kept if its answer was read to its end and its server keeps it as well, for a little
+less time than the server does. There is no timer: those that are too old are closed when the next
+request takes one, and with each health check. Nobody waits here for a connection: without one that
+can be used, another is opened.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sized
+from typing import NamedTuple
+
+import trio
+
+from trio_gateway.engine.http.opener import Opener
+from trio_gateway.engine.http.transport import Transport
+
+KEPT_MAX = 16  # to one engine
+KEEP_MAX_S = 60.0  # whatever the server says
+KEEP_MARGIN_S = 1.0  # a request under way must not meet the server's close
+NO_LIMIT = 1 << 30
+
+
+class KeepAlive(NamedTuple):
+    """For how long a server keeps an idle connection, and how many requests it takes on one."""
+
+    timeout_s: float | None = None
+    requests_max: int = NO_LIMIT
+
+
+@functools.lru_cache(maxsize=64)  # each of an engine's answers has the same
+def parse_keep_alive(value: bytes) -> KeepAlive:
+    """A `Keep-Alive` header, such as `timeout=5, max=100`; what cannot be read says nothing."""
+    said = KeepAlive()
+    for part in value.split(b","):
+        name, _, number = part.strip().partition(b"=")
+        if number.isdigit() and len(number) < 10:
+            if name.lower() == b"timeout":
+                said = said._replace(timeout_s=float(number))
+            elif name.lower() == b"max":
+                said = said._replace(requests_max=int(number))
+    return said
+
+
+class _Kept(NamedTuple):
+    transport: Transport
+    opener: Opener
+    until: float
+
+
+class IdleConnections:
+    """`most`: none is kept that would be one more than these, those in use included. Each takes a
+    thread of llama.cpp's server, which has only a few more of them than slots.
+
+    `users`: those that take connections from here, and bring them back.
+    """
+
+    def __init__(self, most: int = KEPT_MAX) -> None:
+        self.most = most
+        self.users: list[Sized] = []
+        self._kept: list[_Kept] = []  # the one that was used last is the last
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, transport: Transport, opener: Opener, said: KeepAlive) -> None:
+        """Keep a connection that nobody uses any more, or close it."""
+        timeout_s = opener.keep_s if said.timeout_s is None else said.timeout_s
+        keep_s = min(timeout_s - KEEP_MARGIN_S, KEEP_MAX_S)
+        worn = transport.exchanges >= said.requests_max
+        if keep_s <= 0 or worn or len(self._kept) + sum(map(len, self.users)) >= self.most:
+            transport.close()
+        else:
+            self._kept.append(_Kept(transport, opener, trio.current_time() + keep_s))
+
+    def take(self, opener: Opener) -> Transport | None:
+        """One that can be used, the one used last first; None: there is none."""
+        if not self._kept:
+            return None
+        self.drop_old()
+        for index in range(len(self._kept) - 1, -1, -1):
+            if self._kept[index].opener is opener:
+                transport = self._kept.pop(index).transport
+                if transport.is_quiet:
+                    return transport
+                transport.close()  # its server has closed it, or said what it was not asked
+        return None
+
+    def drop_old(self) -> None:
+        """Close those that their server is about to close."""
+        now = trio.current_time()
+        if any(kept.until <= now for kept in self._kept):
+            for kept in self._kept:
+                if kept.until <= now:
+                    kept.transport.close()
+            self._kept = [kept for kept in self._kept if kept.until > now]
+
+    def drop_all(self) -> None:
+        for kept in self._kept:
+            kept.transport.close()
+        self._kept = []
