@@ -77,6 +77,7 @@ class FakeExchange:
     ) -> None:
         self.client, self.status = client, status
         self.script = iter(script)
+        self.complete = False
         kind = b"text/event-stream" if stream else b"application/json"
         self.headers: list[Header] = [(b"content-type", kind)]
         if not stream and not client.world.chunked:
@@ -94,6 +95,7 @@ class FakeExchange:
                         self.client.pulse.beats += 1
                         return step
                     await trio.sleep(step)
+                self.complete = True
                 return b""
         assert self._error is not None
         raise self._error

@@ -183,6 +183,19 @@ async def test_a_stream_is_one_message_for_each_piece() -> None:
     assert stream.is_closed
 
 
+async def test_a_stream_s_end_goes_with_its_last_piece_if_it_is_known_by_then() -> None:
+    class Known(Pieces):
+        async def __anext__(self) -> bytes:
+            piece = await super().__anext__()
+            self.is_over = not self._pieces
+            return piece
+
+    messages = await messages_of(direct(Handlers(Answer(200, [], Known(b"a", b"b")))))
+    last = [(m["body"], m["more_body"]) for m in of("body", messages) if m["body"]][-1]
+    assert last[0] == b"b"
+    assert not messages[-1]["more_body"]
+
+
 async def test_a_torn_stream_has_no_end() -> None:
     stream = Pieces(b"a", TornStream("the engine is gone"))
     messages = await messages_of(direct(Handlers(Answer(200, [], stream))))

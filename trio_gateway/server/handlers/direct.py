@@ -18,7 +18,7 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import TornStream
-from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
+from trio_gateway.server.http.types import AsgiApp, Header, Receive, Scope, Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
 
 Handler = Callable[[Endpoint, Call], Awaitable[Answer]]
@@ -105,19 +105,29 @@ async def _cancel_once_gone(receive: Receive, answering: trio.CancelScope) -> No
 
 
 async def _send(answer: Answer, send: Send) -> None:
-    """A whole answer is one message after its start; of a stream, what one read gave is one."""
-    body, headers = answer.body, answer.headers
-    if isinstance(body, AnswerStream):
-        if not body.is_begun:
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        try:
-            async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        finally:
-            await body.aclose()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    """A whole answer is one message after its start; of a stream, what one read gave is one, and
+    the last of them is the end, if that is known by then."""
+    status, headers, body = answer
+    if not isinstance(body, bytes):
+        await _send_stream(status, headers, body, send)
         return
     # Whatever an engine said of it: where an answer ends is for the gateway to say.
     headers = [*without_length(headers), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_stream(
+    status: int, headers: list[Header], stream: AnswerStream, send: Send
+) -> None:
+    if not stream.is_begun:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+    try:
+        async for piece in stream:
+            more = not stream.is_over
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if not more:
+                return
+    finally:
+        await stream.aclose()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -45,22 +45,22 @@ class NdjsonStream(AnswerStream):
     ) -> None:
         self._source, self._translator, self._stopwatch = source, translator, stopwatch
         self.is_begun = source.is_begun
-        self._over = False
 
     async def aclose(self) -> None:
         await self._source.aclose()
 
     async def __anext__(self) -> bytes:
-        while not self._over:
+        while not self.is_over:
+            lines = b""
             try:
-                piece = await self._source.__anext__()
+                lines = self._translator.feed(await self._source.__anext__())
+                self.is_over = self._source.is_over
             except StopAsyncIteration:
-                self._over = True
-                lines = self._translator.finish(self._stopwatch.durations())
-            else:
-                lines = self._translator.feed(piece)
-                if self._translator.has_text:
-                    self._stopwatch.note_text()
+                self.is_over = True
+            if self._translator.has_text:
+                self._stopwatch.note_text()
+            if self.is_over:
+                lines += self._translator.finish(self._stopwatch.durations())
             if lines:
                 return lines
         raise StopAsyncIteration

@@ -13,11 +13,13 @@ class AnswerStream(abc.ABC):
     however the iteration ended. What a request's end has to give back does not depend on that.
 
     `has_events`: it is server-sent events, into which an error can be put. `is_begun`: the start of
-    the answer and a part of it were sent already (`early_answer`).
+    the answer and a part of it were sent already (`early_answer`). `is_over`: the last piece was
+    given, if that is known with it; otherwise the next one is asked for.
     """
 
     has_events: bool
     is_begun: bool = False
+    is_over: bool = False
 
     def __aiter__(self) -> Self:
         return self

@@ -235,9 +235,11 @@ class LateAnswer(AnswerStream):
             except Exception as error:
                 log.error("a bug in the gateway; please report it", exc_info=error)
                 return self._fail(bug(error))
-        if self._stream is None:
+        if self.is_over or self._stream is None:
             raise StopAsyncIteration
-        return await self._stream.__anext__()
+        piece = await self._stream.__anext__()
+        self.is_over = self._stream.is_over
+        return piece
 
     async def _begin(self, answer: Answer) -> bytes:
         """What is known only now goes into a comment: the headers are sent."""
@@ -252,9 +254,11 @@ class LateAnswer(AnswerStream):
             body = b"".join([piece async for piece in body])
         if answer.status != 200:
             body = engine_error(answer.status, body, self._family)
+        self.is_over = True
         return facts + sse.answer_as_event(answer.status, body)
 
     def _fail(self, error: ApiError) -> bytes:
+        self.is_over = True
         event = sse.error_event(error.body(self._family), last_sent=b"")
         for observer in self._observers:
             observer.continues(event)

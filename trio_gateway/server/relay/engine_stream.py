@@ -43,47 +43,48 @@ class EngineStream(AnswerStream):
         name: AnswerName,
         family: Family,
     ) -> None:
-        self._next: bytes | None = first
+        self._first: bytes | None = first
+        self._rename = name.in_piece if sse.has_events(exchange.headers) else None
         self._name, self._family = name, family
         self._last_sent = b""
         self._exchange, self._lease, self._resources = exchange, lease, resources
         self._observers = observers
-        self._over = False
-        self.has_events = sse.has_events(exchange.headers)
+        self.has_events = self._rename is not None
 
     async def aclose(self) -> None:
         await self._resources.aclose()
 
     async def __anext__(self) -> bytes:
-        while not self._over:
-            piece = self._next
-            if piece is None:
+        exchange = self._exchange
+        while not self.is_over:
+            if (piece := self._first) is not None:
+                self._first = None
+            else:
                 try:
-                    piece = await self._exchange.receive()
+                    piece = await exchange.receive()
                 except (EngineLost, ExchangeAborted) as error:
                     return await self._break_off(error)
                 if piece:
                     for observer in self._observers:
                         observer.continues(piece)
-            self._next = None
-            if not piece:
-                piece = await self._end()
-            elif self.has_events:
-                piece = self._name.in_piece(piece)
+            if self._rename is not None:
+                piece = self._rename(piece)
+            if exchange.complete:
+                piece += await self._end()
             if piece:
                 self._last_sent = piece
                 return piece
         raise StopAsyncIteration
 
     async def _end(self) -> bytes:
-        self._over = True
+        self.is_over = True
         for observer in self._observers:
             observer.completes()
         await self._resources.aclose()  # the engine is free before the client has read all
         return self._name.rest()
 
     async def _break_off(self, error: Exception) -> bytes:
-        self._over = True
+        self.is_over = True
         model = self._lease.engine.key.model
         if isinstance(error, ExchangeAborted):
             reason, failure = str(error), aborted(error)
