@@ -12,12 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from functools import partial
 
 import trio
-from hypercorn.typing import Event
 from hypercorn.utils import LifespanFailureError
 
+from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
@@ -25,8 +24,9 @@ from trio_gateway.engine.process.groups import HAS_GROUPS
 from trio_gateway.engine.process.single_worker import single_worker
 from trio_gateway.log import configure_logging
 from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
-from trio_gateway.server.http.types import TERMINATED_KEY, Message, Receive, Scope, Send
+from trio_gateway.server.http.types import Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +52,12 @@ class HypercornApp:
     def __init__(self) -> None:
         self._gateway: Gateway | None = None
         self._nursery: trio.Nursery | None = None
-        self._watched = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
         assert self._gateway is not None
-        self._watch_hypercorn(scope)
         await self._gateway(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -84,7 +82,8 @@ class HypercornApp:
             raise LifespanFailureError("startup", str(error)) from error
 
     async def _serve(self, receive: Receive, send: Send) -> None:
-        install()  # early enough: hypercorn serves after this startup
+        connections = ClientConnections(ConnectionLimits(), counted=False)
+        install(connections)  # early enough: hypercorn serves after this startup
         configure_logging()
         config, why = load_config(None)
         log.info("configuration %s (%s)", config.source, why)
@@ -94,25 +93,13 @@ class HypercornApp:
             await self._nursery.start(self._pass_sigterm_on)
             await self._nursery.start(self._gateway.run)
             self._nursery.start_soon(self._end_with_parent)
+            self._nursery.start_soon(connections.watch, self._gateway.begin_shutdown)
             await send({"type": "lifespan.startup.complete"})
             message: Message = await receive()  # lifespan.shutdown
             self._gateway.begin_shutdown()
             await self._gateway.manager.stopped.wait()
             await send({"type": message["type"] + ".complete"})
             self._nursery.cancel_scope.cancel(reason="shut down")
-
-    def _watch_hypercorn(self, scope: Scope) -> None:
-        """Begin our shutdown with hypercorn's, not after its graceful timeout."""
-        terminated = scope.get("state", {}).get(TERMINATED_KEY)
-        if self._watched or terminated is None or self._nursery is None:
-            return
-        self._watched = True
-        self._nursery.start_soon(partial(self._begin_shutdown_after, terminated))
-
-    async def _begin_shutdown_after(self, terminated: Event) -> None:
-        await terminated.wait()
-        assert self._gateway is not None
-        self._gateway.begin_shutdown()
 
     async def _pass_sigterm_on(self, *, task_status: trio.TaskStatus[None]) -> None:
         in_child = multiprocessing.parent_process() is not None

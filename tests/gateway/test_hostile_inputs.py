@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import httptools
-import hypercorn.protocol
 import pytest
 import trio
 
@@ -22,7 +21,6 @@ from tests.support.hostile_cases import Case
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.server.api.endpoints import ENDPOINTS
-from trio_gateway.server.http.limits import LimitedH11Protocol
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 PATIENCE_S = 1000.0  # virtual; an idle connection is closed long before
@@ -65,8 +63,6 @@ class _Replies:
 def _as_served(monkeypatch: pytest.MonkeyPatch) -> None:
     served = frozenset(row.name for row in ENDPOINTS)
     monkeypatch.setattr(FakeKind, "endpoints", served)
-    # As `create_app` has it: what is no HTTP does not get as far as the app.
-    monkeypatch.setitem(vars(hypercorn.protocol), "H11Protocol", LimitedH11Protocol)
 
 
 async def exchange(stack: Stack, data: bytes) -> list[Reply]:

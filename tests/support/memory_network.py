@@ -1,8 +1,7 @@
-"""A network in memory: each connection is a pair of streams with hypercorn at its end."""
+"""A network in memory: each connection is a pair of streams, with the gateway at one end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import httpcore
@@ -10,26 +9,27 @@ import trio
 import trio.testing
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from trio_gateway.server.http.install import install
-from trio_gateway.server.http.repairs import CancellableTCPServer
+from trio_gateway.config.access_schema import ConnectionLimits
+from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.types import AsgiApp
 
 
 class MemoryNetwork(httpcore.AsyncNetworkBackend):
-    """httpcore's network, where each connection is a memory stream with hypercorn at its end."""
+    """httpcore's network, where each connection is a memory stream with the gateway at its end."""
 
     def __init__(
         self,
         nursery: trio.Nursery,
         app: AsgiApp,
-        server_type: Callable[..., TCPServer] = CancellableTCPServer,
+        connections: ClientConnections | None = None,
     ) -> None:
-        install()
-        self.nursery, self.app, self.server_type = nursery, app, server_type
+        self.nursery, self.app = nursery, app
+        if connections is None:
+            connections = ClientConnections(ConnectionLimits(), counted=False)
+        self.connections = connections
         self.context = WorkerContext(None)
         self.config = Config()
         self.config.errorlog = None
@@ -62,9 +62,9 @@ class MemoryNetwork(httpcore.AsyncNetworkBackend):
         self.servers_running += 1
         try:
             app = ASGIWrapper(self.app)  # type: ignore[arg-type]
-            await self.server_type(
+            await self.connections.serve(
                 app, self.config, self.context, ConnectionState({}), stream
-            ).run()
+            )
         finally:
             self.servers_running -= 1
 
@@ -74,6 +74,9 @@ class FakeSocket:
 
     def getsockname(self) -> tuple[str, int]:
         return ("127.0.0.1", 80)
+
+    def setsockopt(self, *_: object) -> None:
+        pass
 
     def getpeername(self) -> tuple[str, int]:
         return ("127.0.0.1", 40000)

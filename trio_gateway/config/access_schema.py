@@ -66,11 +66,13 @@ class UnixAddress(msgspec.Struct, frozen=True):
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client may take. `header_timeout_s` runs from a request's first byte to the end
-    of its headers, `body_timeout_s` from there to the end of its body."""
+    of its headers, `body_timeout_s` from there to the end of its body, `send_timeout_s` from the
+    last byte of an answer that the client took."""
 
     max_header_bytes: int = 16 * 1024
     header_timeout_s: float = 30.0
     body_timeout_s: float = 300.0
+    send_timeout_s: float = 60.0
     requests_per_connection: int = 1_000_000
     connections_per_address: int = 512
 

@@ -12,8 +12,8 @@ from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process.groups import STOP_SIGNALS
 from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.install import install
-from trio_gateway.server.http.limits import HttpConfig
 from trio_gateway.server.http.listeners import BACKLOG, Listeners, address_of, bound
 from trio_gateway.server.http.tls import Certificate
 from trio_gateway.server.relay.websocket import MESSAGE_MAX_BYTES
@@ -30,6 +30,7 @@ class GatewayServer:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._connections = ClientConnections(gateway.config.server.limits)
         self._served = trio.Event()
         self._serve_scope = trio.CancelScope()
 
@@ -46,7 +47,7 @@ class GatewayServer:
         Raises:
             ListenError: before anything was started.
         """
-        install()
+        install(self._connections)
         server = self._gateway.config.server
         certificate = None if server.tls is None else Certificate(server.tls)
         with bound(server.listen, server.listen_unix) as sockets:
@@ -57,6 +58,7 @@ class GatewayServer:
                 await nursery.start(self._gateway.run)
                 if certificate is not None:
                     nursery.start_soon(certificate.watch)
+                nursery.start_soon(self._connections.watch, self._gateway.begin_shutdown)
                 await nursery.start(self._serve, sockets, certificate)
                 task_status.started(addresses)
                 await self._served.wait()

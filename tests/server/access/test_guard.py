@@ -300,7 +300,8 @@ async def test_a_refused_upload_is_answered_and_not_kept(autojump_clock: Clock) 
 async def test_a_web_socket_is_refused_like_a_request(autojump_clock: Clock) -> None:
     handshake = (
         b"GET /v1/realtime HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\n"
-        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         b"Origin: %b\r\n\r\n"
     )
     async with running_stack(guarded(api_keys=KEYS)) as stack:

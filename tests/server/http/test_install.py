@@ -6,27 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import hypercorn.protocol
-import hypercorn.protocol.h11
 import hypercorn.trio.run
 import pytest
 import trio
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.fakes import FakeEngines
 from tests.support.schema_values import config, model
 from trio_gateway import app
+from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
+from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
-from trio_gateway.server.http.limits import CountedTCPServer, LimitedH11Protocol
-from trio_gateway.server.http.websocket_stream import TellingWSStream
-
-ORIGINAL = (TCPServer, H11Protocol, WSStream)
-OURS = (CountedTCPServer, LimitedH11Protocol, TellingWSStream)
 
 # Runs in a fresh process. Whatever an import opened, started or replaced shows at its end.
 IMPORT_ALL = """
@@ -78,23 +71,21 @@ assert not multiprocessing.active_children()
 def _restored() -> Iterator[None]:
     """hypercorn as its package has it, in the test; as it was found, after it."""
     before = installed()
-    put(ORIGINAL)
+    put(TCPServer)
     yield
     put(before)
 
 
-def installed() -> tuple[object, ...]:
-    return (
-        vars(hypercorn.trio.run)["TCPServer"],
-        vars(hypercorn.protocol)["H11Protocol"],
-        vars(hypercorn.protocol.h11)["WSStream"],
-    )
+def installed() -> object:
+    return vars(hypercorn.trio.run)["TCPServer"]
 
 
-def put(classes: tuple[object, ...]) -> None:
-    vars(hypercorn.trio.run)["TCPServer"] = classes[0]
-    vars(hypercorn.protocol)["H11Protocol"] = classes[1]
-    vars(hypercorn.protocol.h11)["WSStream"] = classes[2]
+def put(what: object) -> None:
+    vars(hypercorn.trio.run)["TCPServer"] = what
+
+
+def is_ours(what: object) -> bool:
+    return isinstance(getattr(what, "__self__", None), ClientConnections)
 
 
 @pytest.mark.processes
@@ -106,19 +97,20 @@ def test_importing_every_module_has_no_effect() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_install_replaces_three_classes_of_hypercorn() -> None:
-    install()
-    install()
-    assert installed() == OURS
+def test_install_replaces_one_class_of_hypercorn_and_the_last_call_counts() -> None:
+    install(ClientConnections(ConnectionLimits()))
+    last = ClientConnections(ConnectionLimits())
+    install(last)
+    assert installed() == last.serve
 
 
 async def test_serving_installs_before_hypercorn_looks() -> None:
     engines, given = FakeEngines(), config(model("m"), listen=(ListenAddress("127.0.0.1", 0),))
     gateway = Gateway(given, engines.manager(given))
-    assert installed() == ORIGINAL
+    assert installed() is TCPServer
     async with trio.open_nursery() as nursery:
         await nursery.start(GatewayServer(gateway).run)
-        assert installed() == OURS
+        assert is_ours(installed())
         gateway.begin_shutdown()
 
 
@@ -128,7 +120,7 @@ async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_star
 ) -> None:
     given = config(model("m"))
     monkeypatch.setattr(app, "load_config", lambda path: (given, "of the test"))
-    seen: list[tuple[object, ...]] = []
+    seen: list[object] = []
     messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
     async def receive() -> dict[str, str]:
@@ -137,6 +129,6 @@ async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_star
     async def send(message: dict[str, str]) -> None:
         seen.append(installed())
 
-    assert installed() == ORIGINAL
+    assert installed() is TCPServer
     await app.HypercornApp()({"type": "lifespan"}, receive, send)
-    assert seen == [OURS, OURS]
+    assert [is_ours(found) for found in seen] == [True, True]

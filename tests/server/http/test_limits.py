@@ -18,13 +18,10 @@ from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.gateway import Gateway
-from trio_gateway.server.http import limits as connections
-from trio_gateway.server.http.limits import (
-    ConnectionCounts,
-    CountedTCPServer,
-    HttpConfig,
-    address_group,
-)
+from trio_gateway.server.http import client_connections
+from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
+from trio_gateway.server.http.connection_counts import ConnectionCounts, address_group
+from trio_gateway.server.http.install import install
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import Scope
 
@@ -47,7 +44,7 @@ async def hello(scope: Scope, receive: Any, send: Any) -> None:
 
 
 def network(nursery: trio.Nursery, app: Any = hello) -> MemoryNetwork:
-    found = MemoryNetwork(nursery, RequestScopes(app), CountedTCPServer)
+    found = MemoryNetwork(nursery, RequestScopes(app), ClientConnections(LIMITS))
     found.config = HttpConfig(LIMITS)
     found.config.keep_alive_timeout = 75
     return found
@@ -229,7 +226,8 @@ async def test_an_address_has_so_many_connections_and_a_closed_one_makes_room(
     for client in (second, third):
         await client.aclose()
     await trio.testing.wait_all_tasks_blocked()
-    assert len(net.config.counts) == 0  # type: ignore[attr-defined]
+    assert net.connections.counts is not None
+    assert len(net.connections.counts) == 0
 
 
 async def test_another_address_has_its_own_and_a_unix_socket_is_not_counted(
@@ -302,7 +300,8 @@ async def test_a_slow_body_gets_408(autojump_clock: Clock) -> None:
 async def test_a_refused_connection_is_told_so_over_a_real_socket(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_REFUSE_S", 10.0)
+    monkeypatch.setattr(client_connections, "_REFUSE_S", 10.0)
+    install(ClientConnections(LIMITS))
     engines = FakeEngines()
     given = config(model("m"))
     gateway = Gateway(given, engines.manager(given))

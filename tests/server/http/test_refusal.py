@@ -21,7 +21,7 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.limits import CountedTCPServer, HttpConfig
+from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.refusal import family_of, last_refusal, refusal_in
 
 KEY, BUSY_KEY = "tg-user-0123456789", "tg-busy-0123456789"
@@ -126,7 +126,7 @@ async def serving() -> AsyncIterator[Stack]:
     )
     given = config(model("m"), access=access, limits=LIMITS, max_body_bytes=MAX_BODY)
     async with running_stack(given) as stack:
-        stack.network.server_type = CountedTCPServer
+        stack.network.connections = ClientConnections(LIMITS)
         stack.network.config = HttpConfig(LIMITS)
         stack.network.config.keep_alive_timeout = 75
         yield stack
@@ -175,23 +175,28 @@ async def test_an_error_has_the_shape_of_its_clients_api(
         status, answered, body = await answer_of(stream)
     assert status == place.status
     assert answered["content-type"] == "application/json"
-    # No request comes of headers that are too large.
-    assert ("x-gateway-request-id" in answered) is (place.status != 431)
+    assert "x-gateway-request-id" in answered
     client.check(json.loads(body))
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(b"\x16\x03\x01 not HTTP\r\n\r\n", 400), (b"POST /v1/messages HT", 408)]
+    ("sent", "status", "check"),
+    [
+        (b"\x16\x03\x01 not HTTP\r\n\r\n", 400, check_openai),
+        (b"POST /v1/messages HT", 408, check_anthropic),
+        (b"POST /api/chat HTTP/1.1\r\nHo", 408, check_ollama),
+        (b"POST /v1/x HTTP/1.1\r\nAnthropic-Version: x\r\nHo", 408, check_anthropic),
+    ],
 )
-async def test_where_no_request_can_be_read_an_error_has_openais_shape(
-    autojump_clock: Clock, sent: bytes, status: int
+async def test_where_no_request_can_be_read_what_can_be_made_out_of_it_gives_the_shape(
+    autojump_clock: Clock, sent: bytes, status: int, check: Callable[[Any], None]
 ) -> None:
     async with serving() as stack:
         stream = stack.network.connect()
         await stream.send_all(sent)
         answered, headers, body = await answer_of(stream)
     assert (answered, headers["connection"]) == (status, "close")
-    check_openai(json.loads(body))
+    check(json.loads(body))
 
 
 async def test_a_connection_too_many_is_told_so_without_its_request() -> None:

@@ -59,6 +59,7 @@ def limits(record: Record) -> ConnectionLimits:
         ),
         header_timeout_s=record.read("header_timeout", seconds, default.header_timeout_s),
         body_timeout_s=record.read("body_timeout", seconds, default.body_timeout_s),
+        send_timeout_s=record.read("send_timeout", seconds, default.send_timeout_s),
         requests_per_connection=record.read(
             "requests_per_connection", integer, default.requests_per_connection
         ),

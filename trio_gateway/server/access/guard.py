@@ -24,7 +24,7 @@ from trio_gateway.server.access.browser_rules import (
 from trio_gateway.server.access.key_ring import KeyRing
 from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.limits import address_group
+from trio_gateway.server.http.connection_counts import address_group
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.types import (
     REQUEST_KEY,

@@ -81,12 +81,7 @@ class DirectAnswers:
         if row is None:
             await self._others(scope, receive, send)
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_once_gone, receive, nursery.cancel_scope)
-            await self._answer(*row, scope, send)
-            nursery.cancel_scope.cancel(reason="the request is answered")
-
-    async def _answer(self, endpoint: Endpoint, handler: Handler, scope: Scope, send: Send) -> None:
+        endpoint, handler = row
         call = Call(scope, self._dumps, send=send)
         if endpoint.body is Body.NONE:
             call.state.upload.leave_to_quart()
@@ -96,12 +91,6 @@ class DirectAnswers:
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
     """HEAD goes with GET."""
     return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
-
-
-async def _cancel_once_gone(receive: Receive, answering: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    answering.cancel(reason="the client is gone")
 
 
 async def _send(answer: Answer, send: Send) -> None:

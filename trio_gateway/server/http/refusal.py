@@ -35,11 +35,12 @@ class Refusal(NamedTuple):
         await send(start)
         await send({"type": f"{kind}.response.body", "body": self.body})
 
-    def as_http1(self) -> bytes:
-        """As the bytes of an HTTP/1.1 answer, for a connection that no protocol speaks on yet."""
+    def as_http1(self, more: bytes = b"") -> bytes:
+        """As the bytes of an HTTP/1.1 answer, for a connection that no protocol speaks on yet.
+        `more`: lines of further headers, each with its end."""
         lines = [b"HTTP/1.1 %d %b" % (self.status, HTTPStatus(self.status).phrase.encode())]
         lines += [b"%b: %b" % header for header in self.headers]
-        return b"\r\n".join([*lines, b"", self.body])
+        return b"\r\n".join([*lines, b"%b\r\n%b" % (more, self.body)])
 
 
 def refusal_in(scope: Mapping[str, Any], error: ApiError) -> Refusal:

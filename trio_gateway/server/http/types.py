@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,9 +14,13 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
-TERMINATED_KEY = "trio_gateway.terminated"  # in the scope's state: hypercorn's own shutdown
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already
+
+
+def new_request_id() -> str:
+    """What the answer, the log and a dump call a request."""
+    return secrets.token_hex(8)
 
 
 class ClientGone(Exception):

@@ -1,5 +1,4 @@
-"""The repairs of the HTTP stack. Where memory streams can show the fault, a twin without the repair
-does; D's fault is a reset, which takes a real socket: see `test_serve.py`, "while it is sent"."""
+"""What a connection does when its client stalls, leaves, or sends too much. In memory."""
 
 from __future__ import annotations
 
@@ -9,14 +8,19 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypercorn.trio.tcp_server import TCPServer
 from quart import Response
 from quart_trio import QuartTrio
 
 from tests.support.memory_network import FakeSocket, MemoryNetwork
-from trio_gateway.server.http.repairs import CancellableTCPServer
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
-from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, AsgiApp, Message, Scope
+from trio_gateway.server.http.types import (
+    LINGER_S,
+    REQUEST_KEY,
+    AsgiApp,
+    ClientGone,
+    Message,
+    Scope,
+)
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
@@ -48,16 +52,10 @@ async def idle_connection_closes_after(app: AsgiApp, nursery: trio.Nursery) -> f
     return trio.current_time() - begun
 
 
-async def test_a_an_idle_connection_is_closed_after_the_keep_alive_timeout(
+async def test_an_idle_connection_is_closed_after_the_keep_alive_timeout(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     assert await idle_connection_closes_after(RequestScopes(quart_app()), nursery) == 5
-
-
-async def test_a_without_the_repair_it_is_never_closed(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    assert await idle_connection_closes_after(quart_app(), nursery) == 100
 
 
 async def endless(scope: Scope, receive: Any, send: Any) -> None:
@@ -93,11 +91,11 @@ class StalledStream:
         self.closed.set()
 
 
-async def ends_when_cancelled(server_type: type[TCPServer]) -> bool:
+async def ends_when_cancelled() -> bool:
     """Whether a connection to a stalled client ends within 1,000 s of being cancelled."""
     stream, scope, ended = StalledStream(), trio.CancelScope(), trio.Event()
     async with trio.open_nursery() as nursery:
-        network = MemoryNetwork(nursery, endless, server_type)
+        network = MemoryNetwork(nursery, endless)
 
         async def serve() -> None:
             with scope:
@@ -116,21 +114,15 @@ async def ends_when_cancelled(server_type: type[TCPServer]) -> bool:
     return in_time
 
 
-async def test_b_a_stalled_reader_does_not_hold_up_a_cancellation(
+async def test_a_stalled_reader_does_not_hold_up_a_cancellation(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    assert await ends_when_cancelled(CancellableTCPServer)
+    assert await ends_when_cancelled()
 
 
-async def test_b_without_the_repair_it_does(autojump_clock: trio.testing.MockClock) -> None:
-    assert not await ends_when_cancelled(TCPServer)
-
-
-async def closed_idle_connection_ends_after(
-    server_type: type[TCPServer], nursery: trio.Nursery
-) -> float:
+async def closed_idle_connection_ends_after(nursery: trio.Nursery) -> float:
     """Seconds from a client closing its idle connection to the server letting go of it."""
-    network = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type)
+    network = MemoryNetwork(nursery, RequestScopes(quart_app()))
     network.config.keep_alive_timeout = 75
     client = network.connect()
     await client.send_all(REQUEST)
@@ -146,16 +138,10 @@ async def closed_idle_connection_ends_after(
     return trio.current_time() - begun
 
 
-async def test_c_an_idle_connection_that_its_client_closed_is_let_go_at_once(
+async def test_an_idle_connection_that_its_client_closed_is_let_go_at_once(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    assert await closed_idle_connection_ends_after(CancellableTCPServer, nursery) <= 1
-
-
-async def test_c_without_the_repair_it_is_kept_for_the_keep_alive_timeout(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    assert await closed_idle_connection_ends_after(TCPServer, nursery) >= 75
+    assert await closed_idle_connection_ends_after(nursery) <= 1
 
 
 async def early_answer(app: AsgiApp, nursery: trio.Nursery, body_bytes: int) -> tuple[bytes, int]:
@@ -190,7 +176,7 @@ def refusing_app() -> Any:
     return app
 
 
-async def test_d_an_upload_that_is_refused_is_read_to_its_end(
+async def test_an_upload_that_is_refused_is_read_to_its_end(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     answer, taken = await early_answer(RequestScopes(refusing_app()), nursery, 500_000)
@@ -198,7 +184,7 @@ async def test_d_an_upload_that_is_refused_is_read_to_its_end(
     assert taken == 500_000
 
 
-async def test_d_an_upload_that_stalls_is_not_waited_for_without_end(
+async def test_an_upload_that_stalls_is_not_waited_for_without_end(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     client = MemoryNetwork(nursery, RequestScopes(refusing_app())).connect()
@@ -211,57 +197,25 @@ async def test_d_an_upload_that_stalls_is_not_waited_for_without_end(
 async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    disconnected = trio.Event()
+    told = trio.Event()
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        disconnected.set()
+        try:
+            await endless(scope, receive, send)
+        except ClientGone:
+            told.set()
+            raise
 
     stream = StalledStream()
     nursery.start_soon(MemoryNetwork(nursery, app).serve, stream)
     await stream.stalled.wait()
     stream.gave_up.set()
     with trio.fail_after(10):
-        await disconnected.wait()
+        await told.wait()
     stream.closed.set()
 
 
-async def fatal_upgrade(server_type: type[TCPServer]) -> bool:
-    """Whether a malformed upgrade of one client ends everything around its connection."""
-    upgrade = (
-        b"GET / HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-        b"Upgrade: h2c\r\nHTTP2-Settings: !!!!a\r\n\r\n"
-    )
-    ended = False
-    try:
-        async with trio.open_nursery() as nursery:
-            client = MemoryNetwork(nursery, RequestScopes(quart_app()), server_type).connect()
-            await client.send_all(upgrade)
-            while await client.receive_some(65536):
-                pass
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel(reason="the test is over")
-    except* ValueError:  # binascii.Error, of the settings
-        ended = True
-    return ended
-
-
-async def test_e_what_one_client_does_wrong_stays_with_its_connection(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert not await fatal_upgrade(CancellableTCPServer)
-    assert "a connection broke off" in caplog.text
-
-
-async def test_e_without_the_repair_it_ends_the_server(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    assert await fatal_upgrade(TCPServer)
-
-
-async def pipelining_client_leaves(server_type: type[TCPServer], nursery: trio.Nursery) -> int:
+async def pipelining_client_leaves(nursery: trio.Nursery) -> int:
     """Connections left of a client that sent a byte too many in a stream and went away."""
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -270,7 +224,7 @@ async def pipelining_client_leaves(server_type: type[TCPServer], nursery: trio.N
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
             await trio.sleep(1)
 
-    network = MemoryNetwork(nursery, RequestScopes(app), server_type)
+    network = MemoryNetwork(nursery, RequestScopes(app))
     client = network.connect()
     await client.send_all(REQUEST + b"G")
     await client.receive_some(1)
@@ -279,16 +233,10 @@ async def pipelining_client_leaves(server_type: type[TCPServer], nursery: trio.N
     return network.servers_running
 
 
-async def test_e_a_client_that_pipelines_and_leaves_is_let_go(
+async def test_a_client_that_pipelines_and_leaves_is_let_go(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    assert await pipelining_client_leaves(CancellableTCPServer, nursery) == 0
-
-
-async def test_e_without_the_repair_its_connection_stays(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    assert await pipelining_client_leaves(TCPServer, nursery) == 1
+    assert await pipelining_client_leaves(nursery) == 0
 
 
 async def test_what_a_request_owns_is_released_however_it_ends(
@@ -319,7 +267,7 @@ async def test_what_a_request_owns_is_released_however_it_ends(
     assert released == ["/answers", "/fails", "/waits"]
 
 
-async def test_a_torn_stream_closes_the_connection_without_an_end(
+async def test_torn_stream_closes_the_connection_without_an_end(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     async def app(scope: Scope, receive: Any, send: Any) -> None:

@@ -1,0 +1,314 @@
+"""Connection: one client's connection, from its first byte to its last.
+
+It takes the place of hypercorn's TCPServer, protocols and streams; docs/decisions/hypercorn.md says
+why. The app is called in the connection's own task. A second task reads all the time, so that it is
+noticed at once when the client goes away: that cancels the request under way. It also keeps the
+time: for a head, between requests, and for a client that does not take what it is sent.
+
+One connection knows of nobody else; what they share is in `client_connections.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Mapping
+from time import time
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
+
+import trio
+
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.cycle import Cycle
+from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_asked
+from trio_gateway.server.http.refusal import last_refusal
+from trio_gateway.server.http.types import (
+    LINGER_S,
+    REQUEST_ID_HEADER,
+    AsgiApp,
+    ClientGone,
+    Header,
+    Scope,
+    new_request_id,
+)
+from trio_gateway.server.http.websocket_session import serve_websocket
+from trio_gateway.server.http.wire import Inbox, Wire
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int | None] | None
+
+
+class Limits(NamedTuple):
+    """What one connection may take. Seconds and bytes."""
+
+    max_header_bytes: int
+    header_timeout_s: float
+    keep_alive_s: float
+    send_timeout_s: float
+    requests: int
+    max_message_bytes: int  # of a WebSocket
+    ping_interval_s: float | None
+
+
+class Phase(enum.Enum):
+    IDLE = enum.auto()  # between requests, nothing of the next has come
+    HEAD = enum.auto()
+    REQUEST = enum.auto()
+    OVER = enum.auto()
+
+
+class Facts(NamedTuple):
+    """What an app is told of a connection in each scope."""
+
+    scheme: str
+    client: Address
+    server: Address
+    root_path: str
+    state: Mapping[str, Any]
+
+
+class Shared(Protocol):
+    """What a connection needs of all of them."""
+
+    limits: Limits
+    is_stopping: bool
+
+    def default_headers(self) -> bytes: ...
+    async def log_access(self, scope: Scope, cycle: Cycle, took_s: float) -> None: ...
+
+
+class Connection:
+    """Serves an ASGI app on a wire until the client goes, its time is up, or `stop`."""
+
+    def __init__(self, app: AsgiApp, wire: Wire, facts: Facts, shared: Shared) -> None:
+        self._app, self._wire, self._facts, self._shared = app, wire, facts, shared
+        self._limits = shared.limits
+        self._inbox = Inbox()
+        self._gone = trio.Event()
+        self._phase = Phase.IDLE
+        self._clock = trio.CancelScope()
+        self._deadline = 0.0
+        self._request: trio.CancelScope | None = None  # the one under way
+        self._is_websocket = False  # whose app is told by itself that its client is gone
+        self._requests = 0
+
+    async def run(self) -> None:
+        """Raises nothing that a client can cause; and closes the wire, however it ends."""
+        try:
+            self._enter(Phase.IDLE)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                await self._serve()
+                nursery.cancel_scope.cancel(reason="the connection is over")
+            await self._wire.close()
+        except* ClientGone:
+            pass
+        except* Exception:
+            log.exception("a bug in the gateway; please report it")
+        finally:
+            await self._wire.tear()
+
+    def stop(self) -> None:
+        """The server stops: an idle connection ends now, another one after its request."""
+        if self._phase is Phase.IDLE:
+            self._inbox.end()
+
+    # -- the task that watches the client -----------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Read until the client is gone, and keep the time meanwhile."""
+        while True:
+            with trio.CancelScope(deadline=self._deadline) as self._clock:
+                while data := await self._wire.read():
+                    if self._phase is Phase.IDLE:
+                        self._enter(Phase.HEAD)
+                    self._inbox.put(data)
+                    await self._inbox.room()
+                self._leave()
+                if self._request is not None and not self._is_websocket:
+                    self._request.cancel(reason="the client is gone")
+                return
+            if self._is_time_up():
+                return
+
+    def _is_time_up(self) -> bool:
+        """What to do at the deadline; whether that ends the connection."""
+        match self._phase:
+            case Phase.IDLE:
+                self._inbox.end()
+            case Phase.HEAD:
+                limit_s = self._limits.header_timeout_s
+                message = f"the headers did not arrive within {limit_s:g} s (header_timeout)"
+                self._inbox.end(ApiError(408, message, code="header_timeout"))
+            case Phase.REQUEST:
+                since, limit_s = self._wire.sending_since, self._limits.send_timeout_s
+                now = trio.current_time()
+                if since is None or now < since + limit_s:
+                    self._deadline = (now if since is None else since) + limit_s
+                    return False
+                log.warning("a client took nothing for %g s; it is let go (send_timeout)", limit_s)
+                self._leave()
+                if self._request is not None:
+                    self._request.cancel(reason="the client takes nothing more")
+        return True
+
+    def _leave(self) -> None:
+        """Nothing more comes of this client."""
+        self._gone.set()
+        self._inbox.end()
+
+    def _enter(self, phase: Phase) -> None:
+        limits = self._limits
+        allowed_s = {
+            Phase.IDLE: limits.keep_alive_s,
+            Phase.HEAD: limits.header_timeout_s,
+            Phase.REQUEST: limits.send_timeout_s,
+        }
+        self._phase = phase
+        self._deadline = self._clock.deadline = trio.current_time() + allowed_s[phase]
+
+    # -- the task that serves -----------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        try:
+            while (head := await self._next_head()) is not None:
+                self._enter(Phase.REQUEST)
+                if head.wants_websocket:
+                    await self._serve_websocket(head)
+                    return
+                if await self._answer(head) is Phase.OVER:
+                    return
+        except ApiError as error:  # what was sent is not a request
+            await self._refuse(error, *what_was_asked(self._inbox.buffer))
+
+    async def _next_head(self) -> RequestHead | None:
+        """The next request's; None if there will be none.
+
+        Raises:
+            ApiError: what comes is not a request, or comes too slowly.
+        """
+        inbox, max_bytes = self._inbox, self._limits.max_header_bytes
+        if self._requests:
+            self._enter(Phase.HEAD if inbox.buffer else Phase.IDLE)
+        while (head := read_head(inbox.buffer, max_bytes)) is None:
+            if inbox.is_over or (self._shared.is_stopping and self._phase is Phase.IDLE):
+                return None
+            await inbox.more()
+        return head
+
+    async def _answer(self, head: RequestHead) -> Phase:
+        """Let the app answer. IDLE if the connection can go on after it, otherwise OVER.
+
+        Raises:
+            ApiError: the body is malformed, and nothing was answered.
+        """
+        self._requests += 1
+        keeps = head.keeps_alive and self._requests < self._limits.requests
+        cycle = Cycle(
+            head, self._wire, self._inbox, gone=self._gone,
+            keeps_alive=keeps and not self._shared.is_stopping,
+            default_headers=self._shared.default_headers(),
+        )  # fmt: skip
+        scope = self._scope_of(head)
+        begun = time()
+        with cycle.scope:
+            self._request = cycle.scope
+            if self._gone.is_set():
+                cycle.scope.cancel(reason="the client is gone")
+            try:
+                await self._app(scope, cycle.receive, cycle.send)
+            except ClientGone:
+                self._leave()
+            except Exception:
+                log.exception("a bug in the gateway; please report it")
+        self._request = None
+        await self._shared.log_access(scope, cycle, time() - begun)
+        return await self._after(head, cycle)
+
+    async def _after(self, head: RequestHead, cycle: Cycle) -> Phase:
+        if self._gone.is_set():
+            return Phase.OVER
+        if not cycle.began:
+            path = head.target.partition(b"?")[0].decode("ascii")
+            error = cycle.fault or ApiError(500, "there was no answer", "server_error")
+            await self._refuse(error, path, head.headers)
+            return Phase.OVER
+        if not cycle.is_complete:
+            await self._wire.tear()  # the client sees that something is missing
+            return Phase.OVER
+        if not cycle.body.complete:
+            if self._shared.is_stopping:  # it waits for no client
+                return Phase.OVER
+            # Closing now would reset the connection, and the client would never see its answer.
+            with trio.move_on_after(LINGER_S):
+                await cycle.skip_body()
+            if not cycle.body.complete:
+                return Phase.OVER
+        return Phase.IDLE if cycle.keeps_alive else Phase.OVER
+
+    async def _refuse(self, error: ApiError, path: str, headers: list[Header]) -> None:
+        """The connection's last answer. Where a next request would begin is not known."""
+        refusal = last_refusal(error, path, headers)
+        refusal.headers.append((REQUEST_ID_HEADER, new_request_id().encode()))
+        log.debug("refused a request for %s: %s", path or "?", error.message)
+        await self._wire.send(refusal.as_http1(self._shared.default_headers()))
+        await self._wire.send_end()
+        # As in `_after`: let what is on its way arrive. Most clients close once they are answered.
+        with trio.move_on_after(0 if self._shared.is_stopping else LINGER_S):
+            while not self._inbox.is_over:
+                self._inbox.buffer.clear()
+                await self._inbox.more()
+
+    async def _serve_websocket(self, head: RequestHead) -> None:
+        scope = self._scope_of(head)
+        offered = b",".join(v for n, v in head.headers if n == b"sec-websocket-protocol")
+        scope["subprotocols"] = [p.strip() for p in offered.decode("latin-1").split(",") if p]
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if self._facts.scheme == "https" else "ws"
+        del scope["method"]
+        self._is_websocket = True
+        with trio.CancelScope() as self._request:
+            await serve_websocket(
+                _WebSocketWire(self._wire, self._inbox), self._app, scope,
+                max_message_bytes=self._limits.max_message_bytes,
+                ping_interval_s=self._limits.ping_interval_s,
+            )  # fmt: skip
+
+    def _scope_of(self, head: RequestHead) -> Scope:
+        path, _, query = head.target.partition(b"?")
+        facts = self._facts
+        return {
+            "type": "http",
+            "http_version": head.version,
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": head.method,
+            "scheme": facts.scheme,
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": facts.root_path,
+            "headers": head.headers,
+            "client": facts.client,
+            "server": facts.server,
+            "state": {**facts.state},
+            "extensions": {},
+        }
+
+
+class _WebSocketWire:
+    """What a WebSocket reads is what the watching task has put in."""
+
+    def __init__(self, wire: Wire, inbox: Inbox) -> None:
+        self._wire, self._inbox = wire, inbox
+        self.send = wire.send
+
+    async def read(self) -> bytes:
+        while not self._inbox.buffer:
+            if self._inbox.is_over:
+                return b""
+            await self._inbox.more()
+        data = bytes(self._inbox.buffer)
+        self._inbox.buffer.clear()
+        return data

@@ -1,0 +1,189 @@
+"""Cycle: one HTTP/1.1 request and its answer, as an ASGI app sees them."""
+
+from __future__ import annotations
+
+import enum
+import re
+from http import HTTPStatus
+
+import trio
+
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.http1 import RequestHead, body_of
+from trio_gateway.server.http.types import Header, Message
+from trio_gateway.server.http.wire import Inbox, Wire
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+_CLOSE = b"connection: close\r\n"
+_NO_BODY = frozenset({204, 304})
+# What may stand in an answer's head: nothing that would end a line.
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+class Framing(enum.Enum):
+    """How the client is told where the body of an answer ends."""
+
+    LENGTH = enum.auto()
+    CHUNKS = enum.auto()
+    END_OF_CONNECTION = enum.auto()  # for HTTP/1.0, if the length is not known
+    NONE = enum.auto()  # there is no body
+
+
+class Cycle:
+    """Head and first body are one send. `began` once the app has said anything, `is_complete` once
+    it has said all.
+
+    Args:
+        keeps_alive: whether the connection may go on after this.
+        default_headers: lines of each answer, such as its date.
+        gone: set when the client goes away.
+    """
+
+    def __init__(
+        self,
+        head: RequestHead,
+        wire: Wire,
+        inbox: Inbox,
+        *,
+        keeps_alive: bool,
+        default_headers: bytes,
+        gone: trio.Event,
+    ) -> None:
+        self.keeps_alive = keeps_alive
+        self.body = body_of(head)
+        self.fault: ApiError | None = None
+        self.began = self.is_complete = False
+        self.status = 0
+        self.headers: list[Header] = []
+        self.scope = trio.CancelScope()
+        self._head, self._wire, self._inbox, self._gone = head, wire, inbox, gone
+        self._default_headers = default_headers
+        self._framing: Framing | None = None  # None: the head is not sent
+        self._left = 0  # of the announced length
+        self._all_given = False
+        # The one case in which two tasks may want to send.
+        self._turn = trio.Lock() if head.expects_continue else None
+
+    # -- the request --------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The next of the body; then, once the client is gone, that it is."""
+        if self._all_given:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        try:
+            data = self.body.take(self._inbox.buffer)
+            while not data and not self.body.complete:
+                if self._inbox.is_over:
+                    await self._gone.wait()
+                    return {"type": "http.disconnect"}
+                await self._ask_for_it()
+                await self._inbox.more()
+                data = self.body.take(self._inbox.buffer)
+        except ApiError as error:
+            self.fault = error
+            self.scope.cancel(reason="the body is malformed")
+            await trio.sleep_forever()
+        self._all_given = self.body.complete
+        return {"type": "http.request", "body": data, "more_body": not self._all_given}
+
+    async def _ask_for_it(self) -> None:
+        """A client that waits for permission to send the body gets it now."""
+        if self._turn is None:
+            return
+        async with self._turn:
+            turn, self._turn = self._turn, None
+            assert turn is not None
+            if not self.began:
+                await self._wire.send(_CONTINUE)
+
+    async def skip_body(self) -> None:
+        """Read what is left of it, and throw it away; until its end, or the client's."""
+        while not self.body.complete:
+            if not self.body.take(self._inbox.buffer) and not self.body.complete:
+                if self._inbox.is_over:
+                    return
+                await self._inbox.more()
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Raises ClientGone. A checkpoint, except for the start, which waits for the body."""
+        if message["type"] == "http.response.body":
+            if not self.began or self.is_complete:
+                raise RuntimeError("a body before the start of the answer, or after its end")
+            data = self._framed(message.get("body", b""), not message.get("more_body"))
+            if self._turn is not None:
+                async with self._turn:
+                    await self._wire.send(data)
+            elif data:
+                await self._wire.send(data)
+            else:
+                await trio.lowlevel.checkpoint()
+        elif message["type"] == "http.response.start":
+            if self.began:
+                raise RuntimeError("a second start of the answer")
+            self.status, self.headers, self.began = message["status"], message["headers"], True
+        else:
+            raise RuntimeError(f"an unexpected message: {message['type']}")
+
+    def _framed(self, data: bytes, ends: bool) -> bytes:
+        """The bytes to send for a part of the body."""
+        head = b""
+        if self._framing is None:
+            self._framing = self._choose_framing(len(data) if ends else None)
+            head = self._head_bytes()
+        self.is_complete = ends
+        if self._framing is Framing.CHUNKS:
+            if not ends:
+                return head + b"%x\r\n%b\r\n" % (len(data), data) if data else head
+            return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else _LAST_CHUNK)
+        if self._framing is Framing.NONE:
+            return head
+        if self._framing is Framing.LENGTH:
+            self._left -= len(data)
+            if self._left < 0 or (ends and self._left):
+                self.is_complete = False  # the connection is closed without an end
+                raise RuntimeError("the body is not as long as its Content-Length")
+        return head + data
+
+    def _choose_framing(self, whole_length: int | None) -> Framing:
+        """`whole_length`: of a body that is sent in one piece."""
+        length = None
+        for name, value in self.headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                length = int(value)
+            elif lower == b"connection" and value.lower() == b"close":
+                self.keeps_alive = False
+        if self._head.method == "HEAD" or self.status in _NO_BODY:
+            return Framing.NONE
+        if length is None and whole_length is not None:
+            length = whole_length
+            self.headers = [*self.headers, (b"content-length", b"%d" % length)]
+        if length is not None:
+            self._left = length
+            return Framing.LENGTH
+        if self._head.version == "1.0":
+            self.keeps_alive = False
+            return Framing.END_OF_CONNECTION
+        return Framing.CHUNKS
+
+    def _head_bytes(self) -> bytes:
+        fields = b"".join([b"%b: %b\r\n" % header for header in self.headers])
+        if _FIELDS.fullmatch(fields) is None:
+            raise RuntimeError("a header of the answer is not valid")
+        line = _STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status
+        framing = _CHUNKED if self._framing is Framing.CHUNKS else b""
+        close = b"" if self.keeps_alive or _says_close(self.headers) else _CLOSE
+        return b"".join((line, fields, self._default_headers, framing, close, b"\r\n"))
+
+
+def _says_close(headers: list[Header]) -> bool:
+    return any(name.lower() == b"connection" for name, _ in headers)
