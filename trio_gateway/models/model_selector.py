@@ -61,7 +61,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Demand(NamedTuple):
-    """What is known about a request before its tokens are."""
+    """What is known about a request before its tokens are. `contexts`: the smallest first."""
 
     model: ModelConfig
     endpoint: str
@@ -82,7 +82,10 @@ class _Demand(NamedTuple):
         return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
 
     def holding(self, need: int) -> int | None:
-        return min([c for c in self.contexts if c >= need], default=None)
+        for context in self.contexts:
+            if context >= need:
+                return context
+        return None
 
 
 class ModelSelector:
@@ -153,12 +156,12 @@ class ModelSelector:
         """
         self._learn(selection, prompt)
         # Not only what a count says: the engine that refused is too small whatever that is.
-        contexts = self._overview.contexts_of(selection.model.name)
+        contexts = sorted(self._overview.contexts_of(selection.model.name))
         larger = [c for c in contexts if c > refused_context]
         demand = _Demand(
             selection.model, selection.endpoint, selection.answer,
-            *self._shares(selection.model, max(contexts)),
-            larger or contexts, max(contexts), selection.turn_bytes, selection.is_plain,
+            *self._shares(selection.model, contexts[-1]),
+            larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
         )  # fmt: skip
         if not larger:
             raise ContextLengthExceeded(_too_long(demand, prompt))

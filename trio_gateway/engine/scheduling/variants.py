@@ -18,7 +18,10 @@ class Variants:
         self._contexts: dict[VariantKey, int] = {}  # what engines said
         self._slots_of: dict[VariantKey, int] = {}  # what engines said
         self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
-        self._ascending = {model: sorted(self.contexts(model)) for model in self._of_model}
+        self._contexts_of: dict[str, list[int]] = {}  # by model, in the variants' order
+        self._ascending: dict[str, list[int]] = {}
+        for model in self._of_model:
+            self._list_contexts(model)
         self._memory: dict[VariantKey, int] = {}  # what was measured
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
@@ -34,14 +37,18 @@ class Variants:
 
     def contexts(self, model: str) -> list[int]:
         """Tokens that one request gets in each variant of the model."""
-        return [self.context_of(facts) for facts in self._of_model[model]]
+        return [*self._contexts_of[model]]
+
+    def _list_contexts(self, model: str) -> None:
+        contexts = [self.context_of(facts) for facts in self._of_model[model]]
+        self._contexts_of[model], self._ascending[model] = contexts, sorted(contexts)
 
     def note_context(self, facts: VariantFacts, context: int) -> bool:
         """What an engine said; whether that is news."""
         news = self.context_of(facts) != context
         self._contexts[facts.key] = context
         if news:
-            self._ascending[facts.key.model] = sorted(self.contexts(facts.key.model))
+            self._list_contexts(facts.key.model)
         return news
 
     def slots_of(self, facts: VariantFacts, need: int) -> int:
