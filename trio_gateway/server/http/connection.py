@@ -192,9 +192,11 @@ class Connection:
         inbox, max_bytes = self._inbox, self._limits.max_header_bytes
         if self._requests:
             self._enter(Phase.HEAD if inbox.buffer else Phase.IDLE)
-        while (head := read_head(inbox.buffer, max_bytes)) is None:
+        seen = 0
+        while (head := read_head(inbox.buffer, max_bytes, seen)) is None:
             if inbox.is_over or (self._shared.is_stopping and self._phase is Phase.IDLE):
                 return None
+            seen = len(inbox.buffer)
             await inbox.more()
         return head
 

@@ -66,7 +66,7 @@ class Cycle:
         self._default_headers = default_headers
         self._framing: Framing | None = None  # None: the head is not sent
         self._left = 0  # of the announced length
-        self._all_given = False
+        self._any_given = self._all_given = False
         # The one case in which two tasks may want to send.
         self._turn = trio.Lock() if head.expects_continue else None
 
@@ -77,6 +77,9 @@ class Cycle:
         if self._all_given:
             await self._gone.wait()
             return {"type": "http.disconnect"}
+        if self._any_given:
+            await trio.lowlevel.checkpoint()  # a large body must not keep others from theirs
+        self._any_given = True
         try:
             data = self.body.take(self._inbox.buffer)
             while not data and not self.body.complete:
@@ -106,6 +109,7 @@ class Cycle:
     async def skip_body(self) -> None:
         """Read what is left of it, and throw it away; until its end, or the client's."""
         while not self.body.complete:
+            await trio.lowlevel.checkpoint()
             if not self.body.take(self._inbox.buffer) and not self.body.complete:
                 if self._inbox.is_over:
                     return
