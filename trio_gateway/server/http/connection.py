@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Mapping
 from time import time
 from typing import Any, NamedTuple, Protocol
@@ -165,6 +166,7 @@ class Connection:
             Phase.IDLE: limits.keep_alive_s,
             Phase.HEAD: limits.header_timeout_s,
             Phase.REQUEST: limits.send_timeout_s,
+            Phase.OVER: math.inf,  # what is left to do has its own deadline
         }
         self._phase = phase
         self._deadline = self._clock.deadline = trio.current_time() + allowed_s[phase]
@@ -255,11 +257,12 @@ class Connection:
         refusal = last_refusal(error, path, headers)
         refusal.headers.append((REQUEST_ID_HEADER, new_request_id().encode()))
         log.debug("refused a request for %s: %s", path or "?", error.message)
-        await self._wire.send(refusal.as_http1(self._shared.default_headers()))
-        await self._wire.send_end()
-        # As in `_after`: let what is on its way arrive. Most clients close once they are answered.
-        with trio.move_on_after(0 if self._shared.is_stopping else LINGER_S):
-            while not self._inbox.is_over:
+        self._enter(Phase.OVER)
+        with trio.move_on_after(LINGER_S):
+            await self._wire.send(refusal.as_http1(self._shared.default_headers()))
+            await self._wire.send_end()
+            # As in `_after`: let what is on its way arrive. Most clients close once they have it.
+            while not self._inbox.is_over and not self._shared.is_stopping:
                 self._inbox.buffer.clear()
                 await self._inbox.more()
 
