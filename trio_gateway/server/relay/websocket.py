@@ -30,7 +30,7 @@ from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.http.types import REQUEST_KEY, Message, Receive, Scope, Send
+from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
 from trio_gateway.server.relay.prepare import Preparer, Sender
@@ -43,12 +43,11 @@ T = TypeVar("T")
 
 MESSAGE_MAX_BYTES = 16 * 1024**2
 IDLE_S = 600.0
-LINGER_S = 0.4  # for a client's part of a close; less than a shutdown leaves for last words
 
 KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for its key
 _TO_ENGINE = (b"openai-beta",)
 
-_NORMAL, _GOING_AWAY, _TOO_BIG, _BROKEN, _RESTART = 1000, 1001, 1009, 1011, 1012
+_NORMAL, _GOING_AWAY, _BROKEN, _RESTART = 1000, 1001, 1011, 1012
 _NO_CODE, _ABNORMAL = 1005, 1006
 _SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
 
@@ -92,7 +91,7 @@ class WebSocketRelay:
             log.info("websocket %s: refused: %s", state.id, error.message)
             await refusal_in(scope, error).send(scope, send)
         else:
-            await _close(end, receive, send)
+            await _close(end, send)
             log.info("websocket %s: closed: %s %s", state.id, end.code, end.reason)
 
     async def _open(
@@ -235,17 +234,12 @@ def _sendable(code: int) -> int:
     return _GOING_AWAY if code == _ABNORMAL else _NORMAL
 
 
-async def _close(end: End, receive: Receive, send: Send) -> None:
-    """Tell the client, and give it a moment to read it."""
-    if not end.by_client:
-        if end.error is not None:  # as OpenAI's own server does it
-            event = {"type": "error", **end.error.body()}
-            await send({"type": "websocket.send", "text": msgspec.json.encode(event).decode()})
-        code, reason = _sendable(end.code), reason_that_fits(end.reason)
-        await send({"type": "websocket.close", "code": code, "reason": reason})
-    elif end.code != _TOO_BIG:
+async def _close(end: End, send: Send) -> None:
+    """Tell the client; its connection gives it a moment to answer."""
+    if end.by_client:
         return
-    with trio.move_on_after(LINGER_S):
-        message: Message = {"type": ""}
-        while message["type"] != "websocket.disconnect":
-            message = await receive()
+    if end.error is not None:  # as OpenAI's own server does it
+        event = {"type": "error", **end.error.body()}
+        await send({"type": "websocket.send", "text": msgspec.json.encode(event).decode()})
+    code, reason = _sendable(end.code), reason_that_fits(end.reason)
+    await send({"type": "websocket.close", "code": code, "reason": reason})
