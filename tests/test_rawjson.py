@@ -13,6 +13,7 @@ from trio_gateway.rawjson import (
     NameTwice,
     check_names,
     decode_or_none,
+    members,
     members_or_none,
     replace_member,
     spans,
@@ -87,19 +88,33 @@ _VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), _VALUES), _VALUES, st.integers(0, 4), st.booleans())
-def test_any_object_keeps_all_but_its_model(
-    fields: dict[str, object], old: object, indent: int, ascii_only: bool
+@given(
+    st.dictionaries(st.text(), _VALUES),
+    _VALUES,
+    st.integers(0, 4),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
+    st.booleans(),
+)
+def test_any_object_keeps_every_byte_but_those_of_its_model(
+    fields: dict[str, object],
+    old: object,
+    indent: int,
+    separators: tuple[str, str],
+    ascii_only: bool,
 ) -> None:
     request = {**fields, "model": old}
-    body = json.dumps(request, indent=indent or None, ensure_ascii=ascii_only).encode(
-        "utf-8", "surrogatepass"
+    text = json.dumps(
+        request, indent=indent or None, separators=separators, ensure_ascii=ascii_only
     )
+    body = text.encode("utf-8", "surrogatepass")
     try:
-        msgspec.json.decode(body)
+        found = members(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return  # lone surrogates: such a request was refused before
-    assert json.loads(with_model(body, "new")) == {**request, "model": "new"}
+    begin, end = spans(body, found)["model"]
+    changed = with_model(body, "new")
+    assert changed == body[:begin] + b'"new"' + body[end:]
+    assert json.loads(changed) == {**request, "model": "new"}
 
 
 # -- looking ----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
 decode: Callable[[bytes | str | msgspec.Raw], Any] = _decoder(Any).decode  # raises NOT_JSON
 _BEGINNING = 64  # bytes that tell with which blanks an object is likely to be written
 _decode_members: Callable[[bytes], Members] = _decoder(Members).decode
-_encode = msgspec.json.Encoder().encode
+_encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def members(data: bytes) -> Members:
@@ -76,12 +76,23 @@ def check_names(data: bytes, members: Members) -> None:
     Raises:
         NameTwice
     """
-    data = data.strip()
-    if data.find(b'": ', 0, _BEGINNING) < 0 and _encode(members) == data:
-        return
-    spaced = b", ".join([b"%b: %b" % (_encode(name), raw) for name, raw in members.items()])
-    if len(data) != len(spaced) + 2 or not data.startswith(spaced, 1):
+    if _way_of(data.strip(), members) is None:
         spans(data, members)
+
+
+def _way_of(data: bytes, members: Members) -> Callable[[Members], bytes] | None:
+    """What would write the object as it is, without a member twice; None: it is written in none of
+    the two usual ways."""
+    spaced_first = data.find(b'": ', 0, _BEGINNING) >= 0
+    for write in (_spaced, _encode) if spaced_first else (_encode, _spaced):
+        if write(members) == data:
+            return write
+    return None
+
+
+def _spaced(members: Members) -> bytes:
+    pairs = [b"%b: %b" % (_encode(name), raw) for name, raw in members.items()]
+    return b"{%b}" % b", ".join(pairs)
 
 
 def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]]:
@@ -115,6 +126,10 @@ def replace_member(data: bytes, name: str, value: bytes, known: Members | None =
     found = members_or_none(data) if known is None else known
     if found is None:
         return data
+    if name in found and (write := _way_of(data, found)) is not None:
+        if bytes(found[name]) == value:
+            return data
+        return write({**found, name: msgspec.Raw(value)})
     try:
         places = spans(data, found)
     except NameTwice:
