@@ -35,10 +35,13 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
 
 
 async def read_request(stream: trio.SocketStream) -> bytes:
-    """One request, as far as its Content-Length says."""
+    """One request, as far as its Content-Length says; `b""` if the client has closed."""
     data = bytearray()
     while b"\r\n\r\n" not in data:
-        data += await stream.receive_some()
+        piece = await stream.receive_some()
+        if not piece:
+            return b""
+        data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
     while len(body) < length:
