@@ -208,6 +208,8 @@ def options() -> argparse.Namespace:
     given = parser.parse_args()
     if unknown := [*{*given.parts} - {*names}]:
         parser.error(f"no part is called {unknown[0]}; known: {', '.join(names)}")
+    if given.quick and given.update_baseline:
+        parser.error("--quick measures nothing that is worth keeping")
     given.parts = given.parts or names
     return given
 
