@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     connections_per_address: int = 512
 
 
+@lru_cache(64)  # asked twice for each request, mostly of one host; to parse it costs 5 µs
 def is_loopback(host: str) -> bool:
     """Whether this host, an address or a name, can only be this machine. No name is looked up."""
     if host.lower().rstrip(".") == "localhost":
