@@ -221,7 +221,7 @@ def turn_size(fields: RequestFields) -> int | None:
     """Bytes of the last message's text, which this turn adds together with its answer; None for the
     first turn of a conversation: what that has may be of any size, once."""
     messages = _messages(fields)
-    if not any(message.get("role") == "assistant" for message in messages):
+    if "assistant" not in [message.get("role") for message in messages]:
         return None
     return sum(map(_size, _texts_of(messages[-1].get("content"))))
 
