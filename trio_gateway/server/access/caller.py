@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.errors import ApiError
 
 PRIORITY_HEADER = "X-Gateway-Priority"
-_KEY_HEADERS = ("Authorization", "X-Api-Key")
+_PRIORITY = PRIORITY_HEADER.lower().encode()
+_KEYS = (b"authorization", b"x-api-key")
 _LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
@@ -33,18 +34,20 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
         ApiError: 400, for an unknown priority.
     """
     permissions = permissions_of(scope)
-    asked = _priority(_header(scope, PRIORITY_HEADER))
+    asked = _priority(_header(scope, _PRIORITY))
     return Caller(permissions.key or _client(scope), permissions.priority_of(asked))
 
 
-def _header(scope: Mapping[str, Any], wanted: str) -> str | None:
-    """The first of this name."""
-    name = wanted.lower().encode()
-    return next((v.decode("latin-1") for n, v in scope["headers"] if n.lower() == name), None)
+def _header(scope: Mapping[str, Any], wanted: bytes) -> str | None:
+    """The first of this name; `wanted` is in small letters."""
+    for name, value in scope["headers"]:
+        if name.lower() == wanted:
+            return cast(bytes, value).decode("latin-1")
+    return None
 
 
 def _client(scope: Mapping[str, Any]) -> str:
-    for name in _KEY_HEADERS:
+    for name in _KEYS:
         if key := _header(scope, name):
             digest = hashlib.blake2b(key.encode("utf-8", "replace"), key=_SALT, digest_size=4)
             return f"key {digest.hexdigest()}"

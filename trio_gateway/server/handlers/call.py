@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
@@ -52,7 +53,10 @@ class Call:
 
     def header(self, wanted: bytes) -> str | None:
         """The first of this name, which is in small letters."""
-        return next((v.decode("latin-1") for n, v in self.scope["headers"] if n == wanted), None)
+        for name, value in self.scope["headers"]:
+            if name == wanted:
+                return cast(bytes, value).decode("latin-1")
+        return None
 
     def query(self, wanted: str) -> str | None:
         """The first parameter of this name."""
