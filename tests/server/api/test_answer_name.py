@@ -53,7 +53,16 @@ def test_a_whole_answer_says_the_name_at_the_top_and_keeps_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"no json", b'["model"]', b'{"model":3}', b'{"model":"asked"}', b'{"a":1}']
+    "body",
+    [
+        b"",
+        b"no json",
+        b'["model"]',
+        b'{"model":3}',
+        b'{"model":"asked"}',
+        b'{"model": "asked"}',
+        b'{"a":1}',
+    ],
 )
 def test_what_has_no_name_or_the_right_one_stays(body: bytes) -> None:
     assert AnswerName("asked").in_whole(body) is body

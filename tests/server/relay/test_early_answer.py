@@ -10,11 +10,18 @@ import trio
 import trio.testing
 
 from tests.support.asking import Clock
+from tests.support.schema_values import model
+from trio_gateway.models.model_selector import Selection
+from trio_gateway.models.need.calibration import CountSource
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import Message
 from trio_gateway.server.relay.early_answer import EVENTS, EarlyAnswer, EarlyAnswers, Wait
 
 KEEPALIVE_S = 10.0
+SELECTION = Selection(
+    model=model("m"), endpoint="chat/completions", prompt=1, source=CountSource.BOUND, answer=None,
+    need=17, start_need=17, context=4096, reason="",
+)  # fmt: skip
 
 
 class Client:
@@ -33,7 +40,7 @@ class Client:
 
 
 def begin(early_answers: EarlyAnswers, client: Client) -> EarlyAnswer:
-    return early_answers.begin(Wait(), EVENTS, [], client.send, [])
+    return early_answers.begin(Wait(), EVENTS, SELECTION, client.send, [])
 
 
 @asynccontextmanager

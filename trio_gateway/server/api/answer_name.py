@@ -25,13 +25,14 @@ class AnswerName:
     def __init__(self, asked: str) -> None:
         self._asked = msgspec.json.encode(asked)
         self._member = b'"model":' + self._asked
+        self._spaced = b'"model": ' + self._asked  # as Python's own encoder writes it
         self._engines: bytes | None = None  # the member as the engine writes it
         self._passes = not asked
         self._held = b""
 
     def in_whole(self, body: bytes) -> bytes:
         """A whole JSON answer; what is not a JSON object stays as it is."""
-        if self._passes or self._member in body or b'"model"' not in body:
+        if self._passes or self._member in body or self._spaced in body:
             return body
         named = (members_or_none(body) or {}).get("model", b"")
         if not bytes(named).startswith(b'"'):

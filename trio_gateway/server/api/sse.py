@@ -10,6 +10,7 @@ import msgspec
 from trio_gateway.rawjson import NOT_JSON, decode_or_none
 
 CONTENT_TYPE = "text/event-stream"
+_CONTENT_TYPE = CONTENT_TYPE.encode()
 
 
 def is_event_stream(content_type: str) -> bool:
@@ -19,7 +20,10 @@ def is_event_stream(content_type: str) -> bool:
 def has_events(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether an answer with these headers, whose names are in small letters, is a stream of
     events."""
-    return is_event_stream(dict(headers).get(b"content-type", b"").decode("latin-1"))
+    for name, value in reversed(headers):
+        if name == b"content-type":
+            return value.partition(b";")[0].strip().lower() == _CONTENT_TYPE
+    return False
 
 
 def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:

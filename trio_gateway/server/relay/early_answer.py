@@ -21,14 +21,15 @@ import trio
 
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
-from trio_gateway.server.http.types import Header, Send
+from trio_gateway.server.http.types import Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream
-from trio_gateway.server.relay.headers import DECISION_PREFIX
+from trio_gateway.server.relay.headers import DECISION_PREFIX, selection_headers
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +102,12 @@ class EarlyAnswers:
         self,
         wait: Wait,
         opening: Opening,
-        known: list[Header],
+        selection: Selection,
         send: Send,
         observers: Sequence[AnswerObserver],
     ) -> EarlyAnswer:
-        """A request waits from now on: `end` or `abandon` it. `known`: headers of its answer."""
-        telling = _Telling(wait, opening, known, send, observers, self.keepalive_s)
+        """A request waits from now on: `end` or `abandon` it."""
+        telling = _Telling(wait, opening, selection, send, observers, self.keepalive_s)
         early = EarlyAnswer(self._due(), telling, self._line)
         self._line[early] = None
         self._news.set()
@@ -157,12 +158,12 @@ class _Telling:
         self,
         wait: Wait,
         opening: Opening,
-        known: list[Header],
+        selection: Selection,
         send: Send,
         observers: Sequence[AnswerObserver],
         keepalive_s: float,
     ) -> None:
-        self._wait, self._opening, self._known = wait, opening, known
+        self._wait, self._opening, self._selection = wait, opening, selection
         self._send, self._observers, self._keepalive_s = send, observers, keepalive_s
         self._error: Exception | None = None
 
@@ -179,8 +180,11 @@ class _Telling:
             self._over.set()
 
     async def _tell(self) -> None:
-        kind = (b"content-type", self._opening.content_type)
-        headers = [kind, (b"cache-control", b"no-cache"), *self._known]
+        headers = [
+            (b"content-type", self._opening.content_type),
+            (b"cache-control", b"no-cache"),
+            *selection_headers(self._selection),
+        ]
         for observer in self._observers:
             observer.begins(200, headers)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

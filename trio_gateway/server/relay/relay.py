@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
@@ -39,6 +39,8 @@ from trio_gateway.server.relay.prepare import Ask, Preparer, Sender
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 log = logging.getLogger(__name__)
+
+_JSON = b"application/json"
 
 
 class Relay:
@@ -86,8 +88,8 @@ class Relay:
             send = None
         if send is None:
             return _in_shape(ask.state.family, await self._answer(ask))
-        known, observers = selection_headers(ask.selection), ask.state.observers
-        early = self.early_answers.begin(ask.wait, ask.opening, known, send, observers)
+        observers = ask.state.observers
+        early = self.early_answers.begin(ask.wait, ask.opening, ask.selection, send, observers)
         result: Answer | Exception
         try:
             result = await self._answer(ask)
@@ -148,7 +150,9 @@ class Relay:
             client=client, priority=priority, prompt=ask.prompt,
         )  # fmt: skip
         try:
-            async with nullcontext() if ask.form is None else ask.form.reading_on():
+            if ask.form is None:
+                return await stack.enter_async_context(ask.wait.request)
+            async with ask.form.reading_on():
                 return await stack.enter_async_context(ask.wait.request)
         except LeaseRefused as refused:
             raise from_reject(model.name, refused.reject) from None
@@ -216,10 +220,10 @@ def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease
 
 
 def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerName) -> Answer:
-    changed = body
-    if status < 400 and dict(headers).get(b"content-type", b"").startswith(b"application/json"):
-        changed = name.in_whole(body)
-    return Answer(status, headers if changed is body else without_length(headers), changed)
+    changed = body if status >= 400 else name.in_whole(body)
+    if changed is body or not dict(headers).get(b"content-type", b"").startswith(_JSON):
+        return Answer(status, headers, body)
+    return Answer(status, without_length(headers), changed)
 
 
 def _in_shape(family: Family, answer: Answer) -> Answer:
@@ -232,4 +236,4 @@ def _in_shape(family: Family, answer: Answer) -> Answer:
         return answer
     # What the engine said may have been plain text.
     headers = [(n, v) for n, v in without_length(answer.headers) if n != b"content-type"]
-    return Answer(answer.status, [(b"content-type", b"application/json"), *headers], changed)
+    return Answer(answer.status, [(b"content-type", _JSON), *headers], changed)
