@@ -53,7 +53,7 @@ def relay_forms(effort: Effort) -> Result:
         effort,
         requests=max(1, effort.requests // 2),
         waves=max(1, effort.waves // 2),
-        paced_chunks=max(50, effort.paced_chunks // 4),
+        paced_chunks=max(50, effort.paced_chunks // 2),
         memory_requests=0,
     )
     measured = [_form(form, less) for form in all_forms()]
