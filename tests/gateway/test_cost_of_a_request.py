@@ -50,7 +50,7 @@ COSTS = {
 }  # fmt: skip
 
 ANSWER = (
-    b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],'
+    b'{"model":"m","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}'
 )
 PLAIN = OK + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER
