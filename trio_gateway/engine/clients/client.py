@@ -147,19 +147,6 @@ class EngineClient(abc.ABC):
         """
         return _Forwarding(self, method, target, headers, body)
 
-    async def begin_exchange(
-        self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
-    ) -> Exchange:
-        """What `forward_request` does first."""
-        headers = self.with_own_headers(headers)
-        try:
-            exchange = await self.connections.begin(self._opener, method, target, headers, body)
-        except EngineLost as error:
-            self._note_refusal(error, body)
-            raise
-        self._note_answer()
-        return exchange
-
     @asynccontextmanager
     async def open_socket(
         self,
@@ -246,7 +233,17 @@ class _Forwarding:
         self._client, self._request = client, (method, target, headers, body)
 
     async def __aenter__(self) -> Exchange:
-        self._exchange = await self._client.begin_exchange(*self._request)
+        client = self._client
+        method, target, headers, body = self._request
+        headers = client.with_own_headers(headers)
+        try:
+            self._exchange = await client.connections.begin(
+                client._opener, method, target, headers, body
+            )
+        except EngineLost as error:
+            client._note_refusal(error, body)
+            raise
+        client._note_answer()
         return self._exchange
 
     async def __aexit__(self, *_: object) -> None:

@@ -41,9 +41,9 @@ class Connections:
 
     def __init__(self, idle: IdleConnections | None = None, pulse: Pulse | None = None) -> None:
         self.idle = IdleConnections() if idle is None else idle
-        self.idle.users.append(self)
         self.pulse = Pulse() if pulse is None else pulse
         self._open: set[Connection] = set()
+        self.idle.users.append(self._open)
         self._over: EngineDisconnected | ExchangeAborted | None = None
 
     @property
@@ -77,40 +77,25 @@ class Connections:
             EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
             BodySource raises; then the connection is closed in the middle of the request.
         """
-        if self._over is not None:
-            raise self._over
-        if isinstance(body, bytes) and (kept := self.idle.take(opener)) is not None:
-            exchange = Exchange(kept, opener, self.pulse)
+        kept = self.idle.take(opener) if isinstance(body, bytes) else None
+        while True:
+            transport = kept or await opener.connect()
+            transport.exchanges += 1
+            exchange = Exchange(transport, opener, self.pulse)
+            self._open.add(exchange)
             try:
-                await self._request(exchange, method, target, headers, body)
-            except EngineDisconnected:
-                if exchange.has_begun or self._over is not None:
+                if self._over is not None:
+                    raise self._over
+                await exchange.request(method, target, headers, body)
+            except BaseException as error:
+                self._open.discard(exchange)
+                exchange.close()
+                got_nothing = isinstance(error, EngineDisconnected) and not exchange.has_begun
+                if kept is None or self._over is not None or not got_nothing:
                     raise
+                kept = None
             else:
                 return exchange
-        exchange = Exchange(await opener.connect(), opener, self.pulse)
-        await self._request(exchange, method, target, headers, body)
-        return exchange
-
-    async def _request(
-        self,
-        exchange: Exchange,
-        method: str,
-        target: str,
-        headers: Sequence[Header],
-        body: bytes | BodySource,
-    ) -> None:
-        """It is open from here on, or closed if this fails."""
-        exchange.transport.exchanges += 1
-        self._open.add(exchange)
-        try:
-            if self._over is not None:
-                raise self._over
-            await exchange.request(method, target, headers, body)
-        except BaseException:
-            self._open.discard(exchange)
-            exchange.close()
-            raise
 
     def finish(self, exchange: Exchange) -> None:
         """It is over, or nobody wants the rest of it."""
@@ -118,8 +103,8 @@ class Connections:
         if self._over is not None or not exchange.leaves_connection_open:
             exchange.close()
             return
-        said = next((value for name, value in exchange.headers if name == b"keep-alive"), b"")
-        self.idle.keep(exchange.transport, exchange.opener, parse_keep_alive(said))
+        said = parse_keep_alive(exchange.keep_alive)
+        self.idle.keep(exchange.transport, exchange.opener, said)
         exchange.let_go()
 
     @contextmanager

@@ -27,7 +27,6 @@ FIRST_ERROR_STATUS = 400
 Header = tuple[bytes, bytes]
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 _NO_PARSER = httptools.HttpResponseParser(object())
-_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Pulse:
@@ -42,12 +41,19 @@ class Pulse:
 class Exchange:
     """The answer: `status` and `headers` are there from the start, the body comes by `receive`.
 
-    `complete`: all of it has come. `has_begun`: something of it has.
+    `complete`: all of it has come. `has_begun`: something of it has. `keep_alive`: what the engine
+    says about the connection.
     """
+
+    __slots__ = (
+        "_abort_error", "_framed", "_head_complete", "_lasts", "_parser", "_pieces", "_pulse",
+        "_sent", "complete", "has_begun", "headers", "keep_alive", "opener", "status", "transport",
+    )  # fmt: skip
 
     def __init__(self, transport: Transport, opener: Opener, pulse: Pulse) -> None:
         self.status = 0
         self.headers: list[Header] = []
+        self.keep_alive = b""
         self.complete = self.has_begun = False
         self.transport, self.opener, self._pulse = transport, opener, pulse
         self._parser = httptools.HttpResponseParser(self)
@@ -64,9 +70,11 @@ class Exchange:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lower = name.lower()
-        if lower in _FRAMING:
-            self._framed = True
         self.headers.append((lower, value))
+        if lower == b"content-length" or lower == b"transfer-encoding":
+            self._framed = True
+        elif lower == b"keep-alive":
+            self.keep_alive = value
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -110,7 +118,8 @@ class Exchange:
             self._sent = True
         except _BROKEN:
             pass  # it may have answered (413 …) before: its answer is looked at in any case
-        await self.receive_head()
+        while not self._head_complete:
+            await self._read()
 
     async def receive(self) -> bytes:
         """What the next read gave of the body; `b""` when the answer is complete.

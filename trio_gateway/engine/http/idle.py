@@ -1,8 +1,8 @@
 """IdleConnections: those to one engine that wait for their next request.
 
 A connection is kept if its answer was read to its end and its server keeps it as well, for a little
-less time than the server does. There is no timer: those that are too old are closed when the next
-request takes one, and with each health check. Nobody waits here for a connection: without one that
+less time than the server does. There is no timer: those that are too old are closed when a request
+comes upon them, and with each health check. Nobody waits here for a connection: without one that
 can be used, another is opened.
 """
 
@@ -44,10 +44,7 @@ def parse_keep_alive(value: bytes) -> KeepAlive:
     return said
 
 
-class _Kept(NamedTuple):
-    transport: Transport
-    opener: Opener
-    until: float
+_Kept = tuple[Transport, Opener, float]  # the time until which it may be used
 
 
 class IdleConnections:
@@ -73,31 +70,29 @@ class IdleConnections:
         if keep_s <= 0 or worn or len(self._kept) + sum(map(len, self.users)) >= self.most:
             transport.close()
         else:
-            self._kept.append(_Kept(transport, opener, trio.current_time() + keep_s))
+            self._kept.append((transport, opener, trio.current_time() + keep_s))
 
-    def take(self, opener: Opener) -> Transport | None:
+    def take(self, wanted: Opener) -> Transport | None:
         """One that can be used, the one used last first; None: there is none."""
-        if not self._kept:
-            return None
-        self.drop_old()
         for index in range(len(self._kept) - 1, -1, -1):
-            if self._kept[index].opener is opener:
-                transport = self._kept.pop(index).transport
-                if transport.is_quiet:
+            transport, opener, until = self._kept[index]
+            if opener is wanted:
+                del self._kept[index]
+                if transport.is_quiet and trio.current_time() < until:
                     return transport
-                transport.close()  # its server has closed it, or said what it was not asked
+                transport.close()  # too old, or its server has closed it, or said what nobody asked
         return None
 
     def drop_old(self) -> None:
         """Close those that their server is about to close."""
-        now = trio.current_time()
-        if any(kept.until <= now for kept in self._kept):
-            for kept in self._kept:
-                if kept.until <= now:
-                    kept.transport.close()
-            self._kept = [kept for kept in self._kept if kept.until > now]
+        if self._kept:
+            now = trio.current_time()
+            for transport, _, until in self._kept:
+                if until <= now:
+                    transport.close()
+            self._kept = [kept for kept in self._kept if kept[2] > now]
 
     def drop_all(self) -> None:
-        for kept in self._kept:
-            kept.transport.close()
+        for transport, _, _ in self._kept:
+            transport.close()
         self._kept = []

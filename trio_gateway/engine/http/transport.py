@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import select
 import socket
 
 import trio
@@ -19,6 +20,8 @@ class Transport(abc.ABC):
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self._arrivals = select.poll()
+        self._arrivals.register(sock, select.POLLIN)
 
     @abc.abstractmethod
     async def send(self, data: bytes) -> None:
@@ -29,9 +32,9 @@ class Transport(abc.ABC):
         """What has come, once anything has; `b""` at the end. Always a checkpoint."""
 
     @property
-    @abc.abstractmethod
     def is_quiet(self) -> bool:
         """Whether nothing has come that was not received, neither bytes nor the end."""
+        return not self._arrivals.poll(0)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -81,10 +84,6 @@ class PlainTransport(Transport):
     def _broken(self) -> Exception:
         return trio.ClosedResourceError() if self._closed else trio.BrokenResourceError()
 
-    @property
-    def is_quiet(self) -> bool:
-        return _is_quiet(self.socket)
-
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -110,17 +109,7 @@ class TlsTransport(Transport):
         # A record may have come along with the last one that was read. Trio shows what of it is
         # decrypted, but not what is still to be; a test fails if it keeps that elsewhere one day.
         unread = self._stream.pending() or self._stream._incoming.pending
-        return not unread and _is_quiet(self.socket)
+        return not unread and super().is_quiet
 
     def close(self) -> None:
         self._stream.transport_stream.socket.close()
-
-
-def _is_quiet(sock: socket.socket) -> bool:
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
