@@ -44,8 +44,8 @@ async def read_request(stream: trio.SocketStream) -> bytes:
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
-    while len(body) < length:
-        body += await stream.receive_some()
+    while len(body) < length and (piece := await stream.receive_some()):
+        body += piece
     return bytes(head + b"\r\n\r\n" + body)
 
 

@@ -200,6 +200,20 @@ async def test_an_answer_that_is_not_read_to_its_end_closes_its_connection() -> 
         assert server.counts == [1, 1]
 
 
+async def test_an_answer_that_is_over_does_not_close_what_others_use() -> None:
+    server = Server()
+    async with engine(server) as client:
+        async with client.forward_request("POST", "/x", [], b"{}") as over:
+            pass
+        async with client.forward_request("POST", "/x", [], b"{}") as exchange:
+            over.close()
+            assert exchange.transport is over.transport
+            exchange.close()
+        assert not len(client.idle)
+        assert await post(client) == b"ok"
+        assert server.counts == [2, 1]
+
+
 async def test_an_upload_that_was_refused_half_way_closes_its_connection() -> None:
     class Endless(BodySource):
         length, request, can_repeat, is_begun, is_complete = None, object(), False, True, False

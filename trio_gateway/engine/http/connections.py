@@ -79,6 +79,8 @@ class Connections:
         """
         kept = self.idle.take(opener) if isinstance(body, bytes) else None
         while True:
+            if self._over is not None:
+                raise self._over
             transport = kept or await opener.connect()
             transport.exchanges += 1
             exchange = Exchange(transport, opener, self.pulse)
@@ -91,7 +93,7 @@ class Connections:
                 self._open.discard(exchange)
                 exchange.close()
                 got_nothing = isinstance(error, EngineDisconnected) and not exchange.has_begun
-                if kept is None or self._over is not None or not got_nothing:
+                if kept is None or not got_nothing:
                     raise
                 kept = None
             else:

@@ -183,13 +183,15 @@ class Exchange:
         self.transport.close()
 
     def close(self) -> None:
-        """Close the connection; an engine that still generates notices and stops."""
-        self.transport.close()
-        self.let_go()
+        """Close the connection, unless it was let go; an engine that still generates stops."""
+        if self._parser is not _NO_PARSER:
+            self._lasts = False
+            self.transport.close()
+            self.let_go()
 
     def let_go(self) -> None:
-        """Nothing more is read. The parser knows this object: once that circle is broken, both are
-        freed at once, and not by a search for garbage."""
+        """Leave the connection to others. The parser knows this object: once that circle is broken,
+        both are freed at once, and not by a search for garbage."""
         self._parser = _NO_PARSER
 
 
