@@ -37,6 +37,8 @@ def test_however_a_stream_is_cut_the_name_is_replaced_and_nothing_else(places: l
 def test_a_stream_with_the_right_name_is_not_touched(places: list[int]) -> None:
     assert through(AnswerName("engine"), cut(EVENTS, places)) == EVENTS
     assert through(AnswerName(""), cut(EVENTS, places)) == EVENTS
+    spaced = EVENTS.replace(b'"model":', b'"model" : ')
+    assert through(AnswerName("engine"), cut(spaced, places)) == spaced
 
 
 def test_once_the_name_is_known_to_be_right_no_piece_waits_for_its_end() -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from trio_gateway.rawjson import members_or_none, replace_member
 
-_MEMBER = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+_MEMBER = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 class AnswerName:
@@ -43,17 +43,19 @@ class AnswerName:
         """A piece of a stream. A line that is cut in two waits for its end."""
         if self._passes:
             return piece
-        text = self._held + piece
-        end = text.rfind(b"\n") + 1
-        text, self._held = text[:end], text[end:]
+        text = piece
+        if self._held or not piece.endswith(b"\n"):
+            text = self._held + piece
+            end = text.rfind(b"\n") + 1
+            text, self._held = text[:end], text[end:]
         if self._engines is None:
             found = _MEMBER.search(text)
             if found is None:
                 return text
-            self._engines = found[0]
-            if self._engines == self._member:
+            if found[1] == self._asked:
                 self._passes = True
                 return text + self.rest()
+            self._engines = found[0]
         return text.replace(self._engines, self._member)
 
     def rest(self) -> bytes:

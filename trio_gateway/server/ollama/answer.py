@@ -103,6 +103,9 @@ class NdjsonTranslator:
 
     def __init__(self, kind: Kind, model: str, created_at: str) -> None:
         self._kind, self._model, self._created_at = kind, model, created_at
+        # Nearly all lines differ in their text alone, which is the last string here, and empty.
+        empty = encode(line_of(kind, model, created_at, Said()) | {"done": False}) + b"\n"
+        self._before_text, _, self._after_text = empty.rpartition(b'""')
         self._events = EventSplitter()
         self._calls = PendingCalls()
         self._usage: TokenUsage | None = None
@@ -183,7 +186,9 @@ class NdjsonTranslator:
         return self._write(Said(), calls) if calls else b""
 
     def _write(self, said: Said, calls: list[dict[str, Any]] | None = None) -> bytes:
-        self.has_text |= bool(said or calls)
+        self.has_text = self.has_text or bool(said or calls)
+        if not (calls or said.thinking or said.logprobs):
+            return self._before_text + encode(said.content) + self._after_text
         line = line_of(self._kind, self._model, self._created_at, said, calls)
         return encode(line | {"done": False}) + b"\n"
 

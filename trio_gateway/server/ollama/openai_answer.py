@@ -77,7 +77,10 @@ class OpenAIAnswer(msgspec.Struct, frozen=True):
         if self.choices is None and self.content is not None:
             reason = "length" if self.stop_type == "limit" else "stop"
             return Choice(text=self.content, finish_reason=reason if self.stop else None)
-        return next((choice for choice in self.choices or () if choice.index == 0), None)
+        for choice in self.choices or ():
+            if choice.index == 0:
+                return choice
+        return None
 
 
 def decode_answer(data: bytes) -> OpenAIAnswer | None:
