@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from benchmarks.counter_texts import make_texts
-from trio_gateway.models.need.bounds import RequestFields
+from trio_gateway.models.need.contents import RequestFields
 
 SEED = 4
 PROMPT_TOKENS, ANSWER_TOKENS = (1, 12_000), (1, 4096)  # from and to, evenly in the logarithm

@@ -15,17 +15,16 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
-    RequestFields,
     answer_tokens,
     is_plain,
     least_answer,
     lower_bound,
     need_of,
-    turn_size,
     upper_bound,
     with_room,
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, CountSource
+from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size
 from trio_gateway.models.need.counted_form import CountedForm
 
 log = logging.getLogger(__name__)
@@ -124,10 +123,11 @@ class ModelSelector:
             ContextLengthExceeded: no variant is large enough.
         """
         endpoint, fields = form.kind, form.fields
-        demand = self._demand(model, endpoint, fields, at_least)
+        size = chat_size(fields)
+        demand = self._demand(model, endpoint, fields, size, at_least)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
-        upper = self.upper_bound(model, endpoint, fields)
+        upper = self.upper_bound(model, endpoint, fields, size)
         bound = Count(upper, CountSource.BOUND, False, correction)
         need = demand.need(upper)
         choice = demand.holding(need)
@@ -172,10 +172,12 @@ class ModelSelector:
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
 
-    def upper_bound(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> int:
+    def upper_bound(
+        self, model: ModelConfig, endpoint: str, fields: RequestFields, size: ChatSize | None = None
+    ) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
         calibration = self._counter.calibration(model.name)
-        upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens)
+        upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens, size)
         return upper + calibration.correction(CountSource.BOUND)
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
@@ -194,13 +196,18 @@ class ModelSelector:
     # -- choosing ------------------------------------------------------------------------------
 
     def _demand(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, at_least: int
+        self,
+        model: ModelConfig,
+        endpoint: str,
+        fields: RequestFields,
+        size: ChatSize,
+        at_least: int,
     ) -> _Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
         largest = contexts[-1]
         return _Demand(
             model, endpoint, answer_tokens(endpoint, fields), *self._shares(model, largest),
-            contexts, largest, turn_size(fields), is_plain(endpoint, fields), at_least,
+            contexts, largest, size.turn, is_plain(endpoint, fields, size), at_least,
         )  # fmt: skip
 
     def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from tests.support.schema_values import model, variant
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
-from trio_gateway.models.need.bounds import RequestFields
 from trio_gateway.models.need.calibration import PROBES, CountSource
+from trio_gateway.models.need.contents import RequestFields
 
 CHAT, COMPLETION = "chat/completions", "completions"
 # One token for each word, as llama-tokenize prints them.

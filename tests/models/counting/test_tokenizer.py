@@ -12,7 +12,8 @@ import pytest
 from trio_gateway.config.schema import TokenizationConfig
 from trio_gateway.models.counting import tokenizer
 from trio_gateway.models.counting.tokenizer import Tokenizer
-from trio_gateway.models.need.bounds import Overhead, RequestFields
+from trio_gateway.models.need.bounds import Overhead
+from trio_gateway.models.need.contents import RequestFields
 
 pytestmark = pytest.mark.processes
 

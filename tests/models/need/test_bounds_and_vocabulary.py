@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.support.thoroughness import examples
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.models.counting.vocabulary_worker import Counter
-from trio_gateway.models.need.bounds import Overhead, RequestFields, lower_bound, upper_bound
+from trio_gateway.models.need.bounds import Overhead, lower_bound, upper_bound
 from trio_gateway.models.need.calibration import PROBES, Calibration
+from trio_gateway.models.need.contents import RequestFields
 
 CHAT, COMPLETION = "chat/completions", "completions"
 # Blanks, dashes and words that vocabularies have long tokens for, beside text of any kind.

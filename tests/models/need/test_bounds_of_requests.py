@@ -16,17 +16,19 @@ from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
     Bounds,
     Overhead,
-    RequestFields,
     answer_tokens,
-    image_count,
     is_plain,
     least_answer,
     lower_bound,
     need_of,
-    prompt_texts,
-    turn_size,
     upper_bound,
     with_room,
+)
+from trio_gateway.models.need.contents import (
+    RequestFields,
+    chat_size,
+    image_count,
+    prompt_texts,
     without_media,
 )
 
@@ -167,9 +169,9 @@ def test_media_are_taken_out_of_messages_and_nothing_else() -> None:
 
 def test_a_turn_is_as_large_as_its_last_message() -> None:
     before = [user("long before"), {"role": "assistant", "content": "answer"}]
-    assert turn_size(chat(*before, user([{"type": "text", "text": "é!"}]))) == 3
-    assert turn_size(chat(user("a document, once"))) is None
-    assert turn_size(RequestFields(prompt="x")) is None
+    assert chat_size(chat(*before, user([{"type": "text", "text": "é!"}]))).turn == 3
+    assert chat_size(chat(user("a document, once"))).turn is None
+    assert chat_size(RequestFields(prompt="x")).turn is None
 
 
 # -- prompts and inputs ---------------------------------------------------------------------
@@ -361,4 +363,4 @@ def test_the_default_answer_never_makes_a_fitting_prompt_too_large(
 def test_only_one_prompt_without_media_can_be_held_against_its_usage(
     endpoint: str, fields: RequestFields, plain: bool
 ) -> None:
-    assert is_plain(endpoint, fields) is plain
+    assert is_plain(endpoint, fields, chat_size(fields)) is plain

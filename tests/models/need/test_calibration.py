@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_gateway.models.need.bounds import Overhead, RequestFields, upper_bound
+from trio_gateway.models.need.bounds import Overhead, upper_bound
 from trio_gateway.models.need.calibration import (
     KEPT_ERRORS,
     NEWEST_SHARE,
@@ -19,6 +19,7 @@ from trio_gateway.models.need.calibration import (
     CountSource,
     ErrorSummary,
 )
+from trio_gateway.models.need.contents import RequestFields
 
 BOUND, ENGINE = CountSource.BOUND, CountSource.ENGINE
 CAUTIOUS = Overhead()

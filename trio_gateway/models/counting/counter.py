@@ -22,8 +22,8 @@ from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.counting.vocabulary import Vocabulary
-from trio_gateway.models.need.bounds import RequestFields, image_count, without_media
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
+from trio_gateway.models.need.contents import RequestFields, image_count, without_media
 from trio_gateway.rawjson import members
 
 log = logging.getLogger(__name__)

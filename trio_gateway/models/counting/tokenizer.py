@@ -14,12 +14,8 @@ import trio
 from trio_gateway.config.schema import TokenizationConfig
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.tool import run_tool
-from trio_gateway.models.need.bounds import (
-    Overhead,
-    RequestFields,
-    message_count,
-    prompt_texts,
-)
+from trio_gateway.models.need.bounds import Overhead
+from trio_gateway.models.need.contents import RequestFields, message_count, prompt_texts
 
 log = logging.getLogger(__name__)
 

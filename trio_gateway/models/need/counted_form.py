@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.models.need.bounds import RequestFields
+from trio_gateway.models.need.contents import RequestFields
 
 Json = dict[str, Any]
 
