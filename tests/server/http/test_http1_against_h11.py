@@ -8,19 +8,27 @@ in a bare LF.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import h11
 import pytest
+import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import hostile_http
 from tests.support.hostile_cases import Case
+from tests.support.memory_network import MemoryNetwork
 from tests.support.thoroughness import examples
+from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.http1 import body_of, read_head
+from trio_gateway.server.http.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.untraced  # the single cases are in test_http1.py
 
@@ -329,6 +337,94 @@ def check_cuts(data: bytes, pieces: list[bytes]) -> None:
     ]
     if whole.refusal is None:
         assert in_pieces == whole
+
+
+class Served(NamedTuple):
+    """What an app and its client saw of a connection."""
+
+    requests: list[Request]
+    statuses: list[bytes]
+    has_websocket: bool
+
+
+async def served(pieces: Iterable[bytes], *, reads: bool) -> Served:
+    """All that is made of this by a real connection, whose app reads bodies or does not."""
+    requests: list[Request] = []
+    has_websocket = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal has_websocket
+        if scope["type"] == "websocket":
+            has_websocket = True
+            return
+        target = scope["raw_path"] + b"?" + scope["query_string"]
+        headers = as_h11_has_it(scope["headers"])
+        at, body, is_complete = len(requests), b"", False
+        requests.append(
+            Request(scope["method"], target, scope["http_version"], headers, keeps_alive=True)
+        )
+        with trio.move_on_after(1):  # much longer than it takes to come
+            while reads and not is_complete:
+                message = await receive()
+                body += message.get("body", b"")
+                is_complete = not message.get("more_body")
+                requests[at] = requests[at]._replace(body=body, is_complete=is_complete)
+        if is_complete or not reads:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    answers = b""
+    async with trio.open_nursery() as nursery:
+        limits = ConnectionLimits(max_header_bytes=HEAD_MAX_BYTES)
+        network = MemoryNetwork(nursery, app, ClientConnections(limits, counted=False))
+        network.config = HttpConfig(limits)
+        client = network.connect()
+        for piece in pieces:
+            await client.send_all(piece)
+        while more := await client.receive_some(65536):
+            answers += more
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) [A-Z][^\r]*\r\n", answers)
+    return Served(requests, [s for s in statuses if s != b"100"], has_websocket)
+
+
+def comparable(requests: Iterable[Request], *, with_bodies: bool) -> list[Request]:
+    found = []
+    for request in requests:
+        path, _, query = request.target.partition(b"?")
+        same = request._replace(target=path + b"?" + query, keeps_alive=True)
+        found.append(same if with_bodies else same._replace(body=b"", is_complete=False))
+    return found
+
+
+@given(ANYTHING, st.lists(st.floats(0, 1), max_size=3), st.booleans())
+@settings(max_examples=examples(200))
+def test_a_connection_makes_of_it_what_the_reader_does(
+    data: bytes, places: list[float], reads: bool
+) -> None:
+    reading = our_reading([data])
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    got = trio.run(partial(served, cut(data, places), reads=reads), clock=clock)
+    expected = comparable(reading.requests, with_bodies=reads)
+    found = comparable(got.requests, with_bodies=reads)
+    if got.has_websocket:  # which ends it
+        assert found == expected[: len(found)]
+        return
+    if reading.refusal is not None and found != expected:  # cut before what is wrong, or after
+        *before, last = expected
+        assert found[:-1] == before
+        assert last.body.startswith(found[-1].body) or found[-1].body.startswith(last.body)
+    else:
+        assert found == expected
+    # Each request has one answer, and so has what is not a request. A body that is not complete has
+    # none if it is waited for, and one that is malformed no second one.
+    is_all_answered = all(request.is_complete for request in reading.requests) or not reads
+    refused = reading.refusal is not None and all(r.is_complete for r in reading.requests)
+    waits = reading.refusal is None and reading.rest != b"" and all_go_on(reading.requests)
+    assert len(got.statuses) == len(found) + (refused or (waits and is_all_answered))
+
+
+def all_go_on(requests: Iterable[Request]) -> bool:
+    return all(request.is_complete and request.keeps_alive for request in requests)
 
 
 @pytest.mark.parametrize("over", range(-5, 6))

@@ -10,6 +10,7 @@ One connection knows of nobody else; what they share is in `client_connections.p
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -246,7 +247,8 @@ class Connection:
             if self._shared.is_stopping:  # it waits for no client
                 return Phase.OVER
             # Closing now would reset the connection, and the client would never see its answer.
-            with trio.move_on_after(LINGER_S):
+            # What is malformed has had its answer; a second would look like that of the next.
+            with trio.move_on_after(LINGER_S), contextlib.suppress(ApiError):
                 await cycle.skip_body()
             if not cycle.body.complete:
                 return Phase.OVER
