@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -26,11 +26,11 @@ from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSI
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.connection_counts import address_group
 from trio_gateway.server.http.refusal import refusal_in
+from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import (
     REQUEST_KEY,
     AsgiApp,
     Header,
-    Message,
     Receive,
     Scope,
     Send,
@@ -44,6 +44,7 @@ _FREE_PATHS = frozenset({"/health"})
 _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
+_NO_ORIGIN = cors_headers(None)
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
 
 
@@ -62,7 +63,7 @@ class _Headers(NamedTuple):
     def of(cls, scope: Scope) -> _Headers:
         values: MutableMapping[str, list[str]] = {}
         for name, value in scope["headers"]:
-            if (key := name.decode("latin-1").lower()) in _READ:
+            if (key := _READ.get(name)) is not None:
                 values.setdefault(key, []).append(value.decode("latin-1").strip())
         return cls(values)
 
@@ -79,13 +80,14 @@ class _Headers(NamedTuple):
         return [key for key in found if key][:_KEYS_GIVEN_MAX]
 
 
-_READ = frozenset(
-    {
+_READ = {
+    name.encode(): name
+    for name in (
         "host", "origin", "authorization", "x-api-key", "sec-fetch-site",
         "access-control-request-method", "access-control-request-headers",
         "access-control-request-private-network",
-    }
-)  # fmt: skip
+    )
+}  # fmt: skip
 
 
 class AccessGuard:
@@ -106,38 +108,28 @@ class AccessGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _Headers.of(scope)
-        cors: list[Header] = cors_headers(None)
-
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                message = {**message, "headers": [*message["headers"], *cors]}
-            await send(message)
-
+        request: RequestState = scope[REQUEST_KEY]
+        request.cors = _NO_ORIGIN
         try:
             host = self._check_host(scope, headers)
             origin = self._rules.check_origin(headers.all("origin"), host)
-            cors = cors_headers(origin)
             if origin is None:
                 self._rules.check_fetch_site(headers.one("sec-fetch-site").lower(), host)
-            elif _is_preflight(scope, headers):
-                private = headers.one("access-control-request-private-network").lower() == "true"
-                asked = headers.one("access-control-request-headers")
-                await _answer_preflight(preflight_headers(asked, private), send_with_cors)
-                return
+            else:
+                request.cors = cors_headers(origin)
+                if _is_preflight(scope, headers):
+                    network = headers.one("access-control-request-private-network").lower()
+                    asked = headers.one("access-control-request-headers")
+                    await _answer_preflight(preflight_headers(asked, network == "true"), send)
+                    return
             key = await self._check_key(scope, headers)
-            release = self._begin(key)
+            # The lease, and whatever else the request holds, is given back before its place.
+            self._begin(key, request)
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
-            await refusal_in(scope, error).send(scope, send_with_cors)
+            await refusal_in(scope, error).send(scope, send)
             return
-        try:
-            # The lease, and everything else that the request holds, is given back before its place.
-            if (request := scope.get(REQUEST_KEY)) is not None:
-                request.stack.callback(release)
-                release = _nothing
-            await self._app(scope, receive, send_with_cors)
-        finally:
-            release()
+        await self._app(scope, receive, send)
 
     def _check_host(self, scope: Scope, headers: _Headers) -> str:
         server: str | None = (scope.get("server") or (None,))[0]
@@ -174,14 +166,14 @@ class AccessGuard:
         scope[PERMISSIONS_KEY] = Permissions(key.name, key.priority, key.models, key.admin)
         return key
 
-    def _begin(self, key: ApiKey | None) -> Callable[[], None]:
-        """Count a request of this key; what is returned takes it off again.
+    def _begin(self, key: ApiKey | None, request: RequestState) -> None:
+        """Count a request of this key, until the request ends.
 
         Raises:
             ApiError: 429, the key has its maximum under way.
         """
         if key is None or key.max_parallel is None:
-            return _nothing
+            return
         if self._under_way.get(key.name, 0) >= key.max_parallel:
             message = (
                 f'the API key "{key.name}" may have {key.max_parallel} requests at a time; '
@@ -196,15 +188,11 @@ class AccessGuard:
         def release() -> None:
             self._under_way[key.name] -= 1
 
-        return release
+        request.stack.callback(release)
 
 
 def _address_of(scope: Scope) -> str:
     return address_group((scope.get("client") or (None,))[0])
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_preflight(scope: Scope, headers: _Headers) -> bool:

@@ -68,7 +68,7 @@ class ClientConnections:
 
     def __init__(self, limits: ConnectionLimits, *, counted: bool = True) -> None:
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
-        self.is_stopping = False
+        self.is_stopping = self.logs_access = False
         self._own_limits = limits
         self._open: set[Connection] = set()
         self._config: Config | None = None
@@ -105,6 +105,7 @@ class ClientConnections:
         """One connection. In the place of hypercorn's TCPServer, whose arguments these are."""
         if self._context is None:
             self._config, self._context = config, context
+            self.logs_access = config.accesslog is not None
             self.limits = _limits_of(config, self._own_limits)
             self._begun.set()
         wire = wire_of(stream)
@@ -153,7 +154,7 @@ class ClientConnections:
     async def log_access(self, scope: Scope, cycle: Cycle, took_s: float) -> None:
         """For the `hypercorn` command's own access log."""
         assert self._config is not None
-        if self._config.accesslog is not None and cycle.began:
+        if cycle.began:
             response: Any = {"status": cycle.status, "headers": cycle.headers}
             await self._config.log.access(scope, response, took_s)  # type: ignore[arg-type]
 

@@ -15,7 +15,6 @@ import enum
 import logging
 import math
 from collections.abc import Mapping
-from time import time
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -26,6 +25,7 @@ from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_asked
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
+    BODY_KEY,
     LINGER_S,
     REQUEST_ID_HEADER,
     AsgiApp,
@@ -76,6 +76,7 @@ class Shared(Protocol):
 
     limits: Limits
     is_stopping: bool
+    logs_access: bool
 
     def default_headers(self) -> bytes: ...
     async def log_access(self, scope: Scope, cycle: Cycle, took_s: float) -> None: ...
@@ -89,9 +90,8 @@ class Connection:
         self._limits = shared.limits
         self._inbox = Inbox()
         self._gone = trio.Event()
-        self._phase = Phase.IDLE
+        self._phase, self._phase_since = Phase.IDLE, trio.current_time()
         self._clock = trio.CancelScope()
-        self._deadline = 0.0
         self._request: trio.CancelScope | None = None  # the one under way
         self._is_websocket = False  # whose app is told by itself that its client is gone
         self._requests = 0
@@ -99,7 +99,6 @@ class Connection:
     async def run(self) -> None:
         """Raises nothing that a client can cause; and closes the wire, however it ends."""
         try:
-            self._enter(Phase.IDLE)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 await self._serve()
@@ -122,10 +121,8 @@ class Connection:
     async def _watch(self) -> None:
         """Read until the client is gone, and keep the time meanwhile."""
         while True:
-            with trio.CancelScope(deadline=self._deadline) as self._clock:
+            with trio.CancelScope(deadline=self._next_look()) as self._clock:
                 while data := await self._wire.read():
-                    if self._phase is Phase.IDLE:
-                        self._enter(Phase.HEAD)
                     self._inbox.put(data)
                     await self._inbox.room()
                 self._leave()
@@ -136,25 +133,40 @@ class Connection:
                 return
 
     def _is_time_up(self) -> bool:
-        """What to do at the deadline; whether that ends the connection."""
+        """Whether the client has used up its time; then also what follows from it."""
+        limits, now = self._limits, trio.current_time()
+        if now < self._due():
+            return False
         match self._phase:
             case Phase.IDLE:
                 self._inbox.end()
             case Phase.HEAD:
-                limit_s = self._limits.header_timeout_s
+                limit_s = limits.header_timeout_s
                 message = f"the headers did not arrive within {limit_s:g} s (header_timeout)"
                 self._inbox.end(ApiError(408, message, code="header_timeout"))
             case Phase.REQUEST:
-                since, limit_s = self._wire.sending_since, self._limits.send_timeout_s
-                now = trio.current_time()
-                if since is None or now < since + limit_s:
-                    self._deadline = (now if since is None else since) + limit_s
-                    return False
+                limit_s = limits.send_timeout_s
                 log.warning("a client took nothing for %g s; it is let go (send_timeout)", limit_s)
                 self._leave()
                 if self._request is not None:
                     self._request.cancel(reason="the client takes nothing more")
         return True
+
+    def _due(self) -> float:
+        """When the client's time is up, as far as is known now."""
+        match self._phase:
+            case Phase.IDLE:
+                return self._phase_since + self._limits.keep_alive_s
+            case Phase.HEAD:
+                return self._phase_since + self._limits.header_timeout_s
+            case Phase.REQUEST if self._wire.sending_since is not None:
+                return self._wire.sending_since + self._limits.send_timeout_s
+        return math.inf
+
+    def _next_look(self) -> float:
+        """When to look at the time again. Each request would have to set three deadlines, 5 us of
+        CPU each; so what begins before the next look is looked at then, in time all the same."""
+        return min(self._due(), trio.current_time() + self._limits.send_timeout_s)
 
     def _leave(self) -> None:
         """Nothing more comes of this client."""
@@ -162,15 +174,9 @@ class Connection:
         self._inbox.end()
 
     def _enter(self, phase: Phase) -> None:
-        limits = self._limits
-        allowed_s = {
-            Phase.IDLE: limits.keep_alive_s,
-            Phase.HEAD: limits.header_timeout_s,
-            Phase.REQUEST: limits.send_timeout_s,
-            Phase.OVER: math.inf,  # what is left to do has its own deadline
-        }
-        self._phase = phase
-        self._deadline = self._clock.deadline = trio.current_time() + allowed_s[phase]
+        self._phase, self._phase_since = phase, trio.current_time()
+        if phase is not Phase.REQUEST and self._clock.deadline > (due := self._due()):
+            self._clock.deadline = due
 
     # -- the task that serves -----------------------------------------------------------------
 
@@ -193,10 +199,12 @@ class Connection:
             ApiError: what comes is not a request, or comes too slowly.
         """
         inbox, max_bytes = self._inbox, self._limits.max_header_bytes
-        if self._requests:
-            self._enter(Phase.HEAD if inbox.buffer else Phase.IDLE)
+        self._enter(Phase.IDLE)
         seen = 0
         while (head := read_head(inbox.buffer, max_bytes, seen)) is None:
+            inbox.raise_fault()
+            if inbox.buffer and self._phase is Phase.IDLE:
+                self._enter(Phase.HEAD)
             if inbox.is_over or (self._shared.is_stopping and self._phase is Phase.IDLE):
                 return None
             seen = len(inbox.buffer)
@@ -217,7 +225,8 @@ class Connection:
             default_headers=self._shared.default_headers(),
         )  # fmt: skip
         scope = self._scope_of(head)
-        begun = time()
+        scope[BODY_KEY] = cycle.receive_now
+        begun_at = trio.current_time()
         with cycle.scope:
             self._request = cycle.scope
             if self._gone.is_set():
@@ -229,7 +238,8 @@ class Connection:
             except Exception:
                 log.exception("a bug in the gateway; please report it")
         self._request = None
-        await self._shared.log_access(scope, cycle, time() - begun)
+        if self._shared.logs_access:
+            await self._shared.log_access(scope, cycle, trio.current_time() - begun_at)
         return await self._after(head, cycle)
 
     async def _after(self, head: RequestHead, cycle: Cycle) -> Phase:
@@ -292,7 +302,7 @@ class Connection:
             "asgi": {"spec_version": "2.1", "version": "3.0"},
             "method": head.method,
             "scheme": facts.scheme,
-            "path": unquote(path.decode("ascii")),
+            "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
             "raw_path": path,
             "query_string": query,
             "root_path": facts.root_path,

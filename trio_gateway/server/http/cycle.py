@@ -80,20 +80,29 @@ class Cycle:
         if self._any_given:
             await trio.lowlevel.checkpoint()  # a large body must not keep others from theirs
         self._any_given = True
+        while (message := self.receive_now()) is None:
+            if self._inbox.is_over:
+                await self._gone.wait()
+                return {"type": "http.disconnect"}
+            await self._ask_for_it()
+            await self._inbox.more()
+        if self.fault is not None:
+            await trio.sleep_forever()
+        return message
+
+    def receive_now(self) -> Message | None:
+        """What `receive` would give without waiting; None if it would wait."""
+        if self._all_given:
+            return None
         try:
             data = self.body.take(self._inbox.buffer)
-            while not data and not self.body.complete:
-                if self._inbox.is_over:
-                    await self._gone.wait()
-                    return {"type": "http.disconnect"}
-                await self._ask_for_it()
-                await self._inbox.more()
-                data = self.body.take(self._inbox.buffer)
         except ApiError as error:
             self.fault = error
             self.scope.cancel(reason="the body is malformed")
-            await trio.sleep_forever()
+            return {"type": "http.request", "body": b"", "more_body": True}
         self._all_given = self.body.complete
+        if not data and not self._all_given:
+            return None
         return {"type": "http.request", "body": data, "more_body": not self._all_given}
 
     async def _ask_for_it(self) -> None:

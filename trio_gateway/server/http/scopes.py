@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -15,6 +16,7 @@ from trio_gateway.server.http.types import (
     REQUEST_ID_HEADER,
     REQUEST_KEY,
     AsgiApp,
+    Header,
     Message,
     Receive,
     Scope,
@@ -44,6 +46,7 @@ class RequestState:
         self.upload: Upload  # its body; a WebSocket has none
         self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins
+        self.cors: Sequence[Header] = ()  # what the answer tells browsers
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
 
@@ -90,8 +93,10 @@ class RequestScopes:
 async def _send_with_id(send: Send, state: RequestState, message: Message) -> None:
     if message["type"] in _BEGINNINGS:
         state.status = message.get("status", 0)
-        id_header = (REQUEST_ID_HEADER, state.id.encode())
-        message = {**message, "headers": [*message["headers"], id_header]}
+        headers = [*message["headers"], (REQUEST_ID_HEADER, state.id.encode())]
+        if message["type"] != "websocket.accept":
+            headers += state.cors
+        message = {**message, "headers": headers}
     await send(message)
 
 

@@ -14,6 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
+BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already
 

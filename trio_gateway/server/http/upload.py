@@ -10,11 +10,12 @@ Every request has one, so the limits of bodies and what a shutdown does to them 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
 from trio_gateway.server.api.errors import ApiError, body_timeout, body_too_large, shutting_down
-from trio_gateway.server.http.types import Message, Receive, Scope
+from trio_gateway.server.http.types import BODY_KEY, Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
 LEAST_BYTES_PER_S = 16 * 1024
@@ -64,6 +65,7 @@ class Upload:
         self.complete = self.gone = False
         self.over = trio.Event()
         self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
+        self._receive_now: Callable[[], Message | None] | None = scope.get(BODY_KEY)
         self._refusal: ApiError | None = None
         self._reading: trio.CancelScope | None = None
         self._waited_s = 0.0
@@ -89,6 +91,13 @@ class Upload:
         while self._refusal is None:
             if self.complete:
                 return b""
+            if self._receive_now is not None and (message := self._receive_now()) is not None:
+                # It was there already: neither a limit on the wait nor a task switch is needed.
+                piece = self._take(message)
+                if piece and self._refusal is None:
+                    return piece
+                await trio.lowlevel.checkpoint()
+                continue
             begun = trio.current_time()
             with trio.CancelScope() as self._reading:
                 # Only waits for the client are limited, not those for an engine that takes it.
@@ -98,9 +107,7 @@ class Upload:
                 if self.gone:
                     await trio.sleep_forever()  # Quart notices, and cancels the request
                 self._waited_s += trio.current_time() - begun
-                if self._max_bytes is not None and self.taken > self._max_bytes:
-                    self._refusal = body_too_large(self._max_bytes)
-                elif piece:
+                if piece and self._refusal is None:
                     return piece
             if self._reading.cancelled_caught and self._refusal is None:
                 self._refusal = body_timeout(self._timeout_s)
@@ -108,13 +115,17 @@ class Upload:
 
     async def _next(self) -> bytes:
         """A message's part of the body; it may be empty."""
-        message = await self._receive()
+        return self._take(await self._receive())
+
+    def _take(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
             self.gone = True
             self._end()
             return b""
         body: bytes = message.get("body", b"")
         self.taken += len(body)
+        if self._max_bytes is not None and self.taken > self._max_bytes:
+            self._refusal = body_too_large(self._max_bytes)
         # With the last announced byte it is complete; Quart gets the message that says so, too.
         if not message.get("more_body") or self.taken == self.length:
             self.complete = True

@@ -166,6 +166,10 @@ class Inbox:
         if not self.is_over:
             self._news = trio.Event()
             await self._news.wait()
+        self.raise_fault()
+
+    def raise_fault(self) -> None:
+        """Raises ApiError: the fault that ended it, if one did."""
         if self._fault is not None:
             raise self._fault
 
