@@ -7,13 +7,15 @@ matter.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
@@ -242,37 +244,58 @@ async def test_of_a_client_that_sends_on_and_reads_nothing_only_so_much_is_taken
 
 # -- slow readers, over real sockets --------------------------------------------------------------
 
+Tls = trustme.CA | None
+BOTH = pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+
+
+def authority(is_tls: bool) -> Tls:
+    return trustme.CA() if is_tls else None
+
 
 @asynccontextmanager
-async def served(app: AsgiApp, limits: ConnectionLimits) -> AsyncIterator[int]:
-    """The port of a server for this app, without hypercorn's worker."""
+async def served(app: AsgiApp, limits: ConnectionLimits, ca: Tls = None) -> AsyncIterator[int]:
+    """The port of a server for this app, without hypercorn's worker. At the end the connections
+    must be over."""
     connections, context = ClientConnections(limits, counted=False), WorkerContext(None)
     settings: Config = HttpConfig(limits)
     settings.errorlog = None
     wrapper = ASGIWrapper(app)  # type: ignore[arg-type]
 
-    async def serve(stream: trio.SocketStream) -> None:
+    async def serve(stream: Any) -> None:
         await connections.serve(wrapper, settings, context, ConnectionState({}), stream)
 
     async with trio.open_nursery() as nursery:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        yield listener.socket.getsockname()[1]
+        listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        if ca is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            ca.issue_cert("localhost").configure_cert(tls)
+            listeners = [trio.SSLListener(listeners[0], tls, https_compatible=True)]
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield port
         with trio.fail_after(10):
             while len(connections):  # noqa: ASYNC110 - known to the server only
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-async def tiny_window(port: int) -> trio.SocketStream:
+async def tiny_window(port: int, ca: Tls = None) -> Any:
     """A client whose system takes next to nothing ahead of it."""
     sock = trio.socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     await sock.connect(("127.0.0.1", port))
-    return trio.SocketStream(sock)
+    stream = trio.SocketStream(sock)
+    if ca is None:
+        return stream
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return trio.SSLStream(
+        stream, context, server_hostname="localhost", https_compatible=True
+    )  # fmt: skip
 
 
-async def test_a_client_that_takes_nothing_is_let_go_and_its_app_is_cancelled() -> None:
+@BOTH
+async def test_a_client_that_takes_nothing_is_let_go_and_its_app_is_cancelled(is_tls: bool) -> None:
     ended = trio.Event()
     sent = 0
 
@@ -286,38 +309,53 @@ async def test_a_client_that_takes_nothing_is_let_go_and_its_app_is_cancelled() 
         finally:
             ended.set()
 
-    async with served(app, ConnectionLimits(send_timeout_s=0.3)) as port:
-        client = await tiny_window(port)
+    ca = authority(is_tls)
+    async with served(app, ConnectionLimits(send_timeout_s=0.3), ca) as port:
+        client = await tiny_window(port, ca)
         await client.send_all(REQUEST % b"")
         with trio.fail_after(10):
             await ended.wait()
         assert sent < 30_000_000  # the system's buffers, and nothing of ours
-        await client.aclose()
+        await trio.aclose_forcefully(client)
 
 
-async def test_a_client_that_reads_slowly_keeps_its_answer() -> None:
+@BOTH
+async def test_a_client_that_reads_slowly_keeps_its_answer(is_tls: bool) -> None:
     size = 5_000_000  # more than the system takes ahead
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x" * size})
 
-    async with served(app, ConnectionLimits(send_timeout_s=0.5)) as port:
-        client = await tiny_window(port)
+    ca = authority(is_tls)
+    async with served(app, ConnectionLimits(send_timeout_s=0.5), ca) as port:
+        client = await tiny_window(port, ca)
         await client.send_all(REQUEST % b"")
         got, begun = 0, trio.current_time()
         while trio.current_time() < begun + 1.2:
             got += len(await client.receive_some(20_000))
             await trio.sleep(0.002)
-        with trio.fail_after(10):
+        with trio.fail_after(20):
             while got < size:
                 piece = await client.receive_some(65536)
                 assert piece, "it was cut"
                 got += len(piece)
-        await client.aclose()
+        await trio.aclose_forcefully(client)
 
 
-async def test_a_websocket_whose_client_takes_nothing_is_let_go() -> None:
+async def test_a_client_that_begins_tls_and_falls_silent_is_let_go() -> None:
+    ca = authority(is_tls=True)
+    async with served(echo_path, ConnectionLimits(header_timeout_s=0.2), ca) as port:
+        for said in (b"", b"\x16\x03\x01"):
+            client = await trio.open_tcp_stream("127.0.0.1", port)
+            await client.send_all(said)
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                assert await client.receive_some() == b""
+            await client.aclose()
+
+
+@BOTH
+async def test_a_websocket_whose_client_takes_nothing_is_let_go(is_tls: bool) -> None:
     ended = trio.Event()
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -332,12 +370,13 @@ async def test_a_websocket_whose_client_takes_nothing_is_let_go() -> None:
         b"GET / HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
-    async with served(app, ConnectionLimits(send_timeout_s=0.3)) as port:
-        client = await tiny_window(port)
+    ca = authority(is_tls)
+    async with served(app, ConnectionLimits(send_timeout_s=0.3), ca) as port:
+        client = await tiny_window(port, ca)
         await client.send_all(handshake)
         with trio.fail_after(10):
             await ended.wait()
-        await client.aclose()
+        await trio.aclose_forcefully(client)
 
 
 async def test_slow_readers_do_not_slow_down_others() -> None:
