@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
+from wsproto.connection import Connection, ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -682,6 +682,32 @@ async def test_what_is_not_valid_ends_it_and_the_app_is_told(said: bytes, code: 
         await client.stream.send_all(b"and more of it")
         await client.over.wait()
     assert listener.end[0] == code
+
+
+async def test_what_comes_after_that_is_kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[int] = []
+    receive_data = Connection.receive_data
+
+    def noting(self: Connection, data: bytes | None) -> None:
+        if not self.client:
+            fed.append(len(data or b""))
+        receive_data(self, data)
+
+    monkeypatch.setattr(Connection, "receive_data", noting)
+    told = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await receive()
+        await told.wait()
+
+    async with connected(app, buffered=False) as client:
+        await client.stream.send_all(b"\x83\x80\x00\x00\x00\x00")
+        await client.hear()
+        for _ in range(10):
+            await client.stream.send_all(bytes(60_000))
+        told.set()
+    assert sum(fed) < 1000
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1011, "oh"), (4000, "ü" * 200)])

@@ -113,6 +113,7 @@ class _Session:
         self._begun = bytearray()  # of a message whose end has not come
         self._sending = trio.Lock()
         self._is_torn = False  # something went out in part
+        self._is_garbled = False  # what comes has no meaning any more, and wsproto would keep it
         self._has_read_all = trio.Event()
 
     # -- the app's task
@@ -186,7 +187,7 @@ class _Session:
                 said = "the client spoke before it was answered"
                 self._tell_the_app(CloseReason.PROTOCOL_ERROR, said)
                 await self._refuse(invalid(said), _Phase.CLOSING)
-            elif self._protocol.connection is not None:
+            elif self._protocol.connection is not None and not self._is_garbled:
                 self._protocol.receive_data(data)
                 await self._hear()
             if self._phase is _Phase.OVER:
@@ -236,8 +237,10 @@ class _Session:
                 self._end(code, reason)
             case ConnectionState.CLOSED:  # the answer to ours
                 self._end(code, reason)
-            case ConnectionState.OPEN:  # it said something that is not valid
-                await self._close_for(code, reason)
+            case _:  # it said something that is not valid
+                self._is_garbled = True
+                if self._phase is _Phase.OPEN:
+                    await self._close_for(code, reason)
 
     # -- any task
 
