@@ -320,9 +320,11 @@ def test_without_descriptors_a_request_is_told_so_and_the_engines_live_on(
     tmp_path: Path,
 ) -> None:
     limited = ("/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *SERVE[:-1])
+    second = "presets.engines.llamacpp_secondary"
     config = configuration(
         fake_model("a"),
-        fake_model("helper", engine="presets.engines.llamacpp_secondary"),
+        # A kept connection would still serve.
+        fake_model("helper", "--no-keep-alive", engine=second),
         health_check_timeout=str(CHECK_S),
     )
     with running_gateway(tmp_path, config, command=limited) as gateway, ExitStack() as stack:

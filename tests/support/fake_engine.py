@@ -39,6 +39,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--exit-during-load", type=float, help="seconds after the start, code 9")
     parser.add_argument("--crash-after", type=int, help="chunks of a stream; 0: at any completion")
     parser.add_argument("--refuse-requests", help="path: while it exists, only /health is answered")
+    parser.add_argument("--no-keep-alive", action="store_true", help="of answers that are JSON")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--garbage", action="store_true", help="answers that are not HTTP")
     parser.add_argument("--grandchild", action="store_true", help="one that holds the pipe")
@@ -114,7 +115,7 @@ class FakeEngine:
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while await self._serve_one(reader, writer):
+            while await self._serve_one(reader, writer) and not self.given.no_keep_alive:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -260,11 +261,12 @@ class FakeEngine:
         tokens = self.given.slot_tokens
         self._json(writer, {"id_slot": 0, "n_restored": tokens, "n_read": size})
 
-    @staticmethod
-    def _json(writer: asyncio.StreamWriter, value: Any, status: int = 200) -> None:
+    def _json(self, writer: asyncio.StreamWriter, value: Any, status: int = 200) -> None:
         body = json.dumps(value).encode()
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(body)}\r\nServer: fake\r\nAccess-Control-Allow-Origin: *\r\n"
+        if self.given.no_keep_alive:
+            head += "Connection: close\r\n"
         writer.write(head.encode() + b"\r\n" + body)
 
 
