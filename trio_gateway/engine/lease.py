@@ -9,7 +9,7 @@ import trio
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.engine import Engine
-from trio_gateway.engine.kv.conversations import KvMove
+from trio_gateway.engine.kv.conversations import NO_MOVE, KvMove
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import Outlook
@@ -35,7 +35,7 @@ class Lease:
     ) -> None:
         self.engine, self.grant, self._prompt = engine, grant, prompt
         restored = engine.kv.restored_tokens if engine.kv and grant.how is not How.REUSED else 0
-        self.kv_move = KvMove(restored, saved)
+        self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
         loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0

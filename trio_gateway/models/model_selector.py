@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -23,7 +23,7 @@ from trio_gateway.models.need.bounds import (
     upper_bound,
     with_room,
 )
-from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, CountSource
+from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
 from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size
 from trio_gateway.models.need.counted_form import CountedForm
 
@@ -59,7 +59,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     correction: int = 0
 
 
-class _Demand(NamedTuple):
+class _Demand(msgspec.Struct, frozen=True):
     """What is known about a request before its tokens are. `contexts`: the smallest first."""
 
     model: ModelConfig
@@ -125,9 +125,10 @@ class ModelSelector:
         endpoint, fields = form.kind, form.fields
         size = chat_size(fields)
         demand = self._demand(model, endpoint, fields, size, at_least)
+        calibration = self._counter.calibration(model.name)
         # Read with the bound: answers that come in the meantime may raise it.
-        correction = self._counter.calibration(model.name).correction(CountSource.BOUND)
-        upper = self.upper_bound(model, endpoint, fields, size)
+        correction = calibration.correction(CountSource.BOUND)
+        upper = _upper_bound(model, endpoint, fields, size, calibration)
         bound = Count(upper, CountSource.BOUND, False, correction)
         need = demand.need(upper)
         choice = demand.holding(need)
@@ -172,13 +173,10 @@ class ModelSelector:
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
 
-    def upper_bound(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, size: ChatSize | None = None
-    ) -> int:
+    def upper_bound(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
         calibration = self._counter.calibration(model.name)
-        upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens, size)
-        return upper + calibration.correction(CountSource.BOUND)
+        return _upper_bound(model, endpoint, fields, chat_size(fields), calibration)
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Compare an answer's own numbers with what the request was taken for."""
@@ -260,7 +258,7 @@ class ModelSelector:
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
 
     def _clamped(self, demand: _Demand, counted: Count, answer: int) -> Selection:
-        lowered = demand._replace(answer=answer)
+        lowered = msgspec.structs.replace(demand, answer=answer)
         reason = f"the answer's maximum is lowered from {demand.answer} to {answer} (clamp_answer)"
         selected = self._selected(lowered, counted, demand.largest, reason)
         need = min(selected.need, demand.largest)
@@ -288,6 +286,17 @@ class ModelSelector:
             "loaded": running is not None,
             "loaded_variant": running.variant.name if running is not None else None,
         }
+
+
+def _upper_bound(
+    model: ModelConfig,
+    endpoint: str,
+    fields: RequestFields,
+    size: ChatSize,
+    calibration: Calibration,
+) -> int:
+    upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens, size)
+    return upper + calibration.correction(CountSource.BOUND)
 
 
 def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:

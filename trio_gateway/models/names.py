@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 
@@ -24,7 +25,7 @@ class ContextNotFound(Exception):
     """The model has no context as large as the one that was asked for with its name."""
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True):
     """A model, and the tokens that its context has to hold at least, as asked for with its name."""
 
     model: ModelConfig

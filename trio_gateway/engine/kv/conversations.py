@@ -34,6 +34,9 @@ class KvMove(NamedTuple):
         return KvMove(self.restored + other.restored, self.saved + other.saved)
 
 
+NO_MOVE = KvMove()
+
+
 class SlotContents(NamedTuple):
     """What the slot holds: a conversation of these tokens, none at all, or None: not known.
 
@@ -62,7 +65,7 @@ class Conversations:
         self, client: EngineClient, prompt: Prompt, ticket: int, context: int
     ) -> KvMove:
         """Let the prompt's conversation into the slot; the caller has the engine's only lease."""
-        move = KvMove()
+        move = NO_MOVE
         held = self.contents
         limit_s = self._stop_s + RESTORE_LIMIT_S
         with self._owner.saving(limit_s, self._stop_s / 2) as limit:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from trio_gateway.engine.clients.client import EngineClient
 
@@ -13,7 +14,7 @@ PROMPTS_MAX = 4
 _NOT_CACHED = b'"cache_prompt"'  # with whatever value; the default is what carry-over is for
 
 
-class Prompt(NamedTuple):
+class Prompt(msgspec.Struct, frozen=True):
     endpoint: str
     body: bytes
 

@@ -16,7 +16,7 @@ from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
-from trio_gateway.engine.kv.conversations import EMPTY, Conversations, KvMove, SlotContents
+from trio_gateway.engine.kv.conversations import EMPTY, NO_MOVE, Conversations, KvMove, SlotContents
 from trio_gateway.engine.kv.judge import Judge
 from trio_gateway.engine.kv.policy import in_order, is_wanted
 from trio_gateway.engine.kv.prompt import Prompt, waiting_ids
@@ -183,5 +183,5 @@ class EngineKv:
         """If it `takes_turns`, and the caller has the engine's only lease: save the conversation
         that leaves, restore the one that comes back."""
         if not self.takes_turns:
-            return KvMove()
+            return NO_MOVE
         return await self._conversations.switch(client, prompt, ticket, self._context)

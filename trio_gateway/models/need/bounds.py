@@ -87,8 +87,9 @@ def upper_bound(
     """Never fewer tokens than the prompt has. `size`: that of the chat, if it is known."""
     if endpoint != "chat/completions":
         return _most_of_prompts(_prompts(endpoint, fields), image_tokens)
-    text, media, _ = chat_size(fields) if size is None else size
-    total = overhead.of(fields) + text + media * image_tokens
+    if size is None:
+        size = chat_size(fields)
+    total = overhead.of(fields) + size.text + size.media * image_tokens
     if fields.tools and not overhead.ignores_tools:
         total += structure_size([fields.tools])
     return total

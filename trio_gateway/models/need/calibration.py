@@ -111,7 +111,9 @@ class Calibration:
         """An answer's `usage`, and what its request was taken for; `correction` of it was added
         to what the source said."""
         error = counted - prompt_tokens
-        self._errors.setdefault(source, deque(maxlen=KEPT_ERRORS)).append(error)
+        if (errors := self._errors.get(source)) is None:
+            errors = self._errors[source] = deque(maxlen=KEPT_ERRORS)
+        errors.append(error)
         shortfall = correction - error
         if shortfall > self.correction(source):
             self._shortfalls[source] = shortfall

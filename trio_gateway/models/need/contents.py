@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ class RequestFields(msgspec.Struct, frozen=True):
     n_predict: Any = None
 
 
-class ChatSize(NamedTuple):
+class ChatSize(msgspec.Struct, frozen=True):
     """`text`: bytes of the messages as a template may render them, their texts and everything else
     as JSON. `media`: of any kind.
 

@@ -6,6 +6,8 @@ import logging
 import math
 import time
 
+import msgspec
+
 import trio_gateway
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
@@ -87,7 +89,7 @@ class OllamaHandler:
         ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         translator = NdjsonTranslator(asked.kind, asked.model, rfc3339(time.time()))
-        ask = ask._replace(opening=Opening(STREAM_CONTENT_TYPE, translator.feed))
+        ask = msgspec.structs.replace(ask, opening=Opening(STREAM_CONTENT_TYPE, translator.feed))
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
@@ -132,7 +134,8 @@ class OllamaHandler:
 
     async def handle_ollama_show(self, endpoint: Endpoint, call: Call) -> Answer:
         name = plain_name(self._config, read_model_name(await call.read_body()))
-        model, at_least = self._preparer.find(name, call.permissions)
+        wanted = self._preparer.find(name, call.permissions)
+        model, at_least = wanted.model, wanted.at_least
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
         (facts,) = await self._files.facts_of([model])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 import msgspec
 
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 _EMBEDDING = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
 
 
-class Sender(NamedTuple):
+class Sender(msgspec.Struct, frozen=True):
     """Who sent a request, and the part of its HTTP that goes to an engine. `send`: how an answer
     can begin before there is one; None: it does not."""
 
@@ -46,7 +45,7 @@ class Sender(NamedTuple):
     send: Send | None = None
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """A request on its way to an engine.
 
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
@@ -95,9 +94,9 @@ class Preparer:
         Raises:
             ApiError: with what is wrong with it.
         """
-        wanted = self.find(request.model, sender.permissions)
+        asked = request.model
+        wanted = self.find(asked, sender.permissions)
         model = wanted.model
-        asked = model.name if request.model is None else request.model
         self.check_served(endpoint, model)
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
@@ -117,7 +116,8 @@ class Preparer:
             raise nested_too_deeply() from None
         target = endpoint.engine_path or endpoint.paths[0]
         ask = Ask(
-            sender, endpoint, asked, "POST", target, request.data, request.members,
+            sender, endpoint, model.name if asked is None else asked,
+            "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(),
         )  # fmt: skip
         return _with_answer_limit(ask)
@@ -132,7 +132,7 @@ class Preparer:
         ask = self.prepare_any(
             sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
         )
-        return ask._replace(asked=name, form=form)
+        return msgspec.structs.replace(ask, asked=name, form=form)
 
     def prepare_any(
         self,
@@ -165,7 +165,7 @@ class Preparer:
         except ContextLengthExceeded as error:
             raise too_long(ask.endpoint, str(error)) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
-        return _with_answer_limit(ask._replace(selection=selection))
+        return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
 
     def counted(
         self, request: ParsedRequest, endpoint: Endpoint, permissions: Permissions = EVERYTHING
@@ -222,4 +222,5 @@ def _with_answer_limit(ask: Ask) -> Ask:
         return ask
     log.info("request %s: %s", ask.state.id, selection.reason)
     lowered = with_answer_limit(members, selection.answer)
-    return ask._replace(body=msgspec.json.encode(lowered), members=lowered)
+    body = msgspec.json.encode(lowered)
+    return msgspec.structs.replace(ask, body=body, members=lowered)
