@@ -108,15 +108,16 @@ class ClientConnections:
             self.logs_access = config.accesslog is not None
             self.limits = _limits_of(config, self._own_limits)
             self._begun.set()
-        wire = wire_of(stream)
         transport = getattr(stream, "transport_stream", stream)
         is_tls = transport is not stream
         try:
             client = parse_socket_addr(transport.socket.family, transport.socket.getpeername())
             server = parse_socket_addr(transport.socket.family, transport.socket.getsockname())
+            _probe(transport.socket, client)
         except OSError:  # it is gone already
-            await wire.tear()
+            await trio.aclose_forcefully(stream)
             return
+        wire = wire_of(stream)
         address = address_group(client[0]) if client else None  # None: a Unix socket
         if address is not None and self.counts is not None and not self.counts.enter(address):
             await self._turn_away(wire, is_tls=is_tls)
@@ -125,7 +126,6 @@ class ClientConnections:
             if is_tls and not await _shook_hands(stream, config.ssl_handshake_timeout):
                 await wire.tear()
                 return
-            _probe(transport.socket, client)
             scheme = "https" if is_tls else "http"
             called = partial(
                 app, sync_spawn=trio.to_thread.run_sync, call_soon=trio.from_thread.run

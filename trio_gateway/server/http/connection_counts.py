@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from functools import lru_cache
 
 log = logging.getLogger(__name__)
 
 _IPV6_PREFIX = 64  # what one client has of its own
 
 
+@lru_cache(1024)
 def address_group(host: str | None) -> str:
     """What is taken as one client: an IPv4 address, or the network of an IPv6 address."""
     if host is None:
