@@ -4,51 +4,73 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, stream
+from tests.support.schema_values import config, model
+from tests.support.stack import running_stack
 from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
-JSON, EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 USAGE = b'{"usage":{"prompt_tokens":7,"completion_tokens":2}}'
 LEARNT = [Usage(7, 2)]
 
 
-def learnt_of(
-    *pieces: bytes, kind: bytes = JSON, status: int = 200, complete: bool = True
-) -> list[Usage]:
-    learnt: list[Usage] = []
+def learnt_of(*pieces: bytes, complete: bool = True) -> list[Usage]:
+    learnt: list[Usage | None] = []
     observer = UsageObserver(learnt.append)
-    observer.begins(status, [(b"content-type", kind)])
+    observer.begins(200, [])
     for piece in pieces:
         observer.continues(piece)
     if complete:
         observer.completes()
-    return learnt
-
-
-def test_a_whole_answer_teaches() -> None:
-    assert learnt_of(USAGE) == LEARNT
+    return [usage for usage in learnt if usage is not None]
 
 
 def test_a_stream_teaches_with_its_last_event_even_if_that_came_in_two_pieces() -> None:
     events = b'data: {"choices":[]}\n\n' * 9 + b"data: " + USAGE + b"\n\ndata: [DONE]\n\n"
     cut = events.index(b"completion")
-    assert learnt_of(events, kind=EVENTS) == LEARNT
-    assert learnt_of(events[:cut], events[cut:], kind=EVENTS) == LEARNT
+    assert learnt_of(events) == LEARNT
+    assert learnt_of(events[:cut], events[cut:]) == LEARNT
 
 
 @pytest.mark.parametrize(
-    ("pieces", "kind", "status", "complete"),
-    [
-        ((USAGE,), JSON, 400, True),
-        ((USAGE,), JSON, 200, False),
-        ((b"{}",), JSON, 200, True),
-        ((b"[", USAGE), JSON, 200, True),
-        ((b"data: " + USAGE + b"\n\n",), EVENTS, 200, False),
-        ((), EVENTS, 200, True),
-    ],
-    ids=["an error", "broken off", "no usage", "in pieces", "a broken stream", "nothing"],
+    ("pieces", "complete"),
+    [((b"data: " + USAGE + b"\n\n",), False), ((), True), ((b"[", USAGE), True)],
+    ids=["broken off", "nothing", "no events"],
 )
-def test_nothing_else_teaches(
-    pieces: tuple[bytes, ...], kind: bytes, status: int, complete: bool
+def test_no_other_stream_teaches(pieces: tuple[bytes, ...], complete: bool) -> None:
+    assert learnt_of(*pieces, complete=complete) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "streams", "expected"),
+    [
+        ([USAGE], 200, False, LEARNT),
+        ([USAGE], 400, False, []),
+        ([b"{}"], 200, False, []),
+        ([EVENT, b"data: " + USAGE + b"\n\n", DONE], 200, True, LEARNT),
+        ([EVENT, DONE], 200, True, []),
+    ],
+    ids=["whole", "an error", "no usage", "a stream", "a stream without"],
+)
+async def test_what_is_answered_teaches(
+    autojump_clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    script: list[bytes],
+    status: int,
+    streams: bool,
+    expected: list[Usage],
 ) -> None:
-    assert learnt_of(*pieces, kind=kind, status=status, complete=complete) == []
+    learnt: list[Usage] = []
+
+    def note(_: Selection, usage: Usage) -> None:
+        learnt.append(usage)
+
+    async with running_stack(config(model("m"))) as stack:
+        monkeypatch.setattr(stack.gateway.selector, "note_answer", note)
+        stack.engines.scripts, stack.engines.status = [script], status
+        if streams:
+            await stream(stack, chat(stream=True))
+        else:
+            await stack.post(CHAT, chat())
+    assert learnt == expected

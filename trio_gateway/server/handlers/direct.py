@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
@@ -81,11 +81,8 @@ class DirectAnswers:
         if row is None:
             await self._others(scope, receive, send)
             return
-        endpoint, handler = row
-        call = Call(scope, self._dumps, send=send)
-        if endpoint.body is Body.NONE:
-            call.state.upload.leave_to_quart()
-        await _send(await self._dispatcher.answer(endpoint, handler, call), send)
+        answer = await self._dispatcher.answer(*row, Call(scope, self._dumps, send=send))
+        await _send(answer, send)
 
 
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:

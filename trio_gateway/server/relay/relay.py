@@ -8,12 +8,13 @@ Whoever looks on (a dump, what an answer's usage teaches) is an AnswerObserver o
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import trio
 
-from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.clients.usage import Usage, usage_of_answer
 from trio_gateway.engine.errors import EngineLost, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
@@ -23,7 +24,6 @@ from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Family, Need
 from trio_gateway.server.api.errors import aborted, engine_error, engine_failed, from_reject
-from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
@@ -166,17 +166,23 @@ class Relay:
         stack: AsyncExitStack,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
-        headers = lease.client.transform_response(exchange.headers)
-        headers += selection_headers(ask.selection) + decision_headers(lease)
-        observers = self._observers(ask, lease)
+        status, headers = exchange.status, lease.client.transform_response(exchange.headers)
+        headers += selection_headers(ask.selection)
+        headers += decision_headers(lease)
+        observers, name = ask.state.observers, AnswerName(ask.asked)
         for observer in observers:
-            observer.begins(exchange.status, headers)
+            observer.begins(status, headers)
             observer.continues(beginning.piece)
-        name = AnswerName(ask.asked)
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
-            return _whole_answer(exchange.status, headers, beginning.piece, name)
+            if ask.prompt is not None and status == 200:
+                self._learn(ask, lease, usage_of_answer(beginning.piece))
+            return _whole_answer(status, headers, beginning.piece, name)
+        if ask.prompt is not None:
+            usage = UsageObserver(partial(self._learn, ask, lease))
+            usage.continues(beginning.piece)
+            observers = [*observers, usage]
         # The rest belongs to the request: it ends with the answer, or with the client.
         rest = stack.pop_all()
         ask.state.stack.push_async_callback(rest.aclose)
@@ -184,17 +190,13 @@ class Relay:
         stream = EngineStream(beginning.piece, exchange, lease, rest, observers, name, family)
         if stream.has_events:  # another name in it is of another length
             headers = without_length(headers)
-        return Answer(exchange.status, headers, stream)
+        return Answer(status, headers, stream)
 
-    def _observers(self, ask: Ask, lease: Lease) -> Sequence[AnswerObserver]:
-        if ask.prompt is None:
-            return ask.state.observers
-
-        def learn(usage: Usage) -> None:
+    def _learn(self, ask: Ask, lease: Lease, usage: Usage | None) -> None:
+        """What an answer says about its tokens is for those who learn from it."""
+        if usage is not None:
             lease.note_answer(usage)
             self._selector.note_answer(ask.selection, usage)
-
-        return [*ask.state.observers, UsageObserver(learn)]
 
 
 async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:

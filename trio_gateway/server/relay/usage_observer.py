@@ -1,36 +1,29 @@
-"""UsageObserver: what an answer says about its tokens, for those who learn from it."""
+"""UsageObserver: what a stream says about its tokens, for those who learn from it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_of_stream
-from trio_gateway.server.api import sse
+from trio_gateway.engine.clients.usage import Usage, usage_of_stream
 
 # A stream's last event but its `[DONE]` is in the last pieces, cut in two at the most.
 _TAIL_PIECES = 4
 
 
 class UsageObserver:
-    """An AnswerObserver. It keeps the end of the answer only, and looks into that once."""
+    """An AnswerObserver. It keeps the end of the answer only, and looks into that once.
 
-    def __init__(self, learn: Callable[[Usage], None]) -> None:
+    `learn` is called with what a complete stream says; None: it says nothing.
+    """
+
+    def __init__(self, learn: Callable[[Usage | None], None]) -> None:
         self._learn = learn
-        self._status, self._has_events = 0, False
         self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECES)
+        self.continues = self._tail.append  # for each piece: nothing else is done with most of them
 
     def begins(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self._status, self._has_events = status, sse.has_events(headers)
-
-    def continues(self, piece: bytes) -> None:
-        self._tail.append(piece)
+        """Whatever it is, only events have a usage at their end."""
 
     def completes(self) -> None:
-        usage = None
-        if self._has_events:
-            usage = usage_of_stream(b"".join(self._tail))
-        elif self._status == 200 and len(self._tail) == 1:  # the answer is whole in it
-            usage = usage_of_answer(self._tail[0])
-        if usage is not None:
-            self._learn(usage)
+        self._learn(usage_of_stream(b"".join(self._tail)))
