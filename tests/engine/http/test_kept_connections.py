@@ -13,8 +13,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.asking import CHAT, Clock, chat
 from tests.support.cancelling import cancel_at_each_step
+from tests.support.fakes import FakeProcess
+from tests.support.schema_values import config, model
 from tests.support.sockets import HOST, OK, chunked, read_request, serving
+from tests.support.stack import running_stack
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.errors import (
@@ -26,6 +30,8 @@ from trio_gateway.engine.errors import (
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.idle import KEEP_MAX_S, KEPT_MAX, KeepAlive, parse_keep_alive
 from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.transport import PlainTransport
+from trio_gateway.engine.process.process import StopReport
 
 ANSWER = OK + b"Content-Length: 2\r\n\r\nok"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -549,3 +555,26 @@ async def test_a_cancelled_request_over_a_kept_connection_closes_it() -> None:
             while 0 not in server.ended:
                 await settle()
         assert not len(client.idle)
+
+
+async def test_an_engine_that_is_told_to_stop_has_no_idle_connection_left(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers wait for the end of those that are open."""
+    idle: list[int] = []
+    stop = FakeProcess.stop
+
+    async def note(process: FakeProcess, timeout_s: float) -> StopReport:
+        idle.append(len(first.idle))
+        return await stop(process, timeout_s)
+
+    monkeypatch.setattr(FakeProcess, "stop", note)
+    async with running_stack(config(model("m"), model("n"))) as stack:
+        await stack.post(CHAT, chat("m"))
+        (first,) = [engine.client for engine in stack.manager.overview._engines.values()]
+        ours, engines = socket.socketpair()
+        first.idle.keep(PlainTransport(ours), first._opener, KeepAlive(60.0))
+        assert len(first.idle) == 1
+        await stack.post(CHAT, chat("n"))
+        assert idle == [0]
+        engines.close()
