@@ -220,7 +220,7 @@ class EngineClient(abc.ABC):
 
 class _Forwarding:
     """A request and its answer, as a block. A class of its own: contextlib's generators, of which
-    there were three, took 11 µs of CPU."""
+    there were three, took 8 µs of CPU more."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 Why not httpx: this is the one path that every streamed token takes. Measured in one run of
 `benchmarks/clients.py` (CPython 3.11, 16 streams of 200 chunks a second): reading a chunk costs
-20 µs of CPU here, and 80 µs with httpx; a small request over a kept connection 0.1 ms, and 1.1 ms
+17 µs of CPU here, and 80 µs with httpx; a small request over a kept connection 50 µs, and 1,000 µs
 with httpx. What one read gave is one piece here, however many chunks it held.
 
 Cancelling is closing the connection: the engine then stops generating. Only one whose answer was
