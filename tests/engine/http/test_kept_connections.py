@@ -428,27 +428,35 @@ async def test_a_question_is_sent_again_as_well() -> None:
         assert server.counts == [2, 1]
 
 
+class Once(BodySource):
+    request, can_repeat, is_begun, is_complete = object(), False, False, False
+
+    def __init__(self, length: int | None, *pieces: bytes) -> None:
+        self.length, self.pieces = length, [*pieces]
+
+    def rewind(self) -> None:
+        raise AssertionError
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self.pieces.pop(0) if self.pieces else b""
+
+
 async def test_a_body_in_pieces_gets_a_fresh_connection() -> None:
-    class Once(BodySource):
-        length, request = 2, object()
-        can_repeat = is_begun = is_complete = False
-
-        def __init__(self) -> None:
-            self.pieces = [b"{", b"}"]
-
-        def rewind(self) -> None:
-            raise AssertionError
-
-        async def receive(self) -> bytes:
-            await trio.lowlevel.checkpoint()
-            return self.pieces.pop(0) if self.pieces else b""
-
     server = Server()
     async with engine(server) as client:
         await post(client)
-        assert await post(client, Once()) == b"ok"
+        assert await post(client, Once(2, b"{", b"}")) == b"ok"
         assert server.counts == [1, 1]
         assert len(client.idle) == 2
+
+
+async def test_a_body_that_is_longer_than_was_said_closes_its_connection() -> None:
+    """The engine takes the rest of it for another request."""
+    server = Server()
+    async with engine(server) as client:
+        assert await post(client, Once(2, b"{}", b"POST /y HTTP/1.1\r\n\r\n")) == b"ok"
+        assert not len(client.idle)
 
 
 async def test_what_the_gateway_ends_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,8 +210,7 @@ async def _send_and_receive_head(exchange: Exchange, head: bytes, source: BodySo
         nonlocal broke_off, sent
         try:
             with sending, contextlib.suppress(*_BROKEN):  # as for a body that is whole
-                await _send_pieces(exchange.transport, head, source)
-                sent = True
+                sent = await _send_pieces(exchange.transport, head, source)
         except Exception as error:  # noqa: BLE001 - it is raised below, not in a group
             broke_off = error
             nursery.cancel_scope.cancel(reason="the body broke off")
@@ -235,12 +234,17 @@ async def _send_and_receive_head(exchange: Exchange, head: bytes, source: BodySo
     return sent
 
 
-async def _send_pieces(transport: Transport, head: bytes, source: BodySource) -> None:
+async def _send_pieces(transport: Transport, head: bytes, source: BodySource) -> bool:
+    """Whether it was as long as the head says: an engine would take what is left over for the
+    beginning of the next request."""
+    size = 0
     await transport.send(head)
     while piece := await source.receive():
+        size += len(piece)
         if source.length is None:
             piece = b"%x\r\n%b\r\n" % (len(piece), piece)
         await transport.send(piece)
         await trio.lowlevel.checkpoint()  # a large body must not keep the others waiting
     if source.length is None:
         await transport.send(b"0\r\n\r\n")
+    return source.length is None or size == source.length
