@@ -88,8 +88,11 @@ class OllamaHandler:
         made = made_request(asked.request(name), at_engine)
         ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
-        translator = NdjsonTranslator(asked.kind, asked.model, rfc3339(time.time()))
-        ask = msgspec.structs.replace(ask, opening=Opening(STREAM_CONTENT_TYPE, translator.feed))
+        translator = None
+        if asked.stream:
+            translator = _translator(asked)
+            opening = Opening(STREAM_CONTENT_TYPE, translator.feed)
+            ask = msgspec.structs.replace(ask, opening=opening)
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
@@ -182,22 +185,24 @@ def _loaded(engine: LoadedEngine) -> LoadedModel:
 async def _translated(
     asked: OllamaCall,
     answer: Answer,
-    translator: NdjsonTranslator,
+    translator: NdjsonTranslator | None,
     stopwatch: Stopwatch,
     family: Family,
 ) -> Answer:
-    """An engine's answer, translated; its own error in the shape of this family."""
+    """An engine's answer, translated; its own error in the shape of this family. `translator`: of
+    a stream, if one was asked for."""
     headers = [header for header in answer.headers if header[0].startswith(DECISION_PREFIX)]
     if not isinstance(answer.body, bytes) and answer.status == 200 and answer.body.has_events:
         headers.append((b"content-type", STREAM_CONTENT_TYPE))
-        return Answer(200, headers, NdjsonStream(answer.body, translator, stopwatch))
+        stream = NdjsonStream(answer.body, translator or _translator(asked), stopwatch)
+        return Answer(200, headers, stream)
     whole = await _collected(answer.body)
     content_type = CONTENT_TYPE
     if answer.status != 200 and family is Family.ANTHROPIC:
         body = engine_error(answer.status, whole, family)
     elif answer.status != 200:
         body = translate_error(whole)
-    elif asked.stream:  # of an engine that does not stream
+    elif translator is not None:  # of an engine that does not stream
         body = translator.feed(sse.answer_as_event(200, whole))
         body += translator.finish(stopwatch.durations())
         content_type = STREAM_CONTENT_TYPE
@@ -207,6 +212,10 @@ async def _translated(
             asked.kind, asked.model, rfc3339(time.time()), whole, durations, asked.dimensions
         )
     return Answer(answer.status, [*headers, (b"content-type", content_type)], body)
+
+
+def _translator(asked: OllamaCall) -> NdjsonTranslator:
+    return NdjsonTranslator(asked.kind, asked.model, rfc3339(time.time()))
 
 
 async def _collected(body: bytes | AnswerStream) -> bytes:
