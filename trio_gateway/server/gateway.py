@@ -14,7 +14,7 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
-from trio_gateway.server.access.well_formed import fault_of, refuse_malformed
+from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.direct import DirectAnswers, Dispatcher
 from trio_gateway.server.handlers.forms import FormHandler
@@ -24,6 +24,7 @@ from trio_gateway.server.handlers.operations import OperationsHandler
 from trio_gateway.server.handlers.requests import RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
+from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
@@ -82,7 +83,7 @@ class Gateway:
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request or a WebSocket whose scope has its RequestState."""
         if scope["type"] == "http" and (fault := fault_of(scope)) is not None:
-            await refuse_malformed(scope, fault, send)
+            await refusal_in(scope, fault).send(scope, send)
         else:
             await self._guard(scope, receive, send)
 

@@ -256,9 +256,7 @@ def test_a_path_tells_whose_client_asks(path: str, family: Family) -> None:
     [
         ({}, False, False),
         ({}, True, True),
-        ({"http_version": "2"}, True, False),  # HTTP/2 has no such header
         ({"type": "websocket"}, False, True),
-        ({"type": "websocket", "http_version": "2"}, False, False),
     ],
 )
 def test_a_connection_is_closed_where_its_next_request_cannot_be_found(

@@ -46,8 +46,7 @@ class Refusal(NamedTuple):
 def refusal_in(scope: Mapping[str, Any], error: ApiError) -> Refusal:
     """For the request or the WebSocket of this scope."""
     refusal = _refusal(error, scope["path"], scope["headers"])
-    over_http1 = scope.get("http_version") not in ("2", "3")
-    if over_http1 and (error.closes_connection or scope["type"] == "websocket"):
+    if error.closes_connection or scope["type"] == "websocket":
         refusal.headers.append(_CLOSE)
     return refusal
 
