@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,6 +56,8 @@ class Site:
     def __init__(self, tls: ssl.SSLContext, *answers: tuple[bytes, ...] | None) -> None:
         self.tls, self.answers = tls, [*answers]
         self.counts: list[int] = []  # requests of each connection
+        self.hold = trio.Event()  # before the next answer
+        self.hold.set()
         self.ended = 0
 
     async def __call__(self, stream: trio.SocketStream) -> None:
@@ -66,6 +69,7 @@ class Site:
             while await secure.receive_some(1):
                 await read_request(secure)
                 self.counts[number] += 1
+                await self.hold.wait()
                 records = self.answers.pop(0) if self.answers else (ANSWER,)
                 if records is None:
                     break
@@ -133,6 +137,30 @@ async def test_one_with_a_record_that_came_with_the_answer_is_not_used(
     async with engine(site, authority) as client:
         assert [await post(client), await post(client)] == [b"ok", b"ok"]
         assert site.counts == [1, 1]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has none")
+async def test_a_host_that_hears_nothing_of_a_request_is_given_up_as_soon_as_a_fresh_one_would_be(
+    authority: Trust,
+) -> None:
+    """Without a word from it: the system breaks the connection, and the request is sent again."""
+
+    def limit_ms() -> int:
+        return transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    site = Site(authority[0])
+    async with engine(site, authority) as client:
+        async with client.forward_request("POST", "/v1/x", [], b"{}") as exchange:
+            transport = exchange.transport
+            assert limit_ms() == 0  # an upload may be taken slowly
+        async with trio.open_nursery() as nursery:
+            site.hold = trio.Event()
+            nursery.start_soon(post, client)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert limit_ms() == client.options.connect_timeout_s * 1000
+            site.hold.set()
+        assert limit_ms() == 0  # a busy client may read slowly
+        assert site.counts == [2]
 
 
 async def test_a_site_that_is_gone_is_told_as_ever(authority: Trust) -> None:

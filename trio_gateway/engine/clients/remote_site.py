@@ -47,6 +47,8 @@ class RemoteSite:
         self.health_targets = [self.target(path) for path in health]
         self._tls = tls if parts.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
+        # Of a host that is gone a fresh connection would tell as soon.
+        self.unheard_s = connect_timeout_s
 
     def __repr__(self) -> str:
         return f"<RemoteSite {self.url} works={self.works}>"

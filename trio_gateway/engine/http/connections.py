@@ -88,7 +88,12 @@ class Connections:
             try:
                 if self._over is not None:
                     raise self._over
-                await exchange.request(method, target, headers, body)
+                if kept is None or not opener.unheard_s:
+                    await exchange.request(method, target, headers, body)
+                else:
+                    kept.break_if_unheard(opener.unheard_s)
+                    await exchange.request(method, target, headers, body)
+                    kept.break_if_unheard(0)
             except BaseException as error:
                 self._open.discard(exchange)
                 exchange.close()

@@ -20,6 +20,8 @@ class Opener(Protocol):
     """`authority`: what a request's `Host` says, such as `127.0.0.1:5000`.
 
     `keep_s`: how long the server is taken to keep an idle connection, if it does not say.
+    `unheard_s`: a kept connection whose host does not acknowledge a request for this long is given
+    up; 0: that cannot happen.
     """
 
     @property
@@ -27,6 +29,9 @@ class Opener(Protocol):
 
     @property
     def keep_s(self) -> float: ...
+
+    @property
+    def unheard_s(self) -> float: ...
 
     async def connect(self) -> Transport:
         """A connection, with TLS where that is wanted.
@@ -41,6 +46,7 @@ class AddressOpener:
     """Opens connections to an address of this machine."""
 
     keep_s = 5.0  # uvicorn's, as vLLM and others have it; llama.cpp's server says so itself
+    unheard_s = 0.0
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port

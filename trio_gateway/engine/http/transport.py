@@ -10,6 +10,7 @@ import socket
 import trio
 
 RECEIVE_BYTES = 65536
+_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
 
 class Transport(abc.ABC):
@@ -35,6 +36,13 @@ class Transport(abc.ABC):
     def is_quiet(self) -> bool:
         """Whether nothing has come that was not received, neither bytes nor the end."""
         return not self._arrivals.poll(0)
+
+    def break_if_unheard(self, limit_s: float) -> None:
+        """Break if the other host does not acknowledge within this time what is sent; 0: when the
+        system gives up, after a quarter of an hour. Not every system can be told."""
+        if _USER_TIMEOUT is not None:
+            with contextlib.suppress(OSError):  # it is broken already: the next use of it will tell
+                self.socket.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(limit_s * 1000))
 
     @abc.abstractmethod
     def close(self) -> None:
