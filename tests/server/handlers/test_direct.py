@@ -68,12 +68,16 @@ class Pieces(AnswerStream):
 
 
 async def messages_of(
-    app: AsgiApp, method: str = "POST", path: str = CHAT, headers: Sequence[Any] = ()
+    app: AsgiApp,
+    method: str = "POST",
+    path: str = CHAT,
+    headers: Sequence[Any] = (),
+    root_path: str = "",
 ) -> list[Message]:
     """What the app sends as its answer."""
     scope: Scope = {
         "type": "http", "http_version": "1.1", "method": method, "path": path,
-        "raw_path": path.encode(), "query_string": b"", "scheme": "http", "root_path": "",
+        "raw_path": path.encode(), "query_string": b"", "scheme": "http", "root_path": root_path,
         "headers": [*headers], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
         PERMISSIONS_KEY: EVERYTHING,
     }  # fmt: skip
@@ -148,6 +152,17 @@ async def test_another_spelling_of_a_direct_path_leads_to_no_handler(path: str) 
     dispatcher = Dispatcher(trio.Event(), handlers)
     app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
     start, _ = (await messages_of(app, path=path))[:2]
+    assert start["status"] == 404
+    assert not handlers.seen
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("GET", "/gateway/engines")])
+async def test_a_root_path_makes_no_other_path_of_it(method: str, path: str) -> None:
+    """The guard goes by the path that the client wrote, so nobody may go by less of it."""
+    handlers = Handlers()
+    dispatcher = Dispatcher(trio.Event(), handlers)
+    app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
+    start, _ = (await messages_of(app, method, f"/x{path}", root_path="/x"))[:2]
     assert start["status"] == 404
     assert not handlers.seen
 
