@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,10 +64,6 @@ def _decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         return watched
 
     monkeypatch.setattr(msgspec.json, "decode", watch(msgspec.json.decode))
-    make = rawjson._decoder
-    monkeypatch.setattr(
-        rawjson, "_decoder", lambda shape: SimpleNamespace(decode=watch(make(shape).decode))
-    )
     for made in ("decode", "_decode_members"):
         monkeypatch.setattr(rawjson, made, watch(getattr(rawjson, made)))
     monkeypatch.setattr(json, "loads", watch(json.loads))
