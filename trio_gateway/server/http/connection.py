@@ -233,9 +233,9 @@ class Connection:
                 cycle.scope.cancel(reason="the client is gone")
             try:
                 await self._app(scope, cycle.receive, cycle.send)
-            except ClientGone:
+            except* ClientGone:  # Quart raises it in a group
                 self._leave()
-            except Exception:
+            except* Exception:
                 log.exception("a bug in the gateway; please report it")
         self._request = None
         if self._shared.logs_access:
@@ -245,9 +245,10 @@ class Connection:
     async def _after(self, head: RequestHead, cycle: Cycle) -> Phase:
         if self._gone.is_set():
             return Phase.OVER
-        if not cycle.began:
+        if not cycle.has_sent:
             path = head.target.partition(b"?")[0].decode("ascii")
-            error = cycle.fault or ApiError(500, "there was no answer", "server_error")
+            message = "a bug in the gateway: there was no answer; its log says more"
+            error = cycle.fault or ApiError(500, message, "internal_error")
             await self._refuse(error, path, head.headers)
             return Phase.OVER
         if not cycle.is_complete:

@@ -36,8 +36,8 @@ class Framing(enum.Enum):
 
 
 class Cycle:
-    """Head and first body are one send. `began` once the app has said anything, `is_complete` once
-    it has said all.
+    """Head and first body are one send. `began` once the app has said anything, `has_sent` once the
+    client may have got something of it, `is_complete` once the app has said all.
 
     Args:
         keeps_alive: whether the connection may go on after this.
@@ -58,7 +58,7 @@ class Cycle:
         self.keeps_alive = keeps_alive
         self.body = body_of(head)
         self.fault: ApiError | None = None
-        self.began = self.is_complete = False
+        self.began = self.has_sent = self.is_complete = False
         self.status = 0
         self.headers: list[Header] = []
         self.scope = trio.CancelScope()
@@ -132,6 +132,7 @@ class Cycle:
             if not self.began or self.is_complete:
                 raise RuntimeError("a body before the start of the answer, or after its end")
             data = self._framed(message.get("body", b""), not message.get("more_body"))
+            self.has_sent = True
             if self._turn is not None:
                 async with self._turn:
                     await self._wire.send(data)
@@ -150,8 +151,9 @@ class Cycle:
         """The bytes to send for a part of the body."""
         head = b""
         if self._framing is None:
-            self._framing = self._choose_framing(len(data) if ends else None)
-            head = self._head_bytes()
+            framing = self._choose_framing(len(data) if ends else None)
+            head = self._head_bytes(framing)
+            self._framing = framing
         self.is_complete = ends
         if self._framing is Framing.CHUNKS:
             if not ends:
@@ -188,14 +190,15 @@ class Cycle:
             return Framing.END_OF_CONNECTION
         return Framing.CHUNKS
 
-    def _head_bytes(self) -> bytes:
+    def _head_bytes(self, framing: Framing) -> bytes:
         fields = b"".join([b"%b: %b\r\n" % header for header in self.headers])
-        if _FIELDS.fullmatch(fields) is None:
+        # One that ends its line early would be two.
+        if _FIELDS.fullmatch(fields) is None or fields.count(b"\n") > len(self.headers):
             raise RuntimeError("a header of the answer is not valid")
         line = _STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status
-        framing = _CHUNKED if self._framing is Framing.CHUNKS else b""
+        chunked = _CHUNKED if framing is Framing.CHUNKS else b""
         close = b"" if self.keeps_alive or _says_close(self.headers) else _CLOSE
-        return b"".join((line, fields, self._default_headers, framing, close, b"\r\n"))
+        return b"".join((line, fields, self._default_headers, chunked, close, b"\r\n"))
 
 
 def _says_close(headers: list[Header]) -> bool:
