@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.direct import DirectAnswers, Dispatcher, methods_of
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
-from trio_gateway.server.http.types import AsgiApp, Message, Scope
+from trio_gateway.server.http.types import AsgiApp, ClientGone, Message, Scope
 from trio_gateway.server.relay.answer import Answer, AnswerStream
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -30,7 +31,7 @@ class Handlers:
 
     def __init__(self, *answers: Answer | Exception) -> None:
         self.seen: list[str] = []
-        self.answers = [*answers]
+        self.answers: list[Answer | Exception] = [*answers]
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("handle_"):
@@ -259,6 +260,18 @@ async def test_an_error_is_the_same_in_both_ways(
 
 def without_id(start: Message) -> set[tuple[bytes, bytes]]:
     return {(n, v) for n, v in start["headers"] if n != b"x-gateway-request-id"}
+
+
+@pytest.mark.parametrize("error", [ClientGone("gone"), TornStream("torn")])
+async def test_what_cannot_go_on_is_not_answered_again(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that begins early may fail while its handler still waits."""
+    sent: list[Message] = []
+    with contextlib.suppress(ClientGone):  # it goes on to the connection
+        sent = await messages_of(direct(Handlers(error)))
+    assert sent == []
+    assert "a bug" not in caplog.text
 
 
 async def test_while_the_gateway_closes_no_handler_is_called() -> None:

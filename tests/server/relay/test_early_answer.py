@@ -14,7 +14,7 @@ from tests.support.schema_values import model
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.calibration import CountSource
 from trio_gateway.server.http.scopes import TornStream
-from trio_gateway.server.http.types import Message
+from trio_gateway.server.http.types import ClientGone, Message
 from trio_gateway.server.relay.early_answer import EVENTS, EarlyAnswer, EarlyAnswers, Wait
 
 KEEPALIVE_S = 10.0
@@ -134,12 +134,17 @@ async def test_of_a_request_that_is_cancelled_nothing_more_is_sent(
         assert len(client.got) == told
 
 
-async def test_a_client_that_cannot_be_told_is_no_matter_to_others(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"), [(OSError("gone"), TornStream), (ClientGone("gone"), ClientGone)]
+)
+async def test_a_client_that_cannot_be_told_is_no_matter_to_others(
+    autojump_clock: Clock, error: Exception, raised: type[Exception]
+) -> None:
     async with running() as early_answers:
-        broken, other = Client(error=OSError("gone")), Client()
+        broken, other = Client(error=error), Client()
         first, second = begin(early_answers, broken), begin(early_answers, other)
         await trio.sleep(KEEPALIVE_S + 1)
-        with pytest.raises(TornStream, match="gone"):
+        with pytest.raises(raised, match="gone"):
             await first.end()
         assert await second.end() is True
         assert len(other.got) == 2

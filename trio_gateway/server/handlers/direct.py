@@ -18,7 +18,7 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import TornStream
-from trio_gateway.server.http.types import AsgiApp, Header, Receive, Scope, Send
+from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
 
 Handler = Callable[[Endpoint, Call], Awaitable[Answer]]
@@ -43,7 +43,7 @@ class Dispatcher:
         """What goes wrong is an answer, too, and so is a bug.
 
         Raises:
-            TornStream: the answer has begun, and cannot go on.
+            TornStream, ClientGone: the answer has begun, and cannot go on.
         """
         try:
             if self._closing.is_set():
@@ -51,7 +51,7 @@ class Dispatcher:
             return await handler(endpoint, call)
         except ApiError as error:
             return error_answer(call, error)
-        except TornStream:
+        except (TornStream, ClientGone):
             raise
         except Exception as error:
             log.error("a bug in the gateway; please report it", exc_info=error)

@@ -27,7 +27,7 @@ from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
-from trio_gateway.server.http.types import Send
+from trio_gateway.server.http.types import ClientGone, Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream
 from trio_gateway.server.relay.headers import DECISION_PREFIX, selection_headers
 
@@ -129,7 +129,7 @@ class EarlyAnswer:
         """There is an answer: no more comments. Whether its start has been sent.
 
         Raises:
-            TornStream: sending them failed.
+            ClientGone, TornStream: sending them failed.
         """
         if self._line.pop(self, self) is None:
             return False  # without a checkpoint: it is how nearly all of them end
@@ -195,9 +195,11 @@ class _Telling:
                 await self._enough.wait()
 
     async def end(self) -> None:
-        """Let it come to its end. Raises TornStream."""
+        """Let it come to its end. Raises ClientGone, TornStream."""
         self._enough.set()
         await self._over.wait()
+        if isinstance(self._error, ClientGone):
+            raise self._error
         if self._error is not None:
             raise TornStream(f"the client could not be told: {self._error!r}") from self._error
 
