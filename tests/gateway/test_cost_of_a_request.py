@@ -38,12 +38,12 @@ CHUNKS = 3  # of the streamed answer; each is read by the client before the engi
 # body, each of its members that is checked, and the usage in an answer of one piece.
 COSTS = {
     "plain": Counts(
-        receives=1, sends=2,  # ASGI's
+        receives=0, sends=2,  # ASGI's; a body that came with its head is taken without one
         socket_receives=2, socket_sends=2, connects=0,
         decodes=6, tasks=0,
     ),
     "streamed": Counts(
-        receives=1, sends=1 + CHUNKS,
+        receives=0, sends=1 + CHUNKS,
         socket_receives=1 + CHUNKS, socket_sends=1 + CHUNKS, connects=0,
         decodes=5, tasks=0,
     ),
