@@ -120,6 +120,11 @@ def test_what_an_engine_answers_at_a_fixed_path_is_answered_directly() -> None:
     }
 
 
+def test_all_that_streams_is_answered_directly() -> None:
+    """Only there an answer can begin before there is one (`early_answer`)."""
+    assert {row.name for row in ENDPOINTS if row.streams} <= {row.name for row in DIRECT}
+
+
 async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None:
     """Quart alone answers none of the direct rows, whatever the method; and the layer before it
     answers nothing else."""

@@ -1,8 +1,8 @@
 """Dispatcher: whom a row of the table belongs to. DirectAnswers: those rows that an engine answers.
 
-Quart's dispatch and its Response cost a tenth of a request of the gateway, and three tasks. Which
-rows are answered here is said by `Endpoint.is_direct`; everything else (other paths, other methods
-of the same paths, OPTIONS) is Quart's.
+Quart's dispatch and its Response take 200 µs of CPU for each request, where all the rest takes
+about 500, and two tasks. Which rows are answered here is said by `Endpoint.is_direct`; everything
+else (other paths, other methods of the same paths, OPTIONS) is Quart's.
 """
 
 from __future__ import annotations
