@@ -178,7 +178,6 @@ async def test_a_client_that_goes_away_cancels_a_request_that_reads_no_body(
     autojump_clock: Clock, nursery: trio.Nursery, body: bytes
 ) -> None:
     async def works_long(upload: Upload) -> str:
-        upload.leave_to_quart()
         await trio.sleep(1000)
         return "late"
 
@@ -196,7 +195,6 @@ async def test_a_body_that_nobody_reads_lets_its_connection_go_on(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
     async def reads_nothing(upload: Upload) -> str:
-        upload.leave_to_quart()
         return "done"
 
     client = Served(nursery, reads_nothing).connect()

@@ -19,7 +19,7 @@ from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, NotFound
 
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
@@ -78,8 +78,6 @@ def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) 
 
     async def view(**values: str) -> Response:
         call = Call(cast(Scope, request.scope), dumps, values)
-        if endpoint.body is Body.NONE:
-            call.state.upload.leave_to_quart()
         return _response(await dispatcher.answer(endpoint, handler, call))
 
     return view

@@ -52,25 +52,20 @@ class Uploads:
 
 
 class Upload:
-    """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
-
-    `over` is set once the body was read to its end, or its client is gone.
-    """
+    """`length` as the client announced it, None if it did not. `taken`: bytes read until now."""
 
     def __init__(
         self, scope: Scope, receive: Receive, max_bytes: int | None, timeout_s: float
     ) -> None:
         self.length = _length_of(scope)
         self.taken = 0
-        self.complete = self.gone = False
-        self.over = trio.Event()
+        self.complete = False
         self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
         self._receive_now: Callable[[], Message | None] | None = scope.get(BODY_KEY)
         self._refusal: ApiError | None = None
         self._reading: trio.CancelScope | None = None
         self._waited_s = 0.0
         self._quart_was_told = False
-        self._is_quarts = trio.Event()  # what comes next, even if it is more of the body
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
 
@@ -82,8 +77,8 @@ class Upload:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def receive(self) -> bytes:
-        """The next piece, `b""` when the body is complete. A client that goes away ends the
-        request; then this never returns.
+        """The next piece, `b""` when the body is complete. If the client goes away, its connection
+        cancels the request.
 
         Raises:
             ApiError: 413, 408, and 503 when the gateway stops. Again and again, once it did.
@@ -103,9 +98,10 @@ class Upload:
                 # Only waits for the client are limited, not those for an engine that takes it.
                 patience_s = self._timeout_s + self.taken / LEAST_BYTES_PER_S - self._waited_s
                 self._reading.deadline = begun + min(self._timeout_s, patience_s)
-                piece = await self._next()
-                if self.gone:
-                    await trio.sleep_forever()  # Quart notices, and cancels the request
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    await trio.sleep_forever()  # what came is not the whole body
+                piece = self._take(message)
                 self._waited_s += trio.current_time() - begun
                 if piece and self._refusal is None:
                     return piece
@@ -113,40 +109,16 @@ class Upload:
                 self._refusal = body_timeout(self._timeout_s)
         raise self._refusal
 
-    async def _next(self) -> bytes:
-        """A message's part of the body; it may be empty."""
-        return self._take(await self._receive())
-
     def _take(self, message: Message) -> bytes:
-        if message["type"] == "http.disconnect":
-            self.gone = True
-            self._end()
-            return b""
+        """A message's part of the body; it may be empty."""
         body: bytes = message.get("body", b"")
         self.taken += len(body)
         if self._max_bytes is not None and self.taken > self._max_bytes:
             self._refusal = body_too_large(self._max_bytes)
-        # With the last announced byte it is complete; Quart gets the message that says so, too.
+        # With the last announced byte it is complete.
         if not message.get("more_body") or self.taken == self.length:
             self.complete = True
-            self._end()
         return body
-
-    def _end(self) -> None:
-        self.over.set()
-        self._is_quarts.set()
-
-    async def drain(self) -> None:
-        """Read what is left and throw it away."""
-        if self._is_quarts.is_set():
-            await self.over.wait()
-        while not self.over.is_set():
-            await self._next()
-
-    def leave_to_quart(self) -> None:
-        """Nobody reads this one: Quart's own task throws it away, and notices meanwhile if the
-        client goes away."""
-        self._is_quarts.set()
 
     def refuse(self, error: ApiError) -> None:
         """Whoever reads it gets this error, unless all of it was read."""
@@ -156,17 +128,12 @@ class Upload:
                 self._reading.cancel(reason=error.message)
 
     async def receive_for_quart(self) -> Message:
-        """What Quart gets: an empty body, and the client's going away."""
-        if not self._quart_was_told:
-            self._quart_was_told = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._is_quarts.wait()
-        while not self.over.is_set():
-            await self._next()
-        while not self.gone:
-            message = await self._receive()
-            self.gone = message["type"] == "http.disconnect"
-        return {"type": "http.disconnect"}
+        """What Quart gets: an empty body, and nothing more. It need not watch the client, as the
+        connection does, which also reads what is left of a body once its request is answered."""
+        if self._quart_was_told:
+            await trio.sleep_forever()
+        self._quart_was_told = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _length_of(scope: Scope) -> int | None:
