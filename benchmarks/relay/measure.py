@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from benchmarks.relay.client import Answer, Client, ask_once
@@ -15,6 +16,7 @@ from benchmarks.relay.targets import Target
 STREAMS = 16
 CHUNKS_A_SECOND = 100
 BEGINNING = 20  # reads of a stream, while others begin
+TURNS = 10  # of a round: noise that lasts for less than a second is then shared by all targets
 ROUND_S = 300.0  # longer, and something hangs
 
 
@@ -27,6 +29,7 @@ class Effort:
     opens: int = 40  # connections for the first byte, one after another
     waves: int = 10  # and `STREAMS` at a time
     paced_chunks: int = 400
+    bursts: int = 3
     burst_chunks: int = 20_000
     memory_requests: int = 10_000  # 0: memory is not measured
 
@@ -34,53 +37,89 @@ class Effort:
 QUICK = Effort(
     rounds=1,
     requests=30,
-    opens=5,
-    waves=2,
+    opens=10,
+    waves=10,
     paced_chunks=50,
+    bursts=1,
     burst_chunks=2_000,
     memory_requests=200,
 )
 
 
-async def one_round(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
-    async with asyncio.timeout(ROUND_S):
-        return {
-            **await _requests(target, form, effort),
-            **await _first_bytes(target, form, effort),
-            **await _chunks(target, form, effort),
-            **await _burst(target, form, effort),
+@dataclass
+class Samples:
+    """Of one target in one round; seconds."""
+
+    requests: list[float] = field(default_factory=list)
+    requests_cpu_s: float = 0.0
+    alone: list[float] = field(default_factory=list)  # to the first byte
+    together: list[float] = field(default_factory=list)
+    bursts: list[float] = field(default_factory=list)  # chunks per second
+
+    def figures(self, target: Target) -> dict[Figure, float]:
+        found = {
+            **spread(self.requests, Figure.REQUEST, Figure.REQUEST_P99),
+            **spread(self.alone, Figure.FIRST_1, Figure.FIRST_1_P99),
+            **spread(self.together, Figure.FIRST_16, Figure.FIRST_16_P99),
+            Figure.BURST: statistics.median(self.bursts) / 1e3,
         }
+        if target.pid is not None:
+            found[Figure.CPU_REQUEST] = self.requests_cpu_s / len(self.requests) * 1e6
+        return found
 
 
-async def _requests(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+async def one_round(
+    targets: Sequence[Target], form: Form, effort: Effort
+) -> dict[str, dict[Figure, float]]:
+    """By the targets' names."""
+    samples = {target.name: Samples() for target in targets}
+    clients = {target.name: await Client.open(target.address) for target in targets}
+    for turn in range(TURNS):
+        for target in targets:
+            mine = samples[target.name]
+            await _requests(target, clients[target.name], form, share(effort.requests, turn), mine)
+            await _first_bytes(target, form, effort, turn, mine)
+    for _ in range(effort.bursts):
+        for target in targets:
+            await _burst(target, form, effort, samples[target.name])
+    for client in clients.values():
+        client.close()
+    return {
+        target.name: {
+            **samples[target.name].figures(target),
+            **await _chunks(target, form, effort),
+        }
+        for target in targets
+    }
+
+
+def share(count: int, turn: int) -> int:
+    """How many of them are this turn's."""
+    return count * (turn + 1) // TURNS - count * turn // TURNS
+
+
+async def _requests(
+    target: Target, client: Client, form: Form, count: int, samples: Samples
+) -> None:
     """Small answers, one after another, on one connection."""
     request = form.request()
-    client = await Client.open(target.address)
     await client.ask(request)
     before = target.cpu_s()
-    took = [(await client.ask(request)).whole_s for _ in range(effort.requests)]
-    cpu_s = target.cpu_s() - before
-    client.close()
-    figures = {**spread(took, Figure.REQUEST, Figure.REQUEST_P99)}
-    if target.pid is not None:
-        figures[Figure.CPU_REQUEST] = cpu_s / effort.requests * 1e6
-    return figures
+    samples.requests += [(await client.ask(request)).whole_s for _ in range(count)]
+    samples.requests_cpu_s += target.cpu_s() - before
 
 
-async def _first_bytes(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+async def _first_bytes(
+    target: Target, form: Form, effort: Effort, turn: int, samples: Samples
+) -> None:
     """Each of a connection of its own."""
     request = form.request(Pace(8))
-    alone = [(await ask_once(target.address, request)).first_s for _ in range(effort.opens)]
+    for _ in range(share(effort.opens, turn)):
+        samples.alone.append((await ask_once(target.address, request)).first_s)
     # The second chunk comes when all have their first byte.
     request = form.request(Pace(2, CHUNKS_A_SECOND))
-    together: list[float] = []
-    for _ in range(effort.waves):
-        answers = await _at_once(target, request)
-        together += [answer.first_s for answer in answers]
-    return {
-        **spread(alone, Figure.FIRST_1, Figure.FIRST_1_P99),
-        **spread(together, Figure.FIRST_16, Figure.FIRST_16_P99),
-    }
+    for _ in range(share(effort.waves, turn)):
+        samples.together += [answer.first_s for answer in await _at_once(target, request)]
 
 
 async def _at_once(target: Target, request: bytes) -> list[Answer]:
@@ -106,9 +145,9 @@ def longest_gap_s(answer: Answer) -> float:
     return percentile([b - a for a, b in pairwise(came_s)], 0.99)
 
 
-async def _burst(target: Target, form: Form, effort: Effort) -> dict[Figure, float]:
+async def _burst(target: Target, form: Form, effort: Effort, samples: Samples) -> None:
     answer = await ask_once(target.address, form.request(Pace(effort.burst_chunks)))
-    return {Figure.BURST: effort.burst_chunks / answer.whole_s / 1e3}
+    samples.bursts.append(effort.burst_chunks / answer.whole_s)
 
 
 async def rounds(table: Table, targets: Sequence[Target], form: Form, effort: Effort) -> None:
@@ -119,10 +158,11 @@ async def rounds(table: Table, targets: Sequence[Target], form: Form, effort: Ef
         await ask_once(target.address, form.request())  # its engine is ready from then on
         idle[target.name] = target.rss_mb()
     for number in range(effort.rounds + 1):
-        for target in targets:
-            figures = await one_round(target, form, effort)
-            if number > 0:
-                table.rows.setdefault(target.name, []).append(figures)
+        async with asyncio.timeout(ROUND_S):
+            measured = await one_round(targets, form, effort)
+        if number > 0:
+            for name, figures in measured.items():
+                table.rows.setdefault(name, []).append(figures)
     for target in targets:
         if measures_memory and target.pid is not None:
             await _many(target, form, effort.memory_requests)

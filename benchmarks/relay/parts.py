@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from benchmarks.relay import crowd, measure, tables
 from benchmarks.relay.figures import Ratios, Table
 from benchmarks.relay.forms import SMALL, Form, all_forms
-from benchmarks.relay.measure import Effort
+from benchmarks.relay.measure import TURNS, Effort
 from benchmarks.relay.targets import PROXIES, RAW, SWAP, Field, Target
 
 
@@ -51,8 +51,8 @@ def relay_forms(effort: Effort) -> Result:
     """The gateway beside `raw`, once for each form of a request, with less effort."""
     less = replace(
         effort,
-        requests=max(1, effort.requests // 2),
-        waves=max(1, effort.waves // 2),
+        requests=max(TURNS, effort.requests // 2),
+        waves=max(2, effort.waves // 2),
         paced_chunks=max(50, effort.paced_chunks // 2),
         memory_requests=0,
     )
