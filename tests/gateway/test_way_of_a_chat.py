@@ -25,7 +25,7 @@ from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import PlainTransport
 from trio_gateway.server.gateway import Gateway
 
-MODULES_MAX = 13
+MODULES_MAX = 12
 HAVE_RETURNED = {
     "server.http.upload",
     "server.api.request_body",

@@ -16,12 +16,11 @@ from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.dumps import DumpWriter
-from trio_gateway.server.handlers.direct import DirectAnswers, Dispatcher
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
-from trio_gateway.server.handlers.requests import RequestHandler
+from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.http.refusal import refusal_in

@@ -23,7 +23,7 @@ from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
-from trio_gateway.server.handlers.direct import Dispatcher
+from trio_gateway.server.handlers.requests import Dispatcher
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.types import AsgiApp, Scope
 from trio_gateway.server.relay.answer import Answer, AnswerStream

@@ -15,7 +15,7 @@ from trio_gateway.server.access.permissions import EVERYTHING, PERMISSIONS_KEY
 from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint, ModelIn, Need
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
-from trio_gateway.server.handlers.direct import DirectAnswers, Dispatcher, methods_of
+from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, methods_of
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Message, Scope
