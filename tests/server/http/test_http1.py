@@ -60,6 +60,10 @@ def test_a_head_is_read_as_it_was_sent() -> None:
     assert not head.wants_websocket
 
 
+def test_a_method_may_be_in_small_letters() -> None:
+    assert head_of(b"post / HTTP/1.1", b"Host: a").method == "POST"
+
+
 def test_what_follows_a_head_is_left() -> None:
     buffer = bytearray(b"GET / HTTP/1.1\r\n" + HOST + b"\r\nGET /next")
     assert read_head(buffer, MAX_BYTES) is not None

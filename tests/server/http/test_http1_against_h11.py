@@ -108,7 +108,7 @@ def h11_reading(data: bytes) -> Reading:
             if isinstance(event, h11.Request):
                 requests.append(
                     Request(
-                        event.method.decode(), event.target, event.http_version.decode(),
+                        event.method.decode().upper(), event.target, event.http_version.decode(),
                         [*event.headers], keeps_alive=False,
                     )
                 )  # fmt: skip

@@ -74,7 +74,7 @@ def read_head(buffer: bytearray, max_bytes: int, seen: int = 0) -> RequestHead |
         raise invalid("this is not an HTTP/1.1 request")
     method, target, version, fields = match.groups()
     del match  # a bytearray that is looked into cannot be shortened
-    head = _head(method.decode(), target, version.decode(), fields)
+    head = _head(method.decode().upper(), target, version.decode(), fields)
     del buffer[: end + 4]
     return head
 
