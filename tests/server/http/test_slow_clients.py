@@ -246,6 +246,7 @@ async def test_of_a_client_that_sends_on_and_reads_nothing_only_so_much_is_taken
 # -- slow readers, over real sockets --------------------------------------------------------------
 
 Tls = trustme.CA | None
+SIZE = 5_000_000  # more than the system takes ahead
 BOTH = pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
 
 
@@ -321,12 +322,39 @@ async def test_a_client_that_takes_nothing_is_let_go_and_its_app_is_cancelled(is
 
 
 @BOTH
+async def test_after_a_send_that_was_cut_off_nothing_is_sent(is_tls: bool) -> None:
+    ended = trio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            with trio.move_on_after(0.3):
+                await send({"type": "http.response.body", "body": b"x" * SIZE, "more_body": True})
+            await send({"type": "http.response.body", "body": b"the end"})
+        finally:
+            ended.set()
+
+    ca = authority(is_tls)
+    async with served(app, ConnectionLimits(), ca) as port:
+        client = await tiny_window(port, ca)
+        await client.send_all(REQUEST % b"")
+        with trio.fail_after(10):
+            await ended.wait()
+            answer = b""
+            with suppress(trio.BrokenResourceError):
+                while piece := await client.receive_some(65536):
+                    answer += piece
+        assert len(answer) < SIZE
+        assert not answer.endswith(b"0\r\n\r\n")
+        await trio.aclose_forcefully(client)
+
+
+@BOTH
 async def test_a_client_that_reads_slowly_keeps_its_answer(is_tls: bool) -> None:
-    size = 5_000_000  # more than the system takes ahead
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x" * size})
+        await send({"type": "http.response.body", "body": b"x" * SIZE})
 
     ca, limit_s = authority(is_tls), patient(0.8)  # on a busy machine the test is slow itself
     async with served(app, ConnectionLimits(send_timeout_s=limit_s), ca) as port:
@@ -337,7 +365,7 @@ async def test_a_client_that_reads_slowly_keeps_its_answer(is_tls: bool) -> None
             got += len(await client.receive_some(20_000))
             await trio.sleep(0.002)
         with trio.fail_after(20):
-            while got < size:
+            while got < SIZE:
                 piece = await client.receive_some(65536)
                 assert piece, "it was cut"
                 got += len(piece)

@@ -90,6 +90,9 @@ class SocketWire(Wire):
                     await trio.lowlevel.wait_writable(self._socket)
                 except _GONE as error:
                     raise ClientGone(str(error)) from None
+                except trio.Cancelled:
+                    self._close()  # what was sent next would look like the rest of this
+                    raise
                 sent += self._send(view[sent:])
         self.sending_since = None
 
