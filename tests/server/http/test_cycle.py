@@ -238,6 +238,11 @@ async def test_a_refusal_comes_in_its_place(autojump_clock: Clock, nursery: trio
     begun = trio.current_time()
     client = MemoryNetwork(nursery, saying(start(401), body(b"no"))).connect()
     await client.send_all(EXPECTING)
-    assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 401 ")
+    answer = await client.receive_some(65536)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert trio.current_time() == begun
+    # What it sends now may be the body or its next request.
+    assert b"\r\nconnection: close\r\n" in answer
+    assert await client.receive_some(65536) == b""
     assert trio.current_time() == begun
     await client.aclose()

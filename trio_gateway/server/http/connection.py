@@ -257,6 +257,8 @@ class Connection:
         if not cycle.body.complete:
             if self._shared.is_stopping:  # it waits for no client
                 return Phase.OVER
+            if not cycle.keeps_alive:
+                await self._wire.send_end()
             # Closing now would reset the connection, and the client would never see its answer.
             # What is malformed has had its answer; a second would look like that of the next.
             with trio.move_on_after(LINGER_S), contextlib.suppress(ApiError):

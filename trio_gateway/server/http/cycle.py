@@ -177,6 +177,9 @@ class Cycle:
                 length = int(value)
             elif lower == b"connection" and value.lower() == b"close":
                 self.keeps_alive = False
+        if self._turn is not None and not self.body.complete:
+            # It may now send the body, or not. What comes next could be read in two ways.
+            self.keeps_alive = False
         if self._head.method == "HEAD" or self.status in _NO_BODY:
             return Framing.NONE
         if length is None and whole_length is not None:
