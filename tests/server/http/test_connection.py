@@ -14,6 +14,7 @@ from quart_trio import QuartTrio
 from tests.support.memory_network import FakeSocket, MemoryNetwork
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
 from trio_gateway.server.http.types import (
+    HALF_CLOSED_S,
     LINGER_S,
     REQUEST_KEY,
     AsgiApp,
@@ -239,6 +240,51 @@ async def test_a_client_that_pipelines_and_leaves_is_let_go(
     assert await pipelining_client_leaves(nursery) == 0
 
 
+async def all_for_a_half_closed_client(nursery: trio.Nursery, app: AsgiApp, *sent: bytes) -> bytes:
+    client = MemoryNetwork(nursery, app).connect()
+    for piece in sent:
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send_all(piece)
+    await client.send_eof()
+    answer = b""
+    while piece := await client.receive_some(65536):
+        answer += piece
+    return answer
+
+
+@pytest.mark.parametrize(
+    "sent", [[REQUEST], [REQUEST * 3], [REQUEST[:9], REQUEST[9:]]], ids=["one", "three", "pieces"]
+)
+async def test_a_client_that_closes_its_side_gets_what_is_answered_at_once(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, sent: list[bytes]
+) -> None:
+    begun = trio.current_time()
+    answer = await all_for_a_half_closed_client(nursery, RequestScopes(quart_app()), *sent)
+    assert answer.count(b"HTTP/1.1 200 ") == b"".join(sent).count(b"GET ")
+    assert answer.endswith(b"answer")
+    assert trio.current_time() == begun
+
+
+async def test_a_client_that_closes_its_side_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    begun = trio.current_time()
+    assert await all_for_a_half_closed_client(nursery, endless, REQUEST) != b""
+    assert trio.current_time() == pytest.approx(begun + HALF_CLOSED_S)
+
+
+async def test_a_request_under_way_ends_as_soon_as_its_client_leaves(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    network = MemoryNetwork(nursery, endless)
+    client = network.connect()
+    await client.send_all(REQUEST)
+    await trio.sleep(HALF_CLOSED_S)
+    await client.send_eof()
+    await trio.testing.wait_all_tasks_blocked()
+    assert network.servers_running == 0
+
+
 async def test_what_a_request_owns_is_released_however_it_ends(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
@@ -261,7 +307,7 @@ async def test_what_a_request_owns_is_released_however_it_ends(
         await client.send_all(REQUEST.replace(b" / ", b" " + path + b" "))
         await trio.testing.wait_all_tasks_blocked()
         await client.aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(HALF_CLOSED_S + 0.01)
     assert released == ["/answers", "/fails", "/waits"]
 
 

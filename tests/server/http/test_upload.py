@@ -17,7 +17,13 @@ from quart_trio import QuartTrio
 from tests.support.memory_network import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.scopes import RequestScopes
-from trio_gateway.server.http.types import LINGER_S, REQUEST_KEY, Message, Scope
+from trio_gateway.server.http.types import (
+    HALF_CLOSED_S,
+    LINGER_S,
+    REQUEST_KEY,
+    Message,
+    Scope,
+)
 from trio_gateway.server.http.upload import LEAST_BYTES_PER_S, Upload, Uploads
 
 Clock = trio.testing.MockClock
@@ -151,7 +157,7 @@ async def test_a_client_that_goes_away_in_the_body_cancels_the_request(
     async with sending(client, head(1000), b"half"):
         await trio.testing.wait_all_tasks_blocked()
     await client.aclose()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(HALF_CLOSED_S + 0.01)
     assert served.ends == ["cancelled"]
 
 
@@ -168,7 +174,7 @@ async def test_a_client_that_goes_away_after_the_body_cancels_the_request(
     async with sending(client, head(4), b"body"):
         await trio.testing.wait_all_tasks_blocked()
     await client.aclose()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(HALF_CLOSED_S + 0.01)
     assert served.ends == ["cancelled"]
     assert trio.current_time() < 1000
 
@@ -186,7 +192,7 @@ async def test_a_client_that_goes_away_cancels_a_request_that_reads_no_body(
     async with sending(client, head(len(body)), body):
         await trio.testing.wait_all_tasks_blocked()
     await client.aclose()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(HALF_CLOSED_S + 0.01)
     assert served.ends == ["cancelled"]
     assert trio.current_time() < 1000
 

@@ -26,6 +26,7 @@ from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_aske
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
     BODY_KEY,
+    HALF_CLOSED_S,
     LINGER_S,
     REQUEST_ID_HEADER,
     AsgiApp,
@@ -125,12 +126,19 @@ class Connection:
                 while data := await self._wire.read():
                     self._inbox.put(data)
                     await self._inbox.room()
+                self._inbox.end()
+                if not self._is_websocket:
+                    await trio.sleep_until(self._asked_at() + HALF_CLOSED_S)
                 self._leave()
                 if self._request is not None and not self._is_websocket:
                     self._request.cancel(reason="the client is gone")
                 return
             if self._is_time_up():
                 return
+
+    def _asked_at(self) -> float:
+        """When the request under way came. What came with the client's end, comes now."""
+        return self._phase_since if self._phase is Phase.REQUEST else trio.current_time()
 
     def _is_time_up(self) -> bool:
         """Whether the client has used up its time; then also what follows from it."""

@@ -17,6 +17,9 @@ REQUEST_KEY = "trio_gateway.request"  # its RequestState
 BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already
+# A client may close its side once it has sent its request, and still read: `printf … | nc -N` does.
+# It looks like one that is gone. So what is answered as soon as this is answered all the same.
+HALF_CLOSED_S = 0.1
 
 
 def new_request_id() -> str:
