@@ -285,6 +285,29 @@ async def test_a_request_under_way_ends_as_soon_as_its_client_leaves(
     assert network.servers_running == 0
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        REQUEST,
+        REQUEST[:-2],
+        b"POST /nothing HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n",
+        b"not HTTP\r\n\r\n",
+    ],
+    ids=["new", "idle", "half a head", "answered before its body came", "refused"],
+)
+async def test_a_server_that_stops_waits_for_nobody_who_owes_it_something(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, sent: bytes
+) -> None:
+    network = MemoryNetwork(nursery, RequestScopes(quart_app()))
+    client = network.connect()
+    await client.send_all(sent)
+    await trio.testing.wait_all_tasks_blocked()
+    network.connections.stop()
+    await trio.testing.wait_all_tasks_blocked()
+    assert network.servers_running == 0
+
+
 async def test_what_a_request_owns_is_released_however_it_ends(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:

@@ -59,6 +59,7 @@ class Phase(enum.Enum):
     IDLE = enum.auto()  # between requests, nothing of the next has come
     HEAD = enum.auto()
     REQUEST = enum.auto()
+    LINGER = enum.auto()  # it is answered, and what still comes of it is thrown away
     OVER = enum.auto()
 
 
@@ -113,8 +114,8 @@ class Connection:
             await self._wire.tear()
 
     def stop(self) -> None:
-        """The server stops: an idle connection ends now, another one after its request."""
-        if self._phase is Phase.IDLE:
+        """The server stops: only a request that is under way is waited for."""
+        if self._phase is not Phase.REQUEST:
             self._inbox.end()
 
     # -- the task that watches the client -----------------------------------------------------
@@ -213,7 +214,7 @@ class Connection:
             inbox.raise_fault()
             if inbox.buffer and self._phase is Phase.IDLE:
                 self._enter(Phase.HEAD)
-            if inbox.is_over or (self._shared.is_stopping and self._phase is Phase.IDLE):
+            if inbox.is_over or self._shared.is_stopping:
                 return None
             seen = len(inbox.buffer)
             await inbox.more()
@@ -269,6 +270,7 @@ class Connection:
                 await self._wire.send_end()
             # Closing now would reset the connection, and the client would never see its answer.
             # What is malformed has had its answer; a second would look like that of the next.
+            self._enter(Phase.LINGER)
             with trio.move_on_after(LINGER_S), contextlib.suppress(ApiError):
                 await cycle.skip_body()
             if not cycle.body.complete:
@@ -280,7 +282,7 @@ class Connection:
         refusal = last_refusal(error, path, headers)
         refusal.headers.append((REQUEST_ID_HEADER, new_request_id().encode()))
         log.debug("refused a request for %s: %s", path or "?", error.message)
-        self._enter(Phase.OVER)
+        self._enter(Phase.LINGER)
         with trio.move_on_after(LINGER_S):
             await self._wire.send(refusal.as_http1(self._shared.default_headers()))
             await self._wire.send_end()
