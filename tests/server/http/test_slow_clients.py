@@ -255,10 +255,17 @@ def authority(is_tls: bool) -> Tls:
 
 
 @asynccontextmanager
-async def served(app: AsgiApp, limits: ConnectionLimits, ca: Tls = None) -> AsyncIterator[int]:
+async def served(
+    app: AsgiApp,
+    limits: ConnectionLimits,
+    ca: Tls = None,
+    connections: ClientConnections | None = None,
+) -> AsyncIterator[int]:
     """The port of a server for this app, without hypercorn's worker. At the end the connections
     must be over."""
-    connections, context = ClientConnections(limits, counted=False), WorkerContext(None)
+    if connections is None:
+        connections = ClientConnections(limits, counted=False)
+    context = WorkerContext(None)
     settings: Config = HttpConfig(limits)
     settings.errorlog = None
     wrapper = ASGIWrapper(app)  # type: ignore[arg-type]
@@ -381,6 +388,19 @@ async def test_a_client_that_begins_tls_and_falls_silent_is_let_go() -> None:
             with trio.fail_after(10), suppress(trio.BrokenResourceError):
                 assert await client.receive_some() == b""
             await client.aclose()
+
+
+async def test_a_server_that_stops_waits_for_no_client_that_begins_tls() -> None:
+    ca = authority(is_tls=True)
+    limits = ConnectionLimits()
+    connections = ClientConnections(limits, counted=False)
+    async with served(echo_path, limits, ca, connections) as port:
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        await trio.sleep(0.1)
+        connections.stop()
+        with trio.fail_after(1):
+            assert await client.receive_some() == b""
+        await client.aclose()
 
 
 @BOTH

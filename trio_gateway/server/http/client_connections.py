@@ -71,6 +71,7 @@ class ClientConnections:
         self.is_stopping = self.logs_access = False
         self._own_limits = limits
         self._open: set[Connection] = set()
+        self._handshakes: set[trio.CancelScope] = set()
         self._config: Config | None = None
         self._default_headers, self._default_headers_at = b"", 0
         self._context: WorkerContext | None = None
@@ -91,6 +92,8 @@ class ClientConnections:
     def stop(self) -> None:
         """Idle connections end now, others after their request."""
         self.is_stopping = True
+        for handshake in [*self._handshakes]:
+            handshake.cancel(reason="the server stops")
         for connection in [*self._open]:
             connection.stop()
 
@@ -123,7 +126,7 @@ class ClientConnections:
             await self._turn_away(wire, is_tls=is_tls)
             return
         try:
-            if is_tls and not await _shook_hands(stream, config.ssl_handshake_timeout):
+            if is_tls and not await self._shook_hands(stream, config.ssl_handshake_timeout):
                 await wire.tear()
                 return
             scheme = "https" if is_tls else "http"
@@ -158,6 +161,19 @@ class ClientConnections:
             response: Any = {"status": cycle.status, "headers": cycle.headers}
             await self._config.log.access(scope, response, took_s)  # type: ignore[arg-type]
 
+    async def _shook_hands(self, stream: Any, timeout_s: float) -> bool:
+        """Whether the client has spoken TLS in time."""
+        with trio.move_on_after(timeout_s) as handshake:
+            self._handshakes.add(handshake)
+            try:
+                await stream.do_handshake()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+            finally:
+                self._handshakes.discard(handshake)
+            return True
+        return False
+
     async def _turn_away(self, wire: Wire, *, is_tls: bool) -> None:
         """With an answer if that is cheap; over TLS it would cost a handshake."""
         assert self.counts is not None
@@ -187,17 +203,6 @@ def _limits_of(config: Config, own: ConnectionLimits) -> Limits:
         max_message_bytes=config.websocket_max_message_size,
         ping_interval_s=config.websocket_ping_interval,
     )
-
-
-async def _shook_hands(stream: Any, timeout_s: float) -> bool:
-    """Whether the client has spoken TLS in time."""
-    with trio.move_on_after(timeout_s):
-        try:
-            await stream.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
-        return True
-    return False
 
 
 def _probe(sock: Any, client: Any) -> None:
