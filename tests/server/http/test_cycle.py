@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypercorn.config import Config
 
 from tests.support.memory_network import MemoryNetwork
 from trio_gateway.server.http.types import AsgiApp, Message, Scope
@@ -93,6 +94,23 @@ async def test_an_answer_is_framed_as_its_client_can_read_it(
     expected: bytes,
 ) -> None:
     assert await answer_to(nursery, saying(*messages), request_) == expected
+
+
+async def test_an_answer_has_the_date_at_which_it_began(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    begun = trio.current_time()
+    headers = lambda _, protocol: [(b"age", b"%.0f" % (trio.current_time() - begun))]  # noqa: E731
+    monkeypatch.setattr(Config, "response_headers", headers)
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        await trio.sleep(50)
+        await saying(start(), body(b"late"))(scope, receive, send)
+
+    client = MemoryNetwork(nursery, app).connect()
+    await client.send_all(GET)
+    assert b"\r\nage: 50\r\n" in await client.receive_some(65536)
+    await client.aclose()
 
 
 async def test_a_connection_goes_on_after_each_framing(

@@ -231,7 +231,7 @@ class Connection:
         cycle = Cycle(
             head, self._wire, self._inbox, gone=self._gone,
             keeps_alive=keeps and not self._shared.is_stopping,
-            default_headers=self._shared.default_headers(),
+            default_headers=self._shared.default_headers,
         )  # fmt: skip
         scope = self._scope_of(head)
         scope[BODY_KEY] = cycle.receive_now

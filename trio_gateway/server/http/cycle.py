@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 
 import trio
@@ -41,7 +42,7 @@ class Cycle:
 
     Args:
         keeps_alive: whether the connection may go on after this.
-        default_headers: lines of each answer, such as its date.
+        default_headers: gives the lines of each answer, such as its date.
         gone: set when the client goes away.
     """
 
@@ -52,7 +53,7 @@ class Cycle:
         inbox: Inbox,
         *,
         keeps_alive: bool,
-        default_headers: bytes,
+        default_headers: Callable[[], bytes],
         gone: trio.Event,
     ) -> None:
         self.keeps_alive = keeps_alive
@@ -201,7 +202,7 @@ class Cycle:
         line = _STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status
         chunked = _CHUNKED if framing is Framing.CHUNKS else b""
         close = b"" if self.keeps_alive or _says_close(self.headers) else _CLOSE
-        return b"".join((line, fields, self._default_headers, chunked, close, b"\r\n"))
+        return b"".join((line, fields, self._default_headers(), chunked, close, b"\r\n"))
 
 
 def _says_close(headers: list[Header]) -> bool:
