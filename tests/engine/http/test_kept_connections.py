@@ -28,6 +28,7 @@ from trio_gateway.engine.errors import (
     OutOfSockets,
 )
 from trio_gateway.engine.http.body_source import BodySource
+from trio_gateway.engine.http.connections import TOLD_WITHIN_S
 from trio_gateway.engine.http.idle import KEEP_MAX_S, KEPT_MAX, KeepAlive, parse_keep_alive
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import PlainTransport
@@ -389,6 +390,32 @@ async def test_it_is_sent_again_once(end: Act) -> None:
         with pytest.raises(EngineDisconnected):
             await post(client, b"third")
         assert client.refuses.is_set()
+
+
+async def test_it_is_not_sent_again_if_the_engine_had_time_to_work_on_it(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async def work_and_close(stream: trio.SocketStream) -> None:
+        mock_clock.jump(TOLD_WITHIN_S + 0.1)
+        await stream.aclose()
+
+    server = Server(ANSWER, work_and_close)
+    async with engine(server) as client:
+        await post(client)
+        with pytest.raises(EngineDisconnected):
+            await post(client)
+        assert server.counts == [2]
+
+
+async def test_the_others_are_closed_with_it() -> None:
+    """A second try of the same request would come to its end over one of them as well."""
+    server = Server(ANSWER, ANSWER, ANSWER, close, close)
+    async with engine(server) as client:
+        await at_once(client, 3)
+        with pytest.raises(EngineDisconnected):
+            await post(client)
+        assert not len(client.idle)
+        assert sorted(server.counts) == [1, 1, 1, 2]
 
 
 async def test_all_that_are_kept_may_have_ended() -> None:

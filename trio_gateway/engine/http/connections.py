@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
+import trio
+
 from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
 from trio_gateway.engine.http.idle import IdleConnections, parse_keep_alive
 from trio_gateway.engine.http.opener import Opener
 from trio_gateway.engine.http.socket import EngineSocket
+
+TOLD_WITHIN_S = 1.0  # that its server has closed a connection before a request came over it
 
 
 class Connection(Protocol):
@@ -70,14 +74,16 @@ class Connections:
         """Send a request. Its answer's status and headers are there; `finish` it in any case.
 
         A kept connection may be one that its server closes at this very moment: a request that gets
-        nothing at all over one is sent again over a fresh one. A body in pieces may not be there a
-        second time, and gets a fresh one at once.
+        nothing at all over one is sent again over a fresh one, if that shows soon: an engine that
+        closes it later may have worked on the request. A body in pieces may not be there a second
+        time, and gets a fresh one at once.
 
         Raises:
             EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
             BodySource raises; then the connection is closed in the middle of the request.
         """
         kept = self.idle.take(opener) if isinstance(body, bytes) else None
+        began_at = 0.0 if kept is None else trio.current_time()
         while True:
             if self._over is not None:
                 raise self._over
@@ -100,7 +106,12 @@ class Connections:
                 got_nothing = isinstance(error, EngineDisconnected) and not exchange.has_begun
                 if kept is None or not got_nothing:
                     raise
+                # A host that is gone tells nothing; the system finds out at its own pace.
+                limit_s = TOLD_WITHIN_S + 2 * opener.unheard_s
+                if trio.current_time() > began_at + limit_s:
+                    raise
                 kept = None
+                self.idle.drop(opener)  # the others are no better; a second try is not for them
             else:
                 return exchange
 

@@ -92,6 +92,13 @@ class IdleConnections:
                     transport.close()
             self._kept = [kept for kept in self._kept if kept[2] > now]
 
+    def drop(self, opener: Opener) -> None:
+        """Close those to this server."""
+        for transport, its_opener, _ in self._kept:
+            if its_opener is opener:
+                transport.close()
+        self._kept = [kept for kept in self._kept if kept[1] is not opener]
+
     def drop_all(self) -> None:
         for transport, _, _ in self._kept:
             transport.close()
