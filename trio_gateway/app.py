@@ -26,6 +26,7 @@ from trio_gateway.log import configure_logging
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
+from trio_gateway.server.http.scopes import below_root_path
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class HypercornApp:
             await self._lifespan(receive, send)
             return
         assert self._gateway is not None
-        await self._gateway(scope, receive, send)
+        await self._gateway(below_root_path(scope), receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup

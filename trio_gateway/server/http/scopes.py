@@ -90,6 +90,17 @@ class RequestScopes:
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
 
 
+def below_root_path(scope: Scope) -> Scope:
+    """The request as if there were no `--root-path`, so that nobody behind it sees another path
+    than the guard. A proxy may have taken it off already."""
+    root = f"/{scope['root_path'].strip('/')}"
+    path, raw = scope["path"], scope["raw_path"]
+    below = {**scope, "root_path": ""}
+    if root != "/" and path.startswith(f"{root}/") and raw.startswith(f"{root}/".encode()):
+        below |= {"path": path[len(root) :], "raw_path": raw[len(root.encode()) :]}
+    return below
+
+
 async def _send_with_id(send: Send, state: RequestState, message: Message) -> None:
     if message["type"] in _BEGINNINGS:
         state.status = message.get("status", 0)

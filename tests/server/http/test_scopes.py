@@ -1,0 +1,46 @@
+"""The paths of a gateway that hypercorn has told where it is mounted (`--root-path`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trio_gateway.app import HypercornApp
+from trio_gateway.server.http.types import Scope
+
+
+async def seen_for(path: str, raw_path: bytes, root_path: str) -> Scope:
+    """What the gateway gets under the `hypercorn` command."""
+    seen: list[Scope] = []
+
+    async def gateway(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    app: Any = HypercornApp()
+    app._gateway = gateway
+    scope = {"type": "http", "path": path, "raw_path": raw_path, "root_path": root_path}
+    await app(scope, None, None)
+    return seen[0]
+
+
+@pytest.mark.parametrize("root_path", ["/pre", "pre", "/pre/"])
+async def test_a_root_path_is_taken_off(root_path: str) -> None:
+    scope = await seen_for("/pre/gateway/a b", b"/pre/gateway/a%20b", root_path)
+    assert (scope["path"], scope["raw_path"]) == ("/gateway/a b", b"/gateway/a%20b")
+    assert scope["root_path"] == ""  # so nobody takes it off once more
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path"),
+    [
+        ("/health", b"/health"),  # a proxy has taken it off
+        ("/pre", b"/pre"),
+        ("/prefix/health", b"/prefix/health"),
+        ("/pre/health", b"/%70re/health"),
+    ],
+)
+async def test_another_path_stays_as_it_is(path: str, raw_path: bytes) -> None:
+    scope = await seen_for(path, raw_path, "/pre")
+    assert (scope["path"], scope["raw_path"], scope["root_path"]) == (path, raw_path, "")
+    assert (await seen_for(path, raw_path, ""))["path"] == path
