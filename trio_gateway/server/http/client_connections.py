@@ -21,11 +21,11 @@ from hypercorn.utils import parse_socket_addr
 
 from trio_gateway.config.access_schema import ConnectionLimits, is_loopback
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.access_log import AccessLog
 from trio_gateway.server.http.connection import Connection, Facts, Limits
 from trio_gateway.server.http.connection_counts import ConnectionCounts, address_group
-from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.refusal import last_refusal
-from trio_gateway.server.http.types import ClientGone, Scope
+from trio_gateway.server.http.types import AsgiApp, ClientGone
 from trio_gateway.server.http.wire import Wire, wire_of
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ClientConnections:
 
     def __init__(self, limits: ConnectionLimits, *, counted: bool = True) -> None:
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
-        self.is_stopping = self.logs_access = False
+        self.is_stopping = False
         self._own_limits = limits
         self._open: set[Connection] = set()
         self._handshakes: set[trio.CancelScope] = set()
@@ -108,7 +108,6 @@ class ClientConnections:
         """One connection. In the place of hypercorn's TCPServer, whose arguments these are."""
         if self._context is None:
             self._config, self._context = config, context
-            self.logs_access = config.accesslog is not None
             self.limits = _limits_of(config, self._own_limits)
             self._begun.set()
         transport = getattr(stream, "transport_stream", stream)
@@ -130,9 +129,11 @@ class ClientConnections:
                 await wire.tear()
                 return
             scheme = "https" if is_tls else "http"
-            called = partial(
+            called: AsgiApp = partial(
                 app, sync_spawn=trio.to_thread.run_sync, call_soon=trio.from_thread.run
             )
+            if config.accesslog is not None:
+                called = AccessLog(called, config)
             facts = Facts(scheme, client, server, config.root_path, state)
             connection = Connection(called, wire, facts, self)
             self._open.add(connection)
@@ -153,13 +154,6 @@ class ClientConnections:
             headers = self._config.response_headers("h11")
             self._default_headers = b"".join([b"%b: %b\r\n" % header for header in headers])
         return self._default_headers
-
-    async def log_access(self, scope: Scope, cycle: Cycle, took_s: float) -> None:
-        """For the `hypercorn` command's own access log."""
-        assert self._config is not None
-        if cycle.began:
-            response: Any = {"status": cycle.status, "headers": cycle.headers}
-            await self._config.log.access(scope, response, took_s)  # type: ignore[arg-type]
 
     async def _shook_hands(self, stream: Any, timeout_s: float) -> bool:
         """Whether the client has spoken TLS in time."""

@@ -78,10 +78,8 @@ class Shared(Protocol):
 
     limits: Limits
     is_stopping: bool
-    logs_access: bool
 
     def default_headers(self) -> bytes: ...
-    async def log_access(self, scope: Scope, cycle: Cycle, took_s: float) -> None: ...
 
 
 class Connection:
@@ -235,7 +233,6 @@ class Connection:
         )  # fmt: skip
         scope = self._scope_of(head)
         scope[BODY_KEY] = cycle.receive_now
-        begun_at = trio.current_time()
         with cycle.scope:
             self._request = cycle.scope
             if self._gone.is_set():
@@ -247,8 +244,6 @@ class Connection:
             except* Exception:
                 log.exception("a bug in the gateway; please report it")
         self._request = None
-        if self._shared.logs_access:
-            await self._shared.log_access(scope, cycle, trio.current_time() - begun_at)
         return await self._after(head, cycle)
 
     async def _after(self, head: RequestHead, cycle: Cycle) -> Phase:
