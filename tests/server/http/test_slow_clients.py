@@ -254,6 +254,13 @@ def authority(is_tls: bool) -> Tls:
     return trustme.CA() if is_tls else None
 
 
+async def read_to_the_end(client: Any) -> bytes:
+    answer = b""
+    while piece := await client.receive_some(65536):
+        answer += bytes(piece)
+    return answer
+
+
 @asynccontextmanager
 async def served(
     app: AsgiApp,
@@ -325,6 +332,36 @@ async def test_a_client_that_takes_nothing_is_let_go_and_its_app_is_cancelled(is
         with trio.fail_after(10):
             await ended.wait()
         assert sent < 30_000_000  # the system's buffers, and nothing of ours
+        await trio.aclose_forcefully(client)
+
+
+@BOTH
+@pytest.mark.parametrize("is_torn", [True, False])
+async def test_an_old_client_sees_whether_its_answer_is_complete(
+    is_tls: bool, is_torn: bool
+) -> None:
+    """In HTTP/1.0 it ends with the connection."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await go_on.wait()
+        if not is_torn:
+            await send({"type": "http.response.body", "body": b"!"})
+
+    go_on = trio.Event()
+    ca = authority(is_tls)
+    async with served(app, ConnectionLimits(), ca) as port:
+        client = await tiny_window(port, ca)
+        await client.send_all((REQUEST % b"").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = await client.receive_some(65536)
+        go_on.set()
+        with trio.fail_after(10):
+            if is_torn:
+                with pytest.raises(trio.BrokenResourceError):
+                    await read_to_the_end(client)
+            else:
+                assert (answer + await read_to_the_end(client)).endswith(b"half!")
         await trio.aclose_forcefully(client)
 
 

@@ -258,6 +258,7 @@ class Connection:
         if not cycle.is_complete:
             await self._wire.tear()  # the client sees that something is missing
             return Phase.OVER
+        self._wire.is_cut_short = False
         if not cycle.body.complete:
             if self._shared.is_stopping:  # it waits for no client
                 return Phase.OVER

@@ -167,6 +167,8 @@ class Cycle:
             if self._left < 0 or (ends and self._left):
                 self.is_complete = False  # the connection is closed without an end
                 raise RuntimeError("the body is not as long as its Content-Length")
+        elif self._framing is Framing.END_OF_CONNECTION:
+            self._wire.is_cut_short = True  # until all of it is sent
         return head + data
 
     def _choose_framing(self, whole_length: int | None) -> Framing:

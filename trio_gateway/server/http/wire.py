@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import socket
+import struct
 from typing import Any
 
 import trio
@@ -20,16 +21,19 @@ from trio_gateway.server.http.types import ClientGone
 READ_BYTES = 65536
 # What one client may send ahead, in pipelined requests or a body that nobody takes.
 INBOX_MAX_BYTES = 2 * READ_BYTES
+_RESET = struct.pack("ii", 1, 0)
 _FAREWELL_S = 1.0  # for TLS to say that it is the end
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 
 
 class Wire(abc.ABC):
-    """`sending_since`: when the send that is under way last made progress; None: there is none."""
+    """`sending_since`: when the send that is under way last made progress; None: there is none.
+    `is_cut_short`: what was sent ends with the connection, and is not complete."""
 
     def __init__(self) -> None:
         self.sending_since: float | None = None
+        self.is_cut_short = False
 
     @abc.abstractmethod
     async def read(self) -> bytes:
@@ -119,6 +123,8 @@ class SocketWire(Wire):
     def _close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            if self.is_cut_short:
+                _reset_when_closed(self._socket)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
@@ -157,7 +163,16 @@ class StreamWire(Wire):
         await self.tear()
 
     async def tear(self) -> None:
+        if self.is_cut_short:
+            _reset_when_closed(getattr(self._stream, "transport_stream", self._stream).socket)
         await trio.aclose_forcefully(self._stream)
+
+
+def _reset_when_closed(sock: Any) -> None:
+    """Let the client see that something is missing. Many take the end of a connection for the end
+    of what they read, and over TLS, too."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def wire_of(stream: Any) -> Wire:
