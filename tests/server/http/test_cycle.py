@@ -80,6 +80,8 @@ async def answer_to(nursery: trio.Nursery, app: AsgiApp, *requests: bytes) -> by
          b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"),
         (HEAD, [start(), body(b"ab", more=True), body(b"c")], b"HTTP/1.1 200 OK\r\n\r\n"),
         (GET, [start(204), body()], b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (GET, [start(204, (b"Content-Length", b"0"), TEXT), body()],
+         b"HTTP/1.1 204 No Content\r\ncontent-type: text/plain\r\n\r\n"),
         (GET, [start(304), body(b"x")], b"HTTP/1.1 304 Not Modified\r\n\r\n"),
         (GET, [start(299), body()], b"HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n"),
         (GET, [start(200, (b"connection", b"close")), body()],

@@ -184,6 +184,8 @@ class Cycle:
             # It may now send the body, or not. What comes next could be read in two ways.
             self.keeps_alive = False
         if self._head.method == "HEAD" or self.status in _NO_BODY:
+            if self.status == 204:  # where a length is not allowed
+                self.headers = [h for h in self.headers if h[0].lower() != b"content-length"]
             return Framing.NONE
         if length is None and whole_length is not None:
             length = whole_length
