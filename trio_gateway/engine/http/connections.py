@@ -82,11 +82,12 @@ class Connections:
             EngineUnreachable, EngineDisconnected, EngineTalksGarbage, ExchangeAborted, and what a
             BodySource raises; then the connection is closed in the middle of the request.
         """
-        kept = self.idle.take(opener) if isinstance(body, bytes) else None
-        began_at = 0.0 if kept is None else trio.current_time()
+        may_reuse = isinstance(body, bytes)
         while True:
             if self._over is not None:
                 raise self._over
+            kept = self.idle.take(opener) if may_reuse else None
+            began_at = 0.0 if kept is None else trio.current_time()
             transport = kept or await opener.connect()
             transport.exchanges += 1
             exchange = Exchange(transport, opener, self.pulse)
@@ -110,7 +111,7 @@ class Connections:
                 limit_s = TOLD_WITHIN_S + 2 * opener.unheard_s
                 if trio.current_time() > began_at + limit_s:
                     raise
-                kept = None
+                may_reuse = False
                 self.idle.drop(opener)  # the others are no better; a second try is not for them
             else:
                 return exchange
