@@ -255,6 +255,9 @@ class World:
             if shared_percent is not None:
                 engine.shared_tokens = context * shared_percent // 100
             self.contexts[engine.facts.key] = context
+            for other in self.live.values():
+                if other.loading and other.facts.key == engine.facts.key:
+                    other.context = context  # what this one says, that one will
             self.take_in(EngineReady(number, slots, context, engine.shared_tokens))
 
     def start_fails(self, choice: int) -> None:

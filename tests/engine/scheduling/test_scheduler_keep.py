@@ -110,3 +110,18 @@ def test_without_force_they_get_another_engine() -> None:
             (2, EngineExited(1), ["start a:only as 2"]),
         ],
     )
+
+
+def test_what_an_unloaded_engine_says_of_its_context_does_not_end_the_one_that_loads_for_it() -> (
+    None
+):
+    play(
+        scheduler(A, primary=2),
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (1, Unload("a"), ["stop 1", "start a:only as 2"]),
+            (2, ready(1, context=12_345), []),  # it was ready before it heard of its stop
+            (3, EngineExited(1), []),
+            (4, ready(2, context=12_345), ["grant 1 engine 2"]),
+        ],
+    )

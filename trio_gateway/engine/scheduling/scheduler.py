@@ -191,6 +191,7 @@ class Scheduler:
         self.state.forecast.load_took(engine.key, now - engine.started_at)
         self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
         if self.state.variants.note_context(engine.facts, event.context):
+            self.state.expect_context(engine.facts, event.context)
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
         if engine.state is not EngineState.STARTING:
