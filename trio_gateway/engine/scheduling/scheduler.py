@@ -42,6 +42,7 @@ from trio_gateway.engine.scheduling.events import (
     TimePassed,
     Unload,
     VariantFacts,
+    VariantKey,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import outlook_of
@@ -191,7 +192,7 @@ class Scheduler:
         self.state.forecast.load_took(engine.key, now - engine.started_at)
         self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
         if self.state.variants.note_context(engine.facts, event.context):
-            self.state.expect_context(engine.facts, event.context)
+            self._expect_context(engine.key, event.context)
             self._size_again(engine.key.model, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
         if engine.state is not EngineState.STARTING:
@@ -201,6 +202,12 @@ class Scheduler:
         if queue is not None and (oldest := queue.oldest(up_to=event.context)) is not None:
             self._decisions.grant(oldest, engine, now, actions)
             self._decisions.grant_turns(engine, now, actions)
+
+    def _expect_context(self, key: VariantKey, context: int) -> None:
+        """What one engine of a variant said of its context, those that still load will say."""
+        for engine in self.state.engines.values():
+            if engine.key == key and engine.ready_at is None:
+                engine.context = context
 
     def _size_again(self, model: str, actions: list[Action]) -> None:
         """A variant's context turned out to be another: the tickets fit other variants now."""

@@ -132,12 +132,6 @@ class SchedulerState:
                 return engine
         return None
 
-    def expect_context(self, facts: VariantFacts, context: int) -> None:
-        """What one engine of a variant said of its context, those that still load will say."""
-        for engine in self.engines.values():
-            if engine.facts.key == facts.key and engine.ready_at is None:
-                engine.context = context
-
     def is_wanted(self, engine: EngineView, priority: Priority) -> bool:
         """Whether a ticket of this priority or a higher one waits for the engine."""
         queue = self.queues.get(engine.key.model)
