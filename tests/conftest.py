@@ -26,7 +26,7 @@ from tests.support.isolation import (
     run_mark,
     signals_as_from_a_terminal,
 )
-from tests.support.thoroughness import QUICK
+from tests.support.thoroughness import QUICK, THOROUGH
 
 INTEGRATION = Path(__file__).with_name("integration")
 
@@ -34,6 +34,7 @@ INTEGRATION = Path(__file__).with_name("integration")
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("whole", CALM)
 settings.register_profile(QUICK, CALM, max_examples=20)
+settings.register_profile(THOROUGH, CALM, max_examples=1000)
 settings.load_profile("whole")
 guard = ProcessGuard()
 
