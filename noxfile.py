@@ -55,7 +55,7 @@ def unit(session: nox.Session) -> None:
     """What needs no process but its own, with a tenth of the examples, in less than a minute."""
     _install(session, "test")
     _compile_once(session)
-    quick = ("-m", "not processes", "--hypothesis-profile=quick")
+    quick = ("-m", "not processes and not slow", "--hypothesis-profile=quick")
     session.run("pytest", "-n", UNIT_WORKERS, *quick, *session.posargs)
 
 

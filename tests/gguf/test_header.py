@@ -86,6 +86,7 @@ def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(tmp_path: Path
             read_header(path)
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 def test_the_packaged_model_s_header_is_as_the_library_reads_it(
     smollm2: Path, by_library: dict[str, Any]

@@ -393,6 +393,7 @@ async def test_after_a_send_that_was_cut_off_nothing_is_sent(is_tls: bool) -> No
         await trio.aclose_forcefully(client)
 
 
+@pytest.mark.slow
 @BOTH
 async def test_a_client_that_reads_slowly_keeps_its_answer(is_tls: bool) -> None:
 
@@ -400,7 +401,7 @@ async def test_a_client_that_reads_slowly_keeps_its_answer(is_tls: bool) -> None
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x" * SIZE})
 
-    ca, limit_s = authority(is_tls), patient(0.8)  # on a busy machine the test is slow itself
+    ca, limit_s = authority(is_tls), patient(0.5)  # on a busy machine the test is slow itself
     async with served(app, ConnectionLimits(send_timeout_s=limit_s), ca) as port:
         client = await tiny_window(port, ca)
         await client.send_all(REQUEST % b"")
