@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.permissions import permissions_of
@@ -14,6 +14,7 @@ from trio_gateway.server.api.errors import ApiError
 PRIORITY_HEADER = "X-Gateway-Priority"
 _PRIORITY = PRIORITY_HEADER.lower().encode()
 _KEYS = (b"authorization", b"x-api-key")
+_READ = frozenset({_PRIORITY, *_KEYS})
 _LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
@@ -34,30 +35,24 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
         ApiError: 400, for an unknown priority.
     """
     permissions = permissions_of(scope)
-    asked = _priority(_header(scope, _PRIORITY))
-    return Caller(permissions.key or _client(scope), permissions.priority_of(asked))
+    said = {n: v for n, v in reversed(scope["headers"]) if n in _READ}  # the first of a name counts
+    asked = _priority(said.get(_PRIORITY))
+    return Caller(permissions.key or _client(scope, said), permissions.priority_of(asked))
 
 
-def _header(scope: Mapping[str, Any], wanted: bytes) -> str | None:
-    """The first of this name; `wanted` is in small letters."""
-    for name, value in scope["headers"]:
-        if name.lower() == wanted:
-            return cast(bytes, value).decode("latin-1")
-    return None
-
-
-def _client(scope: Mapping[str, Any]) -> str:
+def _client(scope: Mapping[str, Any], said: Mapping[bytes, bytes]) -> str:
     for name in _KEYS:
-        if key := _header(scope, name):
+        if key := said.get(name, b"").decode("latin-1"):
             digest = hashlib.blake2b(key.encode("utf-8", "replace"), key=_SALT, digest_size=4)
             return f"key {digest.hexdigest()}"
     address: str = (scope.get("client") or (_LOCAL,))[0]
     return address
 
 
-def _priority(value: str | None) -> Priority | None:
-    if value is None:
+def _priority(said: bytes | None) -> Priority | None:
+    if said is None:
         return None
+    value = said.decode("latin-1")
     priority = Priority.from_word(value.strip().lower())
     if priority is None:
         known = " or ".join(p.word for p in Priority)

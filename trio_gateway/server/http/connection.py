@@ -99,6 +99,8 @@ class Connection:
     async def run(self) -> None:
         """Raises nothing that a client can cause; and closes the wire, however it ends."""
         try:
+            # Most clients have sent their first request by now, which then waits for no other task.
+            self._inbox.buffer += self._wire.read_now()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 await self._serve()
@@ -126,7 +128,7 @@ class Connection:
                     self._inbox.put(data)
                     await self._inbox.room()
                 self._inbox.end()
-                if not self._is_websocket:
+                if not self._is_websocket and not self._is_idle:
                     await trio.sleep_until(self._asked_at() + HALF_CLOSED_S)
                 self._leave()
                 if self._request is not None and not self._is_websocket:
@@ -134,6 +136,11 @@ class Connection:
                 return
             if self._is_time_up():
                 return
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nobody waits for anything: all that came is answered."""
+        return self._phase is Phase.IDLE and not self._inbox.buffer
 
     def _asked_at(self) -> float:
         """When the request under way came. What came with the client's end, comes now."""

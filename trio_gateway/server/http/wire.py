@@ -39,6 +39,10 @@ class Wire(abc.ABC):
     async def read(self) -> bytes:
         """The next bytes; `b""` once the client is gone or has closed its side."""
 
+    def read_now(self) -> bytes:
+        """What is there already; `b""` if nothing is, or only waiting would tell."""
+        return b""
+
     @abc.abstractmethod
     async def send(self, data: bytes) -> None:
         """All of it. Somebody who sends much must make a checkpoint now and then.
@@ -81,6 +85,12 @@ class SocketWire(Wire):
             except _GONE:
                 break
         return b""
+
+    def read_now(self) -> bytes:
+        try:
+            return self._socket.recv(READ_BYTES)
+        except OSError:  # nothing yet; or it is broken, which `read` finds as well
+            return b""
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
