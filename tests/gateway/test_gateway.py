@@ -198,12 +198,31 @@ async def test_an_engine_that_does_not_start_is_a_502_with_its_last_lines_then_b
             response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
         assert "the fake engine's last line" in error_of(response)["message"]
+        stack.engines.load_s = 1
+        failed_at = trio.current_time()
+        assert (await stack.post(CHAT, chat())).status == 200
+        assert trio.current_time() == pytest.approx(failed_at + 1 + 1, abs=0.1)  # pause and load
+
+
+async def test_an_engine_that_keeps_failing_is_a_503_once_its_pause_is_long(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 100
+
+        async def crash(after_s: float) -> None:
+            await trio.sleep(after_s)
+            stack.engines.alive[0].exit("exited with code 1")
+
+        for pause_s in (0, 1, 2, 4):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(crash, pause_s + 0.5)
+                response = await stack.post(CHAT, chat())
+            assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
         again = await stack.post(CHAT, chat())
         assert (again.status, error_of(again)["code"]) == (503, "engine_back_off")
-        assert header(again, "Retry-After") == "1"
-        stack.engines.load_s = 1
-        await trio.sleep(1)
-        assert (await stack.post(CHAT, chat())).status == 200
+        assert header(again, "Retry-After") == "8"
+        assert "the fake engine's last line" in error_of(again)["message"]
 
 
 async def test_a_bug_that_one_engine_meets_does_not_end_the_others(
@@ -349,11 +368,31 @@ async def test_it_is_tried_no_more_than_that(autojump_clock: Clock) -> None:
             nursery.start_soon(crash)
             response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
-        response = await stack.post(CHAT, chat())
-        assert (response.status, error_of(response)["code"]) == (503, "engine_back_off")
-        assert (b"retry-after", b"1") in response.headers
-        await trio.sleep(1)
+        lost_at = trio.current_time()
         assert (await stack.post(CHAT, chat())).status == 200
+        assert trio.current_time() > lost_at + 1  # the pause
+
+
+async def test_a_request_whose_engine_died_twice_within_a_minute_waits_for_the_third(
+    autojump_clock: Clock,
+) -> None:
+    """The first one died before: without the wait, the request would find its second in a pause."""
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[b"{}"], [1000.0], [b"{}"], [b"{}"]]
+        assert (await stack.post(CHAT, chat())).status == 200
+        stack.engines.alive[0].exit()
+        statuses = []
+
+        async def ask() -> None:
+            statuses.append((await stack.post(CHAT, chat())).status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(5)
+            stack.engines.alive[0].exit()
+            nursery.start_soon(ask)
+        assert statuses == [200, 200]
+        assert len(stack.engines.processes) == 3
 
 
 # -- clients that leave ----------------------------------------------------------------------

@@ -64,6 +64,33 @@ async def test_a_stream_that_queues_is_told_its_position_and_a_guess_at_its_wait
         assert first.startswith(": queued position=2 eta=")
 
 
+async def test_a_stream_that_waits_for_the_end_of_a_back_off_is_told_so(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"), stream_keepalive_s=0.5)) as stack:
+        stack.engines.scripts = [[b"{}"], [b"{}"], [EVENT, DONE]]
+        for _ in range(2):
+            assert (await stack.post(CHAT, chat())).status == 200
+            stack.engines.alive[0].exit()
+        explained = json.loads((await stack.post("/gateway/explain", chat())).content)
+        said = "m:4096 failed 2 times in a row; the next start is in 1.0 s"
+        assert explained["refused"] is None
+        assert explained["back_off"].startswith(f"{said}. Last failure: ")
+        assert explained["expected_wait_s"] > 1
+        async with trio.open_nursery() as nursery:
+            answers = []
+
+            async def ask() -> None:
+                answers.append(events_of(await stream(stack, chat(stream=True))))
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.25)
+            (row,) = await page(stack, "queue")
+            assert row["back_off"] == said.replace("1.0", "0.8")
+        assert answers[0][0] == f": {said.replace('1.0', '0.5')}"
+        assert answers[0][1].startswith(": loading 0s of ~")
+
+
 async def test_a_stream_that_waits_for_its_first_token_is_told_so(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"), stream_keepalive_s=10.0)) as stack:
         stack.engines.scripts = [[25.0, EVENT, DONE]]

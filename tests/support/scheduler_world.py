@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tests.support.picture import picture
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
 from trio_gateway.engine.scheduling.events import (
     Action,
     Drain,
@@ -196,6 +197,11 @@ class World:
             assert foreseen.expected_wait_s == 0
         for action in actions:
             self._check_preview(foreseen, event.ticket, action)
+        if foreseen.pause is not None:
+            assert event.ticket not in self.leases
+            assert (event.ticket in self.waiting) == foreseen.pause.is_waited_out or any(
+                isinstance(a, Reject) and a.refusal is Refusal.QUEUE_FULL for a in actions
+            )
 
     def _engine_with_slot_for(self, asked: TicketArrived) -> int | None:
         state = self.subject.state
@@ -319,8 +325,9 @@ class World:
     # -- the end -----------------------------------------------------------------------------
 
     def come_to_rest(self, order: random.Random) -> None:
-        """From here on all starts succeed and all leases end, in any order, and no time passes:
-        nothing but progress may be needed for every ticket to end."""
+        """From here on all starts succeed and all leases end, in any order, and no time passes once
+        all pauses are over: nothing but progress may be needed for every ticket to end."""
+        self.time_passes(WAITED_OUT_S)
         starts_allowed = self.starts + 2 * len(self.waiting) + len(self.live)
         while any(e.loading or e.stopping for e in self.live.values()) or self.leases:
             moves: list[Callable[[int], None]] = []

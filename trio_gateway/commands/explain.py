@@ -92,6 +92,8 @@ def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     rows.append(("Variants", variants))
     if found.need is not None:
         rows += [("Choice", f"{found.variant}: {found.reason}"), *_engine_rows(found)]
+    if found.back_off is not None:
+        rows.append(("Back-off", found.back_off))
     if found.refused is not None:
         rows.append(("Refused", found.refused))
     return rows

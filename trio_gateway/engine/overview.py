@@ -23,7 +23,8 @@ from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
 class TicketRow(msgspec.Struct, frozen=True):
-    """A request that waits. `position` 1 is the next; `expected_wait_s` is a rough guess."""
+    """A request that waits. `position` 1 is the next; `expected_wait_s` is a rough guess.
+    `back_off`: what it waits for failed, and is left alone for a while; None: it is not."""
 
     model: str
     need: int
@@ -32,6 +33,7 @@ class TicketRow(msgspec.Struct, frozen=True):
     waited_s: float
     position: int
     expected_wait_s: float
+    back_off: str | None = None
 
 
 class EngineRow(msgspec.Struct, frozen=True):
@@ -135,6 +137,7 @@ class Overview:
                     waited_s=round(now - ticket.arrived_at, 3),
                     position=outlook.position,
                     expected_wait_s=round(outlook.wait_s, 1),
+                    back_off=str(outlook.pause) if outlook.pause is not None else None,
                 )
             )
         return rows

@@ -35,7 +35,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """All numbers are tokens, or seconds in `…_s`. None where nothing is known.
 
     `prompt`: what the choice was made with, from `prompt_source`; `counted` by `counted_by`: what
-    is known for certain. `refused`: the error that a client would get.
+    is known for certain. `refused`: the error that a client would get. `back_off`: what it would
+    wait for failed, and is left alone for a while.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     variant: str | None = None
     reason: str = ""
     refused: str | None = None
+    back_off: str | None = None
     decision: str | None = None
     engine_state: str | None = None
     evicts: list[str] = []
@@ -86,6 +88,8 @@ async def explain(
         )
     preview = overview.preview(model.name, selection.need, selection.start_need)
     chosen = preview.variant.variant if preview.variant is not None else None
+    waits = preview.pause is not None and preview.pause.is_waited_out
+    paused = f"{preview.pause}. Last failure: {preview.pause.reason}" if preview.pause else None
     return msgspec.structs.replace(
         start,
         variants=_rows(model, overview, selection.need),
@@ -97,7 +101,8 @@ async def explain(
         start_need=selection.start_need,
         variant=chosen,
         reason=_reason(selection, preview),
-        refused=_refused_now(preview),
+        refused=None if waits else paused,
+        back_off=paused if waits else None,
         decision=preview.how.value,
         engine_state=preview.engine_state.value if preview.engine_state is not None else None,
         evicts=[*map(str, preview.evicts)],
@@ -131,15 +136,6 @@ def _reason(selection: Selection, preview: Preview) -> str:
     if preview.engine_state is not None:
         return f"its running engine holds the need ({selection.reason})"
     return selection.reason
-
-
-def _refused_now(preview: Preview) -> str | None:
-    if preview.pause is None:
-        return None
-    return (
-        f"{preview.variant} failed and is not started again for {preview.pause.seconds:.1f} s: "
-        f"{preview.pause.reason}"
-    )
 
 
 async def _kv(model: ModelConfig, overview: Overview, kv: KvCarryover, preview: Preview) -> str:

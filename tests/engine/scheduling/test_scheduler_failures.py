@@ -10,18 +10,21 @@ from tests.support.scheduler_tables import (
     A,
     B,
     LeaseBack,
+    Step,
     arrive,
     loaded,
     play,
     ready,
     scheduler,
 )
+from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
 from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
     LeaseReturned,
     Reject,
     TicketGone,
+    TimePassed,
 )
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
@@ -79,20 +82,112 @@ def test_a_failed_start_does_not_reject_a_ticket_that_another_engine_will_serve(
 def test_after_failed_starts_the_next_waits_1_2_4_up_to_30_seconds() -> None:
     subject, now = scheduler(A), 0.0
     for attempt, pause in enumerate([1, 2, 4, 8, 16, 30, 30], 1):
-        first, second, third = attempt * 3, attempt * 3 + 1, attempt * 3 + 2
-        (refused,) = play(
+        first, second = attempt * 2, attempt * 2 + 1
+        play(
             subject,
             [
                 (now, arrive(first, "a"), [f"start a:only as {attempt}"]),
                 (now, EngineFailed(attempt, "boom"), [f"reject {first} START_FAILED"]),
-                (now, arrive(second, "a"), [f"reject {second} BACK_OFF"]),
             ],
         )
-        assert isinstance(refused, Reject)
-        assert refused.retry_after_s == pause
-        assert "boom" in refused.message
-        play(subject, [(now + pause - 0.1, arrive(third, "a"), [f"reject {third} BACK_OFF"])])
+        if pause > WAITED_OUT_S:
+            (refused,) = play(subject, [(now, arrive(second, "a"), [f"reject {second} BACK_OFF"])])
+            assert isinstance(refused, Reject)
+            assert refused.retry_after_s == pause
+            assert "boom" in refused.message
         now += pause
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_pause_of_up_to_5_seconds_is_waited_out(failures: int) -> None:
+    subject, now = failed(failures)
+    pause = 2.0 ** (failures - 1)
+    play(subject, [(now, arrive(9, "a"), []), (now + pause - 0.1, arrive(10, "a"), [])])
+    assert subject.next_deadline() == now + pause
+    play(subject, [(now + pause, TimePassed(), [f"start a:only as {failures + 1}"])])
+
+
+@pytest.mark.parametrize(
+    ("left_s", "expected"), [(5.1, ["reject 9 BACK_OFF"]), (5.0, [])], ids=["long", "short"]
+)
+def test_of_a_longer_pause_the_end_is_waited_out(left_s: float, expected: list[str]) -> None:
+    subject, now = failed(4)
+    play(subject, [(now + 8 - left_s, arrive(9, "a"), expected)])
+
+
+def test_who_waits_for_the_end_of_a_pause_is_in_nobodys_way() -> None:
+    """Neither a free place of the pool nor an engine that works is kept for it."""
+    play(
+        scheduler(A, B, window_s=0),
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0.1, arrive(2, "a"), []),
+            (0.2, arrive(3, "b"), ["start b:only as 2"]),
+            (0.3, ready(2), ["grant 3 engine 2"]),
+            (0.4, LeaseBack(2), []),
+            (0.5, arrive(4, "b"), ["grant 4 engine 2"]),
+            (0.9, LeaseBack(2), []),
+            (1.0, TimePassed(), ["stop 2"]),
+            (1.1, EngineExited(2), ["start a:only as 3"]),
+        ],
+    )
+
+
+def test_a_smaller_variant_serves_while_others_wait_for_the_larger_one() -> None:
+    play(
+        scheduler(*GROWING, primary=2),
+        [
+            (0, arrive(1, "a", LARGE), ["start a:large as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0.1, arrive(2, "a", LARGE), []),
+            (0.2, arrive(3, "a", 10), ["start a:small as 2"]),
+            (0.3, ready(2), ["grant 3 engine 2"]),
+            (1.0, TimePassed(), ["start a:large as 3"]),
+            (1.1, ready(3, context=LARGE), ["grant 2 engine 3"]),
+        ],
+    )
+
+
+def test_who_gives_up_in_a_pause_leaves_nothing_behind() -> None:
+    subject, now = failed(1)
+    play(subject, [(now, arrive(9, "a"), []), (now + 0.5, TicketGone(9), [])])
+    assert subject.next_deadline() is None
+
+
+def test_in_a_pause_a_ticket_waits_no_longer_than_queue_timeout() -> None:
+    subject = scheduler(A, queue_timeout_s=0.5)
+    play(
+        subject,
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0, arrive(2, "a"), []),
+        ],
+    )
+    assert subject.next_deadline() == 0.5
+    (refused,) = play(subject, [(0.5, TimePassed(), ["reject 2 QUEUE_TIMEOUT"])])
+    assert isinstance(refused, Reject)
+    assert refused.message == (
+        "no engine was free within 0.5 s (queue_timeout); a:only failed once; the next start is in "
+        "0.5 s. Last failure: boom"
+    )
+
+
+def failed(times: int) -> tuple[Scheduler, float]:
+    """With the time of the last failure."""
+    subject, now = scheduler(A), 0.0
+    for attempt in range(1, times + 1):
+        play(
+            subject,
+            [
+                (now, arrive(attempt, "a"), [f"start a:only as {attempt}"]),
+                (now, EngineFailed(attempt, "boom"), [f"reject {attempt} START_FAILED"]),
+            ],
+        )
+        if attempt < times:
+            now += 2.0 ** (attempt - 1)
+    return subject, now
 
 
 def test_the_back_off_begins_anew_after_an_engine_that_was_good_until_it_was_stopped() -> None:
@@ -122,8 +217,8 @@ def test_a_start_that_was_given_up_says_nothing_for_the_variant() -> None:
             (3, EngineExited(2), []),
             (3, arrive(3, "a"), ["start a:only as 3"]),
             (4, EngineFailed(3, "boom"), ["reject 3 START_FAILED"]),
-            (5.9, arrive(4, "a"), ["reject 4 BACK_OFF"]),
-            (6, arrive(5, "a"), ["start a:only as 4"]),
+            (5.9, arrive(4, "a"), []),
+            (6, TimePassed(), ["start a:only as 4"]),
         ],
     )
 
@@ -140,18 +235,19 @@ def test_an_engine_that_crashes_once_may_start_again_at_once_and_then_after_1_2_
             ],
         )
         ticket += 1
-        if pause:
-            early = [(now + 1.9 + pause, arrive(ticket, "a"), [f"reject {ticket} BACK_OFF"])]
-            (refused,) = play(subject, early)
+        if pause > WAITED_OUT_S:
+            (refused,) = play(
+                subject, [(now + 2, arrive(ticket, "a"), [f"reject {ticket} BACK_OFF"])]
+            )
             assert isinstance(refused, Reject)
-            assert refused.retry_after_s == pytest.approx(0.1)
+            assert refused.retry_after_s == pause
             assert "killed" in refused.message
             ticket += 1
         now += 2 + pause
 
 
-def test_who_waits_when_an_engine_crashes_again_is_told_when_to_come_back() -> None:
-    (refused,) = play(
+def test_who_waits_when_an_engine_crashes_again_is_served_by_the_next_one_in_a_second() -> None:
+    play(
         scheduler(A),
         [
             *loaded("a"),
@@ -159,13 +255,37 @@ def test_who_waits_when_an_engine_crashes_again_is_told_when_to_come_back() -> N
             (2, arrive(2, "a"), ["start a:only as 2"]),
             (3, ready(2), ["grant 2 engine 2"]),
             (4, arrive(3, "a"), []),
-            (5, EngineExited(2, "killed"), ["reject 3 BACK_OFF"]),
+            (5, EngineExited(2, "killed"), []),
+            (5, LeaseReturned(2), []),
+            (5, arrive(4, "a"), []),  # the one that lost it
+            (6, TimePassed(), ["start a:only as 3"]),
+            (7, ready(3, slots=2), ["grant 3 engine 3", "grant 4 engine 3"]),
+        ],
+    )
+
+
+def test_who_waits_when_an_engine_crashes_too_often_is_told_when_to_come_back() -> None:
+    crashes: list[Step] = []
+    for number, at in ((2, 1), (3, 3), (4, 6), (5, 11)):
+        crashes += [
+            (at, arrive(number, "a"), [f"start a:only as {number}"]),
+            (at, ready(number), [f"grant {number} engine {number}"]),
+            (at, EngineExited(number, "killed"), []),
+        ]
+    (refused,) = play(
+        scheduler(A),
+        [
+            *loaded("a"),
+            (1, EngineExited(1, "killed"), []),
+            *crashes[:-1],
+            (11.5, arrive(6, "a"), []),
+            (12, EngineExited(5, "killed"), ["reject 6 BACK_OFF"]),
         ],
     )
     assert isinstance(refused, Reject)
-    assert refused.retry_after_s == 1
+    assert refused.retry_after_s == 8
     assert refused.message == (
-        "a:only failed 2 times in a row; the next start is in 1.0 s. Last failure: killed"
+        "a:only failed 5 times in a row; the next start is in 8.0 s. Last failure: killed"
     )
 
 

@@ -22,7 +22,6 @@ from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
     EngineMeasured,
-    Reject,
     Start,
     TicketGone,
     TimePassed,
@@ -245,12 +244,14 @@ def test_that_its_back_off_is_over_is_seen_though_no_ticket_and_no_engine_has_mo
     )
 
 
-def test_a_ticket_is_rejected_when_the_variant_that_it_needs_is_in_back_off() -> None:
-    (refused,) = play(
-        large_failed(), [(0.5, arrive(2, "a", 3000, start_need=LARGE), ["reject 2 BACK_OFF"])]
+def test_a_ticket_waits_when_the_variant_that_it_needs_is_in_back_off() -> None:
+    play(
+        large_failed(),
+        [
+            (0.5, arrive(2, "a", 3000, start_need=LARGE), []),
+            (1.0, TimePassed(), ["start a:large as 2"]),
+        ],
     )
-    assert isinstance(refused, Reject)
-    assert refused.message.startswith("a:large failed once")
 
 
 def test_the_larger_variant_is_started_though_the_one_that_holds_the_need_is_in_back_off() -> None:
@@ -260,7 +261,22 @@ def test_the_larger_variant_is_started_though_the_one_that_holds_the_need_is_in_
             (0, arrive(1, "a"), ["start a:small as 1"]),
             (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
             (0.5, arrive(2, "a", 900, start_need=LARGE), ["start a:large as 2"]),
-            (0.6, EngineFailed(2, "boom"), ["reject 2 BACK_OFF"]),
+            (0.6, EngineFailed(2, "boom"), []),
+            (1.0, TimePassed(), ["start a:small as 3"]),
+        ],
+    )
+
+
+def test_of_two_variants_in_back_off_the_one_that_may_be_started_first_is_waited_for() -> None:
+    play(
+        scheduler(*GROWING),
+        [
+            (0, arrive(1, "a", LARGE), ["start a:large as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0.5, arrive(2, "a"), ["start a:small as 2"]),
+            (0.6, EngineFailed(2, "boom"), ["reject 2 START_FAILED"]),
+            (0.7, arrive(3, "a", 900, start_need=LARGE), []),
+            (1.0, TimePassed(), ["start a:large as 3"]),
         ],
     )
 

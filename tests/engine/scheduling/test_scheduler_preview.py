@@ -21,9 +21,10 @@ from tests.support.scheduler_tables import (
     ready,
     scheduler,
 )
+from trio_gateway.engine.scheduling.demands import PauseLeft
 from trio_gateway.engine.scheduling.events import EngineExited, EngineFailed, How, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.preview import PauseLeft, Preview
+from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 A_ONLY, B_ONLY = A.key, B.key
@@ -152,7 +153,11 @@ def test_in_back_off_it_says_for_how_long_and_why() -> None:
         (1, EngineFailed(1, "no such file"), ["reject 1 START_FAILED"]),
     )
     found = subject.preview("a", 100, 0, 1.25)
-    assert (found.variant, found.pause) == (A_ONLY, PauseLeft(0.75, "no such file"))
+    assert (found.variant, found.pause) == (
+        A_ONLY,
+        PauseLeft(A_ONLY, 0.75, 1, "no such file", True),
+    )
+    assert (found.how, found.expected_wait_s, found.expected_load_s) == (How.STARTED, 10.75, 10)
     assert subject.preview("a", 100, 0, 2).pause is None
 
 

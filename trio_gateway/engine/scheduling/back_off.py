@@ -3,6 +3,8 @@
 A failed start is followed by 1, 2, 4 … 30 s. An engine that gets ready and then ends by itself may
 start again at once, for the sake of the requests that it lost; if the next one ends so as well,
 within a minute of its start, the same pauses follow.
+
+Requests wait through what is left of a pause if that is short; otherwise they are told at once.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import msgspec
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 GOOD_SERVICE_S = 60.0
+WAITED_OUT_S = 5.0  # the most of a pause that requests wait through
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,6 +28,10 @@ class Pause(msgspec.Struct, frozen=True):
     until: float
     failures: int
     reason: str
+
+    def is_waited_out(self, now: float) -> bool:
+        """Whether requests wait for its end."""
+        return self.until <= now + WAITED_OUT_S
 
 
 class BackOff(Generic[Key]):

@@ -31,8 +31,8 @@ from trio_gateway.engine.scheduling.ticket_queue import Ticket
 class Decisions:
     """Each method changes the state, and adds to the actions what it has decided.
 
-    `wake_at`: when an engine is to make way, if nothing happens before. `closing`: nothing is
-    started any more.
+    `wake_at`: when an engine is to make way, or what failed may be started again, if nothing
+    happens before. `closing`: nothing is started any more.
     """
 
     def __init__(self, state: SchedulerState, window_s: float) -> None:
@@ -78,7 +78,7 @@ class Decisions:
         self.wake_at = NEVER
         if self.closing:
             return
-        demands, rejects = self._demands.now(now)
+        demands, rejects, self.wake_at = self._demands.now(now)
         for rejected in rejects:
             reject(self._state, rejected, actions)
         models = {demand.facts.key.model for demand in demands}

@@ -3,7 +3,8 @@
 A model's tickets that none of its engines will serve are one demand, as it is started once, for all
 of them. The variant is the smallest that holds the largest need among them and its room to grow. If
 that one is left alone for now, the smallest that holds the needs has to do: no ticket is refused
-for room that is only wished for.
+for room that is only wished for. If both are left alone, the tickets wait for the one that may be
+started first, unless that takes too long. Until then they are no demand, and in nobody's way.
 
 The order is the highest priority first, then the one that has waited longest. A demand counts its
 waiting from its oldest ticket's arrival, or from the end of its model's last turn if that is later:
@@ -43,20 +44,38 @@ class Demand(msgspec.Struct, frozen=True):
 
 class Choice(msgspec.Struct, frozen=True):
     """The variant to start, and the `pause` in which it is left alone, if any. It stands until
-    `until`, when a larger one that is wished for may be started again."""
+    `until`: the pause is over, or a larger one that is wished for may be started again."""
 
     facts: VariantFacts
     pause: Pause | None
     until: float = math.inf
 
 
+class PauseLeft(msgspec.Struct, frozen=True):
+    """The variant is left alone for this long, as it failed that often, last for this reason.
+    `is_waited_out`: a ticket waits for the end of it; otherwise it is refused."""
+
+    key: VariantKey
+    seconds: float
+    failures: int
+    reason: str
+    is_waited_out: bool
+
+    def __str__(self) -> str:
+        """In one line, without the reason, which may have many."""
+        times = "once" if self.failures == 1 else f"{self.failures} times in a row"
+        return f"{self.key} failed {times}; the next start is in {self.seconds:.1f} s"
+
+
 class _Known(msgspec.Struct, frozen=True):
-    """What was found for one model, and the versions of what it was found from."""
+    """What was found for one model, and the versions of what it was found from. `resumes_at`: when
+    the next pause ends that some of its tickets wait for."""
 
     queue_version: int
     engines_version: int
     demand: Demand | None
     until: float
+    resumes_at: float
 
 
 class Demands:
@@ -67,10 +86,12 @@ class Demands:
         self._state = state
         self._known: dict[str, _Known] = {}
 
-    def now(self, now: float) -> tuple[list[Demand], list[Reject]]:
-        """The demands in their order, and the tickets whose variant is left alone for now."""
+    def now(self, now: float) -> tuple[list[Demand], list[Reject], float]:
+        """The demands in their order; the tickets whose variant is left alone for long; and when
+        the next pause ends that tickets wait for."""
         demands: list[Demand] = []
         rejects: list[Reject] = []
+        resumes_at = math.inf
         version = self._state.engines_version
         for model, queue in self._state.queues.items():
             known = self._known.get(model)
@@ -80,18 +101,18 @@ class Demands:
                 or known.engines_version != version
                 or known.until <= now
             ):
-                demand, until = self._find(model, queue, now, rejects)
-                known = self._known[model] = _Known(queue.version, version, demand, until)
+                known = self._find(model, queue, now, rejects)
+                self._known[model] = known
             if known.demand is not None:
                 demands.append(known.demand)
+            resumes_at = min(resumes_at, known.resumes_at)
         demands.sort(key=_order)
-        return demands, rejects
+        return demands, rejects, resumes_at
 
-    def _find(
-        self, model: str, queue: TicketQueue, now: float, rejects: list[Reject]
-    ) -> tuple[Demand | None, float]:
+    def _find(self, model: str, queue: TicketQueue, now: float, rejects: list[Reject]) -> _Known:
         state = self._state
-        served = state.served(model)
+        served, resumes_at = state.served(model), math.inf
+        versions = queue.version, state.engines_version
         for size in queue.sizes():
             if size <= served:
                 break
@@ -101,12 +122,14 @@ class Demands:
                 decider = queue.oldest(above=served, up_to=size)
                 assert decider is not None, "the queue has a ticket of this size"
                 line = state.in_line(decider)
-                return Demand(choice.facts, decider.priority, *line, size, served), choice.until
-            rejects += [
-                _backing_off(ticket, choice.facts.key, choice.pause, now)
-                for ticket in queue.of_size(size)
-            ]
-        return None, math.inf
+                demand = Demand(choice.facts, decider.priority, *line, size, served)
+                return _Known(*versions, demand, min(choice.until, resumes_at), resumes_at)
+            if choice.pause.is_waited_out(now):
+                resumes_at = min(resumes_at, choice.until)
+                continue
+            left = _left(choice.facts.key, choice.pause, now)
+            rejects += [_backing_off(ticket, left) for ticket in queue.of_size(size)]
+        return _Known(*versions, None, resumes_at, resumes_at)
 
 
 def choose(state: SchedulerState, model: str, size: int, start_size: int, now: float) -> Choice:
@@ -114,11 +137,35 @@ def choose(state: SchedulerState, model: str, size: int, start_size: int, now: f
     wished = state.variants.smallest_holding(model, start_size)
     assert wished is not None, "a start size is a context of the model"
     pause = state.back_off.pause(wished.key, now)
-    if pause is None or start_size <= size:
-        return Choice(wished, pause)
+    if pause is None:
+        return Choice(wished, None)
+    if start_size <= size:
+        return Choice(wished, pause, pause.until)
     needed = state.variants.smallest_holding(model, size)
     assert needed is not None, "a size is a context of the model"
-    return Choice(needed, state.back_off.pause(needed.key, now), pause.until)
+    its_pause = state.back_off.pause(needed.key, now)
+    if its_pause is not None and pause.until < its_pause.until:
+        return Choice(wished, pause, pause.until)
+    return Choice(needed, its_pause, pause.until if its_pause is None else its_pause.until)
+
+
+def start_for(ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float) -> Choice:
+    """What is to be started for a ticket that no engine serves: for it and those that wait with
+    it. `queue` is its model's, in which it may be itself."""
+    served = state.served(ticket.model)
+    for size in sorted({ticket.size, *queue.sizes()}, reverse=True):
+        start_size = queue.largest_start_size(above=served, up_to=size)
+        if size >= ticket.size:
+            start_size = max(start_size, ticket.start_size)
+        choice = choose(state, ticket.model, size, start_size, now)
+        if choice.pause is None or size == ticket.size:
+            return choice
+    raise AssertionError("its own size is among them")
+
+
+def pause_left(choice: Choice, now: float) -> PauseLeft | None:
+    """What is left of the pause of what is to be started."""
+    return None if choice.pause is None else _left(choice.facts.key, choice.pause, now)
 
 
 def reason_of(demand: Demand, queue: TicketQueue) -> str:
@@ -135,10 +182,11 @@ def _order(demand: Demand) -> tuple[Priority, int]:
     return demand.priority, demand.place
 
 
-def _backing_off(ticket: Ticket, key: VariantKey, pause: Pause, now: float) -> Reject:
+def _left(key: VariantKey, pause: Pause, now: float) -> PauseLeft:
     left_s = pause.until - now
-    times = "once" if pause.failures == 1 else f"{pause.failures} times in a row"
-    message = (
-        f"{key} failed {times}; the next start is in {left_s:.1f} s. Last failure: {pause.reason}"
-    )
-    return Reject(ticket.id, Refusal.BACK_OFF, message, left_s)
+    return PauseLeft(key, left_s, pause.failures, pause.reason, pause.is_waited_out(now))
+
+
+def _backing_off(ticket: Ticket, left: PauseLeft) -> Reject:
+    message = f"{left}. Last failure: {left.reason}"
+    return Reject(ticket.id, Refusal.BACK_OFF, message, left.seconds)

@@ -6,8 +6,7 @@ import math
 
 import msgspec
 
-from trio_gateway.engine.scheduling.demands import choose
-from trio_gateway.engine.scheduling.events import VariantFacts
+from trio_gateway.engine.scheduling.demands import PauseLeft, pause_left, start_for
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
@@ -15,12 +14,14 @@ from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 
 class Outlook(msgspec.Struct, frozen=True):
     """`position`: 1 is the next. `loading_s` and `load_s`: how long its engine has been loading,
-    and how long that takes; None where nothing is loading for it."""
+    and how long that takes; None where nothing is loading for it. `pause`: what its engine is left
+    alone for; `wait_s` includes it."""
 
     position: int
     wait_s: float
     loading_s: float | None = None
     load_s: float | None = None
+    pause: PauseLeft | None = None
 
 
 def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: float) -> Outlook:
@@ -32,14 +33,17 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
     lease_s = state.forecast.lease_s(ticket.model)
     engine = state.server_of(ticket)
     if engine is None:
-        facts = _start_for(ticket, queue, state, now)
+        choice = start_for(ticket, queue, state, now)
+        facts, pause = choice.facts, pause_left(choice, now)
         slots = state.variants.slots_of(facts, ticket.need)
         others = _models_ahead(ticket, state, facts.pool)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
-        wait_s = turns_s + state.forecast.load_s(facts)
+        # Others go on in a pause, so the two do not add up.
+        wait_s = max(turns_s, pause.seconds if pause is not None else 0.0)
+        wait_s += state.forecast.load_s(facts)
         wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
         ahead += sum(len(state.queues.get(model, ())) for model in others)
-        return Outlook(ahead + 1, wait_s)
+        return Outlook(ahead + 1, wait_s, pause=pause)
     slots = state.variants.slots_of(engine.facts, ticket.need)
     if engine.state is EngineState.STARTING:
         load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
@@ -47,15 +51,6 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
         wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
         return Outlook(ahead + 1, wait_s, loading_s, load_s)
     return Outlook(ahead + 1, _until_a_slot_s(ahead, 0, slots, lease_s))
-
-
-def _start_for(
-    ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float
-) -> VariantFacts:
-    """What will be started for the ticket and those that wait with it."""
-    size = max([ticket.size, *queue.sizes()])
-    wished = queue.largest_start_size(above=state.served(ticket.model), up_to=size)
-    return choose(state, ticket.model, size, max(wished, ticket.start_size), now).facts
 
 
 def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str) -> list[str]:

@@ -13,22 +13,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from trio_gateway.engine.scheduling.demands import Demands
+from trio_gateway.engine.scheduling.demands import Demands, PauseLeft, start_for
 from trio_gateway.engine.scheduling.events import How, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
+from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import Planner
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 
 NEWCOMER = sys.maxsize  # the number, and the place in line, of a ticket that comes after all others
-
-
-class PauseLeft(msgspec.Struct, frozen=True):
-    """The variant is left alone for this long, as it failed for this reason."""
-
-    seconds: float
-    reason: str
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +32,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     back; `engine_state` is that engine's, else None. `evicts`: what makes way for the start as
     things are; also empty where that is not decided, as others that wait have all the room.
     `expected_wait_s`: until its grant; `expected_load_s` of it are a load. Seconds, and guesses.
-    `pause`: it would be refused, with what is left of the back-off; the rest is for after that.
+    `pause`: what it would wait for is left alone for now: it would wait for the end of that, which
+    is part of the wait, or be refused.
     """
 
     variant: VariantKey | None
@@ -80,9 +74,17 @@ def preview_of(
             expected_wait_s=outlook.wait_s,
             expected_load_s=left_s,
         )
-    demands, rejects = Demands(joined).now(now)
-    if any(reject.ticket == ticket.id for reject in rejects):
-        return _refused(ticket, state, outlook, now)
+    choice = start_for(ticket, joined.queues[ticket.model], joined, now)
+    load_s = state.forecast.load_s(choice.facts)
+    if outlook.pause is not None:
+        return Preview(
+            variant=choice.facts.key,
+            how=How.STARTED,
+            expected_wait_s=outlook.wait_s,
+            expected_load_s=load_s,
+            pause=outlook.pause,
+        )
+    demands, _, _ = Demands(joined).now(now)
     planner = Planner(joined, window_s, now)
     steps = [step for step in planner.steps(demands) if step.demand.facts.key.model == ticket.model]
     for engine in planner.called_back:
@@ -95,15 +97,14 @@ def preview_of(
                 engine_state=engine.state,
                 expected_wait_s=wait_s,
             )
-    (facts,) = [d.facts for d in demands if d.facts.key.model == ticket.model]
     victims = [victim.key for step in steps for victim in step.victims]
     evicts = tuple(dict.fromkeys((*evicted, *victims)))
     return Preview(
-        variant=facts.key,
+        variant=choice.facts.key,
         how=How.SWAPPED if evicts or not steps else How.STARTED,
         evicts=evicts,
         expected_wait_s=outlook.wait_s,
-        expected_load_s=state.forecast.load_s(facts),
+        expected_load_s=load_s,
     )
 
 
@@ -117,17 +118,3 @@ def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:
     joined.queues = {**state.queues, ticket.model: queue}
     joined.tickets = {**state.tickets, ticket.id: ticket}
     return joined
-
-
-def _refused(ticket: Ticket, state: SchedulerState, outlook: Outlook, now: float) -> Preview:
-    facts = state.variants.smallest_holding(ticket.model, ticket.size)
-    assert facts is not None, "a ticket's size is a context of its model"
-    pause = state.back_off.pause(facts.key, now)
-    assert pause is not None, "otherwise it would not be refused"
-    return Preview(
-        variant=facts.key,
-        how=How.STARTED,
-        expected_wait_s=outlook.wait_s,
-        expected_load_s=state.forecast.load_s(facts),
-        pause=PauseLeft(pause.until - now, pause.reason),
-    )

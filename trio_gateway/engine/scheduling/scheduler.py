@@ -16,6 +16,7 @@ The rules, for each pool:
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
   slots and tokens for, whatever waits for its room by then: no load is wasted.
 - A start that no request waits for any more is given up in its first half.
+- What has failed is left alone for a while (`back_off.py`): a short while is waited out.
 """
 
 from __future__ import annotations
@@ -248,6 +249,8 @@ class Scheduler:
         timeout_s = self._queue_timeout_s
         for ticket in [*_older(self.state.tickets, timeout_s, now)]:
             message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
+            if (pause := outlook_of(ticket, self.state, self.window_s, now).pause) is not None:
+                message += f"; {pause}. Last failure: {pause.reason}"
             reject(self.state, Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
         for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
