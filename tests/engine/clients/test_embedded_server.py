@@ -68,6 +68,51 @@ def test_llama_server_s_flags_reach_the_engine(served: list[Any]) -> None:
     assert params.endpoint_slots
 
 
+def test_what_decides_how_slots_are_saved_reaches_the_engine(
+    served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all of llama-server's spellings, and from its variables."""
+    run("-m", "m.gguf", "--ctx-checkpoints", "3", "--swa-full", "--cache-ram", "0")
+    run("-m", "m.gguf", "-ctxcp", "3", "--swa_full", "-cram", "0")
+    run("-m", "m.gguf", "--swa-checkpoints=3", "--swa-full", "--cache-ram=0")
+    monkeypatch.setenv("LLAMA_ARG_CTX_CHECKPOINTS", "3")
+    monkeypatch.setenv("LLAMA_ARG_SWA_FULL", "1")
+    monkeypatch.setenv("LLAMA_ARG_CACHE_RAM", "0")
+    run("-m", "m.gguf")
+    assert len(served) == 4
+    for params in served:
+        assert (params.n_ctx_checkpoints, params.swa_full, params.cache_ram_mib) == (3, True, 0)
+
+
+def test_by_default_the_engine_s_own_defaults_hold(served: list[Any]) -> None:
+    run("-m", "m.gguf")
+    own, (params,) = xllamacpp.CommonParams(), served
+    assert params.n_ctx_checkpoints == own.n_ctx_checkpoints
+    assert params.cache_ram_mib == own.cache_ram_mib
+    assert not params.swa_full
+
+
+def test_older_bindings_have_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Older:
+        """As of June to September 2026."""
+
+        hostname = "127.0.0.1"
+
+        def __init__(self) -> None:
+            self.model = self
+
+    params = Older()
+    given = dict.fromkeys(("n_gpu_layers", "parallel", "threads", "batch_size"))
+    given |= dict.fromkeys(("ubatch_size", "alias", "slot_save_path", "pooling"))
+    given |= dict.fromkeys(("ctx_checkpoints", "cache_ram"))
+    embedded_server._apply(
+        params, xllamacpp, {**given, "model": "m", "ctx_size": 0, "host": "::1", "port": 1,
+        "embeddings": False, "kv_unified": False, "swa_full": False},
+    )  # fmt: skip
+    assert params.hostname == "::1"
+    assert not hasattr(params, "hostnames")
+
+
 @pytest.mark.parametrize("flag", ["--flash-attn", "--nope", "-zz"])
 def test_an_unknown_flag_is_an_error_that_names_it(served: list[Any], flag: str) -> None:
     result = run("-m", "m.gguf", flag)

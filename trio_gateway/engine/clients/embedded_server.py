@@ -18,7 +18,12 @@ END_LIMIT_S = 3.0  # an idle engine stops in 0.05 s, one with a request under wa
 POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # as llama-server does
+    }
+)
 @click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="GGUF file.")
 @click.option("-c", "--ctx-size", type=click.IntRange(0), default=0, help="0: as trained.")
 @click.option("-np", "--parallel", type=click.IntRange(1), help="Slots; default: the engine's.")
@@ -33,6 +38,27 @@ POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank":
 @click.option("--embeddings", "--embedding", is_flag=True, help="Serve embeddings only.")
 @click.option("--pooling", type=click.Choice([*POOLING]))
 @click.option("-a", "--alias", help="The model's name in answers.")
+@click.option(
+    "-ctxcp",
+    "--ctx-checkpoints",
+    "--swa-checkpoints",
+    type=click.IntRange(0),
+    envvar="LLAMA_ARG_CTX_CHECKPOINTS",
+    help="Most context checkpoints of a slot; default: 32.",
+)
+@click.option(
+    "-cram",
+    "--cache-ram",
+    type=click.IntRange(-1),
+    envvar="LLAMA_ARG_CACHE_RAM",
+    help="MiB for prompts that left their slots; 0: none.",
+)
+@click.option(
+    "--swa-full",
+    is_flag=True,
+    envvar="LLAMA_ARG_SWA_FULL",
+    help="Keep all of a sliding window's cache. There is no KV carry-over with it.",
+)
 def main(**options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
     try:
@@ -85,6 +111,8 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
         "batch_size": lambda v: setattr(params, "n_batch", v),
         "ubatch_size": lambda v: setattr(params, "n_ubatch", v),
         "alias": lambda v: setattr(params, "model_alias", {v}),
+        "ctx_checkpoints": lambda v: setattr(params, "n_ctx_checkpoints", v),
+        "cache_ram": lambda v: setattr(params, "cache_ram_mib", v),
         "slot_save_path": lambda v: setattr(params, "slot_save_path", f"{v}/"),
         "pooling": lambda v: setattr(
             params,
@@ -94,10 +122,14 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
     }
     params.model.path = str(options["model"])
     params.n_ctx = options["ctx_size"]
-    params.hostnames = [options["host"]]
+    if hasattr(params, "hostnames"):
+        params.hostnames = [options["host"]]
+    else:  # before October 2026
+        params.hostname = options["host"]
     params.port = options["port"]
     params.embedding = options["embeddings"]
     params.kv_unified = options["kv_unified"]
+    params.swa_full = options["swa_full"]
     params.endpoint_slots = params.endpoint_props = True
     for name, apply in setters.items():
         if options[name] is not None:
