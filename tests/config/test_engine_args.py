@@ -15,6 +15,7 @@ from trio_gateway.config.engine_args import (
     files_of_model,
     has_option,
     option,
+    swa_full,
 )
 
 
@@ -25,6 +26,8 @@ from trio_gateway.config.engine_args import (
         (["--ctx-size", "4096"], "4096"),
         (["--ctx-size=4096"], "4096"),
         (["-c=4096"], "4096"),
+        (["--ctx_size", "4096"], "4096"),
+        (["--ctx_size=4096"], "4096"),
         (["-m", "x.gguf", "-c", "4096", "-np", "2"], "4096"),
         (["-c", ""], ""),
         (["--ctx-size="], ""),
@@ -118,3 +121,36 @@ def test_more_files_than_nine_are_counted_on() -> None:
     files = files_of_model(Path("x-00001-of-00012.gguf"))
     assert [files[0].name, files[-1].name] == ["x-00001-of-00012.gguf", "x-00012-of-00012.gguf"]
     assert len(files) == 12
+
+
+# -- all of a sliding window's cache -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "env"),
+    [
+        (["-m", "x.gguf", "--swa-full"], {}),
+        (["--swa_full"], {}),
+        (["-c", "exec llama-server -m x.gguf --swa-full -c 4096"], {}),  # of a shell
+        (["run", "-e", "LLAMA_ARG_SWA_FULL=1", "llama.cpp:server"], {}),  # of a container
+        (["LLAMA_ARG_SWA_FULL=true", "llama-server"], {}),  # of `env`
+        ([], {"LLAMA_ARG_SWA_FULL": "1"}),
+        ([], {"LLAMA_ARG_SWA_FULL": "on"}),
+        ([], {"LLAMA_ARG_SWA_FULL": "True"}),
+    ],
+)
+def test_it_is_noticed_however_it_was_asked_for(args: list[str], env: dict[str, str]) -> None:
+    assert swa_full(args, env) in ("--swa-full", "LLAMA_ARG_SWA_FULL")
+
+
+@pytest.mark.parametrize(
+    ("args", "env"),
+    [
+        ([], {}),
+        (["-m", "/models/swa-full.gguf", "--swa-fuller", "--no--swa-full-stop"], {}),
+        ([], {"LLAMA_ARG_SWA_FULL": "0", "LLAMA_ARG_SWA": "1"}),
+        (["LLAMA_ARG_SWA_FULL=off"], {"LLAMA_ARG_SWA_FULL": ""}),
+    ],
+)
+def test_what_does_not_ask_for_it_is_not_taken_for_it(args: list[str], env: dict[str, str]) -> None:
+    assert swa_full(args, env) is None

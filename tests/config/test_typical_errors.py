@@ -289,6 +289,38 @@ def test_the_arguments_of_another_engine_are_not_taken_for_llama_server_s(tmp_pa
     assert config.notes == ()
 
 
+SWA_FULL = 'models[1] "m".variants[1]: no KV carry-over with {}: '
+
+
+@pytest.mark.parametrize(
+    ("line", "inherited", "how"),
+    [
+        ('variant.args = { "--swa-full" }', None, "--swa-full"),
+        ('variant.args = { "--swa_full" }', None, "--swa-full"),
+        ('variant.env = { LLAMA_ARG_SWA_FULL = "true" }', None, "LLAMA_ARG_SWA_FULL"),
+        ("model.engine = presets.engines.llamacpp_secondary", "1", "LLAMA_ARG_SWA_FULL"),
+        ('variant.env = { LLAMA_ARG_SWA_FULL = "0" }', "1", None),
+        ('model.kv_carryover = false variant.args = { "--swa-full" }', None, None),
+        ('server.kv_carryover = false variant.args = { "--swa-full" }', None, None),
+    ],
+)
+def test_a_full_cache_of_a_sliding_window_gets_a_note_where_caches_are_carried_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    inherited: str | None,
+    how: str | None,
+) -> None:
+    if inherited is not None:
+        monkeypatch.setenv("LLAMA_ARG_SWA_FULL", inherited)
+    notes = smallest(tmp_path, line).notes
+    if how is None:
+        assert notes == ()
+    else:
+        (note,) = notes
+        assert note.startswith(SWA_FULL.format(how))
+
+
 # -- other machines -------------------------------------------------------------------------
 
 

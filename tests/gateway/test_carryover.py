@@ -173,3 +173,24 @@ async def test_a_first_answer_that_was_not_helped_ends_the_saving_of_its_model(
             "a": True
         }
         assert kv_of(await ask(stack, "b", f"{B} {NEXT}")) == "restored=300 saved=0"
+
+
+@pytest.mark.parametrize("how", ["--swa-full", "LLAMA_ARG_SWA_FULL"])
+async def test_with_all_of_a_sliding_window_s_cache_nothing_is_carried_over(
+    autojump_clock: Clock,
+    files: Files,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What an engine saves then lacks what it would go back to: it answers wrongly, in silence."""
+    args = (how,) if how.startswith("-") else ()
+    if not args:
+        monkeypatch.setenv(how, "1")
+    given = files.config(files.model("a", args=args), files.model("b", args=args))
+    async with slot_stack(given) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) is None
+        assert (await carryover(stack))["saves"] == 0
+    assert f"no KV carry-over with {how}: " in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,16 @@ class Files:
         self.gguf = folder / "m.gguf"
         self.gguf.write_bytes(b"GGUF")
 
-    def model(self, name: str, *contexts: int, idle_s: float = 1e6, **fields: Any) -> ModelConfig:
+    def model(
+        self,
+        name: str,
+        *contexts: int,
+        idle_s: float = 1e6,
+        args: Sequence[str] = (),
+        **fields: Any,
+    ) -> ModelConfig:
         timeouts = EngineTimeouts(stop_s=STOP_S, idle_s=idle_s)
-        args = ("-m", str(self.gguf))
+        args = ("-m", str(self.gguf), *args)
         variants = [variant(c, args=args, timeouts=timeouts) for c in contexts or (8192,)]
         return model(name, *variants, **fields)
 

@@ -18,6 +18,7 @@ from tests.support.stack import Stack
 from trio_gateway.config.engine_args import SLOT_SAVE_PATH, option
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.facts import SlotFile, SlotRefused, SlotState, SlotUnanswered
+from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.kv.policy import shared_prefix
@@ -132,6 +133,9 @@ class FakeSlots:
 
 class SlotKind(FakeKind):
     has_slots = True
+
+    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
+        return LlamaCppKind().carryover_fault(args, env)
 
     def slot_folder(self, args: Sequence[str]) -> str | None:
         return option(args, SLOT_SAVE_PATH)

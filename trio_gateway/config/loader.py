@@ -70,7 +70,7 @@ class ConfigLoader:
         notes = [
             *_notes(reader.ignored),
             *remarks.on_globals(key for key in top if isinstance(key, str)),
-            *remarks.on_contexts(models, paths),
+            *remarks.on_variants(models, paths, server, os.environ),
             *access.notes(callers, server.listen, server.tls),
         ]
         models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trio_gateway.config.engine_args import (
     CONTEXT,
@@ -12,10 +12,11 @@ from trio_gateway.config.engine_args import (
     UNIFIED_KV,
     has_option,
     option,
+    swa_full,
 )
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.reading.familiar_words import GLOBALS
-from trio_gateway.config.schema import ModelConfig, VariantConfig
+from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
 
 _TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")
 
@@ -31,8 +32,14 @@ def on_globals(names: Iterable[str]) -> list[str]:
     return found
 
 
-def on_contexts(models: Sequence[ModelConfig], paths: Sequence[Sequence[str]]) -> list[str]:
-    """`paths`: for each model, the path of each of its variants in the file."""
+def on_variants(
+    models: Sequence[ModelConfig],
+    paths: Sequence[Sequence[str]],
+    server: ServerConfig,
+    environment: Mapping[str, str],
+) -> list[str]:
+    """`paths`: for each model, the path of each of its variants in the file. `environment`: what
+    engines inherit."""
     found = []
     for model, where in zip(models, paths, strict=True):
         first: VariantConfig | None = None
@@ -46,7 +53,20 @@ def on_contexts(models: Sequence[ModelConfig], paths: Sequence[Sequence[str]]) -
                 first = variant
             if model.engine.kind == LLAMACPP.kind:
                 found += [f"{path}: {remark}" for remark in _on_args(variant)]
+                if server.kv_carryover is not None and model.kv_carryover:
+                    env = {**environment, **variant.env}
+                    if (how := swa_full(variant.args, env)) is not None:
+                        found.append(f"{path}: {no_carryover(how)}")
     return found
+
+
+def no_carryover(how: str) -> str:
+    """`how`: as `swa_full` says it."""
+    return (
+        f"no KV carry-over with {how}: what an engine saves of a sliding window lacks what it goes "
+        "back to, and it would answer wrongly after a restore; without it, engines since October "
+        "2026 restore such models"
+    )
 
 
 def _on_args(variant: VariantConfig) -> Iterator[str]:

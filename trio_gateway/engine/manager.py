@@ -289,6 +289,10 @@ class EngineManager:
         kind = self._kinds[model.engine.value]
         if not (model.kv_carryover and kind.has_slots):
             return None
+        if (fault := self.overview.carryover_fault(model, variant)) is not None:
+            if self.kv.folder is not None:
+                log.warning("%s: %s", key, fault)
+            return None
 
         def waiting() -> dict[int, Prompt]:
             requests = [r for r in self._requests.values() if r.event.model == key.model]

@@ -6,12 +6,13 @@ read the scheduler's state themselves.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import msgspec
 import trio
 
-from trio_gateway.config.schema import ModelConfig
+from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.scheduling.engine_view import EngineView
@@ -99,6 +100,11 @@ class Overview:
         if model.endpoints is not None:
             return model.endpoints
         return self._kinds[model.engine.value].endpoints
+
+    def carryover_fault(self, model: ModelConfig, variant: VariantConfig) -> str | None:
+        """Why nothing that an engine of the variant saves may be restored, if so."""
+        env = {**os.environ, **variant.env}  # as it inherits them
+        return self._kinds[model.engine.value].carryover_fault(variant.args, env)
 
     def is_pinned(self, model: str) -> bool:
         return self._state.variants.is_pinned(self._state.variants[model][0])

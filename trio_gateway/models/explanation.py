@@ -147,6 +147,8 @@ async def _kv(model: ModelConfig, overview: Overview, kv: KvCarryover, preview: 
     if preview.variant is None:
         return "nothing to restore: no variant fits"
     variant = _variant(model, preview.variant)
+    if (fault := overview.carryover_fault(model, variant)) is not None:
+        return fault
     context = overview.context_of(preview.variant)
     return await kv.preview(model.name, variant, EngineFacts(), context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import EngineClient
@@ -53,6 +53,10 @@ class EngineKind(abc.ABC):
     def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
         """Tokens that all requests of an engine with these arguments share; None: each slot has
         its own context."""
+        return None
+
+    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
+        """Why no slot of an engine with these arguments and variables may be restored, if so."""
         return None
 
     def slot_folder(self, args: Sequence[str]) -> str | None:

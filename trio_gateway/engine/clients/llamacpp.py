@@ -17,7 +17,9 @@ from trio_gateway.config.engine_args import (
     UNIFIED_KV,
     has_option,
     option,
+    swa_full,
 )
+from trio_gateway.config.remarks import no_carryover
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import (
@@ -93,6 +95,10 @@ class LlamaCppKind(EngineKind):
         given = option(args, PARALLEL)
         unified = has_option(args, UNIFIED_KV) or given is None or not given.isdecimal()
         return context if unified else None
+
+    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
+        how = swa_full(args, env)
+        return None if how is None else no_carryover(how)
 
     def slot_folder(self, args: Sequence[str]) -> str | None:
         return option(args, SLOT_SAVE_PATH)
