@@ -23,6 +23,7 @@ from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.scheduling.events import VariantKey
 
 STOP_S = 10.0
+ONE_CACHE = 10**6  # tokens that all slots of an engine share
 BYTES_PER_TOKEN = 12  # of a file that a fake engine saves, about
 
 
@@ -91,7 +92,7 @@ class World:
         self,
         *args: str,
         slots: int = 1,
-        shared: int | None = None,
+        shared: int | None = ONE_CACHE,
         context: int = 4096,
         waiting: Sequence[str] = (),
         build: str = "b1",

@@ -27,7 +27,7 @@ def save_file(
 
 
 def wrapped(ids: Sequence[int]) -> list[int]:
-    """The numbers of a file of version 4."""
+    """The numbers as engines write them since build 10566, whatever the file's version."""
     return [-1, 1, len(ids), *ids, 0]
 
 
@@ -39,8 +39,9 @@ def file(tmp_path: Path) -> Path:
 # -- token ids ------------------------------------------------------------------------------
 
 
-def test_the_ids_are_read_from_a_file_of_version_4(file: Path) -> None:
-    file.write_bytes(save_file(wrapped(IDS)))
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_the_ids_are_read_from_a_file_that_wraps_them(file: Path, version: int) -> None:
+    file.write_bytes(save_file(wrapped(IDS), version=version))
     assert read_token_ids(file, 5) == array("i", IDS)
 
 
@@ -64,7 +65,8 @@ def test_the_magic_number_is_that_of_llama_cpp() -> None:
         save_file(wrapped(IDS), version=5),
         save_file(IDS, version=1),
         save_file(IDS),  # version 4, not wrapped
-        save_file(wrapped(IDS), version=3),
+        save_file(wrapped(IDS), version=1),
+        save_file([-1, 1, 4, *IDS, 0], version=2),
         save_file(wrapped([*IDS, 7])),  # of six tokens
         save_file([-1, 1, 6, *IDS, 0]),
         save_file([-1, 2, 5, *IDS, 0]),

@@ -298,3 +298,33 @@ def test_a_part_that_only_the_other_has_is_named(setup: Setup) -> None:
 @pytest.mark.parametrize("encoded", ["", "{", "[]", "7", '{"model file": 7}'])
 def test_what_is_no_fingerprint_differs_in_everything(setup: Setup, encoded: str) -> None:
     assert setup.of().differs_in(encoded) == ["everything"]
+
+
+# -- the layout of the slots -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slots", "shared", "other", "others_shared", "differ"),
+    [
+        (1, None, 4, 4096, False),  # -np 1, and four slots in one cache
+        (None, None, 1, None, False),
+        (1, None, 2, None, True),
+        (4, 4096, 4, None, True),
+        (2, None, 3, None, True),
+        (2, None, 2, None, False),
+    ],
+)
+def test_one_cache_and_several_are_different_and_the_number_of_slots_in_one_is_not(
+    setup: Setup,
+    slots: int | None,
+    shared: int | None,
+    other: int,
+    others_shared: int | None,
+    differ: bool,
+) -> None:
+    v = variant(args=("-m", str(setup.gguf)), workdir=setup.folder)
+    one = fingerprint_of(v, EngineFacts(slots), shared)
+    two = fingerprint_of(v, EngineFacts(other), others_shared)
+    assert one is not None
+    assert two is not None
+    assert differences(one, two) == (["slot layout"] if differ else [])

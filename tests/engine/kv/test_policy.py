@@ -13,6 +13,7 @@ from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.policy import (
     LEAST_TOKENS,
     NEWEST_SHARE,
+    Expected,
     KvCosts,
     best_continued,
     has_helped,
@@ -209,9 +210,24 @@ def test_what_a_prompt_continues_furthest_comes_back(
 
 def test_a_restore_is_judged_by_a_prompt_that_goes_on_with_nearly_all_of_it() -> None:
     begins_alike, goes_on = range(899), range(900)
-    assert next_of(range(1000), 1000, {1: begins_alike, 2: goes_on, 3: goes_on}) == (2, 900)
-    assert next_of(range(1000), 1000, {1: begins_alike}) is None
-    assert next_of(None, 1000, {1: goes_on}) is None
+    prompts = {1: begins_alike, 2: goes_on, 3: goes_on}
+    assert next_of(range(1000), 1000, None, prompts) == Expected(2, 900, False)
+    assert next_of(range(1000), 1000, None, {1: begins_alike}) is None
+    assert next_of(None, 1000, None, {1: goes_on}) is None
+
+
+def test_a_prompt_that_shares_the_last_turn_s_but_four_tokens_is_certain_to_be_helped() -> None:
+    """Whatever part of the conversation the answer is: an engine that cannot go back to any token
+    can go back to there."""
+    for prompt_tokens in (300, 700, 990):
+        for less, is_certain in ((0, True), (4, True), (5, False)):
+            shared = prompt_tokens - less
+            prompt = [*range(shared), -7]
+            found = next_of(range(1000), 1000, prompt_tokens, {1: prompt})
+            if is_certain or shared >= 900:
+                assert found == Expected(1, shared, is_certain)
+            else:
+                assert found is None
 
 
 # -- what two conversations share ------------------------------------------------------------

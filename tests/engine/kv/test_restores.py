@@ -120,14 +120,27 @@ async def test_there_may_be_more_slots_than_conversations(tmp_path: Path) -> Non
         assert (await world.start(slots=3)).holds(A, "", "")
 
 
-@pytest.mark.parametrize(("shared", "restored"), [(599, [C]), (600, [C, B]), (None, [C, B])])
+@pytest.mark.parametrize(("shared", "restored"), [(599, [C]), (600, [C, B])])
 async def test_slots_that_share_one_cache_get_no_more_than_it_holds(
-    tmp_path: Path, shared: int | None, restored: list[str]
+    tmp_path: Path, shared: int, restored: list[str]
 ) -> None:
     async with running(tmp_path) as world:
         await world.saved(A, B, C)
         engine = await world.start(slots=2, shared=shared)
         assert engine.holds(*restored, *[""] * (2 - len(restored)))
+
+
+async def test_slots_with_caches_of_their_own_get_what_such_slots_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as world:
+        await world.saved(A)
+        for split in (2, 3):
+            assert (await world.start(slots=split, shared=None)).holds(*[""] * split)
+        assert said(caplog, "not restored: different slot layout")
+        assert (await world.start()).holds(A)  # its file is still there
+        await world.saved(B, C, shared=None)
+        assert (await world.start(slots=2, shared=None)).holds(C, B)
 
 
 async def test_nobody_waits_long_for_what_no_waiting_request_continues(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import trio
 
 from trio_gateway.config.schema import KvCarryoverConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
-from trio_gateway.engine.kv.fingerprint import BUILD, fingerprint_of
+from trio_gateway.engine.kv.fingerprint import BUILD, LAYOUT, fingerprint_of
 from trio_gateway.engine.kv.policy import KvCosts
 from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable, open_store
 
@@ -49,6 +49,7 @@ class KvCarryover:
         self._lock = trio.Lock()  # the store takes one caller at a time
         self._costs: dict[str, KvCosts] = {}
         self.unhelpful: dict[str, str] = {}  # models whose restores do not help: how that showed
+        self.misses: dict[str, int] = {}  # by model: restores that did not help, since one did
         self.counts = KvCounts()
         self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
         self.is_closing = False  # the gateway is stopping: what is saved now must outlive it
@@ -145,8 +146,8 @@ class KvCarryover:
             known = "its model file will be known once the engine runs"
             return f"{len(entries)} conversations are saved; {known}"
         for entry in entries:
-            # The build is known only once the engine runs.
-            different = set(fingerprint.differs_in(entry.fingerprint)) - {BUILD}
+            # These are known only once the engine runs.
+            different = set(fingerprint.differs_in(entry.fingerprint)) - {BUILD, LAYOUT}
             if not different and entry.tokens <= context:
                 return f"{entry.tokens} saved tokens would be restored, by the same engine build"
         return f"none of {len(entries)} saved conversations fits this variant"

@@ -105,5 +105,5 @@ class Conversations:
         await self._files.settle("no answer came in time")
         if restored is not Restored.YES:
             return 0
-        self._judge.expect(its_ids, entry.tokens, {ticket: ids})
+        self._judge.expect(its_ids, entry, {ticket: ids})
         return entry.tokens

@@ -37,9 +37,9 @@ _PROBE_BYTES = 4096
 
 _HEADER = struct.Struct("<III")  # magic, version, count
 _MAGIC = 0x67677371  # b"qsgg" in the file
-_PLAIN_VERSIONS = (2, 3)  # the numbers are the ids
-# The numbers are -1, 1, n_saved, the ids, 0: a llama.cpp server of October 2026.
-_WRAPPED_VERSION = 4
+_PLAIN_VERSIONS = (2, 3)  # the numbers are the ids, of builds before 10566
+_WRAPPED_VERSIONS = (2, 3, 4)  # the numbers are -1, 1, n_saved, the ids, 0
+_WRAPPING = 4  # numbers
 _ID_BYTES = 4
 
 _HEAD_BYTES = 64 * 1024
@@ -56,6 +56,7 @@ class KvEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag
     model: str
     fingerprint: str  # of whatever must be the same for an engine to restore it; the caller's
     tokens: int  # the engine's n_saved
+    prompt_tokens: int | None = None  # of its last turn; None: not known
     size_bytes: int
     mtime_ns: int
     digest: str
@@ -91,12 +92,14 @@ def read_token_ids(path: Path, n_saved: int) -> array[int] | None:
     """
     with path.open("rb") as file:
         version, count = _read_header(file)
-        wrapped = version == _WRAPPED_VERSION
+        wrapped = count == n_saved + _WRAPPING
         # Compared before anything is read: a wrong count may be gigabytes.
-        if count != (n_saved + 4 if wrapped else n_saved):
+        if version not in (_WRAPPED_VERSIONS if wrapped else _PLAIN_VERSIONS):
+            return None
+        if not wrapped and count != n_saved:
             return None
         data = file.read(count * _ID_BYTES)
-    if len(data) != count * _ID_BYTES or not (wrapped or version in _PLAIN_VERSIONS):
+    if len(data) != count * _ID_BYTES:
         return None
     ids = array("i", data)
     if sys.byteorder == "big":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from trio_gateway.config.engine_args import MODEL, files_of_model, option
+from trio_gateway.config.engine_args import MODEL, files_of_model, option, option_name
 from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -23,6 +23,7 @@ from trio_gateway.engine.clients.facts import EngineFacts
 HEADER_BYTES = 2**20
 
 BUILD = "engine build"
+LAYOUT = "slot layout"
 _GROUPS: dict[str, tuple[str, ...]] = {
     "cache types": ("-ctk", "-ctv", "--cache-type", "-fa", "--flash-attn", "--swa-full"),
     "rope arguments": ("--rope", "--yarn"),
@@ -50,9 +51,11 @@ class Fingerprint(msgspec.Struct, frozen=True):
         return [name for name in names if self.parts.get(name) != other.get(name)]
 
 
-def fingerprint_of(variant: VariantConfig, facts: EngineFacts) -> Fingerprint | None:
+def fingerprint_of(
+    variant: VariantConfig, facts: EngineFacts, shared_tokens: int | None = None
+) -> Fingerprint | None:
     """Of a ready engine of this variant; None if its model's file cannot be read. Blocks: reads a
-    part of the file."""
+    part of the file. `shared_tokens`: what its slots share, None if each has its own."""
     path = option(variant.args, MODEL) or facts.model_path
     if path is None:
         return None
@@ -65,6 +68,10 @@ def fingerprint_of(variant: VariantConfig, facts: EngineFacts) -> Fingerprint | 
     parts["variables"] = " ".join(
         f"{k}={v}" for k, v in sorted(variant.env.items()) if any(word in k for word in _VARIABLES)
     )
+    # One cache reads what another one cache saved, however many slots are in it; of a split one
+    # only what is split alike.
+    is_split = (facts.slots or 1) > 1 and shared_tokens is None
+    parts[LAYOUT] = f"{facts.slots} caches" if is_split else "one cache"
     parts[BUILD] = f"{facts.build or 'unknown'} {_binary(variant.binary)}"
     return Fingerprint(parts)
 
@@ -84,7 +91,7 @@ def _stat(path: Path) -> str:
 def _given(args: Sequence[str], prefixes: tuple[str, ...]) -> Iterator[str]:
     """The options that begin like this, each with its values (one has two)."""
     for index, arg in enumerate(args):
-        name = arg.partition("=")[0]
+        name = option_name(arg)
         if not any(name == p or (p.startswith("--") and name.startswith(p)) for p in prefixes):
             continue
         yield arg

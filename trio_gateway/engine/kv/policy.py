@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,9 @@ LEAST_TOKENS = 256
 # A restore has helped if at least this share of what it should have saved was not read again.
 HELPFUL_SHARE = 0.5
 CONTINUES_SHARE = 0.9  # of a conversation that a prompt goes on with
+# An engine whose state cannot go back to any token can go back to this many before a prompt's end.
+CHECKPOINT_TOKENS = 4
+MISSES_MAX = 2  # restores that did not help, one after the other, before that is a verdict
 NEWEST_SHARE = 0.3  # of the newest measurement in a running mean
 
 
@@ -115,15 +119,28 @@ def best_continued(
     return best
 
 
+class Expected(NamedTuple):
+    """A prompt, and how many tokens of it a restore should spare. `is_certain`: an engine that kept
+    the conversation would have found them; otherwise it may have had to read them as well."""
+
+    ticket: int
+    tokens: int
+    is_certain: bool
+
+
 def next_of(
-    ids: Sequence[int] | None, tokens: int, prompts: Mapping[int, Sequence[int]]
-) -> tuple[int, int] | None:
-    """Which of these prompts goes on with nearly all of a conversation of so many tokens, and how
-    many it shares with it: what only begins alike may be read again for good reasons."""
+    ids: Sequence[int] | None,
+    tokens: int,
+    prompt_tokens: int | None,
+    prompts: Mapping[int, Sequence[int]],
+) -> Expected | None:
+    """Which of these prompts goes on with a conversation of so many tokens. `prompt_tokens`: of its
+    last turn; None: not known. What only begins alike may be read again for good reasons."""
+    all_read = (tokens if prompt_tokens is None else prompt_tokens) - CHECKPOINT_TOKENS
     for ticket, prompt in prompts.items():
         shared = shared_prefix(ids or (), prompt)
-        if shared >= CONTINUES_SHARE * tokens:
-            return ticket, shared
+        if shared >= min(all_read, CONTINUES_SHARE * tokens):
+            return Expected(ticket, shared, shared >= all_read)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import trio
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
-from trio_gateway.engine.clients.facts import EngineFacts, SlotRefused, SlotUnanswered
+from trio_gateway.engine.clients.facts import EngineFacts, SlotFile, SlotRefused, SlotUnanswered
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.file import KvEntry
@@ -51,9 +51,15 @@ class SlotFiles:
     """Of one engine. `launch_args` first, then `identify`; the rest if it `works` by then."""
 
     def __init__(
-        self, owner: KvCarryover, key: VariantKey, model: ModelConfig, variant: VariantConfig
+        self,
+        owner: KvCarryover,
+        key: VariantKey,
+        model: ModelConfig,
+        variant: VariantConfig,
+        prompt_tokens: Callable[[int], int | None],
     ) -> None:
         self._owner, self._key, self._model, self._variant = owner, key, model, variant
+        self._prompt_tokens = prompt_tokens  # of the last turn of a conversation of so many tokens
         self.folder: Path | None = None  # where this engine keeps slots
         self._fingerprint: Fingerprint | None = None
         self._being_restored: KvEntry | None = None
@@ -71,9 +77,11 @@ class SlotFiles:
         self.folder = folder if added else None
         return [*args, *added]
 
-    async def identify(self, facts: EngineFacts) -> None:
+    async def identify(self, facts: EngineFacts, shared_tokens: int | None) -> None:
         """Find out what a file must have been saved by, to be of any use to this engine."""
-        self._fingerprint = await trio.to_thread.run_sync(fingerprint_of, self._variant, facts)
+        self._fingerprint = await trio.to_thread.run_sync(
+            fingerprint_of, self._variant, facts, shared_tokens
+        )
 
     @property
     def works(self) -> bool:
@@ -174,7 +182,7 @@ class SlotFiles:
             return 0
         try:
             written = await client.save_slot(slot, name, limit_s)
-            kept = await self._keep(folder / name, written.tokens, written.size_bytes)
+            kept = await self._keep(folder / name, written)
         except (SlotRefused, KvSaveRefused) as error:
             self._owner.counts.failed_saves += 1
             log.warning("%s: slot %d could not be saved: %s", self._key, slot, error)
@@ -193,9 +201,9 @@ class SlotFiles:
         )  # fmt: skip
         return written.tokens
 
-    async def _keep(self, path: Path, tokens: int, size_bytes: int) -> bool:
+    async def _keep(self, path: Path, written: SlotFile) -> bool:
         """Hand a written file to the store. Raises KvSaveRefused."""
-        if tokens < LEAST_TOKENS:
+        if written.tokens < LEAST_TOKENS:
             return False
         assert self._fingerprint is not None
         model, encoded = self._model.name, self._fingerprint.encode()
@@ -203,8 +211,9 @@ class SlotFiles:
 
         def keep(store: KvStore) -> bool:
             store.commit(
-                path, model=model, fingerprint=encoded, tokens=tokens, size_bytes=size_bytes
-            )
+                path, model=model, fingerprint=encoded, tokens=written.tokens,
+                prompt_tokens=self._prompt_tokens(written.tokens), size_bytes=written.size_bytes,
+            )  # fmt: skip
             if conversations:
                 store.keep_newest(model, conversations)
             return True

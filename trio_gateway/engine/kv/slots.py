@@ -49,8 +49,8 @@ class EngineKv:
         self._owner, self._key, self._model = owner, key, model
         self._kind, self._waiting = kind, waiting
         self._stop_s = variant.timeouts.stop_s
-        self._files = SlotFiles(owner, key, model, variant)
         self._judge = Judge(owner, key)
+        self._files = SlotFiles(owner, key, model, variant, self._judge.prompt_tokens)
         self._conversations = Conversations(owner, key, self._files, self._judge, self._stop_s)
         self._context, self._usable_slots, self._own_slots = 0, 1, 1
         self._shared_tokens: int | None = None
@@ -82,7 +82,7 @@ class EngineKv:
         if (why := self._owner.unhelpful.get(self._model.name)) is not None:
             log.info("%s: nothing is restored: %s", self._key, why)
             return
-        await self._files.identify(facts)
+        await self._files.identify(facts, shared_tokens)
         if not self._files.works:
             log.info("%s: no KV carry-over: its model's file cannot be read", self._key)
             return
@@ -121,7 +121,7 @@ class EngineKv:
             del free[0]
             self.restored_tokens = total
             self._conversations.contents = SlotContents(ids, is_saved=True)
-            self._judge.expect(ids, entry.tokens, prompts)
+            self._judge.expect(ids, entry, prompts)
 
     @property
     def in_doubt(self) -> bool:

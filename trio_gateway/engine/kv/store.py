@@ -69,7 +69,14 @@ class KvStore:
         return kv_file.random_name(".tmp")
 
     def commit(
-        self, written: Path, *, model: str, fingerprint: str, tokens: int, size_bytes: int
+        self,
+        written: Path,
+        *,
+        model: str,
+        fingerprint: str,
+        tokens: int,
+        size_bytes: int,
+        prompt_tokens: int | None = None,
     ) -> KvEntry:
         """Take in a file named by `new_name`: `tokens` and `size_bytes` as the engine said.
 
@@ -86,7 +93,8 @@ class KvStore:
             self._refuse_unfit(written, tokens, size_bytes)
             kv_file.move_private(written, path)
             entry = KvEntry(
-                name=name, model=model, fingerprint=fingerprint, tokens=tokens,
+                name=name, model=model, fingerprint=fingerprint,
+                tokens=tokens, prompt_tokens=prompt_tokens,
                 size_bytes=size_bytes, mtime_ns=path.stat().st_mtime_ns,
                 digest=kv_file.digest(path), saved_at=time.time(),
             )  # fmt: skip
@@ -113,7 +121,9 @@ class KvStore:
             )
         if size_bytes > self.max_bytes:
             raise KvSaveRefused(
-                f"{size_bytes} bytes exceed the limit of {self.max_bytes} for all files"
+                f"{size_bytes} bytes exceed the limit of {self.max_bytes} for all files; raise "
+                "kv_carryover.max_size, or give the engine fewer --ctx-checkpoints, whose copies "
+                "are in the file"
             )
 
     def _write_metadata(self, entry: KvEntry) -> None:
