@@ -80,9 +80,8 @@ class Subject:
         self._selector = ModelSelector(config, overview, self._counter)
 
     async def decide(self, case: Case) -> Decided:
-        about = self.model, case.endpoint, case.fields
         lower = lower_bound(case.endpoint, case.fields, self.model.image_tokens)
-        upper = self._selector.upper_bound(*about)
+        upper = self._selector.upper_bound(self.model, form_of(case))
         try:
             selection = await self._selector.select_variant(self.model, form_of(case))
         except ContextLengthExceeded:
@@ -91,8 +90,7 @@ class Subject:
 
     async def count(self, decided: Decided) -> Decided:
         """Afterwards, so that no choice profits from a count that it did not ask for."""
-        case = decided.case
-        count = await self._counter.count(self.model, case.endpoint, case.fields, case.body)
+        count = await self._counter.count(self.model, form_of(decided.case))
         return decided._replace(counted=count.tokens if count is not None else None)
 
     async def cpu_us(self, case: Case) -> float:

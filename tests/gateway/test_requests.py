@@ -35,6 +35,30 @@ def answers(stack: Stack, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": [{"role": 3}]}),
+        ("/v1/completions", {"prompt": 3}),
+        ("/v1/embeddings", {"input": []}),
+        ("/v1/rerank", {"query": 3}),
+        ("/v1/responses", {"input": 3}),
+        ("/v1/messages", {"messages": 3}),
+        ("/tokenize", {"content": {}}),
+        ("/gateway/explain?endpoint=completions", {"prompt": 3}),
+        ("/api/chat", {"messages": [{"role": "user", "images": ["x"]}]}),
+    ],
+)
+async def test_the_model_is_known_before_anything_else_is_looked_at(
+    autojump_clock: Clock, path: str, body: dict[str, Any]
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        unknown = await stack.post(path, json.dumps({**body, "model": "nope"}).encode())
+        assert unknown.status == 404
+        assert b"nope" in unknown.content
+        assert (await stack.post(path, json.dumps({**body, "model": "m"}).encode())).status == 400
+
+
+@pytest.mark.parametrize(
     ("name", "served_by"),
     [("m", "2048"), ("m@2048", "2048"), ("m@2049", "8192"), ("m:8192", "8192"), ("a:big", "8192")],
 )

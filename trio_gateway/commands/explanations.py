@@ -20,7 +20,7 @@ from trio_gateway.models.explanation import Explanation, explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_body import parse_request_to
+from trio_gateway.server.api.request_body import open_request_to
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.tasks import open_flat_nursery
 
@@ -149,8 +149,8 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     counter = TokenCounter(manager.overview, vocabulary, None)
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
-    meant, parsed = parse_request_to(endpoint, body)
-    wanted, form = Preparer(names, manager.overview, selector).counted(parsed, meant)
+    request = open_request_to(endpoint, body)
+    wanted, form = Preparer(names, manager.overview, selector).counted(request)
     carryover = config.server.kv_carryover
     async with open_flat_nursery() as nursery:
         await nursery.start(vocabulary.run)

@@ -17,7 +17,7 @@ from trio_gateway.models.model_selector import (
     Selection,
 )
 from trio_gateway.models.names import Wanted
-from trio_gateway.models.need.bounds import Bounds, lower_bound
+from trio_gateway.models.need.bounds import Bounds
 from trio_gateway.models.need.counted_form import CountedForm
 
 _SECONDS_DIGITS = 2
@@ -73,13 +73,10 @@ async def explain(
     form: CountedForm,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
-    model, endpoint, fields = wanted.model, form.kind, form.fields
-    bounds = Bounds(
-        lower_bound(endpoint, fields, model.image_tokens),
-        selector.upper_bound(model, endpoint, fields),
-    )
-    counted = await counter.count(model, endpoint, fields, form.body)
-    start = _start(model, endpoint, bounds, counted)
+    model = wanted.model
+    bounds = Bounds(form.lower_bound(model.image_tokens), selector.upper_bound(model, form))
+    counted = await counter.count(model, form)
+    start = _start(model, form.kind, bounds, counted)
     try:
         selection = await selector.select_variant(model, form, wanted.at_least)
     except ContextLengthExceeded as error:

@@ -15,19 +15,17 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
-    answer_tokens,
-    is_plain,
     least_answer,
-    lower_bound,
     need_of,
-    upper_bound,
     with_room,
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
-from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size
+from trio_gateway.models.need.contents import ChatSize
 from trio_gateway.models.need.counted_form import CountedForm
 
 log = logging.getLogger(__name__)
+
+_NOTHING_COUNTS = "nothing can count exactly"
 
 
 class ContextLengthExceeded(Exception):
@@ -122,13 +120,12 @@ class ModelSelector:
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
-        endpoint, fields = form.kind, form.fields
-        size = chat_size(fields)
-        demand = self._demand(model, endpoint, fields, size, at_least)
+        size = form.size()
+        demand = self._demand(model, form, size, at_least)
         calibration = self._counter.calibration(model.name)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = calibration.correction(CountSource.BOUND)
-        upper = _upper_bound(model, endpoint, fields, size, calibration)
+        upper = _upper_bound(model, form, size, calibration)
         bound = Count(upper, CountSource.BOUND, False, correction)
         need = demand.need(upper)
         choice = demand.holding(need)
@@ -138,15 +135,17 @@ class ModelSelector:
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
             return self._selected(demand, bound, running.info.context, reason)
-        lower = lower_bound(endpoint, fields, model.image_tokens)
+        lower = form.lower_bound(model.image_tokens)
         if choice is not None and choice == demand.holding(demand.need(lower)):
             reason = "both bounds need this one"  # a count could change nothing
             return self._selected(demand, bound, choice, reason)
-        counted = await self._counter.count(model, endpoint, fields, form.body)
+        counted = await self._counter.count(model, form)
         if counted is not None and counted.is_exact:
             return self._by_count(demand, counted)
-        if counted is not None and counted.tokens < upper:
-            bound = msgspec.structs.replace(counted, tokens=max(counted.tokens, lower))
+        if counted is not None:
+            if counted.tokens < upper:
+                bound = msgspec.structs.replace(counted, tokens=max(counted.tokens, lower))
+            bound = msgspec.structs.replace(bound, why=counted.why)
         return self._by_bounds(demand, lower, bound)
 
     def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
@@ -173,10 +172,9 @@ class ModelSelector:
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
 
-    def upper_bound(self, model: ModelConfig, endpoint: str, fields: RequestFields) -> int:
+    def upper_bound(self, model: ModelConfig, form: CountedForm) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
-        calibration = self._counter.calibration(model.name)
-        return _upper_bound(model, endpoint, fields, chat_size(fields), calibration)
+        return _upper_bound(model, form, form.size(), self._counter.calibration(model.name))
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Compare an answer's own numbers with what the request was taken for."""
@@ -196,16 +194,15 @@ class ModelSelector:
     def _demand(
         self,
         model: ModelConfig,
-        endpoint: str,
-        fields: RequestFields,
+        form: CountedForm,
         size: ChatSize,
         at_least: int,
     ) -> _Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
         largest = contexts[-1]
         return _Demand(
-            model, endpoint, answer_tokens(endpoint, fields), *self._shares(model, largest),
-            contexts, largest, size.turn, is_plain(endpoint, fields, size), at_least,
+            model, form.kind, form.answer, *self._shares(model, largest),
+            contexts, largest, size.turn, form.is_plain(size), at_least,
         )  # fmt: skip
 
     def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
@@ -245,7 +242,7 @@ class ModelSelector:
         the last word, with the exact numbers."""
         choice = demand.holding(demand.need(bound.tokens))
         if choice is not None:
-            reason = "nothing can count exactly, so the bound decides"
+            reason = f"{bound.why or _NOTHING_COUNTS}, so the bound decides"
             return self._selected(demand, bound, choice, reason)
         if demand.model.clamp_answer and demand.answer:
             left = max(demand.largest - bound.tokens - MARGIN_TOKENS, demand.least)
@@ -253,7 +250,7 @@ class ModelSelector:
                 return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
             raise ContextLengthExceeded(_too_long(demand, lower, "at least "))
-        reason = "nothing can count exactly, so the engine of the largest decides"
+        reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"
         selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
 
@@ -289,13 +286,9 @@ class ModelSelector:
 
 
 def _upper_bound(
-    model: ModelConfig,
-    endpoint: str,
-    fields: RequestFields,
-    size: ChatSize,
-    calibration: Calibration,
+    model: ModelConfig, form: CountedForm, size: ChatSize, calibration: Calibration
 ) -> int:
-    upper = upper_bound(endpoint, fields, calibration.overhead, model.image_tokens, size)
+    upper = form.upper_bound(calibration.overhead, model.image_tokens, size)
     return upper + calibration.correction(CountSource.BOUND)
 
 

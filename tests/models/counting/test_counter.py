@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgspec
 import pytest
 
 from tests.support.schema_values import model, variant
@@ -17,7 +16,7 @@ from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 from trio_gateway.models.need.calibration import PROBES, CountSource
-from trio_gateway.models.need.contents import RequestFields
+from trio_gateway.models.need.counted_form import as_is
 
 CHAT, COMPLETION = "chat/completions", "completions"
 # One token for each word, as llama-tokenize prints them.
@@ -75,9 +74,9 @@ class World:
         script.chmod(0o755)
 
     async def count(self, given: ModelConfig, endpoint: str = CHAT, **request: Any) -> Count | None:
-        body = json.dumps(request or {"messages": [{"role": "user", "content": "a b"}]}).encode()
-        fields = msgspec.json.decode(body, type=RequestFields)
-        return await self.counter.count(given, endpoint, fields, body)
+        request = request or {"messages": [{"role": "user", "content": "a b"}]}
+        form = as_is(endpoint, request, json.dumps(request).encode())
+        return await self.counter.count(given, form)
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from trio_gateway.models.need.bounds import Overhead
 from trio_gateway.models.need.counted_form import (
     CountedForm,
+    as_is,
     embedding_as_input,
     infill_as_prompt,
     messages_as_chat,
@@ -134,9 +137,39 @@ def test_an_embedding_has_content_or_input() -> None:
 
 
 def test_a_document_is_read_with_the_query() -> None:
-    made = convert(rerank_as_input, query="q", documents=["d", {"text": "e"}])
-    assert made == {"kind": "embeddings", "input": ["q\nd", "q\ne"]}
-    assert convert(rerank_as_input, query="q", texts=["d"])["input"] == ["q\nd"]
+    assert counted_pairs(query="q", documents=["d", {"text": "e"}]) == ["q\nd", "q\ne"]
+    assert counted_pairs(query="q", texts=["d"]) == ["q\nd"]
+
+
+def counted_pairs(**request: Any) -> Any:
+    counted = rerank_as_input(request).countable()
+    assert counted is not None
+    return json.loads(counted.body)["input"]
+
+
+def test_the_size_of_a_rerank_is_that_of_its_texts_put_together() -> None:
+    """And is found by adding, however long the query is and however many documents there are."""
+    query, documents = "what is it ", ["a b", "ein längerer Text", ""]
+    form = rerank_as_input({"query": query, "documents": documents})
+    whole = as_is("embeddings", {"input": [f"{query}\n{d}" for d in documents]}, b"")
+    assert form.upper_bound(Overhead()) == whole.upper_bound(Overhead())
+    assert form.lower_bound() == whole.lower_bound()
+
+
+def test_a_long_query_is_not_put_before_each_of_many_documents() -> None:
+    query = "q " * 10_000
+    form = rerank_as_input({"query": query, "documents": ["d"] * 49_000})
+    tracemalloc.start()
+    try:
+        assert form.upper_bound(Overhead()) == 20_018
+        assert form.lower_bound() == 10_001
+        counted = form.countable()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16_000_000  # all of them are 980 MB
+    assert counted is not None
+    assert (counted.left_out, counted.rest) == (48_936, 20_018)
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [], [3], {}, [{}], [[]]])
@@ -148,4 +181,7 @@ def test_a_document_is_read_with_the_query() -> None:
 def test_nonsense_is_converted_to_something(
     how: Callable[[dict[str, Any]], CountedForm], field: str, value: Any
 ) -> None:
-    assert convert(how, **{field: value})["kind"]
+    form = how({field: value})
+    assert form.kind
+    assert form.countable() is not None
+    assert form.lower_bound() <= form.upper_bound(Overhead())

@@ -7,7 +7,6 @@ template of the model's GGUF, in a helper process. Where none of them can say, t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,21 +15,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import trio
 
 from trio_gateway.config.engine_args import MODEL, has_option, option
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
+from trio_gateway.engine.clients.prompts import count_largest
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
-from trio_gateway.models.need.contents import RequestFields, image_count, without_media
+from trio_gateway.models.need.contents import RequestFields
+from trio_gateway.models.need.countable import Countable
+from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.rawjson import members
 
 log = logging.getLogger(__name__)
 
 COUNT_TIMEOUT_S = 10.0
+# For all that is asked for one request's sake.
+BUDGET_S = 15.0
 # 64 bytes each: the requests of a day, and none of their text.
 CACHED_COUNTS = 4096
+# Each is a process that loads a vocabulary.
+TOKENIZERS_MAX = 2
 _TOKENIZER = "llama-tokenize"
 # Arguments of llama-server that change how a chat is rendered, or how text is read.
 _TEMPLATE_OPTIONS = (
@@ -41,12 +48,14 @@ _TEMPLATE_OPTIONS = (
 
 class Count(msgspec.Struct, frozen=True):
     """Prompt tokens as counted. Not `is_exact`: never too few, but perhaps too many; `correction`
-    of them were added because answers showed that the source says too few."""
+    of them were added because answers showed that the source says too few. `why`: what kept it
+    from being counted, where that was not for want of somebody who can."""
 
     tokens: int
     source: CountSource
     is_exact: bool = True
     correction: int = 0
+    why: str = ""
 
 
 class Counts(Protocol):
@@ -73,6 +82,7 @@ class TokenCounter:
 
     def __init__(self, engines: Engines, vocabulary: Vocabulary, reaper: Reaper | None) -> None:
         self._engines, self._vocabulary, self._reaper = engines, vocabulary, reaper
+        self._turns = trio.CapacityLimiter(TOKENIZERS_MAX)
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
@@ -81,37 +91,37 @@ class TokenCounter:
             known = self._calibrations[model] = Calibration()
         return known
 
-    async def count(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
-    ) -> Count | None:
+    async def count(self, model: ModelConfig, form: CountedForm) -> Count | None:
         """The tokens of a request's prompt; of several prompts, of the largest.
 
-        Images count as the model's `image_tokens` each. None: unknown.
+        Images count as the model's `image_tokens` each. A request has a budget of time and of
+        texts: what is beyond it is taken at its bound. None: unknown.
         """
-        key = _key(model.name, endpoint, fields)
+        key = form.key(model.name)
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)
             return known
-        found = await self._count(model, endpoint, fields, body)
+        found = await self._count(model, form)
         if found is not None and found.is_exact:
             self._known[key] = found
             if len(self._known) > CACHED_COUNTS:
                 self._known.popitem(last=False)
         return found
 
-    async def _count(
-        self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
-    ) -> Count | None:
-        images = image_count(fields)
-        if images:
-            # Base64 is not text, and engines count an image's marker, not what it becomes.
-            body = _without_media(body)
-            fields = msgspec.json.decode(body, type=RequestFields)
-        found = await self._count_text(model, endpoint, fields, body)
-        if found is None or not images:
-            return found
-        tokens = found.tokens + images * model.image_tokens
-        return msgspec.structs.replace(found, tokens=tokens, is_exact=False)
+    async def _count(self, model: ModelConfig, form: CountedForm) -> Count | None:
+        counted = form.countable(model.image_tokens)
+        if counted is None:
+            return self._bound(model, form, "the prompt is too long to be counted")
+        with trio.move_on_after(BUDGET_S):
+            found = await self._count_text(model, form.kind, counted.fields, counted.body)
+            return None if found is None else _of_all(found, counted, model.image_tokens)
+        return self._bound(model, form, f"counting it took more than {BUDGET_S:g} s")
+
+    def _bound(self, model: ModelConfig, form: CountedForm, why: str) -> Count:
+        calibration, source = self.calibration(model.name), CountSource.BOUND
+        correction = calibration.correction(source)
+        upper = form.upper_bound(calibration.overhead, model.image_tokens) + correction
+        return Count(upper, source, False, correction, why)
 
     async def _count_text(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
@@ -147,7 +157,8 @@ class TokenCounter:
     ) -> Count | None:
         config = model.tokenization
         assert config is not None
-        tokenizer, source = Tokenizer(config, self._reaper), CountSource.COMMAND
+        tokenizer = Tokenizer(config, self._reaper, self._turns)
+        source = CountSource.COMMAND
         is_chat = endpoint == "chat/completions"
         if is_chat and not config.has_extras:
             rendered = await self._render(model, body)
@@ -214,14 +225,9 @@ class TokenCounter:
         self, binary: str, gguf: Path, prompts: list[str]
     ) -> Count | None:
         config = TokenizationConfig(binary=binary, extra_args=("-m", str(gguf)))
-        tokenizer = Tokenizer(config, self._reaper)
-        most = 0
-        for prompt in prompts:
-            tokens = await tokenizer.count(prompt)
-            if tokens is None:
-                return None
-            most = max(most, tokens)
-        return Count(most, CountSource.TOKENIZER)
+        tokenizer = Tokenizer(config, self._reaper, self._turns)
+        tokens = await count_largest(prompts, tokenizer.count)
+        return None if tokens is None else Count(tokens, CountSource.TOKENIZER)
 
 
 def gguf_of(model: ModelConfig) -> Path | None:
@@ -245,6 +251,19 @@ def _tokenizer_next_to(binary: str) -> str | None:
     return str(found) if found.is_file() else None
 
 
+def _of_all(found: Count, counted: Countable, image_tokens: int) -> Count:
+    """With what was left out of the count, at its bound."""
+    if counted.media:
+        tokens = found.tokens + counted.media * image_tokens
+        found = msgspec.structs.replace(found, tokens=tokens, is_exact=False)
+    if counted.rest > found.tokens:
+        why = f"the batch has {counted.left_out} prompts more than are counted"
+        return msgspec.structs.replace(
+            found, tokens=counted.rest, source=CountSource.BOUND, is_exact=False, why=why
+        )
+    return found
+
+
 def _texts(prompts: Any) -> list[str] | None:
     """The prompts if all of them are text: ids among them make it something for an engine."""
     if isinstance(prompts, str):
@@ -262,32 +281,3 @@ def _without(body: bytes, field: str) -> bytes:
     request = members(body)
     request.pop(field, None)
     return msgspec.json.encode(request)
-
-
-def _without_media(body: bytes) -> bytes:
-    # Everything else stays as it came: raw, and not looked at.
-    request = members(body)
-    messages = without_media(msgspec.json.decode(request["messages"]))
-    request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
-    return msgspec.json.encode(request)
-
-
-def _key(model: str, endpoint: str, fields: RequestFields) -> bytes:
-    """A digest of all that the count depends on. Prompts are secrets: none is kept."""
-    content = (
-        (
-            fields.messages,
-            fields.tools,
-            fields.chat_template_kwargs,
-            fields.tool_choice,
-            fields.response_format,
-            fields.reasoning_effort,
-            fields.reasoning_format,
-            fields.add_generation_prompt,
-            fields.continue_final_message,
-        )
-        if endpoint == "chat/completions"
-        else (fields.input if endpoint == "embeddings" else fields.prompt)
-    )
-    text = msgspec.json.encode([model, endpoint, content])
-    return hashlib.blake2b(text, digest_size=16).digest()

@@ -7,11 +7,11 @@ the configuration, or is an allowance.
 from __future__ import annotations
 
 import logging
-from typing import TypeGuard
 
 import trio
 
 from trio_gateway.config.schema import TokenizationConfig
+from trio_gateway.engine.clients.prompts import count_largest
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.tool import run_tool
 from trio_gateway.models.need.bounds import Overhead
@@ -24,10 +24,20 @@ TIMEOUT_S = 20.0
 
 
 class Tokenizer:
-    """Counts with a command of the configuration, or with a `llama-tokenize` next to an engine."""
+    """Counts with a command of the configuration, or with a `llama-tokenize` next to an engine.
 
-    def __init__(self, config: TokenizationConfig, reaper: Reaper | None = None) -> None:
+    `turns`: shared by all of them. Each call is a turn, so a request with many texts waits for the
+    others' as they wait for it, and no more processes run at a time.
+    """
+
+    def __init__(
+        self,
+        config: TokenizationConfig,
+        reaper: Reaper | None = None,
+        turns: trio.CapacityLimiter | None = None,
+    ) -> None:
         self._config, self._reaper = config, reaper
+        self._turns = turns or trio.CapacityLimiter(1)
 
     async def count_request(self, fields: RequestFields, overhead: Overhead) -> int | None:
         """Tokens of a request's prompt without its media; None if the command failed.
@@ -39,13 +49,8 @@ class Tokenizer:
             tokens = await self.count("\n".join(prompt_texts(fields)))
             return None if tokens is None else tokens + self._extras(fields, overhead)
         prompts = fields.prompt if fields.prompt is not None else fields.input
-        counts = []
-        for prompt in prompts if _is_batch(prompts) else [prompts]:
-            tokens = await self._count_prompt(prompt)
-            if tokens is None:
-                return None
-            counts.append(tokens)
-        return max(counts, default=0) + self._config.extra_tokens
+        tokens = await self._count_prompts(prompts)
+        return None if tokens is None else tokens + self._config.extra_tokens
 
     def _extras(self, fields: RequestFields, overhead: Overhead) -> int:
         config = self._config
@@ -53,26 +58,23 @@ class Tokenizer:
             return config.extra_tokens + config.extra_tokens_per_message * message_count(fields)
         return overhead.of(fields)
 
-    async def _count_prompt(self, prompt: object) -> int | None:
-        """Tokens of one sequence: a text, or token ids, perhaps with texts between."""
-        if not isinstance(prompt, list):
-            return await self.count(str(prompt))
-        total = 0
-        for part in prompt:
-            tokens = 1 if isinstance(part, int) else await self.count(str(part))
-            if tokens is None:
-                return None
-            total += tokens
-        return total
+    async def _count_prompts(self, prompts: object) -> int | None:
+        """Tokens of the largest; `prompts` may also be one."""
+        if prompts == []:
+            return 0
+        if not isinstance(prompts, list | str):
+            prompts = str(prompts)
+        return await count_largest(prompts, self.count)
 
     async def count(self, text: str) -> int | None:
         """Tokens of one text; None if the command failed, which is logged."""
         config = self._config
         command = [config.binary, *config.base_args, *config.extra_args]
         try:
-            with trio.fail_after(TIMEOUT_S):
-                stdin = text.encode("utf-8", "surrogatepass")
-                code, printed = await run_tool(command, stdin, self._reaper)
+            async with self._turns:
+                with trio.fail_after(TIMEOUT_S):
+                    stdin = text.encode("utf-8", "surrogatepass")
+                    code, printed = await run_tool(command, stdin, self._reaper)
         except (OSError, trio.TooSlowError) as error:
             why = str(error) or "too slow"
             log.error("%s: %s; tokens are estimated instead", config.binary, why)
@@ -88,7 +90,3 @@ class Tokenizer:
             )  # fmt: skip
             return None
         return len(words)
-
-
-def _is_batch(prompts: object) -> TypeGuard[list[object]]:
-    return isinstance(prompts, list) and not any(isinstance(p, int) for p in prompts)

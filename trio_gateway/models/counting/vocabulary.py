@@ -11,7 +11,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 QUESTION_S = 10.0  # waiting for those before it, starting the helper and loading the file included
 IDLE_S = 300.0
 _END_S = 1.0
+_QUESTION_LETTERS = 100_000  # of several prompts in one question
 _LONGEST_ANSWER = 64 << 20  # bytes; a rendered prompt is about as long as its request
 # -P: no module comes from the folder that the gateway happens to run in.
 _COMMAND = (sys.executable, "-P", "-m", "trio_gateway.models.counting.vocabulary_worker")
@@ -73,8 +74,18 @@ class Vocabulary:
         return _count(await self._ask(gguf, chat=msgspec.Raw(chat)))
 
     async def count_prompts(self, gguf: Path, prompts: Sequence[str]) -> VocabularyCount | None:
-        """The tokens of the largest of the prompts; None: cannot say."""
-        return _count(await self._ask(gguf, prompts=list(prompts)))
+        """The tokens of the largest of the prompts; None: cannot say.
+
+        Many of them are several questions: those of other requests have their turn in between.
+        """
+        largest: VocabularyCount | None = None
+        for part in _parts(prompts):
+            counted = _count(await self._ask(gguf, prompts=part))
+            if counted is None:
+                return None
+            if largest is None or counted.tokens > largest.tokens:
+                largest = counted
+        return largest
 
     async def render(self, gguf: Path, chat: bytes) -> str | None:
         """The prompt that the engine makes of a request's body; None: not known for certain."""
@@ -215,6 +226,19 @@ async def _exchange(process: trio.Process, line: bytes) -> bytes:
         if len(answer) > _LONGEST_ANSWER:
             raise _HelperFailed("its answer is cut off")
     return bytes(answer)
+
+
+def _parts(prompts: Sequence[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    letters = 0
+    for prompt in prompts:
+        if part and letters + len(prompt) > _QUESTION_LETTERS:
+            yield part
+            part, letters = [], 0
+        part.append(prompt)
+        letters += len(prompt)
+    if part:
+        yield part
 
 
 def _count(answer: _Answer | None) -> VocabularyCount | None:

@@ -7,23 +7,89 @@ of the engine. They leave out what no prompt has in it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from trio_gateway.models.need.contents import RequestFields
+from trio_gateway.models.need.bounds import (
+    IMAGE_TOKENS,
+    Overhead,
+    answer_tokens,
+    is_plain,
+    least_of_text,
+    lower_bound,
+    upper_bound,
+)
+from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size, text_size
+from trio_gateway.models.need.countable import Countable, countable_chat, countable_prompts
 
 Json = dict[str, Any]
 
 
 class CountedForm(msgspec.Struct, frozen=True):
     """`kind`: the endpoint by whose rules it is counted. `body`: the request in its terms, of which
-    `fields` are those that the gateway itself looks at, decoded."""
+    `fields` are those that the gateway itself looks at, decoded. `query`: each of the inputs is
+    read together with it; it is never put before each of them, as 50,000 copies may be gigabytes.
+    """
 
     kind: str
     fields: RequestFields
     body: bytes
+    query: str | None = None
+
+    @property
+    def answer(self) -> int | None:
+        """The answer's maximum that the request names; None: it names none."""
+        return answer_tokens(self.kind, self.fields)
+
+    def size(self) -> ChatSize:
+        """Raises RecursionError: nested deeper than any JSON that an engine reads."""
+        return chat_size(self.fields)
+
+    def is_plain(self, size: ChatSize) -> bool:
+        """Whether an answer's `usage` is about just what was counted: one prompt, and no media."""
+        return is_plain(self.kind, self.fields, size)
+
+    def upper_bound(
+        self, overhead: Overhead, image_tokens: int = IMAGE_TOKENS, size: ChatSize | None = None
+    ) -> int:
+        """Never fewer tokens than the prompt has. `size`: its own, if it is known."""
+        most = upper_bound(self.kind, self.fields, overhead, image_tokens, size)
+        return most if self.query is None else most + text_size(self.query) + 1
+
+    def lower_bound(self, image_tokens: int = IMAGE_TOKENS) -> int:
+        """Never more tokens than the prompt has."""
+        least = lower_bound(self.kind, self.fields, image_tokens)
+        return least if self.query is None else least + least_of_text(self.query)
+
+    def countable(self, image_tokens: int = IMAGE_TOKENS) -> Countable | None:
+        """What is counted of it; None: nothing, as it is too long."""
+        if self.kind == "chat/completions":
+            return countable_chat(self.fields, self.body)
+        return countable_prompts(self.kind, self.fields, self.body, self.query, image_tokens)
+
+    def key(self, model: str) -> bytes:
+        """A digest of all that the count depends on. Prompts are secrets: none is kept."""
+        fields = self.fields
+        content = (
+            (
+                fields.messages,
+                fields.tools,
+                fields.chat_template_kwargs,
+                fields.tool_choice,
+                fields.response_format,
+                fields.reasoning_effort,
+                fields.reasoning_format,
+                fields.add_generation_prompt,
+                fields.continue_final_message,
+            )
+            if self.kind == "chat/completions"
+            else (fields.input if self.kind == "embeddings" else fields.prompt, self.query)
+        )
+        text = msgspec.json.encode([model, self.kind, content])
+        return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def as_is(kind: str, request: Json, body: bytes) -> CountedForm:
@@ -75,7 +141,7 @@ def _messages_of(message: Json) -> list[Json]:
     parts: list[Json] = []
     calls: list[Json] = []
     results: list[Json] = []
-    reasoning = ""
+    reasoning: list[str] = []
     for block in _objects(content):
         match block.get("type"):
             case "tool_use":
@@ -88,15 +154,15 @@ def _messages_of(message: Json) -> list[Json]:
                     {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
                 )
             case "thinking":
-                reasoning += str(block.get("thinking") or "")
+                reasoning.append(str(block.get("thinking") or ""))
             case _:
                 parts.append(_part(block))
     made: Json = {"role": message.get("role"), "content": parts}
     if calls:
         made["tool_calls"] = calls
-    if reasoning:
-        made["reasoning_content"] = reasoning
-    return [made, *results] if parts or calls or reasoning or not results else results
+    if thought := "".join(reasoning):
+        made["reasoning_content"] = thought
+    return [made, *results] if parts or calls or thought or not results else results
 
 
 def infill_as_prompt(request: Json) -> CountedForm:
@@ -115,11 +181,14 @@ def embedding_as_input(request: Json) -> CountedForm:
 def rerank_as_input(request: Json) -> CountedForm:
     """Each document is read together with the query."""
     documents = request.get("documents") or request.get("texts")
-    texts = []
+    query, texts = str(request.get("query")), []
     for document in documents if isinstance(documents, list) else ():
         text = document.get("text") if isinstance(document, dict) else document
-        texts.append(f"{request.get('query')}\n{text}")
-    return _form("embeddings", {"input": texts or str(request.get("query"))})
+        texts.append(text if isinstance(text, str) else str(text))
+    if not texts:
+        return _form("embeddings", {"input": query})
+    # No body: what is counted is made of its largest documents (`countable`).
+    return CountedForm("embeddings", RequestFields(input=texts), b"", query)
 
 
 # -- parts --------------------------------------------------------------------------------------

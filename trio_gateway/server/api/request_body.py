@@ -54,9 +54,35 @@ STRUCTURE_MAX = 2_000_000
 _LARGE_BYTES = 1_000_000
 
 
+class OpenRequest(msgspec.Struct, frozen=True):
+    """A JSON request of which nothing is known but its model. That is told first: whether there is
+    such a model, and who may have it, before anything else in it is looked at."""
+
+    data: bytes
+    members: Members
+    endpoint: Endpoint
+    model: str | None
+
+    def read(self) -> ParsedRequest:
+        """Its fields, decoded and checked.
+
+        Raises:
+            ApiError: 400, with what is wrong.
+        """
+        try:
+            values = decode_values(self.members, {"model": self.model})
+        except RecursionError:
+            raise nested_too_deeply() from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise not_json(self.data, error) from None
+        if isinstance(values, Mistake):
+            raise _invalid(values)
+        return _checked(ParsedRequest(self.data, self.members, values), self.endpoint)
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """A JSON request. `data`: as the engine is to get it, which is as it came until something
-    changes it. `members`: its fields as they are written; `values`: the same, decoded."""
+    """A JSON request that was read. `data`: as the engine is to get it, which is as it came until
+    something changes it. `members`: its fields as they are written; `values`: the same, decoded."""
 
     data: bytes
     members: Members
@@ -86,6 +112,10 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         except RecursionError:
             raise nested_too_deeply() from None
 
+    def read(self) -> ParsedRequest:
+        """It was."""
+        return self
+
     def rewritten(self, rewrite: RewriteConfig) -> ParsedRequest:
         """As the model's `rewrite` wants it; fields that it does not name as they came."""
         members = {n: raw for n, raw in self.members.items() if n not in rewrite.remove}
@@ -108,21 +138,44 @@ def parse_request(data: bytes, endpoint: Endpoint) -> ParsedRequest:
     Raises:
         ApiError: 400, with what is wrong.
     """
-    return _parsed(data, _members(data), endpoint)
+    return open_request(data, endpoint).read()
 
 
-def parse_request_to(name: str | None, data: bytes) -> tuple[Endpoint, ParsedRequest]:
-    """A request, and the endpoint that it is for: the one of this name; without a name, by the
-    field that has its content.
+def open_request(data: bytes, endpoint: Endpoint) -> OpenRequest:
+    """Find its members, and the model among them.
 
     Raises:
-        ApiError: 400, no endpoint has that name or such a field; and as `parse_request`.
+        ApiError: 400, it is no JSON object, or names no model.
+    """
+    members = _members(data)
+    return OpenRequest(data, members, endpoint, _model_of(members, endpoint))
+
+
+def open_request_to(name: str | None, data: bytes) -> OpenRequest:
+    """A request for the endpoint of this name; without a name, by the field that has its content.
+
+    Raises:
+        ApiError: 400, no endpoint has that name or such a field; and as `open_request`.
     """
     endpoint = None if name is None else _counted_endpoint(name)
     members = _members(data)
     if endpoint is None:
         endpoint = _endpoint_by_content(members)
-    return endpoint, _parsed(data, members, endpoint)
+    return OpenRequest(data, members, endpoint, _model_of(members, endpoint))
+
+
+def _model_of(members: Members, endpoint: Endpoint) -> str | None:
+    model = None
+    if (raw := members.get("model")) is not None:
+        try:
+            model = rawjson.decode(raw)
+        except rawjson.NOT_JSON:
+            raise _missing_model() from None
+    if model is None and endpoint.model_in is ModelIn.BODY_OR_NONE:
+        return None
+    if not isinstance(model, str) or not model:
+        raise _missing_model()
+    return model
 
 
 def made_request(values: dict[str, Any], endpoint: Endpoint) -> ParsedRequest:
@@ -177,24 +230,7 @@ def _endpoint_by_content(members: Members) -> Endpoint:
     raise ApiError(400, message, code="missing_content")
 
 
-def _parsed(data: bytes, members: Members, endpoint: Endpoint) -> ParsedRequest:
-    try:
-        values = decode_values(members)
-    except RecursionError:
-        raise nested_too_deeply() from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_json(data, error) from None
-    if isinstance(values, Mistake):
-        raise _invalid(values)
-    return _checked(ParsedRequest(data, members, values), endpoint)
-
-
 def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:
-    model: object = request.values.get("model")
-    named = isinstance(model, str) and model != ""
-    if not named and (model is not None or endpoint.model_in is not ModelIn.BODY_OR_NONE):
-        message = "`model` is missing or not a string; GET /v1/models lists the names"
-        raise ApiError(400, message, code="missing_model", param="model")
     _check_content(request.values, endpoint)
     try:
         mistake = find_mistake(endpoint.name, request.members, request.values)
@@ -225,6 +261,11 @@ def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
 
 
 # -- errors -------------------------------------------------------------------------------------
+
+
+def _missing_model() -> ApiError:
+    message = "`model` is missing or not a string; GET /v1/models lists the names"
+    return ApiError(400, message, code="missing_model", param="model")
 
 
 def _invalid(mistake: Mistake) -> ApiError:

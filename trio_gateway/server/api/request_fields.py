@@ -236,14 +236,18 @@ class Mistake(NamedTuple):
 
 # More than a double holds.
 DIGITS_MAX = 308
-_MANY_DIGITS = re.compile(rb"\d{%d}" % DIGITS_MAX)
+# Found in time that grows with the text alone: a pattern begins anew at each digit of a run.
+_MANY_DIGITS = b"0" * DIGITS_MAX
+_DIGITS_ALIKE = bytes(ord("0") if chr(byte) in "0123456789" else byte for byte in range(256))
 _KINDS: set[type[AnyFields]] = {AnyFields, *FIELDS.values()}
 _KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _KINDS}
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
-def decode_values(members: Mapping[str, msgspec.Raw]) -> dict[str, Any] | Mistake:
-    """Each member's value, or the first that no engine could read.
+def decode_values(
+    members: Mapping[str, msgspec.Raw], known: Mapping[str, Any]
+) -> dict[str, Any] | Mistake:
+    """Each member's value, or the first that no engine could read. `known`: values already read.
 
     Raises:
         msgspec.DecodeError, RecursionError: what no parser should be given.
@@ -251,7 +255,7 @@ def decode_values(members: Mapping[str, msgspec.Raw]) -> dict[str, Any] | Mistak
     values = {}
     for name, raw in members.items():
         try:
-            values[name] = rawjson.decode(raw)
+            values[name] = known[name] if name in known else rawjson.decode(raw)
         except msgspec.ValidationError as error:
             return _mistake(str(error), within=name[:80])
     return values
@@ -279,9 +283,10 @@ def find_mistake(
 
 def _unfit(value: msgspec.Raw) -> str | None:
     """What makes a value of any type unfit for every engine, if anything does."""
-    if _MANY_DIGITS.search(value):
+    written = bytes(value)
+    if len(written) >= DIGITS_MAX and _MANY_DIGITS in written.translate(_DIGITS_ALIKE):
         try:
-            json.loads(bytes(value), parse_int=_bounded)  # digits in texts do no harm
+            json.loads(written, parse_int=_bounded)  # digits in texts do no harm
         except ValueError as error:
             return str(error)
     return None

@@ -46,7 +46,7 @@ from trio_gateway.server.ollama.models import (
     tags_answer,
     version_answer,
 )
-from trio_gateway.server.ollama.request import Kind, OllamaCall, read_call, read_model_name
+from trio_gateway.server.ollama.request import Kind, OllamaCall, open_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
 from trio_gateway.server.relay.answer import Answer, AnswerStream
 from trio_gateway.server.relay.early_answer import Opening
@@ -79,9 +79,11 @@ class OllamaHandler:
         """Chat, generate, embed and embeddings."""
         data = await call.read_body()
         call.begin_dump(endpoint, data)
-        asked = read_call(Kind(endpoint.name.removeprefix("api/")), data)
-        name = plain_name(self._config, asked.model)
+        opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
+        name = plain_name(self._config, opened.model)
         sender = call.sender_of_translated()
+        self._preparer.find(name, sender.permissions)  # before anything else in it is looked at
+        asked = opened.read()
         if asked.only_loads:
             return await self._load(sender, asked, name)
         at_engine = _AT_THE_ENGINE[asked.endpoint]

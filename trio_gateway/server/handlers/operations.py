@@ -7,7 +7,7 @@ from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint
-from trio_gateway.server.api.request_body import nested_too_deeply, parse_request_to
+from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.openapi import document as openapi
@@ -42,8 +42,8 @@ class OperationsHandler:
     async def handle_explain(self, endpoint: Endpoint, call: Call) -> Answer:
         """What would happen to the request in the body. No engine is started or asked to work."""
         data = await call.read_body()
-        meant, parsed = parse_request_to(call.query("endpoint"), data)
-        wanted, form = self._preparer.counted(parsed, meant, call.permissions)
+        request = open_request_to(call.query("endpoint"), data)
+        wanted, form = self._preparer.counted(request, call.permissions)
         try:
             found = await explain(
                 self._selector, self._counter, self._manager.overview, self._manager.kv,

@@ -15,7 +15,7 @@ import trio
 
 from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
-from trio_gateway.server.api.request_body import parse_request
+from trio_gateway.server.api.request_body import open_request
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
@@ -139,8 +139,8 @@ class RequestHandler:
         else:
             data = await call.read_body()
             call.begin_dump(endpoint, data)
-            parsed = parse_request(data, endpoint)
-            ask = await self._preparer.prepare(call.sender(endpoint), endpoint, parsed)
+            request = open_request(data, endpoint)
+            ask = await self._preparer.prepare(call.sender(endpoint), endpoint, request)
         return await self._relay.respond(ask)
 
     async def handle_realtime(self, endpoint: Endpoint, call: Call) -> Answer:

@@ -104,8 +104,8 @@ class _NameRequest(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
-# By endpoint, for `/openapi.json`.
-REQUESTS: Mapping[str, type[msgspec.Struct]] = {
+# By endpoint, also for `/openapi.json`.
+REQUESTS: Mapping[str, type[_Request]] = {
     "api/chat": _ChatRequest,
     "api/generate": _GenerateRequest,
     "api/embed": _EmbedRequest,
@@ -113,26 +113,45 @@ REQUESTS: Mapping[str, type[msgspec.Struct]] = {
 }
 
 
-def read_call(kind: Kind, body: bytes) -> OllamaCall:
-    """The request as it is to be worked on.
+class OpenCall(msgspec.Struct, frozen=True):
+    """A request of which only the model is known until it is read."""
 
-    Raises:
-        ApiError: 400, with what is wrong.
-    """
-    try:
-        match kind:
-            case Kind.CHAT:
-                return _chat(_decode(body, _ChatRequest))
-            case Kind.GENERATE:
-                return _generate(_decode(body, _GenerateRequest))
-            case Kind.EMBED:
-                embed = _decode(body, _EmbedRequest)
-                return _embeddings(kind, embed, embed.input, embed.dimensions)
-            case Kind.EMBEDDINGS:
-                old = _decode(body, _EmbeddingsRequest)
-                return _embeddings(kind, old, old.prompt, None)
-    except RecursionError:
-        raise nested_too_deeply() from None
+    kind: Kind
+    request: _Request
+
+    @property
+    def model(self) -> str:
+        return self.request.model
+
+    def read(self) -> OllamaCall:
+        """The request as it is to be worked on.
+
+        Raises:
+            ApiError: 400, with what is wrong.
+        """
+        try:
+            match self.request:
+                case _ChatRequest() as chat:
+                    return _chat(chat)
+                case _GenerateRequest() as generate:
+                    return _generate(generate)
+                case _EmbedRequest() as embed:
+                    return _embeddings(self.kind, embed, embed.input, embed.dimensions)
+                case _EmbeddingsRequest() as old:
+                    return _embeddings(self.kind, old, old.prompt, None)
+            raise AssertionError(self.kind)
+        except RecursionError:
+            raise nested_too_deeply() from None
+
+
+def open_call(kind: Kind, body: bytes) -> OpenCall:
+    """Raises ApiError: 400, it is not such a request, or names no model."""
+    return OpenCall(kind, _decode(body, REQUESTS[f"api/{kind.value}"]))
+
+
+def read_call(kind: Kind, body: bytes) -> OllamaCall:
+    """Raises ApiError: 400, with what is wrong."""
+    return open_call(kind, body).read()
 
 
 def read_model_name(body: bytes) -> str:

@@ -19,6 +19,7 @@ from trio_gateway.server.access.permissions import EVERYTHING, Permissions, mode
 from trio_gateway.server.api.endpoints import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.request_body import (
+    OpenRequest,
     ParsedRequest,
     nested_too_deeply,
     too_long,
@@ -84,9 +85,14 @@ class Preparer:
         self._names, self._overview, self._selector = names, overview, selector
 
     async def prepare(
-        self, sender: Sender, endpoint: Endpoint, request: ParsedRequest, *, wish: int = 0
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        opened: OpenRequest | ParsedRequest,
+        *,
+        wish: int = 0,
     ) -> Ask:
-        """An Ask of a JSON request.
+        """An Ask of a JSON request. Whether its model may be had is known before it is read.
 
         Args:
             wish: tokens that the context should have, if the model has that much.
@@ -94,10 +100,11 @@ class Preparer:
         Raises:
             ApiError: with what is wrong with it.
         """
-        asked = request.model
+        asked = opened.model
         wanted = self.find(asked, sender.permissions)
         model = wanted.model
         self.check_served(endpoint, model)
+        request = opened.read()
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
         at_least = self.context_for(wanted, wish)
@@ -168,18 +175,19 @@ class Preparer:
         return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
 
     def counted(
-        self, request: ParsedRequest, endpoint: Endpoint, permissions: Permissions = EVERYTHING
+        self, opened: OpenRequest, permissions: Permissions = EVERYTHING
     ) -> tuple[Wanted, CountedForm]:
         """The model of a request, and what it is counted as, for a dry run.
 
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(request.model, permissions)
-        self.check_served(endpoint, wanted.model)
+        wanted = self.find(opened.model, permissions)
+        self.check_served(opened.endpoint, wanted.model)
+        request = opened.read()
         if wanted.model.rewrite is not None:
             request = request.rewritten(wanted.model.rewrite)
-        return wanted, request.counted(endpoint)
+        return wanted, request.counted(opened.endpoint)
 
     def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
