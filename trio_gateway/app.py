@@ -21,6 +21,7 @@ from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.process.groups import HAS_GROUPS
+from trio_gateway.engine.process.open_files import raise_limit
 from trio_gateway.engine.process.single_worker import single_worker
 from trio_gateway.log import configure_logging
 from trio_gateway.server.gateway import Gateway
@@ -83,6 +84,7 @@ class HypercornApp:
             raise LifespanFailureError("startup", str(error)) from error
 
     async def _serve(self, receive: Receive, send: Send) -> None:
+        raise_limit()
         connections = ClientConnections(ConnectionLimits(), counted=False)
         install(connections)  # early enough: hypercorn serves after this startup
         configure_logging()

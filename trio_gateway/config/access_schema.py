@@ -68,7 +68,8 @@ class UnixAddress(msgspec.Struct, frozen=True):
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client may take. `header_timeout_s` runs from a request's first byte to the end
     of its headers, `body_timeout_s` from there to the end of its body, `send_timeout_s` from the
-    last byte of an answer that the client took."""
+    last byte of an answer that the client took. `max_connections` of all clients; None: as many as
+    the system's limit of open files allows, up to 4,096."""
 
     max_header_bytes: int = 16 * 1024
     header_timeout_s: float = 30.0
@@ -76,6 +77,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     send_timeout_s: float = 60.0
     requests_per_connection: int = 1_000_000
     connections_per_address: int = 512
+    max_connections: int | None = None
 
 
 @lru_cache(64)  # asked twice for each request, mostly of one host; to parse it costs 5 µs

@@ -11,6 +11,7 @@ from hypercorn.trio import serve
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process.groups import STOP_SIGNALS
+from trio_gateway.engine.process.open_files import raise_limit
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.install import install
@@ -29,6 +30,7 @@ class GatewayServer:
     """Serves a gateway on the addresses of its configuration until a signal ends it."""
 
     def __init__(self, gateway: Gateway) -> None:
+        raise_limit()  # what follows counts with it
         self._gateway = gateway
         self._connections = ClientConnections(gateway.config.server.limits)
         self._served = trio.Event()

@@ -43,7 +43,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
           tls = {{ certificate = "c.pem", key = "/k.pem" }},
           listen_unix = {{ "a.sock", {{ path = "/run/b.sock", mode = "0660" }} }},
           max_header_size = "8KiB", header_timeout = 1.5, body_timeout = 2,
-          requests_per_connection = 3, connections_per_address = 4,
+          requests_per_connection = 3, connections_per_address = 4, max_connections = 5,
         }}
         """,
     ).server
@@ -70,6 +70,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         body_timeout_s=2,
         requests_per_connection=3,
         connections_per_address=4,
+        max_connections=5,
     )
 
 

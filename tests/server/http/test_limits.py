@@ -210,8 +210,14 @@ async def test_a_connection_closes_after_so_many_requests(
 async def test_an_address_has_so_many_connections_and_a_closed_one_makes_room(
     autojump_clock: Clock, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    net = network(nursery)
+    async def slow(scope: Scope, receive: Any, send: Any) -> None:
+        await trio.sleep(500)
+        await hello(scope, receive, send)
+
+    net = network(nursery, slow)
     first, second = net.connect(), net.connect()
+    for client in (first, second):
+        await client.send_all(REQUEST)
     await trio.testing.wait_all_tasks_blocked()
     for _ in range(2):
         answer, _ = await all_of(net.connect())
@@ -219,7 +225,7 @@ async def test_an_address_has_so_many_connections_and_a_closed_one_makes_room(
         assert code_of(answer) == "too_many_connections"
     assert caplog.text.count("127.0.0.1 has 2 connections") == 1
     await first.aclose()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(1)
     third = net.connect()
     await third.send_all(REQUEST)
     assert (await third.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
@@ -228,6 +234,22 @@ async def test_an_address_has_so_many_connections_and_a_closed_one_makes_room(
     await trio.testing.wait_all_tasks_blocked()
     assert net.connections.counts is not None
     assert len(net.connections.counts) == 0
+
+
+@pytest.mark.parametrize("said", [b"", REQUEST, REQUEST[:-2]])
+async def test_an_address_with_all_its_connections_loses_one_that_says_nothing_for_another(
+    autojump_clock: Clock, nursery: trio.Nursery, said: bytes
+) -> None:
+    net = network(nursery)
+    for _ in range(10):
+        await net.connect().send_all(said)
+        await trio.testing.wait_all_tasks_blocked()
+        client = net.connect()
+        await client.send_all(REQUEST)
+        assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+        await trio.testing.wait_all_tasks_blocked()
+        assert net.servers_running == LIMITS.connections_per_address
+    nursery.cancel_scope.cancel(reason="the test is over")
 
 
 async def test_another_address_has_its_own_and_a_unix_socket_is_not_counted(
@@ -322,8 +344,11 @@ async def test_a_refused_connection_is_told_so_over_a_real_socket(
     await nursery.start(run)
     held = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
     for stream in held:
-        await stream.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        await stream.send_all(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
     client = await trio.open_tcp_stream("127.0.0.1", port)
     assert (await client.receive_some()).startswith(b"HTTP/1.1 429")
     await client.aclose()

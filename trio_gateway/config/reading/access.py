@@ -66,6 +66,7 @@ def limits(record: Record) -> ConnectionLimits:
         connections_per_address=record.read(
             "connections_per_address", integer, default.connections_per_address
         ),
+        max_connections=record.read("max_connections", integer, 0) or None,
     )
 
 

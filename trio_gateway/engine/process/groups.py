@@ -15,6 +15,8 @@ from pathlib import Path
 
 import trio
 
+from trio_gateway.engine.process.open_files import limit_of_children
+
 HAS_GROUPS = sys.platform != "win32"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,7 +35,7 @@ async def spawn_in_group(
     Raises:
         OSError: it could not be started.
     """
-    command = ["/bin/sh", "-c", _GATE, "sh", *argv] if HAS_GROUPS else list(argv)
+    command = ["/bin/sh", "-c", _gate(), "sh", *argv] if HAS_GROUPS else list(argv)
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE,
@@ -43,6 +45,11 @@ async def spawn_in_group(
         cwd=workdir,
         start_new_session=HAS_GROUPS,
     )
+
+
+def _gate() -> str:
+    files = limit_of_children()
+    return _GATE if files is None else f"ulimit -S -n {files}; {_GATE}"
 
 
 def open_gate(process: trio.Process) -> None:

@@ -8,10 +8,11 @@ options apply there, and connections are not counted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from ssl import SSLContext
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from hypercorn.config import Config, Sockets
@@ -22,15 +23,18 @@ from hypercorn.utils import parse_socket_addr
 from trio_gateway.config.access_schema import ConnectionLimits, is_loopback
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.access_log import AccessLog
-from trio_gateway.server.http.connection import Connection, Facts, Limits
+from trio_gateway.server.http.connection import Connection
 from trio_gateway.server.http.connection_counts import ConnectionCounts, address_group
+from trio_gateway.server.http.places import Place, Places, Silence
 from trio_gateway.server.http.refusal import last_refusal
-from trio_gateway.server.http.types import AsgiApp, ClientGone
+from trio_gateway.server.http.types import AsgiApp, ClientGone, Facts, Limits
 from trio_gateway.server.http.wire import Wire, wire_of
 
 log = logging.getLogger(__name__)
 
-_REFUSE_S = 1.0  # to tell a client that it has too many connections
+T = TypeVar("T", "Connection", "_Handshake")
+
+_REFUSE_S = 1.0  # to tell a client that it has too many connections, or there are
 _RETRY_S = 1.0  # the client that is refused may have let go of one by then
 # A client whose network is gone says nothing. These find it after about two minutes.
 _PROBE_IDLE_S, _PROBE_EVERY_S, _PROBES = 60, 15, 4
@@ -68,10 +72,10 @@ class ClientConnections:
 
     def __init__(self, limits: ConnectionLimits, *, counted: bool = True) -> None:
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
+        self.places = Places(limits.max_connections)
         self.is_stopping = False
         self._own_limits = limits
-        self._open: set[Connection] = set()
-        self._handshakes: set[trio.CancelScope] = set()
+        self._open: set[Connection | _Handshake] = set()
         self._config: Config | None = None
         self._default_headers, self._default_headers_at = b"", 0
         self._context: WorkerContext | None = None
@@ -92,8 +96,6 @@ class ClientConnections:
     def stop(self) -> None:
         """Idle connections end now, others after their request."""
         self.is_stopping = True
-        for handshake in [*self._handshakes]:
-            handshake.cancel(reason="the server stops")
         for connection in [*self._open]:
             connection.stop()
 
@@ -120,14 +122,24 @@ class ClientConnections:
             await trio.aclose_forcefully(stream)
             return
         wire = wire_of(stream)
-        address = address_group(client[0]) if client else None  # None: a Unix socket
-        if address is not None and self.counts is not None and not self.counts.enter(address):
-            await self._turn_away(wire, is_tls=is_tls)
+        host = client[0] if client else None  # None: a socket file
+        address = None if host is None else address_group(host)
+        if not self._may_have_one_more(address):
+            await _turn_away(
+                wire, _too_many(self._own_limits.connections_per_address), is_tls=is_tls
+            )
             return
+        place = self.places.enter(host, address)
         try:
-            if is_tls and not await self._shook_hands(stream, config.ssl_handshake_timeout):
-                await wire.tear()
+            if place is None:
+                await _turn_away(wire, self.places.error(), is_tls=is_tls)
                 return
+            if is_tls:
+                with self._at(place, _Handshake()) as handshake:
+                    shook = await handshake.run(stream, config.ssl_handshake_timeout)
+                if not shook:
+                    await wire.tear()
+                    return
             scheme = "https" if is_tls else "http"
             called: AsgiApp = partial(
                 app, sync_spawn=trio.to_thread.run_sync, call_soon=trio.from_thread.run
@@ -135,14 +147,12 @@ class ClientConnections:
             if config.accesslog is not None:
                 called = AccessLog(called, config)
             facts = Facts(scheme, client, server, config.root_path, state)
-            connection = Connection(called, wire, facts, self)
-            self._open.add(connection)
-            try:
+            with self._at(place, Connection(called, wire, facts, self)) as connection:
                 await connection.run()
-            finally:
-                self._open.discard(connection)
         finally:
-            if address is not None and self.counts is not None:
+            if place is not None:
+                self.places.leave(place)
+            if self.counts is not None and address is not None:
                 self.counts.leave(address)
 
     def default_headers(self) -> bytes:
@@ -155,36 +165,66 @@ class ClientConnections:
             self._default_headers = b"".join([b"%b: %b\r\n" % header for header in headers])
         return self._default_headers
 
-    async def _shook_hands(self, stream: Any, timeout_s: float) -> bool:
+    def _may_have_one_more(self, address: str | None) -> bool:
+        if address is None or self.counts is None:
+            return True
+        return self.counts.enter(address, takes_place=self.places.make_room_at)
+
+    @contextmanager
+    def _at(self, place: Place, guest: T) -> Iterator[T]:
+        self._open.add(guest)
+        place.guest = guest
+        try:
+            yield guest
+        finally:
+            self._open.discard(guest)
+
+
+class _Handshake:
+    """A client that has yet to speak TLS. A Guest."""
+
+    def __init__(self) -> None:
+        self._scope, self._since = trio.CancelScope(), trio.current_time()
+
+    async def run(self, stream: Any, timeout_s: float) -> bool:
         """Whether the client has spoken TLS in time."""
-        with trio.move_on_after(timeout_s) as handshake:
-            self._handshakes.add(handshake)
+        self._scope.deadline = self._since + timeout_s
+        with self._scope:
             try:
                 await stream.do_handshake()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return False
-            finally:
-                self._handshakes.discard(handshake)
             return True
         return False
 
-    async def _turn_away(self, wire: Wire, *, is_tls: bool) -> None:
-        """With an answer if that is cheap; over TLS it would cost a handshake."""
-        assert self.counts is not None
-        message = f"your address has {self.counts.limit} connections to this gateway"
-        error = ApiError(
-            429, f"{message}; close some first", "rate_limit_error", code="too_many_connections",
-            retry_after_s=_RETRY_S,
-        )  # fmt: skip
-        try:
-            if not is_tls:
-                with trio.move_on_after(_REFUSE_S):
-                    await wire.send(last_refusal(error).as_http1())
-                    await wire.send_end()
-        except ClientGone:
-            pass
-        finally:
-            await wire.tear()
+    def silence(self) -> tuple[Silence, float]:
+        return Silence.BEGUN, self._since
+
+    def make_room(self, error: ApiError) -> None:
+        self._scope.cancel(reason=error.message)
+
+    def stop(self) -> None:
+        self._scope.cancel(reason="the server stops")
+
+
+def _too_many(limit: int) -> ApiError:
+    return ApiError(
+        429, f"your address has {limit} connections to this gateway; close some first",
+        "rate_limit_error", code="too_many_connections", retry_after_s=_RETRY_S,
+    )  # fmt: skip
+
+
+async def _turn_away(wire: Wire, error: ApiError, *, is_tls: bool) -> None:
+    """With an answer if that is cheap; over TLS it would cost a handshake."""
+    try:
+        if not is_tls:
+            with trio.move_on_after(_REFUSE_S):
+                await wire.send(last_refusal(error).as_http1())
+                await wire.send_end()
+    except ClientGone:
+        pass
+    finally:
+        await wire.tear()
 
 
 def _limits_of(config: Config, own: ConnectionLimits) -> Limits:

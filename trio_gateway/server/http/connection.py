@@ -14,8 +14,7 @@ import contextlib
 import enum
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 import trio
@@ -23,6 +22,7 @@ import trio
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_asked
+from trio_gateway.server.http.places import Silence
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
     BODY_KEY,
@@ -31,28 +31,16 @@ from trio_gateway.server.http.types import (
     REQUEST_ID_HEADER,
     AsgiApp,
     ClientGone,
+    Facts,
     Header,
+    Limits,
     Scope,
     new_request_id,
 )
 from trio_gateway.server.http.websocket_session import serve_websocket
-from trio_gateway.server.http.wire import Inbox, Wire
+from trio_gateway.server.http.wire import Inbox, InboxWire, Wire
 
 log = logging.getLogger(__name__)
-
-Address = tuple[str, int | None] | None
-
-
-class Limits(NamedTuple):
-    """What one connection may take. Seconds and bytes."""
-
-    max_header_bytes: int
-    header_timeout_s: float
-    keep_alive_s: float
-    send_timeout_s: float
-    requests: int
-    max_message_bytes: int  # of a WebSocket
-    ping_interval_s: float | None
 
 
 class Phase(enum.Enum):
@@ -61,16 +49,6 @@ class Phase(enum.Enum):
     REQUEST = enum.auto()
     LINGER = enum.auto()  # it is answered, and what still comes of it is thrown away
     OVER = enum.auto()
-
-
-class Facts(NamedTuple):
-    """What an app is told of a connection in each scope."""
-
-    scheme: str
-    client: Address
-    server: Address
-    root_path: str
-    state: Mapping[str, Any]
 
 
 class Shared(Protocol):
@@ -117,6 +95,27 @@ class Connection:
         """The server stops: only a request that is under way is waited for."""
         if self._phase is not Phase.REQUEST:
             self._inbox.end()
+
+    # -- for `Places` ------------------------------------------------------------------------------
+
+    def silence(self) -> tuple[Silence, float] | None:
+        """What of this client is waited for, and since when; None if it is the gateway's turn."""
+        if self._phase is Phase.IDLE:
+            return Silence.IDLE, self._phase_since
+        if self._phase is not Phase.REQUEST:
+            return Silence.BEGUN, self._phase_since
+        since = self._wire.sending_since
+        if since is None:
+            since = self._inbox.waiting_since
+        return None if since is None or self._is_websocket else (Silence.IN_REQUEST, since)
+
+    def make_room(self, error: ApiError) -> None:
+        """Another client needs its place. What it has begun to ask gets this answer."""
+        self._inbox.end(error)
+        if self._phase is Phase.REQUEST and self._wire.sending_since is not None:
+            self._leave()
+            if self._request is not None:
+                self._request.cancel(reason="another client needs its place")
 
     # -- the task that watches the client -----------------------------------------------------
 
@@ -216,13 +215,15 @@ class Connection:
         self._enter(Phase.IDLE)
         seen = 0
         while (head := read_head(inbox.buffer, max_bytes, seen)) is None:
-            inbox.raise_fault()
+            if inbox.buffer:  # otherwise there is nothing that it could be the answer to
+                inbox.raise_fault()
             if inbox.buffer and self._phase is Phase.IDLE:
                 self._enter(Phase.HEAD)
             if inbox.is_over or self._shared.is_stopping:
                 return None
             seen = len(inbox.buffer)
-            await inbox.more()
+            with contextlib.suppress(ApiError):
+                await inbox.more()
         return head
 
     async def _answer(self, head: RequestHead) -> Phase:
@@ -286,7 +287,7 @@ class Connection:
         refusal.headers.append((REQUEST_ID_HEADER, new_request_id().encode()))
         log.debug("refused a request for %s: %s", path or "?", error.message)
         self._enter(Phase.LINGER)
-        with trio.move_on_after(LINGER_S):
+        with trio.move_on_after(LINGER_S), contextlib.suppress(ApiError):
             await self._wire.send(refusal.as_http1(self._shared.default_headers()))
             await self._wire.send_end()
             # As in `_after`: let what is on its way arrive. Most clients close once they have it.
@@ -304,7 +305,7 @@ class Connection:
         self._is_websocket = True
         with trio.CancelScope() as self._request:
             await serve_websocket(
-                _WebSocketWire(self._wire, self._inbox), self._app, scope,
+                InboxWire(self._wire, self._inbox), self._app, scope,
                 max_message_bytes=self._limits.max_message_bytes,
                 ping_interval_s=self._limits.ping_interval_s,
             )  # fmt: skip
@@ -328,20 +329,3 @@ class Connection:
             "state": {**facts.state},
             "extensions": {},
         }
-
-
-class _WebSocketWire:
-    """What a WebSocket reads is what the watching task has put in."""
-
-    def __init__(self, wire: Wire, inbox: Inbox) -> None:
-        self._wire, self._inbox = wire, inbox
-        self.send = wire.send
-
-    async def read(self) -> bytes:
-        while not self._inbox.buffer:
-            if self._inbox.is_over:
-                return b""
-            await self._inbox.more()
-        data = bytes(self._inbox.buffer)
-        self._inbox.buffer.clear()
-        return data

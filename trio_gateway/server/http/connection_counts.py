@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ def address_group(host: str | None) -> str:
     return str(ipaddress.ip_network((int(address), _IPV6_PREFIX), strict=False))
 
 
+def _never(address: str) -> bool:
+    return False
+
+
 class ConnectionCounts:
     """Open connections by address. Holds no more entries than there are connections."""
 
@@ -37,10 +42,11 @@ class ConnectionCounts:
         self._open: dict[str, int] = {}
         self._told = set[str]()
 
-    def enter(self, address: str) -> bool:
-        """Whether there may be one more; if so, `leave` must follow."""
+    def enter(self, address: str, *, takes_place: Callable[[str], bool] = _never) -> bool:
+        """Whether there may be one more; if so, `leave` must follow. `takes_place`: asked where the
+        limit is reached; true if another one of the address goes for it."""
         count = self._open.get(address, 0)
-        if count >= self.limit:
+        if count >= self.limit and not takes_place(address):
             if address not in self._told:  # once, until it has none any more
                 self._told.add(address)
                 log.warning(

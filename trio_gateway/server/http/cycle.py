@@ -74,7 +74,11 @@ class Cycle:
     # -- the request --------------------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """The next of the body; then, once the client is gone, that it is."""
+        """The next of the body; then, once the client is gone, that it is.
+
+        Raises:
+            ApiError: the client was told to go before all of it had come.
+        """
         if self._all_given:
             await self._gone.wait()
             return {"type": "http.disconnect"}
@@ -83,6 +87,7 @@ class Cycle:
         self._any_given = True
         while (message := self.receive_now()) is None:
             if self._inbox.is_over:
+                self._inbox.raise_fault()
                 await self._gone.wait()
                 return {"type": "http.disconnect"}
             await self._ask_for_it()

@@ -7,11 +7,20 @@ and `HypercornApp` in its lifespan.
 
 from __future__ import annotations
 
+import logging
+
 import hypercorn.trio.run
 
 from trio_gateway.server.http.client_connections import ClientConnections
+from trio_gateway.server.http.places import AcceptLog
+
+_ACCEPTING = "trio.serve_listeners"
 
 
 def install(connections: ClientConnections) -> None:
     """Let hypercorn's trio worker hand its connections to these. The last call counts."""
+    accepting = logging.getLogger(_ACCEPTING)
+    for before in [f for f in accepting.filters if isinstance(f, AcceptLog)]:
+        accepting.removeFilter(before)
+    accepting.addFilter(AcceptLog())
     vars(hypercorn.trio.run)["TCPServer"] = connections.serve

@@ -1,10 +1,10 @@
-"""The ASGI callables and messages as types, and what the gateway puts into a scope."""
+"""The ASGI callables and messages as types, and what a scope is made of."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -20,6 +20,30 @@ LINGER_S = 5.0  # for the rest of a body whose request is answered already
 # A client may close its side once it has sent its request, and still read: `printf … | nc -N` does.
 # It looks like one that is gone. So what is answered as soon as this is answered all the same.
 HALF_CLOSED_S = 0.1
+
+Address = tuple[str, int | None] | None
+
+
+class Limits(NamedTuple):
+    """What one connection may take. Seconds and bytes."""
+
+    max_header_bytes: int
+    header_timeout_s: float
+    keep_alive_s: float
+    send_timeout_s: float
+    requests: int
+    max_message_bytes: int  # of a WebSocket
+    ping_interval_s: float | None
+
+
+class Facts(NamedTuple):
+    """What an app is told of a connection in each scope."""
+
+    scheme: str
+    client: Address
+    server: Address
+    root_path: str
+    state: Mapping[str, Any]
 
 
 def new_request_id() -> str:

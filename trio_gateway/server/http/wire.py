@@ -193,12 +193,13 @@ class Inbox:
     """What a client has sent and nobody has taken. One task puts in, another one takes from
     `buffer` and waits for `more`.
 
-    `is_over`: nothing more will come.
+    `is_over`: nothing more will come. `waiting_since`: when somebody began to wait for more.
     """
 
     def __init__(self) -> None:
         self.buffer = bytearray()
         self.is_over = False
+        self.waiting_since: float | None = None
         self._fault: ApiError | None = None
         self._news: trio.Event | None = None
         self._taken: trio.Event | None = None
@@ -222,7 +223,7 @@ class Inbox:
             self._taken.set()
             self._taken = None
         if not self.is_over:
-            self._news = trio.Event()
+            self._news, self.waiting_since = trio.Event(), trio.current_time()
             await self._news.wait()
         self.raise_fault()
 
@@ -240,4 +241,21 @@ class Inbox:
     def _tell(self) -> None:
         if self._news is not None:
             self._news.set()
-            self._news = None
+            self._news = self.waiting_since = None
+
+
+class InboxWire:
+    """A wire that another task reads: what is read here is what that one has put in."""
+
+    def __init__(self, wire: Wire, inbox: Inbox) -> None:
+        self._wire, self._inbox = wire, inbox
+        self.send = wire.send
+
+    async def read(self) -> bytes:
+        while not self._inbox.buffer:
+            if self._inbox.is_over:
+                return b""
+            await self._inbox.more()
+        data = bytes(self._inbox.buffer)
+        self._inbox.buffer.clear()
+        return data
