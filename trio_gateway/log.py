@@ -20,5 +20,3 @@ def configure_logging(*, verbose: bool = False) -> None:
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
     ours.addHandler(handler)
     ours.propagate = False
-    # It warns of every form that is broken; its sender is told, the log need not be.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)

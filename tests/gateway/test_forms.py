@@ -87,6 +87,38 @@ async def test_a_form_reaches_its_engine_byte_by_byte(
     assert got == body
 
 
+@pytest.mark.parametrize(
+    "kind", ['Multipart/Form-Data; Boundary="bound"', f"{TYPE}; charset=utf-8"]
+)
+async def test_an_engine_gets_the_content_type_written_anew(
+    autojump_clock: Clock, kind: str
+) -> None:
+    async with serving() as stack:
+        assert (await send(stack, SMALL, kind=kind)).status == 200
+        assert stack.engines.requests[0][1] == {b"content-type": TYPE.encode()}
+
+
+async def test_two_content_types_are_refused(autojump_clock: Clock) -> None:
+    kinds = [("Content-Type", TYPE), ("Content-Type", "multipart/form-data; boundary=other")]
+    async with serving() as stack:
+        for headers in (kinds, kinds[::-1]):
+            response = await stack.http.request(
+                "POST", f"http://gateway{AUDIO}", content=SMALL, headers=headers
+            )
+            assert (response.status, error_of(response)["code"]) == (400, "invalid_form")
+        assert stack.engines.requests == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", TYPE, "application/x-www-form-urlencoded"])
+async def test_a_json_body_goes_to_the_engine_as_json_whatever_it_says(
+    autojump_clock: Clock, kind: str
+) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "&model=other&"}]}'
+    async with serving() as stack:
+        assert (await send(stack, body, "/v1/chat/completions", kind)).status == 200
+        assert stack.engines.requests[0][1] == {b"content-type": b"application/json"}
+
+
 async def test_an_image_can_be_edited_with_json_too(autojump_clock: Clock) -> None:
     body = json.dumps({"model": "m", "prompt": "a hat", "images": []}).encode()
     async with serving() as stack:
@@ -108,6 +140,8 @@ async def test_the_engine_s_own_name_stands_in_the_form(autojump_clock: Clock) -
         (form(part("file", b"x")), TYPE, 400, "missing_model"),
         (form(MODEL, MODEL), TYPE, 400, "duplicate_model"),
         (SMALL, "multipart/form-data", 400, "invalid_form"),
+        (SMALL, f"{TYPE}; boundary=other", 400, "invalid_form"),
+        (SMALL, "multipart/form-data; xboundary=other; boundary=bound", 400, "invalid_form"),
         (b"{}", "application/json", 400, "invalid_form"),
         (b"", TYPE, 400, "invalid_form"),
         (SMALL[:-4], TYPE, 400, "invalid_form"),

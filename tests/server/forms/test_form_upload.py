@@ -50,7 +50,7 @@ class Client:
         self.stalls_after: int | None = None
         headers = [(b"content-length", b"%d" % len(data))] if announced else []
         self.upload = Upload({"headers": headers}, self.receive, None, 30)
-        self.form = FormUpload(self.upload, TYPE)
+        self.form = FormUpload(self.upload, [TYPE])
 
     async def receive(self) -> dict[str, object]:
         await trio.lowlevel.checkpoint()

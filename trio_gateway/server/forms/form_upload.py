@@ -8,11 +8,12 @@ be sent again if its engine is lost.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.forms.form_type import boundary_of, type_with
 from trio_gateway.server.forms.multipart import FormReader, ModelField
 from trio_gateway.server.forms.spool import MEMORY_BYTES, Spool, SpoolFull
 from trio_gateway.server.http.upload import Upload
@@ -23,15 +24,19 @@ KEEP_BYTES = MEMORY_BYTES  # this much is kept in any case, at the beginning and
 
 
 class FormUpload:
-    """One form. `close` it; what is kept goes then.
+    """One form, of a request with these Content-Type headers. `close` it; what is kept goes then.
+
+    `content_type`: what an engine is told in their place.
 
     Raises:
-        ApiError: 400, the content type has no boundary.
+        ApiError: 400, there is not exactly one, with one boundary.
     """
 
-    def __init__(self, upload: Upload, content_type: str) -> None:
+    def __init__(self, upload: Upload, content_types: Sequence[str]) -> None:
         self._upload = upload
-        self._reader = FormReader(content_type)
+        boundary = boundary_of(content_types)
+        self.content_type = type_with(boundary)
+        self._reader = FormReader(boundary)
         self._spool = Spool()
         self.request = object()  # which one this is, of all its sources
         self._finished = False  # all was read, and it is well
@@ -51,6 +56,10 @@ class FormUpload:
         while not self._finished and (self._reader.model is None or self._is_nearly_kept()):
             await self._keep_more()
         return self.model.name
+
+    def refuse_choosers(self, refuse: Callable[[str], ApiError]) -> None:
+        """Raise this for a field that chooses other models, of what is here and what is to come."""
+        self._reader.refuse_choosers(refuse)
 
     def _is_nearly_kept(self) -> bool:
         length = self._upload.length

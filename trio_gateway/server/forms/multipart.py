@@ -1,27 +1,35 @@
 """FormReader: finds the field `model` in a multipart form that comes in pieces.
 
-Pure: bytes in, the name and where it stands out. Nothing of a file is kept here. It is stricter
-than the parser below it where an engine could read a form in another way than we do: a request must
-not name one model to us and another one to its engine.
+Pure: bytes in, the name and where it stands out. Nothing of a file is kept here. A request must
+not name one model to us and another one to its engine, so a form is taken only if every parser
+reads it alike: nothing before its first boundary or after its last, and `--boundary` nowhere but on
+a line of its own (some find it after a bare LF, or in the middle of a line).
+
+Why no library: python-multipart, werkzeug, cpp-httplib and Go's each take some of what is refused
+here (`tests/server/forms/test_other_parsers.py`), so its bytes would have to be searched all the
+same; and to search for one boundary is a tenth of python-multipart's CPU time for a large file.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import NamedTuple
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.model_choosers import is_chooser
+from trio_gateway.server.forms.part_head import (
+    HEADER_MAX_BYTES,
+    HEADERS_MAX,
+    PartHead,
+    invalid,
+    read_part_head,
+)
 
 MODEL_MAX_BYTES = 1024
 PARTS_MAX = 1000
-PART_HEADERS_MAX = 8
-PART_HEADER_MAX_BYTES = 4096
-
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NAME = re.compile(rb";\s*name(\*\d*\*?)?\s*=", re.IGNORECASE)
+HEAD_MAX_BYTES = HEADERS_MAX * HEADER_MAX_BYTES
+EPILOGUE_MAX_BYTES = 8  # line ends
 
 
 class ModelField(NamedTuple):
@@ -32,146 +40,161 @@ class ModelField(NamedTuple):
     end: int
 
 
+class _At(Enum):
+    BEGINNING = auto()
+    HEAD = auto()
+    VALUE = auto()
+    EPILOGUE = auto()
+
+
 class FormReader:
-    """Feed it a form; it has its `model` as soon as that field is complete.
+    """Feed it a form with this boundary; it has its `model` as soon as that field is complete."""
 
-    Raises:
-        ApiError: 400, the content type has no usable boundary.
-    """
-
-    def __init__(self, content_type: str) -> None:
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary", b"")
-        if kind != b"multipart/form-data" or not boundary:
-            raise _invalid("the Content-Type has no `boundary`; leave it to your HTTP client")
+    def __init__(self, boundary: bytes) -> None:
         self.model: ModelField | None = None
-        self._parser = _parser_for(boundary, self)
-        self._fed = 0
-        self._piece = b""
+        self._delimiter = b"--" + boundary
+        self._line = b"\r\n" + self._delimiter
+        self._at = _At.BEGINNING
+        self._buffer = b""  # what is not understood yet
+        self._fed = 0  # bytes before it
         self._parts = 0
-        self._ended = False
-        self._header_name, self._header_value = bytearray(), bytearray()
-        self._disposition: bytes | None = None
-        self._in_model = False
-        self._value = bytearray()
-        self._value_start: int | None = None
+        self._part = PartHead("", False)
+        self._value_start = 0
+        self._value = bytearray()  # of `model`
+        self._chooser: str | None = None
+        self._refuse: Callable[[str], ApiError] | None = None
+
+    def refuse_choosers(self, refuse: Callable[[str], ApiError]) -> None:
+        """Raise this for a field that chooses other models, whether it came or is to come."""
+        self._refuse = refuse
+        if self._chooser is not None:
+            raise refuse(self._chooser)
 
     def feed(self, piece: bytes) -> None:
         """Raises ApiError: 400, the form is broken, or its `model` is not one short text."""
-        self._piece = piece
-        try:
-            self._parser.write(piece)
-        except FormParserError as error:
-            raise _invalid(str(error)) from None
-        self._fed += len(piece)
-        self._piece = b""
+        self._buffer += piece
+        at = 0  # in the buffer
+        while (end := self._step(at)) is not None:
+            at = end
+        self._fed += at
+        self._buffer = self._buffer[at:]
 
     def finish(self) -> None:
         """The form is over. Raises ApiError: 400, as `feed`, or there was no `model`."""
-        if not self._ended:
-            raise _invalid("it ends before its closing boundary")
+        if self._at is not _At.EPILOGUE:
+            raise invalid("it ends before its closing boundary")
         if self.model is None:
             message = "the form has no field `model`; GET /v1/models lists the names"
             raise ApiError(400, message, code="missing_model", param="model")
 
-    # -- called by the parser -----------------------------------------------------------------
+    def _step(self, at: int) -> int | None:
+        """Read on from this place of the buffer. Up to where; None: not before more has come."""
+        match self._at:
+            case _At.BEGINNING:
+                return self._begin()
+            case _At.HEAD:
+                return self._read_head(at)
+            case _At.VALUE:
+                return self._read_value(at)
+            case _At.EPILOGUE:
+                self._read_epilogue(at)
+                return None
 
-    def on_part_begin(self) -> None:
+    def _begin(self) -> int | None:
+        opening = self._delimiter + b"\r\n"
+        if not opening.startswith(self._buffer[: len(opening)]):
+            raise invalid("it does not begin with its boundary")
+        if len(self._buffer) < len(opening):
+            return None
+        self._begin_part()
+        return len(opening)
+
+    def _begin_part(self) -> None:
+        self._at = _At.HEAD
         self._parts += 1
         if self._parts > PARTS_MAX:
-            raise _invalid(f"it has more than {PARTS_MAX} parts")
-        self._disposition = None
+            raise invalid(f"it has more than {PARTS_MAX} parts")
 
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
+    def _read_head(self, at: int) -> int | None:
+        end = self._buffer.find(b"\r\n\r\n", at, at + HEAD_MAX_BYTES + 4)
+        if end < 0:
+            if len(self._buffer) - at > HEAD_MAX_BYTES:
+                raise invalid(f"the headers of a part are larger than {HEAD_MAX_BYTES} bytes")
+            return None
+        block = self._buffer[at:end]
+        if self._delimiter in block:
+            raise invalid("its boundary is among the headers of a part")
+        self._part = part = read_part_head(block)
+        if is_chooser(part.name):
+            self._chooser = self._chooser or part.name
+            if self._refuse is not None:
+                raise self._refuse(part.name)
+        if part.is_model:
+            self._check_model(part)
+        self._at = _At.VALUE
+        self._value_start = self._fed + end + 4
+        return end + 4
 
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def on_header_end(self) -> None:
-        name, value = bytes(self._header_name).lower(), bytes(self._header_value)
-        self._header_name.clear()
-        self._header_value.clear()
-        if name == b"content-disposition":
-            if self._disposition is not None:
-                raise _invalid("a part has two Content-Disposition headers")
-            self._disposition = value
-
-    def on_headers_finished(self) -> None:
-        name, is_file = _read_disposition(self._disposition)
-        self._in_model = name == b"model"
-        if not self._in_model:
-            return
-        if is_file:
+    def _check_model(self, part: PartHead) -> None:
+        if part.is_file:
             raise _bad_model("`model` is a file; send its name as a text field")
         if self.model is not None:
             message = "the form has two fields `model`; send one"
             raise ApiError(400, message, code="duplicate_model", param="model")
         self._value.clear()
-        self._value_start = None
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if not self._in_model:
-            return
-        if self._value_start is None and data is self._piece:
-            self._value_start = self._fed + start
-        self._value += data[start:end]
-        if len(self._value) > MODEL_MAX_BYTES:
-            raise _bad_model(f"`model` is longer than {MODEL_MAX_BYTES} bytes")
+    def _read_value(self, at: int) -> int | None:
+        found = self._buffer.find(self._delimiter, at)
+        after = found + len(self._delimiter)
+        if found < 0:
+            # What may be the beginning of a line with the boundary stays.
+            end = max(len(self._buffer) - len(self._line) + 1, at)
+            self._take(at, end)
+            return end if end > at else None
+        end = found - 2
+        if end < at or self._buffer[end:found] != b"\r\n":
+            raise _boundary_elsewhere()
+        if len(self._buffer) < after + 2:
+            return None
+        self._take(at, end)
+        following = self._buffer[after : after + 2]
+        if following not in (b"\r\n", b"--"):
+            raise _boundary_elsewhere()
+        self._end_part(self._fed + end)
+        if following == b"--":
+            self._at = _At.EPILOGUE
+        else:
+            self._begin_part()
+        return after + 2
 
-    def on_part_end(self) -> None:
-        if not self._in_model:
+    def _take(self, start: int, end: int) -> None:
+        if self._part.is_model:
+            self._value += self._buffer[start:end]
+            if len(self._value) > MODEL_MAX_BYTES:
+                raise _bad_model(f"`model` is longer than {MODEL_MAX_BYTES} bytes")
+
+    def _end_part(self, end: int) -> None:
+        if self._part.size not in (None, end - self._value_start):
+            raise invalid("a part's Content-Length is not its length")
+        if not self._part.is_model:
             return
-        self._in_model = False
         try:
             name = self._value.decode()
         except UnicodeDecodeError:
             raise _bad_model("`model` is not UTF-8") from None
-        # A first character that may begin a boundary has no position: it is a control character.
-        if not name or not name.isprintable() or self._value_start is None:
+        if not name or not name.isprintable():
             message = "`model` is empty or has control characters; GET /v1/models lists the names"
             raise ApiError(400, message, code="missing_model", param="model")
-        start = self._value_start
-        self.model = ModelField(name, start, start + len(self._value))
+        self.model = ModelField(name, self._value_start, end)
 
-    def on_end(self) -> None:
-        self._ended = True
-
-
-def _parser_for(boundary: bytes, reader: FormReader) -> MultipartParser:
-    try:
-        return MultipartParser(
-            boundary,
-            {
-                "on_part_begin": reader.on_part_begin,
-                "on_part_data": reader.on_part_data,
-                "on_part_end": reader.on_part_end,
-                "on_header_field": reader.on_header_field,
-                "on_header_value": reader.on_header_value,
-                "on_header_end": reader.on_header_end,
-                "on_headers_finished": reader.on_headers_finished,
-                "on_end": reader.on_end,
-            },
-            max_header_count=PART_HEADERS_MAX,
-            max_header_size=PART_HEADER_MAX_BYTES,
-        )
-    except FormParserError as error:
-        raise _invalid(str(error)) from None
+    def _read_epilogue(self, at: int) -> None:
+        rest = self._buffer[at : at + EPILOGUE_MAX_BYTES + 1]
+        if rest.strip(b"\r\n") or len(rest) > EPILOGUE_MAX_BYTES:
+            raise invalid("it goes on after its closing boundary")
 
 
-def _read_disposition(value: bytes | None) -> tuple[bytes, bool]:
-    """A part's name, and whether it is a file."""
-    if value is None:
-        raise _invalid("a part has no Content-Disposition header")
-    names = _NAME.findall(_QUOTED.sub(b'""', value))
-    kind, options = parse_options_header(value.decode("latin-1"))
-    if kind != b"form-data" or names != [b""]:
-        raise _invalid('a part\'s Content-Disposition is not `form-data; name="…"` with one name')
-    return options.get(b"name", b""), b"filename" in options
-
-
-def _invalid(what: str) -> ApiError:
-    return ApiError(400, f"the body is not a multipart form: {what}", code="invalid_form")
+def _boundary_elsewhere() -> ApiError:
+    return invalid("its boundary is not at the beginning of a line, or not all of the line")
 
 
 def _bad_model(message: str) -> ApiError:

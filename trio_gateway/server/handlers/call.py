@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
@@ -15,16 +14,20 @@ from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope, Send
 from trio_gateway.server.relay.prepare import Sender
 
-# Only what an engine needs: cookies and keys are not for it.
-_PASSED_TO_ENGINE = frozenset({b"content-type", b"accept"})
+# Only what an engine needs: cookies and keys are not for it. What the body is, it is told by us, as
+# the gateway has read it: an engine must not take for a form what was checked as JSON.
+_CONTENT_TYPE = b"content-type"
+_PASSED_TO_ENGINE = frozenset({b"accept"})
 _PASSED_TO_ANTHROPIC = _PASSED_TO_ENGINE | {b"anthropic-version", b"anthropic-beta"}
 _PASSED_UPSTREAM = _PASSED_TO_ENGINE | {
+    _CONTENT_TYPE,
     b"accept-encoding",
     b"accept-language",
     b"if-none-match",
     b"range",
 }
-_JSON: list[Header] = [(b"content-type", b"application/json")]
+_JSON: list[Header] = [(_CONTENT_TYPE, b"application/json")]
+_WITHOUT_JSON = (Body.NONE, Body.ANY)
 _NO_VALUES: Mapping[str, str] = {}
 
 
@@ -51,12 +54,10 @@ class Call:
     def permissions(self) -> Permissions:
         return permissions_of(self.scope)
 
-    def header(self, wanted: bytes) -> str | None:
-        """The first of this name, which is in small letters."""
-        for name, value in self.scope["headers"]:
-            if name == wanted:
-                return cast(bytes, value).decode("latin-1")
-        return None
+    def header_values(self, wanted: bytes) -> list[str]:
+        """All headers of this name, which is in small letters."""
+        headers: list[Header] = self.scope["headers"]
+        return [value.decode("latin-1") for name, value in headers if name == wanted]
 
     def query(self, wanted: str) -> str | None:
         """The first parameter of this name."""
@@ -96,7 +97,13 @@ class Call:
             passed = _PASSED_UPSTREAM
         elif endpoint.family is Family.ANTHROPIC:
             passed = _PASSED_TO_ANTHROPIC
-        return self._sender([*_first_of(self.scope["headers"], passed).items()])
+        kind = [] if endpoint.body in _WITHOUT_JSON else _JSON
+        return self._sender([*kind, *_first_of(self.scope["headers"], passed).items()])
+
+    def sender_of_form(self, content_type: bytes) -> Sender:
+        """Who sent a form, with its content type written anew."""
+        others = _first_of(self.scope["headers"], _PASSED_TO_ENGINE)
+        return self._sender([(_CONTENT_TYPE, content_type), *others.items()])
 
     def sender_of_translated(self) -> Sender:
         """Who sent a request that an engine gets another one for, in JSON."""

@@ -34,7 +34,7 @@ class ModelHandler:
     async def handle_models_list(self, endpoint: Endpoint, call: Call) -> Answer:
         allows = call.permissions.allows
         models = [m for m in self._selector.list_models() if allows(m["id"])]
-        if call.header(b"anthropic-version") is not None:
+        if call.header_values(b"anthropic-version"):
             return json_answer(as_anthropic_list(models))
         return json_answer({"object": "list", "data": models})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -18,6 +20,7 @@ from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api.endpoints import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, model_not_found
+from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused
 from trio_gateway.server.api.request_body import (
     OpenRequest,
     ParsedRequest,
@@ -105,6 +108,7 @@ class Preparer:
         model = wanted.model
         self.check_served(endpoint, model)
         request = opened.read()
+        _refuse_choosers(model, sender.permissions, request.values)
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
         at_least = self.context_for(wanted, wish)
@@ -139,6 +143,8 @@ class Preparer:
         ask = self.prepare_any(
             sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
         )
+        if _may_choose(ask.model, sender.permissions):
+            form.refuse_choosers(partial(chooser_refused, key=sender.permissions.key))
         return msgspec.structs.replace(ask, asked=name, form=form)
 
     def prepare_any(
@@ -221,6 +227,17 @@ class Preparer:
                 f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
             )
             raise ApiError(400, message, code="endpoint_not_supported")
+
+
+def _refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[str, Any]) -> None:
+    """Raises ApiError: 403, the key may not have what a field of the request could choose."""
+    if _may_choose(model, permissions) and (field := chooser_among(values)) is not None:
+        raise chooser_refused(field, permissions.key)
+
+
+def _may_choose(model: ModelConfig, permissions: Permissions) -> bool:
+    """Whether a request of this key could reach models there that the key may not use."""
+    return permissions.models is not None and not model.engine.has_process
 
 
 def _with_answer_limit(ask: Ask) -> Ask:
