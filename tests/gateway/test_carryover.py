@@ -194,3 +194,36 @@ async def test_with_all_of_a_sliding_window_s_cache_nothing_is_carried_over(
         assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) is None
         assert (await carryover(stack))["saves"] == 0
     assert f"no KV carry-over with {how}: " in caplog.text
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+async def test_the_header_says_how_much_of_the_prompt_was_spared(
+    autojump_clock: Clock, files: Files, streams: bool
+) -> None:
+    """By the answer; of a stream, whose end says it too late, by the slot that works."""
+    async with slot_stack(files.two_models(), slots=2) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        timings = {"cache_n": 10, "prompt_n": 310, "prompt_ms": 100.0}
+        answer = json.dumps({"choices": [], "timings": timings}).encode()
+        if streams:
+            stack.engines.scripts = [[b'data: {"choices": []}\n\n', DONE]]
+            stack.engines.faults.at_work = {1: 10}
+        else:
+            stack.engines.scripts = [[answer]]
+        messages = [{"role": "user", "content": f"{A} {NEXT}"}]
+        response = await stack.post(CHAT, chat("a", messages=messages, stream=streams))
+        assert kv_of(response) == "restored=300 saved=300 spared=10"
+
+
+async def test_where_the_engine_does_not_say_what_was_spared_the_header_does_not(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models(), slots=2) as stack:
+        await ask(stack, "a", A)
+        await ask(stack, "b", B)
+        stack.engines.scripts = [[b'data: {"choices": []}\n\n', DONE]]
+        stack.engines.faults.at_work = {0: 300, 1: 0}  # which of them is it?
+        messages = [{"role": "user", "content": f"{A} {NEXT}"}]
+        response = await stack.post(CHAT, chat("a", messages=messages, stream=True))
+        assert kv_of(response) == "restored=300 saved=300"

@@ -213,7 +213,8 @@ async def test_turns_of_conversations_that_do_not_help_are_given_up(
         await ask(stack, "a", B)
         timings = {"cache_n": 0, "prompt_n": 320, "prompt_ms": 100.0}
         stack.engines.scripts = [[json.dumps({"timings": timings}).encode()]]
-        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=300 saved=300"
+        turned = await ask(stack, "a", f"{A} {NEXT}")
+        assert kv_of(turned) == "restored=300 saved=300 spared=0"
         assert [*(await carryover(stack))["not_helpful_for"]] == ["a"]
 
 

@@ -84,6 +84,7 @@ class SlotFaults:
         self.before_restore: Callable[[Path], Awaitable[None]] = _nothing
         self.after_save: Callable[[Path], None] = lambda path: None
         self.tokens_lost = 0  # by a restore
+        self.at_work: dict[int, int] = {}  # slots, with the tokens of their prompts found there
 
 
 class FakeSlots:
@@ -106,7 +107,10 @@ class FakeSlots:
     def states(self) -> list[SlotState]:
         """As /slots: one of which nothing was asked does not say what it holds."""
         asked = self._asked
-        return [SlotState(i, len(h) if i in asked else None) for i, h in enumerate(self.held)]
+        return [
+            SlotState(i, len(h) if i in asked else None, self.faults.at_work.get(i))
+            for i, h in enumerate(self.held)
+        ]
 
     async def save(self, slot: int, filename: str) -> SlotFile:
         path = self._path(filename)

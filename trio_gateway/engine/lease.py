@@ -14,6 +14,8 @@ from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import Outlook
 
+SLOTS_LIMIT_S = 0.5  # the beginning of an answer waits for it
+
 
 class LeaseRefused(Exception):
     """No engine for this request; `reject` says why, and when to try again."""
@@ -27,7 +29,8 @@ class Lease:
     """How a request came by its engine, and the seconds that it waited.
 
     `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest. `kv_move`:
-    what was restored for it, and saved of what made way.
+    what was restored for it, and saved of what made way. `spared`: tokens of its prompt that its
+    engine then found in its cache; None if it did not say, or nothing was restored.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Lease:
         self.engine, self.grant, self._prompt = engine, grant, prompt
         restored = engine.kv.restored_tokens if engine.kv and grant.how is not How.REUSED else 0
         self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
+        self.spared: int | None = None
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
         loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
@@ -52,6 +56,18 @@ class Lease:
         if kv is not None and kv.takes_turns and self._prompt is not None:
             move = await kv.switch(self.client, self._prompt, self.grant.ticket)
             self.kv_move = self.kv_move.and_then(move)
+
+    async def find_spared(self, usage: Usage | None) -> None:
+        """How many tokens a restore spared its request, once its answer has begun: as the answer
+        says, or, of a stream, the one slot that works. Never raises."""
+        if not self.kv_move.restored:
+            return
+        spared = usage.cached_tokens if usage is not None else None
+        if spared is None:
+            slots = await self.client.read_slots(SLOTS_LIMIT_S) or ()
+            at_work = [slot.cached for slot in slots if slot.cached is not None]
+            spared = at_work[0] if len(at_work) == 1 else None
+        self.spared = spared
 
     def note_answer(self, usage: Usage) -> None:
         """What the answer said about its tokens and its time."""

@@ -30,10 +30,12 @@ class EngineFacts(msgspec.Struct, frozen=True):
 
 
 class SlotState(msgspec.Struct, frozen=True):
-    """A slot; `tokens` of its conversation, None if it has not been used since the start."""
+    """A slot; `tokens` of its conversation, None if it has not been used since the start; `cached`
+    of the prompt that it works on, None if it works on none."""
 
     id: int
     tokens: int | None
+    cached: int | None = None
 
 
 class SlotFile(msgspec.Struct, frozen=True):

@@ -158,7 +158,7 @@ class LlamaCppEngine(EngineClient):
         if slots is None:
             return None
         return [
-            SlotState(slot["id"], _positive(slot.get("n_prompt_tokens")))
+            SlotState(slot["id"], _positive(slot.get("n_prompt_tokens")), _cached_now(slot))
             for slot in slots
             if isinstance(slot.get("id"), int)
         ]
@@ -227,6 +227,11 @@ class LlamaCppEngine(EngineClient):
 
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _cached_now(slot: Mapping[str, Any]) -> int | None:
+    cached = slot.get("n_prompt_tokens_cache")
+    return cached if slot.get("is_processing") is True and isinstance(cached, int) else None
 
 
 def _text(value: Any) -> str | None:

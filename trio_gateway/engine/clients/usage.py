@@ -101,3 +101,8 @@ def usage_of_stream(tail: bytes) -> Usage | None:
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
             return usage
     return None
+
+
+def usage_so_far(piece: bytes) -> Usage | None:
+    """Of a whole answer, or of a stream that may have begun only."""
+    return usage_of_answer(piece) if piece.startswith(b"{") else usage_of_stream(piece)

@@ -6,7 +6,6 @@ import string
 from urllib.parse import quote
 
 from trio_gateway.engine.http.exchange import Header
-from trio_gateway.engine.kv.conversations import KvMove
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.scheduling.events import How
 from trio_gateway.models.model_selector import Selection
@@ -27,7 +26,7 @@ def decision_headers(lease: Lease) -> list[Header]:
     decision = lease.grant.how.value
     if lease.grant.how is How.SWAPPED:
         decision += "; evicted=" + ",".join(map(str, lease.grant.evicted))
-    headers = [(b"x-gateway-kv", _kv_text(lease.kv_move))] if any(lease.kv_move) else []
+    headers = [(b"x-gateway-kv", _kv_text(lease))] if any(lease.kv_move) else []
     return [
         *headers,
         (b"x-gateway-variant", _header_text(lease.engine.variant.name)),
@@ -37,8 +36,9 @@ def decision_headers(lease: Lease) -> list[Header]:
     ]
 
 
-def _kv_text(move: KvMove) -> bytes:
-    return b"restored=%d saved=%d" % move
+def _kv_text(lease: Lease) -> bytes:
+    text = b"restored=%d saved=%d" % lease.kv_move
+    return text if lease.spared is None else b"%s spared=%d" % (text, lease.spared)
 
 
 def _header_text(name: str) -> bytes:

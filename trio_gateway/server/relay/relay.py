@@ -14,7 +14,7 @@ from functools import partial
 
 import trio
 
-from trio_gateway.engine.clients.usage import Usage, usage_of_answer
+from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_so_far
 from trio_gateway.engine.errors import EngineLost, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
@@ -139,6 +139,8 @@ class Relay:
             except EngineLost as error:
                 raise EngineLost(await news_of(lease, error)) from None
             _raise_if_outgrown(ask, exchange, beginning, lease)
+            if lease.kv_move.restored and exchange.status == 200:
+                await lease.find_spared(usage_so_far(beginning.piece))
             return self._present(ask, lease, exchange, beginning, stack)
 
     async def _lease(self, ask: Ask, stack: AsyncExitStack) -> Lease:
