@@ -202,7 +202,8 @@ async def test_where_no_request_can_be_read_what_can_be_made_out_of_it_gives_the
 async def test_a_connection_too_many_is_told_so_without_its_request() -> None:
     async with serving() as stack:
         for _ in range(LIMITS.connections_per_address):
-            stack.network.connect()
+            sends = {"Host": "gateway", "Content-Length": "9", "x-api-key": KEY}
+            await stack.network.connect().send_all(head("POST", "/v1/completions", sends))
             await trio.testing.wait_all_tasks_blocked()
         status, headers, body = await answer_of(stack.network.connect())
     assert (status, headers["connection"], headers["retry-after"]) == (429, "close", "1")
