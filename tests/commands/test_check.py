@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from trio_gateway.commands.root import root
 from trio_gateway.config import pool_memory
 from trio_gateway.config.memory_estimate import MemoryEstimate
-from trio_gateway.main import main
 
 REPOSITORY = Path(__file__).parents[2]
 EARLIER = REPOSITORY / "tests" / "support" / "data" / "earlier_gateway.lua"
@@ -28,7 +28,7 @@ def _plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(path: Path) -> Result:
-    return CliRunner().invoke(main, ["check", "-c", str(path)])
+    return CliRunner().invoke(root, ["check", "-c", str(path)])
 
 
 def config(folder: Path, *models: str) -> Path:
@@ -124,7 +124,7 @@ def test_check_without_a_file_says_which_one_it_used(
     monkeypatch.delenv("TRIO_GATEWAY_CONFIG", raising=False)
     config(tmp_path, 'name = "m"')
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["check"])
+    result = CliRunner().invoke(root, ["check"])
     assert result.exit_code == 0
     verdict = result.stdout.splitlines()[-1]
     assert verdict == "gateway.lua is valid (found in this folder). It listens on 127.0.0.1:7777."
@@ -154,7 +154,7 @@ def test_a_missing_variable_s_file_is_told_with_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIO_GATEWAY_CONFIG", str(tmp_path / "none.lua"))
-    result = CliRunner().invoke(main, ["check"])
+    result = CliRunner().invoke(root, ["check"])
     assert result.exit_code == 2
     assert result.stderr == f"{tmp_path}/none.lua: no such file (given by $TRIO_GATEWAY_CONFIG)\n"
 

@@ -16,7 +16,7 @@ from tests.support.harness import (
     real_variant,
     running_gateway,
 )
-from trio_gateway.main import main
+from trio_gateway.commands.root import root
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +30,7 @@ def explain(tmp_path: Path, request: object, port: int, **server: str) -> Result
         configuration(model("m", real_variant(512), real_variant(2048)), listen=listen, **server)
     )
     body = request if isinstance(request, str) else json.dumps(request)
-    return CliRunner().invoke(main, ["explain", "-c", str(config), "-"], input=body)
+    return CliRunner().invoke(root, ["explain", "-c", str(config), "-"], input=body)
 
 
 def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> None:

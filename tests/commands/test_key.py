@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.configurations import smallest
+from trio_gateway.commands.root import root
 from trio_gateway.config.key_hash import parse_hash
-from trio_gateway.main import main
 
 
 def run(*args: str, given: str | None = None) -> Result:
-    return CliRunner().invoke(main, ["key", *args], input=given)
+    return CliRunner().invoke(root, ["key", *args], input=given)
 
 
 def line_of(result: Result) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from trio_gateway.commands.root import root
 from trio_gateway.config.loader import ConfigError, ConfigLoader
-from trio_gateway.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 LLAMA_SERVER = Path("/opt/llama.cpp/bin/llama-server")
@@ -81,5 +81,5 @@ def test_what_check_prints_of_the_worked_example_is_quoted(
     example = page.partition("\n## A worked example\n")[2]
     _, program, _, output, *_ = example.split("```")
     Path("gateway.lua").write_text(program.removeprefix("lua\n"), encoding="utf-8")
-    printed = CliRunner().invoke(main, ["check", "-c", "gateway.lua"]).output
+    printed = CliRunner().invoke(root, ["check", "-c", "gateway.lua"]).output
     assert [line.rstrip() for line in printed.splitlines()] == output.strip().splitlines()

@@ -25,8 +25,10 @@ BLOCK = bytes(range(256)) * 1024
 SERVE_FORMS = (
     "from trio_gateway.engine.clients.llamacpp import LlamaCppKind\n"
     "LlamaCppKind.endpoints |= {'audio/transcriptions'}\n"
+    "import sys\n"
     "from trio_gateway.main import main\n"
-    "main(['serve'])\n"
+    "sys.argv[1:] = ['serve']\n"
+    "main()\n"
 )
 
 

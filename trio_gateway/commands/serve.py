@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.engine_args import EMBEDDING, has_option
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
 from trio_gateway.log import configure_logging
+from trio_gateway.stop_signals import StopSignals, forget_dead_output
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +29,12 @@ log = logging.getLogger(__name__)
 @click.command()
 @config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log each request, and what the engines print.")
-def serve(path: Path | None, verbose: bool) -> None:
+@click.pass_obj
+def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
     """Serve the models until Ctrl-C (or SIGTERM)."""
     config, why = load_or_exit(path)
     configure_logging(verbose=verbose)
-    click.echo(f"trio-gateway {__version__}, configuration {config.source} ({why})")
+    _say(f"trio-gateway {__version__}, configuration {config.source} ({why})")
     for note in config.notes:
         log.info("%s: %s", config.source, note)
     lacks = missing(config)
@@ -44,7 +47,7 @@ def serve(path: Path | None, verbose: bool) -> None:
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer
     from trio_gateway.server.http.listeners import ListenError
-    from trio_gateway.tasks import open_flat_nursery
+    from trio_gateway.tasks import beside, open_flat_nursery
 
     # What is loaded by now stays; without it, each full collection is shorter. Measured against
     # the same without: 5 % of the CPU of a small request.
@@ -52,16 +55,20 @@ def serve(path: Path | None, verbose: bool) -> None:
     gc.freeze()
 
     async def run() -> None:
+        signals.attach()
         server = GatewayServer(create_app(config))
-        async with open_flat_nursery() as nursery:
+        async with beside(partial(signals.watch, server)), open_flat_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
-            say_ready(config, addresses, {lack.model for lack in lacks})
+            if signals.received is None:
+                signals.mark_ready()
+                say_ready(config, addresses, {lack.model for lack in lacks})
 
     try:
         trio.run(run)
     except ListenError as error:
         click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)
+    sys.exit(signals.exit_code)
 
 
 def say_ready(
@@ -72,18 +79,26 @@ def say_ready(
     """`incomplete`: names of models that miss something."""
     urls = [_url(config, address) for address in addresses]
     for url in urls:
-        click.echo(f"listening on {url}")
+        _say(f"listening on {url}")
     base, through = _base_of(config, addresses[0])
-    click.echo(f"\nReady. Base URL for clients: {base}")
+    _say(f"\nReady. Base URL for clients: {base}")
     names = [model.name for model in config.models if not model.hidden]
     if names:
-        click.echo(f"Models: {', '.join(names)}")
+        _say(f"Models: {', '.join(names)}")
     talkers = [m.name for m in config.models if _chats(m) and m.name not in incomplete]
     talker = next((name for name in (*names, *talkers) if name in talkers), None)
     if talker is not None:
         key = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
-        click.echo(f"Try it{key}:")
-        click.echo(f"  {_chat_command(talker, base, through)}\n")
+        _say(f"Try it{key}:")
+        _say(f"  {_chat_command(talker, base, through)}\n")
+
+
+def _say(line: str) -> None:
+    """A courtesy: a gateway whose terminal is gone, or that nobody reads, runs all the same."""
+    try:
+        click.echo(line)
+    except OSError:
+        forget_dead_output()
 
 
 def _base_of(config: GatewayConfig, address: ListenAddress | UnixAddress) -> tuple[str, str]:

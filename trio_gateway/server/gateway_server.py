@@ -1,16 +1,14 @@
-"""GatewayServer: listeners, signals, and the order of shutdown."""
+"""GatewayServer: listeners, and the order of shutdown."""
 
 from __future__ import annotations
 
 import logging
-import signal
 
 import trio
 from hypercorn.trio import serve
 
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
-from trio_gateway.engine.process.groups import STOP_SIGNALS
 from trio_gateway.engine.process.open_files import raise_limit
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
@@ -27,7 +25,7 @@ LAST_WORDS_S = 0.5
 
 
 class GatewayServer:
-    """Serves a gateway on the addresses of its configuration until a signal ends it."""
+    """Serves a gateway on the addresses of its configuration until it is told to stop."""
 
     def __init__(self, gateway: Gateway) -> None:
         raise_limit()  # what follows counts with it
@@ -41,10 +39,9 @@ class GatewayServer:
         *,
         task_status: trio.TaskStatus[list[ListenAddress | UnixAddress]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run until SIGINT or SIGTERM, then shut down in order; `started` with the addresses.
+        """Run until `begin_shutdown`, then end in order.
 
-        First signal: the listeners close, tickets are rejected, streams have `shutdown_grace`,
-        engines stop as they get free. Second signal: no grace, engines are killed.
+        `started` with the addresses; with none if it was told to stop before it listened.
 
         Raises:
             ListenError: before anything was started.
@@ -56,30 +53,31 @@ class GatewayServer:
             addresses = list[ListenAddress | UnixAddress](map(address_of, sockets.tcp))
             addresses += server.listen_unix
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._watch_signals)
                 await nursery.start(self._gateway.run)
                 if certificate is not None:
                     nursery.start_soon(certificate.watch)
                 nursery.start_soon(self._connections.watch, self._gateway.begin_shutdown)
-                await nursery.start(self._serve, sockets, certificate)
-                task_status.started(addresses)
-                await self._served.wait()
+                if self._gateway.closing.is_set():
+                    task_status.started([])
+                else:
+                    await nursery.start(self._serve, sockets, certificate)
+                    task_status.started(addresses)
+                    await self._served.wait()
                 await self._gateway.manager.stopped.wait()
                 nursery.cancel_scope.cancel(reason="everything is stopped")
 
-    async def _watch_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-            task_status.started()
-            async for number in signals:
-                name = signal.Signals(number).name
-                if not self._gateway.closing.is_set():
-                    grace_s = self._gateway.config.server.shutdown_grace_s
-                    log.info("%s: stopping; streams have %g s to finish", name, grace_s)
-                    self._gateway.begin_shutdown()
-                else:
-                    log.info("%s again: stopping at once", name)
-                    self._gateway.end_now(f"second signal: {name}")
-                    self._serve_scope.deadline = trio.current_time() + LAST_WORDS_S
+    def begin_shutdown(self, why: str) -> None:
+        """The listeners close, tickets are rejected, streams have `shutdown_grace`, engines stop
+        as they get free."""
+        grace_s = self._gateway.config.server.shutdown_grace_s
+        log.info("%s: stopping; streams have %g s to finish", why, grace_s)
+        self._gateway.begin_shutdown()
+
+    def end_now(self, why: str) -> None:
+        """No grace: streams end, engines are killed."""
+        log.info("%s: stopping at once", why)
+        self._gateway.end_now(why)
+        self._serve_scope.deadline = trio.current_time() + LAST_WORDS_S
 
     async def _serve(
         self,

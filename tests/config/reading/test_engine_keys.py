@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from trio_gateway.commands.root import root
 from trio_gateway.config.engine_types import UNLIMITED_ENGINES
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.main import main
 
 REMOTE = 'name = "m", engine = presets.engines.remote, urls = "https://h/v1"'
 OPENAI = 'name = "m", engine = presets.engines.openai'
@@ -218,7 +218,7 @@ def test_check_shows_where_each_engine_is(tmp_path: Path) -> None:
             memory = "6GiB" }},
       }} }},
     }}""")
-    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    result = CliRunner().invoke(root, ["check", "-c", str(path)])
     assert result.exit_code == 2
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "m remote 4,096 https://a/v1 and 1 more 300 s elsewhere" in rows

@@ -13,17 +13,20 @@ from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.fakes import FakeEngines
 from tests.support.schema_values import config, model
-from trio_gateway import app
+from trio_gateway import under_hypercorn
+from trio_gateway.app import create_app
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
 from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
+from trio_gateway.stop_signals import StopSignals
+from trio_gateway.under_hypercorn import HypercornGateway
 
 # Runs in a fresh process. Whatever an import opened, started or replaced shows at its end.
 IMPORT_ALL = """
-import importlib, logging, os, pkgutil, sys, threading
+import importlib, logging, os, pkgutil, signal, sys, threading
 import hypercorn.trio.run, hypercorn.protocol, hypercorn.protocol.h11, quart_trio, httpx
 
 def all_of(module):
@@ -41,6 +44,7 @@ def opened():
 
 modules, classes = hypercorn_now()
 threads, files = threading.active_count(), opened()
+handled = {n: signal.getsignal(n) for n in signal.valid_signals()}
 loggers = {n: v.level for n, v in logging.root.manager.loggerDict.items()
            if isinstance(v, logging.Logger)}
 handlers = list(logging.getLogger().handlers)
@@ -58,6 +62,7 @@ for kind, before in classes.items():
     assert after_classes[kind] == before, kind
 assert threading.active_count() == threads, threading.enumerate()
 assert opened() == files, (files, opened())
+assert {n: signal.getsignal(n) for n in signal.valid_signals()} == handled
 assert list(logging.getLogger().handlers) == handlers
 for name, logger in logging.root.manager.loggerDict.items():
     if isinstance(logger, logging.Logger):
@@ -119,7 +124,7 @@ async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_star
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = config(model("m"))
-    monkeypatch.setattr(app, "load_config", lambda path: (given, "of the test"))
+    monkeypatch.setattr(under_hypercorn, "load_config", lambda path: (given, "of the test"))
     seen: list[object] = []
     messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
@@ -130,5 +135,5 @@ async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_star
         seen.append(installed())
 
     assert installed() is TCPServer
-    await app.HypercornApp()({"type": "lifespan"}, receive, send)
+    await HypercornGateway(StopSignals(), create_app).lifespan(receive, send)
     assert [is_ours(found) for found in seen] == [True, True]

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from trio_gateway.app import HypercornApp
+from trio_gateway.app import create_app
 from trio_gateway.server.http.types import Scope
+from trio_gateway.stop_signals import StopSignals
+from trio_gateway.under_hypercorn import HypercornGateway
 
 
 async def seen_for(path: str, raw_path: bytes, root_path: str) -> Scope:
@@ -17,7 +19,7 @@ async def seen_for(path: str, raw_path: bytes, root_path: str) -> Scope:
     async def gateway(scope: Scope, receive: Any, send: Any) -> None:
         seen.append(scope)
 
-    app: Any = HypercornApp()
+    app: Any = HypercornGateway(StopSignals(), create_app)
     app._gateway = gateway
     scope = {"type": "http", "path": path, "raw_path": raw_path, "root_path": root_path}
     await app(scope, None, None)

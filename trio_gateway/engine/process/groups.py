@@ -18,7 +18,6 @@ import trio
 from trio_gateway.engine.process.open_files import limit_of_children
 
 HAS_GROUPS = sys.platform != "win32"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # The child waits in this shell until the gateway has told the reaper about it, then becomes the
 # engine (same pid). A gateway killed in between closes the pipe, and the shell ends.

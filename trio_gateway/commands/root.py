@@ -1,0 +1,21 @@
+"""`trio-gateway`: its commands, each in a file of its own."""
+
+from __future__ import annotations
+
+import click
+
+from trio_gateway import __version__
+from trio_gateway.commands.check import check
+from trio_gateway.commands.explain import explain
+from trio_gateway.commands.key import key
+from trio_gateway.commands.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def root() -> None:
+    """An OpenAI-compatible service over the llama.cpp engines of this machine."""
+
+
+for _command in (serve, check, explain, key):
+    root.add_command(_command)

@@ -1,0 +1,134 @@
+"""HypercornGateway: the gateway under the `hypercorn` command, where its lifespan owns everything.
+
+`trio-gateway serve` runs a `Gateway` alongside hypercorn's listeners (`server/gateway_server.py`).
+Here nothing is around the server, so the gateway runs inside the lifespan, and signals shut the
+server down from in there.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import trio
+from hypercorn.utils import LifespanFailureError
+
+from trio_gateway.config.access_schema import ConnectionLimits
+from trio_gateway.config.loader import ConfigError
+from trio_gateway.config.locate import load_config
+from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.process.groups import HAS_GROUPS
+from trio_gateway.engine.process.open_files import raise_limit
+from trio_gateway.engine.process.single_worker import single_worker
+from trio_gateway.log import configure_logging
+from trio_gateway.server.gateway import Gateway
+from trio_gateway.server.http.client_connections import ClientConnections
+from trio_gateway.server.http.install import install
+from trio_gateway.server.http.scopes import below_root_path
+from trio_gateway.server.http.types import Message, Receive, Scope, Send
+from trio_gateway.stop_signals import StopSignals
+from trio_gateway.tasks import beside
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+
+
+class HypercornGateway:
+    """An ASGI app whose `lifespan` must run while it serves.
+
+    hypercorn runs it in a spawned child (`-w 1`), or in its own process (`-w 0`). A child that ends
+    is replaced by another unless its parent was told to stop as well: so the child tells it.
+
+    Args:
+        signals: handled already, attached in the lifespan.
+        create: makes the gateway of a configuration.
+    """
+
+    def __init__(self, signals: StopSignals, create: Callable[[GatewayConfig], Gateway]) -> None:
+        self._signals, self._create = signals, create
+        self._gateway: Gateway
+        self._stop = trio.Event()  # hypercorn's worker waits for it
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gateway(below_root_path(scope), receive, send)
+
+    def begin_shutdown(self, why: str) -> None:
+        """Of `Stoppable`: hypercorn closes its listeners, then ends the lifespan."""
+        log.info("%s: stopping", why)
+        _tell_parent()
+        self._stop.set()
+        self._gateway.begin_shutdown()
+
+    def end_now(self, why: str) -> None:
+        log.info("%s: stopping at once", why)
+        self._stop.set()
+        self._gateway.end_now(why)
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            configure_logging()
+            config, why = load_config(None)
+            log.info("configuration %s (%s)", config.source, why)
+            log.info("models: %s", ", ".join(m.name for m in config.models if not m.hidden))
+            self._signals.attach()
+            with single_worker(os.getppid()) as alone:
+                if not alone:
+                    raise LifespanFailureError(
+                        "startup", "trio-gateway owns its engines: run hypercorn with one worker"
+                    )
+                await self._serve(config, receive, send)
+        except ConfigError as error:
+            sys.stderr.write("\n".join(error.mistakes) + "\n")
+            raise LifespanFailureError("startup", "the configuration is not valid") from None
+        except BaseExceptionGroup as group:
+            # Any other exception would leave hypercorn serving an app without its engines.
+            _, crash = group.split(trio.Cancelled)
+            if crash is None:
+                raise
+            raise LifespanFailureError("serving", repr(crash.exceptions[0])) from crash
+        except OSError as error:
+            raise LifespanFailureError("startup", str(error)) from error
+        if not self._signals.is_ready:
+            # hypercorn knows of no start that is called off: it would serve, or print a traceback.
+            # All that was begun has ended by now.
+            os._exit(self._signals.exit_code or EXIT_FAILED)
+
+    async def _serve(self, config: GatewayConfig, receive: Receive, send: Send) -> None:
+        raise_limit()
+        connections = ClientConnections(ConnectionLimits(), counted=False)
+        install(connections, self._stop)  # early enough: hypercorn serves after this startup
+        self._gateway = gateway = self._create(config)
+        async with beside(partial(self._signals.watch, self)), trio.open_nursery() as nursery:
+            await nursery.start(gateway.run)
+            nursery.start_soon(self._end_with_parent)
+            nursery.start_soon(connections.watch, gateway.begin_shutdown)
+            if not gateway.closing.is_set():
+                self._signals.mark_ready()
+                await send({"type": "lifespan.startup.complete"})
+                message: Message = await receive()  # lifespan.shutdown
+                gateway.begin_shutdown()
+                await gateway.manager.stopped.wait()
+                await send({"type": message["type"] + ".complete"})
+            await gateway.manager.stopped.wait()
+            nursery.cancel_scope.cancel(reason="shut down")
+
+    async def _end_with_parent(self) -> None:
+        """A parent that is killed says nothing; without this its child would hold the port."""
+        parent = multiprocessing.parent_process()
+        if parent is None or not HAS_GROUPS:
+            return
+        await trio.lowlevel.wait_readable(parent.sentinel)
+        self.end_now("the hypercorn command is gone")
+
+
+def _tell_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid == os.getppid():  # not whoever adopts orphans
+        os.kill(parent.pid, signal.SIGTERM)
