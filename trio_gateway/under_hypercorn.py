@@ -31,7 +31,7 @@ from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
 from trio_gateway.server.http.scopes import below_root_path
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
-from trio_gateway.stop_signals import StopSignals
+from trio_gateway.stop_signals import StopSignals, terminal_is_gone
 from trio_gateway.tasks import beside
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class HypercornGateway:
         connections = ClientConnections(ConnectionLimits(), counted=False)
         install(connections, self._stop)  # early enough: hypercorn serves after this startup
         self._gateway = gateway = self._create(config)
+        _end_parent_with_its_terminal()
         async with beside(partial(self._signals.watch, self)), trio.open_nursery() as nursery:
             await nursery.start(gateway.run)
             nursery.start_soon(self._end_with_parent)
@@ -113,6 +114,7 @@ class HypercornGateway:
                 self._signals.mark_ready()
                 await send({"type": "lifespan.startup.complete"})
                 message: Message = await receive()  # lifespan.shutdown
+                _end_parent_with_its_terminal()
                 gateway.begin_shutdown()
                 await gateway.manager.stopped.wait()
                 await send({"type": message["type"] + ".complete"})
@@ -126,6 +128,12 @@ class HypercornGateway:
             return
         await trio.lowlevel.wait_readable(parent.sentinel)
         self.end_now("the hypercorn command is gone")
+
+
+def _end_parent_with_its_terminal() -> None:
+    """hypercorn takes the SIGHUP of a terminal that closes as the wish for a new child."""
+    if terminal_is_gone():
+        _tell_parent()
 
 
 def _tell_parent() -> None:

@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.getrandbits(32))
     parser.add_argument("--minutes", type=float, default=20, help="no start after this long")
     parser.add_argument("--only", default="", help="commands with this in their name")
+    parser.add_argument("--signal", default="", help="signals with this in their name")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     print(f"seed {options.seed}")
@@ -183,6 +184,7 @@ def main() -> None:
         for command in COMMANDS
         if options.only in command
         for sent in SIGNALS
+        if options.signal in sent
         for ignored in (False, True)
     ] * options.starts
     random.shuffle(rows)
@@ -197,7 +199,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             got = one(Outcome(command, sent, ignored, moment_s, to_group), Path(folder))
         outcomes.append(got)
-        if got.fault or options.verbose:
+        if got.fault or got.lost or options.verbose:
             print(f"{got}\n{got.output[-1500:]}", flush=True)
     table(outcomes)
     sys.exit(any(got.fault for got in outcomes))
