@@ -18,8 +18,9 @@ import trio
 from trio_gateway.config.schema import KvCarryoverConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import BUILD, LAYOUT, fingerprint_of
+from trio_gateway.engine.kv.own_folder import open_own_store
 from trio_gateway.engine.kv.policy import KvCosts
-from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable, open_store
+from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ class KvCarryover:
             return
         folder = self._config.directory or default_folder()
         try:
-            with open_store(
+            with open_own_store(
                 folder, self._config.max_bytes, persist=self._config.persist
             ) as self._store:
-                if self._store.files:
-                    log.info("KV carry-over: %d files are in %s", self._store.files, folder)
+                if found := self._store.files:
+                    log.info("KV carry-over: %d files are in %s", found, self._store.directory)
                 task_status.started()
                 try:
                     await trio.sleep_forever()

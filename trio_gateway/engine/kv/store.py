@@ -33,6 +33,10 @@ class KvStoreUnavailable(Exception):
     """The folder, named in the message, cannot be used."""
 
 
+class KvStoreInUse(KvStoreUnavailable):
+    """Another gateway holds the folder."""
+
+
 class KvSaveRefused(Exception):
     """A file was not taken in, and nothing of it is left."""
 
@@ -280,8 +284,8 @@ def open_store(directory: Path, max_bytes: int, *, persist: bool) -> Iterator[Kv
             earlier one left goes now.
 
     Raises:
-        KvStoreUnavailable: the folder is another gateway's, or open to other users, or nothing
-            can be written there.
+        KvStoreInUse: the folder is another gateway's.
+        KvStoreUnavailable: it is open to other users, or nothing can be written there.
     """
     directory = directory.absolute()  # engines have working directories of their own
     with contextlib.ExitStack() as stack:
@@ -293,7 +297,7 @@ def open_store(directory: Path, max_bytes: int, *, persist: bool) -> Iterator[Kv
             store._load()
         except BlockingIOError:
             reason = f"{directory} is in use by another gateway; {_OWN_FOLDER}"
-            raise KvStoreUnavailable(reason) from None
+            raise KvStoreInUse(reason) from None
         except OSError as error:
             raise KvStoreUnavailable(f"{directory}: {kv_file.reason(error)}") from error
         stack.callback(store._close)
