@@ -16,6 +16,7 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.key_hash import hash_of
+from trio_gateway.config.places import Place, read_place
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ServerConfig
 from trio_gateway.server.access import key_ring
@@ -58,27 +59,36 @@ def text_headers(response: httpcore.Response) -> dict[str, str]:
 
 def rules(*, hosts: str = "", origins: str = "localhost") -> BrowserRules:
     listen = frozenset({"192.168.1.20", "box"})
-    return BrowserRules(frozenset(hosts.split()), frozenset(origins.split()), listen)
+    return BrowserRules(frozenset(map(place, hosts.split())), frozenset(origins.split()), listen)
+
+
+def place(text: str) -> Place:
+    read = read_place(text)
+    assert read is not None
+    return read
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        "localhost", "LocalHost:7777", "localhost.", "chat.localhost:80", "127.0.0.1:7777", "[::1]",
+        "localhost", "LocalHost:7777", "localhost.", "chat.localhost:80", "127.0.0.1.",
+        "[::ffff:127.0.0.1]", "[FD00:0:0::1]", "localhost:", "localhost:65535", "[::1]:",
+        "127.0.0.1:7777", "[::1]",
         "[::1]:7777", "192.168.1.20:7777", "10.0.0.5:1", "box", "ai.example.org",
         "ai.example.org:443", "proxy:8443", "[fd00::1]:7777",
     ],
 )  # fmt: skip
 def test_names_of_this_gateway_are_right_hosts(host: str) -> None:
     mine = rules(hosts="ai.example.org proxy:8443 [fd00::1]")
-    assert mine.check_host([host], "10.0.0.5") == host.lower()
+    assert mine.check_host([host], "10.0.0.5") == place(host)
 
 
 @pytest.mark.parametrize(
     "host",
     [
         "evil.example", "evil.example:7777", "localhost.evil.example", "127.0.0.1.evil.example",
-        "notlocalhost", "10.0.0.6", "proxy:80", "[fd00::2]", "0.0.0.0", "[", "ai.example.org.evil",
+        "notlocalhost", "10.0.0.6", "proxy:80", "[fd00::2]", "0.0.0.0", "ai.example.org.evil",
+        "127.1", "0x7f.1", "2130706433", "127.0.0.010", "localhost.evil", "xn--localhost-9ya",
     ],
 )  # fmt: skip
 def test_other_hosts_are_refused(host: str) -> None:
@@ -94,8 +104,53 @@ def test_no_host_and_more_than_one_are_400(hosts: list[str]) -> None:
     assert (refused.value.status, refused.value.code) == (400, "invalid_host")
 
 
-def test_on_a_unix_socket_any_host_is_right() -> None:
-    assert rules().check_host(["anything"], None) == "anything"
+NO_HOSTS = [
+    "localhost..", ".localhost", "a..localhost", "..", ".", "a" * 64 + ".localhost",
+    "a." * 130 + "localhost", "\xe4.localhost", "localhost\xa0", "ss\xad.localhost", "*.localhost",
+    "%6c.localhost", "user@localhost", "user:pw@localhost", "localhost@evil", "local host",
+    "localhost/", "localhost?x", "localhost#", "localhost\\", "localhost,evil", "localhost;",
+    "localhost:0", "localhost:65536", "localhost:99999", "localhost:123456", "localhost:abc",
+    "localhost:+80", "localhost: 80", "localhost:80:80", "localhost:-1", "localhost:8_0",
+    "localhost:\xb2", "[", "[]", "[::1", "[::1]x", "[::1].evil.com", "[::1]:x", "[::1%lo]",
+    "[::1%25lo]", "[v1.x]", "[127.0.0.1]", "[localhost]", "[::1]]", "[[::1]]", "::1", "[:::1]",
+    "http://localhost", "//localhost",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_what_is_no_host_is_400(host: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        rules().check_host([host], "127.0.0.1")
+    assert (refused.value.status, refused.value.code) == (400, "invalid_host")
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [("/v1/models", {"error"}), ("/v1/messages", {"type"}), ("/api/tags", {"error"}),
+                        ("/nowhere", {"error"}), ("/upstream/m", {"error"})]
+)  # fmt: skip
+async def test_no_spelling_of_the_host_is_a_bug(
+    autojump_clock: Clock, path: str, shape: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_stack(guarded()) as stack:
+        for host in [*NO_HOSTS, "xn--.localhost", "-a.localhost", "a_b.localhost", "localhost."]:
+            url, given = f"http://gateway{path}", [("Host", host.encode("latin-1"))]
+            response = await stack.http.request("GET", url, headers=given)
+            expected = (400,) if host in NO_HOSTS else (200, 308, 403, 404, 405)
+            assert response.status in expected, host
+            if response.status >= 400:
+                assert shape <= json.loads(response.content).keys()
+    assert not [r for r in caplog.records if r.exc_info or r.levelname == "ERROR"]
+
+
+def test_on_a_unix_socket_the_host_is_checked_as_well() -> None:
+    mine = rules(hosts="ai.example.org")
+    for host in ("localhost", "127.0.0.1", "ai.example.org", "app.localhost", "box"):
+        assert mine.check_host([host], None) == place(host)
+    for host in ("evil.example", "anything", "10.0.0.5"):
+        with pytest.raises(ApiError) as refused:
+            mine.check_host([host], None)
+        assert (refused.value.status, refused.value.code) == (403, "host_not_allowed")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +165,13 @@ def test_on_a_unix_socket_any_host_is_right() -> None:
         ("https://ai.example.org", "ai.example.org:443", "", "https://ai.example.org"),
         ("https://a.b", "x", "https://a.b", "https://a.b"),
         ("app://obsidian.md", "x", "app://*", "app://obsidian.md"),
+        ("app://.", "x", "app://*", "app://."),
+        ("http://app.localhost:3000", "x", "localhost", "http://app.localhost:3000"),
+        ("https://tauri.localhost", "x", "localhost", "https://tauri.localhost"),
+        ("http://tauri.localhost", "x", "localhost", "http://tauri.localhost"),
+        ("tauri://localhost", "x", "localhost", "tauri://localhost"),
+        ("http://localhost.:80", "x", "localhost", "http://localhost.:80"),
+        ("http://[::ffff:127.0.0.1]", "x", "localhost", "http://[::ffff:127.0.0.1]"),
         ("https://evil.example", "x", "*", "*"),
         ("null", "x", "*", "*"),
         ("https://a.b", "x", "* https://a.b", "https://a.b"),
@@ -119,7 +181,7 @@ def test_pages_that_may_call(
     origin: str | None, host: str, origins: str, answer: str | None
 ) -> None:
     given = [] if origin is None else [origin]
-    assert rules(origins=origins).check_origin(given, host) == answer
+    assert rules(origins=origins).check_origin(given, place(host)) == answer
 
 
 @pytest.mark.parametrize(
@@ -137,11 +199,46 @@ def test_pages_that_may_call(
         ("https://a.b.evil", "x", "https://a.b"),
         ("http://a.b", "x", "https://a.b"),
         ("", "x", "localhost"),
+        *(
+            (origin, "x", "localhost")
+            for origin in (
+                "http://[::1].evil.com",
+                "http://localhost:80.evil.com",
+                "http://localhost:.evil.com",
+                "http://127.0.0.1:80@evil.com",
+                "http://localhost@evil.com",
+                "http://localhost/",
+                "http://localhost/.evil.com",
+                "http://localhost..",
+                "http://[::1%25lo]",
+                "http:localhost",
+                "http://localhost:0",
+                "http://localhost:65536",
+                "http://localhost, http://evil.com",
+                "http://localhost http://evil.com",
+                "http://\xe4.localhost",
+                "http://.localhost",
+                "tauri://evil.example",
+                "tauri://",
+                "ftp://localhost",
+                "http://localhost#",
+                "http://",
+                "file://localhost",
+                "http://app.localhost.evil.com",
+                "http://applocalhost",
+                "http://localhost\xa0",
+                "capacitor://localhost",
+            )
+        ),
+        ("http://box.evil.com", "box", ""),
+        ("http://[::1].evil.com", "[::1]", ""),
+        ("http://box:80.evil.com", "box", ""),
+        ("ftp://box", "box", ""),
     ],
 )
 def test_pages_that_may_not(origin: str, host: str, origins: str) -> None:
     with pytest.raises(ApiError) as refused:
-        rules(origins=origins).check_origin([origin], host)
+        rules(origins=origins).check_origin([origin], place(host))
     assert (refused.value.status, refused.value.code) == (403, "origin_not_allowed")
 
 
@@ -162,7 +259,7 @@ def test_what_a_page_loads_without_an_origin(
     site: str, host: str, origins: str, allowed: bool
 ) -> None:
     try:
-        rules(origins=origins).check_fetch_site(site, host)
+        rules(origins=origins).check_fetch_site(site, place(host))
         found = True
     except ApiError:
         found = False

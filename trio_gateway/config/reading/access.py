@@ -24,6 +24,7 @@ from trio_gateway.config.access_schema import (
     is_loopback,
 )
 from trio_gateway.config.key_hash import is_hash, parse_hash
+from trio_gateway.config.places import read_place
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.reading import familiar_words, fields
 from trio_gateway.config.reading.fields import Mistakes, Record
@@ -247,7 +248,7 @@ def _hosts(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
     what = 'a name or address with or without a port, such as "ai.example.org"'
     found = []
     for at, entry in fields.items(mistakes, path, value, "an array of host names"):
-        if isinstance(entry, str) and _HOST.fullmatch(entry):
+        if isinstance(entry, str) and _HOST.fullmatch(entry) and read_place(entry):
             found.append(entry.lower())
         else:
             mistakes.expected(at, what, entry)
@@ -275,7 +276,9 @@ def _is_origin(text: str) -> bool:
     except ValueError:
         return False
     if parts.scheme in ("http", "https"):
-        return bool(_HOST.fullmatch(parts.netloc)) and text.endswith(f"://{parts.netloc}")
+        return bool(_HOST.fullmatch(parts.netloc) and read_place(parts.netloc)) and text.endswith(
+            f"://{parts.netloc}"
+        )
     return _SCHEME_ORIGIN.fullmatch(text) is not None
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trio_gateway.config.access_schema import ANY_ORIGIN, LOCALHOST_PAGES, is_loopback
+from trio_gateway.config.access_schema import ANY_ORIGIN, LOCALHOST_PAGES
+from trio_gateway.config.places import Origin, Place, name_of, read_origin, read_place
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import Header
 
@@ -27,46 +28,49 @@ _ALLOWED_HEADERS = frozenset(
 _ALLOWED_PREFIXES = ("anthropic-", "openai-", "x-gateway-", "x-stainless-")
 _ALLOWED_REQUEST_HEADERS_MAX = 64
 
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Of programs with a web view, whose pages are on this machine as well; no page of the web has it.
+_LOCAL_SCHEMES = (*_DEFAULT_PORTS, "tauri")
 _QUOTED_MAX = 100
 
 
 class BrowserRules(NamedTuple):
-    """`hosts`: further names of this gateway, in small letters, with a port or without.
-    `origins`: as in AccessConfig. `listen`: the hosts that it listens on."""
+    """`hosts`: further places of this gateway; without a port, on any. `origins`: as in
+    AccessConfig. `listen`: the hosts that it listens on, as `name_of` writes them."""
 
-    hosts: frozenset[str]
+    hosts: frozenset[Place]
     origins: frozenset[str]
     listen: frozenset[str]
 
-    def check_host(self, values: Sequence[str], server: str | None) -> str:
-        """The request's host. `server`: the address that the request came in on, None: a Unix
-        socket, which no page can reach.
+    def check_host(self, values: Sequence[str], server: str | None) -> Place:
+        """The request's host. `server`: the address that the request came in on; None: a Unix
+        socket, which a page reaches through a proxy that passes the page's own host on.
 
         Raises:
             ApiError: 400, there is not exactly one; 403, it is not one of this gateway's.
         """
         if len(values) != 1 or not values[0]:
             raise ApiError(400, "the request needs exactly one Host header", code="invalid_host")
-        host = values[0].lower()
-        name, _ = split_host(host)
+        host = read_place(values[0])
+        if host is None:
+            raise ApiError(400, "the Host header is not a host and a port", code="invalid_host")
         known = (
-            server is None
-            or is_loopback(name)
-            or name.endswith(".localhost")
-            or name == server
-            or name in self.listen
-            or not self.hosts.isdisjoint((host, name, f"[{name}]"))
+            host.is_this_machine
+            or (server is not None and host.name == name_of(server))
+            or host.name in self.listen
+            or host in self.hosts
+            or Place(host.name) in self.hosts
         )
         if not known:
+            name = f"[{host.name}]" if ":" in host.name else host.name
             message = (
-                f'"{host[:_QUOTED_MAX]}" is not a name of this gateway; if it should be, add '
+                f'"{values[0][:_QUOTED_MAX]}" is not a name of this gateway; if it should be, add '
                 f'"{name[:_QUOTED_MAX]}" to server.allowed_hosts'
             )
             raise ApiError(403, message, "permission_error", code="host_not_allowed")
         return host
 
-    def check_origin(self, origins: Sequence[str], host: str) -> str | None:
+    def check_origin(self, origins: Sequence[str], host: Place) -> str | None:
         """The origin as the answer's Access-Control-Allow-Origin names it; None if no page asks.
 
         Raises:
@@ -79,7 +83,7 @@ class BrowserRules(NamedTuple):
                 400, "the request has more than one Origin header", code="invalid_origin"
             )
         origin = origins[0].lower()
-        if _is_same_origin(origin, host) or self._allows(origin):
+        if self._lists(origin) or self._takes(read_origin(origin), host):
             return origins[0]
         if ANY_ORIGIN in self.origins:
             return ANY_ORIGIN
@@ -89,7 +93,7 @@ class BrowserRules(NamedTuple):
         )
         raise ApiError(403, message, "permission_error", code="origin_not_allowed")
 
-    def check_fetch_site(self, site: str, host: str) -> None:
+    def check_fetch_site(self, site: str, host: Place) -> None:
         """For a request without an `Origin`: what a page of another site loads or opens.
 
         Raises:
@@ -98,42 +102,30 @@ class BrowserRules(NamedTuple):
         if site not in ("cross-site", "same-site") or ANY_ORIGIN in self.origins:
             return
         # To a browser, another port of this machine is the same site.
-        local = site == "same-site" and is_loopback(split_host(host)[0])
+        local = site == "same-site" and host.is_this_machine
         if not (local and LOCALHOST_PAGES in self.origins):
             message = (
                 "a page on another site may not open this address; type it into the address bar"
             )
             raise ApiError(403, message, "permission_error", code="origin_not_allowed")
 
-    def _allows(self, origin: str) -> bool:
+    def _lists(self, origin: str) -> bool:
         scheme, _, rest = origin.partition("://")
-        if origin in self.origins or (rest and f"{scheme}://*" in self.origins):
-            return True
-        web = scheme in _DEFAULT_PORTS
-        return web and LOCALHOST_PAGES in self.origins and is_loopback(split_host(rest)[0])
+        return origin in self.origins or bool(rest and f"{scheme}://*" in self.origins)
+
+    def _takes(self, origin: Origin | None, host: Place) -> bool:
+        if origin is None:
+            return False
+        local = origin.scheme in _LOCAL_SCHEMES and origin.place.is_this_machine
+        return (local and LOCALHOST_PAGES in self.origins) or _is_same_origin(origin, host)
 
 
-def split_host(host: str) -> tuple[str, str]:
-    """The name (an IPv6 address without its brackets) and the port, which may be empty."""
-    if host.startswith("["):
-        name, _, rest = host[1:].partition("]")
-        return name, rest.removeprefix(":")
-    name, _, port = host.partition(":")
-    return name.removesuffix("."), port
-
-
-def _is_same_origin(origin: str, host: str) -> bool:
+def _is_same_origin(origin: Origin, host: Place) -> bool:
     """Whatever the scheme: a proxy before us may speak TLS."""
-    scheme, _, place = origin.partition("://")
-    if scheme not in _DEFAULT_PORTS or not place:
+    default = _DEFAULT_PORTS.get(origin.scheme)
+    if default is None or origin.place.name != host.name:
         return False
-    port = _DEFAULT_PORTS[scheme]
-    return _with_port(place, port) == _with_port(host, port)
-
-
-def _with_port(place: str, default: str) -> tuple[str, str]:
-    name, port = split_host(place)
-    return name, port or default
+    return (origin.place.port or default) == (host.port or default)
 
 
 def cors_headers(origin: str | None) -> list[Header]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from trio_gateway.config.access_schema import ApiKey, is_loopback
+from trio_gateway.config.places import Place, name_of, read_place
 from trio_gateway.config.schema import ServerConfig
 from trio_gateway.server.access.browser_rules import (
     BrowserRules,
@@ -64,7 +65,7 @@ class _Headers(NamedTuple):
         values: MutableMapping[str, list[str]] = {}
         for name, value in scope["headers"]:
             if (key := _READ.get(name)) is not None:
-                values.setdefault(key, []).append(value.decode("latin-1").strip())
+                values.setdefault(key, []).append(value.decode("latin-1").strip(" \t"))
         return cls(values)
 
     def all(self, name: str) -> list[str]:
@@ -97,9 +98,9 @@ class AccessGuard:
         self._app = app
         config = server.access
         self._rules = BrowserRules(
-            hosts=frozenset(config.allowed_hosts),
+            hosts=frozenset(filter(None, map(read_place, config.allowed_hosts))),
             origins=frozenset(config.allowed_origins),
-            listen=frozenset(a.host.lower() for a in server.listen) - _ALL_ADDRESSES,
+            listen=frozenset(name_of(a.host) for a in server.listen) - _ALL_ADDRESSES,
         )
         self._has_keys = bool(config.api_keys)
         self._ring = KeyRing(config.api_keys)
@@ -131,7 +132,7 @@ class AccessGuard:
             return
         await self._app(scope, receive, send)
 
-    def _check_host(self, scope: Scope, headers: _Headers) -> str:
+    def _check_host(self, scope: Scope, headers: _Headers) -> Place:
         server: str | None = (scope.get("server") or (None,))[0]
         if server is not None:
             server = server.removeprefix("::ffff:")
