@@ -335,6 +335,39 @@ async def test_the_model_is_called_as_it_is_called_there() -> None:
         assert names.count(b"x-gateway-variant") == 1  # ours
 
 
+STEERING = (
+    "location", "refresh", "set-cookie", "content-location", "link", "alt-svc", "via",
+    "x-accel-redirect", "x-accel-buffering", "x-accel-expires", "x-sendfile", "clear-site-data",
+    "service-worker-allowed", "strict-transport-security", "report-to", "nel",
+    "reporting-endpoints", "access-control-allow-origin", "www-authenticate", "cache-control",
+    "content-security-policy", "content-disposition", "sourcemap", "x-gateway-variant", "server",
+    "connection", "upgrade", "trailer", "proxy-authenticate", "surrogate-control", "x-anything",
+)  # fmt: skip
+NEEDED = (
+    "content-type", "content-length", "content-encoding", "retry-after", "retry-after-ms",
+    "x-should-retry", "x-request-id", "request-id", "openai-processing-ms", "openai-version",
+    "x-ratelimit-remaining-tokens", "anthropic-ratelimit-requests-limit", "ratelimit",
+)  # fmt: skip
+
+
+def test_of_another_server_s_headers_only_what_clients_need_is_passed_on() -> None:
+    headers = [(name.encode(), b"x") for name in (*STEERING, *NEEDED)]
+    passed = RemoteEngine("http://127.0.0.1:1").transform_response(headers)
+    assert [name.decode() for name, _ in passed] == [*NEEDED]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_server_that_sends_clients_elsewhere_does_not_work(status: int) -> None:
+    async with running(Site("a")) as a, running(Site("b")) as b:
+        a.status = status
+        async with gateway(a.url) as stack:
+            answer = await stack.post(CHAT, chat("m"))
+            assert answer.status == 502
+            assert f"HTTP {status}" in error_of(answer)["message"]
+        async with gateway(a.url, b.url) as stack:
+            assert (await stack.post(CHAT, chat("m"))).status == 200
+
+
 @pytest.mark.parametrize(
     ("url", "api", "root"),
     [

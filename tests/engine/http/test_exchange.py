@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -285,6 +286,50 @@ async def test_an_answer_that_is_not_http_is_garbage(answer: bytes) -> None:
     async with serving(answering(answer)) as port:
         with pytest.raises(EngineTalksGarbage):
             await ask(port)
+
+
+LINE = b"x" * 60_000
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (OK, b"X: ", *[LINE] * 400),
+        (OK, b"X" * 60_000, *[LINE] * 400),
+        (b"HTTP/1.1 200 ", *[LINE] * 400),
+        (OK, *[b"X: y\r\n" * 5000] * 400),
+        (OK, b"X: y\r\n" * 400, b"Content-Length: 0\r\n\r\n"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 20_000,),
+        (CHUNKED, b"5\r\nhello\r\n0\r\n", *[b"X: y\r\n" * 5000] * 400),
+        (CHUNKED, b"5\r\nhello\r\n0\r\nX: ", *[LINE] * 400),
+        (CHUNKED, b"5;", *[LINE] * 400),
+    ],
+    ids=[
+        "a long value", "a long name", "a long reason", "many", "more than 256", "early hints",
+        "trailers", "a long trailer", "a long extension",
+    ],
+)  # fmt: skip
+async def test_the_head_of_an_answer_is_limited(pieces: tuple[bytes, ...]) -> None:
+    began = time.process_time()
+    async with serving(answering(*pieces)) as port:
+        opened: list[Exchange] = []
+        with pytest.raises(EngineTalksGarbage, match="headers"):  # noqa: PT012 - in either
+            exchange = await begun(port, b"{}", opened)
+            while not exchange.complete:
+                await exchange.receive()
+        opened[0].close()
+    assert time.process_time() - began < 0.5
+
+
+async def test_a_trailer_is_not_a_header() -> None:
+    trailer = b"5\r\nhello\r\n0\r\nKeep-Alive: timeout=1\r\nX: y\r\n\r\n"
+    async with serving(answering(CHUNKED, trailer)) as port:
+        exchange = await ask(port)
+        assert await exchange.receive() == b"hello"
+        assert await exchange.receive() == b""
+        assert b"x" not in dict(exchange.headers)
+        assert exchange.keep_alive == b""
+        exchange.close()
 
 
 async def test_a_chunk_that_is_not_one_is_garbage() -> None:
@@ -590,6 +635,10 @@ def test_headers_of_the_connection_and_of_the_engines_server_are_not_passed_on()
         (b"access-control-allow-private-network", b"true"),
         (b"clear-site-data", b'"*"'),
         (b"service-worker-allowed", b"/"),
+        (b"x-accel-redirect", b"/etc/"),
+        (b"refresh", b"0; url=https://evil.example"),
+        (b"alt-svc", b'h2="evil.example:443"'),
+        (b"link", b"<https://evil.example>; rel=preload"),
         (b"x-gateway-variant", b"theirs"),
         (b"x-own", b"1"),
     ]

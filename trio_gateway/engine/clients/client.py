@@ -129,7 +129,7 @@ class EngineClient(abc.ABC):
         return [
             (name, value)
             for name, value in headers
-            if name not in _NOT_PASSED_ON and not name.startswith(_OUR_OWN)
+            if name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
         ]
 
     def forward_request(
@@ -273,9 +273,10 @@ def _key_headers(options: EngineOptions) -> list[Header]:
     return [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]  # Anthropic's: the second
 
 
-# Hop-by-hop headers, and those about the engine's server rather than the answer. An
-# engine's CORS headers would let any web page read what the gateway answers, and others speak for
-# all of the gateway's origin.
+# Hop-by-hop headers, those about the engine's server rather than the answer, and those by which it
+# would steer a proxy or a browser in the gateway's name. An engine's CORS headers would let any web
+# page read what the gateway answers, and others speak for all of the gateway's origin. Of a server
+# that is somebody else's only what clients need is passed on, see remote.py.
 _NOT_PASSED_ON = frozenset(
     {
         b"connection",
@@ -298,6 +299,22 @@ _NOT_PASSED_ON = frozenset(
         b"access-control-allow-private-network",
         b"clear-site-data",
         b"service-worker-allowed",
+        b"alt-svc",
+        b"strict-transport-security",
+        b"public-key-pins",
+        b"expect-ct",
+        b"refresh",
+        b"link",
+        b"content-location",
+        b"nel",
+        b"report-to",
+        b"reporting-endpoints",
+        b"origin-agent-cluster",
+        b"x-sendfile",
+        b"x-lighttpd-send-file",
+        b"x-reproxy-url",
+        b"surrogate-control",
     }
 )
-_OUR_OWN = b"x-gateway-"  # of another gateway, they would contradict ours
+# `x-gateway-` of another gateway would contradict ours; `x-accel-` makes nginx serve a file.
+_NOT_PASSED_ON_PREFIXES = (b"x-gateway-", b"x-accel-", b"proxy-")

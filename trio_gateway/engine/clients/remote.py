@@ -34,12 +34,19 @@ _Answered = TypeVar("_Answered", Exchange, Answer)
 
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
+_REDIRECTS = frozenset({300, 301, 302, 303, 305, 306, 307, 308})
 # How long a site that works waits for one that is configured before it.
 FIRST_LOOK_S = 0.25
-# Of the answer's headers, those about the other server.
-_NOT_PASSED_ON = frozenset(
-    {b"set-cookie", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"via"}
-)
+# Of the answer's headers, what clients read. By others a server that is not ours could steer a
+# proxy or a browser in the gateway's name (`Location`, `Refresh`, `X-Accel-Redirect`, …).
+_PASSED_ON = frozenset(
+    {
+        b"content-type", b"content-length", b"content-encoding", b"content-language",
+        b"content-range", b"accept-ranges", b"etag", b"last-modified", b"retry-after",
+        b"retry-after-ms", b"x-should-retry", b"x-request-id", b"request-id", b"x-correlation-id",
+    }
+)  # fmt: skip
+_PASSED_ON_PREFIXES = (b"openai-", b"anthropic-", b"x-ratelimit-", b"ratelimit")
 
 
 class RemoteKind(OpenAIKind):
@@ -151,8 +158,8 @@ class RemoteEngine(OpenAIEngine):
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:
         return [
             (name, value)
-            for name, value in super().transform_response(headers)
-            if name not in _NOT_PASSED_ON
+            for name, value in headers
+            if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
         ]
 
     @asynccontextmanager
@@ -202,6 +209,10 @@ class RemoteEngine(OpenAIEngine):
                 body.rewind()
             try:
                 answer = await attempt(site)
+                if answer.status in _REDIRECTS:
+                    why = f"it sends clients elsewhere (HTTP {answer.status}); correct `url`"
+                    tried.append(f"{site.url}: {why}")
+                    continue
                 if answer.status == 401:
                     tried.append(f"{site.url}: {_refused_key(self.options)}")
                     continue

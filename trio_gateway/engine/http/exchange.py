@@ -23,6 +23,10 @@ from trio_gateway.engine.http.opener import Opener
 from trio_gateway.engine.http.transport import Transport
 
 FIRST_ERROR_STATUS = 400
+# What is read in a row that is nothing of a body: a head, or trailers, or chunks' extensions. The
+# parser joins a line anew with each read: one of 20 MB would take 2 s.
+NO_BODY_MAX_BYTES = 64 * 1024
+HEADERS_MAX = 256
 
 Header = tuple[bytes, bytes]
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -47,7 +51,8 @@ class Exchange:
 
     __slots__ = (
         "_abort_error", "_framed", "_head_complete", "_lasts", "_parser", "_pieces", "_pulse",
-        "_sent", "complete", "has_begun", "headers", "keep_alive", "opener", "status", "transport",
+        "_sent", "_without_body",
+        "complete", "has_begun", "headers", "keep_alive", "opener", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, opener: Opener, pulse: Pulse) -> None:
@@ -60,6 +65,7 @@ class Exchange:
         self._pieces: list[bytes] = []
         self._framed = self._head_complete = self._lasts = self._sent = False
         self._abort_error: Exception | None = None
+        self._without_body = 0  # bytes, since something of the body has come
 
     # -- called by the parser -----------------------------------------------------------------
 
@@ -69,6 +75,8 @@ class Exchange:
         self.has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_complete:
+            return  # a trailer: nobody asks for one
         lower = name.lower()
         self.headers.append((lower, value))
         if lower == b"content-length" or lower == b"transfer-encoding":
@@ -77,6 +85,8 @@ class Exchange:
             self.keep_alive = value
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > HEADERS_MAX:
+            raise ValueError("more headers than any answer needs")
         parser = self._parser
         status = parser.get_status_code()
         if status >= 200 or status == 101:
@@ -165,12 +175,23 @@ class Exchange:
                 return
             raise EngineDisconnected("the engine closed the connection in the middle of its answer")
         self._pulse.beats += 1
+        pieces = len(self._pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete or isinstance(error, httptools.HttpParserUpgrade):
-                raise EngineTalksGarbage(f"the engine's answer is not HTTP: {error}") from error
+                raise EngineTalksGarbage(
+                    f"the engine's answer is not HTTP: {_said(error)}"
+                ) from error
             self._lasts = False  # more came than the answer
+        if len(self._pieces) > pieces:
+            self._without_body = 0
+            return
+        self._without_body += len(data)
+        if self._without_body > NO_BODY_MAX_BYTES and not self.complete:
+            raise EngineTalksGarbage(
+                f"the engine's answer has headers of more than {NO_BODY_MAX_BYTES} bytes"
+            )
 
     @property
     def leaves_connection_open(self) -> bool:
@@ -193,6 +214,12 @@ class Exchange:
         """Leave the connection to others. The parser knows this object: once that circle is broken,
         both are freed at once, and not by a search for garbage."""
         self._parser = _NO_PARSER
+
+
+def _said(error: Exception) -> str:
+    """What the parser says, or what one of our callbacks said to it."""
+    ours = error.__context__
+    return str(ours if isinstance(ours, ValueError) else error)
 
 
 async def _send_and_receive_head(exchange: Exchange, head: bytes, source: BodySource) -> bool:
