@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -587,12 +588,69 @@ async def test_a_flood_of_wrong_keys_is_held_off_and_those_who_are_known_do_not_
     async with trio.open_nursery() as nursery:
         for number in range(500):
             nursery.start_soon(flood, number)
-    assert ring.checks == 1 + key_ring.WRONG_PER_ADDRESS
-    assert len(refused) == 500 - key_ring.WRONG_PER_ADDRESS
+    checked = key_ring.WRONG_PER_ADDRESS + key_ring.LATE_PER_ADDRESS
+    assert ring.checks == 1 + checked
+    assert len(refused) == 500 - checked
     assert {error.status for error in refused} == {429}
     assert all(dict(error.headers())["Retry-After"] for error in refused)
     assert await ring.find([KEY], "x")
     assert await ring.find(["another"], "y") is None  # from elsewhere it is still checked
+
+
+async def test_a_right_key_gets_in_from_an_address_with_wrong_ones() -> None:
+    ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
+    for number in range(key_ring.WRONG_PER_ADDRESS + 1):
+        assert await ring.find([f"wrong {number}"], "x") is None
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:  # all of its requests share one check
+        for _ in range(20):
+            nursery.start_soon(found_in, ring, "x")
+    assert trio.current_time() - began < key_ring.LATE_EACH_S + 1
+    assert ring.checks == key_ring.WRONG_PER_ADDRESS + 2
+
+
+async def found_in(ring: KeyRing, address: str) -> None:
+    found = await ring.find([KEY], address)
+    assert found is not None
+    assert found.name == "a"
+
+
+async def test_a_right_key_gets_in_while_other_addresses_send_wrong_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(key_ring, "_matching", lambda hashed, text: 0 if text == KEY else None)
+    monkeypatch.setattr(key_ring, "LATE_EACH_S", 0.02)
+    ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
+
+    async def flood(number: int) -> None:
+        for count in range(10**9):
+            with contextlib.suppress(ApiError):
+                assert await ring.find([f"wrong {number} {count}"], f"x{number % 10}") is None
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(flood, number)
+        await trio.sleep(0.1)
+        began, checks = trio.current_time(), ring.checks
+        await found_in(ring, "new")
+        took = trio.current_time() - began
+        nursery.cancel_scope.cancel(reason="the right key is in")
+    assert ring.checks - checks < 10 * key_ring.LATE_PER_ADDRESS + 5
+    assert took < 5
+    assert not ring._late_waiting
+    assert not ring._under_way
+
+
+async def test_a_cancelled_check_leaves_nothing_behind() -> None:
+    ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
+    for number in range(key_ring.WRONG_PER_ADDRESS + 1):
+        await ring.find([f"wrong {number}"], "x")
+    with trio.move_on_after(0.05):
+        await ring.find(["another wrong one"], "x")
+    assert not ring._late_waiting
+    assert not ring._under_way
+    await found_in(ring, "x")
 
 
 def test_wrong_keys_are_forgotten_after_a_while_and_their_memory_is_bounded() -> None:

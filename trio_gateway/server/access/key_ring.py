@@ -1,16 +1,29 @@
 """KeyRing: which key a client has, with no hint in the timing, and little spent on a flood.
 
 A plain key is compared by keyed digests, all of them each time. A hashed key costs 16 MiB and
-50 ms, so one that was right is remembered (by its digest), one check runs at a time, and an address
-with too many wrong keys has to wait, and so has every address when there are too many of them.
+50 ms, so one that was right is remembered (by its digest), and so are those that were wrong; each
+is checked once however many requests have it, and one check runs at a time.
+
+From an address with too many wrong keys, or from any when there are too many of them, keys are
+still checked, but late: one in LATE_EACH_S, of all of these. Without a check nobody can tell
+whether a key is right, and a right one must get in: all clients of a proxy have one address, and
+one of them may have an old key. Why this holds:
+- Cost: late checks take a tenth of one core at most: each is followed by a pause of nine times its
+  length.
+- Guessing: 30 keys, and then two in a second, from all the world. That is hopeless for a key of 16
+  random characters; and one wrong key again and again is no guess.
+- Others: who has been let in is not checked again. Who has not waits behind LATE_PER_ADDRESS of
+  each other address; only a flood from more than LATE_MAX / LATE_PER_ADDRESS addresses, or from its
+  own address, can keep it out, for as long as that lasts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 import trio
@@ -24,6 +37,10 @@ WRONG_EACH_S = 5.0
 WRONG_IN_ALL = 30
 WRONG_IN_ALL_EACH_S = 1.0
 WAITING_MAX = 64  # checks; more get 429
+LATE_EACH_S = 1.0
+LATE_REST = 9.0  # times as long as a check took
+LATE_PER_ADDRESS = 2  # that wait; more get 429
+LATE_MAX = 64
 REMEMBERED_MAX = 1024  # addresses, and digests of wrong keys
 _DIGEST_BYTES = 32
 
@@ -41,7 +58,7 @@ class WrongKeys:
         self._all = (0.0, 0.0)
 
     def wait_s(self, address: str, now: float) -> float:
-        """How long until this address may have a key checked; 0: now."""
+        """How long until this address may have a key checked at once; 0: now."""
         own = _level(self._addresses.get(address, (0.0, now)), now, WRONG_EACH_S)
         total = _level(self._all, now, WRONG_IN_ALL_EACH_S)
         return max(
@@ -77,7 +94,10 @@ class KeyRing:
         self._verified: dict[bytes, ApiKey] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._wrong = WrongKeys()
-        self._one = trio.Lock()
+        self._one, self._late = trio.Lock(), trio.Lock()
+        self._late_waiting = Counter[str]()  # by address
+        self._next_late_at = -math.inf
+        self._under_way: dict[bytes, trio.Event] = {}  # checks, by digest; set when one is over
         self.checks = 0  # of hashes, in this run
 
     async def find(self, given: Sequence[str], address: str) -> ApiKey | None:
@@ -93,10 +113,9 @@ class KeyRing:
         if not self._hashed:
             return None
         for text, digest in zip(given, digests, strict=True):
-            if digest not in self._refused:
-                found = await self._check(text, digest, address)
-                if found is not None:
-                    return found
+            found = await self._find_hashed(text, digest, address)
+            if found is not None:
+                return found
         return None
 
     def _digest(self, text: str) -> bytes:
@@ -110,30 +129,68 @@ class KeyRing:
                 found = key
         return found or self._verified.get(digest)
 
-    async def _check(self, text: str, digest: bytes, address: str) -> ApiKey | None:
-        self._refuse_a_flood(address)
-        if self._one.statistics().tasks_waiting >= WAITING_MAX:
-            raise _try_later(1.0)
-        async with self._one:
-            # While it waited: the same key may have been found, or others from there wrong.
-            if (known := self._known(digest)) is not None or digest in self._refused:
+    async def _find_hashed(self, text: str, digest: bytes, address: str) -> ApiKey | None:
+        while digest not in self._refused:
+            if (known := self._known(digest)) is not None:
                 return known
-            self._refuse_a_flood(address)
-            self.checks += 1
-            index = await trio.to_thread.run_sync(_matching, self._hashed, text)
-            if index is not None:
-                key = self._hashed[index][1]
-                self._verified[digest] = key
-                return key
-        self._wrong.note(address, trio.current_time())
+            if (other := self._under_way.get(digest)) is None:
+                return await self._check_alone(text, digest, address)
+            await other.wait()
+        return None
+
+    async def _check_alone(self, text: str, digest: bytes, address: str) -> ApiKey | None:
+        over = self._under_way[digest] = trio.Event()
+        try:
+            return await self._check(text, digest, address)
+        finally:
+            del self._under_way[digest]
+            over.set()
+
+    async def _check(self, text: str, digest: bytes, address: str) -> ApiKey | None:
+        if not self._is_late(address):
+            if self._one.statistics().tasks_waiting >= WAITING_MAX:
+                raise _try_later(1.0)
+            async with self._one:
+                if not self._is_late(address):  # others from there may have been wrong meanwhile
+                    found = await self._match(text, digest)
+                    if found is None:
+                        self._wrong.note(address, trio.current_time())
+                    return found
+        return await self._check_late(text, digest, address)
+
+    async def _check_late(self, text: str, digest: bytes, address: str) -> ApiKey | None:
+        waiting = self._late_waiting
+        if waiting[address] >= LATE_PER_ADDRESS or waiting.total() >= LATE_MAX:
+            raise _try_later(LATE_EACH_S * (1 + waiting.total()))
+        waiting[address] += 1
+        try:
+            async with self._late:
+                await trio.sleep_until(self._next_late_at)
+                async with self._one:
+                    began = trio.current_time()
+                    found = await self._match(text, digest)
+                    now = trio.current_time()
+                self._next_late_at = now + max(LATE_EACH_S, LATE_REST * (now - began))
+                return found
+        finally:
+            waiting[address] -= 1
+            if not waiting[address]:
+                del waiting[address]
+
+    def _is_late(self, address: str) -> bool:
+        return self._wrong.wait_s(address, trio.current_time()) > 0
+
+    async def _match(self, text: str, digest: bytes) -> ApiKey | None:
+        self.checks += 1
+        index = await trio.to_thread.run_sync(_matching, self._hashed, text)
+        if index is not None:
+            key = self._hashed[index][1]
+            self._verified[digest] = key
+            return key
         self._refused[digest] = None
         while len(self._refused) > REMEMBERED_MAX:
             self._refused.popitem(last=False)
         return None
-
-    def _refuse_a_flood(self, address: str) -> None:
-        if (wait_s := self._wrong.wait_s(address, trio.current_time())) > 0:
-            raise _try_later(wait_s)
 
 
 def _matching(hashed: Sequence[tuple[KeyHash, ApiKey]], text: str) -> int | None:
