@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import lua
 from tests.support.isolation import (
     ProcessGuard,
     end_what_is_left,
@@ -27,6 +28,7 @@ from tests.support.isolation import (
     signals_as_from_a_terminal,
 )
 from tests.support.thoroughness import QUICK, THOROUGH
+from trio_gateway.config.lua import helper
 
 INTEGRATION = Path(__file__).with_name("integration")
 
@@ -90,6 +92,13 @@ def refused_processes() -> Iterator[list[str]]:
     """Must be none, also where the code under test took the refusal for a failure of its own."""
     yield guard.refused
     assert guard.refused == []
+
+
+@pytest.fixture(autouse=True)
+def _configurations_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their helper is a process; in a unit test, the same program runs in this one."""
+    if not guard.allows:
+        monkeypatch.setattr(helper, "run_program", lua.run_here)
 
 
 @pytest.fixture(scope="session", autouse=True)

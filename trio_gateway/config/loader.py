@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from trio_gateway.config import pool_memory, remarks
 from trio_gateway.config.lua import sandbox
+from trio_gateway.config.lua.values import NotText, Table
 from trio_gateway.config.reading import access, fields
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
@@ -21,6 +21,7 @@ _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
     "models": "an array of models",
 }
+_READ = (*_REQUIRED_TABLES, "pools")
 
 
 class ConfigError(Exception):
@@ -46,14 +47,13 @@ class ConfigLoader:
             ConfigError: with every error that was found.
         """
         try:
-            top = sandbox.run_file(self._path)
-            return self._check(top)
+            return self._check(sandbox.run_file(self._path, _READ).globals)
         except sandbox.LuaFailure as error:
             raise ConfigError([str(error)]) from None
-        except UnicodeDecodeError:
+        except NotText:
             raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None
 
-    def _check(self, top: Any) -> GatewayConfig:
+    def _check(self, top: Table) -> GatewayConfig:
         mistakes = Mistakes()
         for name, what in _REQUIRED_TABLES.items():
             if top[name] is None:

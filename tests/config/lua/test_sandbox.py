@@ -10,13 +10,16 @@ import pytest
 from trio_gateway.config.lua import sandbox
 from trio_gateway.config.lua.sandbox import LuaFailure
 
+# The helper is a real one: what it is asked, and what it hands back, is half of what is tried here.
+pytestmark = pytest.mark.processes
+
 LUA_CUTS_NAMES_AFTER = 59  # bytes
 
 
 def run(folder: Path, source: str | bytes, name: str = "gateway.lua") -> Any:
     path = folder / name
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
-    return sandbox.run_file(path)
+    return sandbox.run_file(path).globals
 
 
 def value(folder: Path, expression: str) -> Any:
@@ -226,10 +229,11 @@ def test_endless_recursion_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_program_close_to_the_memory_limit_can_still_be_read(tmp_path: Path) -> None:
-    top = run(
-        tmp_path, "big = {} for i = 1, 30 do big[i] = i .. ('x'):rep(2^20) end small = { 'a', 'b' }"
-    )
-    assert plain(top["small"]) == ["a", "b"]
+    path = tmp_path / "gateway.lua"
+    path.write_text("big = {} for i = 1, 30 do big[i] = i .. ('x'):rep(2^20) end small = { 'a' }")
+    top = sandbox.run_file(path, ["small"]).globals
+    assert plain(top["small"]) == ["a"]
+    assert plain(top["big"]) == []
 
 
 # -- include --------------------------------------------------------------------------------

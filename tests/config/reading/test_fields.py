@@ -8,17 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lupa.lua54 import LuaRuntime
 
+from tests.support.lua import lua
 from trio_gateway.config.reading import addresses, fields
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import ListenAddress
 
 Reader = Callable[[Mistakes, str, Any], Any]
-
-
-def lua(expression: str) -> Any:
-    return LuaRuntime(unpack_returned_tuples=True).eval(expression)
 
 
 def accepts(reader: Reader, expression: str) -> Any:

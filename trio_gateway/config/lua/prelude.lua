@@ -1,12 +1,13 @@
 -- What a configuration may call. Runs once per configuration, before it.
 -- `host` holds Python functions; each returns `true, value…` or `false, message`. They stay
 -- upvalues of the functions here, so that a configuration never gets hold of a Python object.
-local host, instruction_limit, hook_interval = ...
+local host, instruction_limit, hook_interval, cpu_limit_s = ...
 
 local error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type =
   error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type
 local pack, unpack, sort = table.pack, table.unpack, table.sort
 local sethook, getinfo, integer_or_float, utf8_length = debug.sethook, debug.getinfo, math.type, utf8.len
+local next, clock = next, os.clock
 
 local shared = {} -- the globals that all files of one configuration share
 -- The files being run, outermost first, each { identity =, chunk_name = }: an include of one of
@@ -44,13 +45,19 @@ local function ask(python_function, ...)
   return unpack(answer, 3, answer.n)
 end
 
--- The instruction limit. A plain pcall would swallow its error, so ours raises it again; the
--- same holds for running out of memory.
-local used, fatal = 0, nil
+-- The limits of instructions and of time, which instructions that call C may take much of. A plain
+-- pcall would swallow their errors, so ours raises them again; the same holds for running out of
+-- memory.
+local used, fatal, started = 0, nil, clock()
+local function limit_passed()
+  if used >= instruction_limit then return "more than " .. instruction_limit .. " instructions" end
+  if clock() - started > cpu_limit_s then return ("more than %g s of a processor's time"):format(cpu_limit_s) end
+end
 local function count()
   used = used + hook_interval
-  if used >= instruction_limit and not fatal then
-    local _, message = pcall(fail, "more than " .. instruction_limit .. " instructions (an endless loop?)")
+  local passed = not fatal and limit_passed()
+  if passed then
+    local _, message = pcall(fail, passed .. " (an endless loop?)")
     fatal = message
   end
   if fatal then error(fatal, 0) end
@@ -170,7 +177,51 @@ function run_file(folder, path)
   return unpack(result, 2, result.n)
 end
 
-return function(path)
+-- What a program left, for Python: a table becomes an array of its keys and values in their order,
+-- and what has no form there { kind = what it is }. A table is empty if its global is not wanted.
+-- nil and which, if there are more values or bytes of text than that.
+local function flatten(globals, wanted, most_values, most_bytes, deepest)
+  local values, bytes, open = 0, 0, {}
+  local plain
+
+  local function entries_of(t, depth)
+    local entries = {}
+    for key, value in next, t do
+      values = values + 1
+      if values > most_values then error("more than " .. most_values .. " values", 0) end
+      if bytes > most_bytes then error("more than " .. most_bytes .. " bytes of text", 0) end
+      entries[#entries + 1] = type(key) == "table" and { kind = "table" } or plain(key, depth)
+      if depth > 0 or not wanted or wanted[key] then
+        entries[#entries + 1] = plain(value, depth + 1)
+      else
+        entries[#entries + 1] = type(value) == "table" and {} or { kind = type(value) }
+      end
+    end
+    return entries
+  end
+
+  function plain(value, depth)
+    local kind = type(value)
+    if kind == "boolean" or kind == "number" then return value end
+    if kind == "string" then
+      bytes = bytes + #value
+      return utf8_length(value) and value or { kind = "bytes" }
+    end
+    if kind ~= "table" then return { kind = kind } end
+    if open[value] then return { kind = "table that contains itself" } end
+    if depth > deepest then return { kind = "table nested too deeply" } end
+    open[value] = true
+    local entries = entries_of(value, depth)
+    open[value] = nil
+    return entries
+  end
+
+  local ok, result = pcall(plain, globals, 0)
+  if not ok then return nil, result end
+  return result, nil
+end
+
+local function start(path)
   sethook(count, "", hook_interval)
   local result = pack(pcall(run_file, "", path))
   sethook()
@@ -183,3 +234,5 @@ return function(path)
   end
   return true, shared
 end
+
+return start, flatten

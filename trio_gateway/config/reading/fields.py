@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from lupa.lua54 import lua_type
+from trio_gateway.config.lua.values import Other, Table
 
 T = TypeVar("T")
 Reader = Callable[["Mistakes", str, Any], T | None]
@@ -53,7 +53,9 @@ def show(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return f'"{printable(value)}"' if len(value) <= 60 else f'"{printable(value[:57])}…"'
-    return "a " + lua_type(value) if lua_type(value) else str(value)
+    if isinstance(value, Table):
+        return "a table"
+    return f"a {value.kind}" if isinstance(value, Other) else str(value)
 
 
 def printable(message: str) -> str:
@@ -77,7 +79,7 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
 
 
 def is_table(value: Any) -> bool:
-    return bool(lua_type(value) == "table")
+    return isinstance(value, Table)
 
 
 class Record:
