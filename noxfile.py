@@ -99,9 +99,11 @@ def _compile_once(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Start gateways and signal each at a random moment: `nox -s chaos -- --starts 20`."""
+    """Signal gateways at every moment, and at random ones: `nox -s chaos -- --starts 20`."""
     _install(session, "test")
     session.install("nox")
+    every = {"TRIO_GATEWAY_TEST_ALL_MOMENTS": "1"}
+    session.run("pytest", "-n", TEST_WORKERS, "tests/integration/test_moments.py", env=every)
     session.run("python", "-m", "tests.support.chaos", *session.posargs)
 
 

@@ -2,7 +2,8 @@
 tests.support.chaos --starts 3 --seed 7`.
 
 Prints how they ended, for each command, signal, and way of being started; and what was left. Exits
-with 1 if anything was left, hung, or told of a signal in a way that nobody should see.
+with 1 if anything was left, did not end, or ended with a traceback. What a signal does before the
+gateway's first line is Python's, hypercorn's or nox's own: that is counted, and no fault.
 """
 
 from __future__ import annotations
@@ -11,45 +12,27 @@ import argparse
 import collections
 import contextlib
 import os
-import pty
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from tests.support.harness import chat_body, configuration, fake_model, free_port
-from tests.support.isolation import RUN, end_what_is_left
+from tests.support.harness import chat_body
+from tests.support.held import COMMANDS, SIGNALS, HeldGateway, held_gateway, told_well
+from tests.support.isolation import RUN
 
-HERE = Path(__file__).parent
-BIN = Path(sys.executable).parent
 MOMENT_MAX_S = 1.5
+BETWEEN_MAX_S = 0.2  # two signals
 END_S = 25.0  # on a busy machine; the promise is a few seconds
-HYPERCORN = (
-    str(BIN / "hypercorn"), "-k", "trio", "-b", "127.0.0.1:{port}", "trio_gateway.app:app",
-)  # fmt: skip
 LOST_S = 6.0  # a signal without effect until then, before the gateway's first line, is lost
-COMMANDS = {
-    "serve": (str(BIN / "trio-gateway"), "serve"),
-    "hypercorn": HYPERCORN,
-    "hypercorn -w 0": (*HYPERCORN, "-w", "0"),
-    "nox -s gateway": (str(BIN / "nox"), "--no-venv", "--no-install", "-s", "gateway"),
-}  # fmt: skip
-SIGNALS = {
-    "SIGINT": (signal.SIGINT,),
-    "SIGTERM": (signal.SIGTERM,),
-    "SIGHUP": (signal.SIGHUP,),
-    "SIGINT twice": (signal.SIGINT, signal.SIGINT),
-    "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),
-    "closed terminal": (),
-}
+LEFT_S = 3.0
 # Here the gateway's own handlers are set.
 OURS = "trio_gateway.stop_signals:StopSignals.install"
 
@@ -62,7 +45,6 @@ class Outcome:
     sent: str
     ignored: bool
     moment_s: float
-    to_group: bool = False
     began: bool = False  # the gateway's first line had run
     ready: bool = False
     code: int | None = None  # None: it did not end
@@ -78,7 +60,7 @@ class Outcome:
             return "did not end"
         if self.left:
             return "left something"
-        if self.began and ("Traceback" in self.output or "Aborted" in self.output):
+        if self.began and not told_well(self.output):
             return "traceback"
         return ""
 
@@ -106,66 +88,32 @@ def asking(port: int) -> Iterator[None]:
 
 def one(given: Outcome, folder: Path) -> Outcome:
     """Start, signal, and wait."""
-    port = free_port()
-    config = folder / "gateway.lua"
-    fakes = (fake_model("slow", "--interval-s", "0.02"), fake_model("other"))
-    listen = {"shutdown_grace": "0.5", "engine_stop_timeout": "2"}
-    config.write_text(configuration(*fakes, listen=f'"127.0.0.1:{port}"', **listen))
-    began = folder / "began"
-    mark = f"chaos-{os.getpid()}-{random.getrandbits(64):x}"
-    env = {
-        **os.environ,
-        RUN: mark,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "TRIO_GATEWAY_CONFIG": str(config),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "PYTHONPATH": str(HERE / "moments"),
-        "TRIO_GATEWAY_TEST_MOMENT": OURS,
-        "TRIO_GATEWAY_TEST_HERE": str(began),
-    }
-    argv = [sys.executable, "-S", str(HERE / "started_as.py")]
-    argv += ["--sigint-ignored"] if given.ignored else []
-    on_terminal = given.sent == "closed terminal"
-    argv += ["--on-terminal"] if on_terminal else []
-    argv += [part.format(port=port) for part in COMMANDS[given.command]]
-    log = folder / "log"
-    master, slave = pty.openpty() if on_terminal else (-1, -1)
-    with log.open("wb") as out, asking(port):
-        std = slave if on_terminal else out
-        process = subprocess.Popen(
-            argv, env=env, stdin=slave if on_terminal else subprocess.DEVNULL, stdout=std,
-            stderr=std, start_new_session=True, cwd=HERE.parents[1],
-        )  # fmt: skip
-        try:
-            if on_terminal:
-                os.close(slave)
+    options = ["--sigint-ignored"] if given.ignored else []
+    with held_gateway(folder, given.command, given.sent, *options) as gateway:
+        with asking(gateway.port):
+            gateway.start(OURS, hold=False)
             time.sleep(given.moment_s)  # at random: that is what is tried
-            given.began = began.exists()
-            if on_terminal:
-                os.set_blocking(master, False)
-                with contextlib.suppress(OSError):
-                    given.output = os.read(master, 1 << 20).decode(errors="replace")
-                os.close(master)
-            given.ready = "Ready." in (given.output or log.read_text(errors="replace"))
+            given.began = gateway.reached()
+            given.ready = "Ready. Base" in gateway.output or "Running on" in gateway.output
             begun = time.monotonic()
-            for number in SIGNALS[given.sent]:
-                with contextlib.suppress(ProcessLookupError):
-                    (os.killpg if given.to_group else os.kill)(process.pid, number)
-                time.sleep(random.uniform(0, 0.2) if given.sent.endswith("twice") else 0)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                given.code = process.wait(END_S if given.began else LOST_S)
+            _signal(gateway)
+            given.code = gateway.end(END_S if given.began else LOST_S)
             if given.code is None and not given.began:
                 given.lost = True
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    given.code = process.wait(END_S)
+                gateway.process.terminate()
+                given.code = gateway.end(END_S)
             given.took_s = time.monotonic() - begun
-            given.output += log.read_text(errors="replace")
-        finally:
-            process.kill()
-            process.wait()
-            given.left = end_what_is_left(mark, within_s=3 if given.code is not None else 0)
+        given.output = gateway.output
+        given.left = gateway.left(0 if given.code is None else LEFT_S)
     return given
+
+
+def _signal(gateway: HeldGateway) -> None:
+    count = max(len(SIGNALS[gateway.sent]), 1)
+    for index in range(count):
+        gateway.signal(slice(index, index + 1))
+        if index < count - 1:
+            time.sleep(random.uniform(0, BETWEEN_MAX_S))
 
 
 def main() -> None:
@@ -179,6 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"seed {options.seed}")
     random.seed(options.seed)
+    os.environ.setdefault(RUN, uuid.uuid4().hex)
     rows = [
         (command, sent, ignored)
         for command in COMMANDS
@@ -194,10 +143,8 @@ def main() -> None:
         if time.monotonic() > deadline:
             break
         moment_s = random.uniform(0, MOMENT_MAX_S)
-        # The command itself takes a SIGHUP as the wish to reload.
-        to_group = random.random() < 0.5 or (command, sent) == ("hypercorn", "SIGHUP")
         with tempfile.TemporaryDirectory() as folder:
-            got = one(Outcome(command, sent, ignored, moment_s, to_group), Path(folder))
+            got = one(Outcome(command, sent, ignored, moment_s), Path(folder))
         outcomes.append(got)
         if got.fault or got.lost or options.verbose:
             print(f"{got}\n{got.output[-1500:]}", flush=True)

@@ -1,6 +1,6 @@
 """Becomes another program, started as a shell, a script or a terminal would have started it.
 
-    python -S started_as.py [--sigint-ignored] [--on-terminal] PROGRAM ARGUMENT...
+    python -S started_as.py [--sigint-ignored] [--nohup] [--on-terminal] PROGRAM ARGUMENT...
 
 Run in a session of its own. `--on-terminal`: stdin is a terminal, which becomes that session's.
 """
@@ -19,6 +19,8 @@ def main() -> None:
         option = argv.pop(0)
         if option == "--sigint-ignored":
             ignored = signal.SIG_IGN
+        elif option == "--nohup":
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         elif option == "--on-terminal":
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, ignored)
