@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.manager",),
     ("engine.overview", "engine.lease"),
     ("engine.engine",),
+    ("engine.launch",),
     ("engine.kv", "engine.health", "engine.address", "engine.info"),
     ("engine.clients",),
     ("engine.http",),

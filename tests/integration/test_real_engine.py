@@ -190,13 +190,91 @@ def test_nothing_is_left_of_a_killed_gateway(tmp_path: Path) -> None:
         gateway.assert_nothing_left(within_s=1.0)
 
 
+def own_key(gateway: GatewayProcess, name: str) -> dict[str, str]:
+    """The header that the model's engine asks for, from its environment."""
+    key = gateway.engine_of(name).environ()["LLAMA_API_KEY"]
+    assert key not in " ".join(gateway.engine_of(name).cmdline())
+    assert key not in gateway.log
+    return {"Authorization": f"Bearer {key}"}
+
+
 def test_the_engine_saves_a_slot_where_it_is_told_to(tmp_path: Path) -> None:
     slots = tmp_path / "slots"
     slots.mkdir()
     config = configuration(model("smollm2", real_variant(1024, "--slot-save-path", str(slots))))
     with running_gateway(tmp_path, config) as gateway, gateway.client() as http:
         assert gateway.chat("smollm2", QUESTION).status_code == 200
-        engine = engine_url(gateway, "smollm2:1024")
-        saved = http.post(f"{engine}/slots/0?action=save", json={"filename": "one.bin"})
+        engine, key = engine_url(gateway, "smollm2:1024"), own_key(gateway, "smollm2")
+        url, name = f"{engine}/slots/0?action=save", {"filename": "one.bin"}
+        assert http.post(url, json=name).status_code == 401
+        assert [*slots.iterdir()] == []
+        saved = http.post(url, json=name, headers=key)
         assert saved.json()["n_saved"] > 20
         assert (slots / "one.bin").stat().st_size == saved.json()["n_written"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/completion"),
+        ("POST", "/apply-template"),
+        ("POST", "/tokenize"),
+        ("POST", "/slots/0?action=save"),
+        ("POST", "/slots/0?action=erase"),
+        ("GET", "/slots"),
+        ("GET", "/props"),
+        ("GET", "/metrics"),
+    ],
+)
+def test_a_foreign_page_gets_nothing_from_the_engine_s_own_port(
+    gateway: GatewayProcess, method: str, path: str
+) -> None:
+    assert gateway.chat("other", QUESTION).status_code == 200
+    engine = engine_url(gateway, "other:2048")
+    with gateway.client() as http:
+        for headers in ({}, {"Authorization": "Bearer guessed"}):
+            foreign = {"Origin": "https://evil.example", **headers}
+            body = chat_body("other") if method == "POST" else None
+            answer = http.request(method, f"{engine}{path}", json=body, headers=foreign)
+            assert answer.status_code == 401
+            assert answer.json()["error"]["type"] == "authentication_error"
+        health = http.get(f"{engine}/health", headers={"Origin": "https://evil.example"})
+        assert health.json() == {"status": "ok"}  # all that is public
+
+
+def test_each_start_of_an_engine_has_another_key(gateway: GatewayProcess) -> None:
+    assert gateway.chat("smollm2", QUESTION).status_code == 200
+    first = own_key(gateway, "smollm2")
+    assert gateway.chat("other", QUESTION).status_code == 200
+    begun = gateway.lines_so_far()
+    assert gateway.chat("smollm2", QUESTION).status_code == 200
+    gateway.wait_for_line(r"smollm2:1024: ready in", after=begun)
+    assert own_key(gateway, "smollm2") != first
+
+
+def test_an_engine_with_a_key_that_the_gateway_does_not_know_is_a_502_that_says_so(
+    tmp_path: Path,
+) -> None:
+    wrapper = tmp_path / "wrapper"
+    script = '#!/bin/sh\nLLAMA_API_KEY=its-own exec "$ENGINE" "$@"\n'
+    wrapper.write_text(script)
+    wrapper.chmod(0o755)
+    variant = real_variant(1024).replace("presets.binaries.embedded", f'"{wrapper}"')
+    variant = variant.replace("{", "{ env = { ENGINE = presets.binaries.embedded }, ", 1)
+    config = configuration(
+        model("unknown", variant), model("known", variant, api_key='"its-own"'),
+        model("arg", real_variant(1024, "--api-key", "of-args")),
+    )  # fmt: skip
+    with running_gateway(tmp_path, config) as gateway:
+        status, code, message = gateway.error_of("unknown")
+        assert (status, code) == (502, "engine_key_refused")
+        assert message == (
+            "the engine unknown:1024 asks for a key (HTTP 401); it does not take the one that the "
+            "gateway made for it; set `api_key` of the model or its variant to its own"
+        )
+        gateway.wait_for_line("WARNING.*the engine unknown:1024 asks for a key")
+        assert gateway.chat("known").status_code == 200
+        assert gateway.chat("arg").status_code == 200
+        assert int(gateway.chat("arg").headers["X-Gateway-Need"]) > 0

@@ -217,6 +217,7 @@ class FakeEngines:
         self.by_port: dict[int, FakeProcess] = {}
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []
         self.exchanges: list[FakeExchange] = []
+        self.environments: list[dict[str, str]] = []  # of the processes
         self.launched = trio.Event()
         self.client_type: type[EngineClient] = type(
             "BoundFakeClient", (FakeClient,), {"world": self}
@@ -234,6 +235,7 @@ class FakeEngines:
     async def launch(
         self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
     ) -> AsyncIterator[FakeProcess]:
+        self.environments.append(dict(env))
         process = FakeProcess(self, len(self.processes) + 1)
         self.processes.append(process)
         self.by_port[int(argv[argv.index("--port") + 1])] = process

@@ -19,7 +19,7 @@ import psutil
 
 FOLDERS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 CONFIGURATION = "TRIO_GATEWAY_CONFIG"
-RUN = "TRIO_GATEWAY_TEST_RUN"  # inherited by whatever the tests start, and so its mark
+RUN = "GATEWAY_TEST_RUN"  # inherited by whatever the tests start, and so its mark
 TEST = "PYTEST_CURRENT_TEST"  # set by pytest, inherited as well
 GONE_WITHIN_S = 5.0
 STARTS = (

@@ -145,8 +145,8 @@ def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = N
 
 
 async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
-    manager, vocabulary = EngineManager(config), Vocabulary(None)
-    counter = TokenCounter(manager.overview, vocabulary, None)
+    manager, vocabulary = EngineManager(config), Vocabulary(None, config.secret_variables)
+    counter = TokenCounter(manager.overview, vocabulary, None, config.secret_variables)
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
     request = open_request_to(endpoint, body)

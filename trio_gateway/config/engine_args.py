@@ -22,6 +22,8 @@ SLOT_SAVE_PATH = ("--slot-save-path",)
 CACHE_RAM = ("-cram", "--cache-ram")
 SWA_FULL = "--swa-full"
 SWA_FULL_VARIABLE = "LLAMA_ARG_SWA_FULL"
+API_KEY = ("--api-key", "--api_key")
+API_KEY_FILE = ("--api-key-file", "--api_key_file")
 
 CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
 

@@ -48,7 +48,8 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     an EngineKind. `options`: the keys that only some types have. `has_process`: it is started by
     a command; otherwise it is somewhere else, at its `urls`. `needs_port`: its arguments must say
     where it listens, as nothing is added to them. `slots`: requests at a time where neither
-    `parallel` nor the engine says it.
+    `parallel` nor the engine says it. `key_variables`: those of the environment from which its
+    engines take the key that they ask for.
     """
 
     value: str
@@ -59,8 +60,10 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     has_process: bool = True
     needs_port: bool = False
     slots: int | None = None
+    key_variables: tuple[str, ...] = ()
 
 
+_LLAMACPP = frozenset({Option.API_KEY})
 _OPENAI = frozenset({Option.SERVED_NAME, Option.HEALTH_PATH, Option.API_KEY})
 _CLIENTS = "trio_gateway.engine.clients"
 
@@ -71,11 +74,15 @@ ENGINE_TYPES = {
             value="llama.cpp",
             preset="llamacpp",
             kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
+            options=_LLAMACPP,
+            key_variables=("LLAMA_API_KEY",),
         ),
         EngineType(
             value="llama.cpp.secondary",
             preset="llamacpp_secondary",
             kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
+            options=_LLAMACPP,
+            key_variables=("LLAMA_API_KEY",),
             default_pool="secondary",
         ),
         EngineType(
@@ -85,6 +92,7 @@ ENGINE_TYPES = {
             options=_OPENAI,
             needs_port=True,
             slots=8,
+            key_variables=("VLLM_API_KEY", "LLAMA_API_KEY"),
         ),
         EngineType(
             value="remote",

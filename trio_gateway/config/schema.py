@@ -109,6 +109,8 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `context`: tokens that one request may use, prompt and answer together.
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
+    `inherits`: variables that its process gets from the gateway's environment, or does not get,
+    whatever holds for others.
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
     has a limit, and the engine's GGUF says enough.
@@ -130,6 +132,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     estimated_memory_bytes: int | None = None
     stop_command: tuple[str, ...] = ()
     options: EngineOptions = EngineOptions()
+    inherits: Mapping[str, bool] = {}
 
     @property
     def has_process(self) -> bool:
@@ -235,13 +238,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole checked configuration. `notes` are remarks for the log, one line each."""
+    """A whole checked configuration. `notes` are remarks for the log, one line each.
+    `secret_variables`: those of the environment that have keys in them, which the file has read.
+    """
 
     source: Path
     server: ServerConfig
     models: tuple[ModelConfig, ...]
     pools: Mapping[str, PoolConfig]
     notes: tuple[str, ...] = ()
+    secret_variables: frozenset[str] = frozenset()
 
     def find_model(self, name: str) -> ModelConfig | None:
         """The model with this name or alias."""

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Collection
 from functools import partial
 
 import trio
 
+from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.schema import VariantConfig
-from trio_gateway.engine.address import (
-    AddressUnusable,
-    hold_address,
-    port_taken,
-    remote_client,
-    url_of,
-)
+from trio_gateway.engine.address import AddressUnusable, port_taken
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
-from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord
+from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord, RefusedAtStart
 from trio_gateway.engine.info import EngineInfo, info_of, ready_words
 from trio_gateway.engine.kv.slots import EngineKv
+from trio_gateway.engine.launch import Launch
 from trio_gateway.engine.process.memory_meter import watch_peak
-from trio_gateway.engine.process.no_process import open_nothing
 from trio_gateway.engine.process.process import (
     LOGGER_PREFIX,
     EngineSpawnError,
@@ -81,8 +75,10 @@ class Engine:
         report: Callable[[Event], None],
         *,
         launch: Launcher,
+        engine_type: EngineType,
         kind: EngineKind,
         ports_in_use: set[int],
+        secrets: Collection[str],
         memory_of_group: Callable[[int], int | None] | None,
         kv: EngineKv | None = None,
     ) -> None:
@@ -91,9 +87,7 @@ class Engine:
         self.info: EngineInfo | None = None
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
-        self._launch = launch if variant.has_process else open_nothing
-        self._kind, self._ports_in_use = kind, ports_in_use
-        self.port: int | None = None  # of this machine, held for this engine
+        self._kind = kind
         self._memory_of_group = memory_of_group
         self.kv = kv
         self._may_restore = True
@@ -104,6 +98,9 @@ class Engine:
         self._process: Process | None = None
         self._lost: str | None = None  # why it must be given up although its process is there
         self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
+        self.launch = Launch(
+            variant, engine_type, kind, launch, ports_in_use, secrets, kv, self.log
+        )
 
     def __repr__(self) -> str:
         return f"<Engine {self.number} {self.key}>"
@@ -171,39 +168,24 @@ class Engine:
             return  # the port may be a successor's by now
         self.gone.set()
         self._abort_all()
-        if self.port is not None:
-            self._ports_in_use.discard(self.port)
+        self.launch.let_go()
 
-    async def _open_client(self) -> EngineClient:
-        """The client for the engine's address, which nobody else may hold."""
-        if not self.variant.has_process:
-            return remote_client(self.variant, self._kind)
-        host, self.port = await hold_address(self.variant, self._kind, self._ports_in_use)
-        return self._kind.client(url_of(host, self.port), self.variant.options)
+    def refusal(self, status: int, said: str = "") -> str:
+        """What it means that it answers 401 or 403; see EngineKey."""
+        return self.launch.key.refusal(f"the engine {self.key}", status, said)
 
     async def _run(self) -> None:
-        client = self._client = await self._open_client()
-        argv = [self.variant.binary, *self._args(client)] if self.variant.has_process else []
+        client = self._client = await self.launch.open_client()
+        argv = self.launch.argv(client)
         log.info("%s: starting at %s", self.key, client.base_url)
         while await self._run_process(argv) is Outcome.RESTORE_FAILED:
             client.idle.drop_all()  # the next process has the same address
             log.warning("%s: starting again, without a restore", self.key)
             self._may_restore = False
 
-    def _args(self, client: EngineClient) -> list[str]:
-        args = self.variant.args if self.kv is None else self.kv.launch_args(self.variant.args)
-        if self.variant.connect is None:
-            return self._kind.launch_args(args, client.host, client.port)
-        return [a.replace("${PORT}", str(client.port)) for a in args]
-
-    def _launched(self, argv: list[str]) -> AbstractAsyncContextManager[Process]:
-        port = str(self.client.port)
-        env = {name: value.replace("${PORT}", port) for name, value in self.variant.env.items()}
-        return self._launch(argv, env=env, workdir=self.variant.workdir, log=self.log)
-
     async def _run_process(self, argv: list[str]) -> Outcome:
         """One process, from its start to its end."""
-        async with self._launched(argv) as process:
+        async with self.launch.launched(argv, self.client) as process:
             self._process = process
             try:
                 return await self._live(process)
@@ -237,6 +219,8 @@ class Engine:
         if self._stop_wanted.is_set():
             return self._outcome(process)
         facts = await self.client.read_facts(timeouts.health_check_s)
+        if self.client.key_refused is not None:
+            log.warning("%s", self.refusal(self.client.key_refused))
         load_s = trio.current_time() - self.started_at
         info = info_of(self.key, self.variant, self._kind, facts, process.pid, load_s)
         if not await self._survives_restore(process, facts, info):
@@ -315,7 +299,7 @@ class Engine:
         argv = stop_command(self.variant.stop_command, process, self.client.port)
         if argv:
             self._abort_all()  # no request needs to wait for it
-            launched = self._launched(argv)
+            launched = self.launch.launched(argv, self.client)
             await run_stop_command(launched, argv[0], limit_s * LIMIT_SHARE, self.log)
 
     async def _measure(self, process: Process) -> None:
@@ -333,7 +317,10 @@ class Engine:
         """Returns once it is ready, or its stop is wanted."""
         limit_s = self.variant.timeouts.startup_s
         with trio.move_on_after(limit_s) as limit:
-            await first_of(process.exited.wait, self._stop_wanted.wait, health.until_good)
+            try:
+                await first_of(process.exited.wait, self._stop_wanted.wait, health.until_good)
+            except RefusedAtStart as refused:
+                raise _StartFailed(self.refusal(refused.status)) from None
         if process.exited.is_set() and not self._stop_wanted.is_set():
             raise _StartFailed(f"the engine {process.status} while starting{last_words(process)}")
         if limit.cancelled_caught:

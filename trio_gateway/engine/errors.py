@@ -30,6 +30,11 @@ class EngineTalksGarbage(EngineLost):
     """The engine's answer is not HTTP."""
 
 
+class KeyRefused(Exception):
+    """None of an engine's places takes the gateway's key; the message names them. It will not be
+    another answer if it is asked again."""
+
+
 class ExchangeAborted(Exception):
     """The gateway itself ended the exchange; the message says why."""
 
@@ -37,6 +42,9 @@ class ExchangeAborted(Exception):
 class EngineUnloaded(ExchangeAborted):
     """The engine was stopped on request, without waiting for its leases."""
 
+
+# Statuses by which an engine says that it wants another key than it was sent, if any.
+KEY_REFUSED = frozenset({401, 403})
 
 # Errors of the machine or the gateway's own limits, met before the engine had any part in it.
 OWN_LIMITS = frozenset(

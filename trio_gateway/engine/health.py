@@ -24,6 +24,14 @@ MISSES_MAX = 3  # one may be bad luck: a machine that swaps, a lid that was clos
 EXIT_NEWS_S = 0.25
 
 
+class RefusedAtStart(Exception):
+    """The engine wants another key than it was sent; it answered with this status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
 class HealthRecord:
     """What an engine's health endpoint said so far; `last` is its last word, for messages."""
 
@@ -34,7 +42,11 @@ class HealthRecord:
         self._misses = 0
 
     async def until_good(self) -> None:
-        """Returns at the first 200."""
+        """Returns at the first 200.
+
+        Raises:
+            RefusedAtStart: no time will bring one.
+        """
         begun = trio.current_time()
         say_next_s = SAY_LOADING_S
         while True:
@@ -42,6 +54,8 @@ class HealthRecord:
             if health.ok:
                 self._beats = self._client.pulse.beats
                 return
+            if health.refused is not None:
+                raise RefusedAtStart(health.refused)
             self.last = health.detail
             waited = trio.current_time() - begun
             if waited >= say_next_s:

@@ -81,13 +81,14 @@ class EngineManager:
         self.reaper: Reaper | None = None
         self._memory_of_group: Callable[[int], int | None] | None = None
         if launch is None:
-            self.reaper = Reaper()
+            self.reaper = Reaper(config.secret_variables)
             self._memory_of_group = MemoryMeter().read
             launch = partial(open_engine_process, reaper=self.reaper)
         self._launch: Launcher = launch
         self._kinds: Mapping[str, EngineKind] = kinds or {
             model.engine.value: kind_of(model.engine) for model in config.models
         }
+        self._secrets = config.secret_variables
         self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
         facts = []
         for model in config.models:
@@ -275,7 +276,9 @@ class EngineManager:
             variant,
             self._report,
             launch=self._launch,
+            engine_type=model.engine,
             kind=self._kinds[model.engine.value],
+            secrets=self._secrets,
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
             kv=self._kv_of(key, model, variant),

@@ -171,7 +171,7 @@ class Overview:
             slots=view.slots or view.facts.parallel,
             leases=len(view.leases),
             pid=engine.pid,
-            port=engine.port,
+            port=engine.launch.port,
             memory_bytes=self._state.variants.memory_of(view.facts),
             load_s=round(load_s, 3),
             loading_s=round(now - view.started_at, 3) if ready_at is None else None,

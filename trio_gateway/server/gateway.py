@@ -38,8 +38,9 @@ class Gateway:
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
         self.manager = manager or EngineManager(config)
-        self._vocabulary = Vocabulary(self.manager.reaper)
-        self.counter = TokenCounter(self.manager.overview, self._vocabulary, self.manager.reaper)
+        reaper, secrets = self.manager.reaper, config.secret_variables
+        self._vocabulary = Vocabulary(reaper, secrets)
+        self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
         self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None

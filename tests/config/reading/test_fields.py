@@ -202,15 +202,16 @@ def test_a_string_is_not_an_array() -> None:
 
 
 def test_a_map_has_names_of_variables_and_strings() -> None:
-    assert accepts(fields.string_map, "{A = '1', B = ''}") == {"A": "1", "B": ""}
-    assert refuses(fields.string_map, "{A = 1}") == [
+    assert accepts(fields.variables, "{A = '1', B = ''}") == {"A": "1", "B": ""}
+    assert accepts(fields.variables, "{A = true, B = false}") == {"A": True, "B": False}
+    assert refuses(fields.variables, "{A = 1}") == [
         'field.A: expected a string, got 1 (write "1", or tostring(…))'
     ]
 
 
 @pytest.mark.parametrize("written", ["{'A=1'}", "{['A=1'] = ''}", r"{['A\0'] = ''}", "'A=1'"])
 def test_a_map_with_other_keys_is_a_mistake(written: str) -> None:
-    assert refuses(fields.string_map, written)
+    assert refuses(fields.variables, written)
 
 
 # -- records --------------------------------------------------------------------------------

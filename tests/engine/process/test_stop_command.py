@@ -84,7 +84,7 @@ async def test_it_runs_before_sigterm_with_pid_and_port_filled_in(
         await stack.post(CHAT, chat("m"))
         (engine,) = stack.manager.engines.values()
         assert await shut_down(stack) < 10.0
-    text = f"{engine.pid} {engine.port} box-{engine.port}\n"
+    text = f"{engine.pid} {engine.launch.port} box-{engine.launch.port}\n"
     assert (tmp_path / "stopped").read_text() == text
     assert "stop_command /bin/sh is done" in caplog.text
 

@@ -200,7 +200,9 @@ async def test_both_paths_lead_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-async def test_the_engine_gets_the_protocols_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_engine_gets_the_protocols_and_no_key_but_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[WebSocketRequest] = []
 
     async def choose(request: WebSocketRequest) -> None:
@@ -213,10 +215,14 @@ async def test_the_engine_gets_the_protocols_and_no_key(monkeypatch: pytest.Monk
         given = {"OpenAI-Beta": "realtime=v1", "Cookie": "c=1", "X-Api-Key": "sk-secret"}
         async with connected(stack, protocols=protocols, headers=given) as socket:
             assert socket.subprotocol == "openai-beta.realtime-v1"
+            (engine,) = stack.manager.engines.values()
     assert seen[0].proposed_subprotocols == ("realtime", "openai-beta.realtime-v1")
     assert "secret" not in repr(seen[0].headers) + seen[0].path
     assert (b"openai-beta", b"realtime=v1") in seen[0].headers
-    assert not {b"cookie", b"authorization"} & {n for n, _ in seen[0].headers}
+    headers = dict(seen[0].headers)
+    assert b"cookie" not in headers
+    assert engine.launch.key.secret is not None
+    assert headers[b"authorization"].decode() == f"Bearer {engine.launch.key.secret.reveal()}"
 
 
 async def test_an_engine_that_chooses_no_protocol_is_helped_out(
@@ -281,7 +287,12 @@ async def test_a_wrong_priority_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(403, (403, "refused")), (404, (404, "refused")), (500, (502, "engine_failed"))],
+    [
+        (401, (502, "engine_key_refused")),
+        (403, (502, "engine_key_refused")),
+        (404, (404, "refused")),
+        (500, (502, "engine_failed")),
+    ],
 )
 async def test_an_engine_s_refusal_is_the_client_s(
     monkeypatch: pytest.MonkeyPatch, status: int, expected: tuple[int, str]

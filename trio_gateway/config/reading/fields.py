@@ -306,15 +306,18 @@ def words(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
     return string_array(mistakes, path, value)
 
 
-def string_map(mistakes: Mistakes, path: str, value: Any) -> dict[str, str] | None:
+def variables(mistakes: Mistakes, path: str, value: Any) -> dict[str, str | bool] | None:
+    """Variables of an environment: their texts, or whether they are inherited."""
     if not is_table(value):
         mistakes.expected(path, "a table of strings", value)
         return None
-    result = {}
+    result: dict[str, str | bool] = {}
     for key, raw in value.items():
         # Other names are legal, but /bin/sh, through which engines start, drops them.
         if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
             mistakes.add(path, f"expected names of variables as keys, got {show(key)}")
+        elif isinstance(raw, bool):
+            result[key] = raw
         elif (checked := text(mistakes, f"{path}.{key}", raw)) is not None:
             result[key] = checked
     return result

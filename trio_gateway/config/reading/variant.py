@@ -79,8 +79,9 @@ class VariantReader:
         workdir = record.read("workdir", fields.string, "")
         no_words: tuple[str, ...] = ()
         args = record.require("args", addresses.engine_args, "an array of strings", no_words)
-        no_variables: dict[str, str] = {}
-        env = record.read("env", fields.string_map, no_variables)
+        no_variables: dict[str, str | bool] = {}
+        variables = record.read("env", fields.variables, no_variables)
+        env = {name: text for name, text in variables.items() if isinstance(text, str)}
         connect = record.read("connect", addresses.base_url, self._connect) or None
         self._keys.check_port(record.path, args, env, connect)
         return {
@@ -88,6 +89,7 @@ class VariantReader:
             "args": args,
             "connect": connect,
             "env": env,
+            "inherits": {n: wish for n, wish in variables.items() if isinstance(wish, bool)},
             "workdir": paths.resolve(self._folder, workdir) if workdir else Path(binary).parent,
             "memory_bytes": record.read("memory", fields.size_bytes, 0) or None,
             "stop_command": record.read("stop_command", self._command(), self._stop_command),

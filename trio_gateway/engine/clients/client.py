@@ -13,6 +13,7 @@ import trio
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.facts import EngineFacts, Health, SlotFile, SlotRefused, SlotState
 from trio_gateway.engine.errors import (
+    KEY_REFUSED,
     EngineDisconnected,
     EngineLost,
     EngineTalksGarbage,
@@ -42,11 +43,14 @@ class EngineClient(abc.ABC):
     `refuses` is set once it took REFUSALS_MAX requests in a row without an answer to any;
     `last_refusal` says how.
 
+    `key_refused`: one of KEY_REFUSED, if it answered that to a question of the gateway's.
+
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     """
 
     health_targets: ClassVar[Sequence[str]] = ("/health",)
     served_name: str | None = None
+    key_refused: int | None = None
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         parts = urlsplit(base_url)
@@ -82,7 +86,9 @@ class EngineClient(abc.ABC):
         except EngineLost as error:
             silent = not isinstance(error, OutOfSockets | EngineTalksGarbage)
             return Health(False, str(error), silent=silent)
-        return Health(answer.status == 200, f"HTTP {answer.status} at {target}")
+        status = answer.status
+        refused = status if status in KEY_REFUSED else None
+        return Health(status == 200, f"HTTP {status} at {target}", refused=refused)
 
     @abc.abstractmethod
     async def read_facts(self, timeout_s: float) -> EngineFacts:
@@ -179,7 +185,13 @@ class EngineClient(abc.ABC):
     ) -> Answer | None:
         """The engine's answer to a question of the gateway itself; None without one. It does not
         affect `refuses`: an engine may answer such questions and still take no work."""
-        return await self._control.ask(method, target, timeout_s, body)
+        answer = await self._control.ask(method, target, timeout_s, body)
+        self._note_key_refused(answer)
+        return answer
+
+    def _note_key_refused(self, answer: Answer | None) -> None:
+        if answer is not None and answer.status in KEY_REFUSED:
+            self.key_refused = answer.status
 
     def _note_answer(self) -> None:
         self._refused_last = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank":
     envvar="LLAMA_ARG_SWA_FULL",
     help="Keep all of a sliding window's cache. There is no KV carry-over with it.",
 )
+@click.option("--api-key", envvar="LLAMA_API_KEY", help="What clients have to send.")
+@click.option("--api-key-file", type=click.File(encoding="utf-8"), help="Keys, one a line.")
 def main(**options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
     try:
@@ -113,6 +115,8 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
         "alias": lambda v: setattr(params, "model_alias", {v}),
         "ctx_checkpoints": lambda v: setattr(params, "n_ctx_checkpoints", v),
         "cache_ram": lambda v: setattr(params, "cache_ram_mib", v),
+        "api_key": lambda v: setattr(params, "api_keys", [*params.api_keys, *_words(v.split(","))]),
+        "api_key_file": lambda v: setattr(params, "api_keys", [*params.api_keys, *_words(v)]),
         "slot_save_path": lambda v: setattr(params, "slot_save_path", f"{v}/"),
         "pooling": lambda v: setattr(
             params,
@@ -134,6 +138,10 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
     for name, apply in setters.items():
         if options[name] is not None:
             apply(options[name])
+
+
+def _words(texts: Iterable[str]) -> list[str]:
+    return [word for text in texts if (word := text.strip())]
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import msgspec
 class Health(msgspec.Struct, frozen=True):
     """`ok` is true for a 200; `detail` is for error messages: a status or the error.
 
-    `silent`: the engine was asked, and no answer came, not even a wrong one.
+    `silent`: the engine was asked, and no answer came, not even a wrong one. `refused`: it answered
+    with this status, one of KEY_REFUSED.
     """
 
     ok: bool
     detail: str
     silent: bool = False
+    refused: int | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True):

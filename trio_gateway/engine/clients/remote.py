@@ -17,15 +17,17 @@ from trio_gateway.engine.clients.facts import Health
 from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import (
+    KEY_REFUSED,
     EngineLost,
     EngineSilent,
     EngineUnreachable,
+    KeyRefused,
     OutOfSockets,
 )
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.control import Answer, ControlClient
 from trio_gateway.engine.http.exchange import Exchange, Header
-from trio_gateway.engine.http.socket import EngineSocket
+from trio_gateway.engine.http.socket import EngineSocket, HandshakeRefused
 from trio_gateway.engine.http.whole_answer import whole_up_to
 
 log = logging.getLogger(__name__)
@@ -148,10 +150,12 @@ class RemoteEngine(OpenAIEngine):
 
         try:
             with trio.fail_after(timeout_s):
-                return await self._first_answer(attempt, body)
+                answer = await self._first_answer(attempt, body)
         except (trio.TooSlowError, EngineLost) as error:
             log.debug("%s %s: %r", method, target, error)
             return None
+        self._note_key_refused(answer)
+        return answer
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -198,9 +202,11 @@ class RemoteEngine(OpenAIEngine):
 
         Raises:
             EngineUnreachable: no site gave one; the message names them all.
+            KeyRefused: as above, and one or more of them refused the key.
         """
         tried: list[str] = []
         second_best: _Answered | None = None
+        refused: _Answered | None = None
         for site in sorted(self.sites, key=_preference):
             if isinstance(body, BodySource) and body.is_begun:
                 if not body.can_repeat:
@@ -213,8 +219,9 @@ class RemoteEngine(OpenAIEngine):
                     why = f"it sends clients elsewhere (HTTP {answer.status}); correct `url`"
                     tried.append(f"{site.url}: {why}")
                     continue
-                if answer.status == 401:
-                    tried.append(f"{site.url}: {_refused_key(self.options)}")
+                if answer.status in KEY_REFUSED:
+                    tried.append(f"{site.url}: {_refused_key(self.options, answer.status)}")
+                    refused = refused or answer
                     continue
                 if answer.status in ANOTHER_MAY_DO and len(self.sites) > 1:
                     self._note_busy(site, answer.status)
@@ -232,6 +239,10 @@ class RemoteEngine(OpenAIEngine):
             return answer
         if second_best is not None:
             return second_best
+        if refused is not None and (len(tried) == 1 or isinstance(refused, Answer)):
+            return refused  # with what the server says about it
+        if refused is not None:
+            raise KeyRefused("none of its URLs works: " + "; ".join(tried))
         raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
 
     @asynccontextmanager
@@ -245,6 +256,7 @@ class RemoteEngine(OpenAIEngine):
         """As in EngineClient, at the first site that takes the connection."""
         own = self.with_own_headers(headers)
         tried: list[str] = []
+        refused: HandshakeRefused | None = None
         async with AsyncExitStack() as stack:
             for site in sorted(self.sites, key=_preference):
                 opening = self.connections.open_socket(
@@ -258,8 +270,16 @@ class RemoteEngine(OpenAIEngine):
                     site.note(works=False, why=str(error))
                     tried.append(f"{site.url}: {error}")
                     continue
+                except HandshakeRefused as refusal:
+                    if refusal.status not in KEY_REFUSED:
+                        raise
+                    tried.append(f"{site.url}: {_refused_key(self.options, refusal.status)}")
+                    refused = refused or refusal
+                    continue
                 yield socket
                 return
+        if refused is not None:
+            raise refused
         raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
 
     @staticmethod
@@ -273,10 +293,10 @@ def _preference(site: RemoteSite) -> int:
     return (True, None, False).index(site.works)
 
 
-def _refused_key(options: EngineOptions) -> str:
+def _refused_key(options: EngineOptions, status: int) -> str:
     if options.api_key is None:
-        return "it wants a key (HTTP 401); set `api_key`"
-    return "it refuses the gateway's key (HTTP 401); check `api_key`"
+        return f"it wants a key (HTTP {status}); set `api_key`"
+    return f"it refuses the gateway's key (HTTP {status}); check `api_key`"
 
 
 def _tls_context(options: EngineOptions) -> ssl.SSLContext:

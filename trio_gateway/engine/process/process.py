@@ -190,7 +190,7 @@ async def open_engine_process(
 
     Args:
         argv: the program and its arguments.
-        env: variables on top of the gateway's own.
+        env: its environment, all of it.
         log: receives each line of output at level DEBUG.
 
     Raises:
@@ -199,7 +199,7 @@ async def open_engine_process(
     """
     try:
         _check_runnable(argv[0], workdir)
-        child = await groups.spawn_in_group(argv, {**os.environ, **env}, workdir)
+        child = await groups.spawn_in_group(argv, env, workdir)
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error
     process = EngineProcess(child, log, reaper)

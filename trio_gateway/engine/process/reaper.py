@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import trio
 
+from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import HAS_GROUPS, tell
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,11 @@ RESTART_PAUSE_S = 1.0
 
 
 class Reaper:
-    """The gateway's side of the reaper. `run` owns the process; the rest are quick writes."""
+    """The gateway's side of the reaper. `run` owns the process; the rest are quick writes.
+    `secrets`: variables that it does not inherit."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        self._secrets = secrets
         self._groups: set[int] = set()
         self._process: trio.Process | None = None
 
@@ -58,6 +62,7 @@ class Reaper:
                 process = await trio.lowlevel.open_process(
                     [sys.executable, "-I", "-S", str(_PROGRAM)],
                     stdin=subprocess.PIPE,
+                    env=inherited(self._secrets),
                     start_new_session=True,  # Ctrl-C in the terminal is not for it
                 )
             except OSError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 
+from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import HAS_GROUPS, kill_group
 from trio_gateway.engine.process.reaper import Reaper
 
@@ -15,9 +16,12 @@ TOOL_END_S = 1.0
 
 
 async def run_tool(
-    argv: Sequence[str], stdin: bytes, reaper: Reaper | None
+    argv: Sequence[str], stdin: bytes, reaper: Reaper | None, secrets: Collection[str] = ()
 ) -> tuple[int | None, bytes]:
     """Run a short program; its exit code and what it printed. Killed with its group on cancel.
+
+    Args:
+        secrets: variables that it does not inherit.
 
     Raises:
         OSError: it could not be started.
@@ -27,6 +31,7 @@ async def run_tool(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=inherited(secrets),
         start_new_session=HAS_GROUPS,
     )
     assert process.stdin is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,11 +78,19 @@ class Engines(Protocol):
 
 
 class TokenCounter:
-    """Counts for all models. `vocabulary` must be running for the last way to work."""
+    """Counts for all models. `vocabulary` must be running for the last way to work. `secrets`:
+    variables that commands do not inherit."""
 
-    def __init__(self, engines: Engines, vocabulary: Vocabulary, reaper: Reaper | None) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        vocabulary: Vocabulary,
+        reaper: Reaper | None,
+        secrets: Collection[str] = (),
+    ) -> None:
         self._engines, self._vocabulary, self._reaper = engines, vocabulary, reaper
         self._turns = trio.CapacityLimiter(TOKENIZERS_MAX)
+        self._secrets = secrets
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
@@ -157,7 +165,7 @@ class TokenCounter:
     ) -> Count | None:
         config = model.tokenization
         assert config is not None
-        tokenizer = Tokenizer(config, self._reaper, self._turns)
+        tokenizer = Tokenizer(config, self._reaper, self._turns, self._secrets)
         source = CountSource.COMMAND
         is_chat = endpoint == "chat/completions"
         if is_chat and not config.has_extras:
@@ -225,7 +233,7 @@ class TokenCounter:
         self, binary: str, gguf: Path, prompts: list[str]
     ) -> Count | None:
         config = TokenizationConfig(binary=binary, extra_args=("-m", str(gguf)))
-        tokenizer = Tokenizer(config, self._reaper, self._turns)
+        tokenizer = Tokenizer(config, self._reaper, self._turns, self._secrets)
         tokens = await count_largest(prompts, tokenizer.count)
         return None if tokens is None else Count(tokens, CountSource.TOKENIZER)
 

@@ -7,6 +7,7 @@ the configuration, or is an allowance.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import trio
 
@@ -27,7 +28,8 @@ class Tokenizer:
     """Counts with a command of the configuration, or with a `llama-tokenize` next to an engine.
 
     `turns`: shared by all of them. Each call is a turn, so a request with many texts waits for the
-    others' as they wait for it, and no more processes run at a time.
+    others' as they wait for it, and no more processes run at a time. `secrets`: variables that it
+    does not inherit.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class Tokenizer:
         config: TokenizationConfig,
         reaper: Reaper | None = None,
         turns: trio.CapacityLimiter | None = None,
+        secrets: Collection[str] = (),
     ) -> None:
-        self._config, self._reaper = config, reaper
+        self._config, self._reaper, self._secrets = config, reaper, secrets
         self._turns = turns or trio.CapacityLimiter(1)
 
     async def count_request(self, fields: RequestFields, overhead: Overhead) -> int | None:
@@ -74,7 +77,7 @@ class Tokenizer:
             async with self._turns:
                 with trio.fail_after(TIMEOUT_S):
                     stdin = text.encode("utf-8", "surrogatepass")
-                    code, printed = await run_tool(command, stdin, self._reaper)
+                    code, printed = await run_tool(command, stdin, self._reaper, self._secrets)
         except (OSError, trio.TooSlowError) as error:
             why = str(error) or "too slow"
             log.error("%s: %s; tokens are estimated instead", config.binary, why)

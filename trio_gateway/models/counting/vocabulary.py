@@ -11,13 +11,14 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import trio
 
 from trio_gateway.engine.process import groups
+from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.reaper import Reaper
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,12 @@ class Vocabulary:
     """Counts tokens with a file's own vocabulary and chat template.
 
     `run` must be running: it owns the helper process. Without it nothing is counted. The helper
-    is started by the first question, and ended when there was none for `IDLE_S` seconds.
+    is started by the first question, and ended when there was none for `IDLE_S` seconds. `secrets`:
+    variables that it does not inherit.
     """
 
-    def __init__(self, reaper: Reaper | None = None) -> None:
-        self._reaper = reaper
+    def __init__(self, reaper: Reaper | None = None, secrets: Collection[str] = ()) -> None:
+        self._reaper, self._secrets = reaper, secrets
         self._questions: trio.MemorySendChannel[_Question] | None = None
 
     async def count_chat(self, gguf: Path, chat: bytes) -> VocabularyCount | None:
@@ -114,7 +116,7 @@ class Vocabulary:
         """Answer questions, one at a time, until cancelled."""
         # Without room in between, a question that is cancelled while it waits was never asked.
         send, receive = trio.open_memory_channel[_Question](0)
-        owner = _Owner(self._reaper)
+        owner = _Owner(self._reaper, self._secrets)
         try:
             self._questions = send
             with send, receive:
@@ -139,8 +141,8 @@ class Vocabulary:
 class _Owner:
     """The helper process, for the one task that owns it."""
 
-    def __init__(self, reaper: Reaper | None) -> None:
-        self._reaper = reaper
+    def __init__(self, reaper: Reaper | None, secrets: Collection[str]) -> None:
+        self._reaper, self._secrets = reaper, secrets
         self._process: trio.Process | None = None
         self._logged: set[tuple[Path, str]] = set()
 
@@ -186,7 +188,7 @@ class _Owner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # prompts are secrets, and a crash may quote one
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+                env={**inherited(self._secrets), "TOKENIZERS_PARALLELISM": "false"},
                 start_new_session=groups.HAS_GROUPS,
             )
             if self._reaper is not None:

@@ -145,6 +145,12 @@ def engine_failed(model: str, reason: str) -> ApiError:
     return ApiError(502, f"{model}: {reason}", "engine_error", code="engine_failed")
 
 
+def key_refused(message: str) -> ApiError:
+    """502: the engine wants another key than the gateway's. The client's own has no part in it, so
+    the engine's 401 or 403 would only mislead it."""
+    return ApiError(502, message, "engine_error", code="engine_key_refused")
+
+
 def from_reject(model: str, reject: Reject) -> ApiError:
     """The scheduler's refusal of a ticket, for the client."""
     match reject.refusal:

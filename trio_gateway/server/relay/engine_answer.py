@@ -11,6 +11,8 @@ from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
 
+_SAID_CHARACTERS = 300
+
 
 class Outgrown(Exception):
     """The engine said that the prompt does not fit into its context."""
@@ -42,6 +44,21 @@ def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     info = lease.engine.info
     served = info.context if info is not None else lease.engine.variant.context
     return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
+
+
+def said_of(body: bytes) -> str:
+    """What an engine's error says, on one line; empty if that is nothing for a reader."""
+    match decode_or_none(body):
+        case {"error": {"message": str(said)}} | {"error": str(said)}:
+            pass
+        case {"message": str(said)} | {"detail": str(said)}:
+            pass
+        case None if not body.lstrip().startswith(b"<"):  # a page of a proxy's
+            said = body[:_SAID_CHARACTERS].decode("utf-8", "replace")
+        case _:
+            return ""
+    said = " ".join(said.split())
+    return said if len(said) <= _SAID_CHARACTERS else f"{said[: _SAID_CHARACTERS - 1]}…"
 
 
 class Beginning(NamedTuple):

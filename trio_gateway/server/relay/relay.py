@@ -15,7 +15,7 @@ from functools import partial
 import trio
 
 from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_so_far
-from trio_gateway.engine.errors import EngineLost, ExchangeAborted
+from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted, KeyRefused
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.lease import Lease, LeaseRefused
@@ -23,7 +23,13 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoints import Family, Need
-from trio_gateway.server.api.errors import aborted, engine_error, engine_failed, from_reject
+from trio_gateway.server.api.errors import (
+    aborted,
+    engine_error,
+    engine_failed,
+    from_reject,
+    key_refused,
+)
 from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
@@ -32,6 +38,7 @@ from trio_gateway.server.relay.engine_answer import (
     Outgrown,
     outgrown_of,
     read_beginning,
+    said_of,
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import decision_headers, selection_headers
@@ -136,8 +143,13 @@ class Relay:
                 beginning = await read_beginning(exchange)
             except ExchangeAborted as error:
                 raise aborted(error) from None
+            except KeyRefused as error:
+                raise key_refused(f"{ask.model.name}: {error}") from None
             except EngineLost as error:
                 raise EngineLost(await news_of(lease, error)) from None
+            if exchange.status in KEY_REFUSED:
+                said = said_of(beginning.piece) if beginning.is_whole else ""
+                raise key_refused(lease.engine.refusal(exchange.status, said))
             _raise_if_outgrown(ask, exchange, beginning, lease)
             if lease.kv_move.restored and exchange.status == 200:
                 await lease.find_spared(usage_so_far(beginning.piece))

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import trio
 
-from trio_gateway.engine.errors import EngineLost, ExchangeAborted
+from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted
 from trio_gateway.engine.http.socket import (
     EngineSocket,
     HandshakeRefused,
@@ -27,10 +27,17 @@ from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
-from trio_gateway.server.api.errors import ApiError, aborted, engine_failed, shutting_down
+from trio_gateway.server.api.errors import (
+    ApiError,
+    aborted,
+    engine_failed,
+    key_refused,
+    shutting_down,
+)
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
+from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
 from trio_gateway.server.relay.prepare import Preparer, Sender
@@ -119,7 +126,7 @@ class WebSocketRelay:
                 lease.client.open_socket(target, _for_engine(scope), headers, MESSAGE_MAX_BYTES)
             )
         except HandshakeRefused as refused:
-            raise _refused_by(model.name, refused) from None
+            raise _refused_by(lease, refused) from None
         except ExchangeAborted as error:
             raise aborted(error) from None
         except EngineLost as error:
@@ -148,7 +155,10 @@ def _subprotocol(scope: Scope, socket: EngineSocket) -> str | None:
     return REALTIME.name if REALTIME.name in _for_engine(scope) else None
 
 
-def _refused_by(model: str, refused: HandshakeRefused) -> ApiError:
+def _refused_by(lease: Lease, refused: HandshakeRefused) -> ApiError:
+    if refused.status in KEY_REFUSED:
+        return key_refused(lease.engine.refusal(refused.status, said_of(refused.body)))
+    model = lease.engine.key.model
     refusal = decode_or_none(refused.body, _Refusal)
     said = refusal.error.message if refusal is not None else ""
     message = f"the engine of {model} refused the WebSocket with status {refused.status}"

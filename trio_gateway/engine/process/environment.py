@@ -1,0 +1,25 @@
+"""What children of the gateway inherit of its environment: not the keys that are for it alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+
+OWN_PREFIX = "TRIO_GATEWAY_"
+
+
+def inherited(
+    secrets: Collection[str] = (), wishes: Mapping[str, bool] | None = None
+) -> dict[str, str]:
+    """The environment of a child.
+
+    Args:
+        secrets: the names of variables that are kept from it, next to the gateway's own.
+        wishes: by name, whether this child gets a variable, whatever holds for others.
+    """
+    wishes = wishes or {}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if wishes.get(name, not (name in secrets or name.startswith(OWN_PREFIX)))
+    }
