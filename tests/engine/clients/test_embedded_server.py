@@ -104,13 +104,25 @@ def test_older_bindings_have_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     params = Older()
     given = dict.fromkeys(("n_gpu_layers", "parallel", "threads", "batch_size"))
     given |= dict.fromkeys(("ubatch_size", "alias", "slot_save_path", "pooling"))
-    given |= dict.fromkeys(("ctx_checkpoints", "cache_ram"))
+    given |= dict.fromkeys(("ctx_checkpoints", "cache_ram", "api_key", "api_key_file"))
     embedded_server._apply(
         params, xllamacpp, {**given, "model": "m", "ctx_size": 0, "host": "::1", "port": 1,
         "embeddings": False, "kv_unified": False, "swa_full": False},
     )  # fmt: skip
     assert params.hostname == "::1"
     assert not hasattr(params, "hostnames")
+
+
+def test_keys_come_from_the_environment_from_arguments_and_from_a_file(
+    served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("c\n\nd\n")
+    run("-m", "m", "--api-key", "a, b", "--api-key-file", str(tmp_path / "keys"))
+    monkeypatch.setenv("LLAMA_API_KEY", "of-the-gateway")
+    run("-m", "m")
+    monkeypatch.delenv("LLAMA_API_KEY")
+    run("-m", "m")
+    assert [params.api_keys for params in served] == [["a", "b", "c", "d"], ["of-the-gateway"], []]
 
 
 @pytest.mark.parametrize("flag", ["--flash-attn", "--nope", "-zz"])
