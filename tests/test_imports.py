@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.access", "server.forms"),
     ("server.http",),
     ("server.dumps",),
+    ("server.budget",),
     ("server.api",),
     # -- models
     ("models.explanation",),

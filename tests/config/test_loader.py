@@ -79,6 +79,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
           health_check_timeout = 1, engine_startup_timeout = 2.5, engine_idle_timeout = 3,
           engine_stop_timeout = 4, shutdown_grace = 0, dumps_dir = "dumps",
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
+          max_buffered = "2GiB", max_spooled = "3GiB",
           queue_limit = 8, queue_timeout = 60, fairness_window = 0, stream_keepalive = 0,
         }
         """,
@@ -94,6 +95,8 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         dumps_dir=tmp_path / "dumps",
         clear_dumps_on_start=True,
         max_body_bytes=2**20,
+        max_buffered_bytes=2 * 2**30,
+        max_spooled_bytes=3 * 2**30,
         default_answer_tokens=512,
         queue_limit=8,
         queue_timeout_s=60,

@@ -22,6 +22,7 @@ from trio_gateway.engine.http.transport import PlainTransport
 from trio_gateway.server.dumps import DumpRecord, DumpWriter
 from trio_gateway.server.http.types import Message, Scope
 
+LIMIT = 10**6
 KEY = "a-key-for-tests-0123456789"
 ANSWER = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
 LAST = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE
@@ -79,6 +80,7 @@ def left_of(stack: Stack, records: Records) -> dict[str, Any]:
         "uploads": [*gateway._uploads._open],
         "under way": [n for n in gateway._guard._under_way.values() if n],  # type: ignore[attr-defined]
         "dumps": [*records.open],
+        "bytes": [n for n in gateway.budget.facts().values() if n and n < LIMIT],
     }
 
 
@@ -121,7 +123,7 @@ def call(stack: Stack, case: Case, sent: list[Message]) -> Callable[[], Any]:
 def given(tmp_path: Path) -> Any:
     keys = (ApiKey(name="k", secret=KEY, max_parallel=1, admin=True),)
     access = AccessConfig(allowed_hosts=("gateway",), api_keys=keys)
-    return config(model("m"), access=access, dumps_dir=tmp_path)
+    return config(model("m"), access=access, dumps_dir=tmp_path, max_buffered_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -264,8 +264,8 @@ async def test_the_dump_of_a_form_leaves_the_file_out(
 ) -> None:
     records = []
 
-    def begin(self: DumpWriter, request_id: str, endpoint: str, data: bytes) -> DumpRecord:
-        records.append(DumpRecord(self, request_id, endpoint, data))
+    def begin(self: DumpWriter, *given: Any) -> DumpRecord:
+        records.append(DumpRecord(self, *given))
         return records[-1]
 
     monkeypatch.setattr(DumpWriter, "begin", begin)

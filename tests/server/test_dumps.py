@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from trio_gateway.server import dumps as dump_writer
+from trio_gateway.server.budget import Budget
 from trio_gateway.server.dumps import (
     ANSWER_MAX_BYTES,
     DumpRecord,
@@ -40,7 +41,7 @@ async def running(writer: DumpWriter) -> AsyncIterator[DumpWriter]:
 
 def record(writer: DumpWriter, *pieces: bytes, number: int = 1, **facts: str) -> DumpRecord:
     """A request that was answered with `pieces`."""
-    made = writer.begin(f"{number:016x}", "chat/completions", REQUEST)
+    made = writer.begin(f"{number:016x}", "chat/completions", REQUEST, Budget().hold())
     made.facts.update({name.replace("_", " "): value for name, value in facts.items()})
     for piece in pieces:
         made.continues(piece)
@@ -52,7 +53,7 @@ def dumps(folder: Path) -> list[Path]:
 
 
 def writer_in(folder: Path) -> DumpWriter:
-    return DumpWriter(folder, clear=False)
+    return DumpWriter(folder, Budget(), clear=False)
 
 
 # -- what is in a file ----------------------------------------------------------------------
@@ -99,7 +100,7 @@ def test_a_streamed_answer_is_shown_assembled_and_as_it_came() -> None:
 )
 async def test_bodies_that_are_not_json_are_shown_as_they_are(tmp_path: Path, body: bytes) -> None:
     async with running(writer_in(tmp_path)) as writer:
-        made = writer.begin("abc", "completions", body)
+        made = writer.begin("abc", "completions", body, Budget().hold())
         made.continues(body)
         made.finish()
     (file,) = dumps(tmp_path)
@@ -287,7 +288,7 @@ async def test_old_dumps_are_removed_at_the_start_where_that_is_asked_for(
         pass
     assert len(dumps(tmp_path)) == 1
     with caplog.at_level(logging.INFO):
-        async with running(DumpWriter(tmp_path, clear=True)):
+        async with running(DumpWriter(tmp_path, Budget(), clear=True)):
             pass
     assert dumps(tmp_path) == []
     assert "removed 1 dumps" in caplog.text

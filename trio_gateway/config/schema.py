@@ -216,7 +216,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The table `server`. `kv_carryover` None: switched off.
 
     `default_answer_tokens`: tokens reserved for an answer without a maximum; None: what the
-    model's answers have shown, and at least its `min_answer_tokens`.
+    model's answers have shown, and at least its `min_answer_tokens`. `max_buffered_bytes`,
+    `max_spooled_bytes`: what all requests may hold at a time in memory, and in files; None: as
+    `server/budget.py` says.
     """
 
     listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
@@ -225,6 +227,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     dumps_dir: Path | None = None
     clear_dumps_on_start: bool = False
     max_body_bytes: int = 100 * 1024**2
+    max_buffered_bytes: int | None = None
+    max_spooled_bytes: int | None = None
     default_answer_tokens: int | None = None
     queue_limit: int = 256
     queue_timeout_s: float = 600.0

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from trio_gateway.server.api import sse
+from trio_gateway.server.budget import Budget, Hold, NoRoom
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,10 @@ _OUR_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z_[0-9a-f]+" + re.escape(SUFFIX))
 class DumpRecord:
     """One request and its answer, while it happens. An AnswerObserver."""
 
-    def __init__(self, writer: DumpWriter, request_id: str, endpoint: str, request: bytes) -> None:
-        self._writer = writer
+    def __init__(
+        self, writer: DumpWriter, request_id: str, endpoint: str, request: bytes, hold: Hold
+    ) -> None:
+        self._writer, self._hold = writer, hold
         self.request_id, self.endpoint, self.request = request_id, endpoint, request
         self.started = time.time()
         self.facts: dict[str, str] = {}
@@ -55,7 +58,11 @@ class DumpRecord:
 
     def continues(self, piece: bytes) -> None:
         # What is kept is the answer's beginning, with no hole in it.
-        kept = piece[: ANSWER_MAX_BYTES - self._size]
+        kept = b"" if self.left_out else piece[: ANSWER_MAX_BYTES - self._size]
+        try:
+            self._hold.take(len(kept))
+        except NoRoom:
+            kept = b""
         self.left_out += len(piece) - len(kept)
         self._size += len(kept)
         if kept:
@@ -78,28 +85,35 @@ class DumpRecord:
 
 
 class DumpWriter:
-    """Writes records into `folder`; `run` in a task."""
+    """Writes records into `folder`; `run` in a task. What waits is held of the budget."""
 
-    def __init__(self, folder: Path, *, clear: bool) -> None:
+    def __init__(self, folder: Path, budget: Budget, *, clear: bool) -> None:
         self._folder, self._clear = folder, clear
         self._send, self._receive = trio.open_memory_channel[DumpRecord](10_000)
-        self._pending_bytes = 0
+        self._pending = budget.hold("dumps")
         self._failing = False
 
-    def begin(self, request_id: str, endpoint: str, request: bytes) -> DumpRecord:
-        return DumpRecord(self, request_id, endpoint, request)
+    def begin(self, request_id: str, endpoint: str, request: bytes, hold: Hold) -> DumpRecord:
+        """`hold`: of the request, for as much of its answer as is kept."""
+        return DumpRecord(self, request_id, endpoint, request, hold)
 
     def submit(self, record: DumpRecord) -> None:
+        size = record.size_bytes
         try:
-            if self._pending_bytes + record.size_bytes > PENDING_MAX_BYTES:
+            if self._pending.in_memory + size > PENDING_MAX_BYTES:
                 raise trio.WouldBlock
+            self._pending.take(size)
+        except (trio.WouldBlock, NoRoom):
+            log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
+            return
+        try:
             self._send.send_nowait(record)
         except trio.WouldBlock:
+            self._pending.give(size)
             log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._pending.give(size)
             log.error("the dump of request %s is lost: the gateway is stopping", record.request_id)
-        else:
-            self._pending_bytes += record.size_bytes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then what is pending, within a short time."""
@@ -125,7 +139,6 @@ class DumpWriter:
         self._receive.close()
 
     async def _write(self, record: DumpRecord) -> None:
-        self._pending_bytes -= record.size_bytes
         try:
             # Abandoned only when the time to flush is over: a disk that hangs holds up no exit.
             await trio.to_thread.run_sync(_write_file, self._folder, record, abandon_on_cancel=True)
@@ -134,6 +147,8 @@ class DumpWriter:
             if not self._failing:  # one line, not one for each request
                 log.error("dumps cannot be written to %s: %s", self._folder, error.strerror)
             self._failing = True
+        finally:
+            self._pending.give(record.size_bytes)
 
     def _prepare(self) -> None:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
@@ -15,6 +15,7 @@ from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of
+from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.models import ModelHandler
@@ -43,7 +44,9 @@ class Gateway:
         self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
-        self._dumps = DumpWriter(dumps, clear=config.server.clear_dumps_on_start) if dumps else None
+        self.budget = _budget(config.server)
+        clear = config.server.clear_dumps_on_start
+        self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
         self.names = ModelNames(config, self.manager.overview.contexts_of)
         self.preparer = Preparer(self.names, self.manager.overview, self.selector)
         keepalive_s = config.server.stream_keepalive_s
@@ -56,7 +59,7 @@ class Gateway:
         self._requests: AsgiApp = DirectAnswers(dispatcher, self._dumps, quart)
         self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads)
+        self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:
@@ -68,7 +71,7 @@ class Gateway:
             FormHandler(preparer, relay, requests),
             UpstreamHandler(manager, self.names, preparer, relay),
             ModelHandler(manager, selector, counter, preparer, relay),
-            OperationsHandler(manager, selector, counter, preparer),
+            OperationsHandler(manager, selector, counter, preparer, self.budget),
             OllamaHandler(self.config, manager, preparer, relay),
         )
 
@@ -124,6 +127,14 @@ class Gateway:
         self.begin_shutdown()
         self.manager.abort_leases("the gateway is stopping")
         self.manager.kill_engines(reason)
+
+
+def _budget(server: ServerConfig) -> Budget:
+    memory, files = server.max_buffered_bytes, server.max_spooled_bytes
+    return Budget(
+        default_memory_bytes() if memory is None else memory,
+        default_file_bytes(server.max_body_bytes) if files is None else files,
+    )
 
 
 async def _accept_lifespan(receive: Receive, send: Send) -> None:

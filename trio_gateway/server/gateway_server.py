@@ -30,7 +30,9 @@ class GatewayServer:
     def __init__(self, gateway: Gateway) -> None:
         raise_limit()  # what follows counts with it
         self._gateway = gateway
-        self._connections = ClientConnections(gateway.config.server.limits)
+        self._connections = ClientConnections(
+            gateway.config.server.limits, max_buffered_bytes=gateway.budget.memory.limit
+        )
         self._served = trio.Event()
         self._serve_scope = trio.CancelScope()
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ import trio.testing
 from tests.support.fakes import whole_of
 from tests.support.forms import BLOB, TYPE, form, part
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.budget import Budget
 from trio_gateway.server.forms.form_upload import KEEP_BYTES, FormUpload
 from trio_gateway.server.forms.spool import Spool, SpoolFull
 from trio_gateway.server.http.upload import Upload
@@ -31,8 +33,8 @@ def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made: list[Spool] = []
     begin = Spool.__init__
 
-    def note(self: Spool) -> None:
-        begin(self)
+    def note(self: Spool, *given: Any) -> None:
+        begin(self, *given)
         made.append(self)
 
     monkeypatch.setattr(Spool, "__init__", note)
@@ -49,7 +51,7 @@ class Client:
         self.taken = 0
         self.stalls_after: int | None = None
         headers = [(b"content-length", b"%d" % len(data))] if announced else []
-        self.upload = Upload({"headers": headers}, self.receive, None, 30)
+        self.upload = Upload({"headers": headers}, self.receive, Budget().hold(), None, 30)
         self.form = FormUpload(self.upload, [TYPE])
 
     async def receive(self) -> dict[str, object]:
@@ -196,7 +198,7 @@ async def test_a_full_disk_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def filled(pieces: Iterable[bytes]) -> Spool:
-    kept = Spool()
+    kept = Spool(Budget().hold())
     for piece in pieces:
         await kept.append(piece)
     return kept
@@ -233,7 +235,7 @@ async def test_a_spool_s_file_has_no_name_and_is_private(
 
 
 async def test_a_spool_that_is_cancelled_stays_whole() -> None:
-    kept = Spool()
+    kept = Spool(Budget().hold())
     for i in range(0, len(BLOB), 300_000):
         with trio.CancelScope() as scope:
             scope.cancel(reason="a client that waits no more")
@@ -242,7 +244,7 @@ async def test_a_spool_that_is_cancelled_stays_whole() -> None:
 
 
 async def test_a_spool_that_is_full_says_so() -> None:
-    kept = Spool()
+    kept = Spool(Budget().hold())
     kept._write = lambda data: (_ for _ in ()).throw(OSError(28, "full"))  # type: ignore[method-assign]
     with pytest.raises(SpoolFull, match="full"):
         await kept.append(BLOB)

@@ -16,6 +16,7 @@ from quart_trio import QuartTrio
 
 from tests.support.memory_network import MemoryNetwork
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.budget import Budget
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import (
     HALF_CLOSED_S,
@@ -223,7 +224,7 @@ async def test_a_small_body_is_one_piece_and_read_at_once(
         return message
 
     scope: Scope = {"headers": [(b"content-length", b"4")]}
-    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin(scope, receive)
+    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin(scope, receive, Budget().hold())
     assert await upload.read_all() == b"body"
     assert upload.complete
     assert len(asked) == 1  # the announced length says that no more comes

@@ -28,7 +28,7 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
-from trio_gateway.server.http import websocket_session
+from trio_gateway.server.http import websocket_inbox, websocket_session
 from trio_gateway.server.http.types import ClientGone, Message, Receive, Scope, Send
 from trio_gateway.server.http.websocket_session import serve_websocket
 
@@ -487,7 +487,7 @@ async def test_what_the_app_does_not_take_waits_at_the_client(message: bytes) ->
             nursery.start_soon(flood)
             await trio.testing.wait_all_tasks_blocked()
             stood = sent
-            assert stood <= websocket_session.INBOX_BYTES / 50
+            assert stood <= websocket_inbox.INBOX_BYTES / 50
             asks.set()
             while len(listener.heard) <= stood:  # noqa: ASYNC110 - until it goes on
                 await trio.sleep(0.01)

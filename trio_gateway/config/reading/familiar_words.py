@@ -20,6 +20,7 @@ _TOP = dict.fromkeys(("server", "models", "pools"), "it belongs at the top level
 _SERVER_KEYS = (
     "listen_v4", "listen_v6", "listen_unix", "tls", "api_keys", "allowed_hosts", "allowed_origins",
     "allow_unauthenticated", "dumps_dir", "clear_dumps_on_start", "max_body_size",
+    "max_buffered", "max_spooled",
     "default_answer_tokens", "queue_limit", "queue_timeout", "fairness_window", "shutdown_grace",
     "stream_keepalive", "engine_stop_timeout",
 )  # fmt: skip

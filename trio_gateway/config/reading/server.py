@@ -49,6 +49,8 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         dumps_dir=resolve(dumps) if dumps else None,
         clear_dumps_on_start=record.read("clear_dumps_on_start", fields.boolean, False),
         max_body_bytes=record.read("max_body_size", fields.size_bytes, default.max_body_bytes),
+        max_buffered_bytes=record.read("max_buffered", fields.size_bytes, 0) or None,
+        max_spooled_bytes=record.read("max_spooled", fields.size_bytes, 0) or None,
         default_answer_tokens=record.read("default_answer_tokens", fields.positive_int, 0) or None,
         queue_limit=record.read("queue_limit", fields.positive_int, default.queue_limit),
         queue_timeout_s=record.read(

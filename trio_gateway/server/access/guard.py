@@ -124,6 +124,7 @@ class AccessGuard:
                     await _answer_preflight(preflight_headers(asked, network == "true"), send)
                     return
             key = await self._check_key(scope, headers)
+            request.hold.client = _address_of(scope) if key is None else key.name
             # The lease, and whatever else the request holds, is given back before its place.
             self._begin(key, request)
         except ApiError as error:

@@ -9,10 +9,11 @@ be sent again if its engine is lost.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.budget import NoRoom
 from trio_gateway.server.forms.form_type import boundary_of, type_with
 from trio_gateway.server.forms.multipart import FormReader, ModelField
 from trio_gateway.server.forms.spool import MEMORY_BYTES, Spool, SpoolFull
@@ -37,9 +38,11 @@ class FormUpload:
         boundary = boundary_of(content_types)
         self.content_type = type_with(boundary)
         self._reader = FormReader(boundary)
-        self._spool = Spool()
+        length = upload.length
+        self._spool = Spool(upload.hold, KEEP_BYTES if length is None else min(length, KEEP_BYTES))
         self.request = object()  # which one this is, of all its sources
         self._finished = False  # all was read, and it is well
+        self._is_full = False  # there is no room to keep more
         self._lost = False  # a piece went to an engine that was not kept
 
     @property
@@ -51,10 +54,14 @@ class FormUpload:
         """The form's `model`. The rest of a small form is also read.
 
         Raises:
-            ApiError: 400 as FormReader does, what Upload raises, 507 if the disk is full.
+            ApiError: 400 as FormReader does, what Upload raises, 507 if the disk is full, NoRoom if
+                `model` has not come by the time that there is no room to keep more.
         """
-        while not self._finished and (self._reader.model is None or self._is_nearly_kept()):
+        while not self._finished and self._reader.model is None:
             await self._keep_more()
+        with suppress(NoRoom):
+            while not self._finished and not self._is_full and self._is_nearly_kept():
+                await self._keep_more()
         return self.model.name
 
     def refuse_choosers(self, refuse: Callable[[str], ApiError]) -> None:
@@ -73,6 +80,9 @@ class FormUpload:
         except SpoolFull as full:
             message = f"no room for the upload: {full}; put `model` before the file in the form"
             raise ApiError(507, message, "server_error", code="upload_not_kept") from None
+        except NoRoom:
+            self._is_full = True
+            raise
 
     async def _take(self) -> bytes:
         """The next piece of the client, checked."""
@@ -88,14 +98,16 @@ class FormUpload:
     async def reading_on(self) -> AsyncIterator[None]:
         """While the block waits for an engine, the form is read on, and kept. So a client that
         goes away is noticed, and what came in the meantime does not come at the engine's expense.
+        If there is no room to keep more, the rest waits at the client.
 
         Raises:
             ApiError: as `read_model`; the block is cancelled then.
         """
 
         async def read_on() -> None:
-            while not self._finished:
-                await self._keep_more()
+            with suppress(NoRoom):
+                while not self._finished and not self._is_full:
+                    await self._keep_more()
 
         async with beside(read_on):
             yield

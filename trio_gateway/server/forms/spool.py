@@ -9,6 +9,8 @@ from typing import BinaryIO, TypeVar
 
 import trio
 
+from trio_gateway.server.budget import Hold
+
 T = TypeVar("T")
 
 MEMORY_BYTES = 1024**2
@@ -30,26 +32,35 @@ class Spool:
     at a time may use it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Hold, memory_bytes: int = MEMORY_BYTES) -> None:
+        """Raises NoRoom. `memory_bytes`: as many may be kept in memory before a file is used."""
+        hold.take(memory_bytes)
         self.size = 0
+        self._hold, self._in_memory, self._in_files = hold, memory_bytes, 0
         self._on_disk = 0
         self._memory = bytearray()  # what comes after that
         self._file: BinaryIO | None = None
 
     async def append(self, data: bytes) -> None:
-        """Raises SpoolFull."""
+        """Raises SpoolFull, and NoRoom: it is kept, but nothing more may be appended."""
         self._memory += data
         self.size += len(data)
         if len(self._memory) > MEMORY_BYTES:
             await self._write_out()
 
     async def _write_out(self) -> None:
+        size = len(self._memory)
+        self._hold.take_file(size)
         # Not abandoned when cancelled: the thread ends first, and what it wrote is known.
         try:
             await _in_thread(partial(self._write, bytes(self._memory)))
-        except OSError as error:
+        except BaseException as error:
+            self._hold.give_file(size)
+            if not isinstance(error, OSError):
+                raise
             raise SpoolFull(f"{_folder()}: {error.strerror or error}") from None
-        self._on_disk += len(self._memory)
+        self._in_files += size
+        self._on_disk += size
         self._memory.clear()
 
     def _write(self, data: bytes) -> None:
@@ -81,6 +92,9 @@ class Spool:
     def close(self) -> None:
         """Forget everything."""
         self._memory.clear()
+        self._hold.give(self._in_memory)
+        self._hold.give_file(self._in_files)
+        self._in_memory = self._in_files = 0
         if self._file is not None:
             self._file.close()
 

@@ -86,7 +86,7 @@ class Call:
     def begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
         """Have the answer written down, if dumps are wanted."""
         if self._dumps is not None:
-            record = self._dumps.begin(self.state.id, endpoint.name, data)
+            record = self._dumps.begin(self.state.id, endpoint.name, data, self.state.hold)
             self.state.observers.append(record)
             self.state.stack.callback(record.finish)
 

@@ -24,9 +24,10 @@ from trio_gateway.server.api.endpoints import (
 )
 from trio_gateway.server.api.errors import ApiError, engine_error
 from trio_gateway.server.api.request_body import made_request
+from trio_gateway.server.budget import Hold
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
-from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.ollama.answer import (
     CONTENT_TYPE,
     STREAM_CONTENT_TYPE,
@@ -48,7 +49,7 @@ from trio_gateway.server.ollama.models import (
 )
 from trio_gateway.server.ollama.request import Kind, OllamaCall, open_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
-from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
 from trio_gateway.server.relay.early_answer import Opening
 from trio_gateway.server.relay.headers import DECISION_PREFIX
 from trio_gateway.server.relay.prepare import Preparer, Sender
@@ -98,7 +99,7 @@ class OllamaHandler:
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
-        return await _translated(asked, answer, translator, stopwatch, sender.state.family)
+        return await _translated(asked, answer, translator, stopwatch, sender.state)
 
     async def _load(self, sender: Sender, asked: OllamaCall, name: str) -> Answer:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
@@ -189,19 +190,19 @@ async def _translated(
     answer: Answer,
     translator: NdjsonTranslator | None,
     stopwatch: Stopwatch,
-    family: Family,
+    state: RequestState,
 ) -> Answer:
-    """An engine's answer, translated; its own error in the shape of this family. `translator`: of
-    a stream, if one was asked for."""
+    """An engine's answer, translated; its own error in the shape of its client's API.
+    `translator`: of a stream, if one was asked for."""
     headers = [header for header in answer.headers if header[0].startswith(DECISION_PREFIX)]
     if not isinstance(answer.body, bytes) and answer.status == 200 and answer.body.has_events:
         headers.append((b"content-type", STREAM_CONTENT_TYPE))
         stream = NdjsonStream(answer.body, translator or _translator(asked), stopwatch)
         return Answer(200, headers, stream)
-    whole = await _collected(answer.body)
+    whole = await _collected(answer.body, state.hold)
     content_type = CONTENT_TYPE
-    if answer.status != 200 and family is Family.ANTHROPIC:
-        body = engine_error(answer.status, whole, family)
+    if answer.status != 200 and state.family is Family.ANTHROPIC:
+        body = engine_error(answer.status, whole, state.family)
     elif answer.status != 200:
         body = translate_error(whole)
     elif translator is not None:  # of an engine that does not stream
@@ -220,12 +221,12 @@ def _translator(asked: OllamaCall) -> NdjsonTranslator:
     return NdjsonTranslator(asked.kind, asked.model, rfc3339(time.time()))
 
 
-async def _collected(body: bytes | AnswerStream) -> bytes:
-    """Raises ApiError: 502, it broke off."""
+async def _collected(body: bytes | AnswerStream, hold: Hold) -> bytes:
+    """Raises ApiError: 502, it broke off; NoRoom."""
     if isinstance(body, bytes):
         return body
     try:
-        return b"".join([piece async for piece in body])
+        return await collected(body, hold)
     except TornStream as torn:
         raise ApiError(502, str(torn), "engine_error", code="engine_failed") from None
     finally:

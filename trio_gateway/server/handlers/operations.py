@@ -8,6 +8,7 @@ from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
+from trio_gateway.server.budget import Budget
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.openapi import document as openapi
@@ -22,9 +23,10 @@ class OperationsHandler:
         selector: ModelSelector,
         counter: TokenCounter,
         preparer: Preparer,
+        budget: Budget,
     ) -> None:
         self._manager, self._selector = manager, selector
-        self._counter, self._preparer = counter, preparer
+        self._counter, self._preparer, self._budget = counter, preparer, budget
 
     async def handle_health(self, endpoint: Endpoint, call: Call) -> Answer:
         return json_answer({"status": "ok"})
@@ -33,7 +35,9 @@ class OperationsHandler:
         return answer_of(openapi.encoded(), b"application/json")
 
     async def handle_queue(self, endpoint: Endpoint, call: Call) -> Answer:
-        return json_answer({"tickets": self._manager.overview.tickets()})
+        return json_answer(
+            {"tickets": self._manager.overview.tickets(), "held": self._budget.facts()}
+        )
 
     async def handle_engines(self, endpoint: Endpoint, call: Call) -> Answer:
         kv = self._manager.kv.totals()

@@ -22,19 +22,21 @@ from hypercorn.utils import parse_socket_addr
 
 from trio_gateway.config.access_schema import ConnectionLimits, is_loopback
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.budget import default_memory_bytes
 from trio_gateway.server.http.access_log import AccessLog
 from trio_gateway.server.http.connection import Connection
 from trio_gateway.server.http.connection_counts import ConnectionCounts, address_group
 from trio_gateway.server.http.places import Place, Places, Silence
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Facts, Limits
-from trio_gateway.server.http.wire import Wire, wire_of
+from trio_gateway.server.http.wire import ReadAhead, Wire, wire_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", "Connection", "_Handshake")
 
 _REFUSE_S = 1.0  # to tell a client that it has too many connections, or there are
+_SHARE_READ_AHEAD = 8
 _RETRY_S = 1.0  # the client that is refused may have let go of one by then
 # A client whose network is gone says nothing. These find it after about two minutes.
 _PROBE_IDLE_S, _PROBE_EVERY_S, _PROBES = 60, 15, 4
@@ -68,9 +70,18 @@ class ClientConnections:
 
     Args:
         counted: whether an address may have `limits.connections_per_address` only.
+        max_buffered_bytes: a part of it may be read before it is asked for.
     """
 
-    def __init__(self, limits: ConnectionLimits, *, counted: bool = True) -> None:
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        *,
+        counted: bool = True,
+        max_buffered_bytes: int | None = None,
+    ) -> None:
+        max_bytes = default_memory_bytes() if max_buffered_bytes is None else max_buffered_bytes
+        self.read_ahead = ReadAhead(max_bytes // _SHARE_READ_AHEAD)
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
         self.places = Places(limits.max_connections)
         self.is_stopping = False

@@ -38,7 +38,7 @@ from trio_gateway.server.http.types import (
     new_request_id,
 )
 from trio_gateway.server.http.websocket_session import serve_websocket
-from trio_gateway.server.http.wire import Inbox, InboxWire, Wire
+from trio_gateway.server.http.wire import Inbox, InboxWire, ReadAhead, Wire
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Shared(Protocol):
     """What a connection needs of all of them."""
 
     limits: Limits
+    read_ahead: ReadAhead
     is_stopping: bool
 
     def default_headers(self) -> bytes: ...
@@ -66,7 +67,7 @@ class Connection:
     def __init__(self, app: AsgiApp, wire: Wire, facts: Facts, shared: Shared) -> None:
         self._app, self._wire, self._facts, self._shared = app, wire, facts, shared
         self._limits = shared.limits
-        self._inbox = Inbox()
+        self._inbox = Inbox(shared.read_ahead)
         self._gone = trio.Event()
         self._phase, self._phase_since = Phase.IDLE, trio.current_time()
         self._clock = trio.CancelScope()
@@ -89,6 +90,7 @@ class Connection:
         except* Exception:
             log.exception("a bug in the gateway; please report it")
         finally:
+            self._inbox.close()
             await self._wire.tear()
 
     def stop(self) -> None:

@@ -11,8 +11,10 @@ import trio
 
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.observer import AnswerObserver
+from trio_gateway.server.budget import Budget, Hold
 from trio_gateway.server.http.refusal import family_of
 from trio_gateway.server.http.types import (
+    HOLD_KEY,
     REQUEST_ID_HEADER,
     REQUEST_KEY,
     AsgiApp,
@@ -40,8 +42,9 @@ class TornStream(Exception):
 class RequestState:
     """What one request owns: its id, and a stack that is unwound at its end, however that comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Hold) -> None:
         self.id = new_request_id()
+        self.hold = hold  # what it holds of the budget
         self.stack = AsyncExitStack()
         self.upload: Upload  # its body; a WebSocket has none
         self.family = Family.OPENAI  # whose shape its errors have
@@ -57,27 +60,36 @@ class RequestState:
 
 class RequestScopes:
     """ASGI middleware: a RequestState for each request and WebSocket, and their ids in the answers.
-    Requests also get their upload."""
+    Requests also get their upload. What they hold of the budget is given back last."""
 
-    def __init__(self, app: AsgiApp, uploads: Uploads | None = None) -> None:
+    def __init__(
+        self, app: AsgiApp, uploads: Uploads | None = None, budget: Budget | None = None
+    ) -> None:
         self._app, self._uploads = app, uploads or Uploads()
+        self._budget = budget or Budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        state = scope[REQUEST_KEY] = RequestState()
+        hold = self._budget.hold()
+        state = scope[REQUEST_KEY] = RequestState(hold)
         state.family = family_of(scope["path"], scope["headers"])
-        if scope["type"] == "websocket":
-            async with state.stack:
-                await self._app(scope, receive, partial(_send_with_id, send, state))
-        else:
-            await self._request(scope, state, receive, send)
+        try:
+            if scope["type"] == "websocket":
+                if HOLD_KEY in scope:
+                    scope[HOLD_KEY](hold)
+                async with state.stack:
+                    await self._app(scope, receive, partial(_send_with_id, send, state))
+            else:
+                await self._request(scope, state, receive, send)
+        finally:
+            hold.close()
 
     async def _request(
         self, scope: Scope, state: RequestState, receive: Receive, send: Send
     ) -> None:
-        upload = state.upload = self._uploads.begin(scope, receive)
+        upload = state.upload = self._uploads.begin(scope, receive, state.hold)
         async with state.stack:
             try:
                 await self._app(

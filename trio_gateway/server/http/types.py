@@ -15,6 +15,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
 BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
+HOLD_KEY = "trio_gateway.hold"  # a WebSocket's session is told what it holds of the budget
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already
 # A client may close its side once it has sent its request, and still read: `printf … | nc -N` does.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import trio
 
 from trio_gateway.server.api.errors import ApiError, body_timeout, body_too_large, shutting_down
+from trio_gateway.server.budget import Hold
 from trio_gateway.server.http.types import BODY_KEY, Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
@@ -35,9 +36,9 @@ class Uploads:
         self.is_closed = False
         self._open: set[Upload] = set()
 
-    def begin(self, scope: Scope, receive: Receive) -> Upload:
+    def begin(self, scope: Scope, receive: Receive, hold: Hold) -> Upload:
         """The request's upload. `end` it."""
-        upload = Upload(scope, receive, self.max_bytes, self.timeout_s)
+        upload = Upload(scope, receive, hold, self.max_bytes, self.timeout_s)
         self._open.add(upload)
         return upload
 
@@ -52,11 +53,18 @@ class Uploads:
 
 
 class Upload:
-    """`length` as the client announced it, None if it did not. `taken`: bytes read until now."""
+    """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
+    `hold`: what the request holds of the budget."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, max_bytes: int | None, timeout_s: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        hold: Hold,
+        max_bytes: int | None,
+        timeout_s: float,
     ) -> None:
+        self.hold = hold
         self.length = _length_of(scope)
         self.taken = 0
         self.complete = False
@@ -70,11 +78,20 @@ class Upload:
             self._refusal = body_too_large(max_bytes)
 
     async def read_all(self) -> bytes:
-        """The whole body, or what is left of it. Raises as `receive` does."""
-        pieces = []
+        """The whole body, or what is left of it. Raises as `receive` does, and NoRoom."""
+        known = self.length is not None
+        if self.length is not None and self._refusal is None:
+            self.hold.take(self.length - self.taken)
+        data: bytes | bytearray = b""
         while piece := await self.receive():
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if not known:
+                self.hold.take(len(piece))
+            if self.complete and not data:
+                return piece
+            if not data:  # not a list: a piece may be one byte
+                data = bytearray()
+            data += piece
+        return bytes(data)
 
     async def receive(self) -> bytes:
         """The next piece, `b""` when the body is complete. If the client goes away, its connection

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from enum import Enum, auto
 from typing import Protocol
 
@@ -35,16 +34,16 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.budget import Budget, Hold, NoRoom
 from trio_gateway.server.http.refusal import last_refusal
-from trio_gateway.server.http.types import AsgiApp, ClientGone, Message, Scope
+from trio_gateway.server.http.types import HOLD_KEY, AsgiApp, ClientGone, Message, Scope
 from trio_gateway.server.http.websocket_handshake import asked_for, invalid
+from trio_gateway.server.http.websocket_inbox import MessageInbox
 from trio_gateway.tasks import open_flat_nursery
 
 log = logging.getLogger(__name__)
 
-INBOX_BYTES = 65536
 CLOSE_S = 0.4  # for a client's part of a close; less than a shutdown leaves for last words
-_MESSAGE_COST = 64  # what an empty message counts, in bytes
 _EVENTS_AT_ONCE = 100  # about 2 ms
 
 
@@ -109,12 +108,17 @@ class _Session:
         self._wire, self._scope, self._protocol = wire, scope, protocol
         self._max_bytes = max_message_bytes
         self._phase = _Phase.ASKED
-        self._inbox = _Inbox()
+        self._inbox = MessageInbox()
         self._begun = bytearray()  # of a message whose end has not come
+        self._hold = Budget().hold()  # until the app says of what it is
+        scope[HOLD_KEY] = self._set_hold
         self._sending = trio.Lock()
         self._is_torn = False  # something went out in part
         self._is_garbled = False  # what comes has no meaning any more, and wsproto would keep it
         self._has_read_all = trio.Event()
+
+    def _set_hold(self, hold: Hold) -> None:
+        self._hold = self._inbox.hold = hold
 
     # -- the app's task
 
@@ -216,6 +220,12 @@ class _Session:
             too_big = f"a message is larger than {self._max_bytes} bytes"
             await self._close_for(CloseReason.MESSAGE_TOO_BIG, too_big)
             return
+        try:
+            self._hold.take(len(data))
+        except NoRoom as error:
+            self._begun = bytearray()
+            await self._close_for(CloseReason.TRY_AGAIN_LATER, error.message)
+            return
         self._begun += data
         if part.message_finished:
             whole, self._begun = self._begun, bytearray()
@@ -293,52 +303,3 @@ class _Session:
 
     def _tell_the_app(self, code: int, reason: str) -> None:
         self._inbox.end({"type": "websocket.disconnect", "code": int(code), "reason": reason})
-
-
-class _Inbox:
-    """What the app has not asked for yet, in order."""
-
-    def __init__(self) -> None:
-        self._messages: deque[tuple[Message, int]] = deque()
-        self._size = 0
-        self._last: Message | None = None
-        self._is_abandoned = False
-        self._news, self._room = trio.Event(), trio.Event()
-
-    @property
-    def is_ended(self) -> bool:
-        return self._last is not None
-
-    async def put(self, message: Message, size: int) -> None:
-        """Add one, and wait until there is room for the next."""
-        self._messages.append((message, size + _MESSAGE_COST))
-        self._size += size + _MESSAGE_COST
-        self._news.set()
-        while self._size > INBOX_BYTES and not self._is_abandoned:
-            self._room = trio.Event()
-            await self._room.wait()
-
-    def end(self, message: Message) -> None:
-        """What comes after all others, and again each time that it is asked for. The first such
-        message stays."""
-        if self._last is None:
-            self._last = message
-            self._news.set()
-
-    def abandon(self) -> None:
-        """Nobody will ask for anything more, so nobody waits for room."""
-        self._is_abandoned = True
-        self._room.set()
-
-    async def get(self) -> Message:
-        """The app's `receive`."""
-        await trio.lowlevel.checkpoint()  # who takes many must not keep others from theirs
-        while not self._messages:
-            if self._last is not None:
-                return self._last
-            self._news = trio.Event()
-            await self._news.wait()
-        message, size = self._messages.popleft()
-        self._size -= size
-        self._room.set()
-        return message

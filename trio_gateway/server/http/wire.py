@@ -189,15 +189,29 @@ def wire_of(stream: Any) -> Wire:
     return SocketWire(stream) if type(stream) is trio.SocketStream else StreamWire(stream)
 
 
+class ReadAhead:
+    """What the inboxes of all connections hold, and how much may be read before it is asked for.
+    Beyond that a client's bytes wait unread, unless somebody waits for them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.held >= self.limit
+
+
 class Inbox:
     """What a client has sent and nobody has taken. One task puts in, another one takes from
     `buffer` and waits for `more`.
 
-    `is_over`: nothing more will come. `waiting_since`: when somebody began to wait for more.
+    `close` it. `is_over`: nothing more will come. `waiting_since`: when somebody began to wait for
+    more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: ReadAhead) -> None:
         self.buffer = bytearray()
+        self._ahead, self._noted = ahead, 0
         self.is_over = False
         self.waiting_since: float | None = None
         self._fault: ApiError | None = None
@@ -206,6 +220,7 @@ class Inbox:
 
     def put(self, data: bytes) -> None:
         self.buffer += data
+        self._note(len(self.buffer))
         self._tell()
 
     def end(self, fault: ApiError | None = None) -> None:
@@ -219,6 +234,7 @@ class Inbox:
         Raises:
             ApiError: the fault that ended it.
         """
+        self._note(len(self.buffer))
         if self._taken is not None:
             self._taken.set()
             self._taken = None
@@ -234,9 +250,19 @@ class Inbox:
 
     async def room(self) -> None:
         """Wait until there is room for more."""
-        while len(self.buffer) >= INBOX_MAX_BYTES:
+        while len(self.buffer) >= INBOX_MAX_BYTES or (
+            self._ahead.is_full and self._news is None and self.buffer
+        ):
             self._taken = trio.Event()
             await self._taken.wait()
+
+    def close(self) -> None:
+        """It counts no more."""
+        self._note(0)
+
+    def _note(self, size: int) -> None:
+        self._ahead.held += size - self._noted
+        self._noted = size
 
     def _tell(self) -> None:
         if self._news is not None:

@@ -13,6 +13,7 @@ import msgspec
 from trio_gateway.engine.overview import EngineRow, TicketRow
 from trio_gateway.server.api.endpoints import Endpoint, ModelIn
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
+from trio_gateway.server.budget import Budget
 from trio_gateway.server.ollama.request import REQUESTS
 
 Json = dict[str, Any]
@@ -101,7 +102,10 @@ ANSWERS: Mapping[str, Json] = {
     },
     "models/{model}": reference("Model"),
     "model facts": reference("Model"),
-    "queue": _object(tickets=_list_of(reference("TicketRow"))),
+    "queue": _object(
+        tickets=_list_of(reference("TicketRow")),
+        held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
+    ),
     "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
     "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
     "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),

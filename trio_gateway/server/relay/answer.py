@@ -6,6 +6,7 @@ import abc
 from typing import NamedTuple, Self
 
 from trio_gateway.engine.http.exchange import Header
+from trio_gateway.server.budget import Hold
 
 
 class AnswerStream(abc.ABC):
@@ -35,6 +36,15 @@ class AnswerStream(abc.ABC):
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Give back what it holds; more than once is the same as once."""
+
+
+async def collected(stream: AnswerStream, hold: Hold) -> bytes:
+    """All of it. Raises TornStream, and NoRoom."""
+    data = bytearray()
+    async for piece in stream:
+        hold.take(len(piece))
+        data += piece
+    return bytes(data)
 
 
 class Answer(NamedTuple):

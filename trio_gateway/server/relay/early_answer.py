@@ -26,9 +26,9 @@ from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoints import Family
 from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.api.observer import AnswerObserver
-from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import ClientGone, Send
-from trio_gateway.server.relay.answer import Answer, AnswerStream
+from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
 from trio_gateway.server.relay.headers import DECISION_PREFIX, selection_headers
 
 log = logging.getLogger(__name__)
@@ -218,11 +218,9 @@ class LateAnswer(AnswerStream):
     has_events = True
     is_begun = True
 
-    def __init__(
-        self, answer: Answer | Exception, family: Family, observers: Sequence[AnswerObserver]
-    ) -> None:
+    def __init__(self, answer: Answer | Exception, family: Family, state: RequestState) -> None:
         self._answer: Answer | Exception | None = answer
-        self._family, self._observers = family, observers
+        self._family, self._observers, self._hold = family, state.observers, state.hold
         self._stream: AnswerStream | None = None
 
     async def aclose(self) -> None:
@@ -259,7 +257,7 @@ class LateAnswer(AnswerStream):
             self._stream = body
             if answer.status == 200 and body.has_events:
                 return facts
-            body = b"".join([piece async for piece in body])
+            body = await collected(body, self._hold)
         if answer.status != 200:
             body = engine_error(answer.status, body, self._family)
         self.is_over = True

@@ -10,7 +10,9 @@ from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
+from trio_gateway.server.budget import Hold, NoRoom
 
+_SMALL_BYTES = 65536  # nearly all answers, which are sent at once
 _SAID_CHARACTERS = 300
 
 
@@ -61,6 +63,14 @@ def said_of(body: bytes) -> str:
     return said if len(said) <= _SAID_CHARACTERS else f"{said[: _SAID_CHARACTERS - 1]}…"
 
 
+def _is_held(hold: Hold, size: int) -> bool:
+    try:
+        hold.take(size)
+    except NoRoom:
+        return False
+    return True
+
+
 class Beginning(NamedTuple):
     """The first piece of an answer, which may be all of it."""
 
@@ -68,14 +78,15 @@ class Beginning(NamedTuple):
     is_whole: bool
 
 
-async def read_beginning(exchange: Exchange) -> Beginning:
-    """All of the answer, if it is one to be read whole and no longer than that; otherwise its first
-    piece, and `exchange` has the rest. Raises as `Exchange.receive` does."""
+async def read_beginning(exchange: Exchange, hold: Hold) -> Beginning:
+    """All of the answer, if it is one to be read whole, no longer than that, and there is room for
+    it; otherwise its first piece, and `exchange` has the rest. Raises as `Exchange.receive`
+    does."""
     limit = whole_up_to(exchange.status, exchange.headers)
     pieces, size = [], 0
     while piece := await exchange.receive():
         pieces.append(piece)
         size += len(piece)
-        if size > limit:
+        if size > limit or (size > _SMALL_BYTES and not _is_held(hold, len(piece))):
             return Beginning(b"".join(pieces), False)
     return Beginning(b"".join(pieces), limit > 0)

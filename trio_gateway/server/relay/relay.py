@@ -110,7 +110,7 @@ class Relay:
         else:
             if not await early.end():
                 return _in_shape(ask.state.family, result)
-        return Answer(200, [], LateAnswer(result, ask.endpoint.family, observers))
+        return Answer(200, [], LateAnswer(result, ask.endpoint.family, ask.state))
 
     async def _answer(self, ask: Ask) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
@@ -140,7 +140,7 @@ class Relay:
             lease = await self._lease(ask, stack)
             try:
                 exchange = await _send(ask, lease, stack)
-                beginning = await read_beginning(exchange)
+                beginning = await read_beginning(exchange, ask.state.hold)
             except ExchangeAborted as error:
                 raise aborted(error) from None
             except KeyRefused as error:
