@@ -24,9 +24,11 @@ from trio_websocket import (
 from tests.support.fakes import FakeKind
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
+from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.http.websocket_session import _Session
+from trio_gateway.server.relay import prepare
 from trio_gateway.server.relay import websocket as websocket_relay
 
 PATH = "/v1/realtime?model=m"
@@ -233,6 +235,43 @@ async def test_an_engine_that_chooses_no_protocol_is_helped_out(
             assert socket.subprotocol == "realtime"
         async with connected(stack, protocols=["x"]) as socket:
             assert socket.subprotocol is None
+
+
+async def test_an_address_that_names_two_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(echo, monkeypatch) as stack:
+        for query in ("model=m&model=n", "model=n&model=m", "model=m&model=m", "model=m&%6dodel=n"):
+            assert await refusal_of(stack, f"/v1/realtime?{query}") == (400, "duplicate_model")
+
+
+LIMITED = ApiKey(name="k", secret="tg-limited-0123456789", models=frozenset({"m"}))
+
+
+async def test_a_limited_key_cannot_choose_another_model_of_a_site(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    access = AccessConfig(allowed_hosts=("gateway",), api_keys=(LIMITED,))
+    key = {"Authorization": f"Bearer {LIMITED.secret}"}
+    monkeypatch.setattr(
+        websocket_relay, "may_choose", lambda model, permissions: permissions.models is not None
+    )
+    monkeypatch.setattr(prepare, "may_choose", lambda *_: True)
+    async with serving(echo, monkeypatch, access=access) as stack:
+        refused = await refusal_of(stack, f"{PATH}&models=other", key)
+        assert refused == (403, "field_not_allowed")
+        for message in (
+            {"type": "session.update", "session": {"model": "other"}},
+            {"type": "session.update", "session": {"input_audio_transcription": {"model": "x"}}},
+            {"type": "response.create", "response": {"tools": [{"model": "other"}]}},
+        ):
+            async with connected(stack, headers=key) as socket:
+                await socket.send_message(harmless := '{"type": "input_audio_buffer.commit"}')
+                assert await socket.get_message() == harmless
+                await socket.send_message(json.dumps(message))
+                event = json.loads(await socket.get_message())
+                assert event["error"]["code"] == "field_not_allowed"
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.get_message()
+                assert said_in(closed.value)[0] == 1008
 
 
 def test_a_key_among_the_protocols_becomes_a_header() -> None:

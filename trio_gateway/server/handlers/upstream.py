@@ -6,13 +6,22 @@ from urllib.parse import unquote
 
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.names import ModelNames
+from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
 from trio_gateway.server.relay.answer import Answer
-from trio_gateway.server.relay.prepare import Preparer
+from trio_gateway.server.relay.prepare import Preparer, may_choose
 from trio_gateway.server.relay.relay import Relay
+
+
+def _any_model_there(permissions: Permissions, model: str) -> ApiError:
+    message = (
+        f'the API key "{permissions.key}" is limited to some models, and through /upstream all '
+        f"models of {model}'s site can be used"
+    )
+    return ApiError(403, message, "permission_error", code="model_not_allowed", param="model")
 
 
 class UpstreamHandler:
@@ -40,6 +49,8 @@ class UpstreamHandler:
             return Answer(308, [(b"location", f"{raw}/{target}".encode())], b"")
         sender, data = call.sender(endpoint), await call.read_body()
         known = self._preparer.find(model, sender.permissions).model
+        if may_choose(known, sender.permissions):
+            raise _any_model_there(sender.permissions, known.name)
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
         check_slot_action(known.name, call.method, path, query, data, is_carried=is_carried)
         # An engine's answer to HEAD would be read as one whose body is missing.

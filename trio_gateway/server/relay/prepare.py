@@ -108,7 +108,7 @@ class Preparer:
         model = wanted.model
         self.check_served(endpoint, model)
         request = opened.read()
-        _refuse_choosers(model, sender.permissions, request.values)
+        refuse_choosers(model, sender.permissions, request.values)
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
         at_least = self.context_for(wanted, wish)
@@ -143,7 +143,7 @@ class Preparer:
         ask = self.prepare_any(
             sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
         )
-        if _may_choose(ask.model, sender.permissions):
+        if may_choose(ask.model, sender.permissions):
             form.refuse_choosers(partial(chooser_refused, key=sender.permissions.key))
         return msgspec.structs.replace(ask, asked=name, form=form)
 
@@ -229,13 +229,13 @@ class Preparer:
             raise ApiError(400, message, code="endpoint_not_supported")
 
 
-def _refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[str, Any]) -> None:
+def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[str, Any]) -> None:
     """Raises ApiError: 403, the key may not have what a field of the request could choose."""
-    if _may_choose(model, permissions) and (field := chooser_among(values)) is not None:
+    if may_choose(model, permissions) and (field := chooser_among(values)) is not None:
         raise chooser_refused(field, permissions.key)
 
 
-def _may_choose(model: ModelConfig, permissions: Permissions) -> bool:
+def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
     return permissions.models is not None and not model.engine.has_process
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import trio
 
+from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted
 from trio_gateway.engine.http.socket import (
     EngineSocket,
@@ -25,7 +26,7 @@ from trio_gateway.engine.http.socket import (
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.permissions import permissions_of
+from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import (
     ApiError,
@@ -40,7 +41,7 @@ from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
 from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
-from trio_gateway.server.relay.prepare import Preparer, Sender
+from trio_gateway.server.relay.prepare import Preparer, Sender, may_choose, refuse_choosers
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.tasks import beside, first_of
 
@@ -54,7 +55,7 @@ IDLE_S = 600.0
 KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for its key
 _TO_ENGINE = (b"openai-beta",)
 
-_NORMAL, _GOING_AWAY, _BROKEN, _RESTART = 1000, 1001, 1011, 1012
+_NORMAL, _GOING_AWAY, _POLICY, _BROKEN, _RESTART = 1000, 1001, 1008, 1011, 1012
 _NO_CODE, _ABNORMAL = 1005, 1006
 _SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
 
@@ -66,6 +67,16 @@ class End(NamedTuple):
     reason: str
     by_client: bool = False
     error: ApiError | None = None
+
+
+# Raises ApiError for a client's message that may not go to the engine.
+Check = Callable[[str | bytes], None]
+
+
+class _Opened(NamedTuple):
+    lease: Lease
+    socket: EngineSocket
+    check: Check
 
 
 class WebSocketRelay:
@@ -83,7 +94,7 @@ class WebSocketRelay:
                 opened = await _while_connected(receive, lambda: self._open(scope, state, stack))
                 if opened is None:
                     return
-                lease, socket = opened
+                lease, socket, check = opened
                 await send(
                     {
                         "type": "websocket.accept",
@@ -91,7 +102,7 @@ class WebSocketRelay:
                         "headers": decision_headers(lease),
                     }
                 )
-                end = await _pass(socket, lease, receive, send)
+                end = await _pass(socket, lease, check, receive, send)
                 if end.by_client or end.error is None:
                     await socket.say_close(_sendable(end.code), end.reason)
         except ApiError as error:
@@ -101,9 +112,7 @@ class WebSocketRelay:
             await _close(end, send)
             log.info("websocket %s: closed: %s %s", state.id, end.code, end.reason)
 
-    async def _open(
-        self, scope: Scope, state: RequestState, stack: AsyncExitStack
-    ) -> tuple[Lease, EngineSocket]:
+    async def _open(self, scope: Scope, state: RequestState, stack: AsyncExitStack) -> _Opened:
         """Raises ApiError."""
         if self._closing.is_set():
             raise shutting_down()
@@ -111,9 +120,14 @@ class WebSocketRelay:
             message = f"there is no WebSocket at this path; there is one at {REALTIME.paths[0]}"
             raise ApiError(404, message, code="unknown_path")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        name = dict(query).get("model")
+        named = [value for key, value in query if key == "model"]
+        if len(named) > 1:
+            message = "the address names two models (`?model=`); name one"
+            raise ApiError(400, message, code="duplicate_model", param="model")
+        name = named[0] if named else None
         model = self._preparer.find(name, permissions_of(scope)).model
         self._preparer.check_served(REALTIME, model)
+        refuse_choosers(model, permissions_of(scope), dict(query))
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
@@ -131,7 +145,23 @@ class WebSocketRelay:
             raise aborted(error) from None
         except EngineLost as error:
             raise engine_failed(model.name, await news_of(lease, error)) from None
-        return lease, socket
+        return _Opened(lease, socket, _check_of(model, permissions_of(scope)))
+
+
+def _check_of(model: ModelConfig, permissions: Permissions) -> Check:
+    """A client's messages are not looked at, unless one may choose a model that its key may not
+    use."""
+    if not may_choose(model, permissions):
+        return lambda message: None
+
+    def check(message: str | bytes) -> None:
+        values = decode_or_none(message)
+        if isinstance(values, dict):
+            refuse_choosers(model, permissions, values)
+        elif isinstance(message, str):
+            raise ApiError(400, "a message is not a JSON object", code="invalid_json")
+
+    return check
 
 
 def with_key_as_header(scope: Scope) -> Scope:
@@ -196,7 +226,9 @@ async def _while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -
 # -- an open connection ---------------------------------------------------------------------------
 
 
-async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send) -> End:
+async def _pass(
+    socket: EngineSocket, lease: Lease, check: Check, receive: Receive, send: Send
+) -> End:
     """Pass messages on, both ways, until one side is gone or nothing is said for long."""
     idle = trio.CancelScope(deadline=trio.current_time() + IDLE_S)
 
@@ -207,8 +239,12 @@ async def _pass(socket: EngineSocket, lease: Lease, receive: Receive, send: Send
                 return End(message.get("code") or _NO_CODE, message.get("reason") or "", True)
             idle.deadline = trio.current_time() + IDLE_S
             text = message.get("text")
+            said = message["bytes"] if text is None else text
             try:
-                await socket.send(message["bytes"] if text is None else text)
+                check(said)
+                await socket.send(said)
+            except ApiError as error:
+                return End(_POLICY, error.message, error=error)
             except ExchangeAborted as error:
                 return _aborted(error)
 
