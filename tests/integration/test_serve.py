@@ -27,6 +27,7 @@ from tests.support.harness import (
     fake_model,
     fake_variant,
     free_port,
+    lua_array,
     lua_string,
     model,
     patient,
@@ -121,6 +122,47 @@ def test_a_tokenizer_goes_with_its_gateway_and_does_not_hold_up_a_shutdown(
             assert time.monotonic() - begun < patient(0.5 + 1 + 1)
             gateway.assert_nothing_left(within_s=1)
             ask.join()
+
+
+def test_no_child_inherits_a_key_that_is_not_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither engines, nor commands, nor the gateway's own helpers."""
+    for name in ("GATEWAY_KEY", "CLUSTER_KEY", "TRIO_GATEWAY_KEY", "PLAIN"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    tokenizer, seen = tmp_path / "tokenizer", tmp_path / "seen"
+    tokenizer.write_text(f"#!/bin/sh\nenv > {seen}-tokenizer\necho '[1, 2]'\n")
+    tokenizer.chmod(0o755)
+    counting = f"{{ binary = {lua_string(str(tokenizer))} }}"
+    stop = lua_array(["sh", "-c", f"env > {seen}-stop"])
+    wishing = fake_variant().replace("{", "{ env = { CLUSTER_KEY = true }, ", 1)
+    config = configuration(
+        model("a", fake_variant(context=512), fake_variant(), tokenization=counting),
+        model("b", wishing, engine="presets.engines.llamacpp_secondary", stop_command=stop),
+        '{ name = "c", engine = presets.engines.remote, urls = "http://127.0.0.1:1",'
+        ' api_key = os.getenv("CLUSTER_KEY"), variants = { { context = 4096 } } }',
+        api_keys='{ { key = env("GATEWAY_KEY"), admin = true } }',
+    )
+    with running_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        client.headers["Authorization"] = "Bearer value-of-GATEWAY_KEY"
+        for name in "ab":
+            body = chat_body(name, "word " * 300)
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+        wishful = gateway.engine_of("b").pid
+        children = {p.pid: p.environ() for p in gateway.descendants()}
+        assert client.post("/gateway/models/b/unload").status_code == 200
+    environments = [env for pid, env in children.items() if pid != wishful]
+    for file in (f"{seen}-tokenizer", f"{seen}-stop"):
+        lines = Path(file).read_text().splitlines()
+        environments.append(dict(line.split("=", 1) for line in lines if "=" in line))
+    assert len(environments) >= 4  # the reaper, an engine, a tokenizer, a stop_command
+    own = {"GATEWAY_KEY", "TRIO_GATEWAY_KEY", "TRIO_GATEWAY_CONFIG"}
+    assert [env.keys() & own for env in (*environments, children[wishful])] == [set()] * (
+        len(environments) + 1
+    )
+    assert [name for name, env in enumerate(environments[:-1]) if "CLUSTER_KEY" in env] == []
+    assert children[wishful]["CLUSTER_KEY"] == "value-of-CLUSTER_KEY"
+    assert environments[-1]["PLAIN"] == "value-of-PLAIN"
 
 
 def try_to_ask(gateway: GatewayProcess, body: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ import msgspec
 
 from trio_gateway.config import pool_memory, remarks
 from trio_gateway.config.lua import sandbox
-from trio_gateway.config.lua.values import NotText, Table
+from trio_gateway.config.lua.values import NotText
 from trio_gateway.config.reading import access, fields
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
 from trio_gateway.config.reading.pool import read_pools
 from trio_gateway.config.reading.server import read_server
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.secret_variables import secret_variables
 
 _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
@@ -47,14 +48,14 @@ class ConfigLoader:
             ConfigError: with every error that was found.
         """
         try:
-            return self._check(sandbox.run_file(self._path, _READ).globals)
+            return self._check(sandbox.run_file(self._path, _READ))
         except sandbox.LuaFailure as error:
             raise ConfigError([str(error)]) from None
         except NotText:
             raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None
 
-    def _check(self, top: Table) -> GatewayConfig:
-        mistakes = Mistakes()
+    def _check(self, left: sandbox.Outcome) -> GatewayConfig:
+        mistakes, top = Mistakes(), left.globals
         for name, what in _REQUIRED_TABLES.items():
             if top[name] is None:
                 tables = [k for k, v in top.items() if isinstance(k, str) and fields.is_table(v)]
@@ -77,7 +78,12 @@ class ConfigLoader:
         if mistakes.lines:
             raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
         return GatewayConfig(
-            source=self._path, server=server, models=models, pools=pools, notes=tuple(notes)
+            source=self._path,
+            server=server,
+            models=models,
+            pools=pools,
+            notes=tuple(notes),
+            secret_variables=secret_variables(left.variables, callers, models),
         )
 
 

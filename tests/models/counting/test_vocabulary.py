@@ -244,6 +244,19 @@ async def test_questions_that_wait_when_run_ends_are_answered_with_nothing(tmp_p
     assert answers == [None, None]
 
 
+async def test_the_helper_inherits_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLUSTER_KEY", "TRIO_GATEWAY_KEY", "PLAIN"):
+        monkeypatch.setenv(name, "x")
+    vocabulary = Vocabulary(None, {"CLUSTER_KEY"})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(vocabulary.run)
+        assert await is_counted(vocabulary)
+        (helper,) = helpers()
+        inherited = helper.environ().keys() & {"CLUSTER_KEY", "TRIO_GATEWAY_KEY", "PLAIN"}
+        nursery.cancel_scope.cancel()
+    assert inherited <= {"PLAIN"}
+
+
 async def test_the_helper_is_registered_with_the_reaper_while_it_runs() -> None:
     class Register(Reaper):
         groups: set[int] = set()  # noqa: RUF012 - one test, one register

@@ -1,0 +1,43 @@
+"""Which variables of the environment hold keys: those that a configuration reads for one. Pure.
+
+A program may do anything with what `env()` gives it, so the values tell, not the program: one that
+is a key, or a part of one, or has one in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from trio_gateway.config.access_schema import AccessConfig
+from trio_gateway.config.engine_key import configured_key
+from trio_gateway.config.schema import ModelConfig
+
+PART_MIN = 6  # characters; fewer may be in a key by chance
+
+
+def secret_variables(
+    read: Mapping[str, str], access: AccessConfig, models: Sequence[ModelConfig]
+) -> frozenset[str]:
+    """The names of those that hold a key of this configuration, the gateway's or an engine's.
+
+    Args:
+        read: what the configuration has read of the environment.
+    """
+    keys = {*_keys(access, models)}
+    return frozenset(name for name, value in read.items() if any(_holds(value, k) for k in keys))
+
+
+def _keys(access: AccessConfig, models: Sequence[ModelConfig]) -> Iterator[str]:
+    for key in access.api_keys:
+        yield key.secret
+    for model in models:
+        for variant in model.variants:
+            found = configured_key(variant, model.engine.key_variables)
+            if found is not None and found.secret is not None:
+                yield found.secret.reveal()
+
+
+def _holds(value: str, key: str) -> bool:
+    value = value.strip()
+    shorter, longer = sorted((value, key), key=len)
+    return value == key or (len(shorter) >= PART_MIN and shorter in longer)
