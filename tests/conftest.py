@@ -11,6 +11,7 @@ for the coverage takes longer than the test, and others, which are about single 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.support.isolation import (
     folders_of_nobody,
     run_mark,
     signals_as_from_a_terminal,
+    start_guardian,
 )
 from tests.support.thoroughness import QUICK, THOROUGH
 from trio_gateway.config.lua import helper
@@ -38,18 +40,21 @@ settings.register_profile("whole", CALM)
 settings.register_profile(QUICK, CALM, max_examples=20)
 settings.register_profile(THOROUGH, CALM, max_examples=1000)
 settings.load_profile("whole")
+GUARDIAN = pytest.StashKey[subprocess.Popen[bytes]]()
 guard = ProcessGuard()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     signals_as_from_a_terminal()
     run_mark()
+    if not hasattr(config, "workerinput"):
+        config.stash[GUARDIAN] = start_guardian()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers that were killed cannot end what they started."""
-    if not hasattr(config, "workerinput"):
-        end_what_is_left(f"{run_mark()}.", within_s=0)
+    if (guardian := config.stash.get(GUARDIAN, None)) is not None:
+        guardian.communicate()
 
 
 @pytest.hookimpl(tryfirst=True)

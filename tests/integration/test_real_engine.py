@@ -118,7 +118,9 @@ def test_the_engine_s_own_error_passes_through(gateway: GatewayProcess) -> None:
 
 
 def test_a_client_that_goes_away_stops_the_generation(gateway: GatewayProcess) -> None:
+    before = gateway.lines_so_far()
     gateway.chat("other", QUESTION)
+    gateway.wait_for_line(STOPPED_AT, after=before)  # not the end that this is about
     begun = gateway.lines_so_far()
     with gateway.client() as http:
         body = chat_body("other", STORY, stream=True, max_tokens=STORY_TOKENS, ignore_eos=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import functools
 import multiprocessing.util
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,20 @@ from uuid import uuid4
 
 import psutil
 
-FOLDERS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-CONFIGURATION = "TRIO_GATEWAY_CONFIG"
+FOLDERS = (
+    "HOME",  # on macOS all of them are in it
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+)
+# What a person may have set for their own gateway, engines and clients; and a proxy, which the
+# clients would ask for this machine's own addresses.
+SETTINGS = re.compile(
+    r"(TRIO_)?GATEWAY_(?!TEST_)|(LLAMA|OPENAI|ANTHROPIC|OLLAMA|LITELLM|LLM|HF)_|(HTTPS?|ALL)_PROXY$",
+    re.IGNORECASE,
+)
 RUN = "GATEWAY_TEST_RUN"  # inherited by whatever the tests start, and so its mark
 TEST = "PYTEST_CURRENT_TEST"  # set by pytest, inherited as well
 GONE_WITHIN_S = 5.0
@@ -42,14 +56,15 @@ def run_mark() -> str:
 
 @contextmanager
 def folders_of_nobody(folder: Path) -> Iterator[str]:
-    """The user's own folders and configuration are out of reach, for the tests and all that they
+    """The user's own folders and settings are out of reach, for the tests and all that they
     start. Gives the mark of what is started."""
     mark = f"{run_mark()}.{uuid4().hex}"
     before = dict(os.environ)
     for name in FOLDERS:
         (folder / name.lower()).mkdir()
         os.environ[name] = str(folder / name.lower())
-    os.environ.pop(CONFIGURATION, None)
+    for name in [name for name in os.environ if SETTINGS.match(name)]:
+        del os.environ[name]
     os.environ[RUN] = mark
     try:
         yield mark
@@ -64,6 +79,16 @@ def signals_as_from_a_terminal() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             by_default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
             signal.signal(number, by_default)
+
+
+def start_guardian() -> subprocess.Popen[bytes]:
+    """Once its stdin is closed, by us or by our end, it ends what has the mark of this run."""
+    argv = [sys.executable, "-m", "tests.support.guardian", run_mark()]
+    # Without the mark itself, and none of what it runs counts for the coverage.
+    env = {k: v for k, v in os.environ.items() if k != RUN and not k.startswith("COVERAGE_")}
+    return subprocess.Popen(
+        argv, env=env, stdin=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2]
+    )
 
 
 def end_what_is_left(mark: str, within_s: float = GONE_WITHIN_S) -> list[str]:
