@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -140,6 +140,7 @@ async def serving(
     max_message_bytes: int = MOST,
     ping_interval_s: float | None = None,
     buffered: bool = True,
+    turn: trio.Lock | None = None,
 ) -> AsyncIterator[Client]:
     """A client of an app. Leaving, it closes its connection; all must then end by itself."""
     pair = trio.testing.memory_stream_pair if buffered else trio.testing.lockstep_stream_pair
@@ -149,7 +150,7 @@ async def serving(
     async def serve() -> None:
         await serve_websocket(
             MemoryWire(theirs), app, scope or scope_of(),
-            max_message_bytes=max_message_bytes, ping_interval_s=ping_interval_s,
+            max_message_bytes=max_message_bytes, ping_interval_s=ping_interval_s, turn=turn,
         )  # fmt: skip
         await theirs.aclose()
         client.over.set()
@@ -594,6 +595,39 @@ async def test_a_message_of_very_many_fragments_costs_others_little() -> None:
         nursery.cancel_scope.cancel(reason="all were sent")
     assert turns > fragments / 100
     assert listener.heard[0]["text"] == "x" * (fragments + 2)
+
+
+async def test_clients_with_very_many_fragments_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, others wait for a part of one of them at a time."""
+    turn, collected, at_once = trio.Lock(), 0, []
+    collect = websocket_session._Session._collect
+
+    async def count(session: Any, part: Any) -> None:
+        nonlocal collected
+        collected += 1
+        await collect(session, part)
+
+    async def other() -> None:
+        while True:
+            before = collected
+            await trio.lowlevel.checkpoint()
+            at_once.append(collected - before)
+
+    monkeypatch.setattr(websocket_session._Session, "_collect", count)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connected(never_asks, turn=turn)) for _ in range(10)
+        ]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(other)
+        for client in clients:
+            await client.stream.send_all(FIRST_BYTE + ONE_MORE_BYTE * 1000)
+        while collected < 10 * 1001:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel(reason="all are read")
+    # Each may begin, and then one goes on.
+    assert sorted(at_once)[-12] <= 2 * websocket_session._EVENTS_AT_ONCE
+    assert sum(n > 2 * websocket_session._EVENTS_AT_ONCE for n in at_once) <= 10
 
 
 async def test_empty_fragments_are_kept_nowhere(autojump_clock: trio.testing.MockClock) -> None:

@@ -7,8 +7,8 @@ connection.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import trio
@@ -35,6 +35,7 @@ from trio_gateway.engine.http.transport import Transport
 TOO_BIG = 1009
 CLOSE_S = 1.0  # for the other side's part of a close
 REFUSAL_MAX_BYTES = 65536
+_EVENTS_AT_ONCE = 50  # about 1 ms; one read may have 20,000 fragments in it
 
 
 class HandshakeRefused(Exception):
@@ -61,8 +62,10 @@ class EngineSocket:
         self.subprotocol: str | None = None
         self._transport, self._pulse, self._max_bytes = transport, pulse, max_message_bytes
         self._protocol = WSConnection(ConnectionType.CLIENT)
-        self._events: deque[Event] = deque()
-        self._parts: list[Any] = []  # of one kind, text or bytes
+        self._events: Iterator[Event] = iter(())
+        self._heard = 0
+        # Of a message whose end has not come. Not lists: a fragment may have one byte, or none.
+        self._text, self._bytes = io.StringIO(), bytearray()
         self._size = 0
         self._sending = trio.Lock()
         self._torn = False  # a frame went out in part
@@ -117,7 +120,10 @@ class EngineSocket:
 
     async def _joined(self, event: Message[Any]) -> str | bytes | None:
         """The message that ends with this part, if it is the last."""
-        self._parts.append(event.data)
+        if isinstance(event, TextMessage):
+            self._text.write(event.data)
+        else:
+            self._bytes += event.data
         self._size += len(event.data)
         if self._size > self._max_bytes:
             reason = f"a message is larger than {self._max_bytes} bytes"
@@ -125,8 +131,12 @@ class EngineSocket:
             raise SocketClosed(TOO_BIG, reason)
         if not event.message_finished:
             return None
-        parts, self._parts, self._size = self._parts, [], 0
-        return ("" if isinstance(event, TextMessage) else b"").join(parts)
+        self._size = 0
+        if isinstance(event, TextMessage):
+            text, self._text = self._text, io.StringIO()
+            return text.getvalue()
+        whole, self._bytes = self._bytes, bytearray()
+        return bytes(whole)
 
     async def send(self, message: str | bytes) -> None:
         """What an engine does not take waits here. One that is gone shows when it is read of.
@@ -153,7 +163,12 @@ class EngineSocket:
                     raise self._abort_error from None
 
     async def _next(self) -> Event:
-        while not self._events:
+        while True:
+            if (event := self._heard_already()) is not None:
+                self._heard += 1
+                if self._heard % _EVENTS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+                return event
             try:
                 data = await self._transport.receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -165,10 +180,16 @@ class EngineSocket:
             self._pulse.beats += 1
             try:
                 self._protocol.receive_data(data)
-                self._events.extend(self._protocol.events())
             except RemoteProtocolError as error:
-                raise EngineTalksGarbage(f"the engine's WebSocket is not valid: {error}") from error
-        return self._events.popleft()
+                raise _not_valid(error) from error
+            self._events = self._protocol.events()
+
+    def _heard_already(self) -> Event | None:
+        """The next of what the last read gave; they are taken apart one by one."""
+        try:
+            return next(self._events, None)
+        except RemoteProtocolError as error:
+            raise _not_valid(error) from error
 
     async def say_close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait a moment for the engine's."""
@@ -187,6 +208,10 @@ class EngineSocket:
     def close(self) -> None:
         """Close the connection at once."""
         self._transport.close()
+
+
+def _not_valid(error: RemoteProtocolError) -> EngineTalksGarbage:
+    return EngineTalksGarbage(f"the engine's WebSocket is not valid: {error}")
 
 
 def reason_that_fits(reason: str) -> str:

@@ -81,6 +81,7 @@ class ClientConnections:
         max_buffered_bytes: int | None = None,
     ) -> None:
         max_bytes = default_memory_bytes() if max_buffered_bytes is None else max_buffered_bytes
+        self.turn = trio.Lock()  # of those that have much to say at once
         self.read_ahead = ReadAhead(max_bytes // _SHARE_READ_AHEAD)
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
         self.places = Places(limits.max_connections)

@@ -56,6 +56,7 @@ class Shared(Protocol):
 
     limits: Limits
     read_ahead: ReadAhead
+    turn: trio.Lock
     is_stopping: bool
 
     def default_headers(self) -> bytes: ...
@@ -310,6 +311,7 @@ class Connection:
                 InboxWire(self._wire, self._inbox), self._app, scope,
                 max_message_bytes=self._limits.max_message_bytes,
                 ping_interval_s=self._limits.ping_interval_s,
+                turn=self._shared.turn,
             )  # fmt: skip
 
     def _scope_of(self, head: RequestHead) -> Scope:
