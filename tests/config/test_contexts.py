@@ -63,3 +63,24 @@ def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
     carryover = smallest(tmp_path, line).server.kv_carryover
     assert carryover is not None
     assert carryover.persist
+
+
+TWO_KEYS = 'server.api_keys = { "sk-0123456789", "sk-9876543210" }'
+
+
+@pytest.mark.parametrize(
+    ("lines", "apart"),
+    [
+        ("", False),
+        ('server.api_keys = { "sk-0123456789" }', False),
+        ('server.api_keys = { "sk-0123456789", "sk-9876543210" }', True),
+        (
+            'server.api_keys = { "sk-0123456789", "sk-9876543210" } server.share_prefixes = true',
+            False,
+        ),
+    ],
+)
+def test_several_keys_are_kept_apart_unless_they_share(
+    tmp_path: Path, lines: str, apart: bool
+) -> None:
+    assert smallest(tmp_path, lines).server.keeps_owners_apart is apart

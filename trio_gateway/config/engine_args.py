@@ -20,6 +20,7 @@ UNIFIED_KV = ("-kvu", "--kv-unified")
 EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
 SLOT_SAVE_PATH = ("--slot-save-path",)
 CACHE_RAM = ("-cram", "--cache-ram")
+CACHE_RAM_VARIABLE = "LLAMA_ARG_CACHE_RAM"
 SWA_FULL = "--swa-full"
 SWA_FULL_VARIABLE = "LLAMA_ARG_SWA_FULL"
 API_KEY = ("--api-key", "--api_key")

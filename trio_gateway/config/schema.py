@@ -239,6 +239,12 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     access: AccessConfig = AccessConfig()
     tls: TlsConfig | None = None
     limits: ConnectionLimits = ConnectionLimits()
+    share_prefixes: bool = False
+
+    @property
+    def keeps_owners_apart(self) -> bool:
+        """Whether what one API key's prompts left in an engine's cache is for that key only."""
+        return len(self.access.api_keys) > 1 and not self.share_prefixes
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
 from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord, RefusedAtStart
 from trio_gateway.engine.info import EngineInfo, info_of, ready_words
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.launch import Launch
 from trio_gateway.engine.process.memory_meter import watch_peak
@@ -89,8 +90,8 @@ class Engine:
         self.ready_at: float | None = None
         self._kind = kind
         self._memory_of_group = memory_of_group
-        self.kv = kv
-        self._may_restore = True
+        self.kv, self._may_restore = kv, True
+        self.owners: SlotOwners | None = None  # where owners are kept apart
         self._client: EngineClient | None = None
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
@@ -221,6 +222,8 @@ class Engine:
         facts = await self.client.read_facts(timeouts.health_check_s)
         if self.client.key_refused is not None:
             log.warning("%s", self.refusal(self.client.key_refused))
+        if self.owners is not None:
+            self.owners.begin(facts.slots)
         load_s = trio.current_time() - self.started_at
         info = info_of(self.key, self.variant, self._kind, facts, process.pid, load_s)
         if not await self._survives_restore(process, facts, info):
@@ -249,9 +252,8 @@ class Engine:
         """Restore saved KV caches before the first request, which may end the engine."""
         if self.kv is None or not self._may_restore:
             return True
-        restore = partial(
-            self.kv.restore, self.client, facts, info.context, info.slots, info.shared_tokens
-        )
+        limits = (info.context, info.slots, info.shared_tokens)
+        restore = partial(self.kv.restore, self.client, facts, *limits)
         await first_of(process.exited.wait, self._stop_wanted.wait, restore)
         if self._stop_wanted.is_set():
             return True

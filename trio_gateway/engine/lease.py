@@ -37,7 +37,11 @@ class Lease:
         self, engine: Engine, grant: Grant, arrived_at: float, prompt: Prompt | None, saved: int
     ) -> None:
         self.engine, self.grant, self._prompt = engine, grant, prompt
-        restored = engine.kv.restored_tokens if engine.kv and grant.how is not How.REUSED else 0
+        restored = 0
+        if engine.kv is not None and grant.how is not How.REUSED:
+            restored = engine.kv.restored_for(prompt.owner if prompt is not None else "")
+        if engine.owners is not None:
+            saved = 0  # of whose conversations is not for everybody
         self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
         self.spared: int | None = None
         waited_s = trio.current_time() - arrived_at

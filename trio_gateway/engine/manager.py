@@ -24,6 +24,7 @@ from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.overview import Overview
@@ -104,6 +105,7 @@ class EngineManager:
             fairness_window_s=config.server.fairness_window_s,
         )
         self.kv = KvCarryover(config.server.kv_carryover)
+        self._keeps_apart = config.server.keeps_owners_apart
         self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
@@ -270,6 +272,11 @@ class EngineManager:
         assert self._nursery is not None, "EngineManager.run is not running"
         model, variant = self._variants[key]
         log.info("%s: start decided, %s", key, reason)
+        kind = self._kinds[model.engine.value]
+        owners = None
+        if self._keeps_apart and kind.has_slots:
+            owners = SlotOwners(is_trusted=kind.keeps_prompts_in_slots(variant))
+            variant = kind.with_prompts_in_slots(variant)
         engine = Engine(
             number,
             key,
@@ -277,17 +284,22 @@ class EngineManager:
             self._report,
             launch=self._launch,
             engine_type=model.engine,
-            kind=self._kinds[model.engine.value],
+            kind=kind,
             secrets=self._secrets,
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
-            kv=self._kv_of(key, model, variant),
+            kv=self._kv_of(key, model, variant, owners),
         )
+        engine.owners = owners
         self.engines[number] = engine
         self._nursery.start_soon(engine.run, name=f"engine {key}")
 
     def _kv_of(
-        self, key: VariantKey, model: ModelConfig, variant: VariantConfig
+        self,
+        key: VariantKey,
+        model: ModelConfig,
+        variant: VariantConfig,
+        owners: SlotOwners | None,
     ) -> EngineKv | None:
         kind = self._kinds[model.engine.value]
         if not (model.kv_carryover and kind.has_slots):
@@ -302,7 +314,7 @@ class EngineManager:
             waiting = [(r.event.ticket, r.prompt) for r in requests if r.is_waiting]
             return {ticket: prompt for ticket, prompt in waiting if prompt is not None}
 
-        return EngineKv(self.kv, key, model, variant, kind, waiting)
+        return EngineKv(self.kv, key, model, variant, kind, waiting, owners)
 
     def _report(self, event: Event) -> None:
         """Called by the engines."""

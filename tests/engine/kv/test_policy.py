@@ -142,7 +142,7 @@ NEW: Saved = ("new", range(9, 999))
 
 
 def order(saved: Sequence[Saved], prompts: Sequence[Sequence[int]]) -> list[str]:
-    return in_order(dict(saved), prompts)
+    return in_order(dict(saved), lambda _: prompts)
 
 
 def test_without_waiting_prompts_the_most_recently_used_goes_first() -> None:

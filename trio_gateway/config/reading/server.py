@@ -61,6 +61,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
             "stream_keepalive", fields.seconds, default.stream_keepalive_s
         ),
         kv_carryover=_kv_carryover(record, resolve),
+        share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
     record.finish()
     return server

@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.facts import EngineFacts, Health, SlotFile, SlotRefused, SlotState
+from trio_gateway.engine.clients.facts import (
+    EngineFacts,
+    Health,
+    SlotFile,
+    SlotRefused,
+    SlotState,
+)
 from trio_gateway.engine.errors import (
     KEY_REFUSED,
     EngineDisconnected,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+from typing import NamedTuple
+
 import msgspec
 
 
@@ -46,6 +49,24 @@ class SlotFile(msgspec.Struct, frozen=True):
     tokens: int
     size_bytes: int
     took_ms: float
+
+
+class Reach(enum.Enum):
+    """What a request can be told."""
+
+    SLOT = "its slot, and whether it may reuse what is there"
+    REUSE = "whether it may reuse what is there; it takes several slots"
+    NOTHING = "nothing: its endpoint passes it on to no one"
+
+
+class Place(NamedTuple):
+    """Where a request goes. `slot` None: the engine chooses. `may_reuse`: what it holds. `wipe`:
+    slots whose contents must be forgotten first. `is_told`: the request has to say so."""
+
+    slot: int | None = None
+    may_reuse: bool = True
+    wipe: tuple[int, ...] = ()
+    is_told: bool = False
 
 
 class SlotRefused(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 
-from trio_gateway.config.schema import EngineOptions
+from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 
@@ -54,6 +54,14 @@ class EngineKind(abc.ABC):
         """Tokens that all requests of an engine with these arguments share; None: each slot has
         its own context."""
         return None
+
+    def with_prompts_in_slots(self, variant: VariantConfig) -> VariantConfig:
+        """The variant, so that its engine keeps no prompt anywhere but in its slots."""
+        return variant
+
+    def keeps_prompts_in_slots(self, variant: VariantConfig) -> bool:
+        """Whether that is sure to have this effect."""
+        return False
 
     def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
         """Why no slot of an engine with these arguments and variables may be restored, if so."""

@@ -11,6 +11,8 @@ import msgspec
 import trio
 
 from trio_gateway.config.engine_args import (
+    CACHE_RAM,
+    CACHE_RAM_VARIABLE,
     CONTEXT,
     PARALLEL,
     SLOT_SAVE_PATH,
@@ -20,7 +22,7 @@ from trio_gateway.config.engine_args import (
     swa_full,
 )
 from trio_gateway.config.remarks import no_carryover
-from trio_gateway.config.schema import EngineOptions
+from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import (
     EngineFacts,
@@ -95,6 +97,18 @@ class LlamaCppKind(EngineKind):
         given = option(args, PARALLEL)
         unified = has_option(args, UNIFIED_KV) or given is None or not given.isdecimal()
         return context if unified else None
+
+    def with_prompts_in_slots(self, variant: VariantConfig) -> VariantConfig:
+        args = variant.args
+        if has_option(args, CACHE_RAM):
+            return msgspec.structs.replace(variant, args=(*args, CACHE_RAM[-1], "0"))
+        # Builds that do not know it ignore a variable; an argument would end them.
+        return msgspec.structs.replace(variant, env={**variant.env, CACHE_RAM_VARIABLE: "0"})
+
+    def keeps_prompts_in_slots(self, variant: VariantConfig) -> bool:
+        # A wrapper (docker, a script) may not pass variables on.
+        is_direct = "llama-server" in Path(variant.binary).name
+        return is_direct or has_option(variant.args, CACHE_RAM)
 
     def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
         how = swa_full(args, env)

@@ -17,6 +17,7 @@ from trio_gateway.engine.kv.judge import Judge
 from trio_gateway.engine.kv.policy import best_continued, is_continued
 from trio_gateway.engine.kv.prompt import Prompt, token_ids
 from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, Restored, SlotFiles
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,11 @@ NO_MOVE = KvMove()
 class SlotContents(NamedTuple):
     """What the slot holds: a conversation of these tokens, none at all, or None: not known.
 
-    `is_saved`: the store has it, with all of its tokens.
+    `owner`: whose it is. `is_saved`: the store has it, with all of its tokens.
     """
 
     ids: Sequence[int] | None
+    owner: str = ""
     is_saved: bool = False
 
 
@@ -55,9 +57,15 @@ class Conversations:
     """Of one engine with one slot. `contents` is set by others that restore into it."""
 
     def __init__(
-        self, owner: KvCarryover, key: VariantKey, files: SlotFiles, judge: Judge, stop_s: float
+        self,
+        owner: KvCarryover,
+        key: VariantKey,
+        files: SlotFiles,
+        judge: Judge,
+        stop_s: float,
+        owners: SlotOwners | None = None,
     ) -> None:
-        self._owner, self._key = owner, key
+        self._owner, self._key, self._owners = owner, key, owners
         self._files, self._judge, self._stop_s = files, judge, stop_s
         self.contents = EMPTY
 
@@ -70,15 +78,20 @@ class Conversations:
         limit_s = self._stop_s + RESTORE_LIMIT_S
         with self._owner.saving(limit_s, self._stop_s / 2) as limit:
             ids = await token_ids(client, prompt)
-            if held.ids is None or ids is None or not is_continued(held.ids, ids):
+            owner = "" if self._owners is None else prompt.owner
+            goes_on = held.ids is not None and ids is not None and is_continued(held.ids, ids)
+            if not goes_on or (held.ids and held.owner != owner):
                 saved = restored = 0
                 if held.ids is not None and not held.is_saved:
-                    saved = await self._files.save(client, SLOT, len(held.ids), self._stop_s)
+                    saved = await self._files.save(
+                        client, SLOT, len(held.ids), self._stop_s, held.owner
+                    )
                 self.contents = UNKNOWN  # what a restore that breaks off leaves
                 if ids is not None:
-                    restored = await self._bring_back(client, held, ids, ticket, context)
-                move = KvMove(restored, saved)
-            self.contents = SlotContents(ids)
+                    shown = held if held.owner == owner else EMPTY
+                    restored = await self._bring_back(client, shown, ids, owner, ticket, context)
+                move = KvMove(restored, saved if held.owner == owner else 0)
+            self.contents = SlotContents(ids, owner)
         if limit.cancelled_caught:
             log.warning("%s: switching conversations took too long, gave up", self._key)
         return move
@@ -88,11 +101,14 @@ class Conversations:
         client: EngineClient,
         held: SlotContents,
         ids: Sequence[int],
+        owner: str,
         ticket: int,
         context: int,
     ) -> int:
         """Restore the conversation that these tokens continue; how many of them it had."""
         found = await self._files.restorable(context)
+        if self._owners is not None:
+            found = {n: saved for n, saved in found.items() if saved.entry.owner == owner}
         name = best_continued({n: saved.ids for n, saved in found.items()}, ids, held.ids or ())
         if name is None:
             return 0
@@ -105,5 +121,7 @@ class Conversations:
         await self._files.settle("no answer came in time")
         if restored is not Restored.YES:
             return 0
+        if self._owners is not None:
+            self._owners.restored(SLOT, owner)
         self._judge.expect(its_ids, entry, {ticket: ids})
         return entry.tokens

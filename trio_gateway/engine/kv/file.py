@@ -57,6 +57,7 @@ class KvEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag
     fingerprint: str  # of whatever must be the same for an engine to restore it; the caller's
     tokens: int  # the engine's n_saved
     prompt_tokens: int | None = None  # of its last turn; None: not known
+    owner: str = ""  # the API key's name; empty where owners were not kept apart
     size_bytes: int
     mtime_ns: int
     digest: str

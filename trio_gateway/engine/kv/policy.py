@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -94,7 +94,8 @@ def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def in_order(
-    saved: Mapping[str, Sequence[int] | None], prompts: Sequence[Sequence[int]]
+    saved: Mapping[str, Sequence[int] | None],
+    prompts_for: Callable[[str], Sequence[Sequence[int]]],
 ) -> list[str]:
     """The names of saved conversations, the one to restore first first.
 
@@ -103,8 +104,9 @@ def in_order(
 
     Args:
         saved: by name, the ids of its tokens, None if they are not known.
+        prompts_for: by name, the waiting prompts that may continue it.
     """
-    return sorted(saved, key=lambda name: -_longest_shared(saved[name], prompts))
+    return sorted(saved, key=lambda name: -_longest_shared(saved[name], prompts_for(name)))
 
 
 def best_continued(

@@ -15,8 +15,11 @@ _NOT_CACHED = b'"cache_prompt"'  # with whatever value; the default is what carr
 
 
 class Prompt(msgspec.Struct, frozen=True):
+    """`owner`: the name of the API key that it came with; empty without one."""
+
     endpoint: str
     body: bytes
+    owner: str = ""
 
 
 async def token_ids(client: EngineClient, prompt: Prompt) -> Sequence[int] | None:

@@ -166,7 +166,9 @@ class SlotFiles:
 
     # -- saving --------------------------------------------------------------------------------
 
-    async def save(self, client: EngineClient, slot: int, held_tokens: int, limit_s: float) -> int:
+    async def save(
+        self, client: EngineClient, slot: int, held_tokens: int, limit_s: float, owner: str = ""
+    ) -> int:
         """Save a slot, if that is worth it; the tokens that were saved."""
         model, folder = self._model.name, self.folder
         if (why := self._owner.unhelpful.get(model)) is not None:
@@ -182,7 +184,7 @@ class SlotFiles:
             return 0
         try:
             written = await client.save_slot(slot, name, limit_s)
-            kept = await self._keep(folder / name, written)
+            kept = await self._keep(folder / name, written, owner)
         except (SlotRefused, KvSaveRefused) as error:
             self._owner.counts.failed_saves += 1
             log.warning("%s: slot %d could not be saved: %s", self._key, slot, error)
@@ -201,7 +203,7 @@ class SlotFiles:
         )  # fmt: skip
         return written.tokens
 
-    async def _keep(self, path: Path, written: SlotFile) -> bool:
+    async def _keep(self, path: Path, written: SlotFile, owner: str) -> bool:
         """Hand a written file to the store. Raises KvSaveRefused."""
         if written.tokens < LEAST_TOKENS:
             return False
@@ -213,6 +215,7 @@ class SlotFiles:
             store.commit(
                 path, model=model, fingerprint=encoded, tokens=written.tokens,
                 prompt_tokens=self._prompt_tokens(written.tokens), size_bytes=written.size_bytes,
+                owner=owner,
             )  # fmt: skip
             if conversations:
                 store.keep_newest(model, conversations)

@@ -21,6 +21,7 @@ from trio_gateway.engine.kv.judge import Judge
 from trio_gateway.engine.kv.policy import in_order, is_wanted
 from trio_gateway.engine.kv.prompt import Prompt, waiting_ids
 from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, Restored, SlotFiles
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class EngineKv:
 
     Args:
         waiting: the requests that wait for the engine, by ticket.
+        owners: whose conversations its slots hold, where owners are kept apart.
     """
 
     def __init__(
@@ -45,16 +47,20 @@ class EngineKv:
         variant: VariantConfig,
         kind: EngineKind,
         waiting: Callable[[], Mapping[int, Prompt]],
+        owners: SlotOwners | None = None,
     ) -> None:
         self._owner, self._key, self._model = owner, key, model
-        self._kind, self._waiting = kind, waiting
+        self._kind, self._waiting, self._owners = kind, waiting, owners
         self._stop_s = variant.timeouts.stop_s
         self._judge = Judge(owner, key)
         self._files = SlotFiles(owner, key, model, variant, self._judge.prompt_tokens)
-        self._conversations = Conversations(owner, key, self._files, self._judge, self._stop_s)
+        self._conversations = Conversations(
+            owner, key, self._files, self._judge, self._stop_s, owners
+        )
         self._context, self._usable_slots, self._own_slots = 0, 1, 1
         self._shared_tokens: int | None = None
         self.restored_tokens = 0
+        self._restored_for: dict[str, int] = {}  # by owner
         self.saved_tokens = 0
 
     def launch_args(self, args: Sequence[str]) -> list[str]:
@@ -96,14 +102,27 @@ class EngineKv:
 
     async def _restore(self, client: EngineClient) -> None:
         found = await self._files.restorable(self._context)
+        if self._owners is not None:
+            found = {name: saved for name, saved in found.items() if saved.entry.owner}
         if not found:
             return
-        prompts = await waiting_ids(client, self._waiting())
+        waiting = self._waiting()
+        known = await waiting_ids(client, waiting)
+
+        def prompts_for(name: str) -> dict[int, Sequence[int]]:
+            """Those that may continue it, by ticket."""
+            if self._owners is None:
+                return known
+            owner = found[name].entry.owner
+            return {t: ids for t, ids in known.items() if waiting[t].owner == owner}
+
         slots = await client.read_slots(SLOTS_LIMIT_S)
         free = [s.id for s in slots] if slots else [*range(self._usable_slots)]
         spare_s = UNWANTED_LIMIT_S
-        for name in in_order({n: saved.ids for n, saved in found.items()}, [*prompts.values()]):
-            entry, ids = found[name]
+        for name in in_order(
+            {n: saved.ids for n, saved in found.items()}, lambda n: [*prompts_for(n).values()]
+        ):
+            (entry, ids), prompts = found[name], prompts_for(name)
             total = self.restored_tokens + entry.tokens
             if self._shared_tokens is not None and total > self._shared_tokens:
                 continue  # the slots share one cache, and that would be too full
@@ -118,9 +137,13 @@ class EngineKv:
                     return
                 case Restored.NO:
                     continue
+            if self._owners is not None:
+                self._owners.restored(free[0], entry.owner)
             del free[0]
             self.restored_tokens = total
-            self._conversations.contents = SlotContents(ids, is_saved=True)
+            before = self._restored_for.get(entry.owner, 0)
+            self._restored_for[entry.owner] = before + entry.tokens
+            self._conversations.contents = SlotContents(ids, entry.owner, is_saved=True)
             self._judge.expect(ids, entry, prompts)
 
     @property
@@ -134,7 +157,8 @@ class EngineKv:
 
     async def settle_ended(self) -> None:
         """The engine ended during its restores. Drop the file of one that is in doubt."""
-        self.restored_tokens, self._conversations.contents = 0, EMPTY
+        self.restored_tokens, self._restored_for = 0, {}
+        self._conversations.contents = EMPTY
         self._judge.forget()
         await self._files.settle("the engine ended while it restored them")
 
@@ -156,9 +180,11 @@ class EngineKv:
             if slots is None:
                 log.info("%s: nothing saved: the engine does not show its slots", self._key)
             for slot in slots or ():
-                if slot.tokens is not None:  # otherwise nothing was asked of it since its start
+                owner = "" if self._owners is None else self._owners.owner_of(slot.id)
+                # Without tokens nothing was asked of it since its start.
+                if slot.tokens is not None and owner is not None:
                     self.saved_tokens += await self._files.save(
-                        client, slot.id, slot.tokens, limit_s
+                        client, slot.id, slot.tokens, limit_s, owner
                     )
         if limit.cancelled_caught:
             self._owner.counts.failed_saves += 1
@@ -167,6 +193,12 @@ class EngineKv:
             )
 
     # -- in between ----------------------------------------------------------------------------
+
+    def restored_for(self, owner: str) -> int:
+        """How many tokens were restored at its start, as far as they concern this owner."""
+        if self._owners is None:
+            return self.restored_tokens
+        return self._restored_for.get(owner, 0)
 
     def note_answer(self, ticket: int, usage: Usage) -> None:
         """What an answer says about prompt speed, and the restore that should have helped it."""

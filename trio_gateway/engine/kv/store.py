@@ -81,11 +81,12 @@ class KvStore:
         tokens: int,
         size_bytes: int,
         prompt_tokens: int | None = None,
+        owner: str = "",
     ) -> KvEntry:
         """Take in a file named by `new_name`: `tokens` and `size_bytes` as the engine said.
 
-        It may be in another folder. Entries of the same model and fingerprint that it continues
-        are removed, then the least recently used ones until all are within `max_bytes`.
+        It may be in another folder. Entries of the same owner, model and fingerprint that it
+        continues are removed, then the least recently used ones until all are within `max_bytes`.
 
         Raises:
             KvSaveRefused: it is not what the engine said, is larger than `max_bytes`, or could
@@ -98,7 +99,7 @@ class KvStore:
             kv_file.move_private(written, path)
             entry = KvEntry(
                 name=name, model=model, fingerprint=fingerprint,
-                tokens=tokens, prompt_tokens=prompt_tokens,
+                tokens=tokens, prompt_tokens=prompt_tokens, owner=owner,
                 size_bytes=size_bytes, mtime_ns=path.stat().st_mtime_ns,
                 digest=kv_file.digest(path), saved_at=time.time(),
             )  # fmt: skip
@@ -145,7 +146,7 @@ class KvStore:
         if (ids := self.ids_of(new)) is None:
             return
         for old in self.candidates(new.model, new.fingerprint, new.tokens):
-            old_ids = self.ids_of(old)
+            old_ids = self.ids_of(old) if old.owner == new.owner else None
             if old_ids is not None and shared_prefix(old_ids, ids) == len(old_ids):
                 self.remove(old)
 

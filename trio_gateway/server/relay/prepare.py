@@ -120,7 +120,7 @@ class Preparer:
                 form = request.counted(endpoint)
                 selection = await self._selector.select_variant(model, form, at_least)
                 if endpoint.need not in _EMBEDDING:
-                    prompt = Prompt(form.kind, form.body)
+                    prompt = Prompt(form.kind, form.body, sender.permissions.key or "")
         except ContextLengthExceeded as error:
             raise too_long(endpoint, str(error)) from None
         except RecursionError:

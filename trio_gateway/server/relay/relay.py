@@ -14,15 +14,23 @@ from functools import partial
 
 import trio
 
+from trio_gateway.engine.clients.facts import Reach
+from trio_gateway.engine.clients.llamacpp_place import (
+    members_of,
+    reach_of,
+    wipe_slot,
+    with_place,
+)
 from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_so_far
 from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted, KeyRefused
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoints import Family, Need
+from trio_gateway.server.api.endpoints import Body, Family, Need
 from trio_gateway.server.api.errors import (
     aborted,
     engine_error,
@@ -48,6 +56,7 @@ from trio_gateway.server.relay.usage_observer import UsageObserver
 log = logging.getLogger(__name__)
 
 _JSON = b"application/json"
+WIPE_LIMIT_S = 5.0  # a slot that works on nothing forgets in milliseconds
 
 
 class Relay:
@@ -223,9 +232,39 @@ async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
     else:
         body = engine.transform_request(ask.endpoint.name, ask.body, ask.members)
     await lease.switch_conversation()
+    if lease.engine.owners is not None and _is_read(ask):
+        body = await _placed(ask, lease, lease.engine.owners, body, stack)
     return await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, ask.sender.headers, body)
     )
+
+
+def _is_read(ask: Ask) -> bool:
+    """Whether a slot reads it, as far as is known."""
+    by_hand = ask.endpoint.body is Body.ANY and ask.method == "POST"
+    return ask.prompt is not None or ask.form is not None or by_hand
+
+
+async def _placed(
+    ask: Ask, lease: Lease, owners: SlotOwners, body: bytes | BodySource, stack: AsyncExitStack
+) -> bytes | BodySource:
+    """The body, told to keep away from what its slot holds of others.
+
+    Raises:
+        EngineLost
+    """
+    members, reach = {}, Reach.NOTHING
+    if isinstance(body, bytes):
+        members = members_of(body, ask.members if body is ask.body else None)
+        reach = reach_of(ask.target, members)
+    place = owners.place(ask.sender.permissions.key or "", ask.body, reach)
+    stack.callback(owners.leave, place)
+    for slot in place.wipe:
+        if not await wipe_slot(lease.client, slot, WIPE_LIMIT_S):
+            raise EngineLost("the engine did not forget what it had read for another API key")
+    if not place.is_told or not isinstance(body, bytes) or reach is Reach.NOTHING:
+        return body
+    return with_place(body, members, place)
 
 
 def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:

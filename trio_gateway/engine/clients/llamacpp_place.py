@@ -1,0 +1,51 @@
+"""How a llama-server is told which slot a request takes, and whether it may reuse what is there.
+
+The fields `id_slot` and `cache_prompt` of a body; an endpoint has them or drops them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.facts import Place, Reach
+from trio_gateway.rawjson import Members, members_or_none, replace_member
+
+# Of /v1/messages, only what is Anthropic's reaches the slots.
+_TELLS = frozenset({"chat/completions", "completions", "completion", "infill", "responses"})
+_ANSWERS = ("n", "n_cmpl")  # how many are asked for: each takes a slot
+_ONE = (b"1", b"null")
+
+
+def reach_of(target: str, members: Members) -> Reach:
+    """What a request for this path can be told. `members`: those of its body."""
+    if target.strip("/").removeprefix("v1/") not in _TELLS:
+        return Reach.NOTHING
+    asked = (bytes(members[name]) for name in _ANSWERS if name in members)
+    return Reach.SLOT if all(number in _ONE for number in asked) else Reach.REUSE
+
+
+def with_place(body: bytes, members: Members, place: Place) -> bytes:
+    """The body, which says its place, whatever it said of it before."""
+    slot = b"%d" % (-1 if place.slot is None else place.slot)
+    told = {"id_slot": slot} if place.may_reuse else {"id_slot": slot, "cache_prompt": b"false"}
+    if any(name in members for name in told):
+        for name, value in told.items():
+            body = replace_member(body, name, value)
+        return body
+    begin = body.index(b"{") + 1
+    text = b",".join(b'"%s":%s' % (name.encode(), value) for name, value in told.items())
+    return b"".join((body[:begin], text, b"," if members else b"", body[begin:]))
+
+
+async def wipe_slot(client: EngineClient, slot: int, timeout_s: float) -> bool:
+    """Have a slot forget what it holds; whether it did. Never raises."""
+    # By a prompt of one token: the action "erase" needs a folder for saved slots.
+    said = {"prompt": [0], "n_predict": 0, "id_slot": slot, "cache_prompt": False}
+    answer = await client.ask("POST", "/completion", timeout_s, msgspec.json.encode(said))
+    return answer is not None and answer.status == 200
+
+
+def members_of(body: bytes, known: Members | None) -> Members:
+    """Those of a JSON body; none of anything else."""
+    return (members_or_none(body) if known is None else known) or {}
