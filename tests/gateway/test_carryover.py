@@ -110,6 +110,18 @@ async def test_without_persist_a_gateway_leaves_nothing_behind(
     assert files.kept == []
 
 
+async def test_what_others_had_an_engine_write_goes_with_the_engine(
+    autojump_clock: Clock, files: Files
+) -> None:
+    async with slot_stack(files.two_models()) as stack:
+        await ask(stack, "a", A)
+        slots = files.store / "gateway-kv-slots"
+        (slots / "theirs.bin").write_bytes(b"a conversation")
+        await ask(stack, "b", B)
+        assert [*slots.iterdir()] == []
+        assert slots.stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_model_that_is_not_to_be_carried_over_is_not(
     autojump_clock: Clock, files: Files
 ) -> None:

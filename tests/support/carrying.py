@@ -58,7 +58,9 @@ class Files:
     @property
     def kept(self) -> list[str]:
         """Without the lock's file: the suffixes."""
-        return sorted(p.suffix for p in self.store.iterdir() if p.suffix != ".lock")
+        return sorted(
+            p.suffix for p in self.store.rglob("*") if p.is_file() and p.suffix != ".lock"
+        )
 
 
 async def ask(stack: SlotStack, name: str, text: str) -> httpcore.Response:

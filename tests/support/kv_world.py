@@ -66,7 +66,9 @@ class World:
     @property
     def files(self) -> list[str]:
         """What is in the store's folder, without its lock: the suffixes."""
-        return sorted(p.suffix for p in self.store.iterdir() if p.suffix != ".lock")
+        return sorted(
+            p.suffix for p in self.store.rglob("*") if p.is_file() and p.suffix != ".lock"
+        )
 
     @property
     def cache(self) -> Path:

@@ -153,6 +153,8 @@ class Engine:
                 self._finish(EngineExited(self.number))
         finally:
             self._let_go()
+            if self.kv is not None:
+                self.kv.tidy()
             if self._client is not None:
                 # Closes sockets without waiting for anything; shielded so that none is left open.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):

@@ -186,7 +186,7 @@ async def test_a_restore_is_judged_by_the_first_answer_only(tmp_path: Path) -> N
 async def test_an_engine_is_told_where_to_save_its_slots(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         engine = await world.start("-c", "4096")
-        assert engine.args[-2:] == ["--slot-save-path", str(world.store)]
+        assert engine.args[-2:] == ["--slot-save-path", str(world.store / "gateway-kv-slots")]
 
 
 async def test_an_engine_without_slot_support_is_started_as_configured_and_not_asked(

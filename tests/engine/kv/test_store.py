@@ -340,6 +340,28 @@ def test_files_of_others_stay(folder: Path, persist: bool) -> None:
     assert [path.name for path in caches(folder)] == sorted([*names, "models"])
 
 
+def test_where_engines_write_only_the_store_s_files_outlive_an_engine(folder: Path) -> None:
+    with open_store(folder, MIB, persist=True) as store:
+        entry = save(store, 1, 2, 3)
+        store.tidy_slots()  # no engine has been started yet
+        store.slots.mkdir()
+        lent = store.lend(entry, store.slots)
+        (store.slots / "stolen.bin").write_bytes(b"a conversation")
+        (store.slots / "folder").mkdir()
+        (store.slots / "folder" / "x").write_bytes(b"")
+        (store.slots / "link").symlink_to(folder)
+        store.tidy_slots()
+        assert [*store.slots.iterdir()] == [lent]
+        assert kept(store) == [entry]
+        (store.slots / "later.bin").write_bytes(b"")
+    assert not store.slots.exists()
+    store.slots.mkdir()
+    (store.slots / "of-a-killed-one.bin").write_bytes(b"")
+    with open_store(folder, MIB, persist=True) as store:
+        assert not store.slots.exists()
+        assert kept(store) == [entry]
+
+
 def test_what_cannot_be_removed_is_logged_and_left(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,7 +84,12 @@ class KvCarryover:
     @property
     def folder(self) -> Path | None:
         """Where engines save their slots; None: nowhere."""
-        return self._store.directory if self._store is not None else None
+        return self._store.slots if self._store is not None else None
+
+    def tidy(self) -> None:
+        """An engine has ended: what it wrote for others than the gateway goes with it."""
+        if self._store is not None:
+            self._store.tidy_slots()
 
     @property
     def saves_now(self) -> bool:

@@ -32,6 +32,7 @@ _FOLDER_MODE = 0o700
 _OTHERS = 0o077
 
 LOCK_NAME = "gateway-kv.lock"
+SLOTS_NAME = "gateway-kv-slots"
 _OUR_NAME = re.compile(r"gateway-kv-[0-9a-f]{16}(\.bin|\.json|\.tmp)")
 _PROBE_BYTES = 4096
 
@@ -228,6 +229,20 @@ def is_ours(name: str, suffix: str | None = None) -> bool:
     return match is not None and suffix in (None, match[1])
 
 
+def is_store_s(name: str) -> bool:
+    """Whether it is a store's file, lock or folder."""
+    return is_ours(name) or name in (LOCK_NAME, SLOTS_NAME)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it exists; a failure is logged."""
+    with logged(str(folder)):
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
 def make_private_folder(folder: Path) -> str | None:
     """Make it, and what is missing above it, for us alone; why it cannot be used, or None.
 
@@ -245,7 +260,7 @@ def make_private_folder(folder: Path) -> str | None:
     if status.st_uid != os.geteuid():
         return "belongs to another user, who could read the conversations in saved KV caches"
     if status.st_mode & _OTHERS:
-        foreign = any(not is_ours(name) and name != LOCK_NAME for name in names)
+        foreign = not all(map(is_store_s, names))
         # A sticky folder is meant to be shared, /tmp for one, even while it is empty.
         if foreign or status.st_mode & stat.S_ISVTX:
             return (

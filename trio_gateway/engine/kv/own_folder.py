@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trio_gateway.engine.kv.file import LOCK_NAME, is_ours
+from trio_gateway.engine.kv.file import is_store_s
 from trio_gateway.engine.kv.store import (
     KvStore,
     KvStoreInUse,
@@ -52,5 +52,5 @@ def _neighbours(directory: Path) -> Iterator[Path]:
     for number in range(2, FOLDERS_MAX + 1):
         path = directory.with_name(f"{directory.name}-{number}")
         with contextlib.suppress(OSError):
-            if not path.exists() or all(is_ours(n) or n == LOCK_NAME for n in os.listdir(path)):
+            if not path.exists() or all(map(is_store_s, os.listdir(path))):
                 yield path

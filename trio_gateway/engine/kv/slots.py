@@ -67,6 +67,10 @@ class EngineKv:
         """The arguments, with a folder for slots if they name none and the engine can have one."""
         return self._files.launch_args(args, self._kind)
 
+    def tidy(self) -> None:
+        """The engine is gone: nothing that is not the store's stays where it wrote."""
+        self._owner.tidy()
+
     # -- after a start -------------------------------------------------------------------------
 
     async def restore(

@@ -6,8 +6,10 @@ aborts, and one that restores other bytes answers from them, so a file is handed
 what was saved, as far as its size, time of change and digest tell.
 
 The files are `gateway-kv-<random>.bin` (the cache), `.json` (its KvEntry) and `.tmp` (being written
-or lent); no other is ever removed. The `.json` comes last and goes first: a `.bin` without one is
-what a crash left. The time of change of a `.json` is when its cache was last used.
+or lent); no other in this folder is ever removed. The `.json` comes last and goes first: a `.bin`
+without one is what a crash left. The time of change of a `.json` is when its cache was last used.
+Engines write into a folder of their own in it, `gateway-kv-slots`: of what is there, only the
+store's outlives an engine, as others may have had it written.
 """
 
 from __future__ import annotations
@@ -58,6 +60,19 @@ class KvStore:
         self._ids: dict[str, array[int] | None] = {}
         self._lent: set[Path] = set()
         self._used_ns = 0
+
+    @property
+    def slots(self) -> Path:
+        """Where engines write, and read what they are lent; it exists once there is one."""
+        return self.directory / kv_file.SLOTS_NAME
+
+    def tidy_slots(self) -> None:
+        """Remove from there what is none of the store's files. Unlike the other methods, at any
+        time: what an engine writes for the store has a name of the store's."""
+        with kv_file.logged(str(self.slots)):
+            for path in self.slots.iterdir() if self.slots.exists() else ():
+                if not kv_file.is_ours(path.name):
+                    kv_file.remove_all(path) if path.is_dir() else kv_file.remove(path)
 
     @property
     def files(self) -> int:
@@ -273,6 +288,7 @@ class KvStore:
             self._entries.clear()
         with kv_file.logged(str(self.directory)):
             self._sweep()
+        kv_file.remove_all(self.slots)
 
 
 @contextlib.contextmanager
@@ -296,6 +312,7 @@ def open_store(directory: Path, max_bytes: int, *, persist: bool) -> Iterator[Kv
             stack.enter_context(kv_file.locked(directory))
             store = KvStore(directory, max_bytes, persist=persist)
             store._load()
+            kv_file.remove_all(store.slots)
         except BlockingIOError:
             reason = f"{directory} is in use by another gateway; {_OWN_FOLDER}"
             raise KvStoreInUse(reason) from None
