@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 def create_app(config: GatewayConfig) -> Gateway:
     """The gateway for a checked configuration. Its `run` must run while it serves."""
+    from trio_gateway.config.readable_files import readable_secrets
     from trio_gateway.server.gateway import Gateway
 
     if config.server.access.is_open:
@@ -30,6 +31,8 @@ def create_app(config: GatewayConfig) -> Gateway:
             "there are no API keys, and server.allow_unauthenticated is true: anyone who can "
             "reach this gateway may use it"
         )
+    for warning in readable_secrets(config):
+        log.warning("%s", warning)
     return Gateway(config)
 
 

@@ -81,5 +81,6 @@ def test_what_check_prints_of_the_worked_example_is_quoted(
     example = page.partition("\n## A worked example\n")[2]
     _, program, _, output, *_ = example.split("```")
     Path("gateway.lua").write_text(program.removeprefix("lua\n"), encoding="utf-8")
+    Path("gateway.lua").chmod(0o600)  # it has a key
     printed = CliRunner().invoke(root, ["check", "-c", "gateway.lua"]).output
     assert [line.rstrip() for line in printed.splitlines()] == output.strip().splitlines()

@@ -10,6 +10,7 @@ import click
 
 from trio_gateway.commands.loading import EXIT_WRONG_CONFIG, config_option, load_or_exit
 from trio_gateway.commands.missing import missing
+from trio_gateway.config.readable_files import readable_secrets
 from trio_gateway.config.schema import GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size
 
@@ -27,6 +28,8 @@ def check(path: Path | None) -> None:
     _print_models(config)
     for note in config.notes:
         click.echo(f"note: {note}")
+    for warning in readable_secrets(config):
+        click.echo(f"warning: {warning}")
     lacks = missing(config)
     for lack in lacks:
         click.echo(f"{config.source}: {lack.text}", err=True)

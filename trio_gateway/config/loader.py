@@ -84,6 +84,7 @@ class ConfigLoader:
             pools=pools,
             notes=tuple(notes),
             secret_variables=secret_variables(left.variables, callers, models),
+            files=left.files,
         )
 
 

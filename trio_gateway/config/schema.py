@@ -250,6 +250,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A whole checked configuration. `notes` are remarks for the log, one line each.
     `secret_variables`: those of the environment that have keys in them, which the file has read.
+    `files`: `source`, and what it includes.
     """
 
     source: Path
@@ -258,6 +259,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     pools: Mapping[str, PoolConfig]
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
 
     def find_model(self, name: str) -> ModelConfig | None:
         """The model with this name or alias."""

@@ -7,7 +7,8 @@ variables, but asks for those that the configuration names. One JSON object a li
     in   {"path": "gateway.lua", "fd": 3, "wanted": ["server", "models"]}
     out  {"getenv": "HOME"}                 in  {"value": "/home/me"}, or {"failure": "why"}
     out  {"preset": ["engines", "openai"]}  in  the same
-    out  {"globals": [key, value, …]}, or {"failed": message, "line": text, "files": [path, …]}
+    out  {"globals": [key, value, …], "files": [path, …]},
+         or {"failed": message, "line": text, "files": [path, …]}
 
 A value is JSON's own, but for a table, which is an array of its keys and values in Lua's order,
 and for what JSON has not: {"kind": "function"}, {"float": "inf"}.
@@ -113,7 +114,7 @@ def run(
         names = None if wanted is None else lua.table_from(dict.fromkeys(wanted, True))
         left, too_much = flatten(result, names, MOST_VALUES, MOST_TEXT_BYTES, DEEPEST_TABLE)
         if left is not None:
-            return {"globals": _plain(left)}
+            return {"globals": _plain(left), "files": files.paths}
         result = f"{too_much} in the tables that it leaves"
     result = str(result)[:LONGEST_MESSAGE]
     if result.strip() == "not enough memory":

@@ -25,10 +25,11 @@ class LuaFailure(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a program left, and the variables of the environment that it has read."""
+    """What a program left, and the variables of the environment and the files that it has read."""
 
     globals: Table
     variables: Mapping[str, str]
+    files: tuple[Path, ...]
 
 
 def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
@@ -54,7 +55,8 @@ def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
     except helper.HelperFailed as error:
         raise LuaFailure(printable(f"{path}: {error}")) from None
     if "globals" in last:
-        return Outcome(table_from(last["globals"]), variables)
+        files = tuple(Path(name) for name in last["files"])
+        return Outcome(table_from(last["globals"]), variables, files)
     raise LuaFailure(_message(path, last["failed"], last["line"], last["files"]))
 
 
