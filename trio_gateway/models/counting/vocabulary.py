@@ -1,7 +1,9 @@
 """Vocabulary: counts prompt tokens while no engine of the model runs, in a process of its own.
 
-What a file says is not trusted: a template can loop for ever, and a vocabulary can be broken in
-ways that end a process. So `vocabulary_worker.py` does it, and is killed after a time.
+What a file says is not trusted: a template can loop for ever or take all memory, and a vocabulary
+can be broken in ways that end a process. So `vocabulary_worker.py` does it, and is killed past a
+time or an amount of memory. Its memory is watched from here, which works on each system and
+whatever it does; on Linux its own limits mostly come first.
 """
 
 from __future__ import annotations
@@ -15,17 +17,24 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import psutil
 import trio
 
 from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.models.counting import allowance
+from trio_gateway.models.counting.patience import BARRED_S, Patience
+from trio_gateway.tasks import beside
 
 log = logging.getLogger(__name__)
 
 QUESTION_S = 10.0  # waiting for those before it, starting the helper and loading the file included
 IDLE_S = 300.0
 _END_S = 1.0
+_WATCH_S = 0.05
+_SLIM_BYTES = 1 << 30  # a helper that holds more does not wait for the next question
+_SMALL_QUESTION = 1 << 20  # bytes; that a larger one takes long need not be the file's fault
 _QUESTION_LETTERS = 100_000  # of several prompts in one question
 _LONGEST_ANSWER = 64 << 20  # bytes; a rendered prompt is about as long as its request
 # -P: no module comes from the folder that the gateway happens to run in.
@@ -44,6 +53,7 @@ class _Answer(msgspec.Struct, frozen=True):
     exact: bool = False
     text: str | None = None
     refused: str | None = None
+    costly: bool = False
 
 
 class _Question:
@@ -145,6 +155,7 @@ class _Owner:
         self._reaper, self._secrets = reaper, secrets
         self._process: trio.Process | None = None
         self._logged: set[tuple[Path, str]] = set()
+        self._patience = Patience()
 
     @property
     def is_running(self) -> bool:
@@ -153,25 +164,38 @@ class _Owner:
     async def answer(self, question: _Question) -> _Answer | None:
         """The helper's answer. Whatever keeps it from giving one costs it its life: so the next
         question never gets the answer of this one."""
+        if self._patience.is_lost(question.gguf, trio.current_time()):
+            why = f"it takes too much; left alone for {BARRED_S:g} s each time"
+            self._log(question.gguf, why, logging.WARNING)
+            return None
         is_whole = False
         try:
             with trio.fail_at(question.deadline):
                 process = await self._helper()
-                answer = msgspec.json.decode(await _exchange(process, question.line), type=_Answer)
+                answer = await _watched_exchange(process, question)
             is_whole = True
         except trio.TooSlowError:
-            self._log(question.gguf, f"no answer within {QUESTION_S:g} s", logging.WARNING)
+            self._failed(question, f"no answer within {QUESTION_S:g} s")
             return None
         except (_HelperFailed, OSError, msgspec.DecodeError) as error:
-            self._log(question.gguf, f"the helper failed: {error}", logging.WARNING)
+            self._failed(question, f"the helper failed: {error}")
             return None
         finally:
             if not is_whole:
                 await self.end()
+        if _held_bytes(process) > _SLIM_BYTES:
+            await self.end()
+        if answer.costly:
+            self._patience.note(question.gguf, trio.current_time())
         if answer.refused is not None:
             self._log(question.gguf, answer.refused, logging.INFO)
             return None
         return answer
+
+    def _failed(self, question: _Question, why: str) -> None:
+        self._log(question.gguf, why, logging.WARNING)
+        if len(question.line) < _SMALL_QUESTION:
+            self._patience.note(question.gguf, trio.current_time())
 
     def _log(self, gguf: Path, why: str, level: int) -> None:
         """Each reason once a file. It has nothing of a prompt in it."""
@@ -209,6 +233,37 @@ class _Owner:
                     await stream.aclose()
         if self._reaper is not None:
             self._reaper.unregister(process.pid)
+
+
+async def _watched_exchange(process: trio.Process, question: _Question) -> _Answer:
+    """The answer; raises _HelperFailed if it takes more memory than such a question may."""
+    size = await trio.to_thread.run_sync(_size_of, question.gguf, abandon_on_cancel=True)
+    most = _held_bytes(process) + allowance.growth_bytes(size, len(question.line))
+    most = min(most, allowance.most_bytes())
+
+    async def watch() -> None:
+        while True:  # no event tells of memory that is taken
+            await trio.sleep(_WATCH_S)
+            if _held_bytes(process) > most:
+                raise _HelperFailed(f"it took more than {most >> 20} MiB of memory")
+
+    async with beside(watch):
+        line = await _exchange(process, question.line)
+    return msgspec.json.decode(line, type=_Answer)
+
+
+def _size_of(gguf: Path) -> int:
+    try:
+        return gguf.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _held_bytes(process: trio.Process) -> int:
+    try:
+        return int(psutil.Process(process.pid).memory_info().rss)
+    except psutil.Error:  # it is gone
+        return 0
 
 
 async def _exchange(process: trio.Process, line: bytes) -> bytes:

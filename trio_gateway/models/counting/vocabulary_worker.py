@@ -6,6 +6,10 @@ One JSON object a line comes in, one goes out:
     {"gguf": path, "prompts": ["…", …]}          → the same, of the largest
     {"gguf": path, "render": {"messages": …}}    → {"text": "…"}
     anything that it cannot say                  → {"refused": "why"}
+    a template that takes too long               → {"refused": "why", "costly": true}
+
+The template has a limit of time and of memory (`allowance.py`). Both are what this process can do
+for itself; the rest is up to `vocabulary.py`, which ends it.
 
 Prompts are secrets: no answer but `text` has a part of them, and nothing else is written anywhere.
 """
@@ -14,19 +18,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import msgspec
 
+from trio_gateway.models.counting import allowance
 from trio_gateway.models.counting.chat_shape import Chat
 from trio_gateway.models.counting.chat_template import ChatTemplate, Frame, Rendered
 from trio_gateway.models.counting.gguf_vocabulary import GgufVocabulary
 from trio_gateway.models.counting.refusal import CannotCount
 
 _KEPT_FILES = 3  # 30 to 150 MB each
-_MOST_MEMORY = 4 << 30
+_LONGEST_TEMPLATE = 1 << 20  # characters; the longest in use have 30,000
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -41,6 +50,11 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     exact: bool | None = None
     text: str | None = None
     refused: str | None = None
+    costly: bool = False
+
+
+class TooLong(BaseException):
+    """Not an Exception: whatever a template raises is, and is handled where it is rendered."""
 
 
 class _File:
@@ -58,6 +72,8 @@ class _File:
             source = metadata.text("tokenizer.chat_template")
             if source is None:
                 raise CannotCount("the file has no chat template")
+            if len(source) > _LONGEST_TEMPLATE:
+                raise CannotCount("its chat template is too long")
             frame = Frame(vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, vocabulary.adds_eos)
             self._template = ChatTemplate(source, frame)
         return self._template.render(chat)
@@ -71,9 +87,11 @@ class Counter:
 
     def answer(self, line: bytes) -> Answer:
         try:
-            return self._answer(msgspec.json.decode(line, type=Question))
+            return self._answer(msgspec.json.decode(line, type=Question), len(line))
         except CannotCount as refusal:
             return Answer(refused=str(refusal))
+        except TooLong:
+            return Answer(refused="its chat template takes too long", costly=True)
         except msgspec.DecodeError:
             return Answer(refused="the request does not have the shape that engines accept")
         # Files of any content and texts of any kind go through other people's libraries. Whatever
@@ -81,15 +99,15 @@ class Counter:
         except Exception as error:  # noqa: BLE001
             return Answer(refused=f"it fails ({type(error).__name__})")
 
-    def _answer(self, question: Question) -> Answer:
+    def _answer(self, question: Question, size: int) -> Answer:
         file = self._file(question.gguf)
         if question.render is not None:
-            rendered = file.render(question.render)
+            rendered = _render(file, question.render, size)
             if not rendered.exact:
                 raise CannotCount("how the engine would render it is not certain")
             return Answer(text=rendered.texts[0])
         if question.chat is not None:
-            rendered = file.render(question.chat)
+            rendered = _render(file, question.chat, size)
             most = max(map(file.vocabulary.count, rendered.texts))
             return Answer(tokens=most + rendered.extra_tokens, exact=rendered.exact)
         if question.prompts:
@@ -122,16 +140,55 @@ def _read(path: Path) -> _File | CannotCount:
         return refusal
 
 
-def _limit_memory() -> None:
-    """A template can ask for any amount."""
+def _render(file: _File, chat: Chat, size: int) -> Rendered:
+    """`size`: of the question, in bytes."""
+    with _template_limits(size):
+        rendered = file.render(chat)
+    if max(map(len, rendered.texts)) > allowance.rendered_characters(size):
+        raise CannotCount("its chat template makes too much of a chat")
+    return rendered
+
+
+@contextlib.contextmanager
+def _template_limits(size: int) -> Iterator[None]:
+    """A template is a program: it can loop, and ask for any amount of memory."""
+    try:
+        _limit_memory(_held_bytes() + allowance.render_bytes(size))
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGPROF, _give_up)
+            signal.setitimer(signal.ITIMER_PROF, allowance.render_s(size))
+        yield
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        _limit_memory(None)
+
+
+def _give_up(number: int, frame: FrameType | None) -> NoReturn:
+    raise TooLong
+
+
+def _limit_memory(most: int | None) -> None:
+    """To that many bytes, or to those of the process as a whole. Linux keeps it; on macOS only
+    the one who asks sees how much this takes."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none of it
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+        whole = allowance.most_bytes()
+        resource.setrlimit(resource.RLIMIT_DATA, (min(whole, most or whole), whole))
+
+
+def _held_bytes() -> int:
+    """What counts for the limit by now; 0 where there is no saying."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def main() -> None:
-    _limit_memory()
+    _limit_memory(None)
     counter = Counter()
     for line in sys.stdin.buffer:
         sys.stdout.buffer.write(msgspec.json.encode(counter.answer(line)) + b"\n")
