@@ -156,7 +156,7 @@ async def test_so_they_do_where_a_command_counts(
     running = 0
     texts: list[bytes] = []
 
-    async def run_tool(command: Any, text: bytes, reaper: Any) -> tuple[int, bytes]:
+    async def run_tool(command: Any, text: bytes, *_: Any) -> tuple[int, bytes]:
         nonlocal running
         running += 1
         assert running <= counter_module.TOKENIZERS_MAX

@@ -601,11 +601,9 @@ async def test_a_right_key_gets_in_from_an_address_with_wrong_ones() -> None:
     ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
     for number in range(key_ring.WRONG_PER_ADDRESS + 1):
         assert await ring.find([f"wrong {number}"], "x") is None
-    began = trio.current_time()
     async with trio.open_nursery() as nursery:  # all of its requests share one check
         for _ in range(20):
             nursery.start_soon(found_in, ring, "x")
-    assert trio.current_time() - began < key_ring.LATE_EACH_S + 1
     assert ring.checks == key_ring.WRONG_PER_ADDRESS + 2
 
 

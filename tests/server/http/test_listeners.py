@@ -150,7 +150,7 @@ async def test_a_gateway_answers_on_its_socket_file(tmp_path: Path) -> None:
         assert addresses == [address]
         transport = httpx.AsyncHTTPTransport(uds=str(address.path))
         async with httpx.AsyncClient(transport=transport) as client:
-            response = await client.get("http://whatever.name/v1/models")
+            response = await client.get("http://localhost/v1/models")
             assert response.json()["data"][0]["id"] == "m"
     assert not address.path.exists()
 
