@@ -69,3 +69,10 @@ def test_a_variable_may_be_passed_on_or_kept_back(tmp_path: Path) -> None:
     (variant,) = config.models[0].variants
     assert variant.env == {"A": "b"}
     assert variant.inherits == {"ONE": True, "TWO": False}
+
+
+def test_a_key_among_the_arguments_is_worth_a_note(tmp_path: Path) -> None:
+    (note,) = smallest(tmp_path, 'variant.args = { "--api-key", env("ONE") }').notes
+    assert "all users of this machine can see a key" in note
+    assert VALUES["ONE"] not in note
+    assert smallest(tmp_path, 'model.api_key = env("ONE")').notes == ()

@@ -212,7 +212,8 @@ def test_the_engine_saves_a_slot_where_it_is_told_to(tmp_path: Path) -> None:
         assert [*slots.iterdir()] == []
         saved = http.post(url, json=name, headers=key)
         assert saved.json()["n_saved"] > 20
-        assert (slots / "one.bin").stat().st_size == saved.json()["n_written"]
+        status = (slots / "one.bin").stat()
+        assert (status.st_size, status.st_mode & 0o777) == (saved.json()["n_written"], 0o600)
 
 
 @pytest.mark.parametrize(

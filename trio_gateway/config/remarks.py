@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trio_gateway.config.engine_args import (
+    API_KEY,
     CONTEXT,
     CONTEXT_STEP,
     PARALLEL,
@@ -76,6 +77,11 @@ def _on_args(variant: VariantConfig) -> Iterator[str]:
             yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'
     if short := _on_context(variant):
         yield short
+    if option(variant.args, API_KEY):
+        yield (
+            f"all users of this machine can see a key that is among the arguments; {API_KEY[0]} is "
+            "better left to `api_key`"
+        )
 
 
 def _on_context(variant: VariantConfig) -> str | None:

@@ -28,6 +28,7 @@ from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
 from trio_gateway.engine.clients.remote import RemoteEngine
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import EngineDisconnected, EngineUnreachable
+from trio_gateway.engine.http.socket import HandshakeRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.server.relay import engine_stream
 
@@ -316,6 +317,55 @@ async def test_no_key_is_in_a_log_or_in_an_error(caplog: pytest.LogCaptureFixtur
             assert "set `api_key`" in error_of(await stack.post(CHAT, chat("m")))["message"]
     assert KEY not in caplog.text
     assert KEY not in repr(EngineOptions(api_key=Secret(KEY)))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_where_one_url_refuses_the_key_another_may_take_it(status: int) -> None:
+    async with running(Site("a")) as a, running(Site("b")) as b:
+        a.status = status
+        async with gateway(a.url, b.url, api_key=Secret(KEY)) as stack:
+            assert (await stack.post(CHAT, chat("m"))).status == 200
+            b.status = status
+            a.asked.clear()
+            answer = await stack.post(CHAT, chat("m"))
+        assert (answer.status, error_of(answer)["code"]) == (502, "engine_key_refused")
+        for site in (a, b):
+            refusal = f"{site.url}: it refuses the gateway's key (HTTP {status}); check `api_key`"
+            assert refusal in error_of(answer)["message"]
+        assert a.asked.count(CHAT) == 1  # it is not tried once more
+
+
+async def test_a_forbidden_request_is_told_with_what_the_server_says() -> None:
+    async with running(Site("a")) as a:
+        a.status = 403
+        async with gateway(a.url, api_key=Secret(KEY)) as stack:
+            answer = await stack.post(CHAT, chat("m"))
+    assert (answer.status, error_of(answer)["code"]) == (502, "engine_key_refused")
+    assert error_of(answer)["message"] == (
+        "the engine m:4096 forbids the request (HTTP 403); if that is for its key: it does not "
+        "take the gateway's; check `api_key` of the model or its variant. It says: a is busy"
+    )
+
+
+async def test_a_server_that_asks_for_a_key_at_the_start_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refused = (401, {"error": "no"})
+    site = Site("a", {"/health": refused, "/v1/models": refused})
+    async with running(site) as a, gateway(a.url) as stack:
+        assert (await stack.post(CHAT, chat("m"))).status == 200
+    assert "the engine m:4096 asks for a key (HTTP 401); set `api_key`" in caplog.text
+
+
+async def test_a_websocket_goes_to_the_url_that_takes_the_key() -> None:
+    refused = {"/v1/realtime": (401, {"error": "no"})}
+    async with running(Site("a", refused)) as a, running(Site("b")) as b:
+        for urls, status in (((a.url, b.url), 404), ((a.url,), 401), ((b.url, a.url), 404)):
+            async with engine(*urls, api_key=Secret(KEY)) as client:
+                with pytest.raises(HandshakeRefused) as caught:
+                    async with client.open_socket("/v1/realtime", [], [], 1000):
+                        raise AssertionError
+                assert caught.value.status == status
 
 
 def test_a_key_that_goes_unencrypted_is_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,6 +22,7 @@ from tests.support.scheduler_tables import (
     variant,
 )
 from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.events import EngineFailed
 from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
@@ -172,3 +173,33 @@ def test_a_load_with_room_to_grow_takes_what_the_larger_variant_takes() -> None:
     assert outlook(subject, 2, 1).wait_s == 10 + 3
     play(subject, [(1, arrive(3, "a", 100, start_need=LARGE), [])])
     assert outlook(subject, 2, 1).wait_s == 10 + 7
+
+
+def test_a_ticket_that_waits_for_the_end_of_a_pause_is_told_so_and_is_nobodys_turn() -> None:
+    subject = scheduler(A, B)
+    play(
+        subject,
+        [
+            (0, arrive(1, "b"), ["start b:only as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0, arrive(2, "a"), ["start a:only as 2"]),
+            (0, ready(2), ["grant 2 engine 2"]),
+            (0.25, arrive(3, "b"), []),
+            (0.25, arrive(4, "a"), []),
+        ],
+    )
+    paused = outlook(subject, 3, 0.5)
+    assert paused.pause is not None
+    assert str(paused.pause) == "b:only failed once; the next start is in 0.5 s"
+    assert outlook(subject, 4, 0.5).pause is None
+    newcomer = Ticket(9, "c", 10, "", Priority.INTERACTIVE, 0.5, size=1000, start_size=1000)
+    subject = scheduler(A, B, C, primary=2)
+    play(
+        subject,
+        [
+            (0, arrive(1, "b"), ["start b:only as 1"]),
+            (0, EngineFailed(1, "boom"), ["reject 1 START_FAILED"]),
+            (0.25, arrive(3, "b"), []),
+        ],
+    )
+    assert outlook_of(newcomer, subject.state, subject.window_s, 0.5) == Outlook(1, 10)

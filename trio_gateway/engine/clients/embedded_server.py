@@ -5,6 +5,7 @@ It takes the flags of llama-server that a configuration needs, and refuses all o
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -73,6 +74,7 @@ def main(**options: Any) -> None:
         raise click.ClickException(f"xllamacpp cannot be loaded: {error}") from None
     # While the model loads, nothing needs an orderly end: both signals stop the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.umask(0o077)  # what it writes is a slot's conversation
     params = xllamacpp.CommonParams()
     _apply(params, xllamacpp, options)
     try:

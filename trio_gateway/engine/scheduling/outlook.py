@@ -36,7 +36,7 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
         choice = start_for(ticket, queue, state, now)
         facts, pause = choice.facts, pause_left(choice, now)
         slots = state.variants.slots_of(facts, ticket.need)
-        others = _models_ahead(ticket, state, facts.pool)
+        others = _models_ahead(ticket, state, facts.pool, now)
         turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
         # Others go on in a pause, so the two do not add up.
         wait_s = max(turns_s, pause.seconds if pause is not None else 0.0)
@@ -53,9 +53,10 @@ def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: floa
     return Outlook(ahead + 1, _until_a_slot_s(ahead, 0, slots, lease_s))
 
 
-def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str) -> list[str]:
+def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str, now: float) -> list[str]:
     """Other models of the pool that have a turn before this ticket: those whose engines are busy,
-    and those with an older ticket of the same or a higher priority."""
+    and those with an older ticket of the same or a higher priority, unless it waits for the end of
+    a pause."""
     busy = {
         e.key.model
         for e in state.engines.values()
@@ -67,8 +68,15 @@ def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str) -> list[str]
         if state.variants[model][0].pool == pool
         and (oldest := queue.oldest()) is not None
         and (oldest.priority, oldest.id) < (ticket.priority, ticket.id)
+        and not _is_paused(oldest, queue, state, now)
     }
     return sorted((busy | waiting) - {ticket.model})
+
+
+def _is_paused(ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float) -> bool:
+    if state.server_of(ticket) is not None:
+        return False
+    return start_for(ticket, queue, state, now).pause is not None
 
 
 def _turn_s(
