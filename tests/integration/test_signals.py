@@ -169,7 +169,7 @@ def test_a_signal_right_after_the_start_ends_it_in_order(tmp_path: Path) -> None
         assert "trio-gateway" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(WAIT_S) in (0, 1, 130, -signal.SIGINT)
+        assert process.wait(WAIT_S) in (0, 130)  # it may have got ready in the meantime
 
 
 # -- the hypercorn command only --------------------------------------------------------------
@@ -218,11 +218,14 @@ def test_hypercorn_more_than_one_worker_is_refused(tmp_path: Path) -> None:
     assert "run hypercorn with one worker" in done.stderr
 
 
-def test_hypercorn_without_a_child_ends_in_order_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_hypercorn_without_a_child_ends_in_order_too(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     argv = [*HYPERCORN, "-k", "trio", "-w", "0", "-b", "127.0.0.1:0", "trio_gateway.app:app"]
     ready = r"Running on (http://\S+)"
     with running_gateway(tmp_path, config(), command=argv, ready=ready) as gateway:
         assert gateway.chat("fast").status_code == 200
-        gateway.send_signal(signal.SIGTERM)
-        gateway.wait()
+        gateway.send_signal(number)
+        assert gateway.wait() == 0
         assert "stopped in" in gateway.log

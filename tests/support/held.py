@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.harness import END_S, WAIT_S, configuration, eventually, fake_model, free_port
+from tests.support.harness import (
+    END_S,
+    WAIT_S,
+    configuration,
+    eventually,
+    fake_model,
+    free_port,
+    patient,
+)
 from tests.support.isolation import RUN, end_what_is_left
 
 HERE = Path(__file__).parent
@@ -135,7 +143,7 @@ class HeldGateway:
         return None
 
     def left(self, within_s: float = 1.0) -> list[str]:
-        return end_what_is_left(self.mark, within_s)
+        return end_what_is_left(self.mark, patient(within_s))
 
 
 def sent_numbers(sent: str) -> Sequence[signal.Signals]:

@@ -434,9 +434,11 @@ async def test_a_server_that_stops_waits_for_no_client_that_begins_tls() -> None
     connections = ClientConnections(limits, counted=False)
     async with served(echo_path, limits, ca, connections) as port:
         client = await trio.open_tcp_stream("127.0.0.1", port)
-        await trio.sleep(0.1)
+        with trio.fail_after(10):
+            while not len(connections):  # noqa: ASYNC110 - known to the server only
+                await trio.sleep(0.01)
         connections.stop()
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             assert await client.receive_some() == b""
         await client.aclose()
 
