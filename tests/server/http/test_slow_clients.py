@@ -6,23 +6,16 @@ matter.
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-import trustme
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from tests.support.harness import patient
 from tests.support.memory_network import MemoryNetwork
+from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.config.access_schema import ConnectionLimits
@@ -245,13 +238,8 @@ async def test_of_a_client_that_sends_on_and_reads_nothing_only_so_much_is_taken
 
 # -- slow readers, over real sockets --------------------------------------------------------------
 
-Tls = trustme.CA | None
 SIZE = 5_000_000  # more than the system takes ahead
 BOTH = pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
-
-
-def authority(is_tls: bool) -> Tls:
-    return trustme.CA() if is_tls else None
 
 
 async def read_to_the_end(client: Any) -> bytes:
@@ -259,55 +247,6 @@ async def read_to_the_end(client: Any) -> bytes:
     while piece := await client.receive_some(65536):
         answer += bytes(piece)
     return answer
-
-
-@asynccontextmanager
-async def served(
-    app: AsgiApp,
-    limits: ConnectionLimits,
-    ca: Tls = None,
-    connections: ClientConnections | None = None,
-) -> AsyncIterator[int]:
-    """The port of a server for this app, without hypercorn's worker. At the end the connections
-    must be over."""
-    if connections is None:
-        connections = ClientConnections(limits, counted=False)
-    context = WorkerContext(None)
-    settings: Config = HttpConfig(limits)
-    settings.errorlog = None
-    wrapper = ASGIWrapper(app)  # type: ignore[arg-type]
-
-    async def serve(stream: Any) -> None:
-        await connections.serve(wrapper, settings, context, ConnectionState({}), stream)
-
-    async with trio.open_nursery() as nursery:
-        listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = listeners[0].socket.getsockname()[1]
-        if ca is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            ca.issue_cert("localhost").configure_cert(tls)
-            listeners = [trio.SSLListener(listeners[0], tls, https_compatible=True)]
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        yield port
-        with trio.fail_after(10):
-            while len(connections):  # noqa: ASYNC110 - known to the server only
-                await trio.sleep(0.01)
-        nursery.cancel_scope.cancel(reason="the test is over")
-
-
-async def tiny_window(port: int, ca: Tls = None) -> Any:
-    """A client whose system takes next to nothing ahead of it."""
-    sock = trio.socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    await sock.connect(("127.0.0.1", port))
-    stream = trio.SocketStream(sock)
-    if ca is None:
-        return stream
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    return trio.SSLStream(
-        stream, context, server_hostname="localhost", https_compatible=True
-    )  # fmt: skip
 
 
 @BOTH
