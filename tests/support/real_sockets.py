@@ -34,18 +34,19 @@ async def served(
     ca: Tls = None,
     connections: ClientConnections | None = None,
     unix: Path | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """The port of a server for this app, without hypercorn's worker. At the end the connections
-    must be over. `unix`: it listens there, and not on a port."""
+    must be over. `unix`: it listens there, and not on a port. `ca`, `context`: over TLS."""
     if connections is None:
         connections = ClientConnections(limits, counted=False)
-    context = WorkerContext(None)
+    worker = WorkerContext(None)
     settings: Config = HttpConfig(limits)
     settings.errorlog = None
     wrapper = ASGIWrapper(app)  # type: ignore[arg-type]
 
     async def serve(stream: Any) -> None:
-        await connections.serve(wrapper, settings, context, ConnectionState({}), stream)
+        await connections.serve(wrapper, settings, worker, ConnectionState({}), stream)
 
     async with trio.open_nursery() as nursery:
         listeners: list[Any]
@@ -58,9 +59,10 @@ async def served(
             listeners = [*await trio.open_tcp_listeners(0, host="127.0.0.1")]
             port = listeners[0].socket.getsockname()[1]
         if ca is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            ca.issue_cert("localhost").configure_cert(tls)
-            listeners = [trio.SSLListener(listeners[0], tls, https_compatible=True)]
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            ca.issue_cert("localhost").configure_cert(context)
+        if context is not None:
+            listeners = [trio.SSLListener(listeners[0], context, https_compatible=True)]
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         yield port
         with trio.fail_after(10):

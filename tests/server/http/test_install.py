@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import hypercorn.trio.run
 import pytest
 import trio
+import trustme
+from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.fakes import FakeEngines
@@ -75,10 +80,16 @@ assert not multiprocessing.active_children()
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     """hypercorn as its package has it, in the test; as it was found, after it."""
-    before = installed()
+    before, create, quic = (
+        installed(),
+        Config.create_ssl_context,
+        vars(hypercorn.trio.run)["UDPServer"],
+    )
     put(TCPServer)
     yield
     put(before)
+    Config.create_ssl_context = create  # type: ignore[method-assign]
+    vars(hypercorn.trio.run)["UDPServer"] = quic
 
 
 def installed() -> object:
@@ -107,6 +118,35 @@ def test_install_replaces_one_class_of_hypercorn_and_the_last_call_counts() -> N
     last = ClientConnections(ConnectionLimits())
     install(last)
     assert installed() == last.serve
+
+
+def test_hypercorn_s_tls_offers_nothing_but_http1(tmp_path: Path) -> None:
+    """By itself it offers h2, and so curl and browsers would speak that."""
+    cert = trustme.CA().issue_cert("localhost")
+    cert.private_key_pem.write_to_path(tmp_path / "key.pem")
+    cert.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    settings = Config.from_mapping(
+        certfile=str(tmp_path / "cert.pem"), keyfile=str(tmp_path / "key.pem")
+    )
+    install(ClientConnections(ConnectionLimits()))
+    context = settings.create_ssl_context()
+    assert context is not None
+    assert chosen(context, ["h2", "http/1.1"]) == "http/1.1"
+    assert Config().create_ssl_context() is None
+
+
+def chosen(context: ssl.SSLContext, offered: list[str]) -> str | None:
+    """The protocol of a connection to a server with this context."""
+    client_context = ssl.create_default_context()
+    client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
+    client_context.set_alpn_protocols(offered)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return server.selected_alpn_protocol()
 
 
 async def test_serving_installs_before_hypercorn_looks() -> None:

@@ -23,6 +23,7 @@ from trio_gateway.engine.http.opener import Opener
 from trio_gateway.engine.http.transport import Transport
 
 FIRST_ERROR_STATUS = 400
+_COPIED_MAX_BYTES = 256 * 1024
 # What is read in a row that is nothing of a body: a head, or trailers, or chunks' extensions. The
 # parser joins a line anew with each read: one of 20 MB would take 2 s.
 NO_BODY_MAX_BYTES = 64 * 1024
@@ -124,7 +125,11 @@ class Exchange:
             self._sent = await _send_and_receive_head(self, head, body)
             return
         try:
-            await self.transport.send(head + body)
+            if len(body) > _COPIED_MAX_BYTES:  # a large one waits for its engine once, not twice
+                await self.transport.send(head)
+                await self.transport.send(body)
+            else:
+                await self.transport.send(head + body)
             self._sent = True
         except _BROKEN:
             pass  # it may have answered (413 …) before: its answer is looked at in any case

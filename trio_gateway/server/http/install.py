@@ -10,16 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ssl import SSLContext
 
 import hypercorn.trio.run
 import trio
+from hypercorn.config import Config
 from hypercorn.utils import ShutdownError, raise_shutdown
 
 from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.places import AcceptLog
 from trio_gateway.tasks import first_of
 
+log = logging.getLogger(__name__)
+
 _ACCEPTING = "trio.serve_listeners"
+_ssl_context_of = Config.create_ssl_context
 
 
 def install(connections: ClientConnections, stop: trio.Event | None = None) -> None:
@@ -35,7 +40,28 @@ def install(connections: ClientConnections, stop: trio.Event | None = None) -> N
     accepting.addFilter(AcceptLog())
     worker = vars(hypercorn.trio.run)
     worker["TCPServer"] = connections.serve
+    worker["UDPServer"] = _NoQuic
+    Config.create_ssl_context = _http1_context  # type: ignore[method-assign,assignment]
     worker["raise_shutdown"] = raise_shutdown if stop is None else partial(_shutdown, stop)
+
+
+def _http1_context(config: Config) -> SSLContext | None:
+    """As hypercorn makes it, but for what it offers: a client that is told of h2 speaks that."""
+    context = _ssl_context_of(config)
+    if context is not None:
+        context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _NoQuic:
+    """In the place of hypercorn's UDPServer, for which none of our limits would hold."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        log.warning("quic_bind has no effect: HTTP/1.1 is all that is spoken")
+        task_status.started()
 
 
 async def _shutdown(stop: trio.Event, told: Callable[[], Awaitable[None]]) -> None:
