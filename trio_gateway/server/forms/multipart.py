@@ -6,8 +6,8 @@ reads it alike: nothing before its first boundary or after its last, and `--boun
 a line of its own (some find it after a bare LF, or in the middle of a line).
 
 Why no library: python-multipart, werkzeug, cpp-httplib and Go's each take some of what is refused
-here (`tests/server/forms/test_other_parsers.py`), so its bytes would have to be searched all the
-same; and to search for one boundary is a tenth of python-multipart's CPU time for a large file.
+here (`tests/server/forms/test_other_parsers.py`), so the form would have to be searched all the
+same. It takes 0.9 ms of CPU for a MiB; python-multipart, without these checks, 0.6 ms.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trio_gateway.server.forms.part_head import (
 MODEL_MAX_BYTES = 1024
 PARTS_MAX = 1000
 HEAD_MAX_BYTES = HEADERS_MAX * HEADER_MAX_BYTES
-EPILOGUE_MAX_BYTES = 8  # line ends
+EPILOGUES = b"\r\n" * 4  # some clients send line ends; more than these none does
 
 
 class ModelField(NamedTuple):
@@ -81,7 +81,7 @@ class FormReader:
 
     def finish(self) -> None:
         """The form is over. Raises ApiError: 400, as `feed`, or there was no `model`."""
-        if self._at is not _At.EPILOGUE:
+        if self._at is not _At.EPILOGUE or self._buffer.endswith(b"\r"):
             raise invalid("it ends before its closing boundary")
         if self.model is None:
             message = "the form has no field `model`; GET /v1/models lists the names"
@@ -188,8 +188,7 @@ class FormReader:
         self.model = ModelField(name, self._value_start, end)
 
     def _read_epilogue(self, at: int) -> None:
-        rest = self._buffer[at : at + EPILOGUE_MAX_BYTES + 1]
-        if rest.strip(b"\r\n") or len(rest) > EPILOGUE_MAX_BYTES:
+        if not EPILOGUES.startswith(self._buffer[at : at + len(EPILOGUES) + 1]):
             raise invalid("it goes on after its closing boundary")
 
 
