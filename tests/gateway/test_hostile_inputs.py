@@ -18,6 +18,7 @@ from tests.support import hostile_cases, hostile_http, hostile_sizes, hostile_ty
 from tests.support.asking import CHAT, Clock, chat
 from tests.support.fakes import FakeKind
 from tests.support.hostile_cases import Case
+from tests.support.reading import read_here
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.server.api.endpoints import ENDPOINTS
@@ -140,7 +141,20 @@ GROUPS = {
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("group", GROUPS)
-async def test_each_is_refused_and_reaches_no_engine(autojump_clock: Clock, group: str) -> None:
+async def test_each_is_refused_and_reaches_no_engine(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    read_here(monkeypatch)
+    faults = await faults_of(GROUPS[group]())
+    assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("group", ["bodies", "wrong types", "names", "upstream"])
+async def test_so_it_is_where_bodies_are_too_large_for_the_event_loop(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    read_here(monkeypatch, everything=True)
     faults = await faults_of(GROUPS[group]())
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
 

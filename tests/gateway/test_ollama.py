@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -467,8 +468,8 @@ async def test_requests_are_dumped_as_they_came(
 ) -> None:
     dumped: list[tuple[str, bytes]] = []
 
-    def begin_dump(_: Call, endpoint: Endpoint, data: bytes) -> None:
-        dumped.append((endpoint.name, data))
+    def begin_dump(_: Call, endpoint: Endpoint, body: Sequence[bytes]) -> None:
+        dumped.append((endpoint.name, b"".join(body)))
 
     monkeypatch.setattr(Call, "begin_dump", begin_dump)
     async with running_stack(config(model("m"))) as stack:

@@ -18,7 +18,7 @@ from trio_gateway.models.model_selector import (
 )
 from trio_gateway.models.names import Wanted
 from trio_gateway.models.need.bounds import Bounds
-from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.measured_form import Form
 
 _SECONDS_DIGITS = 2
 
@@ -70,7 +70,7 @@ async def explain(
     overview: Overview,
     kv: KvCarryover,
     wanted: Wanted,
-    form: CountedForm,
+    form: Form,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
     model = wanted.model

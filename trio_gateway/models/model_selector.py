@@ -21,7 +21,7 @@ from trio_gateway.models.need.bounds import (
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
 from trio_gateway.models.need.contents import ChatSize
-from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.measured_form import Form
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class ModelSelector:
     async def select_variant(
         self,
         model: ModelConfig,
-        form: CountedForm,
+        form: Form,
         at_least: int = 0,
     ) -> Selection:
         """The need of a request, and the smallest variant that holds it.
@@ -172,7 +172,7 @@ class ModelSelector:
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
 
-    def upper_bound(self, model: ModelConfig, form: CountedForm) -> int:
+    def upper_bound(self, model: ModelConfig, form: Form) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
         return _upper_bound(model, form, form.size(), self._counter.calibration(model.name))
 
@@ -194,7 +194,7 @@ class ModelSelector:
     def _demand(
         self,
         model: ModelConfig,
-        form: CountedForm,
+        form: Form,
         size: ChatSize,
         at_least: int,
     ) -> _Demand:
@@ -285,9 +285,7 @@ class ModelSelector:
         }
 
 
-def _upper_bound(
-    model: ModelConfig, form: CountedForm, size: ChatSize, calibration: Calibration
-) -> int:
+def _upper_bound(model: ModelConfig, form: Form, size: ChatSize, calibration: Calibration) -> int:
     upper = form.upper_bound(calibration.overhead, model.image_tokens, size)
     return upper + calibration.correction(CountSource.BOUND)
 

@@ -26,6 +26,9 @@ SUFFIX = ".dump.txt"
 FIRST_LINE = "trio-gateway dump, format 1"
 # More of an answer than this is left out, and the file says so.
 ANSWER_MAX_BYTES = 16 * 1024**2
+REQUEST_MAX_BYTES = 16 * 1024**2
+# What is longer is not indented: nobody reads it, and while it is made nobody else is answered.
+READABLE_MAX_BYTES = 1024**2
 # Records that wait for a slow disk; beyond, new ones are dropped.
 PENDING_MAX_BYTES = 256 * 1024**2
 _FLUSH_S = 2.0
@@ -160,6 +163,15 @@ class DumpWriter:
             log.error("dumps_dir %s: %s; dumps may be lost", self._folder, error.strerror)
 
 
+def beginning_of(pieces: Sequence[bytes]) -> bytes:
+    """As much of a body as a dump takes."""
+    size, kept = 0, []
+    for piece in pieces:
+        kept.append(piece[: REQUEST_MAX_BYTES - size])
+        size += len(kept[-1])
+    return b"".join(kept)
+
+
 def clear_dumps(folder: Path) -> int:
     """Remove the files that a gateway wrote there, and no others; how many."""
     removed = 0
@@ -207,7 +219,7 @@ def render(record: DumpRecord) -> str:
 def _readable(body: bytes) -> str:
     """Indented, if it is JSON of a sane shape: indenting costs depth times size."""
     with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        if _depth(body) <= READABLE_DEPTH:
+        if len(body) <= READABLE_MAX_BYTES and _depth(body) <= READABLE_DEPTH:
             return msgspec.json.format(body, indent=2).decode("utf-8", "replace")
     return body.decode("utf-8", "replace")
 

@@ -28,6 +28,7 @@ from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
+from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
@@ -41,6 +42,7 @@ class Gateway:
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
         self._vocabulary = Vocabulary(reaper, secrets)
+        self._readers = Readers(reaper, secrets)
         self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
@@ -65,14 +67,15 @@ class Gateway:
     def _handlers(self) -> tuple[object, ...]:
         preparer, relay = self.preparer, self.relay
         manager, selector, counter = self.manager, self.selector, self.counter
-        requests = RequestHandler(preparer, relay)
+        readers = self._readers
+        requests = RequestHandler(preparer, relay, readers)
         return (
             requests,
             FormHandler(preparer, relay, requests),
-            UpstreamHandler(manager, self.names, preparer, relay),
+            UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(manager, selector, counter, preparer, relay),
-            OperationsHandler(manager, selector, counter, preparer, self.budget),
-            OllamaHandler(self.config, manager, preparer, relay),
+            OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
+            OllamaHandler(self.config, manager, preparer, relay, readers),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,6 +108,7 @@ class Gateway:
             await nursery.start(self.manager.run)
             await nursery.start(self.relay.early_answers.run)
             await nursery.start(self._vocabulary.run)
+            await nursery.start(self._readers.run)
             task_status.started()
             await trio.sleep_forever()
 

@@ -350,3 +350,16 @@ async def test_a_client_that_waits_for_100_continue_gets_it(
         assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 100")
     async with sending(client, b"body"):
         assert await answer_of(client) == (200, b"4 bytes")
+
+
+async def test_many_small_pieces_are_put_together(autojump_clock: Clock) -> None:
+    """Each that is kept would cost more than it has."""
+    pieces = [b"a"] * 100_000 + [b"b" * 70_000, b""]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin({"headers": []}, receive, Budget().hold())
+    kept = await upload.read_pieces()
+    assert b"".join(kept) == b"a" * 100_000 + b"b" * 70_000
+    assert len(kept) < 9

@@ -15,7 +15,8 @@ _NOT_CACHED = b'"cache_prompt"'  # with whatever value; the default is what carr
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """`owner`: the name of the API key that it came with; empty without one."""
+    """`body`: empty, where it is too long to be looked at. `owner`: the name of the API key that it
+    came with; empty without one."""
 
     endpoint: str
     body: bytes
@@ -23,8 +24,9 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 async def token_ids(client: EngineClient, prompt: Prompt) -> Sequence[int] | None:
-    """As the engine reads it; None: it cannot say, or the request says how it uses the cache."""
-    if _NOT_CACHED in prompt.body:
+    """As the engine reads it; None: it cannot say, or the request says how it uses the cache, or is
+    too long to be looked at."""
+    if not prompt.body or _NOT_CACHED in prompt.body:
         return None  # its answer says nothing about what was in the cache
     return await client.tokenize_request(prompt.endpoint, prompt.body, TOKENIZE_LIMIT_S)
 

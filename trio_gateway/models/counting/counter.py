@@ -26,7 +26,7 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
 from trio_gateway.models.need.contents import RequestFields
 from trio_gateway.models.need.countable import Countable
-from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import members
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class TokenCounter:
             known = self._calibrations[model] = Calibration()
         return known
 
-    async def count(self, model: ModelConfig, form: CountedForm) -> Count | None:
+    async def count(self, model: ModelConfig, form: Form) -> Count | None:
         """The tokens of a request's prompt; of several prompts, of the largest.
 
         Images count as the model's `image_tokens` each. A request has a budget of time and of
@@ -116,7 +116,7 @@ class TokenCounter:
                 self._known.popitem(last=False)
         return found
 
-    async def _count(self, model: ModelConfig, form: CountedForm) -> Count | None:
+    async def _count(self, model: ModelConfig, form: Form) -> Count | None:
         counted = form.countable(model.image_tokens)
         if counted is None:
             return self._bound(model, form, "the prompt is too long to be counted")
@@ -125,7 +125,7 @@ class TokenCounter:
             return None if found is None else _of_all(found, counted, model.image_tokens)
         return self._bound(model, form, f"counting it took more than {BUDGET_S:g} s")
 
-    def _bound(self, model: ModelConfig, form: CountedForm, why: str) -> Count:
+    def _bound(self, model: ModelConfig, form: Form, why: str) -> Count:
         calibration, source = self.calibration(model.name), CountSource.BOUND
         correction = calibration.correction(source)
         upper = form.upper_bound(calibration.overhead, model.image_tokens) + correction

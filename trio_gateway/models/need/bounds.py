@@ -65,8 +65,10 @@ class Overhead(msgspec.Struct, frozen=True):
 
     def of(self, fields: RequestFields) -> int:
         """For a chat."""
-        tools = tool_count(fields)
-        total = self.base + self.per_message * message_count(fields)
+        return self.of_so_many(message_count(fields), tool_count(fields))
+
+    def of_so_many(self, messages: int, tools: int) -> int:
+        total = self.base + self.per_message * messages
         return total + (self.first_tool + self.per_tool * (tools - 1) if tools else 0)
 
 

@@ -27,12 +27,14 @@ from trio_gateway.server.api.endpoints import (
     Need,
 )
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_fields import Mistake, decode_values, find_mistake
+from trio_gateway.server.api.request_fields import ENTRIES_MAX, Mistake, decode_values, find_mistake
 
 _WHAT = {
     "messages": "a non-empty array of messages",
     "tokens": "an array of token ids",
 }
+# The fields that say how long an answer may be.
+ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
 _TEXT_OR_ARRAY = "a string or an array"
 
 _COUNTED_AS_IS: Mapping[Need, str] = {
@@ -52,6 +54,8 @@ _COUNTED_AS: Mapping[Need, Callable[[dict[str, Any]], CountedForm]] = {
 # so many brackets and commas, and none of token ids so many ids.
 STRUCTURE_MAX = 2_000_000
 _LARGE_BYTES = 1_000_000
+# Fields of the body itself. No API has a hundred.
+MEMBERS_MAX = 10_000
 
 
 class OpenRequest(msgspec.Struct, frozen=True):
@@ -205,6 +209,9 @@ def _members(data: bytes) -> Members:
         if not data.isascii():
             data.decode()  # what the gateway does not read would reach an engine unchecked
         members = rawjson.members(data)
+        if len(members) > MEMBERS_MAX:
+            message = f"the body has more than {MEMBERS_MAX} fields"
+            raise ApiError(400, message, code="body_too_complex")
         rawjson.check_names(data, members)
     except RecursionError:
         raise nested_too_deeply() from None
@@ -254,6 +261,11 @@ def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
         fits = isinstance(content, list)
     else:
         fits = isinstance(content, str) or (isinstance(content, list | dict) and len(content) > 0)
+    if fits and isinstance(content, list) and len(content) > ENTRIES_MAX:
+        entries = sum(not isinstance(entry, int) for entry in content)
+        if entries > ENTRIES_MAX:
+            message = f"`{name}` has {entries} entries; send no more than {ENTRIES_MAX} at a time"
+            raise ApiError(400, message, code="invalid_field", param=name)
     if fits:
         return
     message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
@@ -294,7 +306,7 @@ def too_long(endpoint: Endpoint, message: str) -> ApiError:
 def with_answer_limit(members: Members, answer_tokens: int) -> Members:
     """With the request's own maximum of the answer lowered; everything else as it came."""
     request = dict(members)
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict"):
+    for name in ANSWER_LIMITS:
         value = rawjson.decode_or_none(request[name], int) if name in request else None
         if value is not None and value > answer_tokens:
             request[name] = msgspec.Raw(b"%d" % answer_tokens)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.dumps import DumpWriter, beginning_of
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope, Send
 from trio_gateway.server.relay.prepare import Sender
@@ -83,9 +83,14 @@ class Call:
         """Raises ApiError as `Upload.receive` does."""
         return await self.state.upload.read_all()
 
-    def begin_dump(self, endpoint: Endpoint, data: bytes) -> None:
+    async def read_pieces(self) -> list[bytes]:
+        """The same, as it came. Raises as `read_body` does."""
+        return await self.state.upload.read_pieces()
+
+    def begin_dump(self, endpoint: Endpoint, body: Sequence[bytes]) -> None:
         """Have the answer written down, if dumps are wanted."""
         if self._dumps is not None:
+            data = beginning_of(body)
             record = self._dumps.begin(self.state.id, endpoint.name, data, self.state.hold)
             self.state.observers.append(record)
             self.state.stack.callback(record.finish)

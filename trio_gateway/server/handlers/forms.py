@@ -32,7 +32,7 @@ class FormHandler:
         ask = await self._preparer.prepare_form(
             call.sender_of_form(form.content_type), endpoint, form
         )
-        call.begin_dump(endpoint, f"(a multipart form for {ask.asked})".encode())
+        call.begin_dump(endpoint, [f"(a multipart form for {ask.asked})".encode()])
         return await self._relay.respond(ask)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -49,10 +50,11 @@ from trio_gateway.server.ollama.models import (
 )
 from trio_gateway.server.ollama.request import Kind, OllamaCall, open_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
+from trio_gateway.server.reading.readers import LIGHT_BYTES, Readers, light_body
 from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
 from trio_gateway.server.relay.early_answer import Opening
 from trio_gateway.server.relay.headers import DECISION_PREFIX
-from trio_gateway.server.relay.prepare import Preparer, Sender
+from trio_gateway.server.relay.prepare import Ask, Preparer, Sender
 from trio_gateway.server.relay.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,9 @@ class OllamaHandler:
         manager: EngineManager,
         preparer: Preparer,
         relay: Relay,
+        readers: Readers,
     ) -> None:
+        self._readers = readers
         self._config, self._manager = config, manager
         self._preparer, self._relay = preparer, relay
         self._files = ModelFiles(rfc3339(time.time()))
@@ -78,18 +82,22 @@ class OllamaHandler:
 
     async def handle_ollama_call(self, endpoint: Endpoint, call: Call) -> Answer:
         """Chat, generate, embed and embeddings."""
-        data = await call.read_body()
-        call.begin_dump(endpoint, data)
-        opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
-        name = plain_name(self._config, opened.model)
+        pieces = await call.read_pieces()
+        call.begin_dump(endpoint, pieces)
         sender = call.sender_of_translated()
-        self._preparer.find(name, sender.permissions)  # before anything else in it is looked at
-        asked = opened.read()
+        if (data := light_body(pieces)) is None:
+            asked, name, ask = await self._prepare_large(endpoint, sender, pieces)
+        else:
+            opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
+            name = plain_name(self._config, opened.model)
+            self._preparer.find(name, sender.permissions)  # before anything else is looked at
+            asked, ask = opened.read(), None
         if asked.only_loads:
             return await self._load(sender, asked, name)
-        at_engine = _AT_THE_ENGINE[asked.endpoint]
-        made = made_request(asked.request(name), at_engine)
-        ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
+        if ask is None:
+            at_engine = _AT_THE_ENGINE[asked.endpoint]
+            made = made_request(asked.request(name), at_engine)
+            ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         translator = None
         if asked.stream:
@@ -100,6 +108,25 @@ class OllamaHandler:
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
         return await _translated(asked, answer, translator, stopwatch, sender.state)
+
+    async def _prepare_large(
+        self, endpoint: Endpoint, sender: Sender, pieces: Sequence[bytes]
+    ) -> tuple[OllamaCall, str, Ask | None]:
+        """What is asked for, of which model; the Ask, if there is more to do than to load it."""
+        async with self._readers.opened(pieces, endpoint.name) as opened:
+            name = plain_name(self._config, opened.model or "")
+            wanted = self._preparer.find(name, sender.permissions)
+            model = wanted.model
+            read, asked = await opened.read(model.rewrite, model.image_tokens, name)
+        assert asked is not None
+        if asked.only_loads:
+            return asked, name, None
+        at_engine = _AT_THE_ENGINE[asked.endpoint]
+        self._preparer.check_served(at_engine, model)
+        ask = await self._preparer.prepare_large(
+            sender, at_engine, wanted, name, read, wish=asked.num_ctx or 0
+        )
+        return asked, name, ask
 
     async def _load(self, sender: Sender, asked: OllamaCall, name: str) -> Answer:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""
@@ -139,7 +166,10 @@ class OllamaHandler:
         return json_answer(tags_answer(list(zip(models, facts, strict=True))))
 
     async def handle_ollama_show(self, endpoint: Endpoint, call: Call) -> Answer:
-        name = plain_name(self._config, read_model_name(await call.read_body()))
+        if (data := light_body(await call.read_pieces())) is None:
+            message = f"the body is larger than {LIGHT_BYTES} bytes"
+            raise ApiError(413, message, code="body_too_large")
+        name = plain_name(self._config, read_model_name(data))
         wanted = self._preparer.find(name, call.permissions)
         model, at_least = wanted.model, wanted.at_least
         contexts = self._manager.overview.contexts_of(model.name)

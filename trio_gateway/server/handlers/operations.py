@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.server.api.endpoints import Endpoint
+from trio_gateway.models.names import Wanted
+from trio_gateway.models.need.measured_form import Form
+from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
 from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.openapi import document as openapi
+from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
 
@@ -24,7 +29,9 @@ class OperationsHandler:
         counter: TokenCounter,
         preparer: Preparer,
         budget: Budget,
+        readers: Readers,
     ) -> None:
+        self._readers = readers
         self._manager, self._selector = manager, selector
         self._counter, self._preparer, self._budget = counter, preparer, budget
 
@@ -45,9 +52,14 @@ class OperationsHandler:
 
     async def handle_explain(self, endpoint: Endpoint, call: Call) -> Answer:
         """What would happen to the request in the body. No engine is started or asked to work."""
-        data = await call.read_body()
-        request = open_request_to(call.query("endpoint"), data)
-        wanted, form = self._preparer.counted(request, call.permissions)
+        pieces, named = await call.read_pieces(), call.query("endpoint")
+        wanted: Wanted
+        form: Form
+        if (data := light_body(pieces)) is None:
+            wanted, form = await self._counted_large(call, pieces, named)
+        else:
+            request = open_request_to(named, data)
+            wanted, form = self._preparer.counted(request, call.permissions)
         try:
             found = await explain(
                 self._selector, self._counter, self._manager.overview, self._manager.kv,
@@ -56,3 +68,13 @@ class OperationsHandler:
         except RecursionError:
             raise nested_too_deeply() from None
         return json_answer(found)
+
+    async def _counted_large(
+        self, call: Call, pieces: Sequence[bytes], named: str | None
+    ) -> tuple[Wanted, Form]:
+        async with self._readers.opened(pieces, named, by_content=True) as opened:
+            endpoint = next(row for row in ENDPOINTS if row.name == opened.endpoint)
+            wanted = self._preparer.admitted(endpoint, opened.model, call.permissions)
+            read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)
+        assert read.form is not None
+        return wanted, read.form

@@ -9,7 +9,7 @@ name of a method; the Dispatcher calls it for either way, and makes an answer of
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -21,8 +21,9 @@ from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
+from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
-from trio_gateway.server.relay.prepare import Preparer
+from trio_gateway.server.relay.prepare import Ask, Preparer
 from trio_gateway.server.relay.relay import Relay
 
 Handler = Callable[[Endpoint, Call], Awaitable[Answer]]
@@ -128,8 +129,8 @@ async def _send_stream(
 class RequestHandler:
     """Takes a request apart, and has the Relay answer it."""
 
-    def __init__(self, preparer: Preparer, relay: Relay) -> None:
-        self._preparer, self._relay = preparer, relay
+    def __init__(self, preparer: Preparer, relay: Relay, readers: Readers) -> None:
+        self._preparer, self._relay, self._readers = preparer, relay, readers
 
     async def handle_relayed(self, endpoint: Endpoint, call: Call) -> Answer:
         if endpoint.body is Body.NONE:
@@ -137,11 +138,21 @@ class RequestHandler:
             target = endpoint.engine_path or endpoint.paths[0]
             ask = self._preparer.prepare_any(sender, endpoint, call.query("model"), target)
         else:
-            data = await call.read_body()
-            call.begin_dump(endpoint, data)
-            request = open_request(data, endpoint)
-            ask = await self._preparer.prepare(call.sender(endpoint), endpoint, request)
+            pieces = await call.read_pieces()
+            call.begin_dump(endpoint, pieces)
+            if (data := light_body(pieces)) is None:
+                ask = await self._prepare_large(endpoint, call, pieces)
+            else:
+                request = open_request(data, endpoint)
+                ask = await self._preparer.prepare(call.sender(endpoint), endpoint, request)
         return await self._relay.respond(ask)
+
+    async def _prepare_large(self, endpoint: Endpoint, call: Call, pieces: Sequence[bytes]) -> Ask:
+        sender = call.sender(endpoint)
+        async with self._readers.opened(pieces, endpoint.name) as opened:
+            wanted = self._preparer.admitted(endpoint, opened.model, sender.permissions)
+            read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)
+        return await self._preparer.prepare_large(sender, endpoint, wanted, opened.model, read)
 
     async def handle_realtime(self, endpoint: Endpoint, call: Call) -> Answer:
         """One that comes with a WebSocket is WebSocketRelay's."""

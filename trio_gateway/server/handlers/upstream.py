@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
+import msgspec
+
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.permissions import Permissions
@@ -11,9 +13,12 @@ from trio_gateway.server.api.endpoints import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
+from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer, may_choose
 from trio_gateway.server.relay.relay import Relay
+
+_NO_OBJECT = b"?"
 
 
 def _any_model_there(permissions: Permissions, model: str) -> ApiError:
@@ -31,7 +36,9 @@ class UpstreamHandler:
         names: ModelNames,
         preparer: Preparer,
         relay: Relay,
+        readers: Readers,
     ) -> None:
+        self._readers = readers
         self._preparer, self._relay = preparer, relay
         self._manager, self._names = manager, names
 
@@ -47,15 +54,22 @@ class UpstreamHandler:
         target = f"{path}?{query}" if query else path
         if not path:  # otherwise links of a page there would lead elsewhere
             return Answer(308, [(b"location", f"{raw}/{target}".encode())], b"")
-        sender, data = call.sender(endpoint), await call.read_body()
+        sender, pieces = call.sender(endpoint), await call.read_pieces()
+        data = light_body(pieces)
         known = self._preparer.find(model, sender.permissions).model
         if may_choose(known, sender.permissions):
             raise _any_model_there(sender.permissions, known.name)
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
-        check_slot_action(known.name, call.method, path, query, data, is_carried=is_carried)
+        said = _NO_OBJECT if data is None else data  # such an action has no large body
+        check_slot_action(known.name, call.method, path, query, said, is_carried=is_carried)
         # An engine's answer to HEAD would be read as one whose body is missing.
         method = "GET" if call.method == "HEAD" else call.method
-        ask = self._preparer.prepare_any(sender, endpoint, model, target, method=method, body=data)
+        ask = self._preparer.prepare_any(
+            sender, endpoint, model, target, method=method, body=data or b""
+        )
+        if data is None:
+            async with self._readers.opened(pieces, None) as opened:
+                ask = msgspec.structs.replace(ask, large=opened.as_it_is())
         return await self._relay.respond(ask)
 
     def _split(self, call: Call, raw: list[str]) -> tuple[str, str]:

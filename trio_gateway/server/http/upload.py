@@ -20,6 +20,7 @@ from trio_gateway.server.http.types import BODY_KEY, Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
 LEAST_BYTES_PER_S = 16 * 1024
+_PIECE_BYTES = 16 * 1024
 
 
 class Uploads:
@@ -79,19 +80,30 @@ class Upload:
 
     async def read_all(self) -> bytes:
         """The whole body, or what is left of it. Raises as `receive` does, and NoRoom."""
+        pieces = await self.read_pieces()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read_pieces(self) -> list[bytes]:
+        """The same as it came, small pieces put together: each that is kept costs some bytes more
+        than it has. Raises as `read_all` does."""
         known = self.length is not None
         if self.length is not None and self._refusal is None:
             self.hold.take(self.length - self.taken)
-        data: bytes | bytearray = b""
+        pieces: list[bytes] = []
+        small = bytearray()
         while piece := await self.receive():
             if not known:
                 self.hold.take(len(piece))
-            if self.complete and not data:
-                return piece
-            if not data:  # not a list: a piece may be one byte
-                data = bytearray()
-            data += piece
-        return bytes(data)
+            if not small and (len(piece) >= _PIECE_BYTES or self.complete):
+                pieces.append(piece)
+                continue
+            small += piece
+            if len(small) >= _PIECE_BYTES:
+                pieces.append(bytes(small))
+                small = bytearray()
+        if small:
+            pieces.append(bytes(small))
+        return pieces
 
     async def receive(self) -> bytes:
         """The next piece, `b""` when the body is complete. If the client goes away, its connection

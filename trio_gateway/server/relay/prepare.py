@@ -15,11 +15,13 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api.endpoints import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, model_not_found
+from trio_gateway.server.api.large_body import LargeBody, LargeRequest
 from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused
 from trio_gateway.server.api.request_body import (
     OpenRequest,
@@ -55,7 +57,8 @@ class Ask(msgspec.Struct, frozen=True):
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
     `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
     its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
-    streamed through. `opening`: how a stream begins that is long in coming.
+    streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
+    long in coming.
     """
 
     sender: Sender
@@ -71,6 +74,7 @@ class Ask(msgspec.Struct, frozen=True):
     wait: Wait
     form: FormUpload | None = None
     opening: Opening = EVENTS
+    large: LargeBody | None = None
 
     @property
     def state(self) -> RequestState:
@@ -104,27 +108,14 @@ class Preparer:
             ApiError: with what is wrong with it.
         """
         asked = opened.model
-        wanted = self.find(asked, sender.permissions)
+        wanted = self.admitted(endpoint, asked, sender.permissions)
         model = wanted.model
-        self.check_served(endpoint, model)
         request = opened.read()
         refuse_choosers(model, sender.permissions, request.values)
         if model.rewrite is not None:
             request = request.rewritten(model.rewrite)
-        at_least = self.context_for(wanted, wish)
-        prompt = None
-        try:
-            if endpoint.need is Need.UNCOUNTED:
-                selection = self._selector.select_any(model, endpoint.name, at_least)
-            else:
-                form = request.counted(endpoint)
-                selection = await self._selector.select_variant(model, form, at_least)
-                if endpoint.need not in _EMBEDDING:
-                    prompt = Prompt(form.kind, form.body, sender.permissions.key or "")
-        except ContextLengthExceeded as error:
-            raise too_long(endpoint, str(error)) from None
-        except RecursionError:
-            raise nested_too_deeply() from None
+        form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
+        selection, prompt = await self._select(sender, endpoint, wanted, form, wish)
         target = endpoint.engine_path or endpoint.paths[0]
         ask = Ask(
             sender, endpoint, model.name if asked is None else asked,
@@ -132,6 +123,49 @@ class Preparer:
             request.wants_stream, selection, prompt, Wait(),
         )  # fmt: skip
         return _with_answer_limit(ask)
+
+    async def prepare_large(
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        wanted: Wanted,
+        asked: str | None,
+        request: LargeRequest,
+        *,
+        wish: int = 0,
+    ) -> Ask:
+        """The same of one that was read elsewhere. `wanted`: what `admitted` gave for it.
+
+        Raises:
+            ApiError: 400, it is too long; 403, its key may not have what a field could choose.
+        """
+        if may_choose(wanted.model, sender.permissions) and request.chooser is not None:
+            raise chooser_refused(request.chooser, sender.permissions.key)
+        selection, prompt = await self._select(sender, endpoint, wanted, request.form, wish)
+        target = endpoint.engine_path or endpoint.paths[0]
+        ask = Ask(
+            sender, endpoint, wanted.model.name if asked is None else asked,
+            "POST", target, b"", None,
+            request.wants_stream, selection, prompt, Wait(), large=request.body,
+        )  # fmt: skip
+        return _with_answer_limit(ask)
+
+    async def _select(
+        self, sender: Sender, endpoint: Endpoint, wanted: Wanted, form: Form | None, wish: int
+    ) -> tuple[Selection, Prompt | None]:
+        """`form`: None, it is not counted. Raises ApiError."""
+        model, at_least = wanted.model, self.context_for(wanted, wish)
+        if form is None:
+            return self._selector.select_any(model, endpoint.name, at_least), None
+        try:
+            selection = await self._selector.select_variant(model, form, at_least)
+        except ContextLengthExceeded as error:
+            raise too_long(endpoint, str(error)) from None
+        except RecursionError:
+            raise nested_too_deeply() from None
+        if endpoint.need in _EMBEDDING:
+            return selection, None
+        return selection, Prompt(form.kind, form.body, sender.permissions.key or "")
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -162,8 +196,7 @@ class Preparer:
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(model, sender.permissions)
-        self.check_served(endpoint, wanted.model)
+        wanted = self.admitted(endpoint, model, sender.permissions)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(sender, endpoint, "", method, target, body, None, False, selection, None, Wait())
 
@@ -188,12 +221,23 @@ class Preparer:
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.find(opened.model, permissions)
-        self.check_served(opened.endpoint, wanted.model)
+        wanted = self.admitted(opened.endpoint, opened.model, permissions)
         request = opened.read()
         if wanted.model.rewrite is not None:
             request = request.rewritten(wanted.model.rewrite)
         return wanted, request.counted(opened.endpoint)
+
+    def admitted(
+        self, endpoint: Endpoint, name: str | None, permissions: Permissions = EVERYTHING
+    ) -> Wanted:
+        """The model of a request, before anything else in it is looked at.
+
+        Raises:
+            ApiError: as `find`, and 400, the model's engines have no such endpoint.
+        """
+        wanted = self.find(name, permissions)
+        self.check_served(endpoint, wanted.model)
+        return wanted
 
     def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
@@ -243,7 +287,13 @@ def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
 def _with_answer_limit(ask: Ask) -> Ask:
     """With the answer's maximum lowered, where the selection says so."""
     selection, members = ask.selection, ask.members
-    if selection.clamped is None or selection.answer is None or members is None:
+    if selection.clamped is None or selection.answer is None:
+        return ask
+    if ask.large is not None:
+        log.info("request %s: %s", ask.state.id, selection.reason)
+        large = ask.large.with_answer_limit(selection.answer)
+        return msgspec.structs.replace(ask, large=large)
+    if members is None:
         return ask
     log.info("request %s: %s", ask.state.id, selection.reason)
     lowered = with_answer_limit(members, selection.answer)

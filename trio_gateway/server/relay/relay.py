@@ -229,6 +229,8 @@ async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
     body: bytes | BodySource
     if ask.form is not None:
         body = ask.form.source(engine.served_name)
+    elif ask.large is not None:
+        body = ask.large.source(engine.served_name)
     else:
         body = engine.transform_request(ask.endpoint.name, ask.body, ask.members)
     await lease.switch_conversation()

@@ -1,0 +1,165 @@
+"""Reads large bodies: a program that `readers.py` runs. See `messages.py` for what it is asked.
+
+It sees one body at a time, and writes nothing of it but what was asked for, to nobody but the
+gateway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import msgspec
+
+from trio_gateway.models.need.measured_form import measured
+from trio_gateway.rawjson import Members, NameTwice, members_or_none, spans
+from trio_gateway.server.api.endpoints import ENDPOINTS, Need
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.model_choosers import chooser_among
+from trio_gateway.server.api.request_body import (
+    MEMBERS_MAX,
+    OpenRequest,
+    made_request,
+    nested_too_deeply,
+    open_request,
+    open_request_to,
+    refuse_bomb,
+)
+from trio_gateway.server.ollama.request import Kind, OpenCall, open_call
+from trio_gateway.server.reading.messages import (
+    LENGTHS,
+    Answer,
+    Body,
+    Opened,
+    Place,
+    Question,
+    Read,
+    Refused,
+    Terms,
+    head_of,
+)
+
+_MOST_MEMORY = 2 << 30
+_NAME_MAX = 1000
+_ROWS = {row.name: row for row in ENDPOINTS}
+_OLLAMA = "api/"
+
+Reply = tuple[Answer, Sequence[bytes]]
+
+
+class Reader:
+    """Answers questions about one body after the other."""
+
+    def __init__(self) -> None:
+        self._open: OpenRequest | OpenCall | None = None
+
+    def answer(self, question: Question, payload: bytes) -> Reply:
+        try:
+            if isinstance(question, Body):
+                return self._opened(question, payload), ()
+            opened, self._open = self._open, None
+            if opened is None:
+                raise AssertionError("there is no body to read")
+            return _read(opened, question)
+        except ApiError as error:
+            return Refused(error.status, error.message, error.code, error.param), ()
+        except RecursionError:
+            deep = nested_too_deeply()
+            return Refused(deep.status, deep.message, deep.code, deep.param), ()
+        except MemoryError:
+            self._open = None
+            message = "reading the body takes too much memory"
+            return Refused(413, message, "body_too_complex", None), ()
+
+    def _opened(self, question: Body, data: bytes) -> Opened:
+        self._open = None  # the body before takes no memory meanwhile
+        name = question.endpoint
+        if question.by_content:
+            opened = open_request_to(name, data)
+        elif name is None:
+            return Opened("", None, _places_if_any(data))
+        elif name.startswith(_OLLAMA):
+            self._open = open_call(Kind(name.removeprefix(_OLLAMA)), data)
+            return Opened(name, self._open.model)
+        else:
+            opened = open_request(data, _ROWS[name])
+        self._open = opened
+        return Opened(opened.endpoint.name, opened.model)
+
+
+def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
+    if isinstance(opened, OpenRequest):
+        endpoint, request = opened.endpoint, opened.read()
+        places = _places(request.data, request.members)
+        call, body = None, b""
+    else:
+        asked = opened.read()
+        call = msgspec.structs.replace(asked, fields={})
+        if asked.only_loads:
+            return Read([], False, None, 0, None, call), ()
+        endpoint = _ROWS[asked.endpoint]
+        request = made_request(asked.request(terms.name), endpoint)
+        places, body = _places(request.data, request.members), request.data
+    chooser = chooser_among(request.values)
+    if terms.rewrite is not None:
+        request = request.rewritten(terms.rewrite)
+    streams = request.wants_stream
+    if endpoint.need is Need.UNCOUNTED:
+        return Read(places, streams, None, 0, chooser, call), (body,)
+    form = measured(request.counted(endpoint), terms.image_tokens)
+    read = Read(places, streams, form.measures, len(form.counted), chooser, call)
+    return read, (form.counted, body)
+
+
+def _places(data: bytes, found: Members) -> list[Place]:
+    if any(len(name) > _NAME_MAX for name in found):
+        message = f"the body has a field with a name of more than {_NAME_MAX} characters"
+        raise ApiError(400, message, code="body_too_complex")
+    return [(name, begin, end) for name, (begin, end) in spans(data, found).items()]
+
+
+def _places_if_any(data: bytes) -> list[Place] | None:
+    """Of a body that may be anything."""
+    try:
+        refuse_bomb(data)
+        found = members_or_none(data)
+        if found is None or len(found) > MEMBERS_MAX:
+            return None
+        return _places(data, found)
+    except (ApiError, NameTwice):
+        return None
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none of it
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+
+
+def _exactly(source: BinaryIO, size: int) -> bytes:
+    data = source.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def main() -> None:
+    _limit_memory()
+    reader, source, sink = Reader(), sys.stdin.buffer, sys.stdout.buffer
+    with contextlib.suppress(EOFError):
+        while True:
+            head_bytes, payload_bytes = LENGTHS.unpack(_exactly(source, LENGTHS.size))
+            question = msgspec.msgpack.decode(_exactly(source, head_bytes), type=Question)
+            answer, payload = reader.answer(question, _exactly(source, payload_bytes))
+            sink.write(head_of(answer, sum(map(len, payload))))
+            for part in payload:
+                sink.write(part)
+            sink.flush()
+            del question, answer, payload
+
+
+if __name__ == "__main__":
+    main()
