@@ -67,7 +67,7 @@ async def test_a_stream_that_queues_is_told_its_position_and_a_guess_at_its_wait
 async def test_a_stream_that_waits_for_the_end_of_a_back_off_is_told_so(
     autojump_clock: Clock,
 ) -> None:
-    async with running_stack(config(model("m"), stream_keepalive_s=0.5)) as stack:
+    async with running_stack(config(model("m"), stream_keepalive_s=0.6)) as stack:
         stack.engines.scripts = [[b"{}"], [b"{}"], [EVENT, DONE]]
         for _ in range(2):
             assert (await stack.post(CHAT, chat())).status == 200
@@ -87,7 +87,7 @@ async def test_a_stream_that_waits_for_the_end_of_a_back_off_is_told_so(
             await trio.sleep(0.25)
             (row,) = await page(stack, "queue")
             assert row["back_off"] == said.replace("1.0", "0.8")
-        assert answers[0][0] == f": {said.replace('1.0', '0.5')}"
+        assert answers[0][0] == f": {said.replace('1.0', '0.4')}"
         assert answers[0][1].startswith(": loading 0s of ~")
 
 
