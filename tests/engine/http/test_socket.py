@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
 from typing import cast
 
 import pytest
@@ -11,6 +9,7 @@ import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
+from tests.support.turns import longest_wait_s
 from trio_gateway.engine.errors import EngineTalksGarbage
 from trio_gateway.engine.http.exchange import Pulse
 from trio_gateway.engine.http.socket import EngineSocket, SocketClosed
@@ -60,24 +59,6 @@ async def opened(said: bytes) -> EngineSocket:
     socket = EngineSocket(cast(Transport, Wire(said)), Pulse(), MAX_BYTES)
     await socket.open("engine", "/", [], [])
     return socket
-
-
-async def longest_wait_s(work: Callable[[], Awaitable[None]]) -> float:
-    """How much CPU was spent between two turns of another task, the worst few aside, while it
-    runs: those are the collector's."""
-    waits = []
-
-    async def look_on() -> None:
-        while True:
-            before = time.thread_time()
-            await trio.lowlevel.checkpoint()
-            waits.append(time.thread_time() - before)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(look_on)
-        await work()
-        nursery.cancel_scope.cancel(reason="it is done")
-    return sorted(waits)[-4]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ async def test_of_a_cancelled_connection_nothing_is_left(
         def check(step: int) -> None:
             left = (len(connections), len(connections.counts or ()), len(held))
             assert left == (0, 0, 0), step
+            assert (len(connections.places), connections.read_ahead.held) == (0, 0), step
 
         assert await cancel_at_each_step(serve, check) > 5
         await trio.sleep(10)

@@ -15,6 +15,9 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from tests.support.memory_network import MemoryNetwork
+from tests.support.real_sockets import served
+from tests.support.turns import longest_wait_s
+from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.http.scopes import RequestScopes
@@ -363,3 +366,33 @@ async def test_many_small_pieces_are_put_together(autojump_clock: Clock) -> None
     kept = await upload.read_pieces()
     assert b"".join(kept) == b"a" * 100_000 + b"b" * 70_000
     assert len(kept) < 9
+
+
+# -- tiny chunks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clients", [1, 20])
+async def test_bodies_in_tiny_chunks_cost_others_little(clients: int) -> None:
+    """However many there are: each read has thousands of them, and 20 clients take turns."""
+    chunks = 200_000 // clients
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        data = await scope[REQUEST_KEY].upload.read_all()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"<%d>" % len(data)})
+
+    async def ask(port: int) -> None:
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        head = b"POST / HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await client.send_all(head + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+        assert (await client.receive_some(65536)).endswith(b"<%d>" % chunks)
+        await client.aclose()
+
+    async with served(RequestScopes(app), ConnectionLimits()) as port:
+
+        async def ask_all() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(clients):
+                    nursery.start_soon(ask, port)
+
+        assert await longest_wait_s(ask_all) < 0.03

@@ -238,7 +238,7 @@ class Connection:
         self._requests += 1
         keeps = head.keeps_alive and self._requests < self._limits.requests
         cycle = Cycle(
-            head, self._wire, self._inbox, gone=self._gone,
+            head, self._wire, self._inbox, gone=self._gone, turn=self._shared.turn,
             keeps_alive=keeps and not self._shared.is_stopping,
             default_headers=self._shared.default_headers,
         )  # fmt: skip

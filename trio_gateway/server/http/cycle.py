@@ -44,6 +44,7 @@ class Cycle:
         keeps_alive: whether the connection may go on after this.
         default_headers: gives the lines of each answer, such as its date.
         gone: set when the client goes away.
+        turn: which all connections share that have much to read in small parts.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Cycle:
         keeps_alive: bool,
         default_headers: Callable[[], bytes],
         gone: trio.Event,
+        turn: trio.Lock,
     ) -> None:
         self.keeps_alive = keeps_alive
         self.body = body_of(head)
@@ -68,6 +70,7 @@ class Cycle:
         self._framing: Framing | None = None  # None: the head is not sent
         self._left = 0  # of the announced length
         self._any_given = self._all_given = False
+        self._reading_turn = turn
         # The one case in which two tasks may want to send.
         self._turn = trio.Lock() if head.expects_continue else None
 
@@ -82,10 +85,13 @@ class Cycle:
         if self._all_given:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        if self._any_given:
+        if self.body.pauses:  # of all bodies in tiny chunks one goes on at a time
+            async with self._reading_turn:
+                await trio.lowlevel.checkpoint()
+        elif self._any_given:
             await trio.lowlevel.checkpoint()  # a large body must not keep others from theirs
         self._any_given = True
-        while (message := self.receive_now()) is None:
+        while (message := self._take()) is None:
             if self._inbox.is_over:
                 self._inbox.raise_fault()
                 await self._gone.wait()
@@ -98,6 +104,9 @@ class Cycle:
 
     def receive_now(self) -> Message | None:
         """What `receive` would give without waiting; None if it would wait."""
+        return None if self.body.pauses else self._take()
+
+    def _take(self) -> Message | None:
         if self._all_given:
             return None
         try:
