@@ -125,6 +125,16 @@ GOOD = {
     "text with a charset": form(
         headed('form-data; name="model"', b"m", "Content-Type: text/plain; charset=utf-8\r\n")
     ),
+    "Apache's client": form(
+        headed(
+            'form-data; name="model"',
+            b"m",
+            "Content-Type: text/plain; charset=ISO-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n",
+        )
+    ),
+    "a path as a file's name": form(
+        MODEL, headed(r'form-data; name="f"; filename="C:\fakepath\a.wav"')
+    ),
     "its length is given": form(headed('form-data; name="model"', b"m", "Content-Length: 1\r\n")),
     "a file's name with a semicolon": form(MODEL, headed('form-data; name="f"; filename="a;b"')),
     "a file's name in two ways": form(
@@ -205,6 +215,13 @@ BAD = {
     ),
     "a quoted-printable part": form(
         headed('form-data; name="model"', b"=6d", "content-transfer-encoding: Quoted-Printable\r\n")
+    ),
+    "another charset": form(
+        headed(
+            'form-data; name="model"',
+            b"m\xc3\xa4",
+            "Content-Type: text/plain; charset=ISO-8859-1\r\n",
+        )
     ),
     "UTF-7": form(headed('form-data; name="model"', b"m",
     "Content-Type: text/plain; charset=utf-7\r\n")),

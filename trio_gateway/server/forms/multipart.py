@@ -179,9 +179,9 @@ class FormReader:
         if not self._part.is_model:
             return
         try:
-            name = self._value.decode()
+            name = self._value.decode("ascii" if self._part.is_ascii else "utf-8")
         except UnicodeDecodeError:
-            raise _bad_model("`model` is not UTF-8") from None
+            raise _bad_model("`model` is not text in its charset") from None
         if not name or not name.isprintable():
             message = "`model` is empty or has control characters; GET /v1/models lists the names"
             raise ApiError(400, message, code="missing_model", param="model")

@@ -18,25 +18,27 @@ MODEL = "model"
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_PARAMETER = re.compile(
-    rb'[ \t]*;[ \t]*([a-z*]+)=(?:"((?:[^"\\]|\\["\\])*)"|(' + _TOKEN + rb"))[ \t]*"
-)
+_PARAMETER = re.compile(rb'[ \t]*;[ \t]*([a-z*]+)=(?:"((?:[^"\\]|\\.)*)"|(' + _TOKEN + rb"))[ \t]*")
 # The name comes first: `filename="model"` before it ends in `name="model"`, for who looks for that.
 _PARAMETERS = (b"name", b"filename", b"filename*")
 _EXTENDED = re.compile(rb"(?i:utf-8)'[A-Za-z-]*'(?:[!#$&+\-.^_`|~0-9A-Za-z]|%[0-9A-Fa-f]{2})*")
 _QUOTING = re.compile(rb"[\\%'\"=;]")
 _UNENCODED = (b"binary", b"8bit", b"7bit")
-_TEXT = re.compile(rb'text/plain(?:[ \t]*;[ \t]*charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
+_TEXT = re.compile(rb'text/plain(?:[ \t]*;[ \t]*charset="?([0-9a-z-]+)"?)?', re.IGNORECASE)
+_UTF_8 = b"utf-8"
+# Apache's client for Java says the first one of its own accord. ASCII is the same in all of them.
+_LIKE_ASCII = (b"iso-8859-1", b"us-ascii", b"ascii", b"windows-1252")
 _NESTED = (b"multipart/", b"message/")
 _CHARSET_FIELD = "_charset_"
 
 
 class PartHead(NamedTuple):
-    """`size`: how many bytes the part says that it has, if it does."""
+    """`size`: how many bytes the part says that it has, if it does. `is_ascii`: it must be."""
 
     name: str
     is_file: bool
     size: int | None = None
+    is_ascii: bool = False
 
     @property
     def is_model(self) -> bool:
@@ -74,12 +76,15 @@ def _with_headers(headers: dict[bytes, bytes]) -> PartHead:
     kind = headers.get(b"content-type", b"text/plain")
     if kind.lower().startswith(_NESTED):
         raise invalid("a part consists of parts")
-    if name == MODEL and _TEXT.fullmatch(kind) is None:
+    text = _TEXT.fullmatch(kind)
+    charset = (text[1] or _UTF_8).lower() if text else b""
+    if name == MODEL and charset != _UTF_8 and charset not in _LIKE_ASCII:
         raise invalid("`model` is not plain text in UTF-8")
     length = headers.get(b"content-length")
     if length is not None and not (length.isdigit() and len(length) < 20):
         raise invalid("a part's Content-Length is not a number")
-    return PartHead(name, is_file, None if length is None else int(length))
+    size = None if length is None else int(length)
+    return PartHead(name, is_file, size, charset in _LIKE_ASCII)
 
 
 def _read_disposition(value: bytes) -> tuple[str, bool]:
