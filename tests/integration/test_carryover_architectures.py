@@ -145,7 +145,7 @@ def carried_over(tmp_path: Path, names: Sequence[str], unbroken: Sequence[Conver
         all_next(is_first)
         all_next(was_carried)  # each swap is for the next model
         all_next(has_grown)
-        assert "slots are not saved again" not in gateway.log
+        assert not has_checkpoints() or "slots are not saved again" not in gateway.log
         assert gateway.stop() == 0
     idle = config_of(tmp_path, names, LARGE, kv_carryover=stored, engine_idle_timeout="0.3")
     with running_gateway(tmp_path, idle) as gateway:
