@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -55,7 +56,10 @@ def client(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
 
 
 def engine_url(gateway: GatewayProcess, variant: str) -> str:
-    return gateway.wait_for_line(rf"{variant}: ready in .* (http://127.0.0.1:\d+),")[1]
+    """Of its newest engine."""
+    ready = rf"{variant}: ready in .* (http://127.0.0.1:\d+),"
+    gateway.wait_for_line(ready)
+    return str(re.findall(ready, gateway.log)[-1])
 
 
 def test_a_chat_answers(gateway: GatewayProcess) -> None:
