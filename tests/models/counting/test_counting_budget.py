@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -16,6 +17,7 @@ from trio_gateway.config.schema import TokenizationConfig
 from trio_gateway.engine.clients.prompts import count_largest, field
 from trio_gateway.models.counting import counter as counter_module
 from trio_gateway.models.counting import tokenizer as tokenizer_module
+from trio_gateway.models.counting import vocabulary as vocabulary_module
 from trio_gateway.models.counting.counter import BUDGET_S, Count, TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 from trio_gateway.models.need.calibration import CountSource
@@ -210,3 +212,40 @@ async def test_and_where_the_vocabulary_does(
         found = await subject.count(given, form("chat/completions", ORDINARY))
         assert found == Count(3, CountSource.VOCABULARY)
         assert trio.current_time() - begun < 3  # five of its turns are to learn the template
+
+
+async def test_a_short_question_waits_for_one_long_one_at_most(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, tmp_path: Path
+) -> None:
+    """And a long one that had to wait has time left to be answered: the helper is not ended."""
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    given = model("m", variant(args=("-m", "m.gguf"), workdir=tmp_path))
+    answered: list[int] = []
+
+    async def exchange(process: Any, question: Any) -> Any:
+        await trio.sleep(len(question.line) / 500_000)
+        answered.append(len(question.line))
+        return msgspec.convert({"tokens": 3, "exact": True}, vocabulary_module._Answer)
+
+    async def helper(self: Any) -> None:
+        return None
+
+    monkeypatch.setattr(vocabulary_module, "_watched_exchange", exchange)
+    monkeypatch.setattr(vocabulary_module, "_held_bytes", lambda process: 0)
+    monkeypatch.setattr(vocabulary_module._Owner, "_helper", helper)
+    vocabulary = Vocabulary()
+    subject = TokenCounter(SimpleNamespace(engine_of=lambda _: None), vocabulary, None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(vocabulary.run)
+        for start in range(5):
+            long = {"messages": [{"role": "user", "content": f"{start} " + "word " * 380_000}]}
+            nursery.start_soon(subject.count, given, form("chat/completions", long))
+        await trio.sleep(0.2)
+        begun = trio.current_time()
+        found = await subject.count(given, form("chat/completions", ORDINARY))
+        assert found == Count(3, CountSource.VOCABULARY)
+        # Once for its own text, and once for all of what its template is learned from.
+        assert trio.current_time() - begun < 8
+        await trio.sleep(30)
+        assert len([size for size in answered if size > 1_000_000]) >= 3
+        nursery.cancel_scope.cancel(reason="the test is over")

@@ -36,6 +36,7 @@ _WATCH_S = 0.05
 _SLIM_BYTES = 1 << 30  # a helper that holds more does not wait for the next question
 _SMALL_QUESTION = 1 << 20  # bytes; that a larger one takes long need not be the file's fault
 _QUESTION_LETTERS = 100_000  # of several prompts in one question
+_SHORT_BYTES = 200_000
 _LONGEST_ANSWER = 64 << 20  # bytes; a rendered prompt is about as long as its request
 # -P: no module comes from the folder that the gateway happens to run in.
 _COMMAND = (sys.executable, "-P", "-m", "trio_gateway.models.counting.vocabulary_worker")
@@ -80,6 +81,9 @@ class Vocabulary:
     def __init__(self, reaper: Reaper | None = None, secrets: Collection[str] = ()) -> None:
         self._reaper, self._secrets = reaper, secrets
         self._questions: trio.MemorySendChannel[_Question] | None = None
+        # A long question takes a second or two. One of them at a time stands in the line, so that
+        # a short one waits for no more than one.
+        self._long_turn = trio.Lock()
 
     async def count_chat(self, gguf: Path, chat: bytes) -> VocabularyCount | None:
         """The prompt tokens of a request's body; None: cannot say."""
@@ -115,10 +119,22 @@ class Vocabulary:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
         question = _Question(gguf, line, trio.current_time() + QUESTION_S)
         try:
+            if len(line) <= _SHORT_BYTES:
+                return await self._answered(self._questions, question)
             with trio.fail_at(question.deadline):
-                await self._questions.send(question)
+                await self._long_turn.acquire()
+            try:
+                return await self._answered(self._questions, question)
+            finally:
+                self._long_turn.release()
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             return None  # those before it took all the time, or `run` ended
+
+    async def _answered(
+        self, questions: trio.MemorySendChannel[_Question], question: _Question
+    ) -> _Answer | None:
+        with trio.fail_at(question.deadline):
+            await questions.send(question)
         await question.is_over.wait()  # `run` keeps to the deadline
         return question.answer
 
@@ -169,8 +185,10 @@ class _Owner:
             self._log(question.gguf, why, logging.WARNING)
             return None
         is_whole = False
+        # What waited for long has time left all the same: it is not to blame for those before it.
+        deadline = max(question.deadline, trio.current_time() + QUESTION_S / 2)
         try:
-            with trio.fail_at(question.deadline):
+            with trio.fail_at(deadline):
                 process = await self._helper()
                 answer = await _watched_exchange(process, question)
             is_whole = True
