@@ -28,7 +28,7 @@ KEYS = (
 )
 CHOOSERS: dict[str, Any] = {
     "models": ["other"], "route": "fallback", "fallbacks": ["other"], "provider": {"order": ["x"]},
-    "extra_body": {"model": "other"}, "Model": "other", "plugins": [], "preset": "x",
+    "extra_body": {"model": "other"}, "Models": ["other"], "plugins": [], "preset": "x",
     "tools": [{"type": "image_generation", "model": "other"}],
 }  # fmt: skip
 CONTENT = {
@@ -117,6 +117,19 @@ async def test_two_models_are_none_however_they_are_written(
     async with serving() as stack:
         answer = await post(stack, "/v1/chat/completions", body, ALL)
         assert (answer.status, error_of(answer)["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("row", JSON_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("name", ["Model", "MODEL", "mod\\u0045l"])
+async def test_a_model_in_other_letters_is_a_second_one_to_some_engines(
+    autojump_clock: Clock, row: Endpoint, name: str
+) -> None:
+    body = body_of(row, "here").replace(b"{", b'{"%b": "there", ' % name.encode(), 1)
+    async with serving() as stack:
+        answer = await post(stack, row.paths[0], body, ALL)
+        assert answer.status == 400
+        assert "can be read as `model`" in json.loads(answer.content)["error"]["message"]
+        assert stack.engines.requests == []
 
 
 async def test_a_name_with_escapes_is_the_name(autojump_clock: Clock) -> None:

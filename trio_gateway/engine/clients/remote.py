@@ -216,7 +216,7 @@ class RemoteEngine(OpenAIEngine):
             try:
                 answer = await attempt(site)
                 if answer.status in _REDIRECTS:
-                    why = f"it sends clients elsewhere (HTTP {answer.status}); correct `url`"
+                    why = f"it sends clients elsewhere (HTTP {answer.status}); correct `urls`"
                     tried.append(f"{site.url}: {why}")
                     continue
                 if answer.status in KEY_REFUSED:

@@ -217,6 +217,11 @@ def _members(data: bytes) -> Members:
         raise nested_too_deeply() from None
     except (msgspec.DecodeError, UnicodeDecodeError, NameTwice) as error:
         raise not_json(data, error) from None
+    for name in members:
+        # Engines written in Go take either for the model, and the last of them.
+        if len(name) == len("model") and name != "model" and name.casefold() == "model":
+            message = f"the field `{name}` can be read as `model`; leave it out, or write `model`"
+            raise ApiError(400, message, code="invalid_field", param=name)
     return members
 
 
