@@ -82,5 +82,16 @@ def test_files_are_counted_apart() -> None:
     assert (budget.memory.held, budget.files.held) == (0, 0)
 
 
+def test_what_comes_after_the_end_counts_nowhere() -> None:
+    budget = Budget(LIMIT)
+    hold = held(budget, "a", 100)
+    hold.close()
+    hold.take(2 * LIMIT)
+    hold.give(3 * LIMIT)
+    hold.close()
+    assert budget.memory.held == 0
+    assert not budget.memory._by_client
+
+
 def test_by_default_it_is_a_part_of_this_machine_s_memory() -> None:
     assert 64 * 1024**2 <= default_memory_bytes() <= 4 * 1024**3

@@ -103,38 +103,40 @@ class Budget:
 class Hold:
     """What is held for one request. `client`: whose it is, to be set before anything is taken."""
 
-    __slots__ = ("_budget", "client", "in_files", "in_memory")
+    __slots__ = ("_budget", "_is_closed", "client", "in_files", "in_memory")
 
     def __init__(self, budget: Budget, client: str) -> None:
         self._budget, self.client = budget, client
+        self._is_closed = False
         self.in_memory = self.in_files = 0
 
     def take(self, size: int) -> None:
         """Raises NoRoom; then nothing is taken."""
-        if size:
+        if size and not self._is_closed:
             self._budget.memory.take(self.client, size, self.in_memory)
             self.in_memory += size
 
     def give(self, size: int) -> None:
-        if size:
+        if size := min(size, self.in_memory):
             self._budget.memory.give(self.client, size)
             self.in_memory -= size
 
     def take_file(self, size: int) -> None:
         """Raises NoRoom; then nothing is taken."""
-        if size:
+        if size and not self._is_closed:
             self._budget.files.take(self.client, size, self.in_files)
             self.in_files += size
 
     def give_file(self, size: int) -> None:
-        if size:
+        if size := min(size, self.in_files):
             self._budget.files.give(self.client, size)
             self.in_files -= size
 
     def close(self) -> None:
-        """Give back all of it."""
+        """Give back all of it. What comes late is about to be dropped, and counts nowhere."""
         self.give(self.in_memory)
         self.give_file(self.in_files)
+        self._is_closed = True
 
 
 def default_memory_bytes() -> int:
