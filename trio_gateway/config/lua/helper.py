@@ -20,8 +20,8 @@ import msgspec
 from trio_gateway.config.lua import program
 from trio_gateway.config.lua.program import PROCESS_LIMIT_BYTES, Ending, Refused
 
-CPU_LIMIT_S = 5.0  # what a program in use takes is far below 0.1 s
-END_S = 60.0  # of any time: for a disk that does not answer, which takes no time of a processor
+CPU_LIMIT_S = 3.0  # all instructions that it may use take 0.4 s
+END_S = 30.0  # of any time: for a disk that does not answer, which takes no time of a processor
 _EXIT_S = 5.0
 _LONGEST_LINE = 128 << 20  # bytes
 HAS_FDS = os.name == "posix"  # a child can inherit an open file
