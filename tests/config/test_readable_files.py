@@ -74,6 +74,7 @@ def test_keys_of_clients_and_of_engines_are_keys(tmp_path: Path, text: str) -> N
 @pytest.mark.parametrize(
     "server",
     ["", f'api_keys = {{ "{hash_of(KEY)}" }}', 'api_keys = { env("TEST_PLAIN_KEY") }'],
+    ids=["none", "hashed", "from the environment"],  # a hash is another in each worker
 )
 def test_without_a_plain_key_anyone_may_read_it(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
