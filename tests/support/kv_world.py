@@ -19,6 +19,7 @@ from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.conversations import KvMove
 from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.scheduling.events import VariantKey
 
@@ -27,8 +28,8 @@ ONE_CACHE = 10**6  # tokens that all slots of an engine share
 BYTES_PER_TOKEN = 12  # of a file that a fake engine saves, about
 
 
-def prompt(text: str) -> Prompt:
-    return Prompt("completions", msgspec.json.encode({"prompt": text}))
+def prompt(text: str, owner: str = "") -> Prompt:
+    return Prompt("completions", msgspec.json.encode({"prompt": text}), owner)
 
 
 class Running:
@@ -41,9 +42,9 @@ class Running:
         """Whether its slots hold these, and nothing else."""
         return self.slots.held == [ids_of(text) for text in texts]
 
-    async def ask(self, text: str) -> KvMove:
+    async def ask(self, text: str, owner: str = "") -> KvMove:
         """A request, with the conversation in its slot that it continues."""
-        move = await self.kv.switch(self.client, prompt(text), 1)
+        move = await self.kv.switch(self.client, prompt(text, owner), 1)
         self.slots.take(text)
         return move
 
@@ -97,17 +98,23 @@ class World:
         shared: int | None = ONE_CACHE,
         context: int = 4096,
         waiting: Sequence[str] = (),
+        whose: Sequence[str] = (),
+        owners: SlotOwners | None = None,
         build: str = "b1",
         binary: str = "llama-server",
         name: str = "m",
         **fields: Any,
     ) -> Running:
-        """Start an engine, and let it restore. The texts in `waiting` wait as tickets 0, 1, …"""
+        """Start an engine, and let it restore. The texts in `waiting` wait as tickets 0, 1, …,
+        each with the key of the same place in `whose`."""
         v = self.variant(*args, context=context, binary=binary)
         m = model(name, v, **fields)
-        prompts = dict(enumerate(map(prompt, waiting)))
+        names = whose or [""] * len(waiting)
+        prompts = dict(enumerate(map(prompt, waiting, names)))
+        if owners is not None:
+            owners.begin(slots)
         key = VariantKey(name, v.name)
-        kv = EngineKv(self.owner, key, m, v, self.engines.kind, lambda: prompts)
+        kv = EngineKv(self.owner, key, m, v, self.engines.kind, lambda: prompts, owners)
         argv = kv.launch_args(v.args)
         self.engines.slot_count = slots
         port = len(self.engines.slots) + 1

@@ -110,8 +110,19 @@ def test_a_new_process_holds_nothing_and_what_is_restored_is_its_owner_s(three: 
     three.restored(0, "a")
     three.restored(1, "b")
     assert (three.owner_of(0), three.owner_of(1)) == ("a", "b")
-    assert whole(three, "b", B) == Place(0, False, is_told=True)  # the one used longest ago
+    assert whole(three, "b", B) == Place(1, True, is_told=True)
     three.leave(Place(9))  # of the process before
+
+
+def test_a_conversation_that_was_restored_is_found_by_the_request_that_waited_for_it(
+    three: SlotOwners,
+) -> None:
+    three.restored(0, "a")
+    three.restored(1, "a", A)
+    three.restored(2, "b", B)
+    assert whole(three, "a", A) == Place(1, True, is_told=True)
+    assert whole(three, "a", A_OTHER) == Place(0, True, is_told=True)
+    assert whole(three, "b", B) == Place(2, True, is_told=True)
 
 
 @pytest.mark.parametrize("slots", [None, 2])

@@ -20,6 +20,7 @@ class _Slot:
         self.busy = 0
         self.used = 0  # the larger, the later
         self.sample = b""
+        self.is_fresh = False  # restored, and not used since
 
 
 class SlotOwners:
@@ -42,11 +43,14 @@ class SlotOwners:
         self._slots = [_Slot() for _ in range(slots or 0)]
         self._seen, self._loose = frozenset(), 0
 
-    def restored(self, slot: int, owner: str) -> None:
-        """A conversation of this owner was restored into the slot."""
+    def restored(self, slot: int, owner: str, body: bytes = b"") -> None:
+        """A conversation of this owner was restored into the slot. `body`: of a request that waits
+        to go on with it, if there is one."""
         self._arrives(owner)
         if slot < len(self._slots):
-            self._slots[slot].owners = frozenset({owner})
+            restored = self._slots[slot]
+            restored.owners, restored.sample = frozenset({owner}), body[:SAMPLE_BYTES]
+            restored.is_fresh = True
 
     def owner_of(self, slot: int) -> str | None:
         """Whose conversation it holds; None: nobody's, or it is not certain."""
@@ -74,7 +78,7 @@ class SlotOwners:
             wipe = tuple(i for i in foreign if not self._slots[i].busy)
         for i, slot in enumerate(self._slots):
             slot.owners = own if i in wipe else slot.owners | own
-            slot.sample = b""
+            slot.sample, slot.is_fresh = b"", False
         return Place(None, may_reuse, wipe, is_told=True)
 
     def leave(self, place: Place) -> None:
@@ -101,6 +105,9 @@ class SlotOwners:
         for i, slot in sorted(free, key=lambda entry: -entry[1].used):
             if slot.owners == own and _continues(slot.sample, sample):
                 return i
+        for i, slot in free:
+            if slot.owners == own and slot.is_fresh and not slot.sample:
+                return i  # which conversation it is, is not known: it may be this one
         return min(free, key=lambda entry: (bool(entry[1].owners), entry[1].used))[0]
 
     def _take(self, number: int, own: frozenset[str], body: bytes) -> Place:
@@ -109,6 +116,7 @@ class SlotOwners:
         may_reuse = slot.owners <= own and self._is_trusted
         slot.owners, slot.used, slot.sample = own, self._uses, body[:SAMPLE_BYTES]
         slot.busy += 1
+        slot.is_fresh = False
         return Place(number, may_reuse, is_told=True)
 
 

@@ -18,7 +18,7 @@ from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.conversations import EMPTY, NO_MOVE, Conversations, KvMove, SlotContents
 from trio_gateway.engine.kv.judge import Judge
-from trio_gateway.engine.kv.policy import in_order, is_wanted
+from trio_gateway.engine.kv.policy import in_order, is_wanted, next_of
 from trio_gateway.engine.kv.prompt import Prompt, waiting_ids
 from trio_gateway.engine.kv.slot_files import RESTORE_LIMIT_S, Restored, SlotFiles
 from trio_gateway.engine.kv.slot_owners import SlotOwners
@@ -142,7 +142,9 @@ class EngineKv:
                 case Restored.NO:
                     continue
             if self._owners is not None:
-                self._owners.restored(free[0], entry.owner)
+                next_up = next_of(ids, entry.tokens, entry.prompt_tokens, prompts)
+                body = b"" if next_up is None else waiting[next_up.ticket].body
+                self._owners.restored(free[0], entry.owner, body)
             del free[0]
             self.restored_tokens = total
             before = self._restored_for.get(entry.owner, 0)
