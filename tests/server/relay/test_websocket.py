@@ -22,9 +22,10 @@ from trio_websocket import (
 )
 
 from tests.support.fakes import FakeKind
+from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
-from trio_gateway.config.access_schema import AccessConfig, ApiKey
+from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.http.websocket_session import _Session
@@ -621,3 +622,27 @@ async def test_a_client_that_leaves_while_it_waits_gives_up_its_place(
         await client.aclose()
         await until(tickets, [])
         await until(connections, 0)
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+async def test_a_client_that_takes_nothing_gives_its_engine_back(
+    monkeypatch: pytest.MonkeyPatch, is_tls: bool
+) -> None:
+    async def flood(request: WebSocketRequest) -> None:
+        socket = await request.accept()
+        while True:
+            await socket.send_message("x" * 100_000)
+
+    handshake = (
+        f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    limits, ca = ConnectionLimits(send_timeout_s=0.5), authority(is_tls)
+    async with serving(flood, monkeypatch) as stack, served(stack.gateway, limits, ca) as port:
+        client = await tiny_window(port, ca)
+        await client.send_all(handshake.encode())
+        assert (await client.receive_some(100)).startswith(b"HTTP/1.1 101 ")
+        (engine,) = stack.manager.overview.engines()
+        assert engine.leases == 1
+        await until_free(stack)
+        await trio.aclose_forcefully(client)
