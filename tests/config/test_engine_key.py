@@ -71,6 +71,8 @@ def test_a_variable_of_the_variant_is_found_and_another_is_not_taken_for_it() ->
     assert configured_key(variant(LLAMA_API_KEY=""), LLAMA) is None
     assert configured_key(variant(OPENAI_API_KEY="k"), LLAMA) is None
     assert configured_key(variant("-e", "OPENAI_API_KEY=k"), LLAMA) is None
+    script = "LLAMA_API_KEY=k exec llama-server --port 1"
+    assert configured_key(variant("-c", script), LLAMA) is None
 
 
 def test_what_api_key_says_comes_first_and_then_the_arguments() -> None:
@@ -96,7 +98,9 @@ def test_what_is_inherited_is_found() -> None:
     assert inherited_key({"LLAMA_API_KEY": ""}, variables) is None
 
 
-@pytest.mark.parametrize(("key", "sendable"), [("a-b_c.~", True), ("a b", False), ("ä", False)])
+@pytest.mark.parametrize(
+    ("key", "sendable"), [("a-b_c.~", True), ("a b", True), ("ä", True), ("a\n", False)]
+)
 def test_not_every_text_fits_into_a_header(key: str, sendable: bool) -> None:
     assert is_sendable(key) is sendable
     assert not is_sendable(f"{key}\r\nX-Header: 1")

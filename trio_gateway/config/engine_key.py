@@ -11,10 +11,10 @@ import msgspec
 from trio_gateway.config.engine_args import API_KEY, API_KEY_FILE, option
 from trio_gateway.config.schema import Secret, VariantConfig
 
-_SENDABLE = re.compile(r"[\x21-\x7e]+")
+_SENDABLE = re.compile(r"[^\x00-\x1f\x7f]+")
 _MASKED = re.compile(r"\S*\*\*\S*")  # of a key, some show the beginning and the end
-# As `docker run` and `env` take them.
-_IN_ARGS = re.compile(r"(?:-e|--env=)?(\w+)=(.*)", re.DOTALL)
+# As `docker run` and `env` take them. What has blanks in it is a script.
+_IN_ARGS = re.compile(r"(?:-e|--env=)?(\w+)=(\S+)")
 
 
 class KeyPlace(enum.Enum):
