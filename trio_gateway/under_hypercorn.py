@@ -87,14 +87,19 @@ class HypercornGateway:
         except ConfigError as error:
             sys.stderr.write("\n".join(error.mistakes) + "\n")
             raise LifespanFailureError("startup", "the configuration is not valid") from None
+        # Any other exception would leave hypercorn serving an app without its engines, and signals
+        # to nobody who listens.
+        except LifespanFailureError:
+            raise
         except BaseExceptionGroup as group:
-            # Any other exception would leave hypercorn serving an app without its engines.
             _, crash = group.split(trio.Cancelled)
             if crash is None:
                 raise
             raise LifespanFailureError("serving", repr(crash.exceptions[0])) from crash
         except OSError as error:
             raise LifespanFailureError("startup", str(error)) from error
+        except Exception as error:
+            raise LifespanFailureError("serving", repr(error)) from error
         if not self._signals.is_ready:
             # hypercorn knows of no start that is called off: it would serve, or print a traceback.
             # All that was begun has ended by now.
