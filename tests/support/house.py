@@ -23,6 +23,7 @@ ROOMS = (
     "server/access",
     "server/forms",
     "server/http",
+    "server/reading",
     "server/api",
     "models",
     "models/counting",
