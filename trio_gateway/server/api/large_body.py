@@ -1,5 +1,7 @@
-"""LargeBody: a large request's body in the pieces in which it came. Its fields are found by their
-places, and none of it is ever copied in one go: 64 MB take 50 ms, in which nobody is answered."""
+"""LargeBody: a large request's body in the pieces in which it came.
+
+Its fields are found by their places, and none of it is ever copied in one go: 64 MB take 50 ms, in
+which nobody is answered."""
 
 from __future__ import annotations
 
