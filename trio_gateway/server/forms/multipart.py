@@ -101,13 +101,14 @@ class FormReader:
                 return None
 
     def _begin(self) -> int | None:
-        opening = self._delimiter + b"\r\n"
-        if not opening.startswith(self._buffer[: len(opening)]):
-            raise invalid("it does not begin with its boundary")
-        if len(self._buffer) < len(opening):
-            return None
-        self._begin_part()
-        return len(opening)
+        for first in (self._delimiter, self._line):  # some clients send a line end before it
+            opening = first + b"\r\n"
+            if self._buffer.startswith(opening):
+                self._begin_part()
+                return len(opening)
+            if opening.startswith(self._buffer):
+                return None
+        raise invalid("it does not begin with its boundary")
 
     def _begin_part(self) -> None:
         self._at = _At.HEAD
