@@ -325,6 +325,17 @@ def test_a_path_may_have_blanks_and_the_folder_files_that_look_like_modules(
     assert sandbox.run_file(Path("my gateway.lua")).globals["x"] == 7
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_the_one_who_starts_it_may_have_no_stdin_and_no_stdout(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "gateway.lua").write_text("x = 7")
+    code = (
+        "from pathlib import Path; from trio_gateway.config.lua import sandbox;"
+        "raise SystemExit(sandbox.run_file(Path('gateway.lua')).globals['x'])"
+    )
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 7
+
+
 async def test_beside_an_event_loop_it_runs_in_a_thread(tmp_path: Path) -> None:
     path = tmp_path / "gateway.lua"
     path.write_text(FOR_EVER)

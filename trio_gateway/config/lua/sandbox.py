@@ -67,13 +67,26 @@ def _opened(path: Path) -> Iterator[int | None]:
         yield None
         return
     try:
-        fd = os.open(os.path.expanduser(path), os.O_RDONLY | os.O_NONBLOCK)
+        fd = _not_a_standard_one(os.open(os.path.expanduser(path), os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:
         raise LuaFailure(printable(f"{path}: {error.strerror}")) from None
     except ValueError:  # a NUL byte
         raise LuaFailure(printable(f"{path}: not a path")) from None
     try:
         yield fd
+    finally:
+        os.close(fd)
+
+
+def _not_a_standard_one(fd: int) -> int:
+    """The same file above 2: where this process has no stdin, a file that it opens becomes it, and
+    the helper has a stdin of its own."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(fd)
 
