@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -240,6 +243,23 @@ async def test_a_file_that_takes_too_much_again_and_again_is_left_alone(
         assert helper.cpu_times().user - before < 1
         assert "left alone" in caplog.text
         assert await is_counted(vocabulary)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its signal is the kernel's")
+def test_one_without_its_gateway_ends_within_a_time_of_its_own(tmp_path: Path) -> None:
+    """A product of numbers with millions of digits: one operation, in which no handler runs."""
+    work = (
+        "{% set n = namespace(x=10) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}"
+    )
+    path = write_bpe(tmp_path, template=only_for_the_chat(work))
+    code = (
+        "from trio_gateway.models.counting import vocabulary_worker as worker;"
+        "worker._QUESTION_S = 1; worker.main()"
+    )
+    question = msgspec.json.encode({"gguf": str(path), "chat": msgspec.Raw(CHAT)}) + b"\n"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, input=question, capture_output=True, check=False, timeout=60)
+    assert ended.returncode == -signal.SIGXCPU
 
 
 async def test_a_long_prompt_gets_more_memory_and_time() -> None:

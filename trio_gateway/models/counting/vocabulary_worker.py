@@ -20,6 +20,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from trio_gateway.models.counting.gguf_vocabulary import GgufVocabulary
 from trio_gateway.models.counting.refusal import CannotCount
 
 _KEPT_FILES = 3  # 30 to 150 MB each
+_QUESTION_S = 60  # of a processor's time; far above what `vocabulary.py` waits for
 _LONGEST_TEMPLATE = 1 << 20  # characters; the longest in use have 30,000
 
 
@@ -178,6 +180,17 @@ def _limit_memory(most: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (min(whole, most or whole), whole))
 
 
+def _limit_time() -> None:
+    """For one question, should nobody be left who ends this. The kernel does it, whatever an
+    operation in C takes that no signal handler gets into."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would have prompts in it
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _QUESTION_S, hard))
+
+
 def _held_bytes() -> int:
     """What counts for the limit by now; 0 where there is no saying."""
     try:
@@ -191,6 +204,7 @@ def main() -> None:
     _limit_memory(None)
     counter = Counter()
     for line in sys.stdin.buffer:
+        _limit_time()
         sys.stdout.buffer.write(msgspec.json.encode(counter.answer(line)) + b"\n")
         sys.stdout.buffer.flush()
 
