@@ -24,11 +24,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.harness import chat_body
+from tests.support.harness import chat_body, patient
 from tests.support.held import COMMANDS, SIGNALS, HeldGateway, held_gateway, told_well
 from tests.support.isolation import RUN
 
-MOMENT_MAX_S = 1.5
+MOMENT_MAX_S = 1.5  # on a machine with nothing else to do
 BETWEEN_MAX_S = 0.2  # two signals
 END_S = 25.0  # on a busy machine; the promise is a few seconds
 LOST_S = 6.0  # a signal without effect until then, before the gateway's first line, is lost
@@ -142,7 +142,7 @@ def main() -> None:
     for command, sent, ignored in rows:
         if time.monotonic() > deadline:
             break
-        moment_s = random.uniform(0, MOMENT_MAX_S)
+        moment_s = random.uniform(0, patient(MOMENT_MAX_S))
         with tempfile.TemporaryDirectory() as folder:
             got = one(Outcome(command, sent, ignored, moment_s), Path(folder))
         outcomes.append(got)
