@@ -46,13 +46,8 @@ class EngineKey(msgspec.Struct, frozen=True):
         said is left out if it is about the key, a part of which it may quote."""
         asks = "asks for a key" if status == 401 else "forbids the request"
         match self.place:
-            case KeyPlace.NONE:
+            case KeyPlace.NONE | KeyPlace.MADE:
                 cure = "set `api_key` of the model or its variant"
-            case KeyPlace.MADE:
-                cure = (
-                    "it does not take the one that the gateway made for it; set `api_key` of the "
-                    "model or its variant to its own"
-                )
             case KeyPlace.CONFIGURED:
                 cure = f"it does not take the gateway's; check {self}"
             case _:

@@ -222,6 +222,8 @@ class Engine:
         if self._stop_wanted.is_set():
             return self._outcome(process)
         facts = await self.client.read_facts(timeouts.health_check_s)
+        if self.client.key_refused is not None and self.launch.withdraw_key(self.client):
+            facts = await self.client.read_facts(timeouts.health_check_s)
         if self.client.key_refused is not None:
             log.warning("%s", self.refusal(self.client.key_refused))
         if self.owners is not None:
@@ -317,14 +319,20 @@ class Engine:
             lambda peak: self._report(EngineMeasured(self.number, peak)),
         )
 
+    async def _until_good(self, health: HealthRecord) -> None:
+        while True:
+            try:
+                return await health.until_good()
+            except RefusedAtStart as refused:
+                if not self.launch.withdraw_key(self.client):
+                    raise _StartFailed(self.refusal(refused.status)) from None
+
     async def _until_ready(self, process: Process, health: HealthRecord) -> None:
         """Returns once it is ready, or its stop is wanted."""
         limit_s = self.variant.timeouts.startup_s
         with trio.move_on_after(limit_s) as limit:
-            try:
-                await first_of(process.exited.wait, self._stop_wanted.wait, health.until_good)
-            except RefusedAtStart as refused:
-                raise _StartFailed(self.refusal(refused.status)) from None
+            good = partial(self._until_good, health)
+            await first_of(process.exited.wait, self._stop_wanted.wait, good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
             raise _StartFailed(f"the engine {process.status} while starting{last_words(process)}")
         if limit.cancelled_caught:

@@ -109,6 +109,15 @@ class Launch:
             return _NO_KEY
         return key_of_file(text) or _NO_KEY
 
+    def withdraw_key(self, client: EngineClient) -> bool:
+        """Go on without the key that was made for this start, which the engine has refused: one
+        that takes none from its environment may serve without. False: none was made."""
+        if self.key.place is not KeyPlace.MADE:
+            return False
+        self.key = _NO_KEY
+        client.forget_key()
+        return True
+
     # -- its command -----------------------------------------------------------------------------
 
     def argv(self, client: EngineClient) -> list[str]:

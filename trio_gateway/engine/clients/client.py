@@ -186,6 +186,11 @@ class EngineClient(abc.ABC):
         others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
         return [*others, *self._own_headers]
 
+    def forget_key(self) -> None:
+        """Send none from now on."""
+        self._own_headers, self.key_refused = [], None
+        self._control = ControlClient(self._opener, self._questions)
+
     async def ask(
         self, method: str, target: str, timeout_s: float, body: bytes = b""
     ) -> Answer | None:
