@@ -218,6 +218,13 @@ def test_an_engine_finds_the_folder_from_any_working_directory(
         assert store.directory == tmp_path / "kv"
 
 
+def test_a_file_that_is_too_large_is_refused_with_both_knobs(folder: Path) -> None:
+    with open_store(folder, 999, persist=False) as store:
+        with pytest.raises(KvSaveRefused, match=r"1000 bytes exceed.*max_size.*--ctx-checkpoints"):
+            save(store, 1, 2, 3)
+        assert caches(folder) == []
+
+
 # -- what stays and what goes ---------------------------------------------------------------
 
 
