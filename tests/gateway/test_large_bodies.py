@@ -22,7 +22,7 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig, RewriteConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.server.reading import readers
-from trio_gateway.server.reading.messages import Body
+from trio_gateway.server.reading.messages import Body, Translation
 
 MIB = 1 << 20
 LARGEST = 64 * MIB
@@ -348,6 +348,29 @@ async def test_the_model_is_known_before_a_large_body_is_read(
             body = json.dumps({"model": "nope", "messages": says("Hi")}).encode()
             assert (await stack.post(path, body)).status == 404
     assert [type(question) for question in questions] == [Body] * 4
+
+
+async def test_a_large_answer_is_translated_elsewhere_as_well(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = read_here(monkeypatch)
+    numbers = [0.25] * 300_000
+    whole = {"data": [{"embedding": numbers, "index": 0}], "usage": {"prompt_tokens": 3}}
+    async with running_stack(given()) as stack:
+        for said, status in ((whole, 200), ({**whole, "data": [numbers]}, 502)):
+            stack.engines.scripts = [[json.dumps(said).encode()]]
+            answer = await stack.post("/api/embed", asked(input="a"))
+            assert answer.status == status
+        assert b"m: " in answer.content
+    assert [type(question) for question in questions] == [Translation] * 2
+
+
+async def test_a_large_answer_gets_the_name_that_was_asked_for(autojump_clock: Clock) -> None:
+    said = {"object": "list", "model": "its own", "data": [{"embedding": [0.25] * 300_000}]}
+    async with running_stack(given()) as stack:
+        stack.engines.scripts = [[json.dumps(said).encode()]]
+        answer = await stack.post("/v1/embeddings", asked(input="a"))
+    assert json.loads(answer.content) == {**said, "model": "m"}
 
 
 async def test_a_batch_of_too_many_is_refused_by_their_number(

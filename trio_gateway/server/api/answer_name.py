@@ -15,6 +15,9 @@ from trio_gateway.rawjson import members_or_none, replace_member
 
 _MEMBER = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
+# In a longer one, the first member of that name is changed: that is two searches.
+_DECODED_MAX_BYTES = 1 << 20
+
 
 class AnswerName:
     """For one answer: `in_whole` for all of it, or `in_piece` for each piece, then `rest`.
@@ -34,6 +37,9 @@ class AnswerName:
         """A whole JSON answer; what is not a JSON object stays as it is."""
         if self._passes or self._member in body or self._spaced in body:
             return body
+        if len(body) > _DECODED_MAX_BYTES:
+            found = _MEMBER.search(body)
+            return body if found is None else body.replace(found[0], self._member, 1)
         named = (members_or_none(body) or {}).get("model", b"")
         if not bytes(named).startswith(b'"'):
             return body

@@ -50,6 +50,7 @@ from trio_gateway.server.ollama.models import (
 )
 from trio_gateway.server.ollama.request import Kind, OllamaCall, open_call, read_model_name
 from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
+from trio_gateway.server.reading.messages import Translation
 from trio_gateway.server.reading.readers import LIGHT_BYTES, Readers, light_body
 from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
 from trio_gateway.server.relay.early_answer import Opening
@@ -107,7 +108,7 @@ class OllamaHandler:
         answer = await self._relay.respond(ask)
         if answer.status == 200:
             self._keep_alive(sender, asked, ask.model.name)
-        return await _translated(asked, answer, translator, stopwatch, sender.state)
+        return await _translated(asked, answer, translator, stopwatch, sender.state, self._readers)
 
     async def _prepare_large(
         self, endpoint: Endpoint, sender: Sender, pieces: Sequence[bytes]
@@ -221,6 +222,7 @@ async def _translated(
     translator: NdjsonTranslator | None,
     stopwatch: Stopwatch,
     state: RequestState,
+    readers: Readers,
 ) -> Answer:
     """An engine's answer, translated; its own error in the shape of its client's API.
     `translator`: of a stream, if one was asked for."""
@@ -240,10 +242,15 @@ async def _translated(
         body += translator.finish(stopwatch.durations())
         content_type = STREAM_CONTENT_TYPE
     else:
-        durations = stopwatch.durations()
-        body = translate_answer(
-            asked.kind, asked.model, rfc3339(time.time()), whole, durations, asked.dimensions
+        how = Translation(
+            asked.kind, asked.model, rfc3339(time.time()), stopwatch.durations(), asked.dimensions
         )
+        if len(whole) > LIGHT_BYTES:
+            body = await readers.translate(whole, how)
+        else:
+            body = translate_answer(
+                how.kind, how.model, how.created_at, whole, how.durations, how.dimensions
+            )
     return Answer(answer.status, [*headers, (b"content-type", content_type)], body)
 
 

@@ -5,7 +5,8 @@ long the two are.
 
     Body, the body          → Opened                         the model is known
     Terms                   → Read, the counted, the body    it may be had, and the rest is read
-    either                  → Refused
+    Translation, an answer  → Translated, the same for an Ollama client
+    any of them             → Refused
 
 The body comes back only where it is another one: an Ollama request, translated.
 """
@@ -18,7 +19,8 @@ import msgspec
 
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models.need.measured_form import Measures
-from trio_gateway.server.ollama.request import OllamaCall
+from trio_gateway.server.ollama.lines import Durations
+from trio_gateway.server.ollama.request import Kind, OllamaCall
 
 LENGTHS = struct.Struct(">IQ")
 
@@ -40,6 +42,16 @@ class Terms(msgspec.Struct, frozen=True, tag=True):
     rewrite: RewriteConfig | None
     image_tokens: int
     name: str = ""
+
+
+class Translation(msgspec.Struct, frozen=True, tag=True):
+    """Of a whole answer, for an Ollama request: what `translate_answer` is given."""
+
+    kind: Kind
+    model: str
+    created_at: str
+    durations: Durations
+    dimensions: int | None
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True):
@@ -64,17 +76,22 @@ class Read(msgspec.Struct, frozen=True, tag=True):
     call: OllamaCall | None = None
 
 
+class Translated(msgspec.Struct, frozen=True, tag=True):
+    """The answer follows."""
+
+
 class Refused(msgspec.Struct, frozen=True, tag=True):
     """An ApiError."""
 
     status: int
     message: str
+    error_type: str
     code: str | None
     param: str | None
 
 
-Question = Body | Terms
-Answer = Opened | Read | Refused
+Question = Body | Terms | Translation
+Answer = Opened | Read | Translated | Refused
 
 
 def head_of(message: Question | Answer, payload_bytes: int) -> bytes:

@@ -27,6 +27,7 @@ from trio_gateway.server.api.request_body import (
     open_request_to,
     refuse_bomb,
 )
+from trio_gateway.server.ollama.answer import translate_answer
 from trio_gateway.server.ollama.request import Kind, OpenCall, open_call
 from trio_gateway.server.reading.messages import (
     LENGTHS,
@@ -38,6 +39,8 @@ from trio_gateway.server.reading.messages import (
     Read,
     Refused,
     Terms,
+    Translated,
+    Translation,
     head_of,
 )
 
@@ -59,19 +62,24 @@ class Reader:
         try:
             if isinstance(question, Body):
                 return self._opened(question, payload), ()
+            if isinstance(question, Translation):
+                body = translate_answer(
+                    question.kind, question.model, question.created_at, payload,
+                    question.durations, question.dimensions,
+                )  # fmt: skip
+                return Translated(), (body,)
             opened, self._open = self._open, None
             if opened is None:
                 raise AssertionError("there is no body to read")
             return _read(opened, question)
         except ApiError as error:
-            return Refused(error.status, error.message, error.code, error.param), ()
+            return _refused(error), ()
         except RecursionError:
-            deep = nested_too_deeply()
-            return Refused(deep.status, deep.message, deep.code, deep.param), ()
+            return _refused(nested_too_deeply()), ()
         except MemoryError:
             self._open = None
             message = "reading the body takes too much memory"
-            return Refused(413, message, "body_too_complex", None), ()
+            return _refused(ApiError(413, message, code="body_too_complex")), ()
 
     def _opened(self, question: Body, data: bytes) -> Opened:
         self._open = None  # the body before takes no memory meanwhile
@@ -87,6 +95,10 @@ class Reader:
             opened = open_request(data, _ROWS[name])
         self._open = opened
         return Opened(opened.endpoint.name, opened.model)
+
+
+def _refused(error: ApiError) -> Refused:
+    return Refused(error.status, error.message, error.error_type, error.code, error.param)
 
 
 def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:

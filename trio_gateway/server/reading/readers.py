@@ -30,6 +30,7 @@ from trio_gateway.server.reading.messages import (
     Read,
     Refused,
     Terms,
+    Translation,
     head_of,
 )
 
@@ -127,12 +128,28 @@ class Readers:
         Raises:
             ApiError: 400 or 413, with what is wrong.
         """
+        async with self._lent() as reader:
+            answer, _ = await reader.ask(Body(endpoint, by_content), pieces)
+            assert isinstance(answer, Opened)
+            yield OpenLargeRequest(reader, pieces, answer)
+
+    async def translate(self, whole: bytes, how: Translation) -> bytes:
+        """A whole answer with status 200, for an Ollama client.
+
+        Raises:
+            ApiError: 502, it is no answer; 413, that cannot be told.
+        """
+        async with self._lent() as reader:
+            _, pieces = await reader.ask(how, [whole])
+        # Joining bytes lets go of the interpreter, so in a thread it is in nobody's way.
+        return await trio.to_thread.run_sync(b"".join, pieces)
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[_Reader]:
         async with self._turns:
             reader = self._idle.pop() if self._idle else self._new()
             try:
-                answer, _ = await reader.ask(Body(endpoint, by_content), pieces)
-                assert isinstance(answer, Opened)
-                yield OpenLargeRequest(reader, pieces, answer)
+                yield reader
             finally:
                 if self._runs and reader.is_ready:
                     reader.idle_since = trio.current_time()
@@ -191,7 +208,10 @@ class _Reader:
             raise ApiError(413, message, code="body_too_complex") from None
         self.is_ready = True
         if isinstance(answer, Refused):
-            raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
+            raise ApiError(
+                answer.status, answer.message, answer.error_type,
+                code=answer.code, param=answer.param,
+            )  # fmt: skip
         return answer, after
 
     async def _ask(

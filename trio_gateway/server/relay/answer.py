@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 from typing import NamedTuple, Self
 
+import trio
+
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.server.budget import Hold
 
@@ -40,11 +42,18 @@ class AnswerStream(abc.ABC):
 
 async def collected(stream: AnswerStream, hold: Hold) -> bytes:
     """All of it. Raises TornStream, and NoRoom."""
-    data = bytearray()
+    pieces, size = [], 0
     async for piece in stream:
         hold.take(len(piece))
-        data += piece
-    return bytes(data)
+        pieces.append(piece)
+        size += len(piece)
+    if size <= _JOINED_AT_ONCE:
+        return b"".join(pieces)
+    # Joining bytes lets go of the interpreter, so in a thread it is in nobody's way.
+    return await trio.to_thread.run_sync(b"".join, pieces)
+
+
+_JOINED_AT_ONCE = 1 << 20  # bytes
 
 
 class Answer(NamedTuple):
