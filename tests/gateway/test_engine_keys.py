@@ -98,7 +98,8 @@ async def test_an_engine_that_refuses_to_say_whether_it_is_ready_has_not_started
 async def test_one_that_refuses_to_say_what_it_serves_is_ready_with_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_stack(config(model("m", engine=ENGINE_TYPES["openai"]))) as stack:
+    options = EngineOptions(api_key=Secret("k"))
+    async with running_stack(config(model("m", variant(options=options)))) as stack:
         monkeypatch.setattr(stack.engines.client_type, "key_refused", 401)  # as `ask` notes it
         with caplog.at_level(logging.WARNING):
             assert (await stack.post(CHAT, chat())).status == 200
