@@ -240,6 +240,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     tls: TlsConfig | None = None
     limits: ConnectionLimits = ConnectionLimits()
     share_prefixes: bool = False
+    hide_cached_tokens: bool = False
 
     @property
     def keeps_owners_apart(self) -> bool:

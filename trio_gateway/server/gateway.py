@@ -52,7 +52,10 @@ class Gateway:
         self.names = ModelNames(config, self.manager.overview.contexts_of)
         self.preparer = Preparer(self.names, self.manager.overview, self.selector)
         keepalive_s = config.server.stream_keepalive_s
-        self.relay = Relay(self.manager, self.selector, self.preparer, keepalive_s)
+        self.relay = Relay(
+            self.manager, self.selector, self.preparer, keepalive_s,
+            hides_cached_tokens=config.server.hide_cached_tokens,
+        )  # fmt: skip
         self.closing = trio.Event()
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)

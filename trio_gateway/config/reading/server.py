@@ -61,6 +61,9 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
             "stream_keepalive", fields.seconds, default.stream_keepalive_s
         ),
         kv_carryover=_kv_carryover(record, resolve),
+        hide_cached_tokens=record.read(
+            "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
+        ),
         share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
     record.finish()

@@ -38,6 +38,7 @@ from trio_gateway.server.api.errors import (
     from_reject,
     key_refused,
 )
+from trio_gateway.server.api.hidden_cache import HidingAnswerName
 from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
@@ -64,6 +65,7 @@ class Relay:
 
     Args:
         stream_keepalive_s: how long a stream is waited for in silence; 0: however long it takes.
+        hides_cached_tokens: no answer says how much of its prompt was in an engine's cache.
 
     `early_answers`: `run` them in a task.
     """
@@ -74,7 +76,11 @@ class Relay:
         selector: ModelSelector,
         preparer: Preparer,
         stream_keepalive_s: float,
+        *,
+        hides_cached_tokens: bool = False,
     ) -> None:
+        self._naming = HidingAnswerName if hides_cached_tokens else AnswerName
+        self._hides = hides_cached_tokens
         self._manager, self._selector, self._preparer = manager, selector, preparer
         self.early_answers = EarlyAnswers(stream_keepalive_s)
 
@@ -160,7 +166,7 @@ class Relay:
                 said = said_of(beginning.piece) if beginning.is_whole else ""
                 raise key_refused(lease.engine.refusal(exchange.status, said))
             _raise_if_outgrown(ask, exchange, beginning, lease)
-            if lease.kv_move.restored and exchange.status == 200:
+            if lease.kv_move.restored and exchange.status == 200 and not self._hides:
                 await lease.find_spared(usage_so_far(beginning.piece))
             return self._present(ask, lease, exchange, beginning, stack)
 
@@ -192,7 +198,7 @@ class Relay:
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
         headers += decision_headers(lease)
-        observers, name = ask.state.observers, AnswerName(ask.asked)
+        observers, name = ask.state.observers, self._naming(ask.asked)
         for observer in observers:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
