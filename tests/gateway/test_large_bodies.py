@@ -81,7 +81,8 @@ def filled(start: bytes, unit: bytes, end: bytes, between: bytes = b",") -> Call
     """As many of the units as make a body of so many bytes."""
 
     def body(size: int) -> bytes:
-        return start + between.join([unit] * (size // len(unit + between))) + end
+        units = (unit + between) * (size // len(unit + between))
+        return start + units[: len(units) - len(between)] + end
 
     return body
 
@@ -192,6 +193,7 @@ async def check(stack: Stack, watch: Watch, shape: str, size: int) -> None:
 @pytest.mark.processes
 @pytest.mark.untraced
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_no_body_of_64_mb_keeps_the_loop_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched_stack(monkeypatch) as (stack, watch):
         for shape in SHAPES:
@@ -201,6 +203,7 @@ async def test_no_body_of_64_mb_keeps_the_loop_busy(monkeypatch: pytest.MonkeyPa
 @pytest.mark.processes
 @pytest.mark.untraced
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("size", [15_000, 60_000, 1_000_000, 3_900_000], ids=str)
 async def test_nor_does_a_smaller_one(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Those that are just not too large to be read at once, and what few limits keep out."""
