@@ -30,7 +30,7 @@ from trio_gateway.models.model_selector import (
     ModelSelector,
     Selection,
 )
-from trio_gateway.models.need.calibration import PROBES
+from trio_gateway.models.need.calibration import PROBES, CountSource
 from trio_gateway.models.need.counted_form import as_is
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
@@ -458,3 +458,18 @@ def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> N
     assert (second["aliases"], second["description"]) == (["i"], "small")
     assert subject.describe(idle) == second
     assert subject.describe(secret)["id"] == "secret"
+
+
+async def test_a_batch_beyond_the_budget_is_chosen_for_by_its_bound_and_says_so() -> None:
+    engines, subject_model = Engines(), a_model("m")
+    subject = selector(subject_model, engines=engines)
+    client = engines.runs(subject_model, 2048, 500)
+    prompts = [f"{number:08d}" + "x" * 3_000 for number in range(5_000)]
+    chosen = await select(subject, subject_model, "completions", prompt=prompts, max_tokens=1)
+    assert (chosen.context, chosen.prompt, chosen.source) == (8192, 3_024, CountSource.BOUND)
+    reason = "the batch has 4936 prompts more than are counted, so the bound decides"
+    assert chosen.reason == reason
+    counted = [
+        msgspec.json.decode(body) for endpoint, body in client.asked if endpoint == "completions"
+    ]
+    assert [len(body["prompt"]) for body in counted] == [64]
