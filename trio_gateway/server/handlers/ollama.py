@@ -114,7 +114,7 @@ class OllamaHandler:
         self, endpoint: Endpoint, sender: Sender, pieces: Sequence[bytes]
     ) -> tuple[OllamaCall, str, Ask | None]:
         """What is asked for, of which model; the Ask, if there is more to do than to load it."""
-        async with self._readers.opened(pieces, endpoint.name) as opened:
+        async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
             name = plain_name(self._config, opened.model or "")
             wanted = self._preparer.find(name, sender.permissions)
             model = wanted.model
@@ -246,7 +246,7 @@ async def _translated(
             asked.kind, asked.model, rfc3339(time.time()), stopwatch.durations(), asked.dimensions
         )
         if len(whole) > LIGHT_BYTES:
-            body = await readers.translate(whole, how)
+            body = await readers.translate(whole, how, state.hold.client)
         else:
             body = translate_answer(
                 how.kind, how.model, how.created_at, whole, how.durations, how.dimensions

@@ -72,7 +72,9 @@ class OperationsHandler:
     async def _counted_large(
         self, call: Call, pieces: Sequence[bytes], named: str | None
     ) -> tuple[Wanted, Form]:
-        async with self._readers.opened(pieces, named, by_content=True) as opened:
+        async with self._readers.opened(
+            pieces, named, call.state.hold.client, by_content=True
+        ) as opened:
             endpoint = next(row for row in ENDPOINTS if row.name == opened.endpoint)
             wanted = self._preparer.admitted(endpoint, opened.model, call.permissions)
             read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)

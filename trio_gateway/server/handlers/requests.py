@@ -149,7 +149,7 @@ class RequestHandler:
 
     async def _prepare_large(self, endpoint: Endpoint, call: Call, pieces: Sequence[bytes]) -> Ask:
         sender = call.sender(endpoint)
-        async with self._readers.opened(pieces, endpoint.name) as opened:
+        async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
             wanted = self._preparer.admitted(endpoint, opened.model, sender.permissions)
             read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)
         return await self._preparer.prepare_large(sender, endpoint, wanted, opened.model, read)

@@ -68,7 +68,7 @@ class UpstreamHandler:
             sender, endpoint, model, target, method=method, body=data or b""
         )
         if data is None:
-            async with self._readers.opened(pieces, None) as opened:
+            async with self._readers.opened(pieces, None, sender.state.hold.client) as opened:
                 ask = msgspec.structs.replace(ask, large=opened.as_it_is())
         return await self._relay.respond(ask)
 

@@ -33,6 +33,7 @@ from trio_gateway.server.reading.messages import (
     Translation,
     head_of,
 )
+from trio_gateway.server.reading.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -109,44 +110,50 @@ class Readers:
 
     def __init__(self, reaper: Reaper | None = None, secrets: Collection[str] = ()) -> None:
         self._reaper, self._secrets = reaper, secrets
-        self._turns = trio.CapacityLimiter(READERS_MAX)
+        self._turns = Turns(READERS_MAX)
         self._idle: list[_Reader] = []
         self._changed = trio.Event()
         self._runs = False
 
     @asynccontextmanager
     async def opened(
-        self, pieces: Sequence[bytes], endpoint: str | None, *, by_content: bool = False
+        self,
+        pieces: Sequence[bytes],
+        endpoint: str | None,
+        client: str,
+        *,
+        by_content: bool = False,
     ) -> AsyncIterator[OpenLargeRequest]:
         """A body, as far as to its model. The request has a process to itself until the block is
         left; one that has not answered by then is ended.
 
         Args:
             endpoint: the name of its row; None: it may be anything.
+            client: whose it is. They are read in turn.
             by_content: its endpoint is the one of this name, or that of its content.
 
         Raises:
             ApiError: 400 or 413, with what is wrong.
         """
-        async with self._lent() as reader:
+        async with self._lent(client) as reader:
             answer, _ = await reader.ask(Body(endpoint, by_content), pieces)
             assert isinstance(answer, Opened)
             yield OpenLargeRequest(reader, pieces, answer)
 
-    async def translate(self, whole: bytes, how: Translation) -> bytes:
+    async def translate(self, whole: bytes, how: Translation, client: str) -> bytes:
         """A whole answer with status 200, for an Ollama client.
 
         Raises:
             ApiError: 502, it is no answer; 413, that cannot be told.
         """
-        async with self._lent() as reader:
+        async with self._lent(client) as reader:
             _, pieces = await reader.ask(how, [whole])
         # Joining bytes lets go of the interpreter, so in a thread it is in nobody's way.
         return await trio.to_thread.run_sync(b"".join, pieces)
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[_Reader]:
-        async with self._turns:
+    async def _lent(self, client: str) -> AsyncIterator[_Reader]:
+        async with self._turns.of(client):
             reader = self._idle.pop() if self._idle else self._new()
             try:
                 yield reader
