@@ -46,6 +46,9 @@ from trio_gateway.server.reading.messages import (
 
 _MOST_MEMORY = 2 << 30
 _NAME_MAX = 1000
+# Of a model's name, for the gateway: no model has a longer one, and megabytes of it would keep the
+# event loop busy.
+_NAME_SHOWN = 10_000
 _ROWS = {row.name: row for row in ENDPOINTS}
 _OLLAMA = "api/"
 
@@ -90,11 +93,11 @@ class Reader:
             return Opened("", None, _places_if_any(data))
         elif name.startswith(_OLLAMA):
             self._open = open_call(Kind(name.removeprefix(_OLLAMA)), data)
-            return Opened(name, self._open.model)
+            return Opened(name, self._open.model[:_NAME_SHOWN])
         else:
             opened = open_request(data, _ROWS[name])
         self._open = opened
-        return Opened(opened.endpoint.name, opened.model)
+        return Opened(opened.endpoint.name, opened.model and opened.model[:_NAME_SHOWN])
 
 
 def _refused(error: ApiError) -> Refused:
