@@ -275,6 +275,29 @@ async def test_a_limited_key_cannot_choose_another_model_of_a_site(
                 assert said_in(closed.value)[0] == 1008
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b'{"session": {"model": "other"}, "x": NaN}', "invalid_json"),
+        ('{"session": {"model": "other"}}'.encode("utf-16"), "invalid_json"),
+        (json.dumps({"x": [1] * 10_000}), "body_too_complex"),
+        (json.dumps({"x": [1] * 10_000}).encode(), "body_too_complex"),
+    ],
+)
+async def test_nor_in_a_message_that_cannot_be_looked_through(
+    monkeypatch: pytest.MonkeyPatch, message: str | bytes, code: str
+) -> None:
+    """The site may take bytes for JSON, and be less strict about it."""
+    access = AccessConfig(allowed_hosts=("gateway",), api_keys=(LIMITED,))
+    monkeypatch.setattr(websocket_relay, "may_choose", lambda *_: True)
+    async with (
+        serving(echo, monkeypatch, access=access) as stack,
+        connected(stack, headers={"Authorization": f"Bearer {LIMITED.secret}"}) as socket,
+    ):
+        await socket.send_message(message)
+        assert json.loads(await socket.get_message())["error"]["code"] == code
+
+
 def test_a_key_among_the_protocols_becomes_a_header() -> None:
     scope = {
         "headers": [(b"host", b"g")],
