@@ -94,6 +94,22 @@ async def test_clients_that_fall_silent_shut_nobody_out(
     assert len(net.connections.places) == net.servers_running == 0
 
 
+@pytest.mark.parametrize("said", [b"", REQUEST[:-2]], ids=["nothing", "a part of a head"])
+@pytest.mark.parametrize("pause_s", [0.2, 3.0])
+async def test_who_asks_again_and_again_keeps_its_place_whatever_comes_beside_it(
+    autojump_clock: Clock, nursery: trio.Nursery, said: bytes, pause_s: float
+) -> None:
+    net = network(nursery)
+    client = net.connect()
+    for _ in range(4):
+        await client.send_all(REQUEST)
+        assert (await client.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+        await trio.sleep(pause_s)
+        for _ in range(4 * LIMIT):  # faster than any of them has time to begin
+            await net.connect().send_all(said)
+            await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_who_has_begun_a_request_is_told_why_it_goes(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
@@ -247,7 +263,7 @@ def entered(found: Places, host: str | None, guest: Client) -> Place:
 
 async def test_who_goes_first(autojump_clock: Clock) -> None:
     await trio.sleep(100)
-    found = Places(10)
+    found = Places(12)
     waiting = [
         ("10.0.0.1", Client(Silence.IN_REQUEST, 0)),
         ("10.0.0.2", Client(Silence.BEGUN, 1)),
@@ -257,16 +273,18 @@ async def test_who_goes_first(autojump_clock: Clock) -> None:
         ("10.0.0.6", Client(None, 0)),
         ("10.0.0.7", Client(Silence.IN_REQUEST, 90)),
         ("10.0.0.7", Client(Silence.IN_REQUEST, 91)),
+        ("10.0.0.8", Client(Silence.IDLE, 96)),  # in use
+        ("10.0.0.9", Client(Silence.BEGUN, 99.5)),
     ]
     for host, guest in waiting:
         entered(found, host, guest)
     gone = []
-    for _ in range(6):
-        entered(found, "10.0.0.9", Client(None, 0))
+    for _ in range(8):
+        entered(found, "10.0.1.1", Client(None, 0))
         gone += [n for n, (_, c) in enumerate(waiting) if c.error is not None and n not in gone]
-    # The address that has two first, then by what is lost, then by how long they have been silent.
-    assert gone == [6, 3, 2, 1, 0, 7]
-    assert found.enter("10.0.0.9", "10.0.0.9") is None
+    # The address that has two first, then by how long they have been silent, then by what is lost.
+    assert gone == [6, 1, 3, 2, 9, 8, 0, 7]
+    assert found.enter("10.0.1.1", "10.0.1.1") is None
 
 
 async def test_clients_of_the_network_take_no_place_of_this_machine(autojump_clock: Clock) -> None:

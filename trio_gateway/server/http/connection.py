@@ -103,10 +103,9 @@ class Connection:
 
     def silence(self) -> tuple[Silence, float] | None:
         """What of this client is waited for, and since when; None if it is the gateway's turn."""
-        if self._phase is Phase.IDLE:
-            return Silence.IDLE, self._phase_since
         if self._phase is not Phase.REQUEST:
-            return Silence.BEGUN, self._phase_since
+            is_idle = self._phase is Phase.IDLE and self._requests
+            return Silence.IDLE if is_idle else Silence.BEGUN, self._phase_since
         since = self._wire.sending_since
         if since is None:
             since = self._inbox.waiting_since

@@ -3,8 +3,9 @@
 Each connection is an open file, and the engines need some. So there are fewer places than files,
 and the last of them are for this machine: over its loopback addresses and, the very last, its
 socket files. When all are taken, a newcomer gets the place of a client that keeps the gateway
-waiting. The first to go are those of the address that has the most, then those with nothing under
-way. So clients that connect and fall silent shut out nobody but each other.
+waiting. The first to go are those of the address that has the most, then those that have been
+silent for longest; last those that were just answered, or are in the middle of a request. So
+clients that connect and fall silent shut out nobody but each other, however fast they come.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _LEAST = 4
 _KEPT_BACK = 16  # one in so many is kept for loopback, and as many again for socket files
 _AT_ONCE = 32  # one in so many makes room, so that not each newcomer has to look at all
 PATIENCE_S = 1.0  # with a client in the middle of its request
-_TO_BEGIN_S = 1.0  # for a client that has connected
+# From then on a client is silent: one that has connected or begun, and one that was answered.
+_TO_BEGIN_S, _TO_ASK_AGAIN_S = 1.0, 5.0
 RETRY_S = 1.0
 LOG_EVERY_S = 60.0
 
@@ -43,11 +45,14 @@ class Tier(enum.IntEnum):
 
 
 class Silence(enum.IntEnum):
-    """What the gateway waits for. The first are the first to make room."""
+    """What the gateway waits for. Of those that fell silent lately, the first make room first."""
 
-    IDLE = 0  # nothing is under way
-    BEGUN = 1  # a handshake or a head; or the end of a request that is answered
+    BEGUN = 0  # a handshake or a head; or the end of a request that is answered
+    IDLE = 1  # the next request, after one that was answered
     IN_REQUEST = 2  # more of a body, or for the client to take more of its answer
+
+
+_SILENT = -1  # for long enough to go before all of these
 
 
 class Guest(Protocol):
@@ -127,11 +132,13 @@ class Places:
             if silence is None:
                 continue
             what, since = silence
-            if what is Silence.IN_REQUEST and now < since + PATIENCE_S:
-                continue
-            if what is Silence.IDLE and now < since + _TO_BEGIN_S:
-                what = Silence.BEGUN  # it may have begun, and is not read yet
-            found.append((-crowds[place.address], what, since, place))
+            rank: int = what
+            if what is Silence.IN_REQUEST:
+                if now < since + PATIENCE_S:
+                    continue
+            elif now >= since + (_TO_ASK_AGAIN_S if what is Silence.IDLE else _TO_BEGIN_S):
+                rank = _SILENT
+            found.append((-crowds[place.address], rank, since, place))
         found.sort(key=lambda entry: entry[:3])
         count = 1 if address is not None else max(self.limit // _AT_ONCE, 1)
         for *_, place in found[:count]:
