@@ -19,6 +19,7 @@ from tests.support.fakes import FakeClient, FakeKind
 from tests.support.reading import read_here
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
+from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.schema import GatewayConfig, RewriteConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.server.reading import readers
@@ -273,6 +274,30 @@ async def test_its_fields_are_changed_where_they_stand(
         "model": "other", "max_tokens": left, "top_p": 0.5, "messages": says("Hi"), "x": TEXT,
         "seed": 7,
     }  # fmt: skip
+
+
+async def test_it_is_told_its_slot_where_keys_are_kept_apart(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one key could wait for another's slot, and see how much of its prompt is there."""
+    read_here(monkeypatch)
+    monkeypatch.setattr(FakeKind, "has_slots", True)
+    names = [f"key-{n}-0123456789abcdef" for n in "ab"]
+    keys = tuple(ApiKey(name=name, secret=name) for name in names)
+    subject = config(
+        model("m", variant(8192, parallel=2)),
+        access=AccessConfig(allowed_hosts=("gateway",), api_keys=keys),
+    )
+    body = asked(id_slot=0, cache_prompt=True, messages=says("Hi"), x=TEXT)
+    async with running_stack(subject) as stack:
+        for name in names:
+            headers = [("Authorization", f"Bearer {name}")]
+            url = f"http://gateway{CHAT}"
+            answer = await stack.http.request("POST", url, content=body, headers=headers)
+            assert answer.status == 200
+        first, second = (json.loads(sent) for _, _, sent in stack.engines.requests)
+    assert first == json.loads(body)
+    assert second == {**first, "id_slot": second["id_slot"], "cache_prompt": False}
 
 
 @pytest.mark.parametrize(

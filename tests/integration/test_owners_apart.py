@@ -113,13 +113,14 @@ def test_two_who_take_turns_keep_their_caches_where_there_are_slots_for_both(
         model("m", real_variant(4096, "--parallel", "2", file=tiny).replace("4096", "2048", 1)),
         api_keys=KEYS,
     )
+    large = {"x": "a" * 1_100_000}  # is read in a process of its own
     with running_gateway(tmp_path, config) as gateway:
         chat(gateway, A, LONG)
         chat(gateway, B, LONG[::-1])
         chat(gateway, A, LONG)
-        for _ in range(2):
-            assert chat(gateway, A, f"{LONG} Go on.") > 200
-            assert chat(gateway, B, f"{LONG[::-1]} Go on.") > 200
+        for fields in ({}, large):
+            assert chat(gateway, A, f"{LONG} Go on.", **fields) > 200
+            assert chat(gateway, B, f"{LONG[::-1]} Go on.", **fields) > 200
 
 
 def test_a_saved_conversation_comes_back_for_its_owner_only(tmp_path: Path, tiny: Path) -> None:

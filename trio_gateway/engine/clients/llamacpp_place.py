@@ -5,6 +5,8 @@ The fields `id_slot` and `cache_prompt` of a body; an endpoint has them or drops
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from trio_gateway.engine.clients.client import EngineClient
@@ -13,28 +15,33 @@ from trio_gateway.rawjson import Members, members_or_none, replace_member
 
 # Of /v1/messages, only what is Anthropic's reaches the slots.
 _TELLS = frozenset({"chat/completions", "completions", "completion", "infill", "responses"})
-_ANSWERS = ("n", "n_cmpl")  # how many are asked for: each takes a slot
+ANSWERS = ("n", "n_cmpl")  # how many are asked for: each takes a slot
 _ONE = (b"1", b"null")
 
 
-def reach_of(target: str, members: Members) -> Reach:
-    """What a request for this path can be told. `members`: those of its body."""
+def reach_of(target: str, members: Mapping[str, bytes | msgspec.Raw]) -> Reach:
+    """What a request for this path can be told. `members`: those of its body; ANSWERS will do."""
     if target.strip("/").removeprefix("v1/") not in _TELLS:
         return Reach.NOTHING
-    asked = (bytes(members[name]) for name in _ANSWERS if name in members)
+    asked = (bytes(members[name]) for name in ANSWERS if name in members)
     return Reach.SLOT if all(number in _ONE for number in asked) else Reach.REUSE
+
+
+def told(place: Place) -> dict[str, bytes]:
+    """The members of a body that say its place."""
+    slot = b"%d" % (-1 if place.slot is None else place.slot)
+    return {"id_slot": slot} if place.may_reuse else {"id_slot": slot, "cache_prompt": b"false"}
 
 
 def with_place(body: bytes, members: Members, place: Place) -> bytes:
     """The body, which says its place, whatever it said of it before."""
-    slot = b"%d" % (-1 if place.slot is None else place.slot)
-    told = {"id_slot": slot} if place.may_reuse else {"id_slot": slot, "cache_prompt": b"false"}
-    if any(name in members for name in told):
-        for name, value in told.items():
+    said = told(place)
+    if any(name in members for name in said):
+        for name, value in said.items():
             body = replace_member(body, name, value)
         return body
     begin = body.index(b"{") + 1
-    text = b",".join(b'"%s":%s' % (name.encode(), value) for name, value in told.items())
+    text = b",".join(b'"%s":%s' % (name.encode(), value) for name, value in said.items())
     return b"".join((body[:begin], text, b"," if members else b"", body[begin:]))
 
 

@@ -29,9 +29,18 @@ class LargeBody:
     def __init__(self, pieces: Sequence[bytes], places: dict[str, Place] | None) -> None:
         self._pieces = pieces
         self._ends = [*accumulate(map(len, pieces))]
-        self._is_object = places is not None
+        self.is_object = places is not None
         self._members: dict[str, Place | bytes] = {**(places or {})}
         self._is_changed = False
+
+    def beginning(self, size: int) -> bytes:
+        """The first bytes, as they came."""
+        return b"".join(self._between(0, min(size, self._ends[-1] if self._ends else 0)))
+
+    def short_member(self, name: str) -> bytes | None:
+        """A member's value, if it is a number or a word, and empty otherwise; None: there is no
+        such member."""
+        return self._short(self._members[name]) if name in self._members else None
 
     def replaced(self, name: str, value: bytes) -> LargeBody:
         """With this JSON value as its member `name`."""
@@ -71,7 +80,7 @@ class LargeBody:
     def source(self, served_name: str | None) -> BodySource:
         """The body for an engine that calls its model so; None: as the client does. What is no
         object is left alone."""
-        if served_name is None or not self._is_object:
+        if served_name is None or not self.is_object:
             return LargeBodySource(self, self._parts())
         named = self.replaced("model", msgspec.json.encode(served_name))
         return LargeBodySource(self, named._parts())

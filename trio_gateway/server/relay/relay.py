@@ -14,10 +14,12 @@ from functools import partial
 
 import trio
 
-from trio_gateway.engine.clients.facts import Reach
+from trio_gateway.engine.clients.facts import Place, Reach
 from trio_gateway.engine.clients.llamacpp_place import (
+    ANSWERS,
     members_of,
     reach_of,
+    told,
     wipe_slot,
     with_place,
 )
@@ -25,7 +27,7 @@ from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_so_f
 from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted, KeyRefused
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
-from trio_gateway.engine.kv.slot_owners import SlotOwners
+from trio_gateway.engine.kv.slot_owners import SAMPLE_BYTES, SlotOwners
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
@@ -39,6 +41,7 @@ from trio_gateway.server.api.errors import (
     key_refused,
 )
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
+from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
@@ -261,18 +264,47 @@ async def _placed(
     Raises:
         EngineLost
     """
+    if ask.large is not None:
+        return await _placed_large(ask, ask.large, lease, owners, body, stack)
     members, reach = {}, Reach.NOTHING
     if isinstance(body, bytes):
         members = members_of(body, ask.members if body is ask.body else None)
         reach = reach_of(ask.target, members)
-    place = owners.place(ask.sender.permissions.key or "", ask.body, reach)
+    place = await _taken(ask, lease, owners, ask.body, reach, stack)
+    if not place.is_told or not isinstance(body, bytes) or reach is Reach.NOTHING:
+        return body
+    return with_place(body, members, place)
+
+
+async def _placed_large(
+    ask: Ask,
+    large: LargeBody,
+    lease: Lease,
+    owners: SlotOwners,
+    body: bytes | BodySource,
+    stack: AsyncExitStack,
+) -> bytes | BodySource:
+    asked = ((name, large.short_member(name)) for name in ANSWERS)
+    answers = {name: value for name, value in asked if value is not None}
+    reach = reach_of(ask.target, answers) if large.is_object else Reach.NOTHING
+    place = await _taken(ask, lease, owners, large.beginning(SAMPLE_BYTES), reach, stack)
+    if not place.is_told or reach is Reach.NOTHING:
+        return body
+    for name, value in told(place).items():
+        large = large.replaced(name, value)
+    return large.source(lease.client.served_name)
+
+
+async def _taken(
+    ask: Ask, lease: Lease, owners: SlotOwners, sample: bytes, reach: Reach, stack: AsyncExitStack
+) -> Place:
+    """Its place, with what idle slots hold of others forgotten, where it must be."""
+    place = owners.place(ask.sender.permissions.key or "", sample, reach)
     stack.callback(owners.leave, place)
     for slot in place.wipe:
         if not await wipe_slot(lease.client, slot, WIPE_LIMIT_S):
             raise EngineLost("the engine did not forget what it had read for another API key")
-    if not place.is_told or not isinstance(body, bytes) or reach is Reach.NOTHING:
-        return body
-    return with_place(body, members, place)
+    return place
 
 
 def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
