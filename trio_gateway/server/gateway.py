@@ -42,7 +42,8 @@ class Gateway:
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
         self._vocabulary = Vocabulary(reaper, secrets)
-        self._readers = Readers(reaper, secrets)
+        self.closing = trio.Event()
+        self._readers = Readers(reaper, secrets, self.closing)
         self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
@@ -56,7 +57,6 @@ class Gateway:
             self.manager, self.selector, self.preparer, keepalive_s,
             hides_cached_tokens=config.server.hide_cached_tokens,
         )  # fmt: skip
-        self.closing = trio.Event()
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
         dispatcher = Dispatcher(self.closing, *self._handlers())

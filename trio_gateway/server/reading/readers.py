@@ -17,7 +17,7 @@ from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.need.measured_form import MeasuredForm
-from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.errors import ApiError, shutting_down
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
 from trio_gateway.server.ollama.request import OllamaCall
 from trio_gateway.server.reading.messages import (
@@ -105,11 +105,18 @@ class OpenLargeRequest:
 class Readers:
     """`run` owns the processes, which are started when they are needed.
 
-    `secrets`: variables of the environment that are not for them.
+    `secrets`: variables of the environment that are not for them. `closing`: set once the gateway
+    stops, which ends the processes with the engines.
     """
 
-    def __init__(self, reaper: Reaper | None = None, secrets: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        reaper: Reaper | None = None,
+        secrets: Collection[str] = (),
+        closing: trio.Event | None = None,
+    ) -> None:
         self._reaper, self._secrets = reaper, secrets
+        self._closing = trio.Event() if closing is None else closing
         self._turns = Turns(READERS_MAX)
         self._idle: list[_Reader] = []
         self._changed = trio.Event()
@@ -166,7 +173,7 @@ class Readers:
                     await reader.end()
 
     def _new(self) -> _Reader:
-        return _Reader(self._reaper, self._secrets)
+        return _Reader(self._reaper, self._secrets, self._closing)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End what has had nothing to do for a while, and on cancellation all of it."""
@@ -191,8 +198,10 @@ class Readers:
 class _Reader:
     """One process, for the one request that has it."""
 
-    def __init__(self, reaper: Reaper | None, secrets: Collection[str]) -> None:
-        self._reaper, self._secrets = reaper, secrets
+    def __init__(
+        self, reaper: Reaper | None, secrets: Collection[str], closing: trio.Event
+    ) -> None:
+        self._reaper, self._secrets, self._closing = reaper, secrets, closing
         self._process: trio.Process | None = None
         self.is_ready = True  # for a question
         self.idle_since = 0.0
@@ -203,13 +212,15 @@ class _Reader:
         """Its answer, and the bytes that follow.
 
         Raises:
-            ApiError: what it says is wrong; 413, it did not answer.
+            ApiError: what it says is wrong; 413, it did not answer; 503, as the gateway stops.
         """
         self.is_ready = False
         try:
             with trio.fail_after(QUESTION_S):
                 answer, after = await self._ask(question, payload)
         except (trio.TooSlowError, OSError, EOFError, msgspec.DecodeError) as error:
+            if self._closing.is_set():
+                raise shutting_down() from None
             log.warning("a large body could not be read: %s", repr(error))
             message = f"the body could not be read within {QUESTION_S:g} s"
             raise ApiError(413, message, code="body_too_complex") from None
