@@ -316,7 +316,6 @@ def after_a_pause(gateway: GatewayProcess, name: str, pause_s: float) -> tuple[i
 def test_without_descriptors_a_request_is_told_so_and_the_engines_live_on(
     tmp_path: Path,
 ) -> None:
-    limited = ("/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *SERVE[:-1])
     second = "presets.engines.llamacpp_secondary"
     config = configuration(
         fake_model("a"),
@@ -324,7 +323,7 @@ def test_without_descriptors_a_request_is_told_so_and_the_engines_live_on(
         fake_model("helper", "--no-keep-alive", engine=second),
         health_check_timeout=str(CHECK_S),
     )
-    with running_gateway(tmp_path, config, command=limited) as gateway, ExitStack() as stack:
+    with running_gateway(tmp_path, config) as gateway, ExitStack() as stack:
         client = stack.enter_context(gateway.client())
 
         def ask(name: str) -> httpx.Response:
@@ -332,17 +331,18 @@ def test_without_descriptors_a_request_is_told_so_and_the_engines_live_on(
 
         assert ask("helper").status_code == 200
         helper = gateway.engine_of("helper")
-        idle = stack.enter_context(ExitStack())
-        address = client.base_url.host, client.base_url.port
-        for _ in range(64):
-            idle.enter_context(socket.create_connection(address))
+        # Clients alone cannot take them all, so they are taken away.
+        process = psutil.Process(gateway.process.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), before[1]))
+        stack.enter_context(socket.create_connection((client.base_url.host, client.base_url.port)))
         gateway.wait_for_line("Too many open files")
         for name in ("a", "helper"):
             response = ask(name)
             error = response.json()["error"]
             assert (response.status_code, error["code"]) == (502, "engine_failed")
             assert "Too many open files" in error["message"]
-        idle.close()
+        process.rlimit(psutil.RLIMIT_NOFILE, before)
         assert eventually(lambda: ask("a").status_code == 200, within_s=5)
         assert ask("helper").status_code == 200
         assert gateway.engine_of("helper") == helper
