@@ -396,6 +396,16 @@ async def test_a_large_answer_is_translated_elsewhere_as_well(
     assert [type(question) for question in questions] == [Translation] * 2
 
 
+async def test_of_a_large_error_the_beginning_is_shown(autojump_clock: Clock) -> None:
+    said = json.dumps({"error": {"message": "Too warm. " * 300_000}}).encode()
+    async with running_stack(given()) as stack:
+        stack.engines.scripts, stack.engines.statuses = [[said]], [400]
+        answer = await stack.post("/api/chat", asked(messages=says("Hi")))
+    assert answer.status == 400
+    assert "Too warm. Too warm." in json.loads(answer.content)["error"]
+    assert len(answer.content) < 1_000
+
+
 async def test_a_large_answer_gets_the_name_that_was_asked_for(autojump_clock: Clock) -> None:
     said = {"object": "list", "model": "its own", "data": [{"embedding": [0.25] * 300_000}]}
     async with running_stack(given()) as stack:

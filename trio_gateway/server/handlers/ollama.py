@@ -233,10 +233,12 @@ async def _translated(
         return Answer(200, headers, stream)
     whole = await _collected(answer.body, state.hold)
     content_type = CONTENT_TYPE
+    # Of a longer error only the beginning is shown, as text: to decode it would take long.
+    said = whole[:LIGHT_BYTES]
     if answer.status != 200 and state.family is Family.ANTHROPIC:
-        body = engine_error(answer.status, whole, state.family)
+        body = engine_error(answer.status, said, state.family)
     elif answer.status != 200:
-        body = translate_error(whole)
+        body = translate_error(said)
     elif translator is not None:  # of an engine that does not stream
         body = translator.feed(sse.answer_as_event(200, whole))
         body += translator.finish(stopwatch.durations())
