@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -68,3 +69,16 @@ def test_a_whole_answer_says_the_name_at_the_top_and_keeps_the_others() -> None:
 )
 def test_what_has_no_name_or_the_right_one_stays(body: bytes) -> None:
     assert AnswerName("asked").in_whole(body) is body
+
+
+def test_a_line_in_very_many_pieces_takes_no_longer_than_in_few() -> None:
+    """What waits for its end is not copied with each piece."""
+    name, piece, count = AnswerName("m"), b"x" * 65_536, 1_000
+    assert name.in_piece(b'data: {"model":"a","x":"') == b""
+    begun = time.process_time()
+    for _ in range(count):
+        assert name.in_piece(piece) == b""
+    assert time.process_time() - begun < 1  # 12 s with copies
+    whole = name.in_piece(b'"}\n')
+    assert whole.startswith(b'data: {"model":"m","x":"x')
+    assert len(whole) > count * len(piece)

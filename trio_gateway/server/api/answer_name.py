@@ -31,7 +31,7 @@ class AnswerName:
         self._spaced = b'"model": ' + self._asked  # as Python's own encoder writes it
         self._engines: bytes | None = None  # the member as the engine writes it
         self._passes = not asked
-        self._held = b""
+        self._held: list[bytes] = []  # of a line; joined once its end is there
 
     def in_whole(self, body: bytes) -> bytes:
         """A whole JSON answer; what is not a JSON object stays as it is."""
@@ -51,9 +51,12 @@ class AnswerName:
             return piece
         text = piece
         if self._held or not piece.endswith(b"\n"):
-            text = self._held + piece
-            end = text.rfind(b"\n") + 1
-            text, self._held = text[:end], text[end:]
+            end = piece.rfind(b"\n") + 1
+            if not end:
+                self._held.append(piece)
+                return b""
+            text = b"".join((*self._held, piece[:end]))
+            self._held = [piece[end:]] if end < len(piece) else []
         if self._engines is None:
             found = _MEMBER.search(text)
             if found is None:
@@ -66,5 +69,5 @@ class AnswerName:
 
     def rest(self) -> bytes:
         """What was held back, at the end of the stream."""
-        held, self._held = self._held, b""
+        held, self._held = b"".join(self._held), []
         return held if self._engines is None else held.replace(self._engines, self._member)

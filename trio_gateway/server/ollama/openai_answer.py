@@ -111,12 +111,16 @@ class EventSplitter:
     """Takes a stream of server-sent events in any pieces, and gives the data of each event."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line; joined once its end is there
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> Iterator[bytes | None]:
         """The data of each event that is whole now; None for each comment."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if b"\n" not in piece:
+            self._rest.append(piece)
+            return
+        *lines, rest = b"".join((*self._rest, piece)).split(b"\n")
+        self._rest = [rest]
         for line in lines:
             line = line.removesuffix(b"\r")
             if line.startswith(b"data:"):
