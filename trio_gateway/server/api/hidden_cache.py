@@ -24,20 +24,23 @@ class HidingAnswerName(AnswerName):
 
     def __init__(self, asked: str) -> None:
         super().__init__(asked)
-        self._line = b""
+        self._line: list[bytes] = []
 
     def in_whole(self, body: bytes) -> bytes:
         return without_cache(super().in_whole(body))
 
     def in_piece(self, piece: bytes) -> bytes:
         """Of whole lines: a member that is cut in two would not be found."""
-        text = self._line + piece
-        end = text.rfind(b"\n") + 1
-        self._line = text[end:]
-        return without_cache(super().in_piece(text[:end])) if end else b""
+        end = piece.rfind(b"\n") + 1
+        if not end:
+            self._line.append(piece)
+            return b""
+        text = b"".join((*self._line, piece[:end]))
+        self._line = [piece[end:]]
+        return without_cache(super().in_piece(text))
 
     def rest(self) -> bytes:
-        line, self._line = self._line, b""
+        line, self._line = b"".join(self._line), []
         return without_cache(super().in_piece(line) + super().rest())
 
 
