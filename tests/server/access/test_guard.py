@@ -630,12 +630,11 @@ async def test_a_right_key_gets_in_while_other_addresses_send_wrong_ones(
         for number in range(30):
             nursery.start_soon(flood, number)
         await trio.sleep(0.1)
-        began, checks = trio.current_time(), ring.checks
+        checks = ring.checks
         await found_in(ring, "new")
-        took = trio.current_time() - began
         nursery.cancel_scope.cancel(reason="the right key is in")
-    assert ring.checks - checks < 10 * key_ring.LATE_PER_ADDRESS + 5
-    assert took < 5
+    # Behind those that wait; while they do, the others are allowed a few at once.
+    assert ring.checks - checks < 2 * 10 * key_ring.LATE_PER_ADDRESS
     assert not ring._late_waiting
     assert not ring._under_way
 
