@@ -17,6 +17,8 @@ from tests.support.harness import (
     running_gateway,
 )
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 SETTLE_S = 0.5
 
 

@@ -12,6 +12,8 @@ from tests.support.harness import CLIENT_KEY, GatewayProcess
 from tests.support.optional import client_package
 from tests.support.tool_answers import ANTHROPIC_TOOL
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 QUESTION = {"role": "user", "content": "Name the capital city of France."}
 GREEDY: dict[str, Any] = {"extra_body": {"temperature": 0}}  # the package has no such argument
 ASK: dict[str, Any] = {"model": "smollm2", "max_tokens": 16, "messages": [QUESTION]}

@@ -11,6 +11,8 @@ from tests.support.harness import GatewayProcess
 from tests.support.optional import client_package
 from tests.support.tool_answers import OPENAI_TOOL
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 QUESTION = "Name the capital city of France."
 
 

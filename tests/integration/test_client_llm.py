@@ -12,6 +12,8 @@ import pytest
 from tests.support.harness import GatewayProcess, untraced
 from tests.support.optional import client_package_there
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 QUESTION = "Name the capital city of France."
 LIMIT_S = 30.0
 MODELS = """\

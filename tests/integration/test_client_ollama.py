@@ -18,6 +18,8 @@ from tests.support.harness import (
     running_gateway,
 )
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 QUESTION = {"role": "user", "content": "Name the capital city of France."}
 WEATHER = Message(role="user", content="What is the weather in Graz?")
 CITY = {"city": {"type": "string"}}

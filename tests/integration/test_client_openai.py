@@ -13,6 +13,8 @@ from openai.types import Model
 from tests.support.harness import CLIENT_KEY, STOPPED_AT, GatewayProcess
 from tests.support.tool_answers import ARGUMENTS, OPENAI_TOOL
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 QUESTION: Any = [{"role": "user", "content": "Name the capital city of France."}]
 SHORT: dict[str, Any] = {"temperature": 0, "max_tokens": 16}
 

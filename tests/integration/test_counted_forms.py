@@ -10,6 +10,8 @@ import pytest
 from tests.support.harness import configuration, model, real_variant, running_gateway
 from trio_gateway.models.need.counted_form import messages_as_chat, responses_as_chat
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 TOOL = {"type": "object", "properties": {"a": {"type": "number"}}}
 USE = {"type": "tool_use", "id": "1", "name": "add", "input": {"a": 1}}
 MESSAGES: list[dict[str, Any]] = [

@@ -21,6 +21,8 @@ from tests.support.harness import (
     running_gateway,
 )
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 FACTS = [f"Fact {i}: the number {i} follows {i - 1}." for i in range(1, 200)]
 
 

@@ -36,6 +36,8 @@ from tests.support.held import (
     told_well,
 )
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 ALL = "TRIO_GATEWAY_TEST_ALL_MOMENTS"
 
 

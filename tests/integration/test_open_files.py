@@ -25,6 +25,7 @@ if sys.platform == "win32":
     pytest.skip("no limit of open files can be set", allow_module_level=True)
 import resource
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 FILES = 128  # the hard limit; 60 at first
 BEGUN = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -13,6 +13,8 @@ import pytest
 from tests.support.harness import configuration, fake_model, running_gateway, untraced
 from trio_gateway.server.api.endpoints import ENDPOINTS
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 HOOKS = Path(__file__).parents[1] / "support" / "schemathesis_hooks.py"
 EXAMPLES = 4
 RUN_LIMIT_S = 300

@@ -29,6 +29,8 @@ from tests.support.harness import (
     started,
 )
 
+pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
+
 GRACE_S = 0.5
 STOP_S = 2.0
 BOUND_S = GRACE_S + STOP_S + 1.0

@@ -21,7 +21,7 @@ from trio_gateway.models.counting import patience
 from trio_gateway.models.counting import vocabulary as vocabulary_module
 from trio_gateway.models.counting.vocabulary import Vocabulary
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.untraced]
 
 SMOLLM2 = Path(preset("models", "smollm2"))
 CHAT = msgspec.json.encode({"messages": [{"role": "user", "content": "hi"}], "model": "x"})
