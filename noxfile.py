@@ -80,17 +80,22 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, the real engine included, and the coverage."""
-    _run_tests(session)
+    """All tests, the real engine included."""
+    _run_tests(session, "pytest")
 
 
-def _run_tests(session: nox.Session) -> None:
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The same, and which lines they reach. It makes all processes slower that tests start."""
+    _run_tests(session, "coverage", "run", "-m", "pytest")
+    session.run("coverage", "combine", "--quiet")  # it takes the data files away
+    session.run("coverage", "report")
+
+
+def _run_tests(session: nox.Session, *command: str) -> None:
     _install(session, "test", "clients")
     _compile_once(session)
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", TEST_WORKERS, *session.posargs)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
+    session.run(*command, "-n", TEST_WORKERS, *session.posargs)
 
 
 def _compile_once(session: nox.Session) -> None:
@@ -111,7 +116,7 @@ def chaos(session: nox.Session) -> None:
 @nox.session(python=VERSIONS)
 def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""
-    _run_tests(session)
+    _run_tests(session, "pytest")
 
 
 @nox.session(python=OLDEST_AND_A_RECENT)
