@@ -24,6 +24,8 @@ from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.launch import Launch
 from trio_gateway.engine.process.no_process import open_nothing
 
+pytestmark = pytest.mark.slow  # each takes a second or two
+
 VARIABLE = "LLAMA_API_KEY"
 
 

@@ -15,7 +15,7 @@ from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, Secret
 from trio_gateway.engine.clients.facts import Health
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
+pytestmark = [pytest.mark.usefixtures("autojump_clock"), pytest.mark.slow]
 
 PROMPT = {"model": "m", "prompt": "Hi", "input": "Hi", "query": "q", "documents": ["d"]}
 MESSAGES = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}

@@ -149,6 +149,7 @@ async def test_each_is_refused_and_reaches_no_engine(
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 @pytest.mark.parametrize("group", ["bodies", "wrong types", "names", "upstream"])
 async def test_so_it_is_where_bodies_are_too_large_for_the_event_loop(

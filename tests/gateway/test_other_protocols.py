@@ -169,6 +169,7 @@ async def test_a_path_behind_a_proxy_that_passes_upgrades_on_keeps_its_rules(
     assert b"engines" not in answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpn", [None, ["h2"], ["h2", "http/1.1"]], ids=str)
 @pytest.mark.parametrize("speaks", ["HTTP/1.1", "HTTP/2"])
 async def test_inside_tls_it_is_the_same(alpn: list[str] | None, speaks: str) -> None:

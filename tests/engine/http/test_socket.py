@@ -61,6 +61,7 @@ async def opened(said: bytes) -> EngineSocket:
     return socket
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 @pytest.mark.parametrize(
     ("kind", "part", "whole"),

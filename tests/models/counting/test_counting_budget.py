@@ -183,6 +183,7 @@ async def test_so_they_do_where_a_command_counts(
     assert len(texts) <= 3 * COUNTED_MAX_TEXTS + 1
 
 
+@pytest.mark.slow
 async def test_and_where_the_vocabulary_does(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, tmp_path: Path
 ) -> None:

@@ -597,6 +597,7 @@ async def test_a_flood_of_wrong_keys_is_held_off_and_those_who_are_known_do_not_
     assert await ring.find(["another"], "y") is None  # from elsewhere it is still checked
 
 
+@pytest.mark.slow
 async def test_a_right_key_gets_in_from_an_address_with_wrong_ones() -> None:
     ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
     for number in range(key_ring.WRONG_PER_ADDRESS + 1):
@@ -639,6 +640,7 @@ async def test_a_right_key_gets_in_while_other_addresses_send_wrong_ones(
     assert not ring._under_way
 
 
+@pytest.mark.slow
 async def test_a_cancelled_check_leaves_nothing_behind() -> None:
     ring = KeyRing([ApiKey(name="a", secret=str(hash_of(KEY)))])
     for number in range(key_ring.WRONG_PER_ADDRESS + 1):

@@ -355,6 +355,7 @@ async def test_a_client_that_waits_for_100_continue_gets_it(
         assert await answer_of(client) == (200, b"4 bytes")
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 async def test_many_small_pieces_are_put_together(autojump_clock: Clock) -> None:
     """Each that is kept would cost more than it has."""

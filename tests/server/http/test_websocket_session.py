@@ -597,6 +597,7 @@ async def test_a_message_of_very_many_fragments_costs_others_little() -> None:
     assert listener.heard[0]["text"] == "x" * (fragments + 2)
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 async def test_clients_with_very_many_fragments_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, others wait for a part of one of them at a time."""
