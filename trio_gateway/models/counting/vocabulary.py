@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ import msgspec
 import psutil
 import trio
 
-from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.environment import inherited
+from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import allowance
 from trio_gateway.models.counting.patience import BARRED_S, Patience
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 
 QUESTION_S = 10.0  # waiting for those before it, starting the helper and loading the file included
 IDLE_S = 300.0
-_END_S = 1.0
 _WATCH_S = 0.05
 _SLIM_BYTES = 1 << 30  # a helper that holds more does not wait for the next question
 _SMALL_QUESTION = 1 << 20  # bytes; that a larger one takes long need not be the file's fault
@@ -225,32 +223,15 @@ class _Owner:
         if self._process is not None and self._process.poll() is not None:
             await self.end()  # killed by someone between two questions
         if self._process is None:
-            self._process = await trio.lowlevel.open_process(
-                list(_COMMAND),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # prompts are secrets, and a crash may quote one
-                env={**inherited(self._secrets), "TOKENIZERS_PARALLELISM": "false"},
-                start_new_session=groups.HAS_GROUPS,
-            )
-            if self._reaper is not None:
-                self._reaper.register(self._process.pid)
+            env = {**inherited(self._secrets), "TOKENIZERS_PARALLELISM": "false"}
+            self._process = await start_helper(_COMMAND, env, self._reaper)
             log.debug("the vocabulary helper is pid %d", self._process.pid)
         return self._process
 
     async def end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        groups.kill_group(process.pid)
-        # Shielded so that a cancelled `run` leaves no zombie; a killed process is gone at once.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
-            await process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    await stream.aclose()
-        if self._reaper is not None:
-            self._reaper.unregister(process.pid)
+        if process is not None:
+            await end_helper(process, self._reaper)
 
 
 async def _watched_exchange(process: trio.Process, question: _Question) -> _Answer:

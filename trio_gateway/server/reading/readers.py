@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +12,8 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import RewriteConfig
-from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.environment import inherited
+from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.need.measured_form import MeasuredForm
 from trio_gateway.server.api.errors import ApiError, shutting_down
@@ -45,7 +44,6 @@ LIGHT_BYTES, LIGHT_COMMAS = 1 << 20, 8_000
 READERS_MAX = 2
 QUESTION_S = 20.0  # from the first byte of a body to its opening, and for the rest
 IDLE_S = 60.0
-_END_S = 1.0
 _PIECE_BYTES = 1 << 18
 # -P: no module comes from the folder that the gateway happens to run in.
 _COMMAND = (sys.executable, "-P", "-m", "trio_gateway.server.reading.program")
@@ -266,38 +264,20 @@ class _Reader:
             await self.end()  # killed by someone between two requests
         if self._process is None:
             try:
-                self._process = await trio.lowlevel.open_process(
-                    list(_COMMAND),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # prompts are secrets, and a crash may quote one
-                    env=inherited(self._secrets),
-                    start_new_session=groups.HAS_GROUPS,
-                )
+                self._process = await start_helper(_COMMAND, inherited(self._secrets), self._reaper)
             except OSError as error:
                 log.error("a process that reads large bodies cannot be started: %s", error)
                 message = "large requests cannot be read at the moment"
                 raise ApiError(
                     503, message, "service_unavailable", code="overloaded", retry_after_s=1.0
                 ) from None
-            if self._reaper is not None:
-                self._reaper.register(self._process.pid)
             log.debug("a reader of large bodies is pid %d", self._process.pid)
         return self._process
 
     async def end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        groups.kill_group(process.pid)
-        # Shielded so that a cancelled request leaves no zombie; a killed process is gone at once.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
-            await process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    await stream.aclose()
-        if self._reaper is not None:
-            self._reaper.unregister(process.pid)
+        if process is not None:
+            await end_helper(process, self._reaper)
 
 
 def _body(pieces: Sequence[bytes], places: Sequence[Place] | None) -> LargeBody:
