@@ -148,11 +148,13 @@ class RewriteConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of requests that are changed on their way to the engine; values are JSON texts.
 
     `set`: whatever the client sent. `default`: where it sent none. `remove`: not passed on.
+    `constant_billing_line`: see ModelConfig; None: as its engine wants it.
     """
 
     set: Mapping[str, bytes] = {}
     default: Mapping[str, bytes] = {}
     remove: tuple[str, ...] = ()
+    constant_billing_line: bool | None = None
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +189,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def largest_context(self) -> int:
         return self.variants[-1].context
+
+    @property
+    def constant_billing_line(self) -> bool:
+        """Whether the line that Claude Code puts before its system text is made constant, so that
+        engines find the rest in their caches. A remote may be Anthropic, whose line it is."""
+        chosen = None if self.rewrite is None else self.rewrite.constant_billing_line
+        return self.engine.has_process if chosen is None else chosen
 
 
 class PoolConfig(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ def rewrite(mistakes: Mistakes, path: str, value: Any) -> RewriteConfig | None:
         set=record.read("set", _values, {}),
         default=record.read("default", _values, {}),
         remove=record.read("remove", fields.names, ()),
+        constant_billing_line=record.read("constant_billing_line", fields.boolean, None),
     )
     record.finish()
     for name in (*result.set, *result.default, *result.remove):

@@ -15,9 +15,11 @@ from trio_gateway import rawjson
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.models.need.measured_form import MeasuredForm
+from trio_gateway.server.api.billing_line import CONSTANT, Found
 from trio_gateway.server.api.request_body import ANSWER_LIMITS
 
 Place = tuple[int, int]  # where a value begins and ends, in bytes
+Parts = tuple[Place | bytes, ...]  # of what a value is made
 _MOST_DIGITS = 40
 
 
@@ -30,7 +32,7 @@ class LargeBody:
         self._pieces = pieces
         self._ends = [*accumulate(map(len, pieces))]
         self.is_object = places is not None
-        self._members: dict[str, Place | bytes] = {**(places or {})}
+        self._members: dict[str, Parts] = {n: (place,) for n, place in (places or {}).items()}
         self._is_changed = False
 
     def beginning(self, size: int) -> bytes:
@@ -44,20 +46,31 @@ class LargeBody:
 
     def replaced(self, name: str, value: bytes) -> LargeBody:
         """With this JSON value as its member `name`."""
-        return self._with({**self._members, name: value})
+        return self._with({**self._members, name: (value,)})
 
     def rewritten(self, rewrite: RewriteConfig) -> LargeBody:
         """As the model's `rewrite` wants it; see ParsedRequest.rewritten."""
         members = {n: value for n, value in self._members.items() if n not in rewrite.remove}
         for name, value in rewrite.default.items():
             if name not in members or self._short(members[name]) == b"null":
-                members[name] = value
-        return self._with({**members, **rewrite.set})
+                members[name] = (value,)
+        return self._with({**members, **{name: (value,) for name, value in rewrite.set.items()}})
+
+    def with_constant_billing_line(self, found: Found) -> LargeBody:
+        """See ParsedRequest.with_constant_billing_line."""
+        (place,) = self._members[found.member]
+        assert not isinstance(place, bytes)
+        start, end = place
+        parts: list[Place | bytes] = []
+        for line_begin, line_end in found.places:
+            parts += [(start, place[0] + line_begin), CONSTANT]
+            start = place[0] + line_end
+        return self._with({**self._members, found.member: (*parts, (start, end))})
 
     def with_answer_limit(self, answer_tokens: int) -> LargeBody:
         """With the request's own maximum of the answer lowered."""
         lowered = {
-            name: b"%d" % answer_tokens
+            name: (b"%d" % answer_tokens,)
             for name in ANSWER_LIMITS
             if name in self._members
             and (given := rawjson.decode_or_none(self._short(self._members[name]), int)) is not None
@@ -65,16 +78,19 @@ class LargeBody:
         }
         return self._with({**self._members, **lowered}) if lowered else self
 
-    def _with(self, members: dict[str, Place | bytes]) -> LargeBody:
+    def _with(self, members: dict[str, Parts]) -> LargeBody:
         made = LargeBody(self._pieces, {})
         made._members, made._is_changed = members, True
         return made
 
-    def _short(self, value: Place | bytes) -> bytes:
+    def _short(self, value: Parts) -> bytes:
         """A value, if it is a number or a word."""
-        if isinstance(value, bytes):
-            return value
-        begin, end = value
+        if len(value) > 1:
+            return b""
+        (part,) = value
+        if isinstance(part, bytes):
+            return part
+        begin, end = part
         return b"".join(self._between(begin, end)) if end - begin <= _MOST_DIGITS else b""
 
     def source(self, served_name: str | None) -> BodySource:
@@ -91,7 +107,7 @@ class LargeBody:
         parts: list[Place | bytes] = [b"{"]
         for name, value in self._members.items():
             comma = b"," if len(parts) > 1 else b""
-            parts += [comma + msgspec.json.encode(name) + b":", value]
+            parts += [comma + msgspec.json.encode(name) + b":", *value]
         return [*parts, b"}"]
 
     def size_of(self, parts: Sequence[Place | bytes]) -> int:

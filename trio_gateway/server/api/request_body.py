@@ -17,6 +17,7 @@ from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models.need import counted_form
 from trio_gateway.models.need.counted_form import CountedForm, as_is
 from trio_gateway.rawjson import Members, NameTwice
+from trio_gateway.server.api.billing_line import Found, with_constant_line
 from trio_gateway.server.api.endpoints import (
     CHAT,
     COMPLETIONS,
@@ -119,6 +120,13 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     def read(self) -> ParsedRequest:
         """It was."""
         return self
+
+    def with_constant_billing_line(self, found: Found) -> ParsedRequest:
+        """With Claude Code's line made the same for all requests."""
+        raw = with_constant_line(bytes(self.members[found.member]), found.places)
+        data = rawjson.replace_member(self.data, found.member, raw, self.members)
+        members = {**self.members, found.member: msgspec.Raw(raw)}
+        return ParsedRequest(data, members, {**self.values, found.member: rawjson.decode(raw)})
 
     def rewritten(self, rewrite: RewriteConfig) -> ParsedRequest:
         """As the model's `rewrite` wants it; fields that it does not name as they came."""

@@ -118,7 +118,7 @@ class OllamaHandler:
             name = plain_name(self._config, opened.model or "")
             wanted = self._preparer.find(name, sender.permissions)
             model = wanted.model
-            read, asked = await opened.read(model.rewrite, model.image_tokens, name)
+            read, asked = await opened.read(model, name)
         assert asked is not None
         if asked.only_loads:
             return asked, name, None

@@ -77,6 +77,6 @@ class OperationsHandler:
         ) as opened:
             endpoint = next(row for row in ENDPOINTS if row.name == opened.endpoint)
             wanted = self._preparer.admitted(endpoint, opened.model, call.permissions)
-            read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)
+            read, _ = await opened.read(wanted.model)
         assert read.form is not None
         return wanted, read.form

@@ -151,7 +151,7 @@ class RequestHandler:
         sender = call.sender(endpoint)
         async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
             wanted = self._preparer.admitted(endpoint, opened.model, sender.permissions)
-            read, _ = await opened.read(wanted.model.rewrite, wanted.model.image_tokens)
+            read, _ = await opened.read(wanted.model)
         return await self._preparer.prepare_large(sender, endpoint, wanted, opened.model, read)
 
     async def handle_realtime(self, endpoint: Endpoint, call: Call) -> Answer:

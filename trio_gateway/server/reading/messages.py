@@ -19,6 +19,7 @@ import msgspec
 
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models.need.measured_form import Measures
+from trio_gateway.server.api.billing_line import Found
 from trio_gateway.server.ollama.lines import Durations
 from trio_gateway.server.ollama.request import Kind, OllamaCall
 
@@ -40,6 +41,7 @@ class Terms(msgspec.Struct, frozen=True, tag=True):
     """What is known of its model. `name`: what an Ollama request calls it from now on."""
 
     rewrite: RewriteConfig | None
+    constant_billing_line: bool
     image_tokens: int
     name: str = ""
 
@@ -64,7 +66,7 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
 
 class Read(msgspec.Struct, frozen=True, tag=True):
     """`places`: of all members. `measures`: None, it is not counted.
-    `chooser`: see LargeRequest.
+    `chooser`: see LargeRequest. `billing_line`: where it is to be made constant.
     `call`: what an Ollama request asks for, without its fields. `counted_bytes`: of those that
     follow; the rest are the body."""
 
@@ -74,6 +76,7 @@ class Read(msgspec.Struct, frozen=True, tag=True):
     counted_bytes: int
     chooser: str | None = None
     call: OllamaCall | None = None
+    billing_line: Found | None = None
 
 
 class Translated(msgspec.Struct, frozen=True, tag=True):

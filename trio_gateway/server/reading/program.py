@@ -15,6 +15,7 @@ import msgspec
 
 from trio_gateway.models.need.measured_form import measured
 from trio_gateway.rawjson import Members, NameTwice, members_or_none, spans
+from trio_gateway.server.api.billing_line import find_billing_line
 from trio_gateway.server.api.endpoints import ENDPOINTS, Need
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.model_choosers import chooser_among
@@ -118,13 +119,18 @@ def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
         request = made_request(asked.request(terms.name), endpoint)
         places, body = _places(request.data, request.members), request.data
     chooser = chooser_among(request.values)
+    line = None
+    if terms.constant_billing_line:
+        line = find_billing_line(request.values, request.members)
+        if line is not None:
+            request = request.with_constant_billing_line(line)
     if terms.rewrite is not None:
         request = request.rewritten(terms.rewrite)
     streams = request.wants_stream
     if endpoint.need is Need.UNCOUNTED:
-        return Read(places, streams, None, 0, chooser, call), (body,)
+        return Read(places, streams, None, 0, chooser, call, line), (body,)
     form = measured(request.counted(endpoint), terms.image_tokens)
-    read = Read(places, streams, form.measures, len(form.counted), chooser, call)
+    read = Read(places, streams, form.measures, len(form.counted), chooser, call, line)
     return read, (form.counted, body)
 
 

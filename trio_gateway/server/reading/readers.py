@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from trio_gateway.config.schema import RewriteConfig
+from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
@@ -81,19 +81,22 @@ class OpenLargeRequest:
         return _body(self._pieces, self._opened.places)
 
     async def read(
-        self, rewrite: RewriteConfig | None, image_tokens: int, name: str = ""
+        self, model: ModelConfig, name: str = ""
     ) -> tuple[LargeRequest, OllamaCall | None]:
         """Its fields, checked and counted; of an Ollama request, also what it asks for, without
-        its fields. `rewrite`, `image_tokens`: of its model; `name`: what the model is called in an
-        Ollama request, translated.
+        its fields. `name`: what the model is called in an Ollama request, translated.
 
         Raises:
             ApiError: 400 or 413, with what is wrong.
         """
-        answer, payload = await self._reader.ask(Terms(rewrite, image_tokens, name))
+        rewrite = model.rewrite
+        terms = Terms(rewrite, model.constant_billing_line, model.image_tokens, name)
+        answer, payload = await self._reader.ask(terms)
         assert isinstance(answer, Read)
         counted, made = _split(payload, answer.counted_bytes)
         body = _body(made or self._pieces, answer.places)
+        if answer.billing_line is not None:
+            body = body.with_constant_billing_line(answer.billing_line)
         if rewrite is not None:
             body = body.rewritten(rewrite)
         form = None if answer.measures is None else MeasuredForm(answer.measures, counted)

@@ -19,6 +19,7 @@ from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
+from trio_gateway.server.api.billing_line import find_billing_line
 from trio_gateway.server.api.endpoints import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
@@ -112,8 +113,7 @@ class Preparer:
         model = wanted.model
         request = opened.read()
         refuse_choosers(model, sender.permissions, request.values)
-        if model.rewrite is not None:
-            request = request.rewritten(model.rewrite)
+        request = _changed(request, model)
         form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
         selection, prompt = await self._select(sender, endpoint, wanted, form, wish)
         target = endpoint.engine_path or endpoint.paths[0]
@@ -222,9 +222,7 @@ class Preparer:
             ApiError: as `prepare`.
         """
         wanted = self.admitted(opened.endpoint, opened.model, permissions)
-        request = opened.read()
-        if wanted.model.rewrite is not None:
-            request = request.rewritten(wanted.model.rewrite)
+        request = _changed(opened.read(), wanted.model)
         return wanted, request.counted(opened.endpoint)
 
     def admitted(
@@ -282,6 +280,15 @@ def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[s
 def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
     return permissions.models is not None and not model.engine.has_process
+
+
+def _changed(request: ParsedRequest, model: ModelConfig) -> ParsedRequest:
+    """As the configuration wants it, before it is counted."""
+    if model.constant_billing_line:
+        line = find_billing_line(request.values, request.members)
+        if line is not None:
+            request = request.with_constant_billing_line(line)
+    return request if model.rewrite is None else request.rewritten(model.rewrite)
 
 
 def _with_answer_limit(ask: Ask) -> Ask:
