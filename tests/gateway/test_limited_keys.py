@@ -17,7 +17,8 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.engine_types import ENGINE_TYPES
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint, Family
+from trio_gateway.server.api.endpoint import Body, Endpoint, Family
+from trio_gateway.server.api.endpoints import ENDPOINTS
 
 Clock = trio.testing.MockClock
 

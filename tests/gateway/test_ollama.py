@@ -21,7 +21,7 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.gguf.header import GgufHeader
-from trio_gateway.server.api.endpoints import Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 
 ANSWER = json.dumps(

@@ -31,6 +31,7 @@ from trio_gateway.engine.clients.openai import OpenAIKind
 from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.server.api import endpoints as routes
+from trio_gateway.server.api.endpoint import Family
 
 
 @pytest.mark.parametrize("known", ENGINE_TYPES.values(), ids=lambda known: known.value)
@@ -71,7 +72,7 @@ def test_the_configuration_knows_no_engine() -> None:
 
 
 def test_a_configuration_may_name_whatever_is_routed_to_engines() -> None:
-    others = (routes.Family.GATEWAY, routes.Family.OLLAMA)
+    others = (Family.GATEWAY, Family.OLLAMA)
     routed = {row.name for row in routes.ENDPOINTS if row.needs_engine and row.family not in others}
     assert routed <= ENDPOINT_NAMES
 

@@ -12,7 +12,8 @@ import pytest
 from tests.support.asking import Clock, header
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint, Family
+from trio_gateway.server.api.endpoint import Body, Endpoint, Family
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.openapi import document as openapi
 from trio_gateway.server.openapi import markdown as api_docs
 

@@ -10,7 +10,8 @@ import pytest
 
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.rawjson import members
-from trio_gateway.server.api.endpoints import ANTHROPIC, CHAT, LLAMACPP, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.endpoints import ANTHROPIC, CHAT, LLAMACPP
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request, with_answer_limit
 

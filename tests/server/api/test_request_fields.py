@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from trio_gateway.server.api.endpoints import CHAT, ENDPOINTS, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.endpoints import CHAT, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request
 from trio_gateway.server.api.request_fields import FIELDS, fields_of

@@ -12,7 +12,8 @@ import trio
 
 from tests.support.asking import CHAT, Clock
 from trio_gateway.server.access.permissions import EVERYTHING, PERMISSIONS_KEY
-from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint, ModelIn, Need
+from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, methods_of

@@ -19,7 +19,7 @@ from tests.support.asking import Clock
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.refusal import family_of, last_refusal, refusal_in

@@ -11,7 +11,7 @@ import msgspec
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.scheduling.events import Refusal, Reject
 from trio_gateway.rawjson import decode_or_none
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 
 SHUTDOWN_RETRY_S = 5.0
 

@@ -18,15 +18,8 @@ from trio_gateway.models.need import counted_form
 from trio_gateway.models.need.counted_form import CountedForm, as_is
 from trio_gateway.rawjson import Members, NameTwice
 from trio_gateway.server.api.billing_line import Found, with_constant_line
-from trio_gateway.server.api.endpoints import (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    ENDPOINTS,
-    Endpoint,
-    ModelIn,
-    Need,
-)
+from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
+from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_fields import ENTRIES_MAX, Mistake, decode_values, find_mistake
 

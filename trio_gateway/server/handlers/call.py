@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import Permissions, permissions_of
-from trio_gateway.server.api.endpoints import Body, Endpoint, Family
+from trio_gateway.server.api.endpoint import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
 from trio_gateway.server.http.scopes import RequestState

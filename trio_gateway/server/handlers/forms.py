@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_gateway.server.api.endpoints import Body, Endpoint
+from trio_gateway.server.api.endpoint import Body, Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.forms.form_type import FORM
 from trio_gateway.server.forms.form_upload import FormUpload

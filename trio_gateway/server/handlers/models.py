@@ -6,7 +6,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.server.api.endpoints import Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.model_lists import as_anthropic_list
 from trio_gateway.server.handlers.responses import json_answer

@@ -14,15 +14,8 @@ from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import LoadedEngine
 from trio_gateway.server.api import sse
-from trio_gateway.server.api.endpoints import (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    INFILL,
-    OLLAMA_CANNOT,
-    Endpoint,
-    Family,
-)
+from trio_gateway.server.api.endpoint import Endpoint, Family
+from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, INFILL, OLLAMA_CANNOT
 from trio_gateway.server.api.errors import ApiError, engine_error
 from trio_gateway.server.api.request_body import made_request
 from trio_gateway.server.budget import Hold

@@ -10,7 +10,8 @@ from trio_gateway.models.explanation import explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import Wanted
 from trio_gateway.models.need.measured_form import Form
-from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.handlers.call import Call

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from trio_gateway.server.api.endpoints import ENDPOINTS, Body, Endpoint
+from trio_gateway.server.api.endpoint import Body, Endpoint
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.api.request_body import open_request
 from trio_gateway.server.dumps import DumpWriter

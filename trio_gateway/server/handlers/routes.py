@@ -19,7 +19,8 @@ from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, NotFound
 
-from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call

@@ -9,7 +9,7 @@ import msgspec
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.permissions import Permissions
-from trio_gateway.server.api.endpoints import Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action

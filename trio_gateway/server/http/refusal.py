@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import Header, Scope, Send
 

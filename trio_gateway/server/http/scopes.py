@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.budget import Budget, Hold
 from trio_gateway.server.http.refusal import family_of

@@ -11,15 +11,8 @@ import msgspec
 
 from trio_gateway import __version__
 from trio_gateway.config.priority import Priority
-from trio_gateway.server.api.endpoints import (
-    ENDPOINTS,
-    OLLAMA_CANNOT,
-    REALTIME,
-    Body,
-    Endpoint,
-    Family,
-    ModelIn,
-)
+from trio_gateway.server.api.endpoint import Body, Endpoint, Family, ModelIn
+from trio_gateway.server.api.endpoints import ENDPOINTS, OLLAMA_CANNOT, REALTIME
 from trio_gateway.server.openapi.schemas import (
     ANSWERS,
     COMPONENTS,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.engine.clients.registry import kind_of
-from trio_gateway.server.api.endpoints import ENDPOINTS, Endpoint, Family, ModelIn, Need
+from trio_gateway.server.api.endpoint import Endpoint, Family, ModelIn, Need
+from trio_gateway.server.api.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = Path("docs/api.md")

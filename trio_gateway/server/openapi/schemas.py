@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
-from trio_gateway.server.api.endpoints import Endpoint, ModelIn
+from trio_gateway.server.api.endpoint import Endpoint, ModelIn
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.ollama.request import REQUESTS

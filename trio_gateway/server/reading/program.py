@@ -16,7 +16,8 @@ import msgspec
 from trio_gateway.models.need.measured_form import measured
 from trio_gateway.rawjson import Members, NameTwice, members_or_none, spans
 from trio_gateway.server.api.billing_line import find_billing_line
-from trio_gateway.server.api.endpoints import ENDPOINTS, Need
+from trio_gateway.server.api.endpoint import Need
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.model_choosers import chooser_among
 from trio_gateway.server.api.request_body import (

@@ -23,7 +23,7 @@ from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.api import sse
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError, bug, engine_error
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import RequestState, TornStream

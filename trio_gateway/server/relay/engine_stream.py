@@ -13,7 +13,7 @@ from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoints import Family
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import aborted, engine_failed
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream

@@ -20,7 +20,7 @@ from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api.billing_line import find_billing_line
-from trio_gateway.server.api.endpoints import Endpoint, Family, Need
+from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
 from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused

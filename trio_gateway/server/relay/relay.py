@@ -32,7 +32,7 @@ from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoints import Body, Family, Need
+from trio_gateway.server.api.endpoint import Body, Family, Need
 from trio_gateway.server.api.errors import (
     aborted,
     engine_error,

@@ -1,0 +1,85 @@
+"""Endpoint: one row of the table of endpoints, and what its fields may say."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Family(enum.Enum):
+    """Whose API it is, and with it the shape of its errors."""
+
+    OPENAI = "OpenAI"
+    LLAMACPP = "llama.cpp"
+    ANTHROPIC = "Anthropic"
+    OLLAMA = "Ollama"
+    GATEWAY = "gateway"
+
+
+class Body(enum.Enum):
+    """What a request carries."""
+
+    NONE = "none"
+    JSON = "JSON"
+    FORM = "multipart form"
+    FORM_OR_JSON = "multipart form, or JSON"
+    ANY = "anything"
+
+
+class ModelIn(enum.Enum):
+    """Where a request has the model's name. `BODY_OR_NONE`: the only model needs no name."""
+
+    NOWHERE = "nowhere"
+    BODY = "`model` in the body"
+    BODY_OR_NONE = "`model` in the body; it may be left out if there is only one model"
+    FORM = "the form field `model`"
+    QUERY = "`?model=`; it may be left out if there is only one model"
+    PATH = "the path"
+
+
+class Need(enum.Enum):
+    """How the tokens that a request needs are counted."""
+
+    CHAT = "the chat"
+    RESPONSES = "the chat made of its input and instructions"
+    MESSAGES = "the chat made of its system text and messages"
+    PROMPT = "the prompt"
+    INFILL = "everything around the gap"
+    INPUT = "the largest input"
+    CONTENT = "the largest content"
+    RERANK = "the query with the largest document"
+    UNCOUNTED = "not counted: any engine of the model will do"
+    NO_ENGINE = "no engine is needed"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One row.
+
+    `name`: what engine types say that they serve. `paths`: the first is the one to show.
+    `handler`: the method that answers, of the handler that has it (server/handlers).
+    `content`: fields of the body, of which it must have one. `engine_path`: where engines have it;
+    None: no engine has it, or it is wherever the client says. `streams`: an answer may be events.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    family: Family
+    summary: str
+    methods: tuple[str, ...] = ("POST",)
+    body: Body = Body.JSON
+    model_in: ModelIn = ModelIn.BODY
+    need: Need = Need.UNCOUNTED
+    content: tuple[str, ...] = ()
+    engine_path: str | None = None
+    streams: bool = False
+    handler: str = "handle_relayed"
+
+    @property
+    def needs_engine(self) -> bool:
+        return self.need is not Need.NO_ENGINE
+
+    @property
+    def is_direct(self) -> bool:
+        """Answered before Quart's dispatch: by an engine, and at paths without values."""
+        return self.needs_engine and not any("{" in path for path in self.paths)
