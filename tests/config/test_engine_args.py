@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from trio_gateway.config.engine_args import (
+from trio_gateway.config.engine_args import EngineArgs, files_of_model, swa_full
+from trio_gateway.config.server_options import (
+    ALIAS,
+    BY_SPELLING,
     CONTEXT,
+    KV_OFFLOAD,
     MODEL,
     PARALLEL,
     SLOT_SAVE_PATH,
     UNIFIED_KV,
-    files_of_model,
-    has_option,
-    option,
-    swa_full,
+    ServerOption,
 )
 
 
@@ -36,8 +37,8 @@ from trio_gateway.config.engine_args import (
     ids=" ".join,
 )
 def test_an_option_is_read_in_each_of_its_spellings(args: list[str], value: str) -> None:
-    assert option(args, CONTEXT) == value
-    assert has_option(args, CONTEXT)
+    assert EngineArgs(args).value(CONTEXT) == value
+    assert EngineArgs(args).has(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def test_an_option_is_read_in_each_of_its_spellings(args: list[str], value: str)
     ids=" ".join,
 )
 def test_what_only_begins_like_an_option_is_another(args: list[str]) -> None:
-    assert option(args, CONTEXT) is None
-    assert not has_option(args, CONTEXT)
+    assert EngineArgs(args).value(CONTEXT) is None
+    assert not EngineArgs(args).has(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -61,26 +62,26 @@ def test_what_only_begins_like_an_option_is_another(args: list[str]) -> None:
     ids=" ".join,
 )
 def test_of_several_the_last_one_counts(args: list[str]) -> None:
-    assert option(args, CONTEXT) == "2"
+    assert EngineArgs(args).value(CONTEXT) == "2"
 
 
 def test_an_option_without_its_value_is_there_and_has_none() -> None:
-    assert option(["-m", "x.gguf", "-c"], CONTEXT) is None
-    assert has_option(["-m", "x.gguf", "-c"], CONTEXT)
+    assert EngineArgs(["-m", "x.gguf", "-c"]).value(CONTEXT) is None
+    assert EngineArgs(["-m", "x.gguf", "-c"]).has(CONTEXT)
 
 
 def test_the_last_one_counts_only_if_it_has_a_value() -> None:
-    assert option(["-c", "1", "--ctx-size"], CONTEXT) == "1"
+    assert EngineArgs(["-c", "1", "--ctx-size"]).value(CONTEXT) == "1"
 
 
 def test_a_flag_is_there_or_not() -> None:
-    assert has_option(["-c", "1", "-kvu"], UNIFIED_KV)
-    assert has_option(["--kv-unified"], UNIFIED_KV)
-    assert not has_option(["--kv-unifi"], UNIFIED_KV)
+    assert EngineArgs(["-c", "1", "-kvu"]).is_on(UNIFIED_KV)
+    assert EngineArgs(["--kv-unified"]).is_on(UNIFIED_KV)
+    assert not EngineArgs(["--kv-unifi"]).is_on(UNIFIED_KV)
 
 
 @pytest.mark.parametrize(
-    ("names", "spellings"),
+    ("option", "spellings"),
     [
         (MODEL, {"-m", "--model"}),
         (CONTEXT, {"-c", "--ctx-size"}),
@@ -89,8 +90,133 @@ def test_a_flag_is_there_or_not() -> None:
         (SLOT_SAVE_PATH, {"--slot-save-path"}),
     ],
 )
-def test_the_names_are_those_of_llama_server(names: tuple[str, ...], spellings: set[str]) -> None:
-    assert set(names) == spellings
+def test_the_names_are_those_of_llama_server(option: ServerOption, spellings: set[str]) -> None:
+    assert set(option.spellings) == spellings
+
+
+# -- as llama-server reads them ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "on"),
+    [
+        (["-kvu", "-no-kvu"], False),
+        (["--no-kv-unified", "--kv_unified"], True),
+        (["--no_kv_unified"], False),
+        ([], None),
+    ],
+)
+def test_a_switch_has_negations_and_the_last_one_counts(args: list[str], on: bool | None) -> None:
+    assert EngineArgs(args).switch(UNIFIED_KV) is on
+
+
+@pytest.mark.parametrize(
+    "args", [["-a", "-c", "-m", "x"], ["--alias", "--ctx-size", "4096"], ["-p", "-c", "4096"]]
+)
+def test_what_stands_behind_an_option_is_its_value_whatever_it_looks_like(args: list[str]) -> None:
+    assert EngineArgs(args).value(CONTEXT) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [("8192", 8192), (" 8192", 8192), ("8192k", 8192), ("8k", 8), ("-1", -1), ("+2", 2),
+     ("", None), ("k8", None), ("${CONTEXT}", None)],
+)  # fmt: skip
+def test_a_number_is_what_cpp_makes_of_it(given: str, number: int | None) -> None:
+    assert EngineArgs(["-c", given]).number(CONTEXT) == number
+
+
+@pytest.mark.parametrize(("args", "value"), [(["-c4096"], "4096"), (["-m/x.gguf"], None)])
+def test_the_engine_in_the_package_takes_a_value_without_a_blank(
+    args: list[str], value: str | None
+) -> None:
+    assert EngineArgs(args).value(CONTEXT) == value
+    assert EngineArgs(["-m/x.gguf"]).value(MODEL) == "/x.gguf"
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "value"),
+    [
+        ([], {"LLAMA_ARG_CTX_SIZE": "4096"}, "4096"),
+        (["-c", "512"], {"LLAMA_ARG_CTX_SIZE": "4096"}, "512"),
+        (["run", "-e", "LLAMA_ARG_CTX_SIZE=8192"], {"LLAMA_ARG_CTX_SIZE": "4096"}, "8192"),
+        (["LLAMA_ARG_CTX_SIZE=8192", "llama-server", "-c", "1"], {}, "1"),
+        ([], {"LLAMA_ARG_CTX_SIZE": ""}, None),
+    ],
+)
+def test_an_argument_wins_over_a_variable(
+    args: list[str], env: dict[str, str], value: str | None
+) -> None:
+    assert EngineArgs(args, env).value(CONTEXT) == value
+
+
+@pytest.mark.parametrize(
+    ("env", "on"),
+    [
+        ({"LLAMA_ARG_KV_OFFLOAD": "1"}, True),
+        ({"LLAMA_ARG_KV_OFFLOAD": "off"}, False),
+        ({"LLAMA_ARG_NO_KV_OFFLOAD": "0"}, False),  # whatever its value
+        ({"LLAMA_ARG_NO_KV_OFFLOAD": "", "LLAMA_ARG_KV_OFFLOAD": "1"}, False),
+        ({}, None),
+    ],
+)
+def test_a_switch_has_a_variable_and_one_that_says_no(env: dict[str, str], on: bool | None) -> None:
+    assert EngineArgs([], env).switch(KV_OFFLOAD) is on
+    assert EngineArgs(["--kv-offload"], env).is_on(KV_OFFLOAD)
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "batch"),
+    [
+        ([], {}, 512),
+        (["-ub", "2048"], {}, 2048),
+        (["-ub", "4096"], {}, 2048),  # no more than --batch-size
+        (["--batch_size", "256"], {}, 256),
+        ([], {"LLAMA_ARG_UBATCH": "8192", "LLAMA_ARG_BATCH": "8192"}, 8192),
+    ],
+)
+def test_what_is_computed_at_once(args: list[str], env: dict[str, str], batch: int) -> None:
+    assert EngineArgs(args, env).physical_batch == batch
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "embedding"),
+    [
+        (["--embeddings"], {}, True),
+        (["--reranking"], {}, True),
+        ([], {"LLAMA_ARG_RERANKING": "1"}, True),
+        ([], {"LLAMA_ARG_EMBEDDINGS": "0"}, False),
+        ([], {}, False),
+    ],
+)
+def test_whether_it_serves_embeddings(
+    args: list[str], env: dict[str, str], embedding: bool
+) -> None:
+    assert EngineArgs(args, env).is_embedding is embedding
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "has"),
+    [
+        (["-m", "x"], {}, False),
+        (["-m", "x", "-mm", "p"], {}, True),
+        (["-m", "x"], {"LLAMA_ARG_MMPROJ": "p"}, True),
+        (["-m", "x", "--mmproj_url", "u"], {}, True),
+        (["-hf", "a/b"], {}, None),
+        (["-hf", "a/b", "--no-mmproj"], {}, False),
+        (["serve.sh"], {}, None),
+    ],
+)
+def test_whether_it_has_a_projector(args: list[str], env: dict[str, str], has: bool | None) -> None:
+    assert EngineArgs(args, env).has_projector is has
+
+
+def test_no_spelling_means_two_options() -> None:
+    known = [
+        s for option, _ in BY_SPELLING.values() for s in (*option.spellings, *option.negations)
+    ]
+    assert sorted(BY_SPELLING) == sorted(set(known))
+    assert BY_SPELLING["--alias"] == (ALIAS, True)
 
 
 # -- files of a model ------------------------------------------------------------------------
@@ -140,7 +266,7 @@ def test_more_files_than_nine_are_counted_on() -> None:
     ],
 )
 def test_it_is_noticed_however_it_was_asked_for(args: list[str], env: dict[str, str]) -> None:
-    assert swa_full(args, env) in ("--swa-full", "LLAMA_ARG_SWA_FULL")
+    assert swa_full(EngineArgs(args, env)) in ("--swa-full", "LLAMA_ARG_SWA_FULL")
 
 
 @pytest.mark.parametrize(
@@ -153,4 +279,4 @@ def test_it_is_noticed_however_it_was_asked_for(args: list[str], env: dict[str, 
     ],
 )
 def test_what_does_not_ask_for_it_is_not_taken_for_it(args: list[str], env: dict[str, str]) -> None:
-    assert swa_full(args, env) is None
+    assert swa_full(EngineArgs(args, env)) is None

@@ -15,8 +15,9 @@ import trio
 
 from tests.support.fakes import FakeClient, FakeEngines, FakeKind, FakeProcess
 from tests.support.stack import Stack
-from trio_gateway.config.engine_args import SLOT_SAVE_PATH, option
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.server_options import SLOT_SAVE_PATH
 from trio_gateway.engine.clients.facts import SlotFile, SlotRefused, SlotState, SlotUnanswered
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 from trio_gateway.engine.http.body_source import BodySource
@@ -138,14 +139,14 @@ class FakeSlots:
 class SlotKind(FakeKind):
     has_slots = True
 
-    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
-        return LlamaCppKind().carryover_fault(args, env)
+    def carryover_fault(self, args: EngineArgs) -> str | None:
+        return LlamaCppKind().carryover_fault(args)
 
-    def slot_folder(self, args: Sequence[str]) -> str | None:
-        return option(args, SLOT_SAVE_PATH)
+    def slot_folder(self, args: EngineArgs) -> str | None:
+        return args.value(SLOT_SAVE_PATH)
 
     def slot_folder_args(self, binary: str, folder: str) -> list[str]:
-        return [] if binary == WRAPPER else [*SLOT_SAVE_PATH, folder]
+        return [] if binary == WRAPPER else [SLOT_SAVE_PATH.name, folder]
 
 
 class SlotClient(FakeClient):
@@ -207,7 +208,7 @@ class SlotEngines(FakeEngines):
         self.kind = SlotKind(self)
 
     def open_slots(self, argv: Sequence[str], port: int, workdir: Path) -> FakeSlots:
-        folder = option(argv, SLOT_SAVE_PATH)
+        folder = EngineArgs(argv).value(SLOT_SAVE_PATH)
         where = None if folder is None else workdir / folder
         self.slots[port] = FakeSlots(self.faults, where, self.slot_count)
         return self.slots[port]

@@ -11,6 +11,7 @@ from typing import cast
 import trio
 import trio.testing
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import (
     EngineOptions,
@@ -121,13 +122,13 @@ class FakeKind(EngineKind):
     def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
         return [*args, "--port", str(port)]
 
-    def listen_host(self, args: Sequence[str]) -> str:
+    def listen_host(self, args: EngineArgs) -> str:
         return "127.0.0.1"
 
-    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+    def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         return None
 
-    def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
+    def shared_tokens(self, args: EngineArgs, facts: EngineFacts) -> int | None:
         return self.world.shared_tokens
 
 

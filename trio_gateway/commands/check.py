@@ -87,7 +87,7 @@ def _describe_variant(variant: VariantConfig, kind: EngineKind) -> tuple[str, st
 def _describe_address(variant: VariantConfig, kind: EngineKind) -> str:
     if urls := variant.options.urls:
         return f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
-    fixed = kind.fixed_address(variant.args)
+    fixed = kind.fixed_address(variant.engine_args)
     address = f"{fixed[0]}:{fixed[1]}" if fixed else "a free port"
     return (variant.connect or address).removeprefix("http://")
 

@@ -12,16 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trio_gateway.config.engine_args import DRAFT, MODEL, PROJECTOR, files_of_model, option
+from trio_gateway.config.engine_args import EngineArgs, files_of_model, runs_elsewhere
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.config.server_options import (
+    CHAT_TEMPLATE_FILE,
+    DRAFT,
+    LORA,
+    LORA_SCALED,
+    MODEL,
+    PROJECTOR,
+    ServerOption,
+)
 from trio_gateway.gguf.metadata import BadGguf, check_beginning
 
-# Further options of llama-server whose value is a file: with a model in it, and others.
 _MODELS = (PROJECTOR, DRAFT)
-_FILES = ("--chat-template-file", "--lora")
-# What runs its arguments where the files are others.
-_ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})
 
 
 class Missing(NamedTuple):
@@ -69,18 +74,30 @@ def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[str]:
         yield f"binary: {lack}"
     elif not variant.workdir.is_dir():
         yield f"workdir: {variant.workdir} does not exist"
-    if model.engine.kind != LLAMACPP.kind or Path(variant.binary).name in _ELSEWHERE:
+    if model.engine.kind != LLAMACPP.kind or runs_elsewhere(variant.binary):
         return
-    if model_file := option(variant.args, MODEL):
+    args = variant.engine_args
+    if model_file := args.value(MODEL):
         for part in files_of_model(variant.workdir / model_file):
             if lack := _gguf(part):
                 yield f"its model file {lack}"
-    for names in _MODELS:
-        if (file := option(variant.args, names)) and (lack := _gguf(variant.workdir / file)):
-            yield f"{names[-1]}: {lack}"
-    for name in _FILES:
-        if (file := option(variant.args, (name,))) and not (variant.workdir / file).is_file():
-            yield f"{name}: {variant.workdir / file} does not exist"
+    for option in _MODELS:
+        if (file := args.value(option)) and (lack := _gguf(variant.workdir / file)):
+            yield f"{option.name}: {lack}"
+    for option, files in _other_files(args):
+        for file in files:
+            if not (variant.workdir / file).is_file():
+                yield f"{option.name}: {variant.workdir / file} does not exist"
+
+
+def _other_files(args: EngineArgs) -> Iterator[tuple[ServerOption, list[str]]]:
+    if file := args.value(CHAT_TEMPLATE_FILE):
+        yield CHAT_TEMPLATE_FILE, [file]
+    # Of each, several with commas between them.
+    if adapters := args.value(LORA):
+        yield LORA, [name for part in adapters.split(",") if (name := part.strip())]
+    if scaled := args.value(LORA_SCALED):
+        yield LORA_SCALED, [name for part in scaled.split(",") if (name := part.rpartition(":")[0])]
 
 
 def _gguf(path: Path) -> str | None:

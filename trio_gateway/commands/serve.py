@@ -18,7 +18,6 @@ from trio_gateway.commands.key import KEY_VARIABLE
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
 from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
-from trio_gateway.config.engine_args import EMBEDDING, has_option
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
 from trio_gateway.log import configure_logging
 from trio_gateway.stop_signals import StopSignals, forget_dead_output
@@ -127,7 +126,7 @@ def _chats(model: ModelConfig) -> bool:
     """Whether it is likely to answer a chat, and not a model for embeddings or speech."""
     if model.endpoints is not None:
         return "chat/completions" in model.endpoints
-    return not has_option(model.variants[0].args, EMBEDDING)
+    return not model.variants[0].engine_args.is_embedding
 
 
 def _url(config: GatewayConfig, address: ListenAddress | UnixAddress) -> str:

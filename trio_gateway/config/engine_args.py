@@ -1,72 +1,206 @@
-"""Reading an engine's command line: `--opt value` or `--opt=value`, in all spellings of an option.
+"""Reading an engine's command line and variables: the options that it gets, as llama-server reads
+them.
 
-Of several, the last one wins, and `--ctx_size` is `--ctx-size`, as llama-server reads them.
+An argument wins over a variable, and of several arguments the last one. `--ctx_size` is
+`--ctx-size`. A word behind an option that takes a value is that value, whatever it looks like.
+`--opt=value` is what the engine in the package takes as well; llama-server itself refuses it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-# llama-server's options, in all their spellings.
-MODEL = ("-m", "--model")
-CONTEXT = ("-c", "--ctx-size")
-PARALLEL = ("-np", "--parallel")
-GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
-PROJECTOR = ("-mm", "--mmproj")
-DRAFT = ("-md", "--model-draft")
-UNIFIED_KV = ("-kvu", "--kv-unified")
-EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")
-SLOT_SAVE_PATH = ("--slot-save-path",)
-CACHE_RAM = ("-cram", "--cache-ram")
-CACHE_RAM_VARIABLE = "LLAMA_ARG_CACHE_RAM"
-SWA_FULL = "--swa-full"
-SWA_FULL_VARIABLE = "LLAMA_ARG_SWA_FULL"
-API_KEY = ("--api-key", "--api_key")
-API_KEY_FILE = ("--api-key-file", "--api_key_file")
+from trio_gateway.config.server_options import (
+    BATCH,
+    BY_SPELLING,
+    CONTEXT,
+    DOCKER_REPO,
+    EMBEDDING,
+    HF_REPO,
+    MODEL,
+    ON,
+    PARALLEL,
+    PHYSICAL_BATCH,
+    PROJECTOR,
+    PROJECTOR_AUTO,
+    PROJECTOR_URL,
+    RERANKING,
+    SWA_FULL,
+    Given,
+    ServerOption,
+    Takes,
+    canonical,
+)
 
 CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
+_PREFIX = "LLAMA_ARG_"
 
+# The gateway gives these as arguments, so that what all engines inherit says nothing about them.
+_OWN_PLACE = ("LLAMA_ARG_HOST", "LLAMA_ARG_PORT")
+_ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})
+# As `docker run` and `env` take them. What has blanks in it is a script.
+_ASSIGNED = re.compile(r"(?:-e|--env=)?([A-Za-z]\w*)=(\S*)")
+# `-c4096`, as the engine in the package takes it.
+_GLUED = re.compile(r"(-[A-Za-z])([0-9./].*)")
+_WHOLE_NUMBER = re.compile(r"\s*([+-]?[0-9]+)")  # what follows is ignored, as by C++'s stoi
 # In the words of a shell's or a container's command line, too.
-_SWA_FULL_WORD = re.compile(rf"(?<![^\s\"'=]){SWA_FULL}(?![^\s\"'=;&|])")
-_SWA_FULL_SET = re.compile(rf"\b{SWA_FULL_VARIABLE}=(\w+)")
+_SWA_FULL_WORD = re.compile(rf"(?<![^\s\"'=]){SWA_FULL.name}(?![^\s\"'=;&|])")
+_SWA_FULL_SET = re.compile(rf"\b{SWA_FULL.variables[0]}=(\w+)")
 _NO = frozenset({"", "0", "false", "off", "disabled"})
 _SPLIT = re.compile(r"(?P<start>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.gguf")
 
 
-def has_option(args: Sequence[str], names: Sequence[str]) -> bool:
-    return any(option_name(arg) in names for arg in args)
+class EngineArgs:
+    """The options of one engine: its arguments in `words`, and its variables.
+
+    Variables that are assigned among the arguments (`docker run -e NAME=value`, `env NAME=value`)
+    count, too.
+    """
+
+    def __init__(self, words: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        self.words = words
+        self._variables = dict(variables or {})
+        self._given: dict[ServerOption, Given] = {}
+        for found in _parse(words):
+            if isinstance(found, tuple):
+                self._variables[found[0]] = found[1]
+            elif found.value is not None or found.option.takes is Takes.NOTHING:
+                self._given[found.option] = found
+            else:
+                self._given.setdefault(found.option, found)
+
+    def variable(self, name: str) -> str:
+        """Its value; empty without one."""
+        return self._variables.get(name, "")
+
+    def given(self, option: ServerOption) -> Given | None:
+        """How it was last given: by an argument or, without one, by a variable; None: not at all.
+        A flag whose variable says no is not given."""
+        found = self._given.get(option)
+        return found if found is not None else self._by_variable(option)
+
+    def has(self, *options: ServerOption) -> bool:
+        """Whether any of them was given, switched off or not."""
+        return any(self.given(option) is not None for option in options)
+
+    def value(self, option: ServerOption) -> str | None:
+        """None: not given, or without a value."""
+        found = self.given(option)
+        return None if found is None else found.value
+
+    def number(self, option: ServerOption) -> int | None:
+        """A whole number as llama-server reads it; None: not given, or something else."""
+        match = _WHOLE_NUMBER.match(self.value(option) or "")
+        return int(match[1]) if match else None
+
+    def switch(self, option: ServerOption) -> bool | None:
+        """Whether it was switched on or off; None: neither."""
+        found = self.given(option)
+        return None if found is None else found.is_on
+
+    def is_on(self, option: ServerOption) -> bool:
+        return self.switch(option) is True
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the engine serves embeddings or ranks documents, and no chats."""
+        return self.is_on(EMBEDDING) or self.is_on(RERANKING)
+
+    @property
+    def has_projector(self) -> bool | None:
+        """Whether it can look at images; None: not known, as what is downloaded may bring one."""
+        if self.has(PROJECTOR, PROJECTOR_URL):
+            return True
+        if self.switch(PROJECTOR_AUTO) is False:
+            return False
+        return False if self.has(MODEL) and not self.has(HF_REPO, DOCKER_REPO) else None
+
+    @property
+    def slots(self) -> int | None:
+        """As given; None: the engine chooses, four over one cache."""
+        slots = self.number(PARALLEL)
+        return slots if slots is not None and slots > 0 else None
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of all slots together, as given; None: what the model was trained for."""
+        context = self.number(CONTEXT)
+        return context if context is not None and context > 0 else None
+
+    @property
+    def physical_batch(self) -> int:
+        """Tokens that are computed at once: an input that cannot be split has no more."""
+        return min(self._size(PHYSICAL_BATCH, 512), self._size(BATCH, 2048))
+
+    def _size(self, option: ServerOption, default: int) -> int:
+        size = self.number(option)
+        return size if size is not None and size > 0 else default
+
+    def _by_variable(self, option: ServerOption) -> Given | None:
+        for variable in option.variables:
+            if option.negations and variable.replace("_ARG_", "_ARG_NO_") in self._variables:
+                return Given(option, variable.replace("_ARG_", "_ARG_NO_"), None, False)
+            if not (value := self._variables.get(variable)):
+                continue
+            if option.takes is Takes.VALUE:
+                return Given(option, variable, value)
+            if value in ON:
+                return Given(option, variable)
+            if option.negations:
+                return Given(option, variable, None, False)
+        return None
 
 
-def option(args: Sequence[str], names: Sequence[str]) -> str | None:
-    """The option's value, or None without one."""
-    found = None
-    for index, arg in enumerate(args):
-        if option_name(arg) not in names:
+def runs_elsewhere(binary: str) -> bool:
+    """Whether a program runs its arguments where files and variables are others."""
+    return Path(binary).name in _ELSEWHERE
+
+
+def inherited_options(environment: Mapping[str, str], wishes: Mapping[str, bool]) -> dict[str, str]:
+    """Variables of the gateway's environment that are options to an engine. `wishes`: by name,
+    whether it inherits a variable at all."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_PREFIX) and name not in _OWN_PLACE and wishes.get(name, True)
+    }
+
+
+def _parse(words: Sequence[str]) -> Iterator[Given | tuple[str, str]]:
+    """The options in their order, and what is assigned to variables."""
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        known = BY_SPELLING.get(canonical(name))
+        if known is None:
+            if match := _GLUED.fullmatch(word):
+                known = BY_SPELLING.get(match[1])
+                if known is not None and known[0].takes is Takes.VALUE:
+                    yield Given(known[0], match[1], match[2])
+            elif equals and (match := _ASSIGNED.fullmatch(word)):
+                yield match[1], match[2]
             continue
-        _, equals, value = arg.partition("=")
-        if equals:
-            found = value
-        elif index + 1 < len(args):
-            found = args[index + 1]
-    return found
+        option, is_on = known
+        if option.takes is Takes.NOTHING:
+            yield Given(option, name, None, is_on)
+        elif equals:
+            yield Given(option, name, value)
+        else:
+            yield Given(option, name, next(rest, None))
+            if option.takes is Takes.TWO_VALUES:
+                next(rest, None)
 
 
-def swa_full(args: Sequence[str], env: Mapping[str, str]) -> str | None:
-    """How an engine with these arguments and variables was told to keep all of the cache of a
-    sliding window; None if it was not."""
-    if any(_SWA_FULL_WORD.search(arg.replace("_", "-")) for arg in args):
-        return SWA_FULL
-    in_args = (found[1] for arg in args for found in _SWA_FULL_SET.finditer(arg))
-    values = (env.get(SWA_FULL_VARIABLE, ""), *in_args)
-    return SWA_FULL_VARIABLE if any(value.lower() not in _NO for value in values) else None
-
-
-def option_name(arg: str) -> str:
-    """Of `--opt` or `--opt=value`, as llama-server looks it up."""
-    name = arg.partition("=")[0]
-    return name.replace("_", "-") if name.startswith("--") else name
+def swa_full(args: EngineArgs) -> str | None:
+    """How an engine was told to keep all of the cache of a sliding window; None if it was not, as
+    far as anything in its arguments and variables says."""
+    if any(_SWA_FULL_WORD.search(word.replace("_", "-")) for word in args.words):
+        return SWA_FULL.name
+    in_words = (found[1] for word in args.words for found in _SWA_FULL_SET.finditer(word))
+    values = (args.variable(SWA_FULL.variables[0]), *in_words)
+    return SWA_FULL.variables[0] if any(value.lower() not in _NO for value in values) else None
 
 
 def files_of_model(path: Path) -> list[Path]:

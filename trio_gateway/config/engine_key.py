@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from trio_gateway.config.engine_args import API_KEY, API_KEY_FILE, option
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import Secret, VariantConfig
+from trio_gateway.config.server_options import API_KEY, API_KEY_FILE
 
 _SENDABLE = re.compile(r"[^\x00-\x1f\x7f]+")
 _MASKED = re.compile(r"\S*\*\*\S*")  # of a key, some show the beginning and the end
@@ -21,8 +22,8 @@ class KeyPlace(enum.Enum):
     """What to check if the engine refuses the key; the values are for messages."""
 
     CONFIGURED = "`api_key` of the model or its variant"
-    ARGS = f"{API_KEY[0]} in its `args`"
-    FILE = f"the first line of the file that {API_KEY_FILE[0]} in its `args` names"
+    ARGS = f"{API_KEY.name} in its `args`"
+    FILE = f"the first line of the file that {API_KEY_FILE.name} in its `args` names"
     ENV = "{variable} in its `env`"
     ENV_IN_ARGS = "{variable} in its `args`"
     INHERITED = "{variable} in the gateway's environment"
@@ -76,7 +77,8 @@ def configured_key(variant: VariantConfig, variables: Sequence[str]) -> EngineKe
     """
     if variant.options.api_key is not None:
         return EngineKey(KeyPlace.CONFIGURED, variant.options.api_key)
-    if key := _first(option(variant.args, API_KEY)):
+    given = EngineArgs(variant.args).given(API_KEY)
+    if given is not None and given.how not in variables and (key := _first(given.value)):
         return EngineKey(KeyPlace.ARGS, Secret(key))
     for variable, value in _assignments(variant.args):
         if variable in variables and (key := _first(value)):
@@ -93,7 +95,7 @@ def inherited_key(environment: Mapping[str, str], variables: Sequence[str]) -> E
 
 def key_file(variant: VariantConfig) -> str | None:
     """The file that has an engine's keys, one a line, as its arguments name it."""
-    return option(variant.args, API_KEY_FILE) or None
+    return variant.engine_args.value(API_KEY_FILE) or None
 
 
 def key_of_file(text: str) -> EngineKey | None:

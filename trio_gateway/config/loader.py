@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from trio_gateway.config import pool_memory, remarks
+from trio_gateway.config.engine_args import inherited_options
 from trio_gateway.config.lua import sandbox
 from trio_gateway.config.lua.values import NotText
 from trio_gateway.config.reading import access, fields
@@ -15,7 +16,7 @@ from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
 from trio_gateway.config.reading.pool import read_pools
 from trio_gateway.config.reading.server import read_server
-from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.config.secret_variables import secret_variables
 
 _REQUIRED_TABLES = {
@@ -66,6 +67,7 @@ class ConfigLoader:
         pools = read_pools(mistakes, top["pools"])
         reader = ModelReader(mistakes, self._folder, server.timeouts)
         models, paths = reader.read(top["models"], pools)
+        models = tuple(map(_with_inherited_options, models))
         callers = access.with_known_models(mistakes, server.access, models)
         server = msgspec.structs.replace(server, access=callers)
         notes = [
@@ -86,6 +88,14 @@ class ConfigLoader:
             secret_variables=secret_variables(left.variables, callers, models),
             files=left.files,
         )
+
+
+def _with_inherited_options(model: ModelConfig) -> ModelConfig:
+    variants = tuple(
+        msgspec.structs.replace(v, inherited_options=inherited_options(os.environ, v.inherits))
+        for v in model.variants
+    )
+    return msgspec.structs.replace(model, variants=variants)
 
 
 def _notes(ignored: list[str]) -> list[str]:

@@ -20,34 +20,36 @@ from pathlib import Path
 
 import msgspec
 
-from trio_gateway.config.engine_args import (
-    CONTEXT,
-    CONTEXT_STEP,
-    GPU_LAYERS,
-    MODEL,
-    PARALLEL,
-    PROJECTOR,
-    files_of_model,
-    has_option,
-    option,
-)
+from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, files_of_model
 from trio_gateway.config.schema import VariantConfig
+from trio_gateway.config.server_options import (
+    BATCH,
+    CACHE_TYPE_K,
+    CACHE_TYPE_V,
+    CONTEXT,
+    CONTEXT_PER_SLOT,
+    CPU_EXPERT_LAYERS,
+    CPU_EXPERTS,
+    CPU_FFN_LAYERS,
+    DRAFT,
+    GPU_LAYERS,
+    KV_OFFLOAD,
+    MODEL,
+    OVERRIDE_TENSOR,
+    PARALLEL,
+    PHYSICAL_BATCH,
+    PROJECTOR,
+    SWA_FULL,
+    ServerOption,
+)
 from trio_gateway.gguf.header import GgufHeader, read_headers
 
 log = logging.getLogger(__name__)
 
-# Further options of llama-server, in all their spellings.
-_BATCH = ("-ub", "--ubatch-size")
-_CACHE_K = ("-ctk", "--cache-type-k")
-_CACHE_V = ("-ctv", "--cache-type-v")
-_WHOLE_WINDOW = ("--swa-full",)
 # With these, part of the model is elsewhere, or there is a second model.
-_UNKNOWN_SHARE = (
-    "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe", "-ot", "--override-tensor",
-    "-nkvo", "--no-kv-offload", "-md", "--model-draft", "--spec-draft-model",
-)  # fmt: skip
+_UNKNOWN_SHARE = (CPU_EXPERTS, CPU_EXPERT_LAYERS, CPU_FFN_LAYERS, OVERRIDE_TENSOR, DRAFT)
 
-_DEFAULT_BATCH = 512  # tokens, llama-server's --ubatch-size
+_NUMBERS = (CONTEXT, PARALLEL, BATCH, PHYSICAL_BATCH)
 _DEFAULT_SLOTS = 4  # llama-server's without --parallel
 _SCORE_BYTES = 4
 # What a process has besides weights and cache: 58 to 75 MiB measured with SmolLM2 and the embedded
@@ -81,43 +83,47 @@ def estimate_variants(variants: Sequence[VariantConfig]) -> list[MemoryEstimate 
     Raises nothing: a file that is missing or broken gives None, and a line in the debug log.
     Blocks while the headers are read, each file once.
     """
-    models = [_option(v, MODEL) for v in variants]
-    paths = [_existing(v, m) if m else None for v, m in zip(variants, models, strict=True)]
+    given = [variant.engine_args for variant in variants]
+    paths = [_existing(v, args.value(MODEL)) for v, args in zip(variants, given, strict=True)]
     headers = read_headers(sorted({path for path in paths if path}))
     estimates: list[MemoryEstimate | None] = []
-    for variant, path in zip(variants, paths, strict=True):
+    for variant, args, path in zip(variants, given, paths, strict=True):
         header = headers.get(path or "")
         try:
-            estimates.append(_estimate(variant, path, header) if path and header else None)
+            estimates.append(_estimate(variant, args, path, header) if path and header else None)
         except (OSError, ValueError, KeyError) as error:
             log.debug("variant %s: no estimate of its memory: %r", variant.name, error)
             estimates.append(None)
     return estimates
 
 
-def _estimate(variant: VariantConfig, path: str, header: GgufHeader) -> MemoryEstimate | None:
+def _estimate(
+    variant: VariantConfig, args: EngineArgs, path: str, header: GgufHeader
+) -> MemoryEstimate | None:
     layers = header.number("block_count") or 0
-    if _shared_with_the_cpu(variant, layers):
+    if _shared_with_the_cpu(args, layers) or any(_is_unreadable(args, o) for o in _NUMBERS):
         return None
     weights = sum(part.stat().st_size for part in files_of_model(Path(path)))
-    if projector := _option(variant, PROJECTOR):
+    if projector := args.value(PROJECTOR):
         weights += (variant.workdir / projector).stat().st_size
-    slots = int(_option(variant, PARALLEL) or 0)
-    context = int(_option(variant, CONTEXT) or 0)
+    slots = args.slots or 0
     # Without --ctx-size the engine takes what the model was trained for, or what is free: at
     # least what the variant promises. With --parallel it divides that among the slots.
-    context = max(context, 0) or variant.context * max(slots, 1)
+    context = args.context
+    if context is None and (per_slot := args.number(CONTEXT_PER_SLOT) or 0) > 0:
+        context = per_slot * (slots or _DEFAULT_SLOTS)
+    context = context or variant.context * max(slots, 1)
     context = -(-context // CONTEXT_STEP) * CONTEXT_STEP
-    batch = min(int(_option(variant, _BATCH) or _DEFAULT_BATCH), context)
-    windows = 0 if _has(variant, _WHOLE_WINDOW) else slots if slots > 0 else _DEFAULT_SLOTS
+    batch = min(args.physical_batch, context)
+    windows = 0 if args.is_on(SWA_FULL) else slots or _DEFAULT_SLOTS
     width = header.vocabulary + (header.number("embedding_length") or 0)
     return MemoryEstimate(
         weights_bytes=weights,
         kv_bytes=_kv_bytes(
             header,
             _tokens_per_layer(header, layers, context, windows, batch),
-            _CACHE_TYPES[_option(variant, _CACHE_K) or "f16"],
-            _CACHE_TYPES[_option(variant, _CACHE_V) or "f16"],
+            _CACHE_TYPES[args.value(CACHE_TYPE_K) or "f16"],
+            _CACHE_TYPES[args.value(CACHE_TYPE_V) or "f16"],
         ),
         buffer_bytes=max(batch * width * _SCORE_BYTES, _LEAST_BUFFER_BYTES),
     )
@@ -156,22 +162,17 @@ def _tokens_per_layer(
     return [context if (i + 1) % period == 0 else kept for i in range(layers)]
 
 
-def _shared_with_the_cpu(variant: VariantConfig, layers: int) -> bool:
+def _shared_with_the_cpu(args: EngineArgs, layers: int) -> bool:
     """Whether only a part of it is in the memory of a GPU; how large a part is not known."""
-    if _has(variant, _UNKNOWN_SHARE):
+    if args.has(*_UNKNOWN_SHARE) or args.switch(KV_OFFLOAD) is False:
         return True
-    on_gpu = _option(variant, GPU_LAYERS) or ""
-    return on_gpu.isdecimal() and 0 < int(on_gpu) < layers
+    return 0 < (args.number(GPU_LAYERS) or 0) < layers
 
 
-def _existing(variant: VariantConfig, path: str) -> str | None:
-    full = variant.workdir / path
-    return str(full) if full.is_file() else None
+def _is_unreadable(args: EngineArgs, number: ServerOption) -> bool:
+    return args.has(number) and args.number(number) is None
 
 
-def _has(variant: VariantConfig, names: tuple[str, ...]) -> bool:
-    return has_option(variant.args, names)
-
-
-def _option(variant: VariantConfig, names: tuple[str, ...]) -> str | None:
-    return option(variant.args, names)
+def _existing(variant: VariantConfig, path: str | None) -> str | None:
+    full = variant.workdir / path if path else None
+    return str(full) if full is not None and full.is_file() else None

@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from trio_gateway.config.engine_args import (
-    API_KEY,
-    CONTEXT,
-    CONTEXT_STEP,
-    PARALLEL,
-    UNIFIED_KV,
-    has_option,
-    option,
-    swa_full,
-)
+from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.reading.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
+from trio_gateway.config.server_options import API_KEY, UNIFIED_KV
 
 _TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")
 
@@ -55,8 +47,8 @@ def on_variants(
             if model.engine.kind == LLAMACPP.kind:
                 found += [f"{path}: {remark}" for remark in _on_args(variant)]
                 if server.kv_carryover is not None and model.kv_carryover:
-                    env = {**environment, **variant.env}
-                    if (how := swa_full(variant.args, env)) is not None:
+                    args = EngineArgs(variant.args, {**environment, **variant.env})
+                    if (how := swa_full(args)) is not None:
                         found.append(f"{path}: {no_carryover(how)}")
     return found
 
@@ -77,17 +69,18 @@ def _on_args(variant: VariantConfig) -> Iterator[str]:
             yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'
     if short := _on_context(variant):
         yield short
-    if option(variant.args, API_KEY):
+    if EngineArgs(variant.args).value(API_KEY):
         yield (
-            f"all users of this machine can see a key that is among the arguments; {API_KEY[0]} is "
-            "better left to `api_key`"
+            "all users of this machine can see a key that is among the arguments; "
+            f"{API_KEY.name} is better left to `api_key`"
         )
 
 
 def _on_context(variant: VariantConfig) -> str | None:
     """Where llama-server's arguments give a request less than the variant promises."""
-    total, slots = _number(variant, CONTEXT), _number(variant, PARALLEL)
-    split = slots if slots > 1 and not has_option(variant.args, UNIFIED_KV) else 1
+    args = variant.engine_args
+    total, slots = args.context or 0, args.slots or 1
+    split = 1 if args.is_on(UNIFIED_KV) else slots
     real = -(-total // split // CONTEXT_STEP) * CONTEXT_STEP
     if not total or variant.context <= real:
         return None
@@ -96,8 +89,3 @@ def _on_context(variant: VariantConfig) -> str | None:
         f"context is {variant.context}, but {given} gives a request {real} tokens; using {real}. "
         f"Raise -c to {variant.context * split}, or lower context"
     )
-
-
-def _number(variant: VariantConfig, names: tuple[str, ...]) -> int:
-    value = option(variant.args, names) or ""
-    return int(value) if value.isascii() and value.isdecimal() else 0

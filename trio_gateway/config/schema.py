@@ -17,6 +17,7 @@ from trio_gateway.config.access_schema import (
     TlsConfig,
     UnixAddress,
 )
+from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 
 DEFAULT_PORT = 7777
@@ -111,6 +112,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
     `inherits`: variables that its process gets from the gateway's environment, or does not get,
     whatever holds for others.
+    `inherited_options`: variables of the gateway's environment that are options to its engine.
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
     has a limit, and the engine's GGUF says enough.
@@ -133,6 +135,14 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_command: tuple[str, ...] = ()
     options: EngineOptions = EngineOptions()
     inherits: Mapping[str, bool] = {}
+    inherited_options: Mapping[str, str] = {}
+
+    @property
+    def engine_args(self) -> EngineArgs:
+        """The options that its engine gets, by whatever way."""
+        if runs_elsewhere(self.binary):
+            return EngineArgs(self.args)
+        return EngineArgs(self.args, {**self.inherited_options, **self.env})
 
     @property
     def has_process(self) -> bool:

@@ -24,7 +24,7 @@ class AddressUnusable(Exception):
 def fixed_address(variant: VariantConfig, kind: EngineKind) -> tuple[str, int] | None:
     """Where the configuration puts this variant's engine; None: the gateway picks a port."""
     if variant.connect is None:
-        return kind.fixed_address(variant.args)
+        return kind.fixed_address(variant.engine_args)
     parts = urlsplit(variant.connect)
     return local_host(parts.hostname or ""), parts.port or 80
 
@@ -44,7 +44,7 @@ async def hold_address(
     address = fixed_address(variant, kind)
     try:
         if address is None:
-            host = kind.listen_host(variant.args)
+            host = kind.listen_host(variant.engine_args)
             # Not looked at again: while that is waited for, another engine could pick the same.
             address = host, ports.pick_free_port(taken, host)
         elif await _stays_in_use(*address):
@@ -73,7 +73,7 @@ def port_taken(port: int, variant: VariantConfig, kind: EngineKind) -> str:
     cure = "stop that process"
     if variant.connect is not None:
         cure += ", or change `connect`"
-    elif kind.fixed_address(variant.args) is not None:
+    elif kind.fixed_address(variant.engine_args) is not None:
         cure += ", or change --port in `args`"
     return f"port {port} is held by {holder}, so the engine cannot listen there; {cure}"
 

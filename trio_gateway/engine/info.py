@@ -37,7 +37,7 @@ def info_of(
 ) -> EngineInfo:
     """From what is declared and what the engine itself said; a contradiction is logged."""
     context = min(variant.context, facts.context or variant.context)
-    shared = kind.shared_tokens(variant.args, facts)
+    shared = kind.shared_tokens(variant.engine_args, facts)
     if context < variant.context:
         cure = kind.context_cure(variant.context, facts, shared)
         log.error(

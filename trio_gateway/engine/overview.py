@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 import trio
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.engine import Engine
@@ -103,8 +104,8 @@ class Overview:
 
     def carryover_fault(self, model: ModelConfig, variant: VariantConfig) -> str | None:
         """Why nothing that an engine of the variant saves may be restored, if so."""
-        env = {**os.environ, **variant.env}  # as it inherits them
-        return self._kinds[model.engine.value].carryover_fault(variant.args, env)
+        args = EngineArgs(variant.args, {**os.environ, **variant.env})  # as it inherits them
+        return self._kinds[model.engine.value].carryover_fault(args)
 
     def is_pinned(self, model: str) -> bool:
         return self._state.variants.is_pinned(self._state.variants[model][0])

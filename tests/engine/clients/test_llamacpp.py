@@ -12,6 +12,7 @@ import trio.testing
 
 from tests.support.llama import CHAT_BODY, NOT_FOUND, Llama, engine
 from tests.support.sockets import read_request
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.server.api.endpoints import ANTHROPIC, LLAMACPP
@@ -62,7 +63,7 @@ def test_an_engine_is_told_where_to_listen_unless_its_arguments_say(
 def test_a_fixed_address_is_read_from_the_arguments(
     args: list[str], expected: tuple[str, int] | None
 ) -> None:
-    assert LlamaCppKind().fixed_address(args) == expected
+    assert LlamaCppKind().fixed_address(EngineArgs(args)) == expected
 
 
 def test_it_serves_what_a_llama_server_has_and_the_gateway_routes() -> None:

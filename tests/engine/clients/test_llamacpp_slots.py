@@ -11,6 +11,7 @@ import trio.testing
 
 from tests.support.llama import CHAT_BODY, NOT_FOUND, Llama, engine
 from tests.support.sockets import read_request
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.engine.clients.facts import (
     EngineFacts,
     SlotFile,
@@ -144,14 +145,14 @@ def test_slots_share_one_cache_or_have_one_each(
     args: list[str], slots: int, context: int, shared: int | None
 ) -> None:
     facts = EngineFacts(slots=slots, context=context)
-    assert LlamaCppKind().shared_tokens(args, facts) == shared
+    assert LlamaCppKind().shared_tokens(EngineArgs(args), facts) == shared
 
 
 @pytest.mark.parametrize("facts", [EngineFacts(), EngineFacts(slots=4), EngineFacts(context=4096)])
 def test_of_an_engine_that_says_little_it_is_not_known_that_its_slots_share(
     facts: EngineFacts,
 ) -> None:
-    assert LlamaCppKind().shared_tokens(["-c", "4096"], facts) is None
+    assert LlamaCppKind().shared_tokens(EngineArgs(["-c", "4096"]), facts) is None
 
 
 # -- where slots are saved -------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_of_an_engine_that_says_little_it_is_not_known_that_its_slots_share(
 def test_the_folder_of_slots_is_read_from_the_arguments(
     args: list[str], folder: str | None
 ) -> None:
-    assert LlamaCppKind().slot_folder(args) == folder
+    assert LlamaCppKind().slot_folder(EngineArgs(args)) == folder
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_the_folder_of_slots_is_read_from_the_arguments(
 def test_a_llama_server_is_given_a_folder_for_slots(binary: str) -> None:
     added = ["--slot-save-path", "/cache/kv"]
     assert LlamaCppKind().slot_folder_args(binary, "/cache/kv") == added
-    assert LlamaCppKind().slot_folder(added) == "/cache/kv"
+    assert LlamaCppKind().slot_folder(EngineArgs(added)) == "/cache/kv"
 
 
 @pytest.mark.parametrize("binary", ["docker", "/llama-server/run.sh", "vllm", "ollama"])

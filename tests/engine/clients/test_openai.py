@@ -20,6 +20,7 @@ from tests.support.openai_site import Site, running
 from tests.support.schema_values import config, model, variant
 from tests.support.sockets import whole_body
 from tests.support.stack import Stack
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, Secret
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -45,7 +46,7 @@ async def engine(site: Site, **options: Any) -> AsyncIterator[OpenAIEngine]:
 def test_nothing_is_added_to_the_arguments_but_the_port() -> None:
     args = ["serve", "m", "--port=${PORT}"]
     assert OpenAIKind().launch_args(args, "127.0.0.1", 5000) == ["serve", "m", "--port=5000"]
-    assert OpenAIKind().fixed_address(["--port", "8000"]) is None
+    assert OpenAIKind().fixed_address(EngineArgs(["--port", "8000"])) is None
     assert not OpenAIKind.has_slots
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.reading import fields
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.schema import ListenAddress
+from trio_gateway.config.server_options import PORT
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
 
@@ -39,14 +40,17 @@ def engine_args(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | 
         mistakes.add(path, f"expected an array of strings, got {fields.show(value)}; {hint}")
         return None
     args = fields.string_array(mistakes, path, value) or ()
-    ports = [after for arg, after in itertools.pairwise(args) if arg == "--port"]
-    ports += [arg.removeprefix("--port=") for arg in args if arg.startswith("--port=")]
-    for port in ports:
-        usable = re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535
-        if "${PORT}" not in port and not usable:
-            what = '--port to be 1 to 65535, or "${PORT}" for one that the gateway picks'
-            mistakes.expected(path, what, port)
+    check_port(mistakes, path, EngineArgs(args).value(PORT), PORT.name)
     return args
+
+
+def check_port(mistakes: Mistakes, path: str, port: str | None, where: str) -> None:
+    """`where`: what names it, for the message."""
+    if port is None or "${PORT}" in port:
+        return
+    if re.fullmatch(r"[0-9]{1,5}", port) is None or not 1 <= int(port) <= 65535:
+        what = f'{where} to be 1 to 65535, or "${{PORT}}" for one that the gateway picks'
+        mistakes.expected(path, what, port)
 
 
 def listen_v4(mistakes: Mistakes, path: str, value: Any) -> tuple[ListenAddress, ...] | None:

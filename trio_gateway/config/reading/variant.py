@@ -13,6 +13,7 @@ from trio_gateway.config.reading import addresses, engine_keys, familiar_words, 
 from trio_gateway.config.reading.engine_keys import EngineKeys
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, VariantConfig
+from trio_gateway.config.server_options import PORT
 
 REMOTE_LOAD_S = 0.1  # a guess: nothing is loaded, one look at its health
 
@@ -82,6 +83,9 @@ class VariantReader:
         no_variables: dict[str, str | bool] = {}
         variables = record.read("env", fields.variables, no_variables)
         env = {name: text for name, text in variables.items() if isinstance(text, str)}
+        addresses.check_port(
+            self._mistakes, f"{record.path}.env", env.get(PORT.variables[0]), PORT.variables[0]
+        )
         connect = record.read("connect", addresses.base_url, self._connect) or None
         self._keys.check_port(record.path, args, env, connect)
         return {

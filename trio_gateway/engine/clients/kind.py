@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -39,18 +40,18 @@ class EngineKind(abc.ABC):
         """The arguments that make the engine listen at this address."""
 
     @abc.abstractmethod
-    def listen_host(self, args: Sequence[str]) -> str:
+    def listen_host(self, args: EngineArgs) -> str:
         """Where on this machine an engine with these arguments is reached."""
 
     @abc.abstractmethod
-    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+    def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         """The address that the arguments themselves ask for, if they name a port."""
 
     def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
         """What to do if one request gets fewer tokens than the variant declares."""
         return "raise it in the engine's own arguments, or lower the variant's `context`"
 
-    def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
+    def shared_tokens(self, args: EngineArgs, facts: EngineFacts) -> int | None:
         """Tokens that all requests of an engine with these arguments share; None: each slot has
         its own context."""
         return None
@@ -63,11 +64,11 @@ class EngineKind(abc.ABC):
         """Whether that is sure to have this effect."""
         return False
 
-    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
-        """Why no slot of an engine with these arguments and variables may be restored, if so."""
+    def carryover_fault(self, args: EngineArgs) -> str | None:
+        """Why no slot of an engine with these arguments may be restored, if so."""
         return None
 
-    def slot_folder(self, args: Sequence[str]) -> str | None:
+    def slot_folder(self, args: EngineArgs) -> str | None:
         """Where an engine with these arguments keeps saved slots; None: nowhere."""
         return None
 

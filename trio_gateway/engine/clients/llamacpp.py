@@ -10,19 +10,16 @@ from typing import Any
 import msgspec
 import trio
 
-from trio_gateway.config.engine_args import (
-    CACHE_RAM,
-    CACHE_RAM_VARIABLE,
-    CONTEXT,
-    PARALLEL,
-    SLOT_SAVE_PATH,
-    UNIFIED_KV,
-    has_option,
-    option,
-    swa_full,
-)
+from trio_gateway.config.engine_args import EngineArgs, swa_full
 from trio_gateway.config.remarks import no_carryover
 from trio_gateway.config.schema import EngineOptions, VariantConfig
+from trio_gateway.config.server_options import (
+    CACHE_RAM,
+    HOST,
+    PORT,
+    SLOT_SAVE_PATH,
+    UNIFIED_KV,
+)
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import (
     EngineFacts,
@@ -47,7 +44,6 @@ _ENDPOINTS = frozenset(
         "apply-template", "embedding", "rerank", "props", "slots",
     }
 )  # fmt: skip
-_HOST, _PORT = ("--host",), ("--port",)
 
 
 class LlamaCppKind(EngineKind):
@@ -61,20 +57,23 @@ class LlamaCppKind(EngineKind):
 
     def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
         filled = [a.replace("${PORT}", str(port)) for a in args]
-        if not has_option(filled, _HOST):
-            filled += ["--host", host]
-        if not has_option(filled, _PORT):
-            filled += ["--port", str(port)]
+        given = EngineArgs(filled)
+        if not given.has(HOST):
+            filled += [HOST.name, host]
+        if not given.has(PORT):
+            filled += [PORT.name, str(port)]
         return filled
 
-    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
-        port = option(args, _PORT)
+    def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
+        port = args.value(PORT)
         if port is None or not port.isdigit():
             return None
         return self.listen_host(args), int(port)
 
-    def listen_host(self, args: Sequence[str]) -> str:
-        return local_host(option(args, _HOST) or "127.0.0.1")
+    def listen_host(self, args: EngineArgs) -> str:
+        # Of several addresses the first: the engine listens on all of them.
+        first = (args.value(HOST) or "").split(",")[0].strip()
+        return local_host(first or "127.0.0.1")
 
     def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
         slots = facts.slots or 1
@@ -85,41 +84,37 @@ class LlamaCppKind(EngineKind):
             )
         return f"raise -c to {declared}, or lower the variant's `context`"
 
-    def shared_tokens(self, args: Sequence[str], facts: EngineFacts) -> int | None:
+    def shared_tokens(self, args: EngineArgs, facts: EngineFacts) -> int | None:
         slots, context = facts.slots, facts.context
         if slots is None or slots < 2 or context is None:
             return None
-        size = option(args, CONTEXT) or ""
-        total = int(size) if size.isdecimal() else 0
-        if total:  # split among the slots, unless each has all of it
+        if total := args.context:  # split among the slots, unless each has all of it
             return context if context * slots >= 2 * total else None
         # Without --parallel there are four slots over one cache.
-        given = option(args, PARALLEL)
-        unified = has_option(args, UNIFIED_KV) or given is None or not given.isdecimal()
-        return context if unified else None
+        return context if args.is_on(UNIFIED_KV) or args.slots is None else None
 
     def with_prompts_in_slots(self, variant: VariantConfig) -> VariantConfig:
-        args = variant.args
-        if has_option(args, CACHE_RAM):
-            return msgspec.structs.replace(variant, args=(*args, CACHE_RAM[-1], "0"))
+        args, variable = variant.args, CACHE_RAM.variables[0]
+        if EngineArgs(args).has(CACHE_RAM):
+            return msgspec.structs.replace(variant, args=(*args, CACHE_RAM.name, "0"))
         # Builds that do not know it ignore a variable; an argument would end them.
-        return msgspec.structs.replace(variant, env={**variant.env, CACHE_RAM_VARIABLE: "0"})
+        return msgspec.structs.replace(variant, env={**variant.env, variable: "0"})
 
     def keeps_prompts_in_slots(self, variant: VariantConfig) -> bool:
         # A wrapper (docker, a script) may not pass variables on.
         is_direct = "llama-server" in Path(variant.binary).name
-        return is_direct or has_option(variant.args, CACHE_RAM)
+        return is_direct or EngineArgs(variant.args).has(CACHE_RAM)
 
-    def carryover_fault(self, args: Sequence[str], env: Mapping[str, str]) -> str | None:
-        how = swa_full(args, env)
+    def carryover_fault(self, args: EngineArgs) -> str | None:
+        how = swa_full(args)
         return None if how is None else no_carryover(how)
 
-    def slot_folder(self, args: Sequence[str]) -> str | None:
-        return option(args, SLOT_SAVE_PATH)
+    def slot_folder(self, args: EngineArgs) -> str | None:
+        return args.value(SLOT_SAVE_PATH)
 
     def slot_folder_args(self, binary: str, folder: str) -> list[str]:
         # A wrapper (docker, a script) may not know the option, or see other folders.
-        return [SLOT_SAVE_PATH[0], folder] if "llama-server" in Path(binary).name else []
+        return [SLOT_SAVE_PATH.name, folder] if "llama-server" in Path(binary).name else []
 
 
 class LlamaCppEngine(EngineClient):

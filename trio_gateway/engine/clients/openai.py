@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
@@ -50,10 +51,10 @@ class OpenAIKind(EngineKind):
     def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:
         return [a.replace("${PORT}", str(port)) for a in args]
 
-    def listen_host(self, args: Sequence[str]) -> str:
+    def listen_host(self, args: EngineArgs) -> str:
         return "127.0.0.1"
 
-    def fixed_address(self, args: Sequence[str]) -> tuple[str, int] | None:
+    def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         return None  # `connect` says it: each server has options of its own
 
     def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from trio_gateway.config.engine_args import MODEL, files_of_model, option, option_name
+from trio_gateway.config.engine_args import files_of_model
 from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import VariantConfig
+from trio_gateway.config.server_options import MODEL, canonical
 from trio_gateway.engine.clients.facts import EngineFacts
 
 # A GGUF begins with its header; this much of it has the architecture and a part of the vocabulary.
@@ -56,7 +57,7 @@ def fingerprint_of(
 ) -> Fingerprint | None:
     """Of a ready engine of this variant; None if its model's file cannot be read. Blocks: reads a
     part of the file. `shared_tokens`: what its slots share, None if each has its own."""
-    path = option(variant.args, MODEL) or facts.model_path
+    path = variant.engine_args.value(MODEL) or facts.model_path
     if path is None:
         return None
     try:
@@ -65,8 +66,9 @@ def fingerprint_of(
         return None
     for name, options in _GROUPS.items():
         parts[name] = " ".join(_given(variant.args, options))
+    variables = {**variant.inherited_options, **variant.env}
     parts["variables"] = " ".join(
-        f"{k}={v}" for k, v in sorted(variant.env.items()) if any(word in k for word in _VARIABLES)
+        f"{k}={v}" for k, v in sorted(variables.items()) if any(word in k for word in _VARIABLES)
     )
     # One cache reads what another one cache saved, however many slots are in it; of a split one
     # only what is split alike.
@@ -91,7 +93,7 @@ def _stat(path: Path) -> str:
 def _given(args: Sequence[str], prefixes: tuple[str, ...]) -> Iterator[str]:
     """The options that begin like this, each with its values (one has two)."""
     for index, arg in enumerate(args):
-        name = option_name(arg)
+        name = canonical(arg.partition("=")[0])
         if not any(name == p or (p.startswith("--") and name.startswith(p)) for p in prefixes):
             continue
         yield arg

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import trio
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts, SlotFile, SlotRefused, SlotUnanswered
@@ -66,7 +67,7 @@ class SlotFiles:
 
     def launch_args(self, args: Sequence[str], kind: EngineKind) -> list[str]:
         """The arguments, with a folder for slots if they name none and the engine can have one."""
-        own = kind.slot_folder(args)
+        own = kind.slot_folder(EngineArgs(args))
         if own is not None:
             self.folder = self._variant.workdir / own
             return list(args)

@@ -17,8 +17,19 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from trio_gateway.config.engine_args import MODEL, has_option, option
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
+from trio_gateway.config.server_options import (
+    CHAT_TEMPLATE,
+    CHAT_TEMPLATE_FILE,
+    CHAT_TEMPLATE_KWARGS,
+    JINJA,
+    MODEL,
+    OVERRIDE_KV,
+    REASONING,
+    REASONING_BUDGET,
+    REASONING_EFFORT,
+    SKIP_CHAT_PARSING,
+)
 from trio_gateway.engine.clients.prompts import count_largest
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting.tokenizer import Tokenizer
@@ -40,10 +51,10 @@ CACHED_COUNTS = 4096
 # Each is a process that loads a vocabulary.
 TOKENIZERS_MAX = 2
 _TOKENIZER = "llama-tokenize"
-# Arguments of llama-server that change how a chat is rendered, or how text is read.
+# Options of llama-server that change how a chat is rendered, or how text is read.
 _TEMPLATE_OPTIONS = (
-    "--chat-template", "--chat-template-file", "--chat-template-kwargs", "--no-jinja",
-    "--override-kv", "--reasoning-budget", "--skip-chat-parsing", "--reasoning",
+    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, CHAT_TEMPLATE_KWARGS, OVERRIDE_KV, REASONING,
+    REASONING_BUDGET, REASONING_EFFORT,
 )  # fmt: skip
 
 
@@ -254,7 +265,7 @@ class TokenCounter:
 def gguf_of(model: ModelConfig) -> Path | None:
     """The model's file, where the arguments of its smallest variant name one that is here."""
     variant = model.variants[0]
-    path = option(variant.args, MODEL)
+    path = variant.engine_args.value(MODEL)
     if path is None or not (full := variant.workdir / path).is_file():
         return None
     return full
@@ -262,7 +273,10 @@ def gguf_of(model: ModelConfig) -> Path | None:
 
 def _has_own_template(model: ModelConfig) -> bool:
     """Whether the engine uses the template of the file, as it is."""
-    return not has_option(model.variants[0].args, _TEMPLATE_OPTIONS)
+    args = model.variants[0].engine_args
+    if args.has(*_TEMPLATE_OPTIONS) or args.is_on(SKIP_CHAT_PARSING):
+        return False
+    return args.switch(JINJA) is not False
 
 
 @cache

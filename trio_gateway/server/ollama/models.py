@@ -10,15 +10,8 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.engine_args import (
-    EMBEDDING,
-    GPU_LAYERS,
-    MODEL,
-    PROJECTOR,
-    has_option,
-    option,
-)
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
+from trio_gateway.config.server_options import GPU_LAYERS, MODEL
 from trio_gateway.gguf.header import GgufHeader
 
 # Clients ask for it before they use what came with it; GitHub Copilot wants 0.6.4 or later. It is
@@ -29,7 +22,6 @@ LATEST = ":latest"  # what Ollama's clients add to a name without a tag
 
 NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is about 292 years off
 
-_PROJECTOR = (*PROJECTOR, "-mmu", "--mmproj-url")
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,
@@ -139,11 +131,11 @@ def capabilities_of(model: ModelConfig, facts: ModelFacts) -> list[str]:
     An engine of which no template is known is taken to do tools: editors hide what does not.
     """
     header = facts.header
-    args = model.variants[-1].args
-    if has_option(args, EMBEDDING) or (header is not None and header.is_embedding):
+    args = model.variants[-1].engine_args
+    if args.is_embedding or (header is not None and header.is_embedding):
         return ["embedding"]
     found = ["completion"]
-    if has_option(args, _PROJECTOR):
+    if args.has_projector:
         found.append("vision")
     template = header.chat_template if header is not None else None
     if template is None or "tools" in template:
@@ -160,7 +152,7 @@ _THINKING = ("enable_thinking", "reasoning_effort", "reasoning_content", "<think
 
 def model_file(model: ModelConfig) -> str:
     """The file's path as the largest variant names it; empty if it names none."""
-    return option(model.variants[-1].args, MODEL) or ""
+    return model.variants[-1].engine_args.value(MODEL) or ""
 
 
 def _loaded(model: ModelConfig, facts: ModelFacts, loaded: LoadedModel) -> dict[str, Any]:
@@ -178,7 +170,7 @@ def _loaded(model: ModelConfig, facts: ModelFacts, loaded: LoadedModel) -> dict[
 
 
 def _stays_on_cpu(model: ModelConfig) -> bool:
-    return option(model.variants[-1].args, GPU_LAYERS) == "0"
+    return model.variants[-1].engine_args.value(GPU_LAYERS) == "0"
 
 
 def _tag(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
