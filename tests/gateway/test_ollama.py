@@ -89,7 +89,7 @@ async def test_a_chat_goes_to_the_engine_as_an_openai_call(autojump_clock: Clock
         ((target, headers, body),) = stack.engines.requests
         assert (target, headers[b"content-type"]) == ("/v1/chat/completions", b"application/json")
         assert json.loads(body) == {
-            "model": "m",
+            "model": "m:latest",  # as on every endpoint: what the client calls it
             "messages": [{"role": "user", "content": "Hi"}],
             "max_tokens": 8,
             "temperature": 0,

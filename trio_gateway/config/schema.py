@@ -280,7 +280,3 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
-
-    def find_model(self, name: str) -> ModelConfig | None:
-        """The model with this name or alias."""
-        return next((m for m in self.models if name == m.name or name in m.aliases), None)

@@ -26,6 +26,20 @@ def test_without_any_of_them_the_defaults_stand(tmp_path: Path) -> None:
     assert (server.tls, server.listen_unix, server.limits) == (None, (), ConnectionLimits())
 
 
+def test_a_key_s_models_are_named_with_latest_or_without(tmp_path: Path) -> None:
+    server = smallest(
+        tmp_path,
+        f"""
+        model.name, model.aliases = "llama3:latest", {{ "a" }}
+        server = {{ api_keys = {{
+          {{ key = "{SECRET}1", models = {{ "llama3" }} }},
+          {{ key = "{SECRET}2", models = {{ "a:latest" }} }},
+        }} }}
+        """,
+    ).server
+    assert [key.models for key in server.access.api_keys] == [frozenset({"llama3:latest"})] * 2
+
+
 def test_every_key_is_read(tmp_path: Path) -> None:
     hashed = str(hash_of("anything"))
     server = smallest(

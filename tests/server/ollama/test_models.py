@@ -9,7 +9,7 @@ import pytest
 from ollama import ListResponse, ProcessResponse, ShowResponse
 
 from tests.support.gguf_files import write_bpe
-from tests.support.schema_values import config, model, variant
+from tests.support.schema_values import model, variant
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.gguf.header import GgufHeader, read_headers
 from trio_gateway.server.ollama.models import (
@@ -19,7 +19,6 @@ from trio_gateway.server.ollama.models import (
     capabilities_of,
     details_of,
     digest_of,
-    plain_name,
     ps_answer,
     show_answer,
     tags_answer,
@@ -129,17 +128,6 @@ def test_the_quantization_stands_in_the_file_s_name_where_it_is_not_read(
 ) -> None:
     details = details_of(on("-m", f"/models/{file}"), UNREAD)
     assert (details["quantization_level"], details["format"]) == (expected, "gguf")
-
-
-def test_latest_is_no_variant_unless_one_is_called_so() -> None:
-    given = config(
-        model("a"), model("b", variant(name="latest")), model("c:latest"),
-        model("d", aliases=("org/e",)),
-    )  # fmt: skip
-    names = ["a", "a:latest", "b:latest", "c:latest", "org/e:latest", "none:latest", "a:4096"]
-    assert [plain_name(given, name) for name in names] == [
-        "a", "a", "b:latest", "c:latest", "org/e", "none", "a:4096",
-    ]  # fmt: skip
 
 
 def test_editors_take_the_version_for_a_recent_one() -> None:

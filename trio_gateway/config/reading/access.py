@@ -148,10 +148,12 @@ def notes(
 def with_known_models(
     mistakes: Mistakes, config: AccessConfig, models: Sequence[ModelConfig]
 ) -> AccessConfig:
-    """With the models of each key by their names, where the file may have aliases."""
+    """With the models of each key by their names, where the file may have aliases, and `:latest`
+    or not as in requests."""
     if not models:  # that is an error of its own
         return config
     names = {word: model.name for model in models for word in (model.name, *model.aliases)}
+    names = {_with_or_without_latest(word): name for word, name in names.items()} | names
     keys = []
     for key in config.api_keys:
         if key.models is not None:
@@ -163,6 +165,11 @@ def with_known_models(
             key = msgspec.structs.replace(key, models=known)
         keys.append(key)
     return msgspec.structs.replace(config, api_keys=tuple(keys))
+
+
+def _with_or_without_latest(name: str) -> str:
+    """The other spelling of a name; see models/names.py."""
+    return name.removesuffix(":latest") if name.endswith(":latest") else f"{name}:latest"
 
 
 # -- readers ----------------------------------------------------------------------------------

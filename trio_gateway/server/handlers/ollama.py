@@ -35,7 +35,6 @@ from trio_gateway.server.ollama.model_files import ModelFiles
 from trio_gateway.server.ollama.models import (
     NEVER,
     LoadedModel,
-    plain_name,
     ps_answer,
     show_answer,
     tags_answer,
@@ -83,7 +82,7 @@ class OllamaHandler:
             asked, name, ask = await self._prepare_large(endpoint, sender, pieces)
         else:
             opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
-            name = plain_name(self._config, opened.model)
+            name = opened.model
             self._preparer.find(name, sender.permissions)  # before anything else is looked at
             asked, ask = opened.read(), None
         if asked.only_loads:
@@ -108,7 +107,7 @@ class OllamaHandler:
     ) -> tuple[OllamaCall, str, Ask | None]:
         """What is asked for, of which model; the Ask, if there is more to do than to load it."""
         async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
-            name = plain_name(self._config, opened.model or "")
+            name = opened.model or ""
             wanted = self._preparer.find(name, sender.permissions)
             model = wanted.model
             read, asked = await opened.read(model, name)
@@ -163,8 +162,7 @@ class OllamaHandler:
         if (data := light_body(await call.read_pieces())) is None:
             message = f"the body is larger than {LIGHT_BYTES} bytes"
             raise ApiError(413, message, code="body_too_large")
-        name = plain_name(self._config, read_model_name(data))
-        wanted = self._preparer.find(name, call.permissions)
+        wanted = self._preparer.find(read_model_name(data), call.permissions)
         model, at_least = wanted.model, wanted.at_least
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)

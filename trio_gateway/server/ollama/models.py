@@ -10,15 +10,13 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.schema import GatewayConfig, ModelConfig
+from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import GPU_LAYERS, MODEL
 from trio_gateway.gguf.header import GgufHeader
 
 # Clients ask for it before they use what came with it; GitHub Copilot wants 0.6.4 or later. It is
 # the version whose API is spoken here.
 OLLAMA_VERSION = "0.12.6"
-
-LATEST = ":latest"  # what Ollama's clients add to a name without a tag
 
 NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is about 292 years off
 
@@ -51,17 +49,6 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     memory_bytes: int | None
     expires_at: str
-
-
-def plain_name(config: GatewayConfig, name: str) -> str:
-    """The name without Ollama's `:latest`, unless that is a variant's or part of a model's name."""
-    bare = name.removesuffix(LATEST)
-    if bare == name or config.find_model(name) is not None:
-        return name
-    model = config.find_model(bare)
-    if model is not None and any(v.name == LATEST[1:] for v in model.variants):
-        return name
-    return bare
 
 
 def tags_answer(models: Sequence[tuple[ModelConfig, ModelFacts]]) -> dict[str, Any]:

@@ -240,7 +240,10 @@ class Preparer:
     def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
         """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
         try:
-            wanted = self._names.find_wanted(name)
+            named = self._names.find_named(name)
+            if not permissions.allows(named.model.name):
+                raise model_not_allowed(permissions, named.model.name)
+            return self._names.wanted(named)
         except ModelNotFound as error:
             if permissions.models is None:
                 raise model_not_found(str(error)) from None
@@ -249,9 +252,6 @@ class Preparer:
         except ContextNotFound as error:
             message = str(error) if permissions.models is None else "the model has no such context"
             raise ApiError(400, message, code="context_not_found", param="model") from None
-        if not permissions.allows(wanted.model.name):
-            raise model_not_allowed(permissions, wanted.model.name)
-        return wanted
 
     def context_for(self, wanted: Wanted, wish: int) -> int:
         """Tokens that the context has at least: what the name asks for, or what is wished for, up
