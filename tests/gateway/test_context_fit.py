@@ -79,16 +79,16 @@ async def test_another_error_of_the_engine_is_passed_on_as_it_is(autojump_clock:
         assert (response.status, response.content) == (400, body)
 
 
-async def test_an_answer_that_fits_nowhere_is_refused_by_default(autojump_clock: Clock) -> None:
-    async with running_stack(two_contexts()) as stack:
+async def test_a_model_may_refuse_an_answer_that_fits_nowhere(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts(clamp_answer=False)) as stack:
         response = await ask(stack, max_tokens=5000)
         assert (response.status, error_of(response)["code"]) == (400, "context_length_exceeded")
         assert "lower max_tokens to" in error_of(response)["message"]
         assert stack.engines.requests == []
 
 
-async def test_a_model_may_lower_the_answer_instead(autojump_clock: Clock) -> None:
-    async with running_stack(two_contexts(clamp_answer=True)) as stack:
+async def test_where_an_answers_maximum_is_a_ceiling_it_is_lowered(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
         stack.engines.counted = 40
         response = await ask(stack, max_tokens=5000, temperature=0.5)
         assert response.status == 200
@@ -96,6 +96,16 @@ async def test_a_model_may_lower_the_answer_instead(autojump_clock: Clock) -> No
         sent = json.loads(body)
         assert sent["temperature"] == 0.5
         assert 512 <= sent["max_tokens"] <= 4096 - 16
+
+
+async def test_where_it_is_an_order_it_is_refused(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        body = json.dumps({"model": "m", "prompt": "hi", "n_predict": 99999}).encode()
+        response = await stack.post("/v1/completions", body)
+        assert (response.status, error_of(response)["code"]) == (400, "context_length_exceeded")
+        assert error_of(response)["message"].count("n_predict") == 2
+        assert "cut" not in error_of(response)["message"]
+        assert stack.engines.requests == []
 
 
 async def test_only_maxima_that_are_too_large_are_lowered(autojump_clock: Clock) -> None:

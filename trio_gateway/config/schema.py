@@ -171,11 +171,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A named entry; `variants` are sorted by context, the smallest first.
 
     `image_tokens`: what one image costs at most. `clamp_answer`: an answer's maximum that is too
-    large is lowered instead of refused. `min_answer_tokens`: what an answer without a maximum gets
-    at least; None: 512, but no more than a quarter of the largest context. `headroom`: the share
-    of the need that an engine gets on top when it is started. `kv_carryover`: the KV cache is kept
-    across a stop. `kv_conversations`: how many conversations take turns on one slot, 0: none.
-    `endpoints`: what its engines serve, or None: what their type implies.
+    large is lowered instead of refused; None: where it is a ceiling. `min_answer_tokens`: what an
+    answer without a maximum gets at least; None: 512, but no more than a quarter of the largest
+    context. `headroom`: the share of the need that an engine gets on top when it is started.
+    `kv_carryover`: the KV cache is kept across a stop. `kv_conversations`: how many conversations
+    take turns on one slot, 0: none. `endpoints`: what its engines serve, or None: what their type
+    implies.
     """
 
     name: str
@@ -188,7 +189,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     hidden: bool = False
     description: str = ""
     image_tokens: int = 1024
-    clamp_answer: bool = False
+    clamp_answer: bool | None = None
     min_answer_tokens: int | None = None
     headroom: float = 0.1
     kv_carryover: bool = True

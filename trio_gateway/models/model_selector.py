@@ -21,6 +21,7 @@ from trio_gateway.models.need.bounds import (
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
 from trio_gateway.models.need.contents import ChatSize
+from trio_gateway.models.need.excess import Excess, Known, excess_of, sentence
 from trio_gateway.models.need.measured_form import Form
 
 log = logging.getLogger(__name__)
@@ -29,17 +30,23 @@ _NOTHING_COUNTS = "nothing can count exactly"
 
 
 class ContextLengthExceeded(Exception):
-    """The request needs more tokens than the model's largest variant holds."""
+    """The request needs more tokens than the model's largest variant holds; `excess` has what an
+    answer to its client says."""
+
+    def __init__(self, excess: Excess) -> None:
+        super().__init__(sentence(excess))
+        self.excess = excess
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What a request needs, and who should serve it. All numbers are tokens.
 
     `prompt`: as counted or bounded by `source`. `answer`: the maximum that applies; None: none was
-    named. `clamped`: what the request asked for, where that was lowered to `answer`. `start_need`:
-    what an engine should hold that is started for it. `context`: that of the smallest variant that
-    holds the need, or of the running engine that serves it. `reason`: why this one. `is_plain`: the
-    answer's `usage` can be compared with `prompt`, of which `correction` was added.
+    named. `clamps`: it is lowered where it does not fit; `clamped`: what the request asked for,
+    where that was done. `start_need`: what an engine should hold that is started for it. `context`:
+    that of the smallest variant that holds the need, or of the running engine that serves it.
+    `reason`: why this one. `is_plain`: the answer's `usage` can be compared with `prompt`, of which
+    `correction` was added.
     """
 
     model: ModelConfig
@@ -51,14 +58,30 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     start_need: int
     context: int
     reason: str
+    clamps: bool = False
     clamped: int | None = None
     turn_bytes: int | None = None
     is_plain: bool = False
     correction: int = 0
 
+    @property
+    def asked(self) -> int | None:
+        """The answer's maximum as the client sent it."""
+        return self.answer if self.clamped is None else self.clamped
+
+    def excess(self, context: int, prompt: int | None = None) -> Excess:
+        """What is said if no more than this context is to be had. `prompt`: its tokens, if an
+        engine has told them."""
+        bounded = prompt is None and self.source is CountSource.BOUND
+        return excess_of(
+            self.model, context, self.prompt if prompt is None else prompt, self.asked,
+            clamps=self.clamps, known=Known.AT_MOST if bounded else Known.EXACTLY,
+        )  # fmt: skip
+
 
 class _Demand(msgspec.Struct, frozen=True):
-    """What is known about a request before its tokens are. `contexts`: the smallest first."""
+    """What is known about a request before its tokens are. `contexts`: the smallest first.
+    `clamps`: an answer's maximum that does not fit is lowered."""
 
     model: ModelConfig
     endpoint: str
@@ -69,6 +92,7 @@ class _Demand(msgspec.Struct, frozen=True):
     largest: int
     turn_bytes: int | None
     is_plain: bool
+    clamps: bool
     at_least: int = 0
 
     def need(self, prompt: int) -> int:
@@ -111,17 +135,22 @@ class ModelSelector:
         model: ModelConfig,
         form: Form,
         at_least: int = 0,
+        *,
+        is_ceiling: bool = False,
     ) -> Selection:
         """The need of a request, and the smallest variant that holds it.
 
         Args:
             at_least: tokens that the context is to have, whatever the request needs.
+            is_ceiling: the answer's maximum is no more than that to its client, so it is lowered
+                where it does not fit, unless the model's `clamp_answer` says otherwise.
 
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
         size = form.size()
-        demand = self._demand(model, form, size, at_least)
+        clamps = is_ceiling if model.clamp_answer is None else model.clamp_answer
+        demand = self._demand(model, form, size, at_least, clamps=clamps)
         calibration = self._counter.calibration(model.name)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = calibration.correction(CountSource.BOUND)
@@ -159,12 +188,13 @@ class ModelSelector:
         contexts = sorted(self._overview.contexts_of(selection.model.name))
         larger = [c for c in contexts if c > refused_context]
         demand = _Demand(
-            selection.model, selection.endpoint, selection.answer,
+            selection.model, selection.endpoint, selection.asked,
             *self._shares(selection.model, contexts[-1]),
             larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
+            selection.clamps,
         )  # fmt: skip
         if not larger:
-            raise ContextLengthExceeded(_too_long(demand, prompt))
+            raise _too_long(demand, prompt)
         chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
         reason = f"an engine with a context of {refused_context} refused the prompt"
         need = max(chosen.need, refused_context + 1)
@@ -197,12 +227,14 @@ class ModelSelector:
         form: Form,
         size: ChatSize,
         at_least: int,
+        *,
+        clamps: bool,
     ) -> _Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
         largest = contexts[-1]
         return _Demand(
             model, form.kind, form.answer, *self._shares(model, largest),
-            contexts, largest, size.turn, form.is_plain(size), at_least,
+            contexts, largest, size.turn, form.is_plain(size), clamps, at_least,
         )  # fmt: skip
 
     def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
@@ -223,8 +255,8 @@ class ModelSelector:
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,
-            reason=reason, turn_bytes=demand.turn_bytes, is_plain=demand.is_plain,
-            correction=counted.correction,
+            reason=reason, clamps=demand.clamps, turn_bytes=demand.turn_bytes,
+            is_plain=demand.is_plain, correction=counted.correction,
         )  # fmt: skip
 
     def _by_count(self, demand: _Demand, counted: Count) -> Selection:
@@ -233,9 +265,9 @@ class ModelSelector:
             reason = "the smallest that holds the counted tokens"
             return self._selected(demand, counted, choice, reason)
         left = demand.largest - counted.tokens - MARGIN_TOKENS
-        if demand.model.clamp_answer and demand.answer and left >= demand.least:
+        if demand.clamps and demand.answer and left >= demand.least:
             return self._clamped(demand, counted, left)
-        raise ContextLengthExceeded(_too_long(demand, counted.tokens))
+        raise _too_long(demand, counted.tokens)
 
     def _by_bounds(self, demand: _Demand, lower: int, bound: Count) -> Selection:
         """Nothing can count exactly: the largest variant gets what may not fit, and its engine has
@@ -244,12 +276,12 @@ class ModelSelector:
         if choice is not None:
             reason = f"{bound.why or _NOTHING_COUNTS}, so the bound decides"
             return self._selected(demand, bound, choice, reason)
-        if demand.model.clamp_answer and demand.answer:
+        if demand.clamps and demand.answer:
             left = max(demand.largest - bound.tokens - MARGIN_TOKENS, demand.least)
             if lower + left + MARGIN_TOKENS <= demand.largest and left < demand.answer:
                 return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
-            raise ContextLengthExceeded(_too_long(demand, lower, "at least "))
+            raise _too_long(demand, lower, Known.AT_LEAST)
         reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"
         selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
@@ -290,28 +322,10 @@ def _upper_bound(model: ModelConfig, form: Form, size: ChatSize, calibration: Ca
     return upper + calibration.correction(CountSource.BOUND)
 
 
-def _too_long(demand: _Demand, prompt: int, exactness: str = "") -> str:
-    """What is needed, what there is, and what to do about it.
-
-    "this model's maximum context length is" are OpenAI's words: clients that shorten a conversation
-    by themselves look for them, not for the code of the error.
-    """
-    answer, largest, need = demand.answer, demand.largest, demand.need(prompt)
-    parts = [f"{exactness}{prompt} for the prompt"]
-    if answer is None:
-        parts.append(f"at least {need - prompt - MARGIN_TOKENS} for the answer")
-    elif answer:
-        parts.append(f"{answer} for the answer (max_tokens)")
-    if answer != 0:
-        parts.append(f"{MARGIN_TOKENS} of margin")
-    *first, last = parts
-    shares = f"{', '.join(first)} and {last}" if first else last
-    left, cut = largest - prompt - MARGIN_TOKENS, need - largest
-    cures = [f"lower max_tokens to {left}"] if answer and left >= 1 else []
-    if cut < prompt:
-        cures.append(f"cut {exactness}{cut} token{'' if cut == 1 else 's'} from the prompt")
-    cure = ", or ".join(cures) or "shorten the prompt, and lower max_tokens"
-    return (
-        f"the request needs {exactness}{need} tokens ({shares}), but this model's maximum context "
-        f"length is {largest} tokens ({demand.model.name}); {cure}"
-    )
+def _too_long(demand: _Demand, prompt: int, known: Known = Known.EXACTLY) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        excess_of(
+            demand.model, demand.largest, prompt, demand.answer,
+            clamps=demand.clamps, known=known,
+        )
+    )  # fmt: skip

@@ -96,7 +96,7 @@ class ModelReader:
             hidden=record.read("hidden", fields.boolean, False),
             description=record.read("description", fields.text, ""),
             image_tokens=record.read("image_tokens", fields.positive_int, 1024),
-            clamp_answer=record.read("clamp_answer", fields.boolean, False),
+            clamp_answer=record.read("clamp_answer", fields.boolean, None),
             min_answer_tokens=record.read("min_answer_tokens", fields.positive_int, 0) or None,
             headroom=record.read("headroom", fields.share, 0.1),
             kv_carryover=record.read("kv_carryover", fields.boolean, True),

@@ -16,7 +16,7 @@ from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.models.need.measured_form import MeasuredForm
 from trio_gateway.server.api.billing_line import CONSTANT, Found
-from trio_gateway.server.api.request_body import ANSWER_LIMITS
+from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 
 Place = tuple[int, int]  # where a value begins and ends, in bytes
 Parts = tuple[Place | bytes, ...]  # of what a value is made

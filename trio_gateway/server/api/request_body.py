@@ -18,6 +18,7 @@ from trio_gateway.models.need import counted_form
 from trio_gateway.models.need.counted_form import CountedForm, as_is
 from trio_gateway.rawjson import Members, NameTwice
 from trio_gateway.server.api.billing_line import Found, with_constant_line
+from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
@@ -27,8 +28,6 @@ _WHAT = {
     "messages": "a non-empty array of messages",
     "tokens": "an array of token ids",
 }
-# The fields that say how long an answer may be.
-ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
 _TEXT_OR_ARRAY = "a string or an array"
 
 _COUNTED_AS_IS: Mapping[Need, str] = {
@@ -298,12 +297,6 @@ def not_json(body: bytes, error: Exception) -> ApiError:
 
 def nested_too_deeply() -> ApiError:
     return ApiError(400, "the body is nested too deeply", code="invalid_json")
-
-
-def too_long(endpoint: Endpoint, message: str) -> ApiError:
-    """400: no context is large enough for the prompt, or for the prompt and its answer."""
-    param = endpoint.content[0] if endpoint.content else None
-    return ApiError(400, message, code="context_length_exceeded", param=param)
 
 
 # -- changes ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.excess import Excess
 from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
@@ -28,12 +29,12 @@ from trio_gateway.server.api.request_body import (
     OpenRequest,
     ParsedRequest,
     nested_too_deeply,
-    too_long,
     with_answer_limit,
 )
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Send
+from trio_gateway.server.relay.context_limit import is_ceiling, too_long
 from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,11 @@ class Ask(msgspec.Struct, frozen=True):
     def model(self) -> ModelConfig:
         return self.selection.model
 
+    def too_long(self, excess: Excess) -> ApiError:
+        """What its client is told if no context holds it; `selection.excess` knows the numbers."""
+        fields = self.large if self.large is not None else self.members or {}
+        return too_long(excess, self.endpoint, self.state.family, self.model, fields)
+
 
 class Preparer:
     """Finds the model that a request names, checks that it may have it, and what it needs."""
@@ -115,7 +121,9 @@ class Preparer:
         refuse_choosers(model, sender.permissions, request.values)
         request = _changed(request, model)
         form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
-        selection, prompt = await self._select(sender, endpoint, wanted, form, wish)
+        selection, prompt = await self._select(
+            sender, endpoint, wanted, form, wish, request.members
+        )
         target = endpoint.engine_path or endpoint.paths[0]
         ask = Ask(
             sender, endpoint, model.name if asked is None else asked,
@@ -141,7 +149,9 @@ class Preparer:
         """
         if may_choose(wanted.model, sender.permissions) and request.chooser is not None:
             raise chooser_refused(request.chooser, sender.permissions.key)
-        selection, prompt = await self._select(sender, endpoint, wanted, request.form, wish)
+        selection, prompt = await self._select(
+            sender, endpoint, wanted, request.form, wish, request.body
+        )
         target = endpoint.engine_path or endpoint.paths[0]
         ask = Ask(
             sender, endpoint, wanted.model.name if asked is None else asked,
@@ -151,16 +161,25 @@ class Preparer:
         return _with_answer_limit(ask)
 
     async def _select(
-        self, sender: Sender, endpoint: Endpoint, wanted: Wanted, form: Form | None, wish: int
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        wanted: Wanted,
+        form: Form | None,
+        wish: int,
+        fields: Members | LargeBody,
     ) -> tuple[Selection, Prompt | None]:
         """`form`: None, it is not counted. Raises ApiError."""
         model, at_least = wanted.model, self.context_for(wanted, wish)
         if form is None:
             return self._selector.select_any(model, endpoint.name, at_least), None
         try:
-            selection = await self._selector.select_variant(model, form, at_least)
+            selection = await self._selector.select_variant(
+                model, form, at_least, is_ceiling=is_ceiling(endpoint, sender.state.family)
+            )
         except ContextLengthExceeded as error:
-            raise too_long(endpoint, str(error)) from None
+            family = sender.state.family
+            raise too_long(error.excess, endpoint, family, model, fields) from None
         except RecursionError:
             raise nested_too_deeply() from None
         if endpoint.need in _EMBEDDING:
@@ -209,7 +228,7 @@ class Preparer:
         try:
             selection = self._selector.select_larger(ask.selection, prompt_tokens, refused_context)
         except ContextLengthExceeded as error:
-            raise too_long(ask.endpoint, str(error)) from None
+            raise ask.too_long(error.excess) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
         return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
 

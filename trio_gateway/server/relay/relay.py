@@ -42,7 +42,6 @@ from trio_gateway.server.api.errors import (
 )
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
 from trio_gateway.server.api.large_body import LargeBody
-from trio_gateway.server.api.request_body import too_long
 from trio_gateway.server.relay.answer import Answer, without_length
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
@@ -149,7 +148,8 @@ class Relay:
                 lost_before = True
             except Outgrown as outgrown:
                 if grown:
-                    raise too_long(ask.endpoint, outgrown.message) from None
+                    excess = ask.selection.excess(outgrown.context, outgrown.prompt_tokens)
+                    raise ask.too_long(excess) from None
                 larger = self._preparer.for_larger(ask, outgrown.prompt_tokens, outgrown.context)
                 ask, grown = larger, True
 

@@ -1,0 +1,58 @@
+"""A request that is too long for its model, as each API's clients expect to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from trio_gateway.models.need.excess import Excess, Terms, anthropic_sentence, sentence
+from trio_gateway.server.api.endpoint import Endpoint, Family, Need
+from trio_gateway.server.api.errors import ApiError, anthropic_error
+
+# The fields that say how long an answer may be, of any API; the one that wins comes first.
+ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+CODE = "context_length_exceeded"
+_LLAMACPP_TYPE = "exceed_context_size_error"
+_OLLAMA_LIMIT = "num_predict"
+_TEXTS: Mapping[Need, str] = {
+    Need.INPUT: "largest input",
+    Need.CONTENT: "largest content",
+    Need.RERANK: "query with the largest document",
+}
+
+
+class ContextTooLong(ApiError):
+    """400: no context is large enough for the prompt, or for the prompt and its answer. `message`
+    is what OpenAI's, llama.cpp's and Ollama's clients get; Anthropic's get its own sentences."""
+
+    def __init__(self, excess: Excess, terms: Terms, param: str | None) -> None:
+        super().__init__(400, sentence(excess, terms), code=CODE, param=param)
+        self.excess, self._terms = excess, terms
+
+    def body(self, family: Family = Family.OPENAI) -> dict[str, Any]:
+        if family is Family.ANTHROPIC:
+            return anthropic_error(self.status, anthropic_sentence(self.excess, self._terms))
+        body = super().body(family)
+        if family is Family.LLAMACPP:
+            body["error"] |= {
+                "type": _LLAMACPP_TYPE,
+                "n_prompt_tokens": self.excess.prompt,
+                "n_ctx": self.excess.context,
+            }
+        return body
+
+
+def context_too_long(
+    excess: Excess,
+    endpoint: Endpoint,
+    family: Family,
+    sent: Callable[[str], bool],
+    fixed: Collection[str] = (),
+) -> ContextTooLong:
+    """`family`: whose client asked. `sent`: whether its request has a field of this name. `fixed`:
+    fields that the configuration sets, whatever the client sends."""
+    limit = next(filter(sent, ANSWER_LIMITS), ANSWER_LIMITS[1])
+    name = _OLLAMA_LIMIT if family is Family.OLLAMA else limit
+    terms = Terms(name, limit in fixed, _TEXTS.get(endpoint.need, "prompt"))
+    param = endpoint.content[0] if endpoint.content else None
+    return ContextTooLong(excess, terms, param)
