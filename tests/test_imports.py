@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- models
     ("models.explanation",),
     ("models.model_selector",),
-    ("models.counting",),
+    ("models.counting", "models.cache_breaks"),
     ("models.need", "models.names"),
     # -- engine
     ("engine.manager",),
@@ -66,6 +66,7 @@ PURE = (
     "engine.scheduling",
     "models.need",
     "models.names",
+    "models.cache_breaks",
     "server.api",
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}

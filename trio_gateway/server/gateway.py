@@ -51,7 +51,10 @@ class Gateway:
         clear = config.server.clear_dumps_on_start
         self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
         self.names = ModelNames(config, self.manager.overview.contexts_of)
-        self.preparer = Preparer(self.names, self.manager.overview, self.selector)
+        self.preparer = Preparer(
+            self.names, self.manager.overview, self.selector,
+            shows_excerpts=config.server.cache_break_excerpts,
+        )  # fmt: skip
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(
             self.manager, self.selector, self.preparer, keepalive_s,

@@ -64,6 +64,9 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         hide_cached_tokens=record.read(
             "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
         ),
+        cache_break_excerpts=record.read(
+            "cache_break_excerpts", fields.boolean, default.cache_break_excerpts
+        ),
         share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
     record.finish()

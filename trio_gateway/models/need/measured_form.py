@@ -10,6 +10,7 @@ from trio_gateway.models.need.bounds import IMAGE_TOKENS, Overhead
 from trio_gateway.models.need.contents import ChatSize, RequestFields, structure_size
 from trio_gateway.models.need.countable import Countable
 from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.need.outline import Outline, outline_of
 
 _CHAT = "chat/completions"
 
@@ -17,7 +18,7 @@ _CHAT = "chat/completions"
 class Measures(msgspec.Struct, frozen=True):
     """`most`, `least`: the bounds of what is no chat; `least` is also a chat's. `tools_bytes`: as
     JSON. `digest`: of all that the count depends on. `left_out`, `rest`, `counted_media`: of its
-    Countable; `is_countable`: there is one."""
+    Countable; `is_countable`: there is one. `outline`: of a chat."""
 
     kind: str
     size: ChatSize
@@ -30,6 +31,7 @@ class Measures(msgspec.Struct, frozen=True):
     least: int
     digest: bytes
     is_countable: bool = False
+    outline: Outline | None = None
     counted_media: int = 0
     left_out: int = 0
     rest: int = 0
@@ -118,6 +120,7 @@ def measured(form: CountedForm, image_tokens: int) -> MeasuredForm:
         most=0 if is_chat else form.upper_bound(Overhead(), image_tokens, size),
         least=form.lower_bound(image_tokens),
         digest=form.key(""),
+        outline=outline_of(fields.messages, tools) if is_chat else None,
     )
     if counted is None:
         return MeasuredForm(measures, b"")

@@ -12,6 +12,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
+from trio_gateway.models.cache_breaks import CacheBreak, CacheBreaks, Chat
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.counted_form import CountedForm
@@ -60,7 +61,7 @@ class Ask(msgspec.Struct, frozen=True):
     `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
     its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
     streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
-    long in coming.
+    long in coming. `cache_break`: why an engine will find little of it in its cache.
     """
 
     sender: Sender
@@ -77,6 +78,7 @@ class Ask(msgspec.Struct, frozen=True):
     form: FormUpload | None = None
     opening: Opening = EVENTS
     large: LargeBody | None = None
+    cache_break: CacheBreak | None = None
 
     @property
     def state(self) -> RequestState:
@@ -93,10 +95,22 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Preparer:
-    """Finds the model that a request names, checks that it may have it, and what it needs."""
+    """Finds the model that a request names, checks that it may have it, and what it needs.
 
-    def __init__(self, names: ModelNames, overview: Overview, selector: ModelSelector) -> None:
+    Args:
+        shows_excerpts: the log may have a few words of prompts, where they broke a cache.
+    """
+
+    def __init__(
+        self,
+        names: ModelNames,
+        overview: Overview,
+        selector: ModelSelector,
+        *,
+        shows_excerpts: bool = True,
+    ) -> None:
         self._names, self._overview, self._selector = names, overview, selector
+        self._breaks, self._excerpts = CacheBreaks(), shows_excerpts
 
     async def prepare(
         self,
@@ -129,6 +143,7 @@ class Preparer:
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(),
+            cache_break=self._cache_break(sender, model, form),
         )  # fmt: skip
         return _with_answer_limit(ask)
 
@@ -157,6 +172,7 @@ class Preparer:
             sender, endpoint, wanted.model.name if asked is None else asked,
             "POST", target, b"", None,
             request.wants_stream, selection, prompt, Wait(), large=request.body,
+            cache_break=self._cache_break(sender, wanted.model, request.form),
         )  # fmt: skip
         return _with_answer_limit(ask)
 
@@ -185,6 +201,18 @@ class Preparer:
         if endpoint.need in _EMBEDDING:
             return selection, None
         return selection, Prompt(form.kind, form.body, sender.permissions.key or "")
+
+    def _cache_break(
+        self, sender: Sender, model: ModelConfig, form: Form | None
+    ) -> CacheBreak | None:
+        """Of a chat."""
+        if (chat := _chat_of(form)) is None:
+            return None
+        found = self._breaks.note(sender.permissions.key or "", model.name, chat)
+        if found is not None:
+            excerpts = f": {found.excerpts}" if self._excerpts and found.excerpts else ""
+            log.info("request %s for %s: %s%s", sender.state.id, model.name, found, excerpts)
+        return found
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -299,6 +327,15 @@ def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[s
 def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
     return permissions.models is not None and not model.engine.has_process
+
+
+def _chat_of(form: Form | None) -> Chat | None:
+    if isinstance(form, CountedForm):
+        if form.kind != "chat/completions":
+            return None
+        return Chat(len(form.body), form.fields.messages, form.fields.tools)
+    outline = None if form is None else form.measures.outline
+    return None if outline is None else Chat.of_outline(len(outline.text), outline)
 
 
 def _changed(request: ParsedRequest, model: ModelConfig) -> ParsedRequest:

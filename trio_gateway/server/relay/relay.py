@@ -201,6 +201,10 @@ class Relay:
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
         headers += decision_headers(lease)
+        if ask.cache_break is not None:
+            headers.append(
+                (b"x-gateway-cache-break", ask.cache_break.where.encode("ascii", "replace"))
+            )
         observers, name = ask.state.observers, self._naming(ask.asked)
         for observer in observers:
             observer.begins(status, headers)
