@@ -1,5 +1,4 @@
-"""Reading an engine's command line and variables: the options that it gets, as llama-server reads
-them.
+"""Reads an engine's options, as llama-server does, from its arguments and its environment.
 
 An argument wins over a variable, and of several arguments the last one. `--ctx_size` is
 `--ctx-size`. A word behind an option that takes a value is that value, whatever it looks like.
