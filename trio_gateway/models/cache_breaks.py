@@ -1,5 +1,4 @@
-"""CacheBreaks: notices a request that has little in common with the one before it in the same
-conversation, and says where they part. Pure.
+"""CacheBreaks: notices a request that parts early from the last one of its conversation. Pure.
 
 An engine reads again whatever follows the first difference. A clock or a checksum in a system
 prompt makes it read all, each time, and nobody sees why it is slow.
