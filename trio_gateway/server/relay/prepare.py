@@ -12,7 +12,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.cache_breaks import CacheBreak, CacheBreaks, Chat
+from trio_gateway.models.cache_breaks import CacheBreak
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.counted_form import CountedForm
@@ -35,6 +35,7 @@ from trio_gateway.server.api.request_body import (
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Send
+from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.context_limit import is_ceiling, too_long
 from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
 
@@ -110,7 +111,7 @@ class Preparer:
         shows_excerpts: bool = True,
     ) -> None:
         self._names, self._overview, self._selector = names, overview, selector
-        self._breaks, self._excerpts = CacheBreaks(), shows_excerpts
+        self._watch = CacheWatch(shows_excerpts=shows_excerpts)
 
     async def prepare(
         self,
@@ -143,7 +144,7 @@ class Preparer:
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(),
-            cache_break=self._cache_break(sender, model, form),
+            cache_break=self._watch.note(sender.state.id, sender.permissions.key, model, form),
         )  # fmt: skip
         return _with_answer_limit(ask)
 
@@ -172,7 +173,9 @@ class Preparer:
             sender, endpoint, wanted.model.name if asked is None else asked,
             "POST", target, b"", None,
             request.wants_stream, selection, prompt, Wait(), large=request.body,
-            cache_break=self._cache_break(sender, wanted.model, request.form),
+            cache_break=self._watch.note(
+                sender.state.id, sender.permissions.key, wanted.model, request.form
+            ),
         )  # fmt: skip
         return _with_answer_limit(ask)
 
@@ -201,18 +204,6 @@ class Preparer:
         if endpoint.need in _EMBEDDING:
             return selection, None
         return selection, Prompt(form.kind, form.body, sender.permissions.key or "")
-
-    def _cache_break(
-        self, sender: Sender, model: ModelConfig, form: Form | None
-    ) -> CacheBreak | None:
-        """Of a chat."""
-        if (chat := _chat_of(form)) is None:
-            return None
-        found = self._breaks.note(sender.permissions.key or "", model.name, chat)
-        if found is not None:
-            excerpts = f": {found.excerpts}" if self._excerpts and found.excerpts else ""
-            log.info("request %s for %s: %s%s", sender.state.id, model.name, found, excerpts)
-        return found
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -327,15 +318,6 @@ def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[s
 def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
     return permissions.models is not None and not model.engine.has_process
-
-
-def _chat_of(form: Form | None) -> Chat | None:
-    if isinstance(form, CountedForm):
-        if form.kind != "chat/completions":
-            return None
-        return Chat(len(form.body), form.fields.messages, form.fields.tools)
-    outline = None if form is None else form.measures.outline
-    return None if outline is None else Chat.of_outline(len(outline.text), outline)
 
 
 def _changed(request: ParsedRequest, model: ModelConfig) -> ParsedRequest:
