@@ -18,7 +18,8 @@ ENDPOINT_NAMES = frozenset(
         "images/generations", "images/edits", "realtime",
         # llama.cpp's
         "chat/completions/input_tokens", "completion", "infill", "tokenize", "detokenize",
-        "apply-template", "rerank", "embedding", "props", "slots",
+        "apply-template", "rerank", "embedding", "props", "slots", "slots/{slot}", "lora-adapters",
+        "responses/input_tokens",
         # Anthropic's
         "messages", "messages/count_tokens",
     }

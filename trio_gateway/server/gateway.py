@@ -18,6 +18,7 @@ from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler
+from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
@@ -78,6 +79,7 @@ class Gateway:
         return (
             requests,
             FormHandler(preparer, relay, requests),
+            LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(manager, selector, counter, preparer, relay),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),

@@ -41,7 +41,8 @@ _ENDPOINTS = frozenset(
         "chat/completions", "completions", "embeddings", "responses",
         "chat/completions/input_tokens", "messages", "messages/count_tokens",
         "audio/transcriptions", "completion", "infill", "tokenize", "detokenize",
-        "apply-template", "embedding", "rerank", "props", "slots",
+        "apply-template", "embedding", "rerank", "props", "slots", "slots/{slot}", "lora-adapters",
+        "responses/input_tokens",
     }
 )  # fmt: skip
 

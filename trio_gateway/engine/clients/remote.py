@@ -56,6 +56,7 @@ class RemoteKind(OpenAIKind):
 
     endpoints = OpenAIKind.endpoints | {
         "messages", "messages/count_tokens", "chat/completions/input_tokens",
+        "responses/input_tokens",
     }  # fmt: skip
 
     def client(self, base_url: str, options: EngineOptions) -> RemoteEngine:

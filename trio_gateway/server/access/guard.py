@@ -40,7 +40,7 @@ from trio_gateway.server.http.types import (
 log = logging.getLogger(__name__)
 
 # Needs no key: what watches the gateway should not have to know one.
-_FREE_PATHS = frozenset({"/health"})
+_FREE_PATHS = frozenset({"/health", "/v1/health"})
 # Slots show what other clients' conversations are about, in some builds their very text.
 _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two

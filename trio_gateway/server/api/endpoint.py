@@ -22,6 +22,7 @@ class Body(enum.Enum):
 
     NONE = "none"
     JSON = "JSON"
+    JSON_ARRAY = "JSON array"
     FORM = "multipart form"
     FORM_OR_JSON = "multipart form, or JSON"
     ANY = "anything"
@@ -35,6 +36,7 @@ class ModelIn(enum.Enum):
     BODY_OR_NONE = "`model` in the body; it may be left out if there is only one model"
     FORM = "the form field `model`"
     QUERY = "`?model=`; it may be left out if there is only one model"
+    QUERY_OR_RUNNING = "`?model=`; without it the only model, or the only one that runs"
     PATH = "the path"
 
 

@@ -78,7 +78,8 @@ _ASKS: dict[str, object] = {
     "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.NOWHERE, "need": Need.NO_ENGINE,
 }  # fmt: skip
 _ASKS_ENGINE: dict[str, object] = {
-    "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.QUERY,
+    "methods": ("GET",), "body": Body.NONE, "model_in": ModelIn.QUERY_OR_RUNNING,
+    "handler": "handle_asked",
 }  # fmt: skip
 _TO_MODEL: dict[str, object] = {"methods": ("POST",), "model_in": ModelIn.PATH}
 
@@ -90,9 +91,20 @@ CHAT = _openai(
     streams=True,
 )
 COMPLETIONS = _openai(
-    "completions", "Continue a text.", need=Need.PROMPT, content=("prompt",), streams=True
+    "completions",
+    "Continue a text. §",
+    need=Need.PROMPT,
+    content=("prompt",),
+    streams=True,
+    handler="handle_either_form",
 )
-EMBEDDINGS = _openai("embeddings", "Turn texts into vectors.", need=Need.INPUT, content=("input",))
+EMBEDDINGS = _openai(
+    "embeddings",
+    "Turn texts into vectors. §",
+    need=Need.INPUT,
+    content=("input",),
+    handler="handle_either_form",
+)
 
 OPENAI = (
     CHAT,
@@ -126,10 +138,24 @@ FORMS = (
 REALTIME = _openai(
     "realtime",
     "Talk to a model over a WebSocket, passed through to its engine.",
-    **_ASKS_ENGINE,
-    handler="handle_realtime",
+    **{**_ASKS_ENGINE, "model_in": ModelIn.QUERY, "handler": "handle_realtime"},
 )
 
+COMPLETION = _llamacpp(
+    "completion",
+    "/completion",
+    "Continue a text, with llama.cpp's own fields.",
+    need=Need.PROMPT,
+    content=("prompt",),
+    streams=True,
+)
+EMBEDDING = _llamacpp(
+    "embedding",
+    "/embedding",
+    "Turn texts into vectors, in llama.cpp's own shape.",
+    need=Need.CONTENT,
+    content=("content", "input"),
+)
 INFILL = _llamacpp(
     "infill",
     "/infill",
@@ -149,26 +175,21 @@ LLAMACPP = (
         model_in=ModelIn.BODY,
     ),
     _llamacpp(
-        "completion",
-        "/completion",
-        "Continue a text, with llama.cpp's own fields.",
-        need=Need.PROMPT,
-        content=("prompt",),
-        streams=True,
+        "responses/input_tokens",
+        "/v1/responses/input_tokens",
+        "Count the tokens of a request of the Responses API.",
+        paths=("/v1/responses/input_tokens", "/responses/input_tokens"),
+        content=("input",),
+        model_in=ModelIn.BODY,
     ),
+    COMPLETION,
     INFILL,
     _llamacpp("tokenize", "/tokenize", "Turn a text into tokens.", content=("content",)),
     _llamacpp("detokenize", "/detokenize", "Turn tokens into text.", content=("tokens",)),
     _llamacpp(
         "apply-template", "/apply-template", "Render a chat as a prompt.", content=("messages",)
     ),
-    _llamacpp(
-        "embedding",
-        "/embedding",
-        "Turn texts into vectors, in llama.cpp's own shape.",
-        need=Need.CONTENT,
-        content=("content", "input"),
-    ),
+    EMBEDDING,
     _llamacpp(
         "rerank",
         "/v1/rerank",
@@ -179,6 +200,23 @@ LLAMACPP = (
     ),
     _llamacpp("props", "/props", "What an engine of the model says about itself.", **_ASKS_ENGINE),
     _llamacpp("slots", "/slots", "What the slots of an engine of the model do.", **_ASKS_ENGINE),
+    _llamacpp(
+        "slots/{slot}",
+        "/slots/{slot}",
+        "Save, restore or erase a slot, by `?action=`. `model` in the body will do, too.",
+        model_in=ModelIn.QUERY_OR_RUNNING,
+        handler="handle_slot_action",
+    ),
+    _llamacpp(
+        "lora-adapters",
+        "/lora-adapters",
+        "The LoRA adapters of an engine of the model; POST changes their scales until it stops, "
+        "and needs an admin's key.",
+        methods=("GET", "POST"),
+        body=Body.JSON_ARRAY,
+        model_in=ModelIn.QUERY_OR_RUNNING,
+        handler="handle_lora_adapters",
+    ),
 )
 
 ANTHROPIC = (
@@ -216,7 +254,13 @@ OLLAMA = (
 )
 
 GATEWAY = (
-    _gateway("health", "/health", "Whether the gateway is serving.", "handle_health"),
+    _gateway(
+        "health",
+        "/health",
+        "Whether the gateway is serving.",
+        "handle_health",
+        paths=("/health", "/v1/health"),
+    ),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
     _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),

@@ -174,11 +174,11 @@ def _model_of(members: Members, endpoint: Endpoint) -> str | None:
         try:
             model = rawjson.decode(raw)
         except rawjson.NOT_JSON:
-            raise _missing_model() from None
+            raise missing_model() from None
     if model is None and endpoint.model_in is ModelIn.BODY_OR_NONE:
         return None
     if not isinstance(model, str) or not model:
-        raise _missing_model()
+        raise missing_model()
     return model
 
 
@@ -280,7 +280,7 @@ def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
 # -- errors -------------------------------------------------------------------------------------
 
 
-def _missing_model() -> ApiError:
+def missing_model() -> ApiError:
     message = "`model` is missing or not a string; GET /v1/models lists the names"
     return ApiError(400, message, code="missing_model", param="model")
 

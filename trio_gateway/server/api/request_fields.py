@@ -206,6 +206,7 @@ FIELDS: Mapping[str, type[AnyFields]] = {
     "completion": PromptFields,
     "infill": InfillFields,
     "responses": ResponsesFields,
+    "responses/input_tokens": ResponsesFields,
     "messages": MessagesFields,
     "messages/count_tokens": MessagesFields,
     "embeddings": InputFields,

@@ -11,12 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import trio
 
-from trio_gateway.server.api.endpoint import Body, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
-from trio_gateway.server.api.request_body import open_request
+from trio_gateway.server.api.own_form import (
+    OPENAI_FORMS,
+    OWN_FORMS,
+    gives_token_vectors,
+    is_own_form,
+)
+from trio_gateway.server.api.request_body import missing_model, open_request
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
@@ -134,26 +141,55 @@ class RequestHandler:
         self._preparer, self._relay, self._readers = preparer, relay, readers
 
     async def handle_relayed(self, endpoint: Endpoint, call: Call) -> Answer:
-        if endpoint.body is Body.NONE:
-            sender = call.sender(endpoint)
-            target = endpoint.engine_path or endpoint.paths[0]
-            ask = self._preparer.prepare_any(sender, endpoint, call.query("model"), target)
+        pieces = await call.read_pieces()
+        call.begin_dump(endpoint, pieces)
+        if (data := light_body(pieces)) is None:
+            ask = await self._prepare_large(endpoint, call, pieces)
         else:
-            pieces = await call.read_pieces()
-            call.begin_dump(endpoint, pieces)
-            if (data := light_body(pieces)) is None:
-                ask = await self._prepare_large(endpoint, call, pieces)
-            else:
-                request = open_request(data, endpoint)
-                ask = await self._preparer.prepare(call.sender(endpoint), endpoint, request)
+            request = open_request(data, endpoint)
+            ask = await self._preparer.prepare(call.sender(endpoint), endpoint, request)
         return await self._relay.respond(ask)
 
     async def _prepare_large(self, endpoint: Endpoint, call: Call, pieces: Sequence[bytes]) -> Ask:
         sender = call.sender(endpoint)
         async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
+            if OWN_FORMS.get(call.scope["path"]) is endpoint:
+                endpoint = self._row_of(call, endpoint, opened.model, is_own=opened.is_own_form)
             wanted = self._preparer.admitted(endpoint, opened.model, sender.permissions)
             read, _ = await opened.read(wanted.model)
         return await self._preparer.prepare_large(sender, endpoint, wanted, opened.model, read)
+
+    # -- /completions and /embeddings ---------------------------------------------------------
+
+    async def handle_either_form(self, endpoint: Endpoint, call: Call) -> Answer:
+        """Without `/v1` a body may be in llama.cpp's own form: see api/own_form.py."""
+        own = OWN_FORMS.get(call.scope["path"])
+        if own is None:
+            return await self.handle_relayed(endpoint, call)
+        pieces = await call.read_pieces()
+        call.begin_dump(endpoint, pieces)
+        if (data := light_body(pieces)) is None:
+            ask = await self._prepare_large(own, call, pieces)
+        else:
+            request = open_request(data, own)
+            is_own = is_own_form(own, request.model, request.members)
+            row = self._row_of(call, own, request.model, is_own=is_own)
+            request = msgspec.structs.replace(request, endpoint=row)
+            ask = await self._preparer.prepare(call.sender(row), row, request)
+        return await self._relay.respond(ask)
+
+    def _row_of(self, call: Call, own: Endpoint, name: str | None, *, is_own: bool) -> Endpoint:
+        """Which row answers a body: `own`, or OpenAI's.
+
+        Raises:
+            ApiError: as `Preparer.find`; 400, it has to name a model.
+        """
+        model = self._preparer.find(name, call.permissions).model
+        if self._preparer.is_served(own, model) and (is_own or gives_token_vectors(own, model)):
+            return own
+        if name is None:
+            raise missing_model()
+        return OPENAI_FORMS[own.name]
 
     async def handle_realtime(self, endpoint: Endpoint, call: Call) -> Answer:
         """One that comes with a WebSocket is WebSocketRelay's."""

@@ -65,7 +65,7 @@ def _add_routes(app: QuartTrio, dispatcher: Dispatcher, dumps: DumpWriter | None
         view = _answered_directly if endpoint.is_direct else _view(endpoint, dispatcher, dumps)
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
-            rule = rule.replace("{digest}", "<digest>")
+            rule = rule.replace("{digest}", "<digest>").replace("{slot}", "<slot>")
             app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
 
 

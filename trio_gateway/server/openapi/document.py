@@ -13,6 +13,7 @@ from trio_gateway import __version__
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.api.endpoint import Body, Endpoint, Family, ModelIn
 from trio_gateway.server.api.endpoints import ENDPOINTS, OLLAMA_CANNOT, REALTIME
+from trio_gateway.server.api.own_form import OWN_FORMS
 from trio_gateway.server.openapi.schemas import (
     ANSWERS,
     COMPONENTS,
@@ -104,7 +105,7 @@ def _operation(endpoint: Endpoint, path: str, method: str) -> Json:
     if endpoint.body is not Body.NONE and method not in ("GET", "DELETE"):
         operation["requestBody"] = {
             "required": endpoint.body is not Body.ANY,
-            "content": _content(endpoint),
+            "content": _content(OWN_FORMS.get(path, endpoint)),  # which takes more
         }
     return operation
 
@@ -113,7 +114,7 @@ def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         text = {"type": "string", "minLength": 1}
         yield {"name": name, "in": "path", "required": True, "schema": text}
-    if endpoint.model_in is ModelIn.QUERY:
+    if endpoint.model_in in (ModelIn.QUERY, ModelIn.QUERY_OR_RUNNING):
         yield {"name": "model", "in": "query", "schema": {"type": "string", "minLength": 1}}
     yield from PARAMETERS.get(endpoint.name, ())
     if endpoint.needs_engine:
@@ -125,6 +126,8 @@ def _content(endpoint: Endpoint) -> Json:
     match endpoint.body:
         case Body.JSON:
             return {JSON: {"schema": json_schema(endpoint)}}
+        case Body.JSON_ARRAY:
+            return {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}}
         case Body.FORM:
             return {"multipart/form-data": {"schema": form_schema(endpoint)}}
         case Body.FORM_OR_JSON:

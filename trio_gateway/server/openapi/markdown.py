@@ -32,6 +32,13 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
 - *Counted* says which part of a request is counted to find the smallest variant that fits. For what
   is not counted, any engine of the model will do.
 - † The model's name may be left out if there is only one model.
+- ‡ Which engine is asked: that of the model in `?model=`. Without it the only model's, or that of
+  the only model of which an engine runs. A model without an engine gets one for it.
+- § Without `/v1`, a body in llama.cpp's own form gets llama.cpp's own answer: if it has no `model`;
+  if it has `n_predict`, `n_probs`, `post_sampling_probs`, `return_tokens` or `response_fields`
+  (completions), `content` or `embd_normalize` (embeddings); or if its prompt or input is an object,
+  or an array with one in it. So does `/embeddings` of a model with `--pooling none`. All other
+  requests there are OpenAI's, and so are all for engines that are not llama.cpp's.
 - An endpoint that a model's engines do not serve gets 400 with a list of those that they serve.
 """
 
@@ -67,6 +74,7 @@ _MODEL_IN = {
     ModelIn.NOWHERE: "",
     ModelIn.BODY_OR_NONE: f"{ModelIn.BODY.value} †",
     ModelIn.QUERY: "`?model=` †",
+    ModelIn.QUERY_OR_RUNNING: "`?model=` ‡",
 }
 _NEED = {Need.NO_ENGINE: "", Need.UNCOUNTED: "no"}
 

@@ -128,11 +128,18 @@ _VERSION = {
     "description": "Asks for the list in Anthropic's shape.",
     "schema": _STRING,
 }
+_ACTION = {
+    "name": "action",
+    "in": "query",
+    "required": True,
+    "schema": {"enum": ["save", "restore", "erase"]},
+}
 # Besides those that follow from the table.
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),
     "models": (_VERSION,),
+    "slots/{slot}": (_ACTION,),
 }
 
 

@@ -57,11 +57,13 @@ class Translation(msgspec.Struct, frozen=True, tag=True):
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True):
-    """`places`: of a body that may be anything; None: it is no object."""
+    """`places`: of a body that may be anything; None: it is no object. `is_own_form`: of one for
+    a row that is one of two forms; see api/own_form.py."""
 
     endpoint: str
     model: str | None
     places: list[Place] | None = None
+    is_own_form: bool = False
 
 
 class Read(msgspec.Struct, frozen=True, tag=True):

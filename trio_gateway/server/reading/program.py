@@ -20,6 +20,7 @@ from trio_gateway.server.api.endpoint import Need
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.model_choosers import chooser_among
+from trio_gateway.server.api.own_form import OPENAI_FORMS, is_own_form
 from trio_gateway.server.api.request_body import (
     MEMBERS_MAX,
     OpenRequest,
@@ -99,7 +100,9 @@ class Reader:
         else:
             opened = open_request(data, _ROWS[name])
         self._open = opened
-        return Opened(opened.endpoint.name, opened.model and opened.model[:_NAME_SHOWN])
+        row = opened.endpoint
+        is_own = row.name in OPENAI_FORMS and is_own_form(row, opened.model, opened.members)
+        return Opened(row.name, opened.model and opened.model[:_NAME_SHOWN], is_own_form=is_own)
 
 
 def _refused(error: ApiError) -> Refused:

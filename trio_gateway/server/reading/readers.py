@@ -76,6 +76,11 @@ class OpenLargeRequest:
     def model(self) -> str | None:
         return self._opened.model
 
+    @property
+    def is_own_form(self) -> bool:
+        """See Opened."""
+        return self._opened.is_own_form
+
     def as_it_is(self) -> LargeBody:
         """A body that may be anything."""
         return _body(self._pieces, self._opened.places)

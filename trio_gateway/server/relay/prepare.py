@@ -298,10 +298,14 @@ class Preparer:
             return wanted.at_least
         return max(wanted.at_least, min(wish, max(self._overview.contexts_of(wanted.model.name))))
 
+    def is_served(self, endpoint: Endpoint, model: ModelConfig) -> bool:
+        """Whether the model's engines have this endpoint."""
+        return endpoint.name in self._overview.endpoints_of(model)
+
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
         """Raises ApiError: 400, the model's engines have no such endpoint."""
-        served = self._overview.endpoints_of(model)
-        if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
+        if endpoint.family is not Family.GATEWAY and not self.is_served(endpoint, model):
+            served = self._overview.endpoints_of(model)
             message = (
                 f"the engine of {model.name} ({model.engine.value}) does not serve "
                 f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
