@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.harness import configuration, model, real_variant, running_gateway
-from trio_gateway.models.need.counted_form import messages_as_chat, responses_as_chat
+from trio_gateway.models.need.messages_form import messages_as_chat
+from trio_gateway.models.need.responses_form import responses_as_chat
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 

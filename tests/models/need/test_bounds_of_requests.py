@@ -29,8 +29,8 @@ from trio_gateway.models.need.contents import (
     chat_size,
     image_count,
     prompt_texts,
-    without_media,
 )
+from trio_gateway.models.need.readable_chat import readable_messages
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
@@ -163,8 +163,8 @@ def test_media_are_taken_out_of_messages_and_nothing_else() -> None:
     parts = [{"type": "text", "text": "see"}, PICTURE]
     odd = {"role": "user", "content": "text", "file": {"file_data": "B"}}
     kept = [user([{"type": "text", "text": "see"}]), {"role": "user", "content": "text"}, 7]
-    assert without_media([user(parts), odd, 7]) == kept
-    assert without_media("no list") == "no list"
+    assert readable_messages([user(parts), odd, 7]) == kept
+    assert readable_messages("no list") == "no list"
 
 
 def test_a_turn_is_as_large_as_its_last_message() -> None:

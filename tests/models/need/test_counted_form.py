@@ -1,4 +1,4 @@
-"""Requests of other APIs as the chats, prompts and inputs that they are counted as."""
+"""Requests as the chats, prompts and inputs that they are counted as."""
 
 from __future__ import annotations
 
@@ -15,112 +15,16 @@ from trio_gateway.models.need.counted_form import (
     as_is,
     embedding_as_input,
     infill_as_prompt,
-    messages_as_chat,
     rerank_as_input,
-    responses_as_chat,
 )
+from trio_gateway.models.need.messages_form import messages_as_chat
+from trio_gateway.models.need.responses_form import responses_as_chat
 
 
 def convert(how: Callable[[dict[str, Any]], CountedForm], **request: Any) -> dict[str, Any]:
     form = how(request)
     result: dict[str, Any] = json.loads(form.body)
     return {"kind": form.kind, **{k: v for k, v in result.items() if v is not None}}
-
-
-def test_a_message_with_a_system_text_is_a_chat() -> None:
-    chat = convert(
-        messages_as_chat,
-        model="m",
-        system=[{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}],
-        messages=[{"role": "user", "content": "Hi"}],
-        max_tokens=7,
-    )
-    assert chat == {
-        "kind": "chat/completions",
-        "max_tokens": 7,
-        "messages": [
-            {"role": "system", "content": "Be kind."},
-            {"role": "user", "content": "Hi"},
-        ],
-    }
-
-
-def test_tools_their_use_and_their_results_are_those_of_a_chat() -> None:
-    chat = convert(
-        messages_as_chat,
-        tools=[{"name": "add", "description": "Add.", "input_schema": {"type": "object"}}],
-        messages=[
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "thinking", "thinking": "Hm."},
-                    {"type": "text", "text": "I add."},
-                    {"type": "tool_use", "id": "1", "name": "add", "input": {"a": 1}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [
-                    {"type": "tool_result", "tool_use_id": "1", "content": "2"},
-                    {"type": "tool_result", "tool_use_id": "2", "content": "3"},
-                ],
-            },
-        ],
-    )
-    assert chat["tools"] == [
-        {
-            "type": "function",
-            "function": {
-                "name": "add", "description": "Add.", "parameters": {"type": "object"},
-            },
-        }
-    ]  # fmt: skip
-    assistant, *results = chat["messages"]
-    assert assistant["reasoning_content"] == "Hm."
-    assert assistant["content"] == [{"type": "text", "text": "I add."}]
-    assert assistant["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a":1}'}
-    assert results == [
-        {"role": "tool", "tool_call_id": "1", "content": "2"},
-        {"role": "tool", "tool_call_id": "2", "content": "3"},
-    ]
-
-
-def test_an_image_counts_as_one_and_not_as_its_bytes() -> None:
-    source = {"type": "base64", "data": "x" * 10_000}
-    chat = convert(
-        messages_as_chat,
-        messages=[{"role": "user", "content": [{"type": "image", "source": source}]}],
-    )
-    assert "image_url" in chat["messages"][0]["content"][0]
-
-
-def test_a_response_with_instructions_is_a_chat() -> None:
-    chat = convert(responses_as_chat, input="Hi", instructions="Be kind.", max_output_tokens=9)
-    assert chat["max_tokens"] == 9
-    assert chat["messages"] == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "Hi"},
-    ]
-
-
-def test_the_items_of_a_response_are_the_messages_of_a_chat() -> None:
-    chat = convert(
-        responses_as_chat,
-        tools=[{"type": "function", "name": "add", "parameters": {}}],
-        input=[
-            {"role": "user", "content": [{"type": "input_text", "text": "1+1"}]},
-            {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c", "output": "2"},
-            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]},
-            7,
-        ],
-    )
-    assert chat["tools"][0]["function"] == {"name": "add", "parameters": {}}
-    user, call, output, reasoning = chat["messages"]
-    assert user["content"] == [{"type": "text", "text": "1+1"}]
-    assert call["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
-    assert output == {"role": "tool", "tool_call_id": "c", "content": "2"}
-    assert reasoning["reasoning_content"] == "Hm."
 
 
 def test_the_texts_around_a_gap_are_one_prompt() -> None:
@@ -172,8 +76,45 @@ def test_a_long_query_is_not_put_before_each_of_many_documents() -> None:
     assert (counted.left_out, counted.rest) == (48_936, 20_018)
 
 
-@pytest.mark.parametrize("value", [None, 3, "text", [], [3], {}, [{}], [[]]])
-@pytest.mark.parametrize("field", ["messages", "tools", "system", "input", "documents"])
+@pytest.mark.parametrize(
+    ("given", "counted"),
+    [
+        ({"prompt_string": "a b"}, "a b"),
+        ([{"prompt_string": "a"}, "b"], ["a", "b"]),
+        ([{"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}], ["ab"]),
+        ([1, 2, "a"], [1, 2, "a"]),
+    ],
+)
+def test_a_prompt_in_an_object_is_counted_as_its_text(given: Any, counted: Any) -> None:
+    form = as_is("completions", {"prompt": given}, json.dumps({"prompt": given}).encode())
+    found = form.countable()
+    assert found is not None
+    assert json.loads(found.body)["prompt"] == counted
+    assert found.fields.prompt == counted
+    assert form.lower_bound() <= len(str(counted)) <= form.upper_bound(Overhead())
+
+
+def test_a_prompt_with_media_is_left_to_its_bound() -> None:
+    given = {"prompt_string": "a", "multimodal_data": ["AAAA"]}
+    found = as_is("completions", {"prompt": given}, json.dumps({"prompt": given}).encode())
+    counted = found.countable()
+    assert counted is not None
+    assert counted.fields.prompt == given
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 3, "text", [], [3], {}, [{}], [[]], {"type": []}, [{"type": []}],
+        [{"role": []}], [{"content": {}}], [{"role": "user", "content": [{"type": {}}, 3, None]}],
+        [{"type": "function", "function": 3}], [{"type": "reasoning", "content": [3]}],
+        [{"role": "assistant", "tool_calls": [3, {"type": {}}, {"type": "custom"}]}],
+        [{"type": "function_call"}, {"type": "function_call_output", "output": [3]}],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "field", ["messages", "tools", "system", "input", "documents", "tool_choice", "instructions"]
+)
 @pytest.mark.parametrize(
     "how",
     [messages_as_chat, responses_as_chat, infill_as_prompt, embedding_as_input, rerank_as_input],

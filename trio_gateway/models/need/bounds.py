@@ -18,9 +18,11 @@ from trio_gateway.models.need.contents import (
     RequestFields,
     chat_size,
     image_count,
+    media_of_prompt,
     message_count,
     messages_of,
     structure_size,
+    text_of_prompt,
     text_size,
     texts_of,
     tool_count,
@@ -189,8 +191,8 @@ def _most_of_prompts(prompts: Any, image_tokens: int, depth: int = 0) -> int:
         ids = len(prompts) - len(texts)
         return ids + sum(each) + 1 if ids else max(each)
     if isinstance(prompts, dict) and depth < PROMPT_LEVELS:
-        text = _most_of_prompts(prompts.get("prompt_string", ""), image_tokens, PROMPT_LEVELS)
-        return text + _media_of_prompt(prompts) * image_tokens
+        text = _most_of_prompts(text_of_prompt(prompts), image_tokens, PROMPT_LEVELS)
+        return text + media_of_prompt(prompts) * image_tokens
     return MARGIN_TOKENS
 
 
@@ -203,12 +205,6 @@ def _least_of_prompts(prompts: Any, image_tokens: int, depth: int = 0) -> int:
         ids = len(prompts) - len(texts)
         return ids + sum(each) if ids else max(each)
     if isinstance(prompts, dict) and depth < PROMPT_LEVELS:
-        text = _least_of_prompts(prompts.get("prompt_string", ""), image_tokens, PROMPT_LEVELS)
-        return text + _media_of_prompt(prompts) * image_tokens
+        text = _least_of_prompts(text_of_prompt(prompts), image_tokens, PROMPT_LEVELS)
+        return text + media_of_prompt(prompts) * image_tokens
     return 0
-
-
-def _media_of_prompt(prompt: dict[str, Any]) -> int:
-    """Of llama.cpp's {"prompt_string": …, "multimodal_data": […]}."""
-    media = prompt.get("multimodal_data")
-    return len(media) if isinstance(media, list) else 0

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+# A part with one of these, or of one of these types, is no text.
 MEDIA_KEYS = frozenset({"image_url", "input_audio", "video_url", "file"})
+_MEDIA_TYPES = frozenset({"image", "input_image", "input_file", "document", "input_video"})
 _PLAIN, _TEXT_PART = frozenset({"role", "content"}), frozenset({"type", "text"})
 
 
@@ -26,6 +28,7 @@ class RequestFields(msgspec.Struct, frozen=True):
     chat_template_kwargs: Any = None
     tool_choice: Any = None
     response_format: Any = None
+    json_schema: Any = None
     reasoning_effort: Any = None
     reasoning_format: Any = None
     add_generation_prompt: Any = None
@@ -119,7 +122,7 @@ def _media_in(values: list[Any]) -> int:
     media, left = 0, [*values]
     for value in left:  # it grows
         if isinstance(value, dict):
-            if not MEDIA_KEYS.isdisjoint(value):
+            if is_media(value):
                 media += 1
             value = value.get("content")
             if isinstance(value, dict):
@@ -129,19 +132,10 @@ def _media_in(values: list[Any]) -> int:
     return media
 
 
-def without_media(messages: Any) -> Any:
-    """The messages without their images and other media, which no text counter is to see."""
-    if not isinstance(messages, list):
-        return messages
-    return [_without_media(m) if isinstance(m, dict) else m for m in messages]
-
-
-def _without_media(message: dict[str, Any]) -> dict[str, Any]:
-    content = message.get("content")
-    if isinstance(content, list):
-        content = [p for p in content if not (isinstance(p, dict) and MEDIA_KEYS & p.keys())]
-        message = {**message, "content": content}
-    return {key: value for key, value in message.items() if key not in MEDIA_KEYS}
+def is_media(part: dict[str, Any]) -> bool:
+    """Of a part; old clients have them in the message itself."""
+    kind = part.get("type")
+    return not MEDIA_KEYS.isdisjoint(part) or (isinstance(kind, str) and kind in _MEDIA_TYPES)
 
 
 def messages_of(fields: RequestFields) -> list[dict[str, Any]]:
@@ -150,13 +144,24 @@ def messages_of(fields: RequestFields) -> list[dict[str, Any]]:
     return [m for m in fields.messages if isinstance(m, dict)]
 
 
+def text_of_prompt(prompt: dict[str, Any]) -> str:
+    """Of llama.cpp's {"prompt_string": …, "multimodal_data": […]} or {"content": [parts]}."""
+    text = prompt.get("prompt_string")
+    return text if isinstance(text, str) else "".join(texts_of(prompt.get("content")))
+
+
+def media_of_prompt(prompt: dict[str, Any]) -> int:
+    media = prompt.get("multimodal_data")
+    return (len(media) if isinstance(media, list) else 0) + _media_in([prompt.get("content")])
+
+
 def text_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _is_known_part(part: Any) -> bool:
     return isinstance(part, str) or (
-        isinstance(part, dict) and (part.keys() <= _TEXT_PART or not MEDIA_KEYS.isdisjoint(part))
+        isinstance(part, dict) and (part.keys() <= _TEXT_PART or is_media(part))
     )
 
 

@@ -11,7 +11,14 @@ from typing import Any
 import msgspec
 
 from trio_gateway.models.need.bounds import PROMPT_LEVELS, most_of_prompt
-from trio_gateway.models.need.contents import RequestFields, image_count, text_size, without_media
+from trio_gateway.models.need.contents import (
+    RequestFields,
+    image_count,
+    media_of_prompt,
+    text_of_prompt,
+    text_size,
+)
+from trio_gateway.models.need.readable_chat import readable_messages, readable_tools
 from trio_gateway.rawjson import members
 
 # Bytes of text. The vocabulary takes a second for them, and no other request's count is to wait
@@ -34,18 +41,19 @@ class Countable(msgspec.Struct, frozen=True):
 
 
 def countable_chat(fields: RequestFields, body: bytes) -> Countable | None:
-    """A chat without its media; None: what is left is too long.
-
-    Base64 is not text, and engines count an image's marker, not what it becomes.
-    """
+    """What of a chat an engine reads, without its media; None: what is left is too long."""
     media = image_count(fields)
-    if media:
+    messages, tools = readable_messages(fields.messages), readable_tools(fields.tools)
+    if messages is not fields.messages or tools is not fields.tools:
         # Everything else stays as it came: raw, and not looked at.
         request = members(body)
-        messages = without_media(fields.messages)
         request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
+        if tools is None:
+            request.pop("tools", None)
+        else:
+            request["tools"] = msgspec.Raw(msgspec.json.encode(tools))
         body = msgspec.json.encode(request)
-        fields = msgspec.structs.replace(fields, messages=messages)
+        fields = msgspec.structs.replace(fields, messages=messages, tools=tools)
     return Countable(fields, body, media) if len(body) <= COUNTED_MAX_BYTES else None
 
 
@@ -56,8 +64,10 @@ def countable_prompts(
     with each of them."""
     name = "input" if kind == "embeddings" else "prompt"
     given = getattr(fields, name)
-    if query is None and _is_small(given, len(body)):
+    plain = _plain(given)
+    if query is None and plain is given and _is_small(given, len(body)):
         return Countable(fields, body)
+    given = plain
     batch = given if _is_batch(given) else [given]
     added = 0 if query is None else text_size(query) + 1
     bounds = [most_of_prompt(prompt, image_tokens) + added for prompt in batch]
@@ -79,6 +89,18 @@ def countable_prompts(
     return Countable(
         RequestFields(**made), msgspec.json.encode(made), 0, len(batch) - len(chosen), rest
     )
+
+
+def _plain(prompts: Any) -> Any:
+    """With texts in place of objects that have nothing else; the same, if there are none."""
+    if isinstance(prompts, list) and any(isinstance(p, dict) for p in prompts):
+        return [*map(_plain_prompt, prompts)]
+    return _plain_prompt(prompts)
+
+
+def _plain_prompt(prompt: Any) -> Any:
+    is_text = isinstance(prompt, dict) and not media_of_prompt(prompt)
+    return text_of_prompt(prompt) if is_text else prompt
 
 
 def _is_small(prompts: Any, size: int) -> bool:

@@ -1,14 +1,13 @@
 """What a request is counted as: a chat, a prompt or an input, whatever API it came through. Pure.
 
-The Responses and the Messages API are chats in other words; the conversions are those that
-llama.cpp's server makes itself (server-common.cpp, of October 2026), so that the counts are those
-of the engine. They leave out what no prompt has in it.
+The conversions are those that llama.cpp's server makes itself, so that the counts are those of the
+engine. They leave out what no prompt has in it. Of the Responses and the Messages API, whose
+requests are chats in other words, they have files of their own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from trio_gateway.models.need.bounds import (
     lower_bound,
     upper_bound,
 )
+from trio_gateway.models.need.content_parts import objects
 from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size, text_size
 from trio_gateway.models.need.countable import Countable, countable_chat, countable_prompts
 
@@ -80,6 +80,7 @@ class CountedForm(msgspec.Struct, frozen=True):
                 fields.chat_template_kwargs,
                 fields.tool_choice,
                 fields.response_format,
+                fields.json_schema,
                 fields.reasoning_effort,
                 fields.reasoning_format,
                 fields.add_generation_prompt,
@@ -97,85 +98,17 @@ def as_is(kind: str, request: Json, body: bytes) -> CountedForm:
     return CountedForm(kind, msgspec.convert(request, RequestFields), body)
 
 
-def responses_as_chat(request: Json) -> CountedForm:
-    messages: list[Json] = []
-    if isinstance(instructions := request.get("instructions"), str) and instructions:
-        messages.append({"role": "system", "content": instructions})
-    given = request.get("input")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    messages += [_message_of_item(item) for item in _objects(items)]
-    tools = [_tool(tool, tool) for tool in _objects(request.get("tools"))]
-    return _chat(request, messages, tools, request.get("max_output_tokens"))
-
-
-def _message_of_item(item: Json) -> Json:
-    match item.get("type"):
-        case "function_call":
-            call = {"name": item.get("name"), "arguments": item.get("arguments")}
-            return _assistant([{"id": item.get("call_id"), "type": "function", "function": call}])
-        case "function_call_output":
-            output = item.get("output")
-            return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _parts(output)}
-        case "reasoning":
-            text = "".join(_texts(item.get("content")))
-            return {"role": "assistant", "content": "", "reasoning_content": text}
-    return {"role": item.get("role", "user"), "content": _parts(item.get("content"))}
-
-
-def messages_as_chat(request: Json) -> CountedForm:
-    messages: list[Json] = []
-    if system := "".join(_texts(request.get("system"))):
-        messages.append({"role": "system", "content": system})
-    for message in _objects(request.get("messages")):
-        messages += _messages_of(message)
-    tools = [_tool(tool, {**tool, "parameters": tool.get("input_schema")})
-             for tool in _objects(request.get("tools"))]  # fmt: skip
-    return _chat(request, messages, tools, request.get("max_tokens"))
-
-
-def _messages_of(message: Json) -> list[Json]:
-    """One message of Anthropic's may be several: each tool's result is one of its own."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return [{"role": message.get("role"), "content": content}]
-    parts: list[Json] = []
-    calls: list[Json] = []
-    results: list[Json] = []
-    reasoning: list[str] = []
-    for block in _objects(content):
-        match block.get("type"):
-            case "tool_use":
-                arguments = msgspec.json.encode(block.get("input")).decode()
-                call = {"name": block.get("name"), "arguments": arguments}
-                calls.append({"id": block.get("id"), "type": "function", "function": call})
-            case "tool_result":
-                text = _parts(block.get("content"))
-                results.append(
-                    {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
-                )
-            case "thinking":
-                reasoning.append(str(block.get("thinking") or ""))
-            case _:
-                parts.append(_part(block))
-    made: Json = {"role": message.get("role"), "content": parts}
-    if calls:
-        made["tool_calls"] = calls
-    if thought := "".join(reasoning):
-        made["reasoning_content"] = thought
-    return [made, *results] if parts or calls or thought or not results else results
-
-
 def infill_as_prompt(request: Json) -> CountedForm:
     texts = [request.get(name) for name in ("input_prefix", "prompt", "input_suffix")]
-    for extra in _objects(request.get("input_extra")):
+    for extra in objects(request.get("input_extra")):
         texts += [extra.get("filename"), extra.get("text")]
     prompt = "\n".join(text for text in texts if isinstance(text, str))
-    return _form("completions", {"prompt": prompt, "n_predict": request.get("n_predict")})
+    return made_form("completions", {"prompt": prompt, "n_predict": request.get("n_predict")})
 
 
 def embedding_as_input(request: Json) -> CountedForm:
     given = request.get("content")
-    return _form("embeddings", {"input": request.get("input") if given is None else given})
+    return made_form("embeddings", {"input": request.get("input") if given is None else given})
 
 
 def rerank_as_input(request: Json) -> CountedForm:
@@ -186,60 +119,11 @@ def rerank_as_input(request: Json) -> CountedForm:
         text = document.get("text") if isinstance(document, dict) else document
         texts.append(text if isinstance(text, str) else str(text))
     if not texts:
-        return _form("embeddings", {"input": query})
+        return made_form("embeddings", {"input": query})
     # No body: what is counted is made of its largest documents (`countable`).
     return CountedForm("embeddings", RequestFields(input=texts), b"", query)
 
 
-# -- parts --------------------------------------------------------------------------------------
-
-
-def _parts(content: Any) -> Any:
-    """Text as it is; the parts of a content in the terms of chat completions."""
-    return [*map(_part, content)] if isinstance(content, list) else content
-
-
-def _part(part: Any) -> Any:
-    # Without patterns, which take three times as long: a conversation has many parts.
-    if not isinstance(part, dict):
-        return part
-    kind, text = part.get("type"), part.get("text")
-    if kind == "image" and "source" in part:
-        return {"type": "image_url", "image_url": part["source"]}
-    if kind in ("input_image", "input_file", "document"):
-        return {"type": "image_url", "image_url": {}}
-    return {"type": "text", "text": text} if isinstance(text, str) else part
-
-
-def _texts(content: Any) -> Iterable[str]:
-    if isinstance(content, str):
-        return [content]
-    found = [part.get("text") for part in _objects(content)]
-    return [text for text in found if isinstance(text, str)]
-
-
-def _objects(value: Any) -> list[Json]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def _assistant(calls: list[Json]) -> Json:
-    return {"role": "assistant", "content": "", "tool_calls": calls}
-
-
-def _tool(tool: Json, source: Json) -> Json:
-    names = ("name", "description", "parameters")
-    function = {name: source[name] for name in names if source.get(name) is not None}
-    return {"type": "function", "function": function}
-
-
-def _chat(request: Json, messages: list[Json], tools: list[Json], limit: Any) -> CountedForm:
-    chat: Json = {"messages": messages, "max_tokens": limit}
-    if tools:
-        chat["tools"] = tools
-    if (kwargs := request.get("chat_template_kwargs")) is not None:
-        chat["chat_template_kwargs"] = kwargs
-    return _form("chat/completions", chat)
-
-
-def _form(kind: str, body: Json) -> CountedForm:
+def made_form(kind: str, body: Json) -> CountedForm:
+    """Of a request that was converted to this one."""
     return as_is(kind, body, msgspec.json.encode(body))

@@ -16,6 +16,8 @@ from trio_gateway import rawjson
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.models.need import counted_form
 from trio_gateway.models.need.counted_form import CountedForm, as_is
+from trio_gateway.models.need.messages_form import messages_as_chat
+from trio_gateway.models.need.responses_form import responses_as_chat
 from trio_gateway.rawjson import Members, NameTwice
 from trio_gateway.server.api.billing_line import Found, with_constant_line
 from trio_gateway.server.api.context_errors import ANSWER_LIMITS
@@ -37,8 +39,8 @@ _COUNTED_AS_IS: Mapping[Need, str] = {
 }
 _COUNTED_AS: Mapping[Need, Callable[[dict[str, Any]], CountedForm]] = {
     Need.CONTENT: counted_form.embedding_as_input,
-    Need.RESPONSES: counted_form.responses_as_chat,
-    Need.MESSAGES: counted_form.messages_as_chat,
+    Need.RESPONSES: responses_as_chat,
+    Need.MESSAGES: messages_as_chat,
     Need.INFILL: counted_form.infill_as_prompt,
     Need.RERANK: counted_form.rerank_as_input,
 }
