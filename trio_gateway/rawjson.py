@@ -58,6 +58,13 @@ def decode_or_none(data: bytes | str | msgspec.Raw, shape: Any = Any) -> Any:
         return None
 
 
+def whole_number(value: object) -> int | None:
+    """Of a decoded value: an integer, also one that is written `4.0` or `1e2`. None: it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 class NameTwice(ValueError):
     """An object has two members of one name, which parsers read differently."""
 

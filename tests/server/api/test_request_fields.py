@@ -12,7 +12,7 @@ from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import CHAT, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request
-from trio_gateway.server.api.request_fields import FIELDS, fields_of
+from trio_gateway.server.api.request_fields import FIELDS, INTEGERS, fields_of
 
 MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
 
@@ -112,6 +112,55 @@ def test_what_is_not_counted_is_looked_at_just_as_well() -> None:
         endpoint("apply-template"),
     )
     assert "out of range" in error.message
+
+
+WHOLE = [
+    (name, field)
+    for name, kind in FIELDS.items()
+    for field in sorted(INTEGERS & set(kind.__struct_fields__))
+]
+CONTENT = {
+    "messages": b'[{"role":"user","content":"Hi"}]', "prompt": b'"x"', "input": b'"x"',
+    "content": b'"x"', "query": b'"x"', "input_prefix": b'"x"',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field"), WHOLE)
+def test_a_whole_number_is_taken_however_it_is_written_and_passed_on_as_it_came(
+    name: str, field: str
+) -> None:
+    of = endpoint(name)
+    content = b"".join(b',"%b":%b' % (n.encode(), CONTENT[n]) for n in of.content[:1])
+    for written, value in ((b"4.0", 4), (b"1e2", 100), (b"1E+1", 10), (b"2.50e1", 25), (b"7", 7)):
+        body = b'{"model":"m"%b , "%b":%b}' % (content, field.encode(), written)
+        request = parse_request(body, of)
+        assert request.data == body
+        assert bytes(request.members[field]) == written
+        assert (request.values[field], type(request.values[field])) == (value, int)
+    for written in (b"4.5", b"1e-1", b'"4"', b"[4]", b"1e400"):
+        assert refusal(body.replace(b":7}", b":%b}" % written), of).param == field
+
+
+def test_integers_are_those_of_the_table() -> None:
+    assert {"max_tokens", "n_predict", "n", "seed", "dimensions", "top_n", "logprobs"} < INTEGERS
+    assert not INTEGERS & {"temperature", "top_p", "top_k", "speed", "tokens", "input", "prompt"}
+
+
+@pytest.mark.parametrize("name", ["chat/completions", "completions", "completion", "infill"])
+def test_a_seed_has_up_to_64_bits(name: str) -> None:
+    content = {n: json.loads(CONTENT[n]) for n in endpoint(name).content[:1]}
+    for seed in (2**64 - 1, 2**63, 2**32, 0, -1, -(2**63)):
+        body = json.dumps({"model": "m", **content, "seed": seed}).encode()
+        assert parse_request(body, endpoint(name)).data == body
+    for wrong in (2**64, 1e30, -(2**63) - 1):
+        error = refusal({**content, "seed": wrong}, endpoint(name))
+        assert error.param == "seed"
+        assert "18446744073709551615" in error.message or "-9223372036854775808" in error.message
+
+
+def test_token_ids_to_be_detokenized_may_be_written_so_too() -> None:
+    parse_request(b'{"tokens":[1.0,2,3e0]}', endpoint("detokenize"))
+    assert refusal({"tokens": [1.5]}, endpoint("detokenize")).param == "tokens"
 
 
 def test_every_field_is_one_of_an_endpoint_that_there_is() -> None:

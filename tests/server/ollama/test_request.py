@@ -47,7 +47,7 @@ def test_a_chat_is_streamed_unless_told_otherwise_and_asks_for_its_numbers() -> 
     assert (streamed.endpoint, streamed.stream, streamed.only_loads) == (
         "chat/completions", True, False,
     )  # fmt: skip
-    assert streamed.request("real-name") == {
+    assert streamed.request("real-name", 4096) == {
         "model": "real-name",
         "messages": [user("Hi")],
         "stream": True,
@@ -398,3 +398,43 @@ def test_the_name_of_a_model_to_show() -> None:
     for body in (b"{}", b'{"model":1}', b"", b'{"model":""}'):
         with pytest.raises(ApiError):
             read_model_name(body)
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_may_be_written_with_a_point_or_an_exponent() -> None:
+    chat = read_call(
+        Kind.CHAT,
+        b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":false,"keep_alive":6e1,'
+        b'"logprobs":true,"top_logprobs":2.0,"options":{"num_predict":1e1,"num_ctx":8.192e3,'
+        b'"seed":18446744073709551615,"top_k":4e1,"repeat_last_n":64.0,"mirostat":0.0}}',
+    )
+    assert (chat.keep_alive_s, chat.num_ctx) == (60, 8192)
+    numbers = {k: v for k, v in chat.fields.items() if isinstance(v, float | int)}
+    assert json.dumps(numbers) == json.dumps(
+        {
+            "seed": 2**64 - 1,
+            "top_k": 40,
+            "repeat_last_n": 64,
+            "mirostat": 0,
+            "max_tokens": 10,
+            "logprobs": True,
+            "top_logprobs": 2,
+        }
+    )
+    embed = read_call(Kind.EMBED, b'{"model":"m","input":"x","dimensions":2.0}')
+    assert embed.dimensions == 2
+    with pytest.raises(ApiError, match="multiple of"):
+        read_call(Kind.EMBED, b'{"model":"m","input":"x","dimensions":2.5}')
+    enormous = read_call(Kind.EMBED, b'{"model":"m","input":"x","options":{"num_ctx":1e30}}')
+    assert enormous.num_ctx == 2**31 - 1
+
+
+@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.GENERATE])
+@pytest.mark.parametrize(("said", "sent"), [(-1, 8192), (-2.0, 8192), (0, 0), (64, 64)])
+def test_a_negative_repeat_last_n_means_the_whole_context(
+    kind: Kind, said: float, sent: int
+) -> None:
+    made = call(kind, messages=[user("Hi")], prompt="Hi", options={"repeat_last_n": said})
+    assert made.request("m", 8192)["repeat_last_n"] == sent

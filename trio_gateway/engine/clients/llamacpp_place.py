@@ -11,20 +11,30 @@ import msgspec
 
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import Place, Reach
-from trio_gateway.rawjson import Members, members_or_none, replace_member
+from trio_gateway.rawjson import (
+    Members,
+    decode_or_none,
+    members_or_none,
+    replace_member,
+    whole_number,
+)
 
 # Of /v1/messages, only what is Anthropic's reaches the slots.
 _TELLS = frozenset({"chat/completions", "completions", "completion", "infill", "responses"})
 ANSWERS = ("n", "n_cmpl")  # how many are asked for: each takes a slot
-_ONE = (b"1", b"null")
 
 
 def reach_of(target: str, members: Mapping[str, bytes | msgspec.Raw]) -> Reach:
     """What a request for this path can be told. `members`: those of its body; ANSWERS will do."""
     if target.strip("/").removeprefix("v1/") not in _TELLS:
         return Reach.NOTHING
-    asked = (bytes(members[name]) for name in ANSWERS if name in members)
-    return Reach.SLOT if all(number in _ONE for number in asked) else Reach.REUSE
+    asked = (members[name] for name in ANSWERS if name in members)
+    return Reach.SLOT if all(map(_is_one, asked)) else Reach.REUSE
+
+
+def _is_one(written: bytes | msgspec.Raw) -> bool:
+    """Whether one answer is asked for; `null` is one."""
+    return bytes(written) == b"null" or whole_number(decode_or_none(written)) == 1
 
 
 def told(place: Place) -> dict[str, bytes]:

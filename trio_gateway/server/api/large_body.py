@@ -20,7 +20,7 @@ from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 
 Place = tuple[int, int]  # where a value begins and ends, in bytes
 Parts = tuple[Place | bytes, ...]  # of what a value is made
-_MOST_DIGITS = 40
+_MOST_DIGITS = 400
 
 
 class LargeBody:
@@ -73,10 +73,13 @@ class LargeBody:
             name: (b"%d" % answer_tokens,)
             for name in ANSWER_LIMITS
             if name in self._members
-            and (given := rawjson.decode_or_none(self._short(self._members[name]), int)) is not None
+            and (given := self._number(name)) is not None
             and given > answer_tokens
         }
         return self._with({**self._members, **lowered}) if lowered else self
+
+    def _number(self, name: str) -> int | None:
+        return rawjson.whole_number(rawjson.decode_or_none(self._short(self._members[name])))
 
     def _with(self, members: dict[str, Parts]) -> LargeBody:
         made = LargeBody(self._pieces, {})

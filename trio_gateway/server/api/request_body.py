@@ -24,7 +24,13 @@ from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_fields import ENTRIES_MAX, Mistake, decode_values, find_mistake
+from trio_gateway.server.api.request_fields import (
+    ENTRIES_MAX,
+    Mistake,
+    as_integer,
+    decode_values,
+    find_mistake,
+)
 
 _WHAT = {
     "messages": "a non-empty array of messages",
@@ -133,7 +139,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         added = {**missing, **rewrite.set}
         members |= {name: msgspec.Raw(value) for name, value in added.items()}
         values = {name: self.values[name] for name in members if name not in added}
-        values |= {name: msgspec.json.decode(value) for name, value in added.items()}
+        decoded = {name: msgspec.json.decode(value) for name, value in added.items()}
+        values |= {n: as_integer(n, v) if type(v) is float else v for n, v in decoded.items()}
         return ParsedRequest(msgspec.json.encode(members), members, values)
 
 
@@ -308,7 +315,7 @@ def with_answer_limit(members: Members, answer_tokens: int) -> Members:
     """With the request's own maximum of the answer lowered; everything else as it came."""
     request = dict(members)
     for name in ANSWER_LIMITS:
-        value = rawjson.decode_or_none(request[name], int) if name in request else None
+        value = rawjson.whole_number(rawjson.decode(request[name])) if name in request else None
         if value is not None and value > answer_tokens:
             request[name] = msgspec.Raw(b"%d" % answer_tokens)
     return request

@@ -16,8 +16,11 @@ import msgspec
 from trio_gateway import rawjson
 
 # Engines read integers into 32 or 64 bits, and more digits than that come out as something else.
-INT64_MAX = 2**63 - 1
+# They take `4.0` and `1e2` for integers; so does `decode_values`.
+INT64_MAX, UINT64_MAX = 2**63 - 1, 2**64 - 1
 Int = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
+# Some clients draw 64 random bits. A `le` of that size is more than msgspec takes.
+Seed = Annotated[int, msgspec.Meta(ge=-(2**63), extra_json_schema={"maximum": UINT64_MAX})]
 # -1: as much as the context holds. -2 is llama.cpp's older word for it.
 Tokens = Annotated[int, msgspec.Meta(ge=-2, le=INT64_MAX)]
 # No engine makes more answers of one prompt; each one takes memory.
@@ -26,6 +29,7 @@ Choices = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 ENTRIES_MAX = 50_000
 Slot = Annotated[int, msgspec.Meta(ge=-1, le=65535)]
 Object = dict[str, Any]
+WholeFloat = Annotated[float, msgspec.Meta(multiple_of=1)]
 Objects = Annotated[list[Object], msgspec.Meta(max_length=ENTRIES_MAX)]
 Texts = str | list[str]
 
@@ -72,7 +76,7 @@ class Sampling(AnyFields):
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    seed: Int | None = None
+    seed: Seed | None = None
     max_tokens: Tokens | None = None
     n_predict: Tokens | None = None
     n_keep: Int | None = None
@@ -93,7 +97,7 @@ class ChatFields(Sampling):
     messages: Messages | None = None
     max_completion_tokens: Tokens | None = None
     n: Choices | None = None
-    logprobs: bool | None = None
+    logprobs: int | bool | None = None
     top_logprobs: Int | None = None
     tools: Objects | None = None
     tool_choice: str | Object | None = None
@@ -178,7 +182,7 @@ class TokenizeFields(AnyFields):
 
 
 class DetokenizeFields(AnyFields):
-    tokens: list[Int] | None = None
+    tokens: list[Int | WholeFloat] | None = None
 
 
 class SpeechFields(AnyFields):
@@ -242,13 +246,30 @@ _MANY_DIGITS = b"0" * DIGITS_MAX
 _DIGITS_ALIKE = bytes(ord("0") if chr(byte) in "0123456789" else byte for byte in range(256))
 _KINDS: set[type[AnyFields]] = {AnyFields, *FIELDS.values()}
 _KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _KINDS}
+
+
+def _integers_of(kind: type[AnyFields]) -> set[str]:
+    """Its fields that are integers, and no other numbers."""
+    found = set()
+    for field in msgspec.structs.fields(kind):
+        info = msgspec.inspect.type_info(field.type)
+        for each in info.types if isinstance(info, msgspec.inspect.UnionType) else (info,):
+            bare = each.type if isinstance(each, msgspec.inspect.Metadata) else each
+            if isinstance(bare, msgspec.inspect.IntType):
+                found.add(field.name)
+    return found
+
+
+# Of any endpoint: no name is an integer at one and another number elsewhere.
+INTEGERS = frozenset[str]().union(*map(_integers_of, _KINDS))
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 def decode_values(
     members: Mapping[str, msgspec.Raw], known: Mapping[str, Any]
 ) -> dict[str, Any] | Mistake:
-    """Each member's value, or the first that no engine could read. `known`: values already read.
+    """Each member's value, or the first that no engine could read. Integers are such however they
+    are written: the members stay as they came. `known`: values already read.
 
     Raises:
         msgspec.DecodeError, RecursionError: what no parser should be given.
@@ -256,10 +277,16 @@ def decode_values(
     values = {}
     for name, raw in members.items():
         try:
-            values[name] = known[name] if name in known else rawjson.decode(raw)
+            value = known[name] if name in known else rawjson.decode(raw)
         except msgspec.ValidationError as error:
             return _mistake(str(error), within=name[:80])
+        values[name] = as_integer(name, value) if type(value) is float else value
     return values
+
+
+def as_integer(name: str, value: float) -> float | int:
+    """A field's value: an integer, if it is whole and the field has integers."""
+    return int(value) if name in INTEGERS and value.is_integer() else value
 
 
 def find_mistake(
@@ -276,6 +303,8 @@ def find_mistake(
     except msgspec.ValidationError as error:
         return _mistake(str(error))
     known = _KNOWN[kind]
+    if "seed" in known and (values.get("seed") or 0) > UINT64_MAX:
+        return Mistake("seed", f"expected `integer` <= {UINT64_MAX}")
     for name in members:
         if name not in known and (what := _unfit(members[name])):
             return Mistake(name[:80], what)

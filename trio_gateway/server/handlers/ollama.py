@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 import trio_gateway
-from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import LoadedEngine
 from trio_gateway.server.api import sse
@@ -83,13 +83,13 @@ class OllamaHandler:
         else:
             opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
             name = opened.model
-            self._preparer.find(name, sender.permissions)  # before anything else is looked at
+            wanted = self._preparer.find(name, sender.permissions)  # before anything else is read
             asked, ask = opened.read(), None
         if asked.only_loads:
             return await self._load(sender, asked, name)
         if ask is None:
             at_engine = _AT_THE_ENGINE[asked.endpoint]
-            made = made_request(asked.request(name), at_engine)
+            made = made_request(asked.request(name, self._context_of(wanted.model)), at_engine)
             ask = await self._preparer.prepare(sender, at_engine, made, wish=asked.num_ctx or 0)
         stopwatch = Stopwatch(ask.wait, sender.state.began_at)
         translator = None
@@ -110,7 +110,7 @@ class OllamaHandler:
             name = opened.model or ""
             wanted = self._preparer.find(name, sender.permissions)
             model = wanted.model
-            read, asked = await opened.read(model, name)
+            read, asked = await opened.read(model, name, self._context_of(model))
         assert asked is not None
         if asked.only_loads:
             return asked, name, None
@@ -120,6 +120,10 @@ class OllamaHandler:
             sender, at_engine, wanted, name, read, wish=asked.num_ctx or 0
         )
         return asked, name, ask
+
+    def _context_of(self, model: ModelConfig) -> int:
+        """Tokens of its largest."""
+        return max(self._manager.overview.contexts_of(model.name))
 
     async def _load(self, sender: Sender, asked: OllamaCall, name: str) -> Answer:
         """There is nothing to answer. An unload is not waited for, as with Ollama."""

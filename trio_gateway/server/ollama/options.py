@@ -7,10 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trio_gateway.rawjson import whole_number
 from trio_gateway.server.api.errors import ApiError
 
 FOREVER_S = math.inf
 MOST_STOPS = 1024
+_MOST = 2**31 - 1  # of tokens, in 32 bits as engines have them
+REPEAT_LAST_N = "repeat_last_n"
 
 # Go's time.ParseDuration, which Ollama reads `keep_alive` with.
 _UNITS_S = {
@@ -75,12 +78,6 @@ def _number(value: object) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _integer(value: object) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _stops(value: object) -> list[str] | None:
     if isinstance(value, str):
         return [value]
@@ -94,16 +91,16 @@ _Reader = Callable[[object], Any]
 _SAMPLING: dict[str, tuple[str, _Reader, str]] = {
     "temperature": ("temperature", _number, "a number"),
     "top_p": ("top_p", _number, "a number"),
-    "seed": ("seed", _integer, "an integer"),
+    "seed": ("seed", whole_number, "an integer"),
     "stop": ("stop", _stops, "an array of strings"),
     "presence_penalty": ("presence_penalty", _number, "a number"),
     "frequency_penalty": ("frequency_penalty", _number, "a number"),
-    "top_k": ("top_k", _integer, "an integer"),
+    "top_k": ("top_k", whole_number, "an integer"),
     "min_p": ("min_p", _number, "a number"),
     "typical_p": ("typical_p", _number, "a number"),
     "repeat_penalty": ("repeat_penalty", _number, "a number"),
-    "repeat_last_n": ("repeat_last_n", _integer, "an integer"),
-    "mirostat": ("mirostat", _integer, "an integer"),
+    REPEAT_LAST_N: (REPEAT_LAST_N, whole_number, "an integer"),
+    "mirostat": ("mirostat", whole_number, "an integer"),
     "mirostat_tau": ("mirostat_tau", _number, "a number"),
     "mirostat_eta": ("mirostat_eta", _number, "a number"),
 }
@@ -124,7 +121,7 @@ def sampling_fields(options: Mapping[str, Any] | None) -> dict[str, Any]:
             target, read, expected = _SAMPLING[name]
             fields[target] = _read(name, value, read, expected)
     limit = (options or {}).get("num_predict")
-    if limit is not None and (most := _read("num_predict", limit, _integer, "an integer")) >= 0:
+    if limit is not None and (most := _read("num_predict", limit, whole_number, "an integer")) >= 0:
         fields["max_tokens"] = most  # below 0: as long as the model goes on
     return fields
 
@@ -138,8 +135,8 @@ def wished_context(options: Mapping[str, Any] | None) -> int | None:
     value = (options or {}).get("num_ctx")
     if value is None:
         return None
-    wish: int = _read("num_ctx", value, _integer, "an integer")
-    return wish if wish > 0 else None
+    wish: int = _read("num_ctx", value, whole_number, "an integer")
+    return min(wish, _MOST) if wish > 0 else None
 
 
 def _read(name: str, value: object, read: _Reader, expected: str) -> Any:

@@ -10,8 +10,10 @@ import msgspec
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import nested_too_deeply, not_json, refuse_bomb
+from trio_gateway.server.api.request_fields import WholeFloat
 from trio_gateway.server.ollama.messages import OllamaMessage, image_parts, openai_messages
 from trio_gateway.server.ollama.options import (
+    REPEAT_LAST_N,
     format_fields,
     keep_alive_s,
     sampling_fields,
@@ -20,6 +22,8 @@ from trio_gateway.server.ollama.options import (
 )
 
 MOST_TOP_LOGPROBS = 20
+DIMENSIONS_MAX = 2**31 - 1
+Whole = int | WholeFloat
 
 
 class Kind(enum.Enum):
@@ -51,9 +55,13 @@ class OllamaCall(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float | None = None
     dimensions: int | None = None
 
-    def request(self, model: str) -> dict[str, Any]:
-        """The request to `endpoint`, for the model of this name."""
-        return {"model": model, **self.fields}
+    def request(self, model: str, context: int) -> dict[str, Any]:
+        """The request to `endpoint`, for the model of this name, whose largest context has so many
+        tokens."""
+        fields = self.fields
+        if fields.get(REPEAT_LAST_N, 0) < 0:  # all of them, which engines have no number for
+            fields = {**fields, REPEAT_LAST_N: context}
+        return {"model": model, **fields}
 
     @property
     def unloads(self) -> bool:
@@ -71,7 +79,7 @@ class _Generating(_Request, frozen=True, kw_only=True):
     format: Any = None
     think: Any = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Whole | None = None
 
 
 class _ChatRequest(_Generating, frozen=True, kw_only=True):
@@ -90,7 +98,7 @@ class _GenerateRequest(_Generating, frozen=True, kw_only=True):
 
 class _EmbedRequest(_Request, frozen=True, kw_only=True):
     input: str | list[str] | None = None
-    dimensions: int | None = None
+    dimensions: Whole | None = None
 
 
 class _EmbeddingsRequest(_Request, frozen=True, kw_only=True):
@@ -267,7 +275,7 @@ def _generating(
 
 
 def _logprob_fields(request: _Generating, endpoint: str) -> dict[str, Any]:
-    most = request.top_logprobs or 0
+    most = int(request.top_logprobs or 0)
     if not 0 <= most <= MOST_TOP_LOGPROBS:
         message = f"`top_logprobs` must be between 0 and {MOST_TOP_LOGPROBS}"
         raise ApiError(400, message, param="top_logprobs")
@@ -282,7 +290,7 @@ def _logprob_fields(request: _Generating, endpoint: str) -> dict[str, Any]:
 
 
 def _embeddings(
-    kind: Kind, request: _Request, text: str | list[str] | None, dimensions: int | None
+    kind: Kind, request: _Request, text: str | list[str] | None, dimensions: Whole | None
 ) -> OllamaCall:
     """Nothing is truncated in silence: `truncate` is not passed on, a text too long is an error."""
     if dimensions is not None and dimensions < 1:
@@ -295,5 +303,5 @@ def _embeddings(
         only_loads=not text,
         num_ctx=wished_context(request.options),
         keep_alive_s=keep_alive_s(request.keep_alive),
-        dimensions=dimensions,
+        dimensions=None if dimensions is None else min(int(dimensions), DIMENSIONS_MAX),
     )

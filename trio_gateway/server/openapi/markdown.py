@@ -28,7 +28,8 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
 - A model's name is that of the configuration, or an alias. `name:variant` asks for one variant, and
   `name@8192` for a context of at least 8192 tokens.
 - Fields that the gateway does not know go to the engine as they are. A known field of the wrong
-  type gets 400 with its name in `param`.
+  type gets 400 with its name in `param`. `4.0` and `1e2` are integers, and a seed may have 64 bits;
+  both are passed on as they came.
 - *Counted* says which part of a request is counted to find the smallest variant that fits. For what
   is not counted, any engine of the model will do.
 - † The model's name may be left out if there is only one model.

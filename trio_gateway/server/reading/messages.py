@@ -38,12 +38,14 @@ class Body(msgspec.Struct, frozen=True, tag=True):
 
 
 class Terms(msgspec.Struct, frozen=True, tag=True):
-    """What is known of its model. `name`: what an Ollama request calls it from now on."""
+    """What is known of its model. `name`: what an Ollama request calls it from now on. `context`:
+    tokens of its largest."""
 
     rewrite: RewriteConfig | None
     constant_billing_line: bool
     image_tokens: int
     name: str = ""
+    context: int = 0
 
 
 class Translation(msgspec.Struct, frozen=True, tag=True):

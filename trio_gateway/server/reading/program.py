@@ -120,7 +120,7 @@ def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
         if asked.only_loads:
             return Read([], False, None, 0, None, call), ()
         endpoint = _ROWS[asked.endpoint]
-        request = made_request(asked.request(terms.name), endpoint)
+        request = made_request(asked.request(terms.name, terms.context), endpoint)
         places, body = _places(request.data, request.members), request.data
     chooser = chooser_among(request.values)
     line = None

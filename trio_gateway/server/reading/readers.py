@@ -86,16 +86,17 @@ class OpenLargeRequest:
         return _body(self._pieces, self._opened.places)
 
     async def read(
-        self, model: ModelConfig, name: str = ""
+        self, model: ModelConfig, name: str = "", context: int = 0
     ) -> tuple[LargeRequest, OllamaCall | None]:
         """Its fields, checked and counted; of an Ollama request, also what it asks for, without
-        its fields. `name`: what the model is called in an Ollama request, translated.
+        its fields. `name`: what the model is called in an Ollama request, translated; `context`:
+        tokens of its largest.
 
         Raises:
             ApiError: 400 or 413, with what is wrong.
         """
         rewrite = model.rewrite
-        terms = Terms(rewrite, model.constant_billing_line, model.image_tokens, name)
+        terms = Terms(rewrite, model.constant_billing_line, model.image_tokens, name, context)
         answer, payload = await self._reader.ask(terms)
         assert isinstance(answer, Read)
         counted, made = _split(payload, answer.counted_bytes)
