@@ -88,6 +88,7 @@ CACHE_TYPE_V = _value("-ctv", "--cache-type-v", env="CACHE_TYPE_V")
 SWA_FULL = _flag("--swa-full", env="SWA_FULL")
 CHECKPOINTS = _value("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints", env="CTX_CHECKPOINTS")
 CACHE_RAM = _value("-cram", "--cache-ram", env="CACHE_RAM")
+THREADS = _value("-t", "--threads", env="THREADS")
 GPU_LAYERS = _value("-ngl", "--gpu-layers", "--n-gpu-layers", env="N_GPU_LAYERS")
 CPU_EXPERTS = _flag("-cmoe", "--cpu-moe", env="CPU_MOE")
 CPU_EXPERT_LAYERS = _value("-ncmoe", "--n-cpu-moe", env="N_CPU_MOE")
@@ -129,7 +130,7 @@ _OTHERS = (
     *(
         ServerOption((spelling,))
         for spelling in (
-            "-t", "--threads", "-tb", "--threads-batch", "-n", "--predict", "--n-predict", "--keep",
+            "-tb", "--threads-batch", "-n", "--predict", "--n-predict", "--keep",
             "-cms", "--checkpoint-min-step", "-fa", "--flash-attn", "-s", "--seed", "--temp",
             "--temperature", "--top-k", "--top-p", "--min-p", "-p", "--prompt", "-f", "--file",
             "-r", "--reverse-prompt", "--grammar", "--grammar-file", "-j", "--json-schema", "-jf",

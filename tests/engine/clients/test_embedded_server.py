@@ -85,12 +85,48 @@ def test_what_decides_how_slots_are_saved_reaches_the_engine(
         assert (params.n_ctx_checkpoints, params.swa_full, params.cache_ram_mib) == (3, True, 0)
 
 
+def test_its_variables_are_those_of_llama_server(
+    served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {
+        "MODEL": "m.gguf", "CTX_SIZE": "512", "N_PARALLEL": "2", "KV_UNIFIED": "on", "BATCH": "64",
+        "UBATCH": "32", "RERANKING": "1", "PORT": "9002", "API_PREFIX": "/llm", "MMPROJ": "p.gguf",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"LLAMA_ARG_{name}", value)
+    run("-c", "1024")
+    monkeypatch.setenv("LLAMA_ARG_NO_KV_UNIFIED", "")
+    run()
+    run("-kvu", "--no-kv_unified", "--kv-unified")
+    of_both, without_kvu, last = served
+    for params in (of_both, without_kvu):
+        assert (params.model.path, params.n_parallel, params.port) == ("m.gguf", 2, 9002)
+        assert (params.n_batch, params.n_ubatch, params.embedding) == (64, 32, True)
+        assert params.pooling_type == xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        assert (params.api_prefix, params.mmproj.path) == ("/llm", "p.gguf")
+    assert (of_both.n_ctx, without_kvu.n_ctx) == (1024, 512)
+    assert (of_both.kv_unified, without_kvu.kv_unified, last.kv_unified) == (True, False, True)
+
+
+def test_a_chat_template_comes_as_text_or_from_a_file(served: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    run("-m", "m", "--chat_template_file", str(tmp_path / "t.jinja"))
+    run("-m", "m", "--chat-template", "chatml")
+    assert [params.chat_template for params in served] == ["{{ messages }}", "chatml"]
+
+
 def test_by_default_the_engine_s_own_defaults_hold(served: list[Any]) -> None:
     run("-m", "m.gguf")
     own, (params,) = xllamacpp.CommonParams(), served
     assert params.n_ctx_checkpoints == own.n_ctx_checkpoints
     assert params.cache_ram_mib == own.cache_ram_mib
     assert not params.swa_full
+    assert not params.embedding
+    assert (params.n_ctx, params.port) == (0, 8080)
+    assert params.kv_unified == own.kv_unified
+    assert (params.hostnames if hasattr(params, "hostnames") else [params.hostname]) == [
+        "127.0.0.1"
+    ]
 
 
 def test_older_bindings_have_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,16 +136,11 @@ def test_older_bindings_have_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
         hostname = "127.0.0.1"
 
         def __init__(self) -> None:
-            self.model = self
+            self.model = self.cpuparams = self.mmproj = self
 
     params = Older()
-    given = dict.fromkeys(("n_gpu_layers", "parallel", "threads", "batch_size"))
-    given |= dict.fromkeys(("ubatch_size", "alias", "slot_save_path", "pooling"))
-    given |= dict.fromkeys(("ctx_checkpoints", "cache_ram", "api_key", "api_key_file"))
-    embedded_server._apply(
-        params, xllamacpp, {**given, "model": "m", "ctx_size": 0, "host": "::1", "port": 1,
-        "embeddings": False, "kv_unified": False, "swa_full": False},
-    )  # fmt: skip
+    given: dict[str, Any] = {p.name: None for p in embedded_server.main.params if p.name}
+    embedded_server._apply(params, xllamacpp, {**given, "model": "m", "host": "::1", "port": 1})
     assert params.hostname == "::1"
     assert not hasattr(params, "hostnames")
 

@@ -9,14 +9,45 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from trio_gateway.config import server_options as known
+from trio_gateway.config.engine_args import EngineArgs
+from trio_gateway.config.server_options import ServerOption
+
 END_LIMIT_S = 3.0  # an idle engine stops in 0.05 s, one with a request under way in 0.3 s
 POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
+
+
+def _option(known: ServerOption, kind: Any = None, **more: Any) -> Callable[[Any], Any]:
+    """An option in all its spellings; without it, what its variable says."""
+
+    def by_variable() -> str | None:
+        return EngineArgs((), os.environ).value(known)
+
+    more.setdefault("default", by_variable)
+    return click.option(*known.spellings, _name(known), type=kind, **more)
+
+
+def _switch(known: ServerOption, **more: Any) -> Callable[[Any], Any]:
+    """One that is on or off. Where it can be switched off, None is neither."""
+
+    def by_variable() -> bool | None:
+        found = EngineArgs((), os.environ).switch(known)
+        return found if known.negations else found is True
+
+    spellings: Sequence[str] = known.spellings
+    if known.negations:
+        spellings = ["/".join(pair) for pair in zip(spellings, known.negations, strict=True)]
+    return click.option(*spellings, _name(known), default=by_variable, is_flag=True, **more)
+
+
+def _name(known: ServerOption) -> str:
+    return known.name.removeprefix("--").replace("-", "_")
 
 
 @click.command(
@@ -25,43 +56,36 @@ POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank":
         "token_normalize_func": lambda name: name.replace("_", "-"),  # as llama-server does
     }
 )
-@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="GGUF file.")
-@click.option("-c", "--ctx-size", type=click.IntRange(0), default=0, help="0: as trained.")
-@click.option("-np", "--parallel", type=click.IntRange(1), help="Slots; default: the engine's.")
-@click.option("-kvu", "--kv-unified", is_flag=True, help="All slots share one KV cache.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("-t", "--threads", type=click.IntRange(1))
-@click.option("-ngl", "--n-gpu-layers", "--gpu-layers", type=int)
-@click.option("-b", "--batch-size", type=click.IntRange(1))
-@click.option("-ub", "--ubatch-size", type=click.IntRange(1))
-@click.option("--slot-save-path", type=click.Path(path_type=Path), help="Folder for saved slots.")
-@click.option("--embeddings", "--embedding", is_flag=True, help="Serve embeddings only.")
-@click.option("--pooling", type=click.Choice([*POOLING]))
-@click.option("-a", "--alias", help="The model's name in answers.")
-@click.option(
-    "-ctxcp",
-    "--ctx-checkpoints",
-    "--swa-checkpoints",
-    type=click.IntRange(0),
-    envvar="LLAMA_ARG_CTX_CHECKPOINTS",
-    help="Most context checkpoints of a slot; default: 32.",
+@_option(known.MODEL, click.Path(path_type=Path), required=True, help="GGUF file.")
+@_option(known.CONTEXT, click.IntRange(0), help="Default: as trained.")
+@_option(known.PARALLEL, click.IntRange(1), help="Slots; default: the engine's.")
+@_switch(known.UNIFIED_KV, help="All slots share one KV cache.")
+@_option(known.HOST, help="Default: 127.0.0.1.")
+@_option(known.PORT, click.IntRange(0, 65535), help="Default: 8080.")
+@_option(known.API_PREFIX, help="Path in front of all of its paths.")
+@_option(known.THREADS, click.IntRange(1))
+@_option(known.GPU_LAYERS, int)
+@_option(known.BATCH, click.IntRange(1))
+@_option(known.PHYSICAL_BATCH, click.IntRange(1))
+@_option(known.SLOT_SAVE_PATH, click.Path(path_type=Path), help="Folder for saved slots.")
+@_switch(known.EMBEDDING, help="Serve embeddings only.")
+@_switch(known.RERANKING, help="Serve ranks of documents only.")
+@_option(known.POOLING, click.Choice([*POOLING]))
+@_option(known.ALIAS, help="The model's name in answers.")
+@_option(known.PROJECTOR, click.Path(path_type=Path), help="GGUF file, for images.")
+@_option(known.CHAT_TEMPLATE, help="In place of the model's own.")
+@_option(known.CHAT_TEMPLATE_FILE, click.File(encoding="utf-8"), help="The same, in a file.")
+@_option(known.SLEEP_IDLE, click.IntRange(-1), help="Free its memory after so long without work.")
+@_option(known.CHECKPOINTS, click.IntRange(0), help="Most of a slot; default: 32.")
+@_option(
+    known.CACHE_RAM, click.IntRange(-1), help="MiB for prompts that left their slots; 0: none."
 )
-@click.option(
-    "-cram",
-    "--cache-ram",
-    type=click.IntRange(-1),
-    envvar="LLAMA_ARG_CACHE_RAM",
-    help="MiB for prompts that left their slots; 0: none.",
-)
-@click.option(
-    "--swa-full",
-    is_flag=True,
-    envvar="LLAMA_ARG_SWA_FULL",
+@_switch(
+    known.SWA_FULL,
     help="Keep all of a sliding window's cache. There is no KV carry-over with it.",
 )
-@click.option("--api-key", envvar="LLAMA_API_KEY", help="What clients have to send.")
-@click.option("--api-key-file", type=click.File(encoding="utf-8"), help="Keys, one a line.")
+@_option(known.API_KEY, help="What clients have to send.")
+@_option(known.API_KEY_FILE, click.File(encoding="utf-8"), help="Keys, one a line.")
 def main(**options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
     try:
@@ -108,38 +132,55 @@ def _end_within(limit_s: float) -> None:
 
 
 def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
-    setters: dict[str, Callable[[Any], None]] = {
-        "n_gpu_layers": lambda v: setattr(params, "n_gpu_layers", v),
-        "parallel": lambda v: setattr(params, "n_parallel", v),
-        "threads": lambda v: setattr(params.cpuparams, "n_threads", v),
-        "batch_size": lambda v: setattr(params, "n_batch", v),
-        "ubatch_size": lambda v: setattr(params, "n_ubatch", v),
-        "alias": lambda v: setattr(params, "model_alias", {v}),
-        "ctx_checkpoints": lambda v: setattr(params, "n_ctx_checkpoints", v),
-        "cache_ram": lambda v: setattr(params, "cache_ram_mib", v),
-        "api_key": lambda v: setattr(params, "api_keys", [*params.api_keys, *_words(v.split(","))]),
-        "api_key_file": lambda v: setattr(params, "api_keys", [*params.api_keys, *_words(v)]),
-        "slot_save_path": lambda v: setattr(params, "slot_save_path", f"{v}/"),
-        "pooling": lambda v: setattr(
-            params,
-            "pooling_type",
-            getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{POOLING[v]}"),
-        ),
+    def pooling(name: str) -> None:
+        kinds = xllamacpp.llama_pooling_type
+        params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{POOLING[name]}")
+
+    def host(name: str) -> None:
+        if hasattr(params, "hostnames"):
+            params.hostnames = _words(name.split(","))
+        else:  # before October 2026
+            params.hostname = name
+
+    def more_keys(keys: Iterable[str]) -> None:
+        params.api_keys = [*params.api_keys, *_words(keys)]
+
+    def set_to(name: str, of: Any = params) -> Callable[[Any], None]:
+        return lambda value: setattr(of, name, value)
+
+    setters: dict[ServerOption, Callable[[Any], None]] = {
+        known.MODEL: lambda v: setattr(params.model, "path", str(v)),
+        known.CONTEXT: set_to("n_ctx"),
+        known.PARALLEL: set_to("n_parallel"),
+        known.UNIFIED_KV: set_to("kv_unified"),
+        known.HOST: host,
+        known.PORT: set_to("port"),
+        known.API_PREFIX: set_to("api_prefix"),
+        known.THREADS: lambda v: setattr(params.cpuparams, "n_threads", v),
+        known.GPU_LAYERS: set_to("n_gpu_layers"),
+        known.BATCH: set_to("n_batch"),
+        known.PHYSICAL_BATCH: set_to("n_ubatch"),
+        known.SLOT_SAVE_PATH: lambda v: setattr(params, "slot_save_path", f"{v}/"),
+        known.POOLING: pooling,
+        known.ALIAS: lambda v: setattr(params, "model_alias", {v}),
+        known.PROJECTOR: lambda v: setattr(params.mmproj, "path", str(v)),
+        known.CHAT_TEMPLATE: set_to("chat_template"),
+        known.CHAT_TEMPLATE_FILE: lambda v: setattr(params, "chat_template", v.read()),
+        known.SLEEP_IDLE: set_to("sleep_idle_seconds"),
+        known.CHECKPOINTS: set_to("n_ctx_checkpoints"),
+        known.CACHE_RAM: set_to("cache_ram_mib"),
+        known.SWA_FULL: set_to("swa_full"),
+        known.API_KEY: lambda v: more_keys(v.split(",")),
+        known.API_KEY_FILE: more_keys,
     }
-    params.model.path = str(options["model"])
-    params.n_ctx = options["ctx_size"]
-    if hasattr(params, "hostnames"):
-        params.hostnames = [options["host"]]
-    else:  # before October 2026
-        params.hostname = options["host"]
-    params.port = options["port"]
-    params.embedding = options["embeddings"]
-    params.kv_unified = options["kv_unified"]
-    params.swa_full = options["swa_full"]
+    params.n_ctx, params.port = 0, 8080  # 0: as trained
     params.endpoint_slots = params.endpoint_props = True
-    for name, apply in setters.items():
-        if options[name] is not None:
-            apply(options[name])
+    params.embedding = options[_name(known.EMBEDDING)] or options[_name(known.RERANKING)]
+    if options[_name(known.RERANKING)]:
+        pooling("rank")
+    for option, apply in setters.items():
+        if (value := options[_name(option)]) is not None:
+            apply(value)
 
 
 def _words(texts: Iterable[str]) -> list[str]:
