@@ -33,6 +33,11 @@ def explain(tmp_path: Path, request: object, port: int, **server: str) -> Result
     return CliRunner().invoke(root, ["explain", "-c", str(config), "-"], input=body)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    result = explain(tmp_path, "\ufeff" + json.dumps(chat_body("nobody", "Hi")), free_port())
+    assert 'there is no model "nobody"' in result.output
+
+
 def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> None:
     result = explain(tmp_path, chat_body("m", TEXT), free_port())
     assert result.exit_code == 0, result.output

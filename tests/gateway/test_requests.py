@@ -261,6 +261,19 @@ async def test_anthropics_list_of_models_has_its_fields(autojump_clock: Clock) -
         assert [entry["type"] for entry in page["data"]] == ["model", "model"]
 
 
+async def test_anthropics_model_is_an_entry_of_its_list(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"), model("org/n"))) as stack:
+        for url in ("http://gateway/v1/models", "http://gateway/models"):
+            headers = [("anthropic-version", "2023-06-01")]
+            page = json.loads((await stack.http.request("GET", url, headers=headers)).content)
+            for entry in page["data"]:
+                answer = await stack.http.request("GET", f"{url}/{entry['id']}", headers=headers)
+                assert json.loads(answer.content) == entry
+                assert {"type", "id", "display_name", "created_at"} <= entry.keys()
+        plain = json.loads((await stack.get("/v1/models/m")).content)
+        assert (plain["object"], "type" in plain) == ("model", False)
+
+
 # -- one engine's own ---------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -42,7 +43,7 @@ def explain(
         read_key,
     )
 
-    body = request.read()
+    body = request.read().removeprefix(BOM_UTF8)
     place = place_of(config.server)
     given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:

@@ -364,6 +364,26 @@ async def test_a_preflight_is_answered_without_a_key(autojump_clock: Clock) -> N
         assert not [n for n in text_headers(response) if n.startswith("access-control")]
 
 
+async def test_a_page_may_send_what_programs_add_to_follow_its_requests(
+    autojump_clock: Clock,
+) -> None:
+    asked = (
+        "traceparent, tracestate, baggage, sentry-trace, b3, x-b3-traceid, x-datadog-trace-id, "
+        "http-referer, x-title, x-openrouter-title, x-request-id, x-requested-with, cache-control"
+    )
+    preflight = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": asked.title(),
+    }
+    async with running_stack(guarded()) as stack:
+        for path in (CHAT, "/v1/models", "/api/chat", "/v1/messages"):
+            response = await ask(stack, "OPTIONS", path, preflight)
+            assert text_headers(response)["access-control-allow-headers"] == asked
+        foreign = {**preflight, "Origin": "https://evil.example"}
+        assert (await ask(stack, "OPTIONS", CHAT, foreign)).status == 403
+
+
 async def test_dns_rebinding_is_refused(autojump_clock: Clock) -> None:
     async with running_stack(guarded()) as stack:
         own = {"Host": "evil.example", "Origin": "http://evil.example"}  # same origin, to itself
@@ -381,11 +401,38 @@ async def raw(stack: Stack, request: bytes) -> bytes:
     return answer
 
 
-async def test_a_request_without_a_host_is_a_400(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("path", [b"/health", b"/v1/health"])
+@pytest.mark.parametrize("keys", [(), KEYS])
+async def test_a_load_balancer_asks_for_the_health_without_a_host(
+    autojump_clock: Clock, path: bytes, keys: tuple[ApiKey, ...]
+) -> None:
+    async with running_stack(guarded(api_keys=keys)) as stack:
+        for method in (b"GET", b"HEAD"):
+            answer = await raw(stack, b"%b %b HTTP/1.0\r\n\r\n" % (method, path))
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.endswith(b'{"status":"ok"}' if method == b"GET" else b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v1/models HTTP/1.0",
+        b"GET /gateway/queue HTTP/1.0",
+        b"GET /health/ HTTP/1.0",
+        b"GET /health HTTP/1.1",
+        b"GET /health HTTP/1.1\r\nHost:",
+        b"GET /health HTTP/1.0\r\nHost:",
+        b"GET /health HTTP/1.0\r\nOrigin: http://evil.example",
+        b"GET /health HTTP/1.0\r\nSec-Fetch-Site: cross-site",
+    ],
+)
+async def test_any_other_request_without_a_host_is_a_400(
+    autojump_clock: Clock, head: bytes
+) -> None:
     async with running_stack(guarded()) as stack:
-        answer = await raw(stack, b"GET /health HTTP/1.0\r\n\r\n")
+        answer = await raw(stack, head + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 400")
-        assert b'"code":"invalid_host"' in answer
+        assert b'"code":"invalid_h' in answer
 
 
 async def test_a_refused_upload_is_answered_and_not_kept(autojump_clock: Clock) -> None:

@@ -23,9 +23,18 @@ PREFLIGHT_MAX_AGE_S = 600
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 # What clients in a browser send: those of OpenAI, Anthropic and Ollama, and the gateway's own.
 _ALLOWED_HEADERS = frozenset(
-    {"accept", "authorization", "content-type", "idempotency-key", "user-agent", "x-api-key"}
-)
-_ALLOWED_PREFIXES = ("anthropic-", "openai-", "x-gateway-", "x-stainless-")
+    {
+        "accept", "authorization", "cache-control", "content-type", "idempotency-key", "user-agent",
+        "x-api-key", "x-client-request-id", "x-request-id", "x-requested-with",
+        # What programs add that trace requests (OpenTelemetry, Sentry, Zipkin)…
+        "traceparent", "tracestate", "baggage", "sentry-trace", "b3",
+        # … and those that were written for OpenRouter, to say who they are.
+        "http-referer", "x-title",
+    }
+)  # fmt: skip
+_ALLOWED_PREFIXES = (
+    "anthropic-", "openai-", "x-b3-", "x-datadog-", "x-gateway-", "x-openrouter-", "x-stainless-",
+)  # fmt: skip
 _ALLOWED_REQUEST_HEADERS_MAX = 64
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

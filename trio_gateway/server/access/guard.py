@@ -112,13 +112,11 @@ class AccessGuard:
         request: RequestState = scope[REQUEST_KEY]
         request.cors = _NO_ORIGIN
         try:
-            host = self._check_host(scope, headers)
-            origin = self._rules.check_origin(headers.all("origin"), host)
-            if origin is None:
-                self._rules.check_fetch_site(headers.one("sec-fetch-site").lower(), host)
-            else:
-                request.cors = cors_headers(origin)
-                if _is_preflight(scope, headers):
+            if not _is_bare_check(scope, headers):
+                origin = self._check_page(scope, headers)
+                if origin is not None:
+                    request.cors = cors_headers(origin)
+                if origin is not None and _is_preflight(scope, headers):
                     network = headers.one("access-control-request-private-network").lower()
                     asked = headers.one("access-control-request-headers")
                     await _answer_preflight(preflight_headers(asked, network == "true"), send)
@@ -132,6 +130,14 @@ class AccessGuard:
             await refusal_in(scope, error).send(scope, send)
             return
         await self._app(scope, receive, send)
+
+    def _check_page(self, scope: Scope, headers: _Headers) -> str | None:
+        """The page's origin, as `cors_headers` takes it; None: no page asks."""
+        host = self._check_host(scope, headers)
+        origin = self._rules.check_origin(headers.all("origin"), host)
+        if origin is None:
+            self._rules.check_fetch_site(headers.one("sec-fetch-site").lower(), host)
+        return origin
 
     def _check_host(self, scope: Scope, headers: _Headers) -> Place:
         server: str | None = (scope.get("server") or (None,))[0]
@@ -195,6 +201,14 @@ class AccessGuard:
 
 def _address_of(scope: Scope) -> str:
     return address_group((scope.get("client") or (None,))[0])
+
+
+def _is_bare_check(scope: Scope, headers: _Headers) -> bool:
+    """Whether a load balancer asks for the health over HTTP/1.0, as HAProxy does by default. What
+    a browser sends has a Host: that page is not one of a name that leads here."""
+    if scope["path"] not in _FREE_PATHS or scope.get("http_version") != "1.0":
+        return False
+    return not (headers.all("host") or headers.all("origin") or headers.all("sec-fetch-site"))
 
 
 def _is_preflight(scope: Scope, headers: _Headers) -> bool:

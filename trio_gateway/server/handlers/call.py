@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
@@ -79,12 +80,22 @@ class Call:
             raise ApiError(400, message, code="invalid_parameter", param=name)
         return value.lower() in ("", "true", "1")
 
-    async def read_body(self) -> bytes:
-        """Raises ApiError as `Upload.receive` does."""
-        return await self.state.upload.read_all()
-
     async def read_pieces(self) -> list[bytes]:
-        """The same, as it came. Raises as `read_body` does."""
+        """A JSON body in the pieces in which it came. A byte order mark is no part of it: what
+        was read from a file of Windows' has one, and not every engine skips it.
+
+        Raises:
+            ApiError: as `Upload.receive` does.
+        """
+        pieces = await self.read_as_sent()
+        if len(pieces) > 1 and len(pieces[0]) < len(BOM_UTF8):
+            pieces = [b"".join(pieces)]
+        if pieces and pieces[0].startswith(BOM_UTF8):
+            pieces[0] = pieces[0].removeprefix(BOM_UTF8)
+        return pieces
+
+    async def read_as_sent(self) -> list[bytes]:
+        """A body that may be anything. Raises as `read_pieces` does."""
         return await self.state.upload.read_pieces()
 
     def begin_dump(self, endpoint: Endpoint, body: Sequence[bytes]) -> None:

@@ -8,7 +8,7 @@ from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
-from trio_gateway.server.handlers.model_lists import as_anthropic_list
+from trio_gateway.server.handlers.model_lists import as_anthropic_list, as_anthropic_model
 from trio_gateway.server.handlers.responses import json_answer
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
@@ -39,7 +39,10 @@ class ModelHandler:
         return json_answer({"object": "list", "data": models})
 
     async def handle_model_info(self, endpoint: Endpoint, call: Call) -> Answer:
-        return json_answer(self._selector.describe(self._find(call)))
+        described = self._selector.describe(self._find(call))
+        if call.header_values(b"anthropic-version"):
+            return json_answer(as_anthropic_model(described))
+        return json_answer(described)
 
     async def handle_model_facts(self, endpoint: Endpoint, call: Call) -> Answer:
         """A model as in the list, and what its answers taught about its counts."""

@@ -54,7 +54,7 @@ class UpstreamHandler:
         target = f"{path}?{query}" if query else path
         if not path:  # otherwise links of a page there would lead elsewhere
             return Answer(308, [(b"location", f"{raw}/{target}".encode())], b"")
-        sender, pieces = call.sender(endpoint), await call.read_pieces()
+        sender, pieces = call.sender(endpoint), await call.read_as_sent()
         data = light_body(pieces)
         known = self._preparer.find(model, sender.permissions).model
         if may_choose(known, sender.permissions):
