@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpcore
 import pytest
 import trio
 
@@ -12,6 +13,7 @@ from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, heade
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import EngineTimeouts
+from trio_gateway.server.api.endpoints import ENDPOINTS
 
 LONG_START = EngineTimeouts(startup_s=50.0)
 
@@ -280,3 +282,46 @@ async def test_the_engines_show_what_runs_and_what_loads(autojump_clock: Clock) 
             "secondary",
         )
         assert (loading["loading_s"], loading["idle_s"]) == (0.5, None)
+
+
+# -- an upload -------------------------------------------------------------------------------
+
+LIMIT, PIECES = 4, 40  # of a file, all sent at once
+PAGE = {"Authorization": "Bearer a page of many users"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"input": "a piece"}),
+        ("/api/embed", {"input": "a piece"}),
+        ("/v1/rerank", {"query": "a", "documents": ["piece"]}),
+        ("/tokenize", {"content": "a piece"}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a piece"}]}),
+    ],
+)
+async def test_a_file_in_many_requests_is_taken_in_and_chats_are_answered_meanwhile(
+    path: str, fields: dict[str, Any], autojump_clock: Clock
+) -> None:
+    served = frozenset(row.name for row in ENDPOINTS)
+    one = model("m", variant(parallel=1), endpoints=served)
+    given = config(one, queue_limit=LIMIT)
+    async with running_stack(given) as stack, trio.open_nursery() as nursery:
+        answer = b'{"data":[{"index":0,"embedding":[1.0]}]}'
+        stack.engines.scripts = [[1.0, answer] for _ in range(PIECES + 1)]
+        statuses: list[int] = []
+
+        async def send() -> None:
+            body = json.dumps({"model": "m", **fields}).encode()
+            async with httpcore.AsyncConnectionPool(network_backend=stack.network) as http:
+                url = f"http://gateway{path}"
+                answer = await http.request("POST", url, content=body, headers=[*PAGE.items()])
+                statuses.append(answer.status)
+
+        for _ in range(PIECES):
+            nursery.start_soon(send)
+        await trio.sleep(10)
+        begun = trio.current_time()
+        assert (await stack.post(CHAT, chat("m"), PAGE)).status == 200
+        assert trio.current_time() - begun < 4
+    assert statuses == [200] * PIECES

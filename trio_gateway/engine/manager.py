@@ -189,6 +189,7 @@ class EngineManager:
         client: str = "",
         priority: Priority = Priority.INTERACTIVE,
         prompt: Prompt | None = None,
+        read_bytes: int | None = None,
     ) -> LeaseRequest:
         """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
 
@@ -196,9 +197,10 @@ class EngineManager:
             start_need: tokens that an engine should hold that is started for this; 0: the need.
             client: free slots go to these in turn.
             prompt: the request itself, so that its conversation's KV cache can be found.
+            read_bytes: the size of a request for which nothing is generated; None: something is.
         """
         number = next(self._ticket_numbers)
-        event = TicketArrived(number, model.name, need, client, priority, start_need=start_need)
+        event = TicketArrived(number, model.name, need, client, priority, start_need, read_bytes)
         return LeaseRequest(event, prompt, self)
 
     def take_in(self, request: LeaseRequest) -> None:

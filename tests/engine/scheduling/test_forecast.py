@@ -43,3 +43,13 @@ def test_leases_are_known_by_model() -> None:
     subject.lease_took("a", 6)
     assert subject.lease_s("a") == pytest.approx(4.6)
     assert subject.lease_s("b") == FIRST_LEASE_S
+
+
+def test_reading_is_expected_to_take_what_its_bytes_took_the_newest_most() -> None:
+    subject = Forecast()
+    assert subject.reading_s("a", 1000) is None
+    subject.reading_took("a", 1000, 2)
+    assert subject.reading_s("a", 500) == pytest.approx(1)
+    for _ in range(20):
+        subject.reading_took("a", 1000, 4)
+    assert subject.reading_s("a", 1000) == pytest.approx(4, rel=0.01)

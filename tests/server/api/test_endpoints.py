@@ -150,3 +150,17 @@ async def test_the_document_is_served(autojump_clock: Clock) -> None:
         answer = await stack.get("/openapi.json")
         assert header(answer, "content-type") == "application/json"
         assert answer.content == openapi.encoded()
+
+
+def test_for_vectors_ranks_and_counts_nothing_is_generated() -> None:
+    found = {row.name for row in ENDPOINTS if row.needs_engine and row.only_reads}
+    assert {
+        "embeddings", "embedding", "rerank", "tokenize", "detokenize", "apply-template",
+        "chat/completions/input_tokens", "messages/count_tokens", "api/embed", "api/embeddings",
+        "slots", "props",
+    } <= found  # fmt: skip
+    assert not found & {
+        "chat/completions", "completions", "completion", "infill", "responses", "messages",
+        "api/chat", "api/generate", "audio/speech", "audio/transcriptions", "images/generations",
+        "images/edits", "realtime", "upstream",
+    }  # fmt: skip

@@ -10,11 +10,12 @@ from trio_gateway.engine.scheduling.lifecycle import EngineState
 
 
 class HeldLease(msgspec.Struct, frozen=True):
-    """`need`: the tokens that it may come to hold."""
+    """`need`: the tokens that it may come to hold. `read_bytes` as in TicketArrived."""
 
     granted_at: float
     priority: Priority
     need: int
+    read_bytes: int | None = None
 
 
 class EngineView(msgspec.Struct, eq=False):

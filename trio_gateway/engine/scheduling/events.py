@@ -62,6 +62,9 @@ class TicketArrived(msgspec.Struct, frozen=True):
 
     `start_need`: tokens that an engine should hold that is started for it, the need and room to
     grow; as the need, if it is less. An engine that runs or starts already serves by `need`.
+
+    `read_bytes`: the size of a request for which nothing is generated, such as embeddings; None:
+    something is.
     """
 
     ticket: int
@@ -70,6 +73,7 @@ class TicketArrived(msgspec.Struct, frozen=True):
     client: str = ""
     priority: Priority = Priority.INTERACTIVE
     start_need: int = 0
+    read_bytes: int | None = None
 
 
 class TicketGone(msgspec.Struct, frozen=True):

@@ -176,14 +176,40 @@ class Scheduler:
             actions.append(_too_large(ticket))
             return
         ticket.size, ticket.start_size = sizes
-        is_full = len(self.state.tickets) >= self._queue_limit
-        if is_full and not self.state.engine_with_slot_for(ticket):
-            waiting = len(self.state.tickets)
-            message = f"{waiting} requests are already waiting (queue_limit); try again later"
-            wait_s = outlook_of(ticket, self.state, self.window_s, now).wait_s
-            actions.append(Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s))
+        full = self._full_for(ticket, now)
+        if full is not None and self.state.engine_with_slot_for(ticket) is None:
+            actions.append(full)
             return
         self.state.add_ticket(ticket)
+
+    def _full_for(self, ticket: Ticket, now: float) -> Reject | None:
+        """Why it may not wait. What is only read is cheap, and comes by the hundred when a page
+        takes in a file: it is not counted, but the seconds that all of it will take are."""
+        state = self.state
+        if ticket.read_bytes is None:
+            if state.generating < self._queue_limit:
+                return None
+            message = (
+                f"{state.generating} requests are already waiting (queue_limit); try again later"
+            )
+            wait_s = outlook_of(ticket, state, self.window_s, now).wait_s
+            return Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s)
+        variant = state.variants.smallest_holding(ticket.model, ticket.size)
+        assert variant is not None, "a size is a context of the model"
+        to_read = state.to_read.get(ticket.model, 0) + ticket.read_bytes
+        took_s = state.forecast.reading_s(ticket.model, to_read)
+        if took_s is None:
+            return None  # nothing is known of it yet
+        reading_s = took_s / state.variants.slots_of(variant, ticket.need)
+        if reading_s <= self._queue_timeout_s:
+            return None
+        message = (
+            f"what waits for {ticket.model} already would take {reading_s:.0f} s to read with this "
+            f"request, and none waits for longer than {self._queue_timeout_s:g} s "
+            "(queue_timeout); try again later"
+        )
+        retry_s = reading_s - self._queue_timeout_s
+        return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
 
     def _ready(self, event: EngineReady, now: float, actions: list[Action]) -> None:
         engine = self.state.engines[event.engine]
@@ -307,7 +333,7 @@ def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator
 
 def _ticket(event: TicketArrived, now: float) -> Ticket:
     ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
-    ticket.start_need = event.start_need
+    ticket.start_need, ticket.read_bytes = event.start_need, event.read_bytes
     return ticket
 
 

@@ -24,6 +24,8 @@ class SchedulerState:
         self.pools = dict(pools)
         self.tickets: dict[int, Ticket] = {}  # in order of arrival
         self.batch: dict[int, Ticket] = {}  # not aged yet, in order of arrival
+        self.generating = 0  # tickets that wait for something to be generated
+        self.to_read: dict[str, int] = {}  # bytes that the others wait with, by model
         self.queues: dict[str, TicketQueue] = {}  # of the models that tickets wait for
         self.engines: dict[int, EngineView] = {}  # those that are not gone
         self.engines_version = 0  # grows when an engine comes, goes or changes its state
@@ -41,6 +43,10 @@ class SchedulerState:
         self.queues.setdefault(ticket.model, TicketQueue()).add(ticket)
         if ticket.priority is Priority.BATCH:
             self.batch[ticket.id] = ticket
+        if ticket.read_bytes is None:
+            self.generating += 1
+        else:
+            self.to_read[ticket.model] = self.to_read.get(ticket.model, 0) + ticket.read_bytes
 
     def remove_ticket(self, ticket: Ticket, *, granted: bool = False) -> None:
         """The ticket no longer waits, whatever happened to it."""
@@ -50,6 +56,10 @@ class SchedulerState:
         queue.remove(ticket, granted=granted)
         if not queue:
             del self.queues[ticket.model]
+            self.to_read.pop(ticket.model, None)
+        elif ticket.read_bytes is not None:
+            self.to_read[ticket.model] -= ticket.read_bytes
+        self.generating -= ticket.read_bytes is None
 
     def promote(self, ticket: Ticket) -> None:
         """A batch ticket has aged: it is interactive from now on."""
@@ -63,7 +73,7 @@ class SchedulerState:
 
     def lend(self, ticket: Ticket, engine: EngineView, now: float) -> None:
         """A lease for a ticket that is in no queue."""
-        engine.leases[ticket.id] = HeldLease(now, ticket.priority, ticket.need)
+        engine.leases[ticket.id] = HeldLease(now, ticket.priority, ticket.need, ticket.read_bytes)
         engine.used_at = now
         self._holders[ticket.id] = engine
 
@@ -76,7 +86,11 @@ class SchedulerState:
         if (engine := self._holders.pop(ticket, None)) is not None:
             lease = engine.leases.pop(ticket)
             engine.used_at = now
-            self.forecast.lease_took(engine.key.model, now - lease.granted_at)
+            took_s = now - lease.granted_at
+            if lease.read_bytes is None:
+                self.forecast.lease_took(engine.key.model, took_s)
+            else:
+                self.forecast.reading_took(engine.key.model, lease.read_bytes, took_s)
 
     # -- engines -----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """TicketQueue: the waiting tickets of one model, in the orders that the scheduler asks for.
 
 There are two orders. By *turn*, which is who gets a free slot: interactive before batch, then
-round the clients, then by arrival. By *age*, which is who decides the next swap.
+round the clients (each has a turn for what is generated and one for what is only read), then by
+arrival. By *age*, which is who decides the next swap.
 
 Turns are numbered in rounds. A ticket's turn is the round that runs when it comes, or the one
 after its client's last turn: of a client's hundred tickets one falls into each round, and another
@@ -37,7 +38,7 @@ _versions = itertools.count()
 class Ticket(msgspec.Struct):
     """A request that waits. `priority` becomes interactive when a batch ticket has aged. `place`:
     its number in the one line of all tickets and ended turns. `start_need`: the need and room to
-    grow, or less if there is no such wish."""
+    grow, or less if there is no such wish. `read_bytes` as in TicketArrived."""
 
     id: int
     model: str
@@ -50,6 +51,14 @@ class Ticket(msgspec.Struct):
     place: int = 0
     start_need: int = 0
     start_size: int = 0
+    read_bytes: int | None = None
+
+    @property
+    def takes_turns_as(self) -> tuple[str, bool]:
+        """Between whom turns go round. What a client only has read is in a line of its own: a page
+        that sends hundreds of pieces of a file at once is one client with the chats of its users.
+        """
+        return self.client, self.read_bytes is None
 
 
 class _Client(msgspec.Struct):
@@ -66,19 +75,20 @@ class _Lane:
         self.by_turn: dict[int, list[tuple[int, int]]] = {}
         self.by_age: dict[int, list[int]] = {}
         self._round = 0
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[tuple[str, bool], _Client] = {}
 
     def add(self, ticket: Ticket) -> None:
-        client = self._clients.get(ticket.client)
+        who = ticket.takes_turns_as
+        client = self._clients.get(who)
         if client is None:
-            client = self._clients[ticket.client] = _Client(self._round - 1, self._round - 1)
+            client = self._clients[who] = _Client(self._round - 1, self._round - 1)
         ticket.turn = client.newest_turn = max(self._round, client.newest_turn + 1)
         client.waiting += 1
         insort(self.by_turn.setdefault(ticket.size, []), (ticket.turn, ticket.id))
         insort(self.by_age.setdefault(ticket.size, []), ticket.id)
 
     def remove(self, ticket: Ticket, *, granted: bool) -> None:
-        client = self._clients[ticket.client]
+        client = self._clients[ticket.takes_turns_as]
         client.waiting -= 1
         if granted:
             client.granted_turn = max(client.granted_turn, ticket.turn)

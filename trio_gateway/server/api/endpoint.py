@@ -55,6 +55,10 @@ class Need(enum.Enum):
     NO_ENGINE = "no engine is needed"
 
 
+_READ = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
+_MADE_UNCOUNTED = frozenset({"audio/speech", "images/generations", "realtime"})
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One row.
 
@@ -80,6 +84,13 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def needs_engine(self) -> bool:
         return self.need is not Need.NO_ENGINE
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nothing is generated for it: texts are turned into vectors, ranked, counted."""
+        if self.need is Need.UNCOUNTED:
+            return self.body in (Body.NONE, Body.JSON) and self.name not in _MADE_UNCOUNTED
+        return self.need in _READ
 
     @property
     def is_direct(self) -> bool:

@@ -35,9 +35,14 @@ class LargeBody:
         self._members: dict[str, Parts] = {n: (place,) for n, place in (places or {}).items()}
         self._is_changed = False
 
+    @property
+    def size(self) -> int:
+        """Bytes, as they came."""
+        return self._ends[-1] if self._ends else 0
+
     def beginning(self, size: int) -> bytes:
         """The first bytes, as they came."""
-        return b"".join(self._between(0, min(size, self._ends[-1] if self._ends else 0)))
+        return b"".join(self._between(0, min(size, self.size)))
 
     def short_member(self, name: str) -> bytes | None:
         """A member's value, if it is a number or a word, and empty otherwise; None: there is no

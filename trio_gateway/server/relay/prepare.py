@@ -89,6 +89,13 @@ class Ask(msgspec.Struct, frozen=True):
     def model(self) -> ModelConfig:
         return self.selection.model
 
+    @property
+    def read_bytes(self) -> int | None:
+        """Its size, if nothing is generated for it."""
+        if not self.endpoint.only_reads:
+            return None
+        return len(self.body) if self.large is None else self.large.size
+
     def too_long(self, excess: Excess) -> ApiError:
         """What its client is told if no context holds it; `selection.excess` knows the numbers."""
         fields = self.large if self.large is not None else self.members or {}

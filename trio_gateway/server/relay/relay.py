@@ -179,7 +179,7 @@ class Relay:
         client, priority = ask.sender.caller
         ask.wait.request = self._manager.lease(
             model, selection.need, start_need=selection.start_need,
-            client=client, priority=priority, prompt=ask.prompt,
+            client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,
         )  # fmt: skip
         try:
             if ask.form is None:
