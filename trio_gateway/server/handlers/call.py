@@ -13,7 +13,7 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope, Send
-from trio_gateway.server.relay.prepare import Sender
+from trio_gateway.server.relay.ask import Sender
 
 # Only what an engine needs: cookies and keys are not for it. What the body is, it is told by us, as
 # the gateway has read it: an engine must not take for a form what was checked as JSON.

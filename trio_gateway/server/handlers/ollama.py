@@ -45,9 +45,10 @@ from trio_gateway.server.ollama.stream import NdjsonStream, Stopwatch
 from trio_gateway.server.reading.messages import Translation
 from trio_gateway.server.reading.readers import LIGHT_BYTES, Readers, light_body
 from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
+from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.early_answer import Opening
 from trio_gateway.server.relay.headers import DECISION_PREFIX
-from trio_gateway.server.relay.prepare import Ask, Preparer, Sender
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
 log = logging.getLogger(__name__)

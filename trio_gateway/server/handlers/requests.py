@@ -31,7 +31,8 @@ from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
-from trio_gateway.server.relay.prepare import Ask, Preparer
+from trio_gateway.server.relay.ask import Ask
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
 Handler = Callable[[Endpoint, Call], Awaitable[Answer]]

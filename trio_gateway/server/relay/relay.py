@@ -43,6 +43,7 @@ from trio_gateway.server.api.errors import (
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
 from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.relay.answer import Answer, without_length
+from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
     Beginning,
@@ -53,7 +54,7 @@ from trio_gateway.server.relay.engine_answer import (
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import decision_headers, selection_headers
-from trio_gateway.server.relay.prepare import Ask, Preparer, Sender
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 log = logging.getLogger(__name__)

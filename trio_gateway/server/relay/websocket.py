@@ -38,10 +38,11 @@ from trio_gateway.server.api.errors import (
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
+from trio_gateway.server.relay.ask import Sender
 from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import decision_headers
-from trio_gateway.server.relay.prepare import Preparer, Sender, may_choose, refuse_choosers
+from trio_gateway.server.relay.prepare import Preparer, may_choose, refuse_choosers
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.tasks import beside, first_of
 

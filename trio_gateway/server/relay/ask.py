@@ -1,0 +1,81 @@
+"""Ask: a request on its way to an engine, and who sent it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.http.exchange import Header
+from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.models.cache_breaks import CacheBreak
+from trio_gateway.models.model_selector import Selection
+from trio_gateway.models.need.excess import Excess
+from trio_gateway.rawjson import Members
+from trio_gateway.server.access.caller import Caller
+from trio_gateway.server.access.permissions import Permissions
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.large_body import LargeBody
+from trio_gateway.server.forms.form_upload import FormUpload
+from trio_gateway.server.http.scopes import RequestState
+from trio_gateway.server.http.types import Send
+from trio_gateway.server.relay.context_limit import too_long
+from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who sent a request, and the part of its HTTP that goes to an engine. `send`: how an answer
+    can begin before there is one; None: it does not."""
+
+    state: RequestState
+    caller: Caller
+    headers: list[Header]
+    permissions: Permissions
+    send: Send | None = None
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A request on its way to an engine.
+
+    `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
+    `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
+    its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
+    streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
+    long in coming. `cache_break`: why an engine will find little of it in its cache.
+    """
+
+    sender: Sender
+    endpoint: Endpoint
+    asked: str
+    method: str
+    target: str
+    body: bytes
+    members: Members | None
+    wants_stream: bool
+    selection: Selection
+    prompt: Prompt | None
+    wait: Wait
+    form: FormUpload | None = None
+    opening: Opening = EVENTS
+    large: LargeBody | None = None
+    cache_break: CacheBreak | None = None
+
+    @property
+    def state(self) -> RequestState:
+        return self.sender.state
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.selection.model
+
+    @property
+    def read_bytes(self) -> int | None:
+        """Its size, if nothing is generated for it."""
+        if not self.endpoint.only_reads:
+            return None
+        return len(self.body) if self.large is None else self.large.size
+
+    def too_long(self, excess: Excess) -> ApiError:
+        """What its client is told if no context holds it; `selection.excess` knows the numbers."""
+        fields = self.large if self.large is not None else self.members or {}
+        return too_long(excess, self.endpoint, self.state.family, self.model, fields)
