@@ -79,7 +79,7 @@ def test_a_wrong_request_is_an_error_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_request_that_is_too_long_shows_the_refusal(tmp_path: Path) -> None:
-    result = explain(tmp_path, chat_body("m", TEXT, max_tokens=4000), free_port())
+    result = explain(tmp_path, chat_body("m", TEXT * 100, max_tokens=4000), free_port())
     assert result.exit_code == 0
     assert "this model's maximum context length is 2048 tokens (m)" in " ".join(
         result.output.split()

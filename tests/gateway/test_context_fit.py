@@ -199,10 +199,19 @@ async def test_a_dry_run_knows_the_running_engine_and_counts_with_it(autojump_cl
 
 
 async def test_a_dry_run_of_what_is_too_long_shows_the_error(autojump_clock: Clock) -> None:
-    async with running_stack(two_contexts()) as stack:
-        found = await explained(stack, chat("m", max_tokens=9000))
+    async with running_stack(two_contexts(clamp_answer=False)) as stack:
+        found = await explained(stack, chat("m", max_completion_tokens=9000))
+        assert "lower max_completion_tokens to" in found["refused"]
         assert "maximum context length is 4096 tokens (m)" in found["refused"]
         assert found["variant"] is None
+
+
+async def test_a_dry_run_lowers_what_a_request_would_have_lowered(autojump_clock: Clock) -> None:
+    async with running_stack(two_contexts()) as stack:
+        found = await explained(stack, chat("m", max_tokens=9000))
+        assert (found["refused"], found["clamped_from"]) == (None, 9000)
+        found = await explained(stack, b'{"model":"m","prompt":"text","max_tokens":9000}')
+        assert "lower max_tokens to" in found["refused"]
 
 
 async def test_a_dry_run_takes_any_endpoints_request(autojump_clock: Clock) -> None:

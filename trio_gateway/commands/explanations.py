@@ -150,12 +150,12 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
     request = open_request_to(endpoint, body)
-    wanted, form = Preparer(names, manager.overview, selector).counted(request)
+    asked = Preparer(names, manager.overview, selector).counted(request)
     carryover = config.server.kv_carryover
     async with open_flat_nursery() as nursery:
         await nursery.start(vocabulary.run)
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
-        result = await explain(selector, counter, manager.overview, manager.kv, wanted, form)
+        result = await explain(selector, counter, manager.overview, manager.kv, asked)
         nursery.cancel_scope.cancel(reason="the explanation is complete")
     return result

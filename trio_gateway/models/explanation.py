@@ -18,9 +18,19 @@ from trio_gateway.models.model_selector import (
 )
 from trio_gateway.models.names import Wanted
 from trio_gateway.models.need.bounds import Bounds
+from trio_gateway.models.need.excess import Terms, sentence
 from trio_gateway.models.need.measured_form import Form
 
 _SECONDS_DIGITS = 2
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A request that is to be explained. `is_ceiling`, `terms`: of its answer's maximum."""
+
+    wanted: Wanted
+    form: Form
+    is_ceiling: bool
+    terms: Terms
 
 
 class VariantRow(msgspec.Struct, frozen=True):
@@ -69,19 +79,21 @@ async def explain(
     counter: TokenCounter,
     overview: Overview,
     kv: KvCarryover,
-    wanted: Wanted,
-    form: Form,
+    asked: Question,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
-    model = wanted.model
+    wanted, form, model = asked.wanted, asked.form, asked.wanted.model
     bounds = Bounds(form.lower_bound(model.image_tokens), selector.upper_bound(model, form))
     counted = await counter.count(model, form)
     start = _start(model, form.kind, bounds, counted)
     try:
-        selection = await selector.select_variant(model, form, wanted.at_least)
+        selection = await selector.select_variant(
+            model, form, wanted.at_least, is_ceiling=asked.is_ceiling
+        )
     except ContextLengthExceeded as error:
+        refused = sentence(error.excess, asked.terms)
         return msgspec.structs.replace(
-            start, variants=_rows(model, overview, None), refused=str(error), reason="too long"
+            start, variants=_rows(model, overview, None), refused=refused, reason="too long"
         )
     preview = overview.preview(model.name, selection.need, selection.start_need)
     chosen = preview.variant.variant if preview.variant is not None else None

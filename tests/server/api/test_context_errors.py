@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.support.schema_values import model, variant
 from trio_gateway.models.need.excess import excess_of
-from trio_gateway.server.api.context_errors import ContextTooLong, context_too_long
+from trio_gateway.server.api.context_errors import ContextTooLong, terms_of
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.endpoints import CHAT, EMBEDDINGS, ENDPOINTS
 
@@ -16,10 +14,11 @@ BY_NAME = {row.name: row for row in ENDPOINTS}
 
 
 def error(
-    endpoint: Endpoint, *sent: str, family: Family = Family.OPENAI, **fields: Any
+    endpoint: Endpoint, *sent: str, family: Family = Family.OPENAI, fixed: tuple[str, ...] = ()
 ) -> ContextTooLong:
     excess = excess_of(model("m", variant(4096)), 4096, 5000, 8, clamps=False)
-    return context_too_long(excess, endpoint, family, sent.__contains__, **fields)
+    terms = terms_of(endpoint, family, sent.__contains__, fixed)
+    return ContextTooLong(excess, terms, endpoint.content[0])
 
 
 @pytest.mark.parametrize(
@@ -46,6 +45,10 @@ def test_the_answers_maximum_has_the_clients_name(
     path: str, sent: list[str], family: Family, named: str
 ) -> None:
     assert f"8 for the answer ({named})" in error(BY_NAME[path], *sent, family=family).message
+
+
+def test_a_maximum_that_the_configuration_sets_is_not_the_clients_to_lower() -> None:
+    assert "set by the configuration" in error(CHAT, "max_tokens", fixed=("max_tokens",)).message
 
 
 def test_openais_clients_get_a_code_and_the_field() -> None:

@@ -244,12 +244,57 @@ def scope(path: str = "/", **fields: Any) -> dict[str, Any]:
         ("/v1/messagesx", Family.OPENAI),
         ("/api/chat", Family.OLLAMA),
         ("/api", Family.OPENAI),
+        ("/v1/completions", Family.OPENAI),
+        ("/completions", Family.LLAMACPP),
+        ("/completion", Family.LLAMACPP),
+        ("/chat/completions", Family.LLAMACPP),
+        ("/v1/rerank", Family.LLAMACPP),
+        ("/tokenize", Family.LLAMACPP),
+        ("/slots", Family.LLAMACPP),
+        ("/upstream/a/b/v1/messages", Family.ANTHROPIC),
+        ("/upstream/m/completion", Family.LLAMACPP),
+        ("/upstream/m/v1/chat/completions", Family.OPENAI),
+        ("/upstream/m/", Family.OPENAI),
         ("/gateway/queue", Family.OPENAI),
     ],
 )
 def test_a_path_tells_whose_client_asks(path: str, family: Family) -> None:
     assert family_of(path, []) is family
     assert family_of(path, [(b"Anthropic-Version", b"x")]) is Family.ANTHROPIC
+
+
+@pytest.mark.parametrize("given", [None, "tg-wrong"])
+@pytest.mark.parametrize(
+    ("path", "headers", "types"),
+    [
+        ("/v1/messages", {}, ("authentication_error", "permission_error")),
+        ("/v1/messages/count_tokens", {}, ("authentication_error", "permission_error")),
+        ("/v1/models", VERSION, ("authentication_error", "permission_error")),
+        ("/completion", {}, ("authentication_error", "permission_error")),
+        ("/completions", {}, ("authentication_error", "permission_error")),
+        ("/infill", {}, ("authentication_error", "permission_error")),
+        ("/tokenize", {}, ("authentication_error", "permission_error")),
+        ("/v1/rerank", {}, ("authentication_error", "permission_error")),
+        ("/props", {}, ("authentication_error", "permission_error")),
+        ("/upstream/m/v1/messages", {}, ("authentication_error", "permission_error")),
+        ("/v1/chat/completions", {}, ("invalid_request_error", "permission_error")),
+        ("/v1/embeddings", {}, ("invalid_request_error", "permission_error")),
+    ],
+)
+async def test_who_may_not_ask_is_told_with_the_type_that_its_client_looks_for(
+    autojump_clock: Clock,
+    path: str,
+    headers: Mapping[str, str],
+    types: tuple[str, str],
+    given: str | None,
+) -> None:
+    async with serving() as stack:
+        key = {} if given is None else {"Authorization": f"Bearer {given}"}
+        answer = await stack.post(path, b"{}", {"Host": "gateway", **headers, **key})
+        assert (answer.status, json.loads(answer.content)["error"]["type"]) == (401, types[0])
+        foreign = {"Host": "evil.example", **headers}
+        answer = await stack.post(path, b"{}", foreign)
+        assert (answer.status, json.loads(answer.content)["error"]["type"]) == (403, types[1])
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,11 @@ class ContextTooLong(ApiError):
         return body
 
 
-def context_too_long(
-    excess: Excess,
-    endpoint: Endpoint,
-    family: Family,
-    sent: Callable[[str], bool],
-    fixed: Collection[str] = (),
-) -> ContextTooLong:
+def terms_of(
+    endpoint: Endpoint, family: Family, sent: Callable[[str], bool], fixed: Collection[str] = ()
+) -> Terms:
     """`family`: whose client asked. `sent`: whether its request has a field of this name. `fixed`:
     fields that the configuration sets, whatever the client sends."""
     limit = next(filter(sent, ANSWER_LIMITS), ANSWER_LIMITS[1])
     name = _OLLAMA_LIMIT if family is Family.OLLAMA else limit
-    terms = Terms(name, limit in fixed, _TEXTS.get(endpoint.need, "prompt"))
-    param = endpoint.content[0] if endpoint.content else None
-    return ContextTooLong(excess, terms, param)
+    return Terms(name, limit in fixed, _TEXTS.get(endpoint.need, "prompt"))

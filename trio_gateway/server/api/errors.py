@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.scheduling.events import Refusal, Reject
 from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.api.endpoint import Family
+from trio_gateway.server.api.size_refusal import size_refusal
 
 SHUTDOWN_RETRY_S = 5.0
 
@@ -24,6 +25,16 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+}
+
+# llama.cpp's, where an error says no more than what its status does.
+_LLAMACPP_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    500: "server_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
 }
 
 
@@ -60,10 +71,14 @@ class ApiError(Exception):
                 return anthropic_error(self.status, self.message)
             case Family.OLLAMA:
                 return {"error": self.message}
+            case Family.LLAMACPP:
+                error_type = _LLAMACPP_TYPES.get(self.status, self.error_type)
+            case _:
+                error_type = self.error_type
         return {
             "error": {
                 "message": self.message,
-                "type": self.error_type,
+                "type": error_type,
                 "param": self.param,
                 "code": self.code,
             }
@@ -83,10 +98,47 @@ def anthropic_error(status: int, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
+class ErrorEvents(NamedTuple):
+    """Errors as the last event of a stream. `family`: in whose shape. `of_responses`: of OpenAI's
+    Responses API, whose clients look for a `response.failed`."""
+
+    family: Family
+    of_responses: bool = False
+
+    def of(self, error: ApiError) -> dict[str, Any]:
+        return self._event(error.body(self.family))
+
+    def of_engine(self, status: int, body: bytes) -> dict[str, Any]:
+        """Of an engine's own error."""
+        value = decode_or_none(engine_error(status, body, self.family))
+        if not isinstance(value, dict) or "error" not in value:
+            said = body[:500].decode("utf-8", "replace")
+            message = f"the engine answered with status {status}: {said}"
+            value = ApiError(status, message, "engine_error").body(self.family)
+        return self._event(value)
+
+    def _event(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not self.of_responses or body.get("type") == "error":
+            return body
+        error = body["error"] if isinstance(body["error"], dict) else {"message": body["error"]}
+        code = error.get("code")
+        failure = {
+            "code": code if isinstance(code, str) else "server_error",
+            "message": error.get("message"),
+        }
+        response = {"object": "response", "status": "failed", "error": failure, "output": []}
+        # `error` as well: OpenAI's own libraries raise an exception of it.
+        return {"type": "response.failed", "sequence_number": 0, "response": response, **body}
+
+
 def engine_error(status: int, body: bytes, family: Family) -> bytes:
     """An engine's own error, in the shape of the API that was asked; as it is, if that fits."""
     if family is not Family.ANTHROPIC:
         return body
+    if status == 400 and (said := size_refusal(body)) is not None:
+        tokens, context = said
+        message = f"prompt is too long: {tokens} tokens > {context} maximum"
+        return msgspec.json.encode(anthropic_error(status, message))
     match decode_or_none(body):
         case {"type": "error", "error": {"message": str()}}:
             return body

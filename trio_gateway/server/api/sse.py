@@ -30,24 +30,21 @@ def error_event(body: dict[str, Any], *, last_sent: bytes) -> bytes:
     """The last event of a stream that could not be completed. No `[DONE]` follows it.
 
     `last_sent` is what the client got last: an event cut in the middle is ended first. `body` with
-    a type (Anthropic's errors have one) makes it an event of that name.
+    a type (those of Anthropic and of the Responses API have one) makes it an event of that name.
     """
     start = b"" if not last_sent or last_sent.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
-    name = b"event: error\n" if body.get("type") == "error" else b""
+    kind = body.get("type")
+    name = b"event: %b\n" % kind.encode() if isinstance(kind, str) else b""
     return start + name + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-def answer_as_event(status: int, body: bytes) -> bytes:
-    """A whole answer where a stream was begun already: its JSON as the last event."""
+def answer_as_event(body: bytes) -> bytes | None:
+    """A whole answer where a stream was begun already: its JSON as the last event. None: it is not
+    JSON."""
     value = decode_or_none(body)
-    if status == 200 and value is not None:
-        return b"data: " + msgspec.json.encode(value) + b"\n\ndata: [DONE]\n\n"
-    if not isinstance(value, dict) or "error" not in value:
-        message = (
-            f"the engine answered with status {status}: {body[:500].decode('utf-8', 'replace')}"
-        )
-        value = {"error": {"message": message, "type": "engine_error", "param": None, "code": None}}
-    return error_event(value, last_sent=b"")
+    if value is None:
+        return None
+    return b"data: " + msgspec.json.encode(value) + b"\n\ndata: [DONE]\n\n"
 
 
 def events(stream: bytes) -> Iterator[Any]:

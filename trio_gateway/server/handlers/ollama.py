@@ -16,7 +16,7 @@ from trio_gateway.engine.overview import LoadedEngine
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, INFILL, OLLAMA_CANNOT
-from trio_gateway.server.api.errors import ApiError, engine_error
+from trio_gateway.server.api.errors import ApiError, ErrorEvents, engine_error
 from trio_gateway.server.api.request_body import made_request
 from trio_gateway.server.budget import Hold
 from trio_gateway.server.handlers.call import Call
@@ -236,7 +236,10 @@ async def _translated(
     elif answer.status != 200:
         body = translate_error(said)
     elif translator is not None:  # of an engine that does not stream
-        body = translator.feed(sse.answer_as_event(200, whole))
+        last = sse.answer_as_event(whole)
+        if last is None:
+            last = sse.error_event(ErrorEvents(Family.OPENAI).of_engine(200, whole), last_sent=b"")
+        body = translator.feed(last)
         body += translator.finish(stopwatch.durations())
         content_type = STREAM_CONTENT_TYPE
     else:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
-from trio_gateway.models.explanation import explain
+from trio_gateway.models.explanation import Question, explain
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.models.names import Wanted
-from trio_gateway.models.need.measured_form import Form
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
@@ -19,6 +17,7 @@ from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.openapi import document as openapi
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
+from trio_gateway.server.relay.context_limit import question
 from trio_gateway.server.relay.prepare import Preparer
 
 
@@ -54,17 +53,14 @@ class OperationsHandler:
     async def handle_explain(self, endpoint: Endpoint, call: Call) -> Answer:
         """What would happen to the request in the body. No engine is started or asked to work."""
         pieces, named = await call.read_pieces(), call.query("endpoint")
-        wanted: Wanted
-        form: Form
         if (data := light_body(pieces)) is None:
-            wanted, form = await self._counted_large(call, pieces, named)
+            asked = await self._counted_large(call, pieces, named)
         else:
             request = open_request_to(named, data)
-            wanted, form = self._preparer.counted(request, call.permissions)
+            asked = self._preparer.counted(request, call.permissions)
         try:
             found = await explain(
-                self._selector, self._counter, self._manager.overview, self._manager.kv,
-                wanted, form,
+                self._selector, self._counter, self._manager.overview, self._manager.kv, asked
             )  # fmt: skip
         except RecursionError:
             raise nested_too_deeply() from None
@@ -72,7 +68,7 @@ class OperationsHandler:
 
     async def _counted_large(
         self, call: Call, pieces: Sequence[bytes], named: str | None
-    ) -> tuple[Wanted, Form]:
+    ) -> Question:
         async with self._readers.opened(
             pieces, named, call.state.hold.client, by_content=True
         ) as opened:
@@ -80,4 +76,4 @@ class OperationsHandler:
             wanted = self._preparer.admitted(endpoint, opened.model, call.permissions)
             read, _ = await opened.read(wanted.model)
         assert read.form is not None
-        return wanted, read.form
+        return question(wanted, read.form, endpoint, read.body)

@@ -13,12 +13,22 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from trio_gateway.server.api.endpoint import Family
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import Header, Scope, Send
 
 _CLOSE = (b"connection", b"close")
 _SAYS_ANTHROPIC = b"anthropic-version"
 _PATHS_OF_ANTHROPIC, _PATHS_OF_OLLAMA = "/v1/messages", "/api/"
+_UPSTREAM, _OPENAI = "/upstream/", "/v1/"
+# Rows of OpenAI's API are llama.cpp's where they are asked for without OpenAI's prefix.
+_OF_LLAMACPP = frozenset(
+    path
+    for row in ENDPOINTS
+    for path in row.paths
+    if row.family is Family.LLAMACPP
+    or (row.family is Family.OPENAI and not path.startswith(_OPENAI))
+)
 
 
 class Refusal(NamedTuple):
@@ -69,6 +79,16 @@ def family_of(path: str, headers: Iterable[Header]) -> Family:
     """Whose client sent a request: it says so by a header, or by the path that it asks for."""
     if any(name.lower() == _SAYS_ANTHROPIC for name, _ in headers):
         return Family.ANTHROPIC
+    if path.startswith(_UPSTREAM):
+        path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):
         return Family.ANTHROPIC
+    if path in _OF_LLAMACPP:
+        return Family.LLAMACPP
     return Family.OLLAMA if path.startswith(_PATHS_OF_OLLAMA) else Family.OPENAI
+
+
+def _at_engine(path: str) -> str:
+    """What an engine is asked for, behind the name of its model, which may have slashes in it."""
+    _, at, rest = path.rpartition(_OPENAI)
+    return f"{at}{rest}" if at else f"/{path.rpartition('/')[2]}"

@@ -13,8 +13,8 @@ from trio_gateway.models.need.excess import Excess
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import Permissions
-from trio_gateway.server.api.endpoint import Endpoint
-from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.endpoint import Endpoint, Family, Need
+from trio_gateway.server.api.errors import ApiError, ErrorEvents
 from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
@@ -74,6 +74,14 @@ class Ask(msgspec.Struct, frozen=True):
         if not self.endpoint.only_reads:
             return None
         return len(self.body) if self.large is None else self.large.size
+
+    @property
+    def error_events(self) -> ErrorEvents:
+        """Errors in a stream of its answer: by the endpoint. What a client says of itself makes no
+        other events of them, and Ollama's are translated afterwards."""
+        by_path = self.state.family is Family.LLAMACPP
+        family = Family.LLAMACPP if by_path else self.endpoint.family
+        return ErrorEvents(family, of_responses=self.endpoint.need is Need.RESPONSES)
 
     def too_long(self, excess: Excess) -> ApiError:
         """What its client is told if no context holds it; `selection.excess` knows the numbers."""

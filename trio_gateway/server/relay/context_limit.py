@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.models.need.excess import Excess
+from trio_gateway.models.explanation import Question
+from trio_gateway.models.names import Wanted
+from trio_gateway.models.need.excess import Excess, Terms
+from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import Members
-from trio_gateway.server.api.context_errors import ContextTooLong, context_too_long
+from trio_gateway.server.api.context_errors import ContextTooLong, terms_of
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.large_body import LargeBody
 
@@ -27,10 +30,26 @@ def too_long(
 ) -> ContextTooLong:
     """`family`: whose client asked. `fields`: of its request, as the engine would get them."""
 
+    param = endpoint.content[0] if endpoint.content else None
+    return ContextTooLong(excess, _terms(endpoint, family, model, fields), param)
+
+
+def question(
+    wanted: Wanted, form: Form, endpoint: Endpoint, fields: Members | LargeBody
+) -> Question:
+    """For a dry run."""
+    family = endpoint.family
+    terms = _terms(endpoint, family, wanted.model, fields)
+    return Question(wanted, form, is_ceiling(endpoint, family), terms)
+
+
+def _terms(
+    endpoint: Endpoint, family: Family, model: ModelConfig, fields: Members | LargeBody
+) -> Terms:
     def is_sent(name: str) -> bool:
         if isinstance(fields, LargeBody):
             return fields.short_member(name) not in (None, b"null")
         return name in fields and bytes(fields[name]) != b"null"
 
     fixed = model.rewrite.set if model.rewrite is not None else ()
-    return context_too_long(excess, endpoint, family, is_sent, fixed)
+    return terms_of(endpoint, family, is_sent, fixed)

@@ -23,8 +23,7 @@ from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.api import sse
-from trio_gateway.server.api.endpoint import Family
-from trio_gateway.server.api.errors import ApiError, bug, engine_error
+from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import ClientGone, Send
@@ -218,9 +217,11 @@ class LateAnswer(AnswerStream):
     has_events = True
     is_begun = True
 
-    def __init__(self, answer: Answer | Exception, family: Family, state: RequestState) -> None:
+    def __init__(
+        self, answer: Answer | Exception, errors: ErrorEvents, state: RequestState
+    ) -> None:
         self._answer: Answer | Exception | None = answer
-        self._family, self._observers, self._hold = family, state.observers, state.hold
+        self._errors, self._observers, self._hold = errors, state.observers, state.hold
         self._stream: AnswerStream | None = None
 
     async def aclose(self) -> None:
@@ -258,14 +259,16 @@ class LateAnswer(AnswerStream):
             if answer.status == 200 and body.has_events:
                 return facts
             body = await collected(body, self._hold)
-        if answer.status != 200:
-            body = engine_error(answer.status, body, self._family)
         self.is_over = True
-        return facts + sse.answer_as_event(answer.status, body)
+        last = sse.answer_as_event(body) if answer.status == 200 else None
+        if last is None:
+            error = self._errors.of_engine(answer.status, body)
+            last = sse.error_event(error, last_sent=b"")
+        return facts + last
 
     def _fail(self, error: ApiError) -> bytes:
         self.is_over = True
-        event = sse.error_event(error.body(self._family), last_sent=b"")
+        event = sse.error_event(self._errors.of(error), last_sent=b"")
         for observer in self._observers:
             observer.continues(event)
         return event

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
-
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
+from trio_gateway.server.api.size_refusal import size_refusal
 from trio_gateway.server.budget import Hold, NoRoom
 
 _SMALL_BYTES = 65536  # nearly all answers, which are sent at once
@@ -19,33 +18,19 @@ _SAID_CHARACTERS = 300
 class Outgrown(Exception):
     """The engine said that the prompt does not fit into its context."""
 
-    def __init__(self, message: str, prompt_tokens: int, context: int) -> None:
-        super().__init__(message)
-        self.message, self.prompt_tokens, self.context = message, prompt_tokens, context
-
-
-class _EngineError(msgspec.Struct):
-    message: str = ""
-    type: str = ""
-    n_prompt_tokens: int = 0
-    n_ctx: int = 0
-
-
-class _EngineErrorBody(msgspec.Struct):
-    error: _EngineError
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(f"{prompt_tokens} tokens are more than its context of {context} holds")
+        self.prompt_tokens, self.context = prompt_tokens, context
 
 
 def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     """Of an engine's 400, if that is what it says."""
-    said = decode_or_none(body, _EngineErrorBody)
+    said = size_refusal(body)
     if said is None:
-        return None
-    error = said.error
-    if error.type != "exceed_context_size_error" or error.n_prompt_tokens < 1:
         return None
     info = lease.engine.info
     served = info.context if info is not None else lease.engine.variant.context
-    return Outgrown(error.message, error.n_prompt_tokens, error.n_ctx or served)
+    return Outgrown(said.prompt_tokens, said.context or served)
 
 
 def said_of(body: bytes) -> str:

@@ -13,8 +13,7 @@ from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Family
-from trio_gateway.server.api.errors import aborted, engine_failed
+from trio_gateway.server.api.errors import ErrorEvents, aborted, engine_failed
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.relay.answer import AnswerStream
@@ -41,11 +40,11 @@ class EngineStream(AnswerStream):
         resources: AsyncExitStack,
         observers: Sequence[AnswerObserver],
         name: AnswerName,
-        family: Family,
+        errors: ErrorEvents,
     ) -> None:
         self._first: bytes | None = first
         self._rename = name.in_piece if sse.has_events(exchange.headers) else None
-        self._name, self._family = name, family
+        self._name, self._errors = name, errors
         self._last_sent = b""
         self._exchange, self._lease, self._resources = exchange, lease, resources
         self._observers = observers
@@ -95,7 +94,7 @@ class EngineStream(AnswerStream):
         log.error("a stream of %s broke off: %s", model, reason)
         if not self.has_events:
             raise TornStream(reason)
-        event = sse.error_event(failure.body(self._family), last_sent=self._last_sent)
+        event = sse.error_event(self._errors.of(failure), last_sent=self._last_sent)
         for observer in self._observers:
             observer.continues(event)
         return event

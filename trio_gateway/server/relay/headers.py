@@ -15,10 +15,14 @@ DECISION_PREFIX = b"x-gateway-"
 
 def selection_headers(selection: Selection) -> list[Header]:
     """What is known before there is an engine."""
-    return [
+    headers = [
         (b"x-gateway-model", _header_text(selection.model.name)),
         (b"x-gateway-need", b"%d" % selection.need),
     ]
+    if selection.clamped is not None and selection.answer is not None:
+        limit = b"%d; asked=%d" % (selection.answer, selection.clamped)
+        headers.append((b"x-gateway-answer-limit", limit))
+    return headers
 
 
 def decision_headers(lease: Lease) -> list[Header]:

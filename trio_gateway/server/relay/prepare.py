@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway import rawjson
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
+from trio_gateway.models.explanation import Question
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
-from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.models.need.measured_form import Form
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
@@ -31,7 +32,7 @@ from trio_gateway.server.api.request_body import (
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.cache_watch import CacheWatch
-from trio_gateway.server.relay.context_limit import is_ceiling, too_long
+from trio_gateway.server.relay.context_limit import is_ceiling, question, too_long
 from trio_gateway.server.relay.early_answer import Wait
 
 log = logging.getLogger(__name__)
@@ -195,17 +196,16 @@ class Preparer:
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
         return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
 
-    def counted(
-        self, opened: OpenRequest, permissions: Permissions = EVERYTHING
-    ) -> tuple[Wanted, CountedForm]:
-        """The model of a request, and what it is counted as, for a dry run.
+    def counted(self, opened: OpenRequest, permissions: Permissions = EVERYTHING) -> Question:
+        """A request as a dry run looks at it.
 
         Raises:
             ApiError: as `prepare`.
         """
         wanted = self.admitted(opened.endpoint, opened.model, permissions)
         request = _changed(opened.read(), wanted.model)
-        return wanted, request.counted(opened.endpoint)
+        form = request.counted(opened.endpoint)
+        return question(wanted, form, opened.endpoint, request.members)
 
     def admitted(
         self, endpoint: Endpoint, name: str | None, permissions: Permissions = EVERYTHING
@@ -282,13 +282,15 @@ def _with_answer_limit(ask: Ask) -> Ask:
     selection, members = ask.selection, ask.members
     if selection.clamped is None or selection.answer is None:
         return ask
+    log.debug("request %s: %s", ask.state.id, selection.reason)
     if ask.large is not None:
-        log.info("request %s: %s", ask.state.id, selection.reason)
         large = ask.large.with_answer_limit(selection.answer)
         return msgspec.structs.replace(ask, large=large)
     if members is None:
         return ask
-    log.info("request %s: %s", ask.state.id, selection.reason)
-    lowered = with_answer_limit(members, selection.answer)
-    body = msgspec.json.encode(lowered)
-    return msgspec.structs.replace(ask, body=body, members=lowered)
+    body = ask.body
+    for name, value in with_answer_limit(members, selection.answer).items():
+        if value is not members[name]:
+            body = rawjson.replace_member(body, name, bytes(value), members)
+            members = {**members, name: value}
+    return msgspec.structs.replace(ask, body=body, members=members)

@@ -128,7 +128,7 @@ class Relay:
         else:
             if not await early.end():
                 return _in_shape(ask.state.family, result)
-        return Answer(200, [], LateAnswer(result, ask.endpoint.family, ask.state))
+        return Answer(200, [], LateAnswer(result, ask.error_events, ask.state))
 
     async def _answer(self, ask: Ask) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
@@ -223,8 +223,9 @@ class Relay:
         # The rest belongs to the request: it ends with the answer, or with the client.
         rest = stack.pop_all()
         ask.state.stack.push_async_callback(rest.aclose)
-        family = ask.endpoint.family
-        stream = EngineStream(beginning.piece, exchange, lease, rest, observers, name, family)
+        stream = EngineStream(
+            beginning.piece, exchange, lease, rest, observers, name, ask.error_events
+        )
         if stream.has_events:  # another name in it is of another length
             headers = without_length(headers)
         return Answer(status, headers, stream)

@@ -1,0 +1,55 @@
+"""An engine's own error that says that a request is too long for its context."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from trio_gateway.rawjson import decode_or_none
+
+_TYPE = "exceed_context_size_error"
+# What vLLM and those that copy its words say, and OpenAI itself.
+_CONTEXT = re.compile(r"maximum context length is (\d{1,12}) tokens")
+_PROMPT = re.compile(
+    r"(\d{1,12}) (?:in|from) (?:the|your) (?:messages|prompt|input)"
+    r"|(?:request has|prompt contains)(?: at least)? (\d{1,12}) input tokens"
+)
+_LONGEST_MESSAGE = 4000  # characters
+
+
+class SizeRefusal(NamedTuple):
+    """`prompt_tokens`: what the prompt has. `context`: what a request may have there; 0: it was
+    not said."""
+
+    prompt_tokens: int
+    context: int
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    type: str = ""
+    n_prompt_tokens: int = 0
+    n_ctx: int = 0
+
+
+class _Body(msgspec.Struct):
+    """vLLM's older errors have no `error` around them."""
+
+    error: _Error | None = None
+    message: str = ""
+
+
+def size_refusal(body: bytes) -> SizeRefusal | None:
+    """Of the body of an engine's 400, if that is what it says."""
+    said = decode_or_none(body, _Body)
+    if said is None:
+        return None
+    error = said.error or _Error(said.message)
+    if error.type == _TYPE and error.n_prompt_tokens > 0:
+        return SizeRefusal(error.n_prompt_tokens, error.n_ctx)
+    message = error.message[:_LONGEST_MESSAGE]
+    if (context := _CONTEXT.search(message)) and (prompt := _PROMPT.search(message)):
+        return SizeRefusal(int(prompt[1] or prompt[2]), int(context[1]))
+    return None
