@@ -21,6 +21,10 @@ def names_of(*models: ModelConfig) -> ModelNames:
     return ModelNames(config(*models), contexts.__getitem__)
 
 
+def wanted(names: ModelNames, name: str | None) -> Wanted:
+    return names.wanted(names.find_named(name))
+
+
 def test_a_model_is_found_by_its_name_and_by_its_alias() -> None:
     made = model("qwen", aliases=("gpt-4o",))
     subject = names_of(made)
@@ -46,9 +50,9 @@ def test_where_all_models_are_hidden_no_name_is_suggested() -> None:
 
 def test_a_name_may_ask_for_a_variant_or_for_tokens() -> None:
     subject = names_of(model("qwen", variant(2048), variant(8192)))
-    assert subject.find_wanted("qwen").at_least == 0
-    assert subject.find_wanted("qwen:8192").at_least == 8192
-    assert subject.find_wanted("qwen@3000").at_least == 3000
+    assert wanted(subject, "qwen").at_least == 0
+    assert wanted(subject, "qwen:8192").at_least == 8192
+    assert wanted(subject, "qwen@3000").at_least == 3000
 
 
 # Names that begin with each other, as those of Ollama's library do.
@@ -97,7 +101,7 @@ def test_of_several_models_the_one_with_the_longest_name_is_meant(
     asked: str, found: str, at_least: int
 ) -> None:
     subject = names_of(*ALIKE)
-    assert subject.find_wanted(asked) == Wanted(named(found), at_least)
+    assert wanted(subject, asked) == Wanted(named(found), at_least)
     assert subject.is_name(asked)
 
 
@@ -107,12 +111,12 @@ def named(name: str) -> ModelConfig:
 
 def test_latest_is_left_out_only_where_that_means_nothing_else() -> None:
     both = names_of(model("m"), model("m:latest"))
-    assert both.find_wanted("m").model.name == "m"
-    assert both.find_wanted("m:latest").model.name == "m:latest"
-    assert both.find_wanted("m:latest@9").model.name == "m:latest"
+    assert wanted(both, "m").model.name == "m"
+    assert wanted(both, "m:latest").model.name == "m:latest"
+    assert wanted(both, "m:latest@9").model.name == "m:latest"
     subject = names_of(model("m", variant(2048, name="8b"), variant(8192)), model("m:8b:latest"))
-    assert subject.find_wanted("m:8b").model.name == "m"
-    assert subject.find_wanted("m:8b:latest").model.name == "m:8b:latest"
+    assert wanted(subject, "m:8b").model.name == "m"
+    assert wanted(subject, "m:8b:latest").model.name == "m:8b:latest"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_latest_is_left_out_only_where_that_means_nothing_else() -> None:
 def test_the_error_is_about_the_longest_name(asked: str, words: str) -> None:
     subject = names_of(*ALIKE)
     with pytest.raises(ModelNotFound) as refused:
-        subject.find_wanted(asked)
+        wanted(subject, asked)
     assert words in str(refused.value)
     assert len(str(refused.value)) < 2 * LONGEST_NAME + 100
 
@@ -148,12 +152,12 @@ def test_a_path_begins_with_the_name_and_not_with_more() -> None:
 def test_more_tokens_than_the_largest_context_has_are_another_error() -> None:
     subject = names_of(model("qwen", variant(2048), variant(8192)))
     with pytest.raises(ContextNotFound, match="its largest has 8192"):
-        subject.find_wanted("qwen@8193")
+        wanted(subject, "qwen@8193")
     with pytest.raises(ModelNotFound, match="expected a number of tokens"):
-        subject.find_wanted("qwen@many")
+        wanted(subject, "qwen@many")
 
 
 def test_without_a_name_it_is_the_only_model() -> None:
-    assert names_of(model("qwen")).find_wanted(None).model.name == "qwen"
+    assert wanted(names_of(model("qwen")), None).model.name == "qwen"
     with pytest.raises(ModelNotFound, match="there are several models"):
-        names_of(model("qwen"), model("llama")).find_wanted(None)
+        wanted(names_of(model("qwen"), model("llama")), None)

@@ -90,7 +90,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "query": [*STRING, None], "documents": ["x", 1, {}, [1], [None], [[]]], "top_n": INTEGER,
     },
     "/tokenize": {
-        "content": [1, True, None, [], {}, [None], [[]], [1.5]], "add_special": BOOLEAN,
+        "content": [1, True, None, {}, [None], [[]], [1.5]], "add_special": BOOLEAN,
         "with_pieces": BOOLEAN,
     },
     "/detokenize": {"tokens": ["x", 1, None, {}, ["x"], [1.5], [None], [[1]], [HUGE]]},

@@ -105,14 +105,6 @@ class ModelNames:
             at_least = max(at_least, self._context_from(model, named.tokens))
         return Wanted(model, at_least)
 
-    def find_wanted(self, name: str | None) -> Wanted:
-        """The model of a request, in any of the spellings. None: the only model there is.
-
-        Raises:
-            ModelNotFound, ContextNotFound
-        """
-        return self.wanted(self.find_named(name))
-
     def _starts(self, name: str) -> Iterator[tuple[int, ModelConfig]]:
         """The models that it begins with, up to a `:` or an `@` at this place, the longest
         first."""

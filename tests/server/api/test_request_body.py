@@ -11,7 +11,7 @@ import pytest
 from trio_gateway.config.schema import RewriteConfig
 from trio_gateway.rawjson import members
 from trio_gateway.server.api.endpoint import Endpoint
-from trio_gateway.server.api.endpoints import ANTHROPIC, CHAT, LLAMACPP
+from trio_gateway.server.api.endpoints import ANTHROPIC, CHAT, ENDPOINTS, LLAMACPP
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_body import parse_request, with_answer_limit
 
@@ -83,6 +83,72 @@ def test_only_the_native_endpoints_do_without_a_name() -> None:
     assert refusal(b'{"messages":[{}]}').code == "missing_model"
     assert refusal(b'{"prompt":"Hi","model":3}', COMPLETION).code == "missing_model"
     assert refusal(b'{"prompt":"Hi","model":""}', COMPLETION).code == "missing_model"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("chat/completions", '"messages":[]', "`messages` is empty; expected a non-empty array of"),
+        ("chat/completions", '"messages":{}', "`messages` is wrong; expected a non-empty array of"),
+        ("chat/completions", '"x":1', "`messages` is missing; expected a non-empty array of"),
+        ("messages", '"messages":null', "`messages` is missing; expected"),
+        ("completions", '"prompt":[]', "`prompt` is empty; expected a string or a non-empty array"),
+        ("completions", '"prompt":{}', "`prompt` is wrong; expected a string or a non-empty array"),
+        ("embeddings", '"input":[]', "`input` is empty; expected a string or a non-empty array"),
+        ("embedding", '"content":[]', "`content` is empty; expected a string or a non-empty"),
+        ("embedding", '"x":1', "`content` is missing; expected a string or a non-empty array"),
+        ("rerank", '"query":[]', "`query` is wrong; expected a string"),
+        ("infill", '"input_suffix":[]', "`input_suffix` is wrong; expected a string"),
+        ("audio/speech", '"input":[]', "`input` is wrong; expected a string"),
+        ("images/generations", '"prompt":["x"]', "`prompt` is wrong; expected a string"),
+        ("detokenize", '"tokens":"x"', "`tokens` is wrong; expected an array of token ids"),
+        ("tokenize", '"content":{}', "`content` is wrong; expected a string or an array"),
+        (
+            "responses",
+            '"input":[]',
+            "`input` is empty; expected a string or a non-empty array; with",
+        ),
+        ("responses", '"input":[],"instructions":""', "`input` is empty; expected"),
+        ("responses", '"input":{},"instructions":"x"', "`input` is wrong; expected"),
+        ("responses", '"instructions":"x"', "`input` is missing; expected"),
+        ("responses/input_tokens", '"input":[]', "`input` is empty; expected"),
+    ],
+)
+def test_what_a_request_is_about_is_missing_empty_or_wrong(
+    name: str, fields: str, words: str
+) -> None:
+    row = next(row for row in ENDPOINTS if row.name == name)
+    error = refusal(b'{"model":"m",%b}' % fields.encode(), row)
+    assert error.message.startswith(words)
+    assert error.code == f"missing_{error.param}"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("responses", '"input":[],"instructions":"Be brief."'),
+        ("responses", '"input":[],"previous_response_id":"resp_1"'),
+        ("responses/input_tokens", '"input":[],"instructions":"Be brief."'),
+        ("responses", '"input":""'),
+        ("tokenize", '"content":[]'),
+        ("detokenize", '"tokens":[]'),
+        ("completions", '"prompt":""'),
+        ("embeddings", '"input":[""]'),
+    ],
+)
+def test_an_empty_array_is_enough_where_the_engine_has_something_to_go_by(
+    name: str, fields: str
+) -> None:
+    row = next(row for row in ENDPOINTS if row.name == name)
+    parse_request(b'{"model":"m",%b}' % fields.encode(), row)
+
+
+def test_instructions_alone_are_counted() -> None:
+    row = next(row for row in ENDPOINTS if row.name == "responses")
+    body = b'{"model":"m","input":[],"instructions":"Be brief.","max_output_tokens":9}'
+    form = parse_request(body, row).counted(row)
+    assert (form.kind, form.answer) == ("chat/completions", 9)
+    assert form.fields.messages == [{"role": "system", "content": "Be brief."}]
 
 
 @pytest.mark.parametrize("content", [b"3", b"null", b"[]", b"{}", b'"text"', b"[3]"])

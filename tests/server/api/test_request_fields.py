@@ -118,6 +118,7 @@ WHOLE = [
     (name, field)
     for name, kind in FIELDS.items()
     for field in sorted(INTEGERS & set(kind.__struct_fields__))
+    if "int" in kind.__annotations__.get(field, "int").lower()
 ]
 CONTENT = {
     "messages": b'[{"role":"user","content":"Hi"}]', "prompt": b'"x"', "input": b'"x"',

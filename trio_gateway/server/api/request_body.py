@@ -24,19 +24,13 @@ from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.request_content import check_content
 from trio_gateway.server.api.request_fields import (
-    ENTRIES_MAX,
     Mistake,
     as_integer,
     decode_values,
     find_mistake,
 )
-
-_WHAT = {
-    "messages": "a non-empty array of messages",
-    "tokens": "an array of token ids",
-}
-_TEXT_OR_ARRAY = "a string or an array"
 
 _COUNTED_AS_IS: Mapping[Need, str] = {
     Need.CHAT: CHAT.name,
@@ -252,7 +246,7 @@ def _endpoint_by_content(members: Members) -> Endpoint:
 
 
 def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:
-    _check_content(request.values, endpoint)
+    check_content(request.values, endpoint)
     try:
         mistake = find_mistake(endpoint.name, request.members, request.values)
     except RecursionError:
@@ -260,30 +254,6 @@ def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:
     if mistake is not None:
         raise _invalid(mistake)
     return request
-
-
-def _check_content(values: Mapping[str, Any], endpoint: Endpoint) -> None:
-    if not endpoint.content:
-        return
-    name = endpoint.content[0]
-    if name not in values:
-        name = next((n for n in endpoint.content if n in values), name)
-    content = values.get(name)
-    if name == "messages":
-        fits = isinstance(content, list) and len(content) > 0 and isinstance(content[0], dict)
-    elif name == "tokens":
-        fits = isinstance(content, list)
-    else:
-        fits = isinstance(content, str) or (isinstance(content, list | dict) and len(content) > 0)
-    if fits and isinstance(content, list) and len(content) > ENTRIES_MAX:
-        entries = sum(not isinstance(entry, int) for entry in content)
-        if entries > ENTRIES_MAX:
-            message = f"`{name}` has {entries} entries; send no more than {ENTRIES_MAX} at a time"
-            raise ApiError(400, message, code="invalid_field", param=name)
-    if fits:
-        return
-    message = f"`{name}` is missing or wrong; expected {_WHAT.get(name, _TEXT_OR_ARRAY)}"
-    raise ApiError(400, message, code=f"missing_{name}", param=name)
 
 
 # -- errors -------------------------------------------------------------------------------------

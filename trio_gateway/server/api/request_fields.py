@@ -97,7 +97,7 @@ class ChatFields(Sampling):
     messages: Messages | None = None
     max_completion_tokens: Tokens | None = None
     n: Choices | None = None
-    logprobs: int | bool | None = None
+    logprobs: bool | None = None
     top_logprobs: Int | None = None
     tools: Objects | None = None
     tool_choice: str | Object | None = None

@@ -12,6 +12,7 @@ import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn
+from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.ollama.request import REQUESTS
@@ -151,7 +152,8 @@ def json_schema(endpoint: Endpoint) -> Json:
     if endpoint.model_in is ModelIn.BODY:
         required.append("model")
     for name in endpoint.content:
-        properties[name] = _filled(properties.get(name, {}))
+        least = 0 if may_be_empty(endpoint.name, name) else 1
+        properties[name] = _filled(properties.get(name, {}), least)
     schema: Json = {"type": "object", "properties": properties}
     if len(endpoint.content) > 1:
         schema["anyOf"] = [{"required": [name]} for name in endpoint.content]
@@ -160,13 +162,13 @@ def json_schema(endpoint: Endpoint) -> Json:
     return {**schema, "required": required} if required else schema
 
 
-def _filled(schema: Json) -> Json:
-    """Of a field that must be there: not null, and no empty array or object."""
+def _filled(schema: Json, least: int) -> Json:
+    """Of a field that must be there: not null, no empty object, and no array of fewer entries."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     filled = [
         {
             **kind,
-            **({"minItems": 1} if kind.get("type") == "array" else {}),
+            **({"minItems": least} if least and kind.get("type") == "array" else {}),
             **({"minProperties": 1} if kind.get("type") == "object" else {}),
         }
         for kind in kinds
