@@ -71,7 +71,7 @@ def test_a_running_gateway_is_asked(tmp_path: Path) -> None:
 def test_a_wrong_request_is_an_error_with_the_reason(tmp_path: Path) -> None:
     for request, reason in (
         ("no json", "not a JSON object"),
-        ({"model": "m"}, "no `messages`, `prompt` or `input`"),
+        ({"model": "m"}, "no `messages`, `prompt`, `input`,"),
         ({"model": "n", "prompt": "x"}, 'there is no model "n"'),
     ):
         result = explain(tmp_path, request, free_port())

@@ -1,92 +1,125 @@
-"""The chats that requests of other APIs are counted as, beside the real engine's own counts."""
+"""What agents' requests are counted as, beside the real engine's own counts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.support.agent_requests import AGENT_REQUESTS, AgentRequest
 from tests.support.harness import configuration, model, real_variant, running_gateway
-from trio_gateway.models.need.messages_form import messages_as_chat
-from trio_gateway.models.need.responses_form import responses_as_chat
+from tests.support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 
-TOOL = {"type": "object", "properties": {"a": {"type": "number"}}}
-USE = {"type": "tool_use", "id": "1", "name": "add", "input": {"a": 1}}
-MESSAGES: list[dict[str, Any]] = [
-    {"messages": [{"role": "user", "content": "Hello there"}]},
-    {"system": "Be kind.", "messages": [{"role": "user", "content": "Hello"}]},
-    {
-        "system": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}],
-        "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "One and one?"}]},
-            {"role": "assistant", "content": "Two."},
-            {"role": "user", "content": "Sure?"},
-        ],
-    },
-    {
-        "tools": [{"name": "add", "description": "Adds.", "input_schema": TOOL}],
-        "messages": [
-            {"role": "user", "content": "One and one?"},
-            {"role": "assistant", "content": [{"type": "text", "text": "I add."}, USE]},
-            {
-                "role": "user",
-                "content": [{"type": "tool_result", "tool_use_id": "1", "content": "2"}],
-            },
-        ],
-    },
-]
-RESPONSES: list[dict[str, Any]] = [
-    {"input": "Hello there"},
-    {"instructions": "Be kind.", "input": "Hello"},
-    {
-        "input": [
-            {"role": "user", "content": [{"type": "input_text", "text": "One and one?"}]},
-            {
-                "type": "message",
-                "role": "assistant",
-                "content": [{"type": "output_text", "text": "Two."}],
-            },
-            {"role": "user", "content": "Sure?"},
-        ]
-    },
-]
+# With all that a template may show: tools, calls, their results, thoughts.
+_TEMPLATE = (
+    "{%- set first = messages[0].content if messages[0].role == 'system' else 'You help.' %}"
+    "{{- '<|im_start|>system\n' + first }}"
+    "{%- if tools %}{{- '\nTools:\n' }}{% for tool in tools %}{{- tool | tojson + '\n' }}"
+    '{%- endfor %}{{- \'Write <tool_call>{"name": NAME, "arguments": {}}</tool_call>\' }}'
+    "{%- endif %}{{- '<|im_end|>\n' }}"
+    "{%- for message in messages %}"
+    "{%- if message.role == 'tool' %}"
+    "{{- '<|im_start|>user\n<tool_response>' + message.content + '</tool_response><|im_end|>\n' }}"
+    "{%- elif message.role != 'system' or not loop.first %}"
+    "{{- '<|im_start|>' + message.role + '\n' }}"
+    "{%- if message.reasoning_content %}"
+    "{{- '<think>' + message.reasoning_content + '</think>\n' }}{% endif %}"
+    "{{- message.content or '' }}"
+    "{%- for call in message.tool_calls or [] %}"
+    '{{- \'\n<tool_call>{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{- call.function.arguments | tojson }}{{- '}</tool_call>' }}{% endfor %}"
+    "{{- '<|im_end|>\n' }}{% endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"
+)
+_COUNTS = {
+    "chat/completions": "/v1/chat/completions/input_tokens",
+    "responses": "/v1/responses/input_tokens",
+    "messages": "/v1/messages/count_tokens",
+}
+_PATHS = {"api/chat": "/api/chat", "api/generate": "/api/generate"}
 
 
 @pytest.fixture(scope="module")
-def counts(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Asks the engine itself, behind the gateway, for what it counts."""
-    config = configuration(model("m", real_variant(2048)), kv_carryover="false")
-    with (
-        running_gateway(tmp_path_factory.mktemp("forms"), config) as gateway,
-        gateway.client() as client,
-    ):
-
-        def count(path: str, body: dict[str, Any]) -> int:
-            answer = client.post(f"/upstream/m{path}", json=body)
-            assert answer.status_code == 200, answer.text
-            tokens: int = answer.json()["input_tokens"]
-            return tokens
-
-        yield count
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Of a gateway with an engine that runs."""
+    folder = tmp_path_factory.mktemp("forms")
+    file = write_tiny_model(folder / "tools.gguf", _TEMPLATE)
+    variants = [real_variant(context, file=file) for context in (4096, 8192)]
+    config = configuration(model("m", *variants), kv_carryover="false")
+    with running_gateway(folder, config) as gateway, gateway.client() as client:
+        # Both types of the engine's own count were the same, so nothing was learned by halves.
+        body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        yield client
 
 
-def _chat(form: Any) -> dict[str, Any]:
-    chat: dict[str, Any] = json.loads(form.body)
-    return chat
+def explained(client: httpx.Client, request: AgentRequest) -> dict[str, Any]:
+    body = {"model": "m", **request.body}
+    answer = client.post("/gateway/explain", params={"endpoint": request.endpoint}, json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
-@pytest.mark.parametrize("request_", MESSAGES)
-def test_a_message_has_the_tokens_of_its_chat(counts: Any, request_: dict[str, Any]) -> None:
-    chat = _chat(messages_as_chat(request_))
-    itself = counts("/v1/messages/count_tokens", {"model": "m", "max_tokens": 1, **request_})
-    assert counts("/v1/chat/completions/input_tokens", chat) == itself
+def asked_straight(client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
+    return client.post(f"/upstream/m{path}", json={"model": "m", **body})
 
 
-@pytest.mark.parametrize("request_", RESPONSES)
-def test_a_response_has_the_tokens_of_its_chat(counts: Any, request_: dict[str, Any]) -> None:
-    chat = _chat(responses_as_chat(request_))
-    itself = counts("/v1/responses/input_tokens", {"model": "m", **request_})
-    assert counts("/v1/chat/completions/input_tokens", chat) == itself
+TAKEN = [r for r in AGENT_REQUESTS if r.is_taken and r.endpoint in _COUNTS]
+REFUSED = [r for r in AGENT_REQUESTS if not r.is_taken]
+OLLAMA = [r for r in AGENT_REQUESTS if r.endpoint in _PATHS]
+
+
+@pytest.mark.parametrize("request_", TAKEN, ids=[r.name for r in TAKEN])
+def test_a_request_is_counted_as_the_engine_counts_it(
+    client: httpx.Client, request_: AgentRequest
+) -> None:
+    straight = asked_straight(client, _COUNTS[request_.endpoint], request_.body)
+    assert straight.status_code == 200, straight.text
+    found = explained(client, request_)
+    assert found["counted"] == straight.json()["input_tokens"]
+    assert (found["counted_by"], found["is_exact"]) == ("engine", True)
+    assert found["bounds"]["lower"] <= found["counted"] <= found["bounds"]["upper"]
+
+
+@pytest.mark.parametrize("request_", OLLAMA, ids=[r.name for r in OLLAMA])
+def test_a_request_to_ollamas_api_is_counted_as_it_is_read(
+    client: httpx.Client, request_: AgentRequest
+) -> None:
+    answer = client.post(_PATHS[request_.endpoint], json={"model": "m", **request_.body})
+    assert answer.status_code == 200, answer.text
+    found = explained(client, request_)
+    assert found["counted"] == answer.json()["prompt_eval_count"]
+    assert (found["counted_by"], found["is_exact"]) == ("engine", True)
+
+
+@pytest.mark.parametrize("request_", REFUSED, ids=[r.name for r in REFUSED])
+def test_what_the_engine_refuses_gets_to_it_as_it_came(
+    client: httpx.Client, request_: AgentRequest
+) -> None:
+    """And is no reason to load a larger variant: what else is in it is counted."""
+    if "image" in json.dumps(request_.body["messages" if "messages" in request_.body else "input"]):
+        pytest.skip("a model without eyes gets no pictures")
+    path = f"/v1/{request_.endpoint}"
+    straight = asked_straight(client, path, request_.body)
+    assert straight.status_code >= 400
+    found = explained(client, request_)
+    assert found["counted_by"] == "engine"
+    if found["refused"] is None:
+        answer = client.post(path, json={"model": "m", **request_.body})
+        assert answer.status_code == straight.status_code
+        assert answer.json()["error"]["message"] == straight.json()["error"]["message"]
+        assert found["variant"] == "4096"
+
+
+def test_a_search_of_the_web_loads_no_larger_variant(client: httpx.Client) -> None:
+    (request,) = [r for r in TAKEN if r.name == "codex, web search alone"]
+    found = explained(client, request)
+    assert found["bounds"]["upper"] > 8192
+    assert found["variant"] == "4096"

@@ -18,8 +18,12 @@ WIDTH, LAYERS, HEADS, INNER = 192, 24, 3, 512
 TRAINED_FOR = 8192
 
 
-def write_tiny_model(path: Path) -> Path:
-    """About 60 MB. It reads 300 tokens in a quarter of a second: so carrying them over pays."""
+def write_tiny_model(path: Path, template: str | None = None) -> Path:
+    """About 60 MB. It reads 300 tokens in a quarter of a second: so carrying them over pays.
+
+    Args:
+        template: the chat template, if it is to be another one.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(TRAINED_FOR)
     writer.add_embedding_length(WIDTH)
@@ -29,7 +33,7 @@ def write_tiny_model(path: Path) -> Path:
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
-    tokens = _add_tokenizer(writer)
+    tokens = _add_tokenizer(writer, template)
     random = np.random.default_rng(7)
 
     def add(name: str, *shape: int) -> None:
@@ -58,7 +62,7 @@ def write_tiny_model(path: Path) -> Path:
     return path
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
+def _add_tokenizer(writer: gguf.GGUFWriter, template: str | None) -> int:
     """The packaged model's; how many tokens it has."""
     found = read_metadata(Path(preset("models", "smollm2")))
     tokens = found.texts("tokenizer.ggml.tokens")
@@ -70,5 +74,5 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
     writer.add_bos_token_id(found.number("tokenizer.ggml.bos_token_id", 0))
     writer.add_eos_token_id(found.number("tokenizer.ggml.eos_token_id", 0))
     writer.add_add_bos_token(False)
-    writer.add_chat_template(found.text("tokenizer.chat_template") or "")
+    writer.add_chat_template(template or found.text("tokenizer.chat_template") or "")
     return len(tokens)

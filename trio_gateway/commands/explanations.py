@@ -19,8 +19,9 @@ from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.explanation import Explanation, explain
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
+from trio_gateway.server.access.permissions import EVERYTHING
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.request_body import open_request_to
+from trio_gateway.server.reading.explained import asked_to_explain, open_to_explain
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.tasks import open_flat_nursery
 
@@ -149,8 +150,8 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     counter = TokenCounter(manager.overview, vocabulary, None, config.secret_variables)
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
-    request = open_request_to(endpoint, body)
-    asked = Preparer(names, manager.overview, selector).counted(request)
+    preparer = Preparer(names, manager.overview, selector)
+    asked = asked_to_explain(preparer, open_to_explain(endpoint, body), EVERYTHING)
     carryover = config.server.kv_carryover
     async with open_flat_nursery() as nursery:
         await nursery.start(vocabulary.run)

@@ -22,7 +22,7 @@ from trio_gateway.rawjson import Members, NameTwice
 from trio_gateway.server.api.billing_line import Found, with_constant_line
 from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
-from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS
+from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.request_content import check_content
 from trio_gateway.server.api.request_fields import (
@@ -154,24 +154,16 @@ def open_request(data: bytes, endpoint: Endpoint) -> OpenRequest:
     Raises:
         ApiError: 400, it is no JSON object, or names no model.
     """
-    members = _members(data)
-    return OpenRequest(data, members, endpoint, _model_of(members, endpoint))
+    members = members_of(data)
+    return OpenRequest(data, members, endpoint, model_of(members, endpoint))
 
 
-def open_request_to(name: str | None, data: bytes) -> OpenRequest:
-    """A request for the endpoint of this name; without a name, by the field that has its content.
+def model_of(members: Members, endpoint: Endpoint) -> str | None:
+    """The model that it names; None: it names none, and need not.
 
     Raises:
-        ApiError: 400, no endpoint has that name or such a field; and as `open_request`.
+        ApiError: 400, it must name one.
     """
-    endpoint = None if name is None else _counted_endpoint(name)
-    members = _members(data)
-    if endpoint is None:
-        endpoint = _endpoint_by_content(members)
-    return OpenRequest(data, members, endpoint, _model_of(members, endpoint))
-
-
-def _model_of(members: Members, endpoint: Endpoint) -> str | None:
     model = None
     if (raw := members.get("model")) is not None:
         try:
@@ -206,7 +198,12 @@ def refuse_bomb(data: bytes) -> None:
         raise ApiError(400, message, code="body_too_complex")
 
 
-def _members(data: bytes) -> Members:
+def members_of(data: bytes) -> Members:
+    """The fields of a request's body.
+
+    Raises:
+        ApiError: 400, it is no JSON object, or one that is not passed on.
+    """
     refuse_bomb(data)
     try:
         if not data.isascii():
@@ -226,23 +223,6 @@ def _members(data: bytes) -> Members:
             message = f"the field `{name}` can be read as `model`; leave it out, or write `model`"
             raise ApiError(400, message, code="invalid_field", param=name)
     return members
-
-
-def _counted_endpoint(name: str) -> Endpoint:
-    known = _COUNTED_AS_IS.keys() | _COUNTED_AS.keys()
-    counted = {row.name: row for row in ENDPOINTS if row.need in known}
-    if (found := counted.get(name.removeprefix("/").removeprefix("v1/"))) is None:
-        message = f"?endpoint={name[:40]}: expected one of {', '.join(sorted(counted))}"
-        raise ApiError(400, message, code="unknown_endpoint", param="endpoint")
-    return found
-
-
-def _endpoint_by_content(members: Members) -> Endpoint:
-    for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
-        if endpoint.content[0] in members:
-            return endpoint
-    message = "the body has no `messages`, `prompt` or `input`: send it as to one of the endpoints"
-    raise ApiError(400, message, code="missing_content")
 
 
 def _checked(request: ParsedRequest, endpoint: Endpoint) -> ParsedRequest:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import Question, explain
 from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.server.api.endpoint import Endpoint
-from trio_gateway.server.api.endpoints import ENDPOINTS
-from trio_gateway.server.api.request_body import nested_too_deeply, open_request_to
+from trio_gateway.server.api.endpoint import Endpoint, Family
+from trio_gateway.server.api.request_body import nested_too_deeply
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
 from trio_gateway.server.openapi import document as openapi
+from trio_gateway.server.reading.explained import (
+    ROWS,
+    asked_to_explain,
+    open_to_explain,
+    row_of_call,
+)
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.context_limit import question
@@ -56,8 +63,8 @@ class OperationsHandler:
         if (data := light_body(pieces)) is None:
             asked = await self._counted_large(call, pieces, named)
         else:
-            request = open_request_to(named, data)
-            asked = self._preparer.counted(request, call.permissions)
+            opened = open_to_explain(named, data)
+            asked = asked_to_explain(self._preparer, opened, call.permissions)
         try:
             found = await explain(
                 self._selector, self._counter, self._manager.overview, self._manager.kv, asked
@@ -72,8 +79,16 @@ class OperationsHandler:
         async with self._readers.opened(
             pieces, named, call.state.hold.client, by_content=True
         ) as opened:
-            endpoint = next(row for row in ENDPOINTS if row.name == opened.endpoint)
-            wanted = self._preparer.admitted(endpoint, opened.model, call.permissions)
-            read, _ = await opened.read(wanted.model)
+            wanted = self._preparer.find(opened.model, call.permissions)
+            model, row = wanted.model, ROWS[opened.endpoint]
+            family = row.family
+            if family is not Family.OLLAMA:
+                self._preparer.check_served(row, model)
+            read, ollamas = await opened.read(model, model.name, model.largest_context)
+        if ollamas is not None:
+            row = row_of_call(ollamas)
+            self._preparer.check_served(row, model)
+            at_least = self._preparer.context_for(wanted, ollamas.num_ctx or 0)
+            wanted = msgspec.structs.replace(wanted, at_least=at_least)
         assert read.form is not None
-        return question(wanted, read.form, endpoint, read.body)
+        return question(wanted, read.form, row, family, read.body)

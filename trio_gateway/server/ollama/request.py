@@ -205,7 +205,8 @@ def _no_model() -> ApiError:
 def _chat(request: _ChatRequest) -> OllamaCall:
     fields: dict[str, Any] = {"messages": openai_messages(request.messages or ())}
     if request.tools:
-        fields["tools"] = request.tools
+        # Ollama takes tools without a type, engines do not.
+        fields["tools"] = [{**t, "type": t.get("type") or "function"} for t in request.tools]
     return _generating(
         Kind.CHAT, request, "chat/completions", fields, only_loads=not request.messages
     )

@@ -17,7 +17,6 @@ from trio_gateway.models.need.measured_form import measured
 from trio_gateway.rawjson import Members, NameTwice, members_or_none, spans
 from trio_gateway.server.api.billing_line import find_billing_line
 from trio_gateway.server.api.endpoint import Need
-from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.model_choosers import chooser_among
 from trio_gateway.server.api.own_form import OPENAI_FORMS, is_own_form
@@ -27,11 +26,11 @@ from trio_gateway.server.api.request_body import (
     made_request,
     nested_too_deeply,
     open_request,
-    open_request_to,
     refuse_bomb,
 )
 from trio_gateway.server.ollama.answer import translate_answer
 from trio_gateway.server.ollama.request import Kind, OpenCall, open_call
+from trio_gateway.server.reading.explained import ROWS, open_to_explain
 from trio_gateway.server.reading.messages import (
     LENGTHS,
     Answer,
@@ -52,7 +51,6 @@ _NAME_MAX = 1000
 # Of a model's name, for the gateway: no model has a longer one, and megabytes of it would keep the
 # event loop busy.
 _NAME_SHOWN = 10_000
-_ROWS = {row.name: row for row in ENDPOINTS}
 _OLLAMA = "api/"
 
 Reply = tuple[Answer, Sequence[bytes]]
@@ -90,16 +88,18 @@ class Reader:
     def _opened(self, question: Body, data: bytes) -> Opened:
         self._open = None  # the body before takes no memory meanwhile
         name = question.endpoint
+        opened: OpenRequest | OpenCall
         if question.by_content:
-            opened = open_request_to(name, data)
+            opened = open_to_explain(name, data)
         elif name is None:
             return Opened("", None, _places_if_any(data))
         elif name.startswith(_OLLAMA):
-            self._open = open_call(Kind(name.removeprefix(_OLLAMA)), data)
-            return Opened(name, self._open.model[:_NAME_SHOWN])
+            opened = open_call(Kind(name.removeprefix(_OLLAMA)), data)
         else:
-            opened = open_request(data, _ROWS[name])
+            opened = open_request(data, ROWS[name])
         self._open = opened
+        if isinstance(opened, OpenCall):
+            return Opened(_OLLAMA + opened.kind.value, opened.model[:_NAME_SHOWN])
         row = opened.endpoint
         is_own = row.name in OPENAI_FORMS and is_own_form(row, opened.model, opened.members)
         return Opened(row.name, opened.model and opened.model[:_NAME_SHOWN], is_own_form=is_own)
@@ -119,7 +119,7 @@ def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
         call = msgspec.structs.replace(asked, fields={})
         if asked.only_loads:
             return Read([], False, None, 0, None, call), ()
-        endpoint = _ROWS[asked.endpoint]
+        endpoint = ROWS[asked.endpoint]
         request = made_request(asked.request(terms.name, terms.context), endpoint)
         places, body = _places(request.data, request.members), request.data
     chooser = chooser_among(request.values)

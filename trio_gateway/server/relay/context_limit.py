@@ -35,10 +35,9 @@ def too_long(
 
 
 def question(
-    wanted: Wanted, form: Form, endpoint: Endpoint, fields: Members | LargeBody
+    wanted: Wanted, form: Form, endpoint: Endpoint, family: Family, fields: Members | LargeBody
 ) -> Question:
-    """For a dry run."""
-    family = endpoint.family
+    """For a dry run of a request of this family."""
     terms = _terms(endpoint, family, wanted.model, fields)
     return Question(wanted, form, is_ceiling(endpoint, family), terms)
 

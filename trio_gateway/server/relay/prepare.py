@@ -196,16 +196,28 @@ class Preparer:
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
         return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
 
-    def counted(self, opened: OpenRequest, permissions: Permissions = EVERYTHING) -> Question:
+    def counted(
+        self,
+        endpoint: Endpoint,
+        opened: OpenRequest | ParsedRequest,
+        family: Family,
+        permissions: Permissions = EVERYTHING,
+        *,
+        wish: int = 0,
+    ) -> Question:
         """A request as a dry run looks at it.
+
+        Args:
+            family: whose request it was, before it was translated.
+            wish: tokens that the context should have, if the model has that much.
 
         Raises:
             ApiError: as `prepare`.
         """
-        wanted = self.admitted(opened.endpoint, opened.model, permissions)
+        wanted = self.admitted(endpoint, opened.model, permissions)
         request = _changed(opened.read(), wanted.model)
-        form = request.counted(opened.endpoint)
-        return question(wanted, form, opened.endpoint, request.members)
+        wished = msgspec.structs.replace(wanted, at_least=self.context_for(wanted, wish))
+        return question(wished, request.counted(endpoint), endpoint, family, request.members)
 
     def admitted(
         self, endpoint: Endpoint, name: str | None, permissions: Permissions = EVERYTHING
