@@ -14,6 +14,7 @@ from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, heade
 from tests.support.llama import answered, exceeded
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
+from trio_gateway.config.schema import GatewayConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 
 
@@ -248,3 +249,59 @@ async def test_requests_that_share_one_cache_never_need_more_than_it_holds(
             before = trio.current_time()
             await ask(stack, max_tokens=3000)
             assert trio.current_time() - before >= 9
+
+
+# -- an input that is computed at once -----------------------------------------------------------
+
+BEYOND_BATCH = (
+    b'{"error":{"code":500,"message":"input (601 tokens) is too large to process. increase the '
+    b'physical batch size (current batch size: 512)","type":"server_error"}}'
+)
+
+
+def embedder(*variants: VariantConfig) -> GatewayConfig:
+    return config(model("m", *variants, endpoints=frozenset({"embeddings"})))
+
+
+async def embed(stack: Stack, tokens: int) -> httpcore.Response:
+    body = json.dumps({"model": "m", "input": [1] * tokens}).encode()
+    return await stack.post("/v1/embeddings", body)
+
+
+async def test_an_input_longer_than_a_batch_is_refused_before_an_engine_is_asked(
+    autojump_clock: Clock,
+) -> None:
+    args = ("-c", "4096", "--embeddings", "--pooling", "mean")
+    given = embedder(variant(4096, args=args, largest_input=512))
+    async with running_stack(given) as stack:
+        response = await embed(stack, 513)
+        error = error_of(response)
+        assert (response.status, error["code"]) == (400, "context_length_exceeded")
+        assert "513 for the largest input)" in error["message"]
+        assert "maximum context length is 512 tokens" in error["message"]
+        assert "raise --ubatch-size and --batch-size to 4096" in error["message"]
+        assert stack.engines.processes == []
+        assert (await embed(stack, 512)).status == 200
+
+
+async def test_an_engine_that_finds_an_input_longer_than_its_batch_is_no_server_error(
+    autojump_clock: Clock,
+) -> None:
+    """Where the arguments do not tell: in a container, or of a server elsewhere."""
+    async with running_stack(embedder(variant(4096))) as stack:
+        stack.engines.statuses = [500, 500]
+        stack.engines.scripts = [[BEYOND_BATCH], [BEYOND_BATCH]]
+        response = await embed(stack, 601)
+        error = error_of(response)
+        assert (response.status, error["code"]) == (400, "context_length_exceeded")
+        assert "maximum context length is 512 tokens" in error["message"]
+        assert "raise --ubatch-size and --batch-size" in error["message"]
+
+
+async def test_and_a_variant_with_a_larger_batch_serves_it(autojump_clock: Clock) -> None:
+    given = embedder(variant(1024), variant(4096))
+    async with running_stack(given) as stack:
+        stack.engines.statuses = [500]
+        stack.engines.scripts = [[BEYOND_BATCH], [answered(601)]]
+        response = await embed(stack, 601)
+        assert (response.status, header(response, "X-Gateway-Variant")) == (200, "4096")

@@ -34,6 +34,7 @@ from trio_gateway.config.server_options import (
 )
 
 CONTEXT_STEP = 256  # tokens: llama.cpp rounds a context up to it
+DEFAULT_BATCH, DEFAULT_PHYSICAL_BATCH = 2048, 512  # tokens
 _PREFIX = "LLAMA_ARG_"
 
 # The gateway gives these as arguments, so that what all engines inherit says nothing about them.
@@ -131,11 +132,13 @@ class EngineArgs:
     @property
     def physical_batch(self) -> int:
         """Tokens that are computed at once: an input that cannot be split has no more."""
-        return min(self._size(PHYSICAL_BATCH, 512), self._size(BATCH, 2048))
+        given = self.number(PHYSICAL_BATCH)
+        return min(DEFAULT_PHYSICAL_BATCH if given is None else given or self.batch, self.batch)
 
-    def _size(self, option: ServerOption, default: int) -> int:
-        size = self.number(option)
-        return size if size is not None and size > 0 else default
+    @property
+    def batch(self) -> int:
+        """Tokens that are submitted at once."""
+        return self.number(BATCH) or DEFAULT_BATCH
 
     def _by_variable(self, option: ServerOption) -> Given | None:
         for variable in option.variables:

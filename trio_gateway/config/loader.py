@@ -9,6 +9,7 @@ import msgspec
 
 from trio_gateway.config import pool_memory, remarks
 from trio_gateway.config.engine_args import inherited_options
+from trio_gateway.config.largest_input import with_largest_inputs
 from trio_gateway.config.lua import sandbox
 from trio_gateway.config.lua.values import NotText
 from trio_gateway.config.reading import access, fields
@@ -67,7 +68,7 @@ class ConfigLoader:
         pools = read_pools(mistakes, top["pools"])
         reader = ModelReader(mistakes, self._folder, server.timeouts)
         models, paths = reader.read(top["models"], pools)
-        models = tuple(map(_with_inherited_options, models))
+        models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
         callers = access.with_known_models(mistakes, server.access, models)
         server = msgspec.structs.replace(server, access=callers)
         notes = [

@@ -9,7 +9,7 @@ from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.reading.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
-from trio_gateway.config.server_options import API_KEY, UNIFIED_KV
+from trio_gateway.config.server_options import API_KEY, BATCH, PHYSICAL_BATCH, UNIFIED_KV
 
 _TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")
 
@@ -37,9 +37,9 @@ def on_variants(
     for model, where in zip(models, paths, strict=True):
         first: VariantConfig | None = None
         for variant, path in zip(model.variants, where, strict=True):
-            if first is not None and first.context == variant.context:
+            if first is not None and first.holds == variant.holds:
                 found.append(
-                    f'{path}: has the same context as "{first.name}", {variant.context}, so that '
+                    f'{path}: has the same context as "{first.name}", {variant.holds}, so that '
                     "it is never started; remove one of the two, or change its context"
                 )
             else:
@@ -62,6 +62,24 @@ def no_carryover(how: str) -> str:
     )
 
 
+def batch_limit(variant: VariantConfig) -> str | None:
+    """Why its engine takes no input as long as its context, and what to do about it; None if it
+    does."""
+    if variant.largest_input is None:
+        return None
+    args = variant.engine_args
+    wanted, given = [], []
+    physical = args.number(PHYSICAL_BATCH) or args.physical_batch
+    for option, size in ((PHYSICAL_BATCH, physical), (BATCH, args.batch)):
+        given.append(f"{option.name} {size}")
+        if size < variant.context:
+            wanted.append(option.name)
+    return (
+        f"its engine computes each input at once, so one has no more than {variant.largest_input} "
+        f"tokens ({' and '.join(given)}); raise {' and '.join(wanted)} to {variant.context}"
+    )
+
+
 def _on_args(variant: VariantConfig) -> Iterator[str]:
     """Arguments of llama-server that will not work as they were meant to."""
     for arg in variant.args:
@@ -69,6 +87,8 @@ def _on_args(variant: VariantConfig) -> Iterator[str]:
             yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'
     if short := _on_context(variant):
         yield short
+    if (why := batch_limit(variant)) is not None:
+        yield f"context is {variant.context}, but {why}; using {variant.holds}"
     if EngineArgs(variant.args).value(API_KEY):
         yield (
             "all users of this machine can see a key that is among the arguments; "

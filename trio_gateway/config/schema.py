@@ -112,6 +112,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
     `inherits`: variables that its process gets from the gateway's environment, or does not get,
     whatever holds for others.
+    `largest_input`: tokens that one input may have, where that is less; None: as many as `context`.
     `inherited_options`: variables of the gateway's environment that are options to its engine.
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
@@ -136,6 +137,12 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     options: EngineOptions = EngineOptions()
     inherits: Mapping[str, bool] = {}
     inherited_options: Mapping[str, str] = {}
+    largest_input: int | None = None
+
+    @property
+    def holds(self) -> int:
+        """Tokens of the largest request that can be served."""
+        return self.context if self.largest_input is None else self.largest_input
 
     @property
     def engine_args(self) -> EngineArgs:
@@ -199,7 +206,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def largest_context(self) -> int:
-        return self.variants[-1].context
+        return max(variant.holds for variant in self.variants)
 
     @property
     def constant_billing_line(self) -> bool:

@@ -45,7 +45,7 @@ def info_of(
             key, variant.context, context, cure, context,
         )  # fmt: skip
     slots = variant.parallel or facts.slots or DEFAULT_SLOTS
-    return EngineInfo(pid, slots, context, load_s, shared)
+    return EngineInfo(pid, slots, min(context, variant.holds), load_s, shared)
 
 
 def ready_words(info: EngineInfo, base_url: str) -> str:

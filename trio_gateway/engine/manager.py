@@ -123,7 +123,7 @@ class EngineManager:
         return VariantFacts(
             key=key,
             pool=model.pool,
-            context=variant.context,
+            context=variant.holds,
             parallel=variant.parallel,
             endpoint=endpoint,
             idle_timeout_s=variant.timeouts.idle_s,

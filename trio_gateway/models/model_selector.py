@@ -69,13 +69,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """The answer's maximum as the client sent it."""
         return self.answer if self.clamped is None else self.clamped
 
-    def excess(self, context: int, prompt: int | None = None) -> Excess:
+    def excess(self, context: int, prompt: int | None = None, why: str = "") -> Excess:
         """What is said if no more than this context is to be had. `prompt`: its tokens, if an
-        engine has told them."""
+        engine has told them; `why`: what else it has told."""
         bounded = prompt is None and self.source is CountSource.BOUND
         return excess_of(
             self.model, context, self.prompt if prompt is None else prompt, self.asked,
-            clamps=self.clamps, known=Known.AT_MOST if bounded else Known.EXACTLY,
+            clamps=self.clamps, known=Known.AT_MOST if bounded else Known.EXACTLY, why=why,
         )  # fmt: skip
 
 

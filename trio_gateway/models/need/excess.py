@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from trio_gateway.config.remarks import batch_limit
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.models.need.bounds import MARGIN_TOKENS, least_answer
 
@@ -42,7 +43,8 @@ class Excess(msgspec.Struct, frozen=True, kw_only=True):
     `context`: of the largest variant. `prompt`: what it has, which is `known` so well. `answer`:
     the maximum that it names; None: none, 0: nothing is generated. `reserved`: what is kept free
     for the answer: its maximum, or what one without a maximum gets at least. `least`: what an
-    answer keeps when its maximum is lowered; 0: it is not lowered.
+    answer keeps when its maximum is lowered; 0: it is not lowered. `why`: the context is no larger,
+    and what can be done about that.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Excess(msgspec.Struct, frozen=True, kw_only=True):
     reserved: int
     least: int = 0
     known: Known = Known.EXACTLY
+    why: str = ""
 
     @property
     def margin(self) -> int:
@@ -79,14 +82,23 @@ def excess_of(
     *,
     clamps: bool,
     known: Known = Known.EXACTLY,
+    why: str = "",
 ) -> Excess:
     """`answer`: as the client asked for it. `clamps`: its maximum would be lowered to fit."""
     least = least_answer(model.min_answer_tokens, context)
     return Excess(
         model=model.name, context=context, prompt=prompt, answer=answer,
         reserved=least if answer is None else answer,
-        least=least if clamps else 0, known=known,
+        least=least if clamps else 0, known=known, why=_why(model, context) or why,
     )  # fmt: skip
+
+
+def _why(model: ModelConfig, context: int) -> str:
+    """Where the model's largest variant holds less than its context."""
+    for variant in model.variants:
+        if variant.holds == context and (limit := batch_limit(variant)) is not None:
+            return f"The context of {variant.name} is {variant.context}, but {limit}"
+    return ""
 
 
 def sentence(excess: Excess, terms: Terms = TERMS) -> str:
@@ -105,6 +117,7 @@ def sentence(excess: Excess, terms: Terms = TERMS) -> str:
     return (
         f"the request needs {exactness}{excess.need} tokens ({shares}), but this model's maximum "
         f"context length is {excess.context} tokens ({excess.model}); {_cure(excess, terms)}"
+        + (f". {excess.why}" if excess.why else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from trio_gateway.engine.http.exchange import Exchange
@@ -15,22 +16,37 @@ _SMALL_BYTES = 65536  # nearly all answers, which are sent at once
 _SAID_CHARACTERS = 300
 
 
-class Outgrown(Exception):
-    """The engine said that the prompt does not fit into its context."""
+# Of an input that is to be computed at once: a 500, as if the engine were to blame.
+_BEYOND_BATCH = re.compile(
+    rb'"message": ?"input \((\d+) tokens\) is too large to process\. '
+    rb".*\(current batch size: (\d+)\)"
+)
+_BATCH_CURE = (
+    "Its engine computes an input at once, in a batch of no more; raise --ubatch-size and "
+    "--batch-size in its `args`"
+)
 
-    def __init__(self, prompt_tokens: int, context: int) -> None:
+
+class Outgrown(Exception):
+    """The engine said that the prompt does not fit into its context. `refused`: a variant with no
+    larger context would say the same. `why`: what can be done about it, as a sentence."""
+
+    def __init__(self, prompt_tokens: int, context: int, refused: int, why: str = "") -> None:
         super().__init__(f"{prompt_tokens} tokens are more than its context of {context} holds")
-        self.prompt_tokens, self.context = prompt_tokens, context
+        self.prompt_tokens, self.context, self.refused = prompt_tokens, context, refused
+        self.why = why
 
 
 def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
-    """Of an engine's 400, if that is what it says."""
-    said = size_refusal(body)
-    if said is None:
-        return None
+    """Of an engine's error, if that is what it says."""
     info = lease.engine.info
-    served = info.context if info is not None else lease.engine.variant.context
-    return Outgrown(said.prompt_tokens, said.context or served)
+    served = info.context if info is not None else lease.engine.variant.holds
+    if match := _BEYOND_BATCH.search(body):
+        return Outgrown(int(match[1]), int(match[2]), served, _BATCH_CURE)
+    if (said := size_refusal(body)) is None:
+        return None
+    context = said.context or served
+    return Outgrown(said.prompt_tokens, context, context)
 
 
 def said_of(body: bytes) -> str:

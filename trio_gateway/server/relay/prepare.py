@@ -34,6 +34,7 @@ from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.context_limit import is_ceiling, question, too_long
 from trio_gateway.server.relay.early_answer import Wait
+from trio_gateway.server.relay.engine_answer import Outgrown
 
 log = logging.getLogger(__name__)
 
@@ -183,15 +184,19 @@ class Preparer:
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(sender, endpoint, "", method, target, body, None, False, selection, None, Wait())
 
-    def for_larger(self, ask: Ask, prompt_tokens: int, refused_context: int) -> Ask:
-        """The same for a larger context, after an engine said how many tokens its prompt has.
+    def for_larger(self, ask: Ask, outgrown: Outgrown) -> Ask | None:
+        """The same for a larger context, after an engine said how many tokens its prompt has; None:
+        the model has none that does not say the same.
 
         Raises:
-            ApiError: 400, the model has no larger one.
+            ApiError: 400, the larger one does not hold it either.
         """
+        told = outgrown.prompt_tokens, outgrown.refused
         try:
-            selection = self._selector.select_larger(ask.selection, prompt_tokens, refused_context)
+            selection = self._selector.select_larger(ask.selection, *told)
         except ContextLengthExceeded as error:
+            if outgrown.why:
+                return None
             raise ask.too_long(error.excess) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
         return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))

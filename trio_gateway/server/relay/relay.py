@@ -148,10 +148,9 @@ class Relay:
                 log.warning("request %s: %s; trying once more", ask.state.id, lost)
                 lost_before = True
             except Outgrown as outgrown:
-                if grown:
-                    excess = ask.selection.excess(outgrown.context, outgrown.prompt_tokens)
-                    raise ask.too_long(excess) from None
-                larger = self._preparer.for_larger(ask, outgrown.prompt_tokens, outgrown.context)
+                told = outgrown.context, outgrown.prompt_tokens, outgrown.why
+                if grown or (larger := self._preparer.for_larger(ask, outgrown)) is None:
+                    raise ask.too_long(ask.selection.excess(*told)) from None
                 ask, grown = larger, True
 
     async def _try(self, ask: Ask) -> Answer:
@@ -314,7 +313,9 @@ async def _taken(
 
 
 def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
-    if not beginning.is_whole or exchange.status != 400 or ask.endpoint.need is Need.UNCOUNTED:
+    if not beginning.is_whole or ask.endpoint.need is Need.UNCOUNTED:
+        return
+    if exchange.status not in (400, 500):  # the second of an input that is longer than a batch
         return
     if (outgrown := outgrown_of(beginning.piece, lease)) is not None:
         raise outgrown
