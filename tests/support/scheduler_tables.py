@@ -9,6 +9,7 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
+    CountAgain,
     Drain,
     EngineReady,
     Event,
@@ -95,9 +96,15 @@ def scheduler(
 
 
 def arrive(
-    ticket: int, model: str, need: int = 100, *, client: str = "", start_need: int = 0
+    ticket: int,
+    model: str,
+    need: int = 100,
+    *,
+    client: str = "",
+    start_need: int = 0,
+    least: int | None = None,
 ) -> TicketArrived:
-    return TicketArrived(ticket, model, need, client, start_need=start_need)
+    return TicketArrived(ticket, model, need, client, start_need=start_need, least_need=least)
 
 
 def batch(ticket: int, model: str, need: int = 100, *, client: str = "") -> TicketArrived:
@@ -136,6 +143,8 @@ def brief(action: Action) -> str:
             return f"stop {engine}"
         case Reject(ticket, refusal):
             return f"reject {ticket} {refusal.name}"
+        case CountAgain(ticket):
+            return f"count {ticket}"
 
 
 def play(subject: Scheduler, steps: Sequence[Step]) -> list[Action]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from tests.support.picture import picture
+from tests.support.scheduler_promises import Promises, Running
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -17,14 +19,13 @@ from trio_gateway.engine.scheduling.events import (
     EngineFailed,
     EngineMeasured,
     EngineReady,
-    Event,
     Grant,
     How,
     Keep,
     LeaseReturned,
+    Recounted,
     Refusal,
     Reject,
-    Resume,
     ShutDown,
     Start,
     Stop,
@@ -32,162 +33,33 @@ from trio_gateway.engine.scheduling.events import (
     TicketGone,
     TimePassed,
     Unload,
-    VariantFacts,
-    VariantKey,
 )
 from trio_gateway.engine.scheduling.preview import Preview
-from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 
 @dataclass
-class Running:
-    """An engine of the simulated world: a process that takes its time."""
-
-    facts: VariantFacts
-    context: int
-    loading: bool = True
-    draining: bool = False
-    stopping: bool = False
-    unloading: bool = False
-    slots: int = 0
-    shared_tokens: int | None = None
-    leases: dict[int, int] = field(default_factory=dict)  # the need of each ticket
-
-    @property
-    def usable(self) -> bool:
-        return not (self.loading or self.draining or self.stopping)
-
-
-@dataclass
-class World:
-    """What really happens, kept next to the scheduler and without its help.
-
-    `take_in` hands it an event and holds each decision against the promises.
-    """
-
-    subject: Scheduler
-    pools: dict[str, PoolConfig]
-    variants: dict[VariantKey, VariantFacts]
-    contexts: dict[VariantKey, int] = field(default_factory=dict)  # what engines said
-    measured: dict[VariantKey, int] = field(default_factory=dict)
-    now: float = 0.0
-    next_ticket: int = 1
-    waiting: dict[int, TicketArrived] = field(default_factory=dict)
-    ended: set[int] = field(default_factory=set)
-    live: dict[int, Running] = field(default_factory=dict)
-    leases: list[int] = field(default_factory=list)  # by ticket, those of crashed engines as well
-    starts: int = 0
-    closing: bool = False
-
-    def take_in(self, event: Event) -> list[Action]:
-        actions = self.subject.handle(event, self.now)
-        for action in actions:
-            self._check(action)
-        state = self.subject.state
-        assert set(state.tickets) == set(self.waiting)
-        assert {n: set(e.leases) for n, e in state.engines.items()} == {
-            n: set(e.leases) for n, e in self.live.items()
-        }
-        deadline = self.subject.next_deadline()
-        more = self.subject.handle(TicketGone(0), self.now)
-        assert more == [], f"it had not decided all: {self.subject} {self.now} {more}"
-        assert self.subject.next_deadline() == deadline
-        return actions
-
-    def _check(self, action: Action) -> None:
-        match action:
-            case Grant(ticket, number):
-                asked = self._end(ticket)
-                self._check_grant(asked, self.live[number])
-                self.live[number].leases[ticket] = asked.need
-                self.leases.append(ticket)
-            case Reject(ticket):
-                self._end(ticket)
-            case Start(number, key):
-                assert number not in self.live
-                self._check_start(self.variants[key])
-                self.live[number] = Running(self.variants[key], self.context_of(key))
-                self.starts += 1
-            case Drain(number):
-                engine = self.live[number]
-                assert engine.leases, "it could be stopped at once"
-                assert engine.usable
-                engine.draining = True
-            case Resume(number):
-                engine = self.live[number]
-                assert engine.draining
-                assert not engine.stopping
-                assert not engine.unloading
-                assert not self.closing
-                engine.draining = False
-            case Stop(number):
-                engine = self.live[number]
-                assert not engine.leases
-                assert not engine.stopping
-                may_stop = self.closing or engine.unloading
-                assert not (engine.loading and self._is_wanted(engine)) or may_stop
-                engine.stopping = True
-
-    def _check_grant(self, asked: TicketArrived, engine: Running) -> None:
-        assert engine.usable
-        assert engine.facts.key.model == asked.model
-        assert engine.context >= asked.need
-        assert len(engine.leases) < engine.slots
-        if engine.shared_tokens is not None and engine.leases:
-            assert sum(engine.leases.values()) + asked.need <= engine.shared_tokens
-        for other in self.waiting.values():
-            same = (other.model, other.client, other.priority) == (
-                asked.model,
-                asked.client,
-                asked.priority,
-            )
-            held = other.need <= engine.context
-            assert not (same and held and other.ticket < asked.ticket), "out of its order"
-
-    def _check_start(self, facts: VariantFacts) -> None:
-        assert not self.closing
-        assert any(
-            t.model == facts.key.model and t.need <= self.context_of(facts.key)
-            for t in self.waiting.values()
-        ), "nobody waits for it"
-        assert facts.endpoint is None or facts.endpoint not in {
-            e.facts.endpoint for e in self.live.values()
-        }
-        pool = self.pools[facts.pool]
-        together = [e.facts for e in self.live.values() if e.facts.pool == pool.name] + [facts]
-        assert len(together) <= pool.engines
-        if pool.memory_bytes is not None:
-            known = [self._memory_of(each) for each in together]
-            fits = None not in known and sum(k or 0 for k in known) <= pool.memory_bytes
-            assert fits or len(together) == 1, "only alone"
-
-    def context_of(self, key: VariantKey) -> int:
-        return self.contexts.get(key, self.variants[key].context)
-
-    def _memory_of(self, facts: VariantFacts) -> int | None:
-        if facts.memory_declared:
-            return facts.memory_bytes
-        return self.measured.get(facts.key, facts.memory_bytes)
-
-    def _is_wanted(self, engine: Running) -> bool:
-        return any(
-            t.model == engine.facts.key.model and t.need <= engine.context
-            for t in self.waiting.values()
-        )
-
-    def _end(self, ticket: int) -> TicketArrived:
-        assert ticket not in self.ended
-        self.ended.add(ticket)
-        return self.waiting.pop(ticket)
+class World(Promises):
+    """Anything may happen in it; `come_to_rest` at the end."""
 
     # -- what may happen ---------------------------------------------------------------------
 
-    def arrive(self, model: str, need: int, headroom: int, client: str, priority: Priority) -> None:
+    def arrive(
+        self,
+        model: str,
+        need: int,
+        headroom: int,
+        client: str,
+        priority: Priority,
+        least_percent: int | None = None,
+    ) -> None:
         start_need = need + headroom if headroom else 0
-        event = TicketArrived(self.next_ticket, model, need, client, priority, start_need)
+        least = None if least_percent is None else need * least_percent // 100
+        event = TicketArrived(
+            self.next_ticket, model, need, client, priority, start_need, least_need=least
+        )
         self.next_ticket += 1
-        self.waiting[event.ticket] = event
+        self.waiting[event.ticket] = self.asked[event.ticket] = event
         engine, foreseen = self._engine_with_slot_for(event), self._preview(event)
         actions = self.take_in(event)
         if self.closing:
@@ -221,6 +93,7 @@ class World:
             self.now,
             client=asked.client,
             priority=asked.priority,
+            least_need=asked.least_need,
         )
         assert picture(self.subject) == before, "a dry run changed something"
         return foreseen
@@ -244,6 +117,26 @@ class World:
                 assert refusal in refused
                 assert (refusal is Refusal.TOO_LARGE) == (foreseen.variant is None)
                 assert refusal is not Refusal.BACK_OFF or foreseen.pause is not None
+
+    def count_comes(self, choice: int, percent: int | None) -> None:
+        """The need is so far from the least to what it was taken for; None: nobody could say."""
+        if not self.counting:
+            return
+        number = self.counting.pop(choice % len(self.counting))
+        asked = self.waiting.get(number)
+        holder = next((e for e in self.live.values() if number in e.leases), None)
+        if asked is None and holder is None:
+            return  # it is over, and its count with it
+        asked = asked or self.asked[number]
+        need = None
+        if percent is not None:
+            least = asked.least_need or 0
+            need = least + (asked.need - least) * percent // 100
+            if number in self.waiting:
+                self.waiting[number] = msgspec.structs.replace(asked, need=need)
+            elif holder is not None:
+                holder.leases[number] = need
+        self.take_in(Recounted(number, need))
 
     def client_leaves(self, choice: int) -> None:
         if self.waiting:
@@ -329,10 +222,16 @@ class World:
         all pauses are over: nothing but progress may be needed for every ticket to end."""
         self.time_passes(WAITED_OUT_S)
         starts_allowed = self.starts + 2 * len(self.waiting) + len(self.live)
-        while any(e.loading or e.stopping for e in self.live.values()) or self.leases:
+        while (
+            any(e.loading or e.stopping for e in self.live.values()) or self.leases or self.counting
+        ):
             moves: list[Callable[[int], None]] = []
             if self.leases:
                 moves.append(self.lease_ends)
+            if self.counting:
+                moves.append(
+                    lambda choice: self.count_comes(choice, (None, 0, 50, 100)[choice % 4])
+                )
             if any(e.loading and not e.stopping for e in self.live.values()):
                 moves.append(self._finish_load)
             if any(e.stopping for e in self.live.values()):

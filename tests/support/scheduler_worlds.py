@@ -74,8 +74,15 @@ def every(what: Callable[..., None], *choices: Iterable[object]) -> st.SearchStr
 
 CHOICE = range(6)
 ARRIVALS = every(
-    World.arrive, "aaabbcd", NEEDS, (0, 0, 60, 300), "xxyz", (Priority.INTERACTIVE, *Priority)
+    World.arrive,
+    "aaabbcd",
+    NEEDS,
+    (0, 0, 60, 300),
+    "xxyz",
+    (Priority.INTERACTIVE, *Priority),
+    (None, 0, 10, 60),
 )
+COUNTS = every(World.count_comes, CHOICE, (None, 0, 30, 100))
 READIES = every(
     World.engine_gets_ready, CHOICE, (1, 2, 3), (100, 100, 100, 100, 60, 120), (None, 60, 100, 150)
 )
@@ -91,7 +98,7 @@ MISHAPS = st.one_of(
     every(World.is_kept, "abcd", (None, 5.0, 60.0), (True, False)),
 )
 HAPPENING = st.one_of(
-    ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, EXITS, WAITS, MISHAPS
+    ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, COUNTS, EXITS, WAITS, MISHAPS
 )
 # Long ones are where it gets difficult, short ones are what a failing one shrinks to.
 HAPPENINGS = st.one_of(

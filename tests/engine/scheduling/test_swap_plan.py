@@ -15,7 +15,7 @@ from trio_gateway.engine.scheduling.events import VariantFacts
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
-from trio_gateway.engine.scheduling.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
 
 WINDOW_S, NOW = 10.0, 1000.0
 A, B, C, D = (variant(model) for model in "abcd")
@@ -52,7 +52,8 @@ def engine(
         slots=4,
         state=state,
         leases={
-            100 * number + n: HeldLease(0.0, priority, 100) for n, priority in enumerate(leases)
+            100 * number + n: HeldLease(0.0, priority, 100, 100, Counting.DONE)
+            for n, priority in enumerate(leases)
         },
         used_at=used_at,
         ready_at=None if state is STARTING else 0.0,

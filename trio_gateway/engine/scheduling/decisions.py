@@ -23,6 +23,7 @@ from trio_gateway.engine.scheduling.events import (
     VariantKey,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.recounts import Recounts
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
@@ -37,7 +38,7 @@ class Decisions:
 
     def __init__(self, state: SchedulerState, window_s: float) -> None:
         self._state, self._window_s = state, window_s
-        self._demands = Demands(state)
+        self._demands, self._recounts = Demands(state), Recounts(state)
         self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
         self._next_engine = 1
         self.wake_at = NEVER
@@ -78,7 +79,9 @@ class Decisions:
         self.wake_at = NEVER
         if self.closing:
             return
-        demands, rejects, self.wake_at = self._demands.now(now)
+        held_until = self._recounts.hold(now, actions)
+        demands, rejects, resumes_at = self._demands.now(now)
+        self.wake_at = min(held_until, resumes_at)
         for rejected in rejects:
             reject(self._state, rejected, actions)
         models = {demand.facts.key.model for demand in demands}
@@ -177,8 +180,11 @@ class Decisions:
                 ticket = self._state.oldest_before(engine, engine.closed_since, lowest)
             else:
                 ticket = queue.next_turn(engine.context, interactive_only=engine.batch_waits)
-            # No ticket overtakes one that needs more tokens than are left: it would wait for ever.
-            if ticket is None or not engine.has_tokens_for(ticket.need):
+            if ticket is None:
+                return
+            if not engine.has_tokens_for(ticket.need):
+                # No ticket overtakes it: it would wait for ever.
+                self._recounts.for_room(ticket, engine, now, actions)
                 return
             self.grant(ticket, engine, now, actions)
 

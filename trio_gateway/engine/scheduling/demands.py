@@ -171,7 +171,7 @@ def pause_left(choice: Choice, now: float) -> PauseLeft | None:
 def reason_of(demand: Demand, queue: TicketQueue) -> str:
     """Why it is started, for the log."""
     waiting = "1 request waits" if len(queue) == 1 else f"{len(queue)} requests wait"
-    tickets = [ticket for ticket in queue if demand.above < ticket.size <= demand.size]
+    tickets = [t for t in queue.in_line() if demand.above < t.size <= demand.size]
     need = max(ticket.need for ticket in tickets)
     start_need = max(ticket.start_need for ticket in tickets)
     headroom = f" ({start_need} with headroom)" if start_need > need else ""

@@ -7,14 +7,18 @@ import msgspec
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.ticket_queue import Counting
 
 
 class HeldLease(msgspec.Struct, frozen=True):
-    """`need`: the tokens that it may come to hold. `read_bytes` as in TicketArrived."""
+    """`need`: the tokens that it may come to hold. `least_need` and `counting` as of its ticket,
+    `read_bytes` as in TicketArrived."""
 
     granted_at: float
     priority: Priority
     need: int
+    least_need: int
+    counting: Counting
     read_bytes: int | None = None
 
 
@@ -57,6 +61,14 @@ class EngineView(msgspec.Struct, eq=False):
     @property
     def leaving(self) -> bool:
         return self.state in (EngineState.DRAINING, EngineState.STOPPING)
+
+    def recount(self, ticket: int, need: int | None) -> None:
+        """What a lease may come to hold, counted again; None: that stays as it is."""
+        lease = self.leases[ticket]
+        need = lease.need if need is None else need
+        self.leases[ticket] = msgspec.structs.replace(
+            lease, need=need, least_need=need, counting=Counting.DONE
+        )
 
     def has_tokens_for(self, need: int) -> bool:
         """Whether that many are left. One request alone may have all: its context holds it."""

@@ -65,6 +65,8 @@ class TicketArrived(msgspec.Struct, frozen=True):
 
     `read_bytes`: the size of a request for which nothing is generated, such as embeddings; None:
     something is.
+    `least_need`: what the need may turn out to be once an engine counts it; None: it is exact, or
+    no engine can say.
     """
 
     ticket: int
@@ -74,6 +76,15 @@ class TicketArrived(msgspec.Struct, frozen=True):
     priority: Priority = Priority.INTERACTIVE
     start_need: int = 0
     read_bytes: int | None = None
+    least_need: int | None = None
+
+
+class Recounted(msgspec.Struct, frozen=True):
+    """What was found out for a CountAgain. `need` None: nothing; what is known has to do."""
+
+    ticket: int
+    need: int | None
+    start_need: int = 0
 
 
 class TicketGone(msgspec.Struct, frozen=True):
@@ -151,6 +162,7 @@ class ShutDown(msgspec.Struct, frozen=True):
 
 Event = (
     TicketArrived
+    | Recounted
     | TicketGone
     | EngineReady
     | EngineFailed
@@ -215,4 +227,11 @@ class Reject(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
 
 
-Action = Grant | Start | Drain | Resume | Stop | Reject
+class CountAgain(msgspec.Struct, frozen=True):
+    """Have the need of this ticket, which waits or is a lease, counted by its model's engine; a
+    Recounted follows, unless it is over before."""
+
+    ticket: int
+
+
+Action = Grant | Start | Drain | Resume | Stop | Reject | CountAgain

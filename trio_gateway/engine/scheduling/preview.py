@@ -14,9 +14,11 @@ from collections.abc import Sequence
 import msgspec
 
 from trio_gateway.engine.scheduling.demands import Demands, PauseLeft, start_for
+from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import How, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import outlook_of
+from trio_gateway.engine.scheduling.recounts import teller_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import Planner
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
@@ -33,7 +35,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     things are; also empty where that is not decided, as others that wait have all the room.
     `expected_wait_s`: until its grant; `expected_load_s` of it are a load. Seconds, and guesses.
     `pause`: what it would wait for is left alone for now: it would wait for the end of that, which
-    is part of the wait, or be refused.
+    is part of the wait, or be refused. `is_counted_there`: its need is no more than a bound, and
+    `variant` is the engine that would count it before anything is started for it.
     """
 
     variant: VariantKey | None
@@ -43,6 +46,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     expected_wait_s: float = 0.0
     expected_load_s: float = 0.0
     pause: PauseLeft | None = None
+    is_counted_there: bool = False
 
 
 def preview_of(
@@ -73,6 +77,16 @@ def preview_of(
             engine_state=engine.state,
             expected_wait_s=outlook.wait_s,
             expected_load_s=left_s,
+        )
+    if (teller := teller_of(ticket, joined, now)) is not None:
+        left_s = _left_of_load_s(teller.engine, state, now)
+        return Preview(
+            variant=teller.engine.key,
+            how=How.REUSED,
+            engine_state=teller.engine.state,
+            expected_wait_s=left_s,
+            expected_load_s=left_s,
+            is_counted_there=True,
         )
     choice = start_for(ticket, joined.queues[ticket.model], joined, now)
     load_s = state.forecast.load_s(choice.facts)
@@ -106,6 +120,12 @@ def preview_of(
         expected_wait_s=outlook.wait_s,
         expected_load_s=load_s,
     )
+
+
+def _left_of_load_s(engine: EngineView, state: SchedulerState, now: float) -> float:
+    if engine.state is not EngineState.STARTING:
+        return 0.0
+    return max(engine.started_at + state.forecast.load_s(engine.facts) - now, 0.0)
 
 
 def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:

@@ -16,6 +16,8 @@ The rules, for each pool:
 - An engine that gets ready serves the oldest ticket that it holds, and as many others as it has
   slots and tokens for, whatever waits for its room by then: no load is wasted.
 - A start that no request waits for any more is given up in its first half.
+- A need that is only a bound or an estimate is counted again, once, where an engine of the model
+  can tell, before anything is started for it or it waits for shared tokens (`recounts.py`).
 - What has failed is left alone for a while (`back_off.py`): a short while is waited out.
 """
 
@@ -25,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.scheduling.admission import full_for, shutting_down, too_large
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -35,6 +38,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     Keep,
     LeaseReturned,
+    Recounted,
     Refusal,
     Reject,
     ShutDown,
@@ -50,7 +54,7 @@ from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
-from trio_gateway.engine.scheduling.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
 
 AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited this many windows is interactive
 
@@ -87,6 +91,8 @@ class Scheduler:
         match event:
             case TicketArrived():
                 self._arrive(event, now, actions)
+            case Recounted():
+                self._recounted(event, actions)
             case LeaseReturned(ticket):
                 state.take_back(ticket, now)
             case TicketGone(ticket):
@@ -158,9 +164,11 @@ class Scheduler:
         *,
         client: str = "",
         priority: Priority = Priority.INTERACTIVE,
+        least_need: int | None = None,
     ) -> Preview:
         """What would happen to such a ticket if it came now. Nothing is changed by it."""
-        ticket = Ticket(NEWCOMER, model, need, client, priority, now, start_need=start_need)
+        event = TicketArrived(NEWCOMER, model, need, client, priority, start_need, None, least_need)
+        ticket = _ticket(event, now)
         evicted = self._decisions.evicted_for(model)
         return preview_of(ticket, self.state, evicted, self.window_s, now)
 
@@ -169,47 +177,43 @@ class Scheduler:
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
         ticket = _ticket(event, now)
         if self._decisions.closing:
-            actions.append(_shutting_down(ticket))
+            actions.append(shutting_down(ticket))
             return
         sizes = self.state.variants.sizes_for(ticket)
         if sizes is None:
-            actions.append(_too_large(ticket))
+            actions.append(too_large(ticket))
             return
         ticket.size, ticket.start_size = sizes
-        full = self._full_for(ticket, now)
+        full = full_for(
+            ticket, self.state, self.window_s, now, self._queue_limit, self._queue_timeout_s
+        )
         if full is not None and self.state.engine_with_slot_for(ticket) is None:
             actions.append(full)
             return
         self.state.add_ticket(ticket)
 
-    def _full_for(self, ticket: Ticket, now: float) -> Reject | None:
-        """Why it may not wait. What is only read is cheap, and comes by the hundred when a page
-        takes in a file: it is not counted, but the seconds that all of it will take are."""
-        state = self.state
-        if ticket.read_bytes is None:
-            if state.generating < self._queue_limit:
-                return None
-            message = (
-                f"{state.generating} requests are already waiting (queue_limit); try again later"
-            )
-            wait_s = outlook_of(ticket, state, self.window_s, now).wait_s
-            return Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s)
-        variant = state.variants.smallest_holding(ticket.model, ticket.size)
-        assert variant is not None, "a size is a context of the model"
-        to_read = state.to_read.get(ticket.model, 0) + ticket.read_bytes
-        took_s = state.forecast.reading_s(ticket.model, to_read)
-        if took_s is None:
-            return None  # nothing is known of it yet
-        reading_s = took_s / state.variants.slots_of(variant, ticket.need)
-        if reading_s <= self._queue_timeout_s:
-            return None
-        message = (
-            f"what waits for {ticket.model} already would take {reading_s:.0f} s to read with this "
-            f"request, and none waits for longer than {self._queue_timeout_s:g} s "
-            "(queue_timeout); try again later"
-        )
-        retry_s = reading_s - self._queue_timeout_s
-        return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
+    def _recounted(self, event: Recounted, actions: list[Action]) -> None:
+        ticket = self.state.tickets.get(event.ticket)
+        if ticket is None:
+            if (engine := self.state.holder_of(event.ticket)) is not None:
+                engine.recount(event.ticket, event.need)
+            return
+        ticket.counting = Counting.DONE
+        if event.need is None:
+            self.state.uncounting.add(ticket.model)
+        else:
+            self.state.uncounting.discard(ticket.model)
+            ticket.need, ticket.start_need = event.need, event.start_need
+        ticket.least_need = ticket.need
+        self._size(ticket, actions)
+
+    def _size(self, ticket: Ticket, actions: list[Action]) -> None:
+        """Its need, or the model's contexts, are others now."""
+        sizes = self.state.variants.sizes_for(ticket)
+        if sizes is None:
+            reject(self.state, too_large(ticket), actions)
+        else:
+            self.state.queues[ticket.model].resize(ticket, *sizes)
 
     def _ready(self, event: EngineReady, now: float, actions: list[Action]) -> None:
         engine = self.state.engines[event.engine]
@@ -238,13 +242,9 @@ class Scheduler:
 
     def _size_again(self, model: str, actions: list[Action]) -> None:
         """A variant's context turned out to be another: the tickets fit other variants now."""
-        queue = self.state.queues.get(model)
-        for ticket in queue or ():
-            sizes = self.state.variants.sizes_for(ticket)
-            if sizes is None:
-                reject(self.state, _too_large(ticket), actions)
-            elif queue is not None:
-                queue.resize(ticket, *sizes)
+        self.state.engines_version += 1
+        for ticket in self.state.queues.get(model, ()):
+            self._size(ticket, actions)
 
     def _exited(self, number: int, reason: str, now: float) -> None:
         engine = self.state.forget_engine(number)
@@ -317,7 +317,7 @@ class Scheduler:
     def _close(self, actions: list[Action]) -> None:
         self._decisions.closing = True
         for ticket in [*self.state.tickets.values()]:
-            reject(self.state, _shutting_down(ticket), actions)
+            reject(self.state, shutting_down(ticket), actions)
         for engine in self.state.engines.values():
             if engine.serving:
                 self._decisions.leave(engine, "the gateway is stopping", actions)
@@ -334,13 +334,8 @@ def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator
 def _ticket(event: TicketArrived, now: float) -> Ticket:
     ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
     ticket.start_need, ticket.read_bytes = event.start_need, event.read_bytes
+    if event.least_need is None:
+        ticket.least_need = event.need
+    else:
+        ticket.least_need, ticket.counting = event.least_need, Counting.OPEN
     return ticket
-
-
-def _too_large(ticket: Ticket) -> Reject:
-    message = f"no variant of {ticket.model} holds {ticket.need} tokens"
-    return Reject(ticket.id, Refusal.TOO_LARGE, message)
-
-
-def _shutting_down(ticket: Ticket) -> Reject:
-    return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")

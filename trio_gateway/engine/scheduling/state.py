@@ -32,6 +32,7 @@ class SchedulerState:
         self._holders: dict[int, EngineView] = {}  # by ticket: who has its lease
         self._turns_ended: dict[str, tuple[float, int]] = {}  # by model: when, and in which place
         self._places = itertools.count(1)
+        self.uncounting: set[str] = set()  # models whose engines could not count when last asked
         self.back_off = BackOff[VariantKey]()
         self.forecast = Forecast()
 
@@ -73,7 +74,14 @@ class SchedulerState:
 
     def lend(self, ticket: Ticket, engine: EngineView, now: float) -> None:
         """A lease for a ticket that is in no queue."""
-        engine.leases[ticket.id] = HeldLease(now, ticket.priority, ticket.need, ticket.read_bytes)
+        engine.leases[ticket.id] = HeldLease(
+            now,
+            ticket.priority,
+            ticket.need,
+            ticket.least_need,
+            ticket.counting,
+            ticket.read_bytes,
+        )
         engine.used_at = now
         self._holders[ticket.id] = engine
 

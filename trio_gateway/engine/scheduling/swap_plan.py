@@ -192,7 +192,10 @@ class Planner:
             # One that a batch ticket waits for is not given up either: it would be loaded for
             # nothing, again and again.
             return NEVER if state.is_wanted(engine, Priority.BATCH) else AT_ONCE
-        if not engine.leases and not state.is_wanted(engine, demand.priority):
+        wanted = engine.leases or state.is_wanted(engine, demand.priority)
+        queue = state.queues.get(engine.key.model)
+        # One that is counted there may turn out to want it.
+        if not wanted and not (queue is not None and queue.holds(demand.priority)):
             return AT_ONCE
         if demand.priority is Priority.BATCH and self._is_interactive(engine):
             return NEVER

@@ -17,6 +17,7 @@ engine should have that is started for it: the same, or a larger one.
 
 from __future__ import annotations
 
+import enum
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Iterator
@@ -35,10 +36,19 @@ _KNOWN_CLIENTS = 64
 _versions = itertools.count()
 
 
+class Counting(enum.Enum):
+    """What is to come of a need's count."""
+
+    OPEN = "an engine could say that it is less"
+    ASKED = "it is being counted"
+    DONE = "nothing: it is exact, or as good as it gets"
+
+
 class Ticket(msgspec.Struct):
     """A request that waits. `priority` becomes interactive when a batch ticket has aged. `place`:
     its number in the one line of all tickets and ended turns. `start_need`: the need and room to
-    grow, or less if there is no such wish. `read_bytes` as in TicketArrived."""
+    grow, or less if there is no such wish. `read_bytes` as in TicketArrived. `least_need`: what a
+    count may make of the need; `asked_at`: since when it is counted."""
 
     id: int
     model: str
@@ -52,6 +62,9 @@ class Ticket(msgspec.Struct):
     start_need: int = 0
     start_size: int = 0
     read_bytes: int | None = None
+    least_need: int = 0
+    counting: Counting = Counting.DONE
+    asked_at: float = 0.0
 
     @property
     def takes_turns_as(self) -> tuple[str, bool]:
@@ -84,8 +97,7 @@ class _Lane:
             client = self._clients[who] = _Client(self._round - 1, self._round - 1)
         ticket.turn = client.newest_turn = max(self._round, client.newest_turn + 1)
         client.waiting += 1
-        insort(self.by_turn.setdefault(ticket.size, []), (ticket.turn, ticket.id))
-        insort(self.by_age.setdefault(ticket.size, []), ticket.id)
+        self.put_in(ticket)
 
     def remove(self, ticket: Ticket, *, granted: bool) -> None:
         client = self._clients[ticket.takes_turns_as]
@@ -97,16 +109,17 @@ class _Lane:
             client.newest_turn = (
                 client.granted_turn
             )  # turns that it gave up are not held against it
-        _take_out(self.by_turn, ticket.size, (ticket.turn, ticket.id))
-        _take_out(self.by_age, ticket.size, ticket.id)
+        self.take_out(ticket)
         self._forget_some(sum(map(len, self.by_age.values())))
 
-    def resize(self, ticket: Ticket, size: int) -> None:
+    def put_in(self, ticket: Ticket) -> None:
+        """In its place, which it has had before."""
+        insort(self.by_turn.setdefault(ticket.size, []), (ticket.turn, ticket.id))
+        insort(self.by_age.setdefault(ticket.size, []), ticket.id)
+
+    def take_out(self, ticket: Ticket) -> None:
         _take_out(self.by_turn, ticket.size, (ticket.turn, ticket.id))
         _take_out(self.by_age, ticket.size, ticket.id)
-        ticket.size = size
-        insort(self.by_turn.setdefault(size, []), (ticket.turn, ticket.id))
-        insort(self.by_age.setdefault(size, []), ticket.id)
 
     def _forget_some(self, waiting: int) -> None:
         """Forget half of those that have nothing waiting, when they are many: each is looked at
@@ -135,6 +148,8 @@ class TicketQueue:
         self._lanes = (_Lane(), _Lane())
         self._tickets: dict[int, Ticket] = {}
         self._wishes: dict[tuple[int, int], int] = {}  # (size, larger start size): how many
+        self._uncounted: dict[int, Ticket] = {}  # in order of arrival
+        self._held: dict[int, Ticket] = {}  # in no order until they are released
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -147,8 +162,12 @@ class TicketQueue:
         self._tickets[ticket.id] = ticket
         self._lanes[ticket.priority].add(ticket)
         self._count_wish(ticket, 1)
+        if ticket.counting is not Counting.DONE:
+            self._uncounted[ticket.id] = ticket
 
     def remove(self, ticket: Ticket, *, granted: bool = False) -> None:
+        self.release(ticket)
+        self._uncounted.pop(ticket.id, None)
         self.version = next(_versions)
         del self._tickets[ticket.id]
         self._lanes[ticket.priority].remove(ticket, granted=granted)
@@ -156,18 +175,52 @@ class TicketQueue:
 
     def promote(self, ticket: Ticket) -> None:
         """A batch ticket has waited long enough to be interactive from now on."""
+        is_held = ticket.id in self._held
+        self.release(ticket)
         self.version = next(_versions)
         self._lanes[ticket.priority].remove(ticket, granted=False)
         ticket.priority = Priority.INTERACTIVE
         self._lanes[ticket.priority].add(ticket)
+        if is_held:
+            self.hold(ticket)
 
     def resize(self, ticket: Ticket, size: int, start_size: int) -> None:
-        """The model's contexts turned out to be others. Whose turn it is stays as it is."""
-        self.version = next(_versions)
-        self._count_wish(ticket, -1)
-        self._lanes[ticket.priority].resize(ticket, size)
-        ticket.start_size = start_size
-        self._count_wish(ticket, 1)
+        """Its need, or the model's contexts, turned out to be others. Whose turn it is stays as it
+        is."""
+        self.hold(ticket)
+        ticket.size, ticket.start_size = size, start_size
+        self.release(ticket)
+        if ticket.counting is Counting.DONE:
+            self._uncounted.pop(ticket.id, None)
+
+    def hold(self, ticket: Ticket) -> None:
+        """It waits, but for no engine, until it is released."""
+        if ticket.id not in self._held:
+            self.version = next(_versions)
+            self._held[ticket.id] = ticket
+            self._count_wish(ticket, -1)
+            self._lanes[ticket.priority].take_out(ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """Its turn is the one that it had before."""
+        if self._held.pop(ticket.id, None) is not None:
+            self.version = next(_versions)
+            self._count_wish(ticket, 1)
+            self._lanes[ticket.priority].put_in(ticket)
+
+    def uncounted(self, after: int) -> list[Ticket]:
+        """Those whose need may be counted again and that came after that ticket, the oldest
+        first."""
+        newest_first = itertools.takewhile(lambda number: number > after, reversed(self._uncounted))
+        return [self._uncounted[number] for number in newest_first][::-1]
+
+    def holds(self, priority: Priority) -> bool:
+        """Whether a ticket of this priority or a higher one is held."""
+        return any(ticket.priority <= priority for ticket in self._held.values())
+
+    def in_line(self) -> list[Ticket]:
+        """Those that are not held."""
+        return [ticket for ticket in self if ticket.id not in self._held]
 
     def _count_wish(self, ticket: Ticket, change: int) -> None:
         if ticket.start_size > ticket.size:

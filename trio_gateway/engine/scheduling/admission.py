@@ -1,0 +1,51 @@
+"""Whether a ticket may wait: what those are told that may not. Pure."""
+
+from __future__ import annotations
+
+from trio_gateway.engine.scheduling.events import Refusal, Reject
+from trio_gateway.engine.scheduling.outlook import outlook_of
+from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
+
+
+def full_for(
+    ticket: Ticket,
+    state: SchedulerState,
+    window_s: float,
+    now: float,
+    queue_limit: int,
+    queue_timeout_s: float,
+) -> Reject | None:
+    """Why it may not wait. What is only read is cheap, and comes by the hundred when a page
+    takes in a file: it is not counted, but the seconds that all of it will take are."""
+    if ticket.read_bytes is None:
+        if state.generating < queue_limit:
+            return None
+        message = f"{state.generating} requests are already waiting (queue_limit); try again later"
+        wait_s = outlook_of(ticket, state, window_s, now).wait_s
+        return Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s)
+    variant = state.variants.smallest_holding(ticket.model, ticket.size)
+    assert variant is not None, "a size is a context of the model"
+    to_read = state.to_read.get(ticket.model, 0) + ticket.read_bytes
+    took_s = state.forecast.reading_s(ticket.model, to_read)
+    if took_s is None:
+        return None  # nothing is known of it yet
+    reading_s = took_s / state.variants.slots_of(variant, ticket.need)
+    if reading_s <= queue_timeout_s:
+        return None
+    message = (
+        f"what waits for {ticket.model} already would take {reading_s:.0f} s to read with this "
+        f"request, and none waits for longer than {queue_timeout_s:g} s "
+        "(queue_timeout); try again later"
+    )
+    retry_s = reading_s - queue_timeout_s
+    return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
+
+
+def too_large(ticket: Ticket) -> Reject:
+    message = f"no variant of {ticket.model} holds {ticket.need} tokens"
+    return Reject(ticket.id, Refusal.TOO_LARGE, message)
+
+
+def shutting_down(ticket: Ticket) -> Reject:
+    return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")
