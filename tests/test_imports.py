@@ -35,9 +35,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.api",),
     # -- models
     ("models.explanation",),
-    ("models.model_selector",),
+    ("models.model_selector", "models.catalog"),
     ("models.counting", "models.cache_breaks"),
-    ("models.need", "models.names"),
+    ("models.need", "models.names", "models.model_files", "models.known_model"),
+    ("models.capabilities",),
+    ("models.model_facts",),
     # -- engine
     ("engine.manager",),
     ("engine.overview", "engine.lease"),
@@ -67,6 +69,7 @@ PURE = (
     "models.need",
     "models.names",
     "models.cache_breaks",
+    "models.known_model",
     "server.api",
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}

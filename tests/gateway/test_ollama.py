@@ -20,7 +20,6 @@ from tests.support.gguf_files import write_bpe
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 
@@ -401,24 +400,6 @@ async def test_models_are_listed_with_what_their_files_say(tmp_path: Path) -> No
             assert listed[0]["size"] == (tmp_path / "m.gguf").stat().st_size
             assert listed[0]["details"]["family"] == "llama"
             assert (listed[1]["size"], listed[1]["details"]["family"]) == (0, "")
-
-
-async def test_a_file_is_read_again_only_when_it_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[str]] = []
-
-    def read_headers(paths: list[str]) -> dict[str, GgufHeader]:
-        asked.append([Path(path).name for path in paths])
-        return {}
-
-    monkeypatch.setattr("trio_gateway.server.ollama.model_files.read_headers", read_headers)
-    async with running_stack(on_file(tmp_path)) as stack:
-        await stack.get("/api/tags")
-        await stack.get("/api/tags")
-        write_bpe(tmp_path, template="{{ tools }} and more")
-        await stack.get("/api/tags")
-    assert asked == [["m.gguf"], [], ["m.gguf"]]
 
 
 @pytest.mark.processes

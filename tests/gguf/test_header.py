@@ -11,6 +11,7 @@ import pytest
 
 from trio_gateway.gguf.header import GgufHeader, read_header, read_headers
 from trio_gateway.gguf.metadata import BadGguf
+from trio_gateway.gguf.tensors import TensorTotals
 
 
 def write_gguf(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> None:
@@ -42,6 +43,7 @@ def test_a_header_is_read_without_its_long_lists(tmp_path: Path) -> None:
                 "attention.causal": True, "vocab_size": 6000,
             },
             general={"architecture": "qwen3"},
+            tensors=TensorTotals(0, 0),
         )
     }  # fmt: skip
 

@@ -441,25 +441,6 @@ async def test_after_a_refusal_by_the_largest_the_error_says_how_much_to_cut() -
         subject.select_larger(selection, prompt=33_000, refused_context=32768)
 
 
-# -- what is shown --------------------------------------------------------------------------
-
-
-def test_the_list_has_all_models_that_are_not_hidden_and_which_are_loaded() -> None:
-    loaded, idle = a_model("loaded"), a_model("idle", 1024, aliases=("i",), description="small")
-    engines = Engines()
-    engines.runs(loaded, 8192, count=None)
-    secret = a_model("secret", hidden=True)
-    subject = selector(loaded, idle, secret, engines=engines)
-    first, second = subject.list_models()
-    assert (first["id"], first["object"]) == ("loaded", "model")
-    assert (first["loaded"], first["loaded_variant"]) == (True, "8192")
-    assert (first["context_length"], first["contexts"]) == (32768, [2048, 8192, 32768])
-    assert (second["loaded"], second["loaded_variant"]) == (False, None)
-    assert (second["aliases"], second["description"]) == (["i"], "small")
-    assert subject.describe(idle) == second
-    assert subject.describe(secret)["id"] == "secret"
-
-
 async def test_a_batch_beyond_the_budget_is_chosen_for_by_its_bound_and_says_so() -> None:
     engines, subject_model = Engines(), a_model("m")
     subject = selector(subject_model, engines=engines)

@@ -16,6 +16,10 @@ from trio_gateway.config.schema import (
     ServerConfig,
     VariantConfig,
 )
+from trio_gateway.engine.scheduling.model_load import LoadState, ModelLoad
+from trio_gateway.models.capabilities import capabilities_of, likely_capabilities
+from trio_gateway.models.known_model import KnownModel
+from trio_gateway.models.model_facts import ModelFacts
 
 
 def variant(context: int = 4096, **fields: Any) -> VariantConfig:
@@ -59,4 +63,23 @@ def config(
         server=ServerConfig(**{"kv_carryover": None, "access": access, **server}),
         models=models,
         pools={name: PoolConfig(name, engines) for name, engines in limits.items()},
+    )
+
+
+_UNREAD, _UNLOADED = ModelFacts(), ModelLoad(LoadState.UNLOADED)
+
+
+def known_model(
+    given: ModelConfig,
+    facts: ModelFacts = _UNREAD,
+    load: ModelLoad = _UNLOADED,
+    served: frozenset[str] = frozenset(),
+) -> KnownModel:
+    return KnownModel(
+        model=given,
+        facts=facts,
+        contexts=[v.context for v in given.variants],
+        load=load,
+        capabilities=capabilities_of(given, facts, served),
+        likely=likely_capabilities(given, facts, served),
     )

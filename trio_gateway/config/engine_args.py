@@ -67,6 +67,7 @@ class EngineArgs:
             if isinstance(found, tuple):
                 self._variables[found[0]] = found[1]
             elif found.value is not None or found.option.takes is Takes.NOTHING:
+                self._given.pop(found.option, None)  # so that they are in the order of their last
                 self._given[found.option] = found
             else:
                 self._given.setdefault(found.option, found)
@@ -80,6 +81,14 @@ class EngineArgs:
         A flag whose variable says no is not given."""
         found = self._given.get(option)
         return found if found is not None else self._by_variable(option)
+
+    def last_of(self, *options: ServerOption) -> Given | None:
+        """Of options that say the same the one that wins: the last argument or, without one, the
+        last variable in the order of these options; None: none was given."""
+        words = [found for found in self._given.values() if found.option in options]
+        if words:
+            return words[-1]
+        return next(filter(None, map(self._by_variable, reversed(options))), None)
 
     def has(self, *options: ServerOption) -> bool:
         """Whether any of them was given, switched off or not."""

@@ -50,7 +50,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     a command; otherwise it is somewhere else, at its `urls`. `needs_port`: its arguments must say
     where it listens, as nothing is added to them. `slots`: requests at a time where neither
     `parallel` nor the engine says it. `key_variables`: those of the environment from which its
-    engines take the key that they ask for.
+    engines take the key that they ask for. `has_server_options`: its arguments are llama-server's.
     """
 
     value: str
@@ -62,6 +62,7 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     needs_port: bool = False
     slots: int | None = None
     key_variables: tuple[str, ...] = ()
+    has_server_options: bool = False
 
 
 _LLAMACPP = frozenset({Option.API_KEY})
@@ -77,6 +78,7 @@ ENGINE_TYPES = {
             kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
             options=_LLAMACPP,
             key_variables=("LLAMA_API_KEY",),
+            has_server_options=True,
         ),
         EngineType(
             value="llama.cpp.secondary",
@@ -84,6 +86,7 @@ ENGINE_TYPES = {
             kind=f"{_CLIENTS}.llamacpp:LlamaCppKind",
             options=_LLAMACPP,
             key_variables=("LLAMA_API_KEY",),
+            has_server_options=True,
             default_pool="secondary",
         ),
         EngineType(

@@ -19,6 +19,7 @@ from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.model_load import ModelLoad, model_load
 from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.scheduler import Scheduler
@@ -114,6 +115,12 @@ class Overview:
         """The ready engine of this model with the largest context."""
         view = self._state.running(model)
         return self._engines.get(view.id) if view else None
+
+    def load_of(self, model: str) -> ModelLoad:
+        """What of the model is in memory."""
+        keys = [facts.key for facts in self._state.variants[model]]
+        has_failed = any(map(self._state.back_off.has_failed, keys))
+        return model_load(self._state.engines_of(model), has_failed=has_failed)
 
     # -- what waits, and what would -----------------------------------------------------------
 

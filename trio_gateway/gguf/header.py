@@ -10,6 +10,7 @@ from typing import TypeGuard
 import msgspec
 
 from trio_gateway.gguf.metadata import BadGguf, Metadata, Value, read_metadata
+from trio_gateway.gguf.tensors import TensorTotals
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ _LONGEST_TEXT = 200  # characters of what describes the file; a licence may be a
 _LONGEST_LIST = 4096  # elements; lists of one per layer are shorter, those of the vocabulary longer
 
 _TOKENS, _TEMPLATE = "tokenizer.ggml.tokens", "tokenizer.chat_template"
+_TOOLS_TEMPLATE = "tokenizer.chat_template.tool_use"
 _MIDDLE = ("tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id")
 
 Number = bool | int
@@ -26,8 +28,9 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     """`values` are the architecture's own integers, without its name: `"block_count"`.
 
     `vocabulary`: tokens, 0 if the file names none. `general`: texts and integers that describe the
-    file, `"size_label"`. `chat_template` None: it has none. `fills_in`: it has tokens for a text in
-    the middle.
+    file, `"size_label"`. `chat_template` None: it has none. `tools_template`: the one for chats
+    with tools, if that is another. `fills_in`: it has tokens for a text in the middle. `tensors`:
+    of this file; None: not known.
     """
 
     architecture: str
@@ -35,7 +38,9 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Number | list[Number]]
     general: dict[str, int | str] = {}
     chat_template: str | None = None
+    tools_template: str | None = None
     fills_in: bool = False
+    tensors: TensorTotals | None = None
 
     @property
     def is_embedding(self) -> bool:
@@ -70,7 +75,7 @@ def read_headers(paths: Sequence[str]) -> dict[str, GgufHeader]:
 
 def read_header(path: Path) -> GgufHeader:
     """Raises BadGguf: the file is not there, or is not what it should be."""
-    metadata = read_metadata(path, _is_wanted, longest_list=_LONGEST_LIST)
+    metadata = read_metadata(path, _is_wanted, longest_list=_LONGEST_LIST, tensors=True)
     architecture = metadata.text("general.architecture")
     if not architecture:
         raise BadGguf("names no architecture")
@@ -80,12 +85,21 @@ def read_header(path: Path) -> GgufHeader:
         values=_numbers(metadata, f"{architecture}."),
         general=_descriptions(metadata),
         chat_template=metadata.text(_TEMPLATE),
+        tools_template=metadata.text(_TOOLS_TEMPLATE),
         fills_in=any(name in metadata for name in _MIDDLE),
+        tensors=metadata.tensors,
     )
 
 
+def read_tensors(path: Path) -> TensorTotals | None:
+    """Of a file that is not a model's first. Raises BadGguf."""
+    return read_metadata(path, lambda _: False, tensors=True).tensors
+
+
 def _is_wanted(key: str) -> bool:
-    return not key.startswith("tokenizer.") or key == _TEMPLATE or key in _MIDDLE
+    if not key.startswith("tokenizer."):
+        return True
+    return key in (_TEMPLATE, _TOOLS_TEMPLATE) or key in _MIDDLE
 
 
 def _numbers(metadata: Metadata, prefix: str) -> dict[str, Number | list[Number]]:

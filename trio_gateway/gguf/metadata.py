@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file: its keys and their values, and nothing of its tensors.
+"""Reads the header of a GGUF file: its keys and their values, and how large its tensors are.
 
 A file may claim anything, so no length and no count is believed before it fits into the file and
 into LONGEST_HEADER. A hostile header costs no more than an honest one of the same size: the bytes
@@ -20,11 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from trio_gateway.gguf.tensors import TensorTotals
+
 Scalar: TypeAlias = bool | int | float
 Value: TypeAlias = Scalar | str | list[str] | tuple[Scalar, ...]
 
 LONGEST_HEADER = 64 << 20  # bytes; the largest in use have 15 MB
 MOST_KEYS = 1_000  # files in use have fewer than 100
+MOST_TENSORS = 100_000  # files in use have up to 2,000; each takes 4 µs
+_MOST_DIMENSIONS = 4
 LONGEST_KEY = 65_535  # bytes, by the format's own rules
 
 _MAGIC = b"GGUF"
@@ -32,7 +36,7 @@ _VERSIONS = (2, 3)
 _START = struct.Struct("<4sIQQ")  # magic, version, number of tensors, number of keys
 _LENGTH = struct.Struct("<Q")
 _KIND = struct.Struct("<I")
-_TEXT, _LIST = 8, 9
+_TEXT, _LIST, _COUNT = 8, 9, 10
 _SCALARS = {
     kind: struct.Struct(f"<{form}")
     for kind, form in enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))
@@ -46,10 +50,16 @@ class BadGguf(Exception):
 
 
 class Metadata:
-    """The values that were wanted, and the length of every list."""
+    """The values that were wanted, and the length of every list. `tensors`: all of this file; None:
+    they were not asked for, or are not what they should be."""
 
-    def __init__(self, values: dict[str, Value], lengths: dict[str, int]) -> None:
-        self._values, self._lengths = values, lengths
+    def __init__(
+        self,
+        values: dict[str, Value],
+        lengths: dict[str, int],
+        tensors: TensorTotals | None = None,
+    ) -> None:
+        self._values, self._lengths, self.tensors = values, lengths, tensors
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -91,9 +101,13 @@ def _everything(key: str) -> bool:
 
 
 def read_metadata(
-    path: Path, wants: Callable[[str], bool] = _everything, *, longest_list: int | None = None
+    path: Path,
+    wants: Callable[[str], bool] = _everything,
+    *,
+    longest_list: int | None = None,
+    tensors: bool = False,
 ) -> Metadata:
-    """The header's values at the keys that are wanted.
+    """The header's values at the keys that are wanted, and the totals of its tensors, if they are.
 
     A list of more than `longest_list` elements is stepped over. Blocks while the file is read.
 
@@ -101,7 +115,10 @@ def read_metadata(
         BadGguf: the file cannot be read, is not a GGUF file of a known version, or is broken.
     """
     with _header_of(path) as header:
-        return header.read(wants, longest_list)
+        found = header.read(wants, longest_list)
+        if tensors:
+            found.tensors = header.tensors()
+        return found
 
 
 def check_beginning(path: Path) -> None:
@@ -139,6 +156,7 @@ class _Header:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
         self._data, self._at = bytearray(), 0
+        self._tensor_count = 0
 
     def read(self, wants: Callable[[str], bool], longest_list: int | None) -> Metadata:
         count = self.key_count()
@@ -170,11 +188,29 @@ class _Header:
                 self._skip(_scalar(kind).size)
         return Metadata(values, lengths)
 
+    def tensors(self) -> TensorTotals | None:
+        """All of them, behind the keys: each has a name, its dimensions, a type and a place."""
+        total: TensorTotals | None = TensorTotals()
+        try:
+            if self._tensor_count > MOST_TENSORS:
+                return None
+            for _ in range(self._tensor_count):
+                self._skip(self._take(_LENGTH))
+                dimensions = self._take(_KIND)
+                if total is None or dimensions > _MOST_DIMENSIONS:
+                    return None
+                shape = self._scalars(_COUNT, dimensions)
+                total = total.plus([int(size) for size in shape], self._take(_KIND))
+                self._skip(_LENGTH.size)
+        except BadGguf:
+            return None
+        return total
+
     def key_count(self) -> int:
         if self._size < _START.size:
             raise BadGguf("is not a GGUF file")
         self._load(_START.size)
-        magic, version, _, count = _START.unpack_from(self._data)
+        magic, version, self._tensor_count, count = _START.unpack_from(self._data)
         self._at = _START.size
         if magic != _MAGIC:
             raise BadGguf("is not a GGUF file")

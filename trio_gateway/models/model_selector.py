@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -114,7 +112,6 @@ class ModelSelector:
 
     def __init__(self, config: GatewayConfig, overview: Overview, counter: TokenCounter) -> None:
         self._config, self._overview, self._counter = config, overview, counter
-        self._created = int(time.time())
 
     def select_any(self, model: ModelConfig, endpoint: str, at_least: int = 0) -> Selection:
         """For a request that any engine of the model can answer."""
@@ -292,29 +289,6 @@ class ModelSelector:
         selected = self._selected(lowered, counted, demand.largest, reason)
         need = min(selected.need, demand.largest)
         return msgspec.structs.replace(selected, clamped=demand.answer, need=need, start_need=need)
-
-    # -- what the models endpoints show --------------------------------------------------------
-
-    def list_models(self) -> list[dict[str, Any]]:
-        """All models that are not hidden."""
-        return [self.describe(m) for m in self._config.models if not m.hidden]
-
-    def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """One model, in OpenAI's shape with what clients need of ours."""
-        running = self._overview.engine_of(model.name)
-        contexts = self._overview.contexts_of(model.name)
-        return {
-            "id": model.name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "trio-gateway",
-            "description": model.description,
-            "aliases": list(model.aliases),
-            "context_length": max(contexts),
-            "contexts": contexts,
-            "loaded": running is not None,
-            "loaded_variant": running.variant.name if running is not None else None,
-        }
 
 
 def _upper_bound(model: ModelConfig, form: Form, size: ChatSize, calibration: Calibration) -> int:

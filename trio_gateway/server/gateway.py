@@ -9,6 +9,7 @@ import trio
 
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.model_selector import ModelSelector
@@ -74,16 +75,16 @@ class Gateway:
     def _handlers(self) -> tuple[object, ...]:
         preparer, relay = self.preparer, self.relay
         manager, selector, counter = self.manager, self.selector, self.counter
-        readers = self._readers
+        readers, catalog = self._readers, ModelCatalog(manager.overview)
         requests = RequestHandler(preparer, relay, readers)
         return (
             requests,
             FormHandler(preparer, relay, requests),
             LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
-            ModelHandler(manager, selector, counter, preparer, relay),
+            ModelHandler(self.config, manager, catalog, counter, preparer, relay),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
-            OllamaHandler(self.config, manager, preparer, relay, readers),
+            OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

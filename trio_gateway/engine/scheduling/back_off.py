@@ -45,6 +45,10 @@ class BackOff(Generic[Key]):
         found = self._pauses.get(key)
         return found if found is not None and now < found.until else None
 
+    def has_failed(self, key: Key) -> bool:
+        """Whether its last engine failed, however long ago."""
+        return key in self._pauses
+
     def start_failed(self, key: Key, now: float, reason: str) -> None:
         self._note(key, now, reason, free=0)
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from trio_gateway.config.schema import ModelConfig
+import time
+
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
-from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.models.known_model import KnownModel
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
-from trio_gateway.server.handlers.model_lists import as_anthropic_list, as_anthropic_model
+from trio_gateway.server.handlers.model_lists import (
+    as_anthropic,
+    as_anthropic_list,
+    as_openai,
+    as_openai_list,
+)
 from trio_gateway.server.handlers.responses import json_answer
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
@@ -16,41 +24,49 @@ from trio_gateway.server.relay.relay import Relay
 
 
 class ModelHandler:
+    """Each method is a row's `handler` in `endpoints.py`."""
+
     def __init__(
         self,
+        config: GatewayConfig,
         manager: EngineManager,
-        selector: ModelSelector,
+        catalog: ModelCatalog,
         counter: TokenCounter,
         preparer: Preparer,
         relay: Relay,
     ) -> None:
-        self._manager, self._selector = manager, selector
+        self._config, self._manager, self._catalog = config, manager, catalog
         self._counter, self._preparer, self._relay = counter, preparer, relay
+        self._created = int(time.time())
 
     def _find(self, call: Call) -> ModelConfig:
         """The model in the path."""
         return self._preparer.find(call.values["model"], call.permissions).model
 
+    async def _known(self, call: Call) -> KnownModel:
+        (known,) = await self._catalog.of([self._find(call)])
+        return known
+
     async def handle_models_list(self, endpoint: Endpoint, call: Call) -> Answer:
+        """All models that are not hidden, and that the key may use."""
         allows = call.permissions.allows
-        models = [m for m in self._selector.list_models() if allows(m["id"])]
-        if call.header_values(b"anthropic-version"):
-            return json_answer(as_anthropic_list(models))
-        return json_answer({"object": "list", "data": models})
+        shown = [m for m in self._config.models if not m.hidden and allows(m.name)]
+        models = await self._catalog.of(shown)
+        as_list = as_anthropic_list if _is_anthropic(call) else as_openai_list
+        return json_answer(as_list(models, self._created))
 
     async def handle_model_info(self, endpoint: Endpoint, call: Call) -> Answer:
-        described = self._selector.describe(self._find(call))
-        if call.header_values(b"anthropic-version"):
-            return json_answer(as_anthropic_model(described))
-        return json_answer(described)
+        as_entry = as_anthropic if _is_anthropic(call) else as_openai
+        return json_answer(as_entry(await self._known(call), self._created))
 
     async def handle_model_facts(self, endpoint: Endpoint, call: Call) -> Answer:
         """A model as in the list, and what its answers taught about its counts."""
-        found = self._find(call)
-        calibration = self._counter.calibration(found.name)
+        known = await self._known(call)
+        name = known.model.name
+        calibration = self._counter.calibration(name)
         facts = {
-            **self._selector.describe(found),
-            "pinned": self._manager.overview.is_pinned(found.name),
+            **as_openai(known, self._created),
+            "pinned": self._manager.overview.is_pinned(name),
             "template_overhead": calibration.overhead,
             "template_overhead_learned": calibration.is_learned,
             "average_turn_tokens": round(calibration.average_turn_tokens),
@@ -84,3 +100,8 @@ class ModelHandler:
         return json_answer(
             {"model": found.name, "pinned": self._manager.overview.is_pinned(found.name)}
         )
+
+
+def _is_anthropic(call: Call) -> bool:
+    """Whether the answer is to be in Anthropic's shape."""
+    return bool(call.header_values(b"anthropic-version"))

@@ -13,6 +13,7 @@ import trio_gateway
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import LoadedEngine
+from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, INFILL, OLLAMA_CANNOT
@@ -31,7 +32,6 @@ from trio_gateway.server.ollama.answer import (
     translate_answer,
     translate_error,
 )
-from trio_gateway.server.ollama.model_files import ModelFiles
 from trio_gateway.server.ollama.models import (
     NEVER,
     LoadedModel,
@@ -63,6 +63,7 @@ class OllamaHandler:
         self,
         config: GatewayConfig,
         manager: EngineManager,
+        catalog: ModelCatalog,
         preparer: Preparer,
         relay: Relay,
         readers: Readers,
@@ -70,7 +71,7 @@ class OllamaHandler:
         self._readers = readers
         self._config, self._manager = config, manager
         self._preparer, self._relay = preparer, relay
-        self._files = ModelFiles(rfc3339(time.time()))
+        self._catalog, self._began_s = catalog, time.time()
 
     # -- requests for engines -----------------------------------------------------------------
 
@@ -160,8 +161,7 @@ class OllamaHandler:
     async def handle_ollama_tags(self, endpoint: Endpoint, call: Call) -> Answer:
         allows = call.permissions.allows
         models = [m for m in self._config.models if not m.hidden and allows(m.name)]
-        facts = await self._files.facts_of(models)
-        return json_answer(tags_answer(list(zip(models, facts, strict=True))))
+        return json_answer(tags_answer(await self._catalog.of(models), self._began_s))
 
     async def handle_ollama_show(self, endpoint: Endpoint, call: Call) -> Answer:
         if (data := light_body(await call.read_pieces())) is None:
@@ -171,17 +171,17 @@ class OllamaHandler:
         model, at_least = wanted.model, wanted.at_least
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
-        (facts,) = await self._files.facts_of([model])
-        return json_answer(show_answer(model, facts, context))
+        (known,) = await self._catalog.of([model])
+        return json_answer(show_answer(known, context, self._began_s))
 
     async def handle_ollama_ps(self, endpoint: Endpoint, call: Call) -> Answer:
         """The engines that are ready."""
         allows = call.permissions.allows
         ready = [e for e in self._manager.overview.loaded() if allows(e.model)]
         models = [self._preparer.find(engine.model).model for engine in ready]
-        facts = await self._files.facts_of(models)
         loaded = [_loaded(engine) for engine in ready]
-        return json_answer(ps_answer(list(zip(models, facts, loaded, strict=True))))
+        known = await self._catalog.of(models)
+        return json_answer(ps_answer(list(zip(known, loaded, strict=True))))
 
     # -- the rest -----------------------------------------------------------------------------
 

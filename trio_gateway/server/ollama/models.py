@@ -13,6 +13,11 @@ import msgspec
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import GPU_LAYERS, MODEL
 from trio_gateway.gguf.header import GgufHeader
+from trio_gateway.models.capabilities import Capability, template_of
+from trio_gateway.models.known_model import KnownModel
+from trio_gateway.models.model_facts import ModelFacts
+from trio_gateway.server.api.model_entry import shared_fields, words
+from trio_gateway.server.ollama.answer import rfc3339
 
 # Clients ask for it before they use what came with it; GitHub Copilot wants 0.6.4 or later. It is
 # the version whose API is spoken here.
@@ -35,14 +40,6 @@ _FILE_TYPES = {
 }  # fmt: skip
 
 
-class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model's file. `modified_at`: RFC 3339. `header` None: not read."""
-
-    size_bytes: int = 0
-    modified_at: str
-    header: GgufHeader | None = None
-
-
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that holds a model. `memory_bytes` None: not known; its file's size is shown."""
 
@@ -51,19 +48,21 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: str
 
 
-def tags_answer(models: Sequence[tuple[ModelConfig, ModelFacts]]) -> dict[str, Any]:
-    """For `/api/tags`: the models that are to be listed."""
-    return {"models": [_tag(model, facts) for model, facts in models]}
+def tags_answer(models: Sequence[KnownModel], began_s: float) -> dict[str, Any]:
+    """For `/api/tags`: the models that are to be listed. `began_s`: Unix time, when a model without
+    a file is said to have been modified."""
+    return {"models": [_tag(known, began_s) for known in models]}
 
 
-def ps_answer(engines: Sequence[tuple[ModelConfig, ModelFacts, LoadedModel]]) -> dict[str, Any]:
+def ps_answer(engines: Sequence[tuple[KnownModel, LoadedModel]]) -> dict[str, Any]:
     """For `/api/ps`: one entry for each engine."""
     return {"models": [_loaded(*engine) for engine in engines]}
 
 
-def show_answer(model: ModelConfig, facts: ModelFacts, context: int) -> dict[str, Any]:
-    """For `/api/show`. `context`: tokens that the largest variant serves. No path is in it."""
-    header = facts.header
+def show_answer(known: KnownModel, context: int, began_s: float) -> dict[str, Any]:
+    """For `/api/show`. `context`: tokens that the variant serves that was asked for. No path is in
+    it."""
+    model, header = known.model, known.facts.header
     architecture = header.architecture if header is not None else "unknown"
     info: dict[str, Any] = {
         "general.architecture": architecture,
@@ -77,14 +76,17 @@ def show_answer(model: ModelConfig, facts: ModelFacts, context: int) -> dict[str
             if key != "context_length" and not isinstance(value, list)
         }
         info |= {f"general.{k}": v for k, v in header.general.items() if k not in _OURS}
+    if known.facts.tensors is not None and known.facts.tensors.parameters:
+        info["general.parameter_count"] = known.facts.tensors.parameters
     return {
         "modelfile": f"# {model.name} is configured in trio-gateway; it has no Modelfile.\n",
         "parameters": f"num_ctx {context}",
-        "template": (header.chat_template or "") if header is not None else "",
-        "details": details_of(model, facts),
+        "template": template_of(model, known.facts) or "",
+        "details": details_of(known),
         "model_info": info,
-        "capabilities": capabilities_of(model, facts),
-        "modified_at": facts.modified_at,
+        "capabilities": _words(known.likely),
+        "modified_at": _modified_at(known, began_s),
+        **shared_fields(known, context),
     }
 
 
@@ -98,43 +100,24 @@ def digest_of(model: ModelConfig) -> str:
     return hashlib.sha256(msgspec.json.encode([model.name, launched])).hexdigest()
 
 
-def details_of(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
+def details_of(known: KnownModel) -> dict[str, Any]:
     """What is not known is an empty text, as with Ollama."""
-    header = facts.header
+    model, header = known.model, known.facts.header
     family = header.architecture if header is not None else ""
     return {
         "parent_model": "",
         "format": "gguf" if header is not None or model_file(model).endswith(".gguf") else "",
         "family": family,
         "families": [family] if family else [],
-        "parameter_size": _parameter_size(header),
+        "parameter_size": _parameter_size(known.facts),
         "quantization_level": _quantization(model, header),
     }
 
 
-def capabilities_of(model: ModelConfig, facts: ModelFacts) -> list[str]:
-    """As far as known: from the engine's arguments and the model's chat template.
-
-    An engine of which no template is known is taken to do tools: editors hide what does not.
-    """
-    header = facts.header
-    args = model.variants[-1].engine_args
-    if args.is_embedding or (header is not None and header.is_embedding):
-        return ["embedding"]
-    found = ["completion"]
-    if args.has_projector:
-        found.append("vision")
-    template = header.chat_template if header is not None else None
-    if template is None or "tools" in template:
-        found.append("tools")
-    if header is not None and header.fills_in:
-        found.append("insert")
-    if template is not None and any(word in template for word in _THINKING):
-        found.append("thinking")
-    return found
-
-
-_THINKING = ("enable_thinking", "reasoning_effort", "reasoning_content", "<think>")
+def _words(found: frozenset[Capability]) -> list[str]:
+    """In Ollama's words, as far as it has any."""
+    wanted = {kind for kind in found if kind is not Capability.AUDIO}
+    return ["embedding" if word == "embeddings" else word for word in words(wanted)]
 
 
 def model_file(model: ModelConfig) -> str:
@@ -142,14 +125,15 @@ def model_file(model: ModelConfig) -> str:
     return model.variants[-1].engine_args.value(MODEL) or ""
 
 
-def _loaded(model: ModelConfig, facts: ModelFacts, loaded: LoadedModel) -> dict[str, Any]:
-    size = facts.size_bytes if loaded.memory_bytes is None else loaded.memory_bytes
+def _loaded(known: KnownModel, loaded: LoadedModel) -> dict[str, Any]:
+    model, memory = known.model, loaded.memory_bytes
+    size = known.facts.size_bytes if memory is None else memory
     return {
         "name": model.name,
         "model": model.name,
         "size": size,
         "digest": digest_of(model),
-        "details": details_of(model, facts),
+        "details": details_of(known),
         "expires_at": loaded.expires_at,
         "size_vram": 0 if _stays_on_cpu(model) else size,
         "context_length": loaded.context,
@@ -160,20 +144,35 @@ def _stays_on_cpu(model: ModelConfig) -> bool:
     return model.variants[-1].engine_args.value(GPU_LAYERS) == "0"
 
 
-def _tag(model: ModelConfig, facts: ModelFacts) -> dict[str, Any]:
-    return {
+def _tag(known: KnownModel, began_s: float) -> dict[str, Any]:
+    model, capabilities = known.model, known.capabilities
+    tag = {
         "name": model.name,
         "model": model.name,
-        "modified_at": facts.modified_at,
-        "size": facts.size_bytes,
+        "modified_at": _modified_at(known, began_s),
+        "size": known.facts.size_bytes,
         "digest": digest_of(model),
-        "details": details_of(model, facts),
+        "details": details_of(known),
+        **shared_fields(known, known.context),
     }
+    return tag if capabilities is None else {**tag, "capabilities": _words(capabilities)}
 
 
-def _parameter_size(header: GgufHeader | None) -> str:
-    label = header.general.get("size_label") if header is not None else None
-    return label if isinstance(label, str) else ""
+def _modified_at(known: KnownModel, began_s: float) -> str:
+    modified_s = known.facts.modified_s
+    return rfc3339(began_s if modified_s is None else modified_s)
+
+
+def _parameter_size(facts: ModelFacts) -> str:
+    """As the file says; otherwise as Ollama writes it."""
+    label = facts.header.general.get("size_label") if facts.header is not None else None
+    if isinstance(label, str):
+        return label
+    count = facts.tensors.parameters if facts.tensors is not None else 0
+    for size, digits, unit in ((1e9, 1, "B"), (1e6, 2, "M"), (1e3, 2, "K")):
+        if count >= size:
+            return f"{count / size:.{digits}f}{unit}"
+    return ""
 
 
 def _quantization(model: ModelConfig, header: GgufHeader | None) -> str:

@@ -177,7 +177,7 @@ def _bad(endpoint: Endpoint) -> Json:
 
 
 def _shape(endpoint: Endpoint) -> str:
-    if endpoint.name == "models":  # Anthropic's clients also list them
+    if endpoint.name in ("models", "models/{model}"):  # Anthropic's clients also list them
         return "AnyError"
     return _ERROR_SCHEMAS.get(endpoint.family, "Error")
 

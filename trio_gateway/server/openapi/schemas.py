@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
+from trio_gateway.engine.scheduling.model_load import LoadState
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn
 from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
@@ -78,10 +79,15 @@ def _components() -> dict[str, Json]:
         created={"type": "integer"},
         owned_by=_STRING,
         context_length={"type": "integer"},
+        max_model_len={"type": "integer"},
+        meta={"type": "object", "additionalProperties": {"type": "integer"}},
+        status=_object(value={"enum": [state.value for state in LoadState]}),
         contexts=_list_of({"type": "integer"}),
         loaded={"type": "boolean"},
         loaded_variant=_TEXT_OR_NULL,
     )
+    # Left out where it is not known; in Anthropic's shape an object.
+    model["properties"]["capabilities"] = {"type": ["array", "object"]}
     anthropic = _object(type={"const": "error"}, error=_object(type=_STRING, message=_STRING))
     return {
         **{name: _without_titles(schema) for name, schema in made.items()},
@@ -126,7 +132,7 @@ def _flag(name: str) -> Json:
 _VERSION = {
     "name": "anthropic-version",
     "in": "header",
-    "description": "Asks for the list in Anthropic's shape.",
+    "description": "Asks for the answer in Anthropic's shape.",
     "schema": _STRING,
 }
 _ACTION = {
@@ -140,6 +146,7 @@ PARAMETERS: Mapping[str, tuple[Json, ...]] = {
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),
     "models": (_VERSION,),
+    "models/{model}": (_VERSION,),
     "slots/{slot}": (_ACTION,),
 }
 

@@ -1,0 +1,33 @@
+"""ModelCatalog: what clients may know of a model: its configuration, its files and its engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.overview import Overview
+from trio_gateway.models.capabilities import capabilities_of, likely_capabilities
+from trio_gateway.models.known_model import KnownModel
+from trio_gateway.models.model_facts import ModelFacts
+from trio_gateway.models.model_files import ModelFiles
+
+
+class ModelCatalog:
+    def __init__(self, overview: Overview) -> None:
+        self._overview, self._files = overview, ModelFiles()
+
+    async def of(self, models: Sequence[ModelConfig]) -> list[KnownModel]:
+        """Of each, in their order. Files are read in a thread."""
+        facts = await self._files.facts_of(models)
+        return [self._known(*pair) for pair in zip(models, facts, strict=True)]
+
+    def _known(self, model: ModelConfig, facts: ModelFacts) -> KnownModel:
+        served = self._overview.endpoints_of(model)
+        return KnownModel(
+            model=model,
+            facts=facts,
+            contexts=self._overview.contexts_of(model.name),
+            load=self._overview.load_of(model.name),
+            capabilities=capabilities_of(model, facts, served),
+            likely=likely_capabilities(model, facts, served),
+        )
