@@ -47,7 +47,7 @@ def test_without_a_gateway_it_says_what_a_fresh_one_would_do(tmp_path: Path) -> 
     assert lines["Choice"] == "512: the smallest that holds the counted tokens"
     assert lines["Variants"] == "512 (fits), 2048 (fits)"
     assert lines["Engine"] == "started, not running"
-    assert lines["Expected wait"] == "10 s, including 10 s of loading"
+    assert lines["Expected wait"] == "unknown: its load has not been measured yet"
     assert "no gateway is running" in result.output
 
 

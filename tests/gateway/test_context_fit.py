@@ -183,7 +183,7 @@ async def test_a_dry_run_says_what_would_happen_and_does_nothing(autojump_clock:
             {"variant": "4096", "context": 4096, "holds": True},
         ]
         assert (found["decision"], found["engine_state"]) == ("started", None)
-        assert found["expected_load_s"] == 10.0
+        assert found["expected_load_s"] is None
         assert stack.engines.processes == []
         assert stack.engines.requests == []
 

@@ -284,6 +284,44 @@ async def test_the_engines_show_what_runs_and_what_loads(autojump_clock: Clock) 
         assert (loading["loading_s"], loading["idle_s"]) == (0.5, None)
 
 
+# -- how long ------------------------------------------------------------------------------------
+
+
+async def test_the_expected_wait_counts_down_with_the_answer_in_the_way(
+    autojump_clock: Clock,
+) -> None:
+    one = model("m", variant(parallel=1))
+    async with running_stack(config(one)) as stack, trio.open_nursery() as nursery:
+        stack.engines.scripts = [[piece for _ in range(500) for piece in (EVENT, 0.1)] + [DONE]]
+        nursery.start_soon(stream, stack, chat(stream=True, max_tokens=500))
+        await trio.sleep(1.5)
+        nursery.start_soon(stream, stack, chat(stream=True, max_tokens=500))
+        found = []
+        for _ in range(4):
+            await trio.sleep(10)
+            (row,) = await page(stack, "queue")
+            explained = json.loads((await stack.post("/gateway/explain", chat())).content)
+            found.append((row["expected_wait_s"], explained["expected_wait_s"]))
+        nursery.cancel_scope.cancel(reason="it was seen")
+    waits = [wait for wait, _ in found]
+    assert waits == [pytest.approx(left, abs=1.5) for left in (39.5, 29.5, 19.5, 9.5)]
+    assert [later - wait for wait, later in found] == [pytest.approx(49, abs=1.5)] * 4
+
+
+async def test_before_anything_was_measured_the_wait_is_said_not_to_be_known(
+    autojump_clock: Clock,
+) -> None:
+    one = model("m", variant(parallel=1))
+    async with running_stack(config(one)) as stack, trio.open_nursery() as nursery:
+        explained = json.loads((await stack.post("/gateway/explain", chat())).content)
+        assert (explained["expected_wait_s"], explained["expected_load_s"]) == (None, None)
+        stack.engines.scripts = [[300.0, b"{}"], [EVENT, DONE]]
+        nursery.start_soon(stack.post, CHAT, chat())
+        await trio.sleep(2)
+        (first, *_) = events_of(await stream(stack, chat(stream=True)))
+        assert first == ": queued position=1 eta=unknown"
+
+
 # -- an upload -------------------------------------------------------------------------------
 
 LIMIT, PIECES = 4, 40  # of a file, all sent at once

@@ -80,10 +80,12 @@ def scheduler(
     queue_limit: int = 256,
     queue_timeout_s: float = 600.0,
     window_s: float = 0.0,
+    lease_s: float | None = 10.0,
 ) -> Scheduler:
     """`primary` and `secondary` are the engines of these pools, `memory_bytes` is the primary's.
-    Without a fairness window, unless a test is about it."""
-    return Scheduler(
+    Without a fairness window, unless a test is about it. `lease_s`: what the leases of each model
+    took so far."""
+    subject = Scheduler(
         variants,
         {
             "primary": PoolConfig("primary", primary, memory_bytes),
@@ -93,6 +95,10 @@ def scheduler(
         queue_timeout_s=queue_timeout_s,
         fairness_window_s=window_s,
     )
+    if lease_s is not None:
+        for facts in variants:
+            subject.state.forecast.lease_took(facts.key.model, lease_s)
+    return subject
 
 
 def arrive(

@@ -104,5 +104,10 @@ def _engine_rows(found: Explanation) -> list[tuple[str, str]]:
     engine = f"{found.decision}, {found.engine_state or 'not running'}"
     if found.evicts:
         engine += f"; stops {', '.join(found.evicts)}"
-    wait = f"{found.expected_wait_s:g} s, including {found.expected_load_s:g} s of loading"
+    load_s, wait_s = found.expected_load_s, found.expected_wait_s
+    wait = "unknown" if wait_s is None else f"{wait_s:g} s"
+    if load_s is None:
+        wait += ": its load has not been measured yet"
+    else:
+        wait += f", including {load_s:g} s of loading"
     return [("Engine", engine), ("Expected wait", wait), ("KV carry-over", found.kv)]

@@ -13,6 +13,7 @@ from trio_gateway.engine.kv.conversations import NO_MOVE, KvMove
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 SLOTS_LIMIT_S = 0.5  # the beginning of an answer waits for it
 
@@ -30,7 +31,8 @@ class Lease:
 
     `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest. `kv_move`:
     what was restored for it, and saved of what made way. `spared`: tokens of its prompt that its
-    engine then found in its cache; None if it did not say, or nothing was restored.
+    engine then found in its cache; None if it did not say, or nothing was restored. `progress`: how
+    far its answer is, if that can be told.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Lease:
             saved = 0  # of whose conversations is not for everybody
         self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
         self.spared: int | None = None
+        self.progress: AnswerProgress | None = None
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
         loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
@@ -139,6 +142,7 @@ class LeaseRequest:
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
         """`saved_tokens`: of the engines that made way for it."""
         self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
+        self._lease.progress = self.event.progress
         self._tell()
 
     def refuse(self, reject: Reject) -> None:

@@ -53,6 +53,7 @@ from trio_gateway.engine.scheduling.events import (
     VariantKey,
 )
 from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class EngineManager:
             memory_bytes=variant.expected_memory_bytes,
             memory_declared=variant.memory_bytes is not None,
             load_time_s=variant.load_time_s or FIRST_LOAD_S,
+            load_time_known=variant.load_time_s is not None,
         )
 
     # -- running ------------------------------------------------------------------------------
@@ -190,6 +192,7 @@ class EngineManager:
         priority: Priority = Priority.INTERACTIVE,
         prompt: Prompt | None = None,
         read_bytes: int | None = None,
+        progress: AnswerProgress | None = None,
     ) -> LeaseRequest:
         """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
 
@@ -198,9 +201,13 @@ class EngineManager:
             client: free slots go to these in turn.
             prompt: the request itself, so that its conversation's KV cache can be found.
             read_bytes: the size of a request for which nothing is generated; None: something is.
+            progress: how far its answer is, if that can be told.
         """
         number = next(self._ticket_numbers)
-        event = TicketArrived(number, model.name, need, client, priority, start_need, read_bytes)
+        event = TicketArrived(
+            number, model.name, need, client, priority, start_need, read_bytes,
+            progress=progress,
+        )  # fmt: skip
         return LeaseRequest(event, prompt, self)
 
     def take_in(self, request: LeaseRequest) -> None:

@@ -20,13 +20,13 @@ from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.model_load import ModelLoad, model_load
-from trio_gateway.engine.scheduling.outlook import Outlook, outlook_of
+from trio_gateway.engine.scheduling.outlook import Outlook, Outlooks, outlook_of
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
 class TicketRow(msgspec.Struct, frozen=True):
-    """A request that waits. `position` 1 is the next; `expected_wait_s` is a rough guess.
+    """A request that waits. `position` 1 is the next; `expected_wait_s` None: not known.
     `back_off`: what it waits for failed, and is left alone for a while; None: it is not."""
 
     model: str
@@ -35,7 +35,7 @@ class TicketRow(msgspec.Struct, frozen=True):
     client: str
     waited_s: float
     position: int
-    expected_wait_s: float
+    expected_wait_s: float | None
     back_off: str | None = None
 
 
@@ -138,10 +138,11 @@ class Overview:
     def tickets(self) -> list[TicketRow]:
         """The waiting tickets, the oldest first."""
         now = trio.current_time()
+        outlooks = Outlooks(self._state, self._scheduler.window_s, now)
         rows = []
         for ticket in self._state.tickets.values():
-            outlook = self.outlook(ticket.id)
-            assert outlook is not None
+            outlook = outlooks.of(ticket)
+            wait_s = outlook.wait_s
             rows.append(
                 TicketRow(
                     model=ticket.model,
@@ -150,7 +151,7 @@ class Overview:
                     client=ticket.client,
                     waited_s=round(now - ticket.arrived_at, 3),
                     position=outlook.position,
-                    expected_wait_s=round(outlook.wait_s, 1),
+                    expected_wait_s=round(wait_s, 1) if wait_s is not None else None,
                     back_off=str(outlook.pause) if outlook.pause is not None else None,
                 )
             )

@@ -115,10 +115,14 @@ async def explain(
         decision=preview.how.value,
         engine_state=preview.engine_state.value if preview.engine_state is not None else None,
         evicts=[*map(str, preview.evicts)],
-        expected_wait_s=round(preview.expected_wait_s, _SECONDS_DIGITS),
-        expected_load_s=round(preview.expected_load_s, _SECONDS_DIGITS),
+        expected_wait_s=_rounded(preview.expected_wait_s),
+        expected_load_s=_rounded(preview.expected_load_s),
         kv=await _kv(model, overview, kv, preview),
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, _SECONDS_DIGITS)
 
 
 def _start(model: ModelConfig, endpoint: str, bounds: Bounds, counted: Count | None) -> Explanation:

@@ -68,11 +68,11 @@ def test_a_ready_engine_with_a_free_slot_serves_at_once_whatever_room_is_wished_
 
 def test_at_a_full_engine_it_waits_for_a_lease() -> None:
     assert after(*loaded("a")).preview("a", 100, 0, 1) == Preview(
-        variant=A_ONLY, how=How.REUSED, engine_state=EngineState.READY, expected_wait_s=10
+        variant=A_ONLY, how=How.REUSED, engine_state=EngineState.READY, expected_wait_s=9
     )
 
 
-@pytest.mark.parametrize(("need", "wait_s"), [(600, 0), (601, 10)], ids=["fits", "one too many"])
+@pytest.mark.parametrize(("need", "wait_s"), [(600, 0), (601, 9)], ids=["fits", "one too many"])
 def test_at_an_engine_whose_slots_share_tokens_it_waits_if_too_few_are_left(
     need: int, wait_s: float
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_busy_engine_of_another_model_makes_way_after_its_lease() -> None:
         variant=B_ONLY,
         how=How.SWAPPED,
         evicts=(A_ONLY,),
-        expected_wait_s=10 + 10,
+        expected_wait_s=8 + 10,
         expected_load_s=10,
     )
 
@@ -180,7 +180,7 @@ def test_a_batch_request_waits_behind_all_others_and_a_client_with_nothing_waiti
         subject.preview("a", 100, 0, 1, client="person").expected_wait_s,
         subject.preview("a", 100, 0, 1, client="hoarder").expected_wait_s,
     ]
-    assert waits == [20, 110]
+    assert waits == [19, 109]
 
 
 @pytest.mark.parametrize("model", ["a", "b", "c"])

@@ -44,7 +44,7 @@ def test_a_request_beyond_the_queue_limit_is_rejected_and_told_what_it_would_hav
 
 def test_the_retry_after_of_a_full_queue_goes_by_what_loads_and_leases_took() -> None:
     (last,) = play(
-        scheduler(A, queue_limit=1),
+        scheduler(A, queue_limit=1, lease_s=4),
         [
             *loaded("a"),
             (4, LeaseBack(1), []),

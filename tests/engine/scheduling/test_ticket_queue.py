@@ -158,10 +158,9 @@ def test_a_ticket_of_another_size_is_found_by_that_one() -> None:
     assert turns(subject, 300) == [1]
 
 
-def test_how_many_have_their_turn_before_a_ticket() -> None:
+def test_in_which_order_they_have_their_turns() -> None:
     subject = queue(ticket(1), ticket(2), ticket(3, "y"), ticket(4, "y", BATCH))
-    ahead = [subject.ahead_of(ticket_of(subject, number)) for number in (1, 2, 3, 4)]
-    assert ahead == [0, 2, 1, 3]
+    assert [found.id for found in subject.in_turn()] == [1, 3, 2, 4]
 
 
 def test_each_change_gives_a_version_that_no_queue_had() -> None:

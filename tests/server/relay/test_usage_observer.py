@@ -8,6 +8,7 @@ from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, stream
 from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
@@ -17,7 +18,7 @@ LEARNT = [Usage(7, 2)]
 
 def learnt_of(*pieces: bytes, complete: bool = True) -> list[Usage]:
     learnt: list[Usage | None] = []
-    observer = UsageObserver(learnt.append)
+    observer = UsageObserver(learnt.append, AnswerProgress(7, None, is_seen=True))
     observer.begins(200, [])
     for piece in pieces:
         observer.continues(piece)
@@ -74,3 +75,23 @@ async def test_what_is_answered_teaches(
         else:
             await stack.post(CHAT, chat())
     assert learnt == expected
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens"),
+    [
+        ([EVENT] * 3, 3),
+        ([EVENT + EVENT, EVENT], 3),
+        ([EVENT[:20], EVENT[20:]], 2),  # one too many: a piece without an end has one
+        ([b"event: content_block_delta\ndata: {}\n\n" * 5], 5),
+        ([b"data: {}\r\n\r\n"] * 4, 4),
+    ],
+)
+def test_events_are_counted_as_they_come(pieces: list[bytes], tokens: int) -> None:
+    progress = AnswerProgress(7, None, is_seen=True)
+    observer = UsageObserver(lambda usage: None, progress)
+    for piece in pieces:
+        observer.continues(piece)
+    assert (progress.tokens, progress.is_complete) == (tokens, False)
+    observer.completes()
+    assert progress.is_complete

@@ -7,6 +7,8 @@ from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
+RETRY_S = 10.0  # where the wait is not known
+
 
 def full_for(
     ticket: Ticket,
@@ -23,7 +25,8 @@ def full_for(
             return None
         message = f"{state.generating} requests are already waiting (queue_limit); try again later"
         wait_s = outlook_of(ticket, state, window_s, now).wait_s
-        return Reject(ticket.id, Refusal.QUEUE_FULL, message, wait_s)
+        retry_s = RETRY_S if wait_s is None else wait_s
+        return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
     variant = state.variants.smallest_holding(ticket.model, ticket.size)
     assert variant is not None, "a size is a context of the model"
     to_read = state.to_read.get(ticket.model, 0) + ticket.read_bytes

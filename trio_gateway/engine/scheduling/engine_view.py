@@ -7,12 +7,13 @@ import msgspec
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.ticket_queue import Counting
 
 
 class HeldLease(msgspec.Struct, frozen=True):
     """`need`: the tokens that it may come to hold. `least_need` and `counting` as of its ticket,
-    `read_bytes` as in TicketArrived."""
+    `read_bytes` and `progress` as in TicketArrived."""
 
     granted_at: float
     priority: Priority
@@ -20,6 +21,7 @@ class HeldLease(msgspec.Struct, frozen=True):
     least_need: int
     counting: Counting
     read_bytes: int | None = None
+    progress: AnswerProgress | None = None
 
 
 class EngineView(msgspec.Struct, eq=False):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 
 class VariantKey(NamedTuple):
@@ -25,7 +26,8 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     before the engine says so. `endpoint`: the fixed address, or None where a port is picked.
 
     `memory_bytes`: what the configuration declares, or an estimate, which gives way to what is
-    measured; None: not known. `load_time_s` is a guess until a load was measured.
+    measured; None: not known. `load_time_s` is a guess until a load was measured, and not even
+    that unless `load_time_known`.
     """
 
     key: VariantKey
@@ -38,6 +40,7 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     memory_declared: bool = False
     load_time_s: float = 10.0
+    load_time_known: bool = True
 
 
 class Refusal(enum.Enum):
@@ -64,7 +67,7 @@ class TicketArrived(msgspec.Struct, frozen=True):
     grow; as the need, if it is less. An engine that runs or starts already serves by `need`.
 
     `read_bytes`: the size of a request for which nothing is generated, such as embeddings; None:
-    something is.
+    something is. `progress`: how far its answer is, if that can be told.
     `least_need`: what the need may turn out to be once an engine counts it; None: it is exact, or
     no engine can say.
     """
@@ -77,6 +80,7 @@ class TicketArrived(msgspec.Struct, frozen=True):
     start_need: int = 0
     read_bytes: int | None = None
     least_need: int | None = None
+    progress: AnswerProgress | None = None
 
 
 class Recounted(msgspec.Struct, frozen=True):

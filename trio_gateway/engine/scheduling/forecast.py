@@ -1,47 +1,147 @@
-"""Forecast: what loads and requests took so far, as running means."""
+"""Forecast: what loads and requests took so far, and what others will take. Pure.
+
+Nothing is guessed that was never measured: it is None, for "not known". What an answer may still
+take goes by its limit and its speed. Answers mostly end before their limit; once enough of a
+model's answers did, after more tokens than this one has, it is taken for one of those.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+
+from trio_gateway.engine.scheduling.engine_view import HeldLease
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 NEWEST_SHARE = 0.3  # of the newest measurement in the running mean
-FIRST_LEASE_S = 10.0  # a guess, until a request of the model is done
+KNOWN_LENGTHS = 64  # the newest answers of a model that ended by themselves
+TELLING_LENGTHS = 8  # so many of them tell how long others will be
+
+
+class _Rate:
+    """Seconds for each of something, the newest most."""
+
+    def __init__(self) -> None:
+        self._seconds = self._count = 0.0
+
+    def took(self, count: float, seconds: float) -> None:
+        keep = 1 - NEWEST_SHARE
+        self._seconds = self._seconds * keep + seconds
+        self._count = self._count * keep + count
+
+    def seconds(self, count: float) -> float:
+        return count * self._seconds / self._count
 
 
 class Forecast:
-    """Running means, in seconds."""
+    """Times are seconds."""
 
     def __init__(self) -> None:
         self._load_s: dict[VariantKey, float] = {}
         self._lease_s: dict[str, float] = {}
-        self._reading: dict[str, tuple[float, float]] = {}  # seconds and bytes, of the newest most
+        self._reading: dict[str, _Rate] = {}  # by byte
+        self._prompts: dict[str, _Rate] = {}  # by token, until an answer begins
+        self._answers: dict[str, _Rate] = {}  # by token
+        self._lengths: dict[str, deque[int]] = {}
+
+    # -- what was measured --------------------------------------------------------------------
 
     def load_took(self, key: VariantKey, seconds: float) -> None:
         self._load_s[key] = _mean(self._load_s.get(key), seconds)
 
     def lease_took(self, model: str, seconds: float) -> None:
+        """A request of which nothing else is known, such as a WebSocket."""
         self._lease_s[model] = _mean(self._lease_s.get(model), seconds)
 
     def reading_took(self, model: str, size: int, seconds: float) -> None:
         """A request of that many bytes, for which nothing was generated."""
-        took, read = self._reading.get(model, (0.0, 0.0))
-        keep = 1 - NEWEST_SHARE
-        self._reading[model] = took * keep + seconds, read * keep + max(size, 1)
+        self._reading.setdefault(model, _Rate()).took(max(size, 1), seconds)
 
-    def reading_s(self, model: str, size: int) -> float | None:
-        """What it takes to have that many bytes read, one request after the other; None before the
-        first."""
-        if (known := self._reading.get(model)) is None:
-            return None
-        took, read = known
-        return size * took / read
+    def lease_ended(self, model: str, lease: HeldLease, context: int, now: float) -> None:
+        """`context`: of its engine."""
+        if lease.progress is not None:
+            self.answer_took(model, lease.progress, context, lease.granted_at, now)
+        elif lease.read_bytes is not None:
+            self.reading_took(model, lease.read_bytes, now - lease.granted_at)
+        else:
+            self.lease_took(model, now - lease.granted_at)
+
+    def answer_took(
+        self, model: str, answer: AnswerProgress, context: int, granted_at: float, now: float
+    ) -> None:
+        """Whether it came to its end or not."""
+        begun_at = granted_at
+        if answer.begun_at is not None:
+            begun_at = answer.begun_at
+            self._prompts.setdefault(model, _Rate()).took(
+                max(answer.prompt, 1), begun_at - granted_at
+            )
+        if answer.tokens > 1 and now > begun_at:
+            self._answers.setdefault(model, _Rate()).took(answer.tokens, now - begun_at)
+        if answer.is_complete and 0 < answer.tokens < answer.limit_in(context):
+            self._lengths.setdefault(model, deque(maxlen=KNOWN_LENGTHS)).append(answer.tokens)
+
+    # -- what is to be expected ---------------------------------------------------------------
 
     def load_s(self, facts: VariantFacts) -> float:
         """What a load takes; the configuration's guess before the first."""
         return self._load_s.get(facts.key, facts.load_time_s)
 
-    def lease_s(self, model: str) -> float:
-        return self._lease_s.get(model, FIRST_LEASE_S)
+    def known_load_s(self, facts: VariantFacts) -> float | None:
+        """The same, if it was measured or the configuration says so."""
+        return self._load_s.get(facts.key, facts.load_time_s if facts.load_time_known else None)
+
+    def lease_s(self, model: str) -> float | None:
+        return self._lease_s.get(model)
+
+    def reading_s(self, model: str, size: int) -> float | None:
+        """What it takes to have that many bytes read, one request after the other."""
+        rate = self._reading.get(model)
+        return None if rate is None else rate.seconds(max(size, 1))
+
+    def answer_s(
+        self, model: str, answer: AnswerProgress, context: int, speed: float | None = None
+    ) -> float | None:
+        """What an answer takes that has not begun. `speed`: tokens a second, as others have it now,
+        if none was measured."""
+        prompts = self._prompts.get(model)
+        tokens = self._tokens(model, answer, context)
+        took_s = self._generating_s(model, tokens)
+        if took_s is None and speed is not None:
+            took_s = tokens / speed
+        if took_s is None:
+            return None
+        return took_s + (prompts.seconds(answer.prompt) if prompts is not None else 0.0)
+
+    def answer_left_s(
+        self, model: str, answer: AnswerProgress, context: int, granted_at: float, now: float
+    ) -> float | None:
+        """What an answer still takes whose engine was asked at that time."""
+        since_s = now - granted_at
+        if answer.begun_at is not None:
+            left = self._tokens(model, answer, context) - answer.tokens
+            speed = answer.speed(now)
+            return left / speed if speed is not None else self._generating_s(model, left)
+        whole_s = self.answer_s(model, answer, context)
+        if whole_s is None:
+            return None
+        if not answer.is_seen:
+            # An answer that is not seen, and takes longer than any should: nobody knows.
+            return whole_s - since_s if since_s < whole_s else None
+        generating_s = self._generating_s(model, self._tokens(model, answer, context)) or 0.0
+        return max(whole_s - since_s, generating_s)
+
+    def _generating_s(self, model: str, tokens: int) -> float | None:
+        rate = self._answers.get(model)
+        return None if rate is None else rate.seconds(tokens)
+
+    def _tokens(self, model: str, answer: AnswerProgress, context: int) -> int:
+        """How many the answer will have: its limit, or as many as the longer ones had."""
+        limit = answer.limit_in(context)
+        longer = [n for n in self._lengths.get(model, ()) if n > answer.tokens]
+        if len(longer) < TELLING_LENGTHS:
+            return max(limit, answer.tokens)
+        return max(min(limit, round(sum(longer) / len(longer))), answer.tokens)
 
 
 def _mean(mean: float | None, newest: float) -> float:

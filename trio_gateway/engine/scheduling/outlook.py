@@ -1,24 +1,35 @@
-"""What a waiting ticket may expect: its place in the line, and a rough guess at its wait."""
+"""What a waiting ticket may expect: its place in the line, and how long it will wait. Pure.
+
+What is ahead of it is added up: what runs, by its limit and its speed (`forecast.py`); loads, by
+what they took; the turns of other models; the tickets before it, in the slots that there are. All
+of it counts down as time passes. Where one of these is not known, and the wait depends on it, the
+wait is not known either: that is said, rather than a number that is wrong.
+"""
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from trio_gateway.engine.scheduling.demands import PauseLeft, pause_left, start_for
+from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 
+UNKNOWN = math.inf  # while waits are added up
+
 
 class Outlook(msgspec.Struct, frozen=True):
-    """`position`: 1 is the next. `loading_s` and `load_s`: how long its engine has been loading,
-    and how long that takes; None where nothing is loading for it. `pause`: what its engine is left
-    alone for; `wait_s` includes it."""
+    """`position`: 1 is the next. `wait_s` None: not known. `loading_s` and `load_s`: how long its
+    engine has been loading, and how long that takes; None where nothing is loading for it, or that
+    is not known. `pause`: what its engine is left alone for; `wait_s` includes it."""
 
     position: int
-    wait_s: float
+    wait_s: float | None
     loading_s: float | None = None
     load_s: float | None = None
     pause: PauseLeft | None = None
@@ -26,74 +37,180 @@ class Outlook(msgspec.Struct, frozen=True):
 
 def outlook_of(ticket: Ticket, state: SchedulerState, window_s: float, now: float) -> Outlook:
     """For a ticket that waits, or one that would join the line now."""
-    if state.engine_with_slot_for(ticket) is not None:
-        return Outlook(1, 0.0)
-    queue = state.queues.get(ticket.model, TicketQueue())
-    ahead = queue.ahead_of(ticket) if ticket.id in state.tickets else len(queue)
-    lease_s = state.forecast.lease_s(ticket.model)
-    engine = state.server_of(ticket)
-    if engine is None:
+    return Outlooks(state, window_s, now).of(ticket)
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """Of one model: how many have their turn before each ticket, and what each will take."""
+
+    places: dict[int, int]
+    takes_s: list[float]
+
+
+class Outlooks:
+    """What tickets may expect at one moment. What several of them wait for is added up once."""
+
+    def __init__(self, state: SchedulerState, window_s: float, now: float) -> None:
+        self._state, self._window_s, self._now = state, window_s, now
+        self._lines: dict[str, _Line] = {}
+        self._starts: dict[tuple[str, int | None, int], Sequence[float]] = {}
+
+    def of(self, ticket: Ticket) -> Outlook:
+        state, now = self._state, self._now
+        if state.engine_with_slot_for(ticket) is not None:
+            return Outlook(1, 0.0)
+        line = self._line(ticket.model)
+        ahead = line.places.get(ticket.id, len(line.takes_s))
+        engine = state.server_of(ticket)
+        if engine is None:
+            return self._before_a_start(ticket, ahead)
+        slots = state.variants.slots_of(engine.facts, ticket.need)
+        if engine.state is EngineState.STARTING:
+            load_s, loading_s = state.forecast.known_load_s(engine.facts), now - engine.started_at
+            left_s = UNKNOWN if load_s is None or load_s < loading_s else load_s - loading_s
+            wait_s = left_s + self._starts_s(ticket.model, None, slots)[ahead]
+            return Outlook(ahead + 1, _known(wait_s), loading_s, load_s)
+        return Outlook(ahead + 1, _known(self._starts_s(ticket.model, engine, slots)[ahead]))
+
+    def _before_a_start(self, ticket: Ticket, ahead: int) -> Outlook:
+        state, now = self._state, self._now
+        queue = state.queues.get(ticket.model, TicketQueue())
         choice = start_for(ticket, queue, state, now)
         facts, pause = choice.facts, pause_left(choice, now)
-        slots = state.variants.slots_of(facts, ticket.need)
-        others = _models_ahead(ticket, state, facts.pool, now)
-        turns_s = sum(_turn_s(model, ticket, state, window_s, now) for model in others)
+        others = self._models_ahead(ticket, facts.pool)
+        turns_s = sum(self._turn_s(model, ticket) for model in others)
         # Others go on in a pause, so the two do not add up.
         wait_s = max(turns_s, pause.seconds if pause is not None else 0.0)
-        wait_s += state.forecast.load_s(facts)
-        wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
+        wait_s += _or_unknown(state.forecast.known_load_s(facts))
+        slots = state.variants.slots_of(facts, ticket.need)
+        wait_s += self._starts_s(ticket.model, None, slots)[ahead]
         ahead += sum(len(state.queues.get(model, ())) for model in others)
-        return Outlook(ahead + 1, wait_s, pause=pause)
-    slots = state.variants.slots_of(engine.facts, ticket.need)
-    if engine.state is EngineState.STARTING:
-        load_s, loading_s = state.forecast.load_s(engine.facts), now - engine.started_at
-        wait_s = max(load_s - loading_s, 0.0)
-        wait_s += _until_a_slot_s(ahead, slots, slots, lease_s)
-        return Outlook(ahead + 1, wait_s, loading_s, load_s)
-    return Outlook(ahead + 1, _until_a_slot_s(ahead, 0, slots, lease_s))
+        return Outlook(ahead + 1, _known(wait_s), pause=pause)
+
+    # -- the line of a model ------------------------------------------------------------------
+
+    def _line(self, model: str) -> _Line:
+        if (line := self._lines.get(model)) is None:
+            tickets = self._state.queues.get(model, TicketQueue()).in_turn()
+            places = {ticket.id: place for place, ticket in enumerate(tickets)}
+            line = _Line(places, [self._takes_s(ticket) for ticket in tickets])
+            self._lines[model] = line
+        return line
+
+    def _takes_s(self, ticket: Ticket) -> float:
+        forecast = self._state.forecast
+        if ticket.read_bytes is not None:
+            return _or_unknown(forecast.reading_s(ticket.model, ticket.read_bytes))
+        if ticket.progress is not None:
+            speed = self._speed(ticket.model)
+            return _or_unknown(forecast.answer_s(ticket.model, ticket.progress, ticket.size, speed))
+        return _or_unknown(forecast.lease_s(ticket.model))
+
+    def _speed(self, model: str) -> float | None:
+        """Tokens a second of its running answers, where none is over yet."""
+        leases = [e.leases.values() for e in self._state.engines_of(model)]
+        running = [lease.progress for held in leases for lease in held if lease.progress]
+        return next(filter(None, (answer.speed(self._now) for answer in running)), None)
+
+    def _starts_s(self, model: str, engine: EngineView | None, slots: int) -> Sequence[float]:
+        """When each of the line has its turn, and then a newcomer. `engine`: one that serves
+        others until then; None: all its slots are free."""
+        key = model, engine.id if engine is not None else None, slots
+        if (starts := self._starts.get(key)) is None:
+            free = [0.0] * slots if engine is None else self._free_at(engine, slots)
+            starts = self._starts[key] = _starts(free, self._line(model).takes_s)
+        return starts
+
+    def _free_at(self, engine: EngineView, slots: int) -> list[float]:
+        """In how many seconds each of its slots is free."""
+        lefts = sorted(self._left_s(engine, lease) for lease in engine.leases.values())
+        lefts = lefts[max(len(lefts) - slots, 0) :] or [0.0]
+        # What waits though there are slots waits for tokens, and so for the next lease to end.
+        return [*lefts, *lefts[:1] * (slots - len(lefts))]
+
+    def _left_s(self, engine: EngineView, lease: HeldLease) -> float:
+        """What a lease still takes."""
+        forecast, model, now = self._state.forecast, engine.key.model, self._now
+        if lease.progress is not None:
+            return _or_unknown(
+                forecast.answer_left_s(model, lease.progress, engine.context, lease.granted_at, now)
+            )
+        whole_s = forecast.lease_s(model)
+        if lease.read_bytes is not None:
+            whole_s = forecast.reading_s(model, lease.read_bytes)
+        left_s = _or_unknown(whole_s) - (now - lease.granted_at)
+        return left_s if left_s > 0 else UNKNOWN
+
+    # -- other models' turns ------------------------------------------------------------------
+
+    def _models_ahead(self, ticket: Ticket, pool: str) -> list[str]:
+        """Other models of the pool that have a turn before this ticket: those whose engines are
+        busy, and those with an older ticket of the same or a higher priority, unless it waits for
+        the end of a pause."""
+        state = self._state
+        busy = {
+            e.key.model
+            for e in state.engines.values()
+            if e.facts.pool == pool and (e.leases or e.state is EngineState.STARTING)
+        }
+        waiting = {
+            model
+            for model, queue in state.queues.items()
+            if state.variants[model][0].pool == pool
+            and (oldest := queue.oldest()) is not None
+            and (oldest.priority, oldest.id) < (ticket.priority, ticket.id)
+            and not self._is_paused(oldest, queue)
+        }
+        return sorted((busy | waiting) - {ticket.model})
+
+    def _is_paused(self, ticket: Ticket, queue: TicketQueue) -> bool:
+        if self._state.server_of(ticket) is not None:
+            return False
+        return start_for(ticket, queue, self._state, self._now).pause is not None
+
+    def _turn_s(self, model: str, ticket: Ticket) -> float:
+        """What is left of another model's turn, or what it will take: as long as its tickets take,
+        but newcomers are taken for the window only."""
+        state, now = self._state, self._now
+        takes_s = self._line(model).takes_s
+        longest_s = max(takes_s, default=0.0)
+        running = [e for e in state.engines_of(model) if e.ready_at is not None]
+        if not running:
+            facts = state.variants[model][0]
+            slots = state.variants.slots_of(facts, 1)
+            queue_s = max(
+                (s + t for s, t in zip(_starts([0.0] * slots, takes_s), takes_s, strict=False)),
+                default=0.0,
+            )
+            loading = [e.started_at for e in state.engines_of(model)]
+            load_s = _or_unknown(state.forecast.known_load_s(facts))
+            if loading and load_s < UNKNOWN:
+                load_s -= now - min(loading)
+                load_s = load_s if load_s > 0 else UNKNOWN
+            return load_s + min(queue_s, self._window_s + longest_s)
+        lefts = [self._left_s(e, lease) for e in running for lease in e.leases.values()]
+        runs_s = max(lefts, default=0.0)
+        if not takes_s or not any(e.serving for e in running):
+            return runs_s  # nothing else is to come
+        begun = max(ticket.arrived_at, *(e.ready_at or 0.0 for e in running))
+        left_s = max(begun + self._window_s - now, 0.0)
+        return max(runs_s, min(left_s, runs_s + sum(takes_s)) + longest_s)
 
 
-def _models_ahead(ticket: Ticket, state: SchedulerState, pool: str, now: float) -> list[str]:
-    """Other models of the pool that have a turn before this ticket: those whose engines are busy,
-    and those with an older ticket of the same or a higher priority, unless it waits for the end of
-    a pause."""
-    busy = {
-        e.key.model
-        for e in state.engines.values()
-        if e.facts.pool == pool and (e.leases or e.state is EngineState.STARTING)
-    }
-    waiting = {
-        model
-        for model, queue in state.queues.items()
-        if state.variants[model][0].pool == pool
-        and (oldest := queue.oldest()) is not None
-        and (oldest.priority, oldest.id) < (ticket.priority, ticket.id)
-        and not _is_paused(oldest, queue, state, now)
-    }
-    return sorted((busy | waiting) - {ticket.model})
+def _starts(free: Sequence[float], takes_s: Sequence[float]) -> Sequence[float]:
+    """When each starts of a line that as many slots serve, free at these times; and one more."""
+    slots = [*free]
+    heapq.heapify(slots)
+    starts = []
+    for took_s in takes_s:
+        starts.append(slots[0])
+        heapq.heapreplace(slots, slots[0] + took_s)
+    return [*starts, slots[0]]
 
 
-def _is_paused(ticket: Ticket, queue: TicketQueue, state: SchedulerState, now: float) -> bool:
-    if state.server_of(ticket) is not None:
-        return False
-    return start_for(ticket, queue, state, now).pause is not None
+def _or_unknown(seconds: float | None) -> float:
+    return UNKNOWN if seconds is None else seconds
 
 
-def _turn_s(
-    model: str, ticket: Ticket, state: SchedulerState, window_s: float, now: float
-) -> float:
-    """What is left of another model's turn, or what it will take."""
-    lease_s = state.forecast.lease_s(model)
-    window_s = window_s if math.isfinite(window_s) else lease_s
-    running = [e for e in state.engines_of(model) if e.ready_at is not None]
-    if not running:
-        return state.forecast.load_s(state.variants[model][0]) + window_s + lease_s
-    if not any(e.serving for e in running):
-        return lease_s
-    begun = max(ticket.arrived_at, *(e.ready_at or 0.0 for e in running))
-    return max(begun + window_s - now, 0.0) + lease_s
-
-
-def _until_a_slot_s(ahead: int, free: int, slots: int, lease_s: float) -> float:
-    behind = ahead + 1 - free
-    return math.ceil(behind / max(slots, 1)) * lease_s if behind > 0 else 0.0
+def _known(seconds: float) -> float | None:
+    return None if seconds == UNKNOWN else seconds

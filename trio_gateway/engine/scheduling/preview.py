@@ -33,7 +33,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     `how`: REUSED if an engine serves it that is ready or starting, or drains and would be called
     back; `engine_state` is that engine's, else None. `evicts`: what makes way for the start as
     things are; also empty where that is not decided, as others that wait have all the room.
-    `expected_wait_s`: until its grant; `expected_load_s` of it are a load. Seconds, and guesses.
+    `expected_wait_s`: until its grant; `expected_load_s` of it are a load. None: not known.
     `pause`: what it would wait for is left alone for now: it would wait for the end of that, which
     is part of the wait, or be refused. `is_counted_there`: its need is no more than a bound, and
     `variant` is the engine that would count it before anything is started for it.
@@ -43,8 +43,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     how: How
     engine_state: EngineState | None = None
     evicts: tuple[VariantKey, ...] = ()
-    expected_wait_s: float = 0.0
-    expected_load_s: float = 0.0
+    expected_wait_s: float | None = 0.0
+    expected_load_s: float | None = 0.0
     pause: PauseLeft | None = None
     is_counted_there: bool = False
 
@@ -70,7 +70,10 @@ def preview_of(
     joined = _joined_by(ticket, state)
     outlook = outlook_of(ticket, joined, window_s, now)
     if (engine := state.server_of(ticket)) is not None:
-        left_s = max((outlook.load_s or 0.0) - (outlook.loading_s or 0.0), 0.0)
+        left_s: float | None = 0.0
+        if outlook.loading_s is not None:
+            load_s = outlook.load_s
+            left_s = None if load_s is None else max(load_s - outlook.loading_s, 0.0)
         return Preview(
             variant=engine.key,
             how=How.REUSED,
@@ -89,7 +92,7 @@ def preview_of(
             is_counted_there=True,
         )
     choice = start_for(ticket, joined.queues[ticket.model], joined, now)
-    load_s = state.forecast.load_s(choice.facts)
+    load_s = state.forecast.known_load_s(choice.facts)
     if outlook.pause is not None:
         return Preview(
             variant=choice.facts.key,
@@ -104,12 +107,11 @@ def preview_of(
     for engine in planner.called_back:
         if engine.key.model == ticket.model:
             free = engine.can_take(ticket.need)
-            wait_s = 0.0 if free else state.forecast.lease_s(ticket.model)
             return Preview(
                 variant=engine.key,
                 how=How.REUSED,
                 engine_state=engine.state,
-                expected_wait_s=wait_s,
+                expected_wait_s=0.0 if free else None,
             )
     victims = [victim.key for step in steps for victim in step.victims]
     evicts = tuple(dict.fromkeys((*evicted, *victims)))

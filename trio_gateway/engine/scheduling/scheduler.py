@@ -333,7 +333,8 @@ def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator
 
 def _ticket(event: TicketArrived, now: float) -> Ticket:
     ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
-    ticket.start_need, ticket.read_bytes = event.start_need, event.read_bytes
+    ticket.start_need = event.start_need
+    ticket.read_bytes, ticket.progress = event.read_bytes, event.progress
     if event.least_need is None:
         ticket.least_need = event.need
     else:

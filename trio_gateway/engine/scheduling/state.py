@@ -81,6 +81,7 @@ class SchedulerState:
             ticket.least_need,
             ticket.counting,
             ticket.read_bytes,
+            ticket.progress,
         )
         engine.used_at = now
         self._holders[ticket.id] = engine
@@ -94,11 +95,7 @@ class SchedulerState:
         if (engine := self._holders.pop(ticket, None)) is not None:
             lease = engine.leases.pop(ticket)
             engine.used_at = now
-            took_s = now - lease.granted_at
-            if lease.read_bytes is None:
-                self.forecast.lease_took(engine.key.model, took_s)
-            else:
-                self.forecast.reading_took(engine.key.model, lease.read_bytes, took_s)
+            self.forecast.lease_ended(engine.key.model, lease, engine.context, now)
 
     # -- engines -----------------------------------------------------------------------------
 

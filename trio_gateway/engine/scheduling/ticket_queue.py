@@ -18,6 +18,7 @@ engine should have that is started for it: the same, or a larger one.
 from __future__ import annotations
 
 import enum
+import heapq
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from typing import TypeVar
 import msgspec
 
 from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 Key = TypeVar("Key", int, tuple[int, int])
 
@@ -47,8 +49,8 @@ class Counting(enum.Enum):
 class Ticket(msgspec.Struct):
     """A request that waits. `priority` becomes interactive when a batch ticket has aged. `place`:
     its number in the one line of all tickets and ended turns. `start_need`: the need and room to
-    grow, or less if there is no such wish. `read_bytes` as in TicketArrived. `least_need`: what a
-    count may make of the need; `asked_at`: since when it is counted."""
+    grow, or less if there is no such wish. `read_bytes` and `progress` as in TicketArrived.
+    `least_need`: what a count may make of the need; `asked_at`: since when it is counted."""
 
     id: int
     model: str
@@ -62,6 +64,7 @@ class Ticket(msgspec.Struct):
     start_need: int = 0
     start_size: int = 0
     read_bytes: int | None = None
+    progress: AnswerProgress | None = None
     least_need: int = 0
     counting: Counting = Counting.DONE
     asked_at: float = 0.0
@@ -277,12 +280,7 @@ class TicketQueue:
         ids = [number for lane in self._lanes for number in lane.by_age.get(size, ())]
         return [self._tickets[number] for number in ids]
 
-    def ahead_of(self, ticket: Ticket) -> int:
-        """How many tickets of this model have their turn before this one."""
-        before = sum(
-            bisect_left(order, (ticket.turn, ticket.id))
-            for order in self._lanes[ticket.priority].by_turn.values()
-        )
-        if ticket.priority is Priority.BATCH:
-            before += sum(map(len, self._lanes[Priority.INTERACTIVE].by_turn.values()))
-        return before
+    def in_turn(self) -> list[Ticket]:
+        """All of them, in the order of their turns."""
+        orders = [heapq.merge(*lane.by_turn.values()) for lane in self._lanes]
+        return [self._tickets[number] for order in orders for _, number in order]

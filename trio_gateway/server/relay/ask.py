@@ -7,6 +7,7 @@ import msgspec
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.cache_breaks import CacheBreak
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.excess import Excess
@@ -82,6 +83,13 @@ class Ask(msgspec.Struct, frozen=True):
         by_path = self.state.family is Family.LLAMACPP
         family = Family.LLAMACPP if by_path else self.endpoint.family
         return ErrorEvents(family, of_responses=self.endpoint.need is Need.RESPONSES)
+
+    def progress(self) -> AnswerProgress | None:
+        """Of its answer, if that is generated and the request was counted."""
+        if self.prompt is None:
+            return None
+        is_seen = self.wants_stream and self.endpoint.streams
+        return AnswerProgress(self.selection.prompt, self.selection.answer, is_seen=is_seen)
 
     def too_long(self, excess: Excess) -> ApiError:
         """What its client is told if no context holds it; `selection.excess` knows the numbers."""

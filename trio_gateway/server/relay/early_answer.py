@@ -51,11 +51,13 @@ class Wait:
 
 
 def _describe(outlook: Outlook) -> str:
-    if outlook.loading_s is not None and outlook.load_s is not None:
-        return f"loading {outlook.loading_s:.0f}s of ~{math.ceil(outlook.load_s)}s"
+    if outlook.loading_s is not None:
+        of = f" of ~{math.ceil(outlook.load_s)}s" if outlook.load_s is not None else ""
+        return f"loading {outlook.loading_s:.0f}s{of}"
     if outlook.pause is not None:
         return str(outlook.pause)
-    return f"queued position={outlook.position} eta={math.ceil(outlook.wait_s)}s"
+    eta = f"{math.ceil(outlook.wait_s)}s" if outlook.wait_s is not None else "unknown"
+    return f"queued position={outlook.position} eta={eta}"
 
 
 class Opening(NamedTuple):

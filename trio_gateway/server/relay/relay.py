@@ -180,6 +180,7 @@ class Relay:
         ask.wait.request = self._manager.lease(
             model, selection.need, start_need=selection.start_need,
             client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,
+            progress=ask.progress(),
         )  # fmt: skip
         try:
             if ask.form is None:
@@ -212,11 +213,13 @@ class Relay:
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
-            if ask.prompt is not None and status == 200:
+            if lease.progress is not None and status == 200:
+                lease.progress.is_complete = True
                 self._learn(ask, lease, usage_of_answer(beginning.piece))
             return _whole_answer(status, headers, beginning.piece, name)
-        if ask.prompt is not None:
-            usage = UsageObserver(partial(self._learn, ask, lease))
+        if (progress := lease.progress) is not None:
+            progress.begin(trio.current_time())
+            usage = UsageObserver(partial(self._learn, ask, lease), progress)
             usage.continues(beginning.piece)
             observers = [*observers, usage]
         # The rest belongs to the request: it ends with the answer, or with the client.
@@ -233,6 +236,8 @@ class Relay:
         """What an answer says about its tokens is for those who learn from it."""
         if usage is not None:
             lease.note_answer(usage)
+            if lease.progress is not None and usage.completion_tokens:
+                lease.progress.tokens = usage.completion_tokens
             self._selector.note_answer(ask.selection, usage)
 
 

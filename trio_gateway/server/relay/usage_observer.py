@@ -1,4 +1,4 @@
-"""UsageObserver: what a stream says about its tokens, for those who learn from it."""
+"""UsageObserver: what a stream says about its tokens, and how many have come so far."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from trio_gateway.engine.clients.usage import Usage, usage_of_stream
+from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 # A stream's last event but its `[DONE]` is in the last pieces, cut in two at the most.
 _TAIL_PIECES = 4
 
 
 class UsageObserver:
-    """An AnswerObserver. It keeps the end of the answer only, and looks into that once.
+    """An AnswerObserver. It keeps the end of the answer only, and looks into that once. Until then
+    it counts events, which mostly have a token each.
 
     `learn` is called with what a complete stream says; None: it says nothing.
     """
 
-    def __init__(self, learn: Callable[[Usage | None], None]) -> None:
-        self._learn = learn
+    def __init__(self, learn: Callable[[Usage | None], None], progress: AnswerProgress) -> None:
+        self._learn, self._progress = learn, progress
         self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECES)
-        self.continues = self._tail.append  # for each piece: nothing else is done with most of them
+
+    def continues(self, piece: bytes) -> None:
+        """For each piece, so it does no more than this: 200 ns."""
+        self._tail.append(piece)
+        self._progress.tokens += piece.count(b"\n\n") or 1
 
     def begins(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Whatever it is, only events have a usage at their end."""
 
     def completes(self) -> None:
+        self._progress.is_complete = True
         self._learn(usage_of_stream(b"".join(self._tail)))

@@ -1,0 +1,43 @@
+"""AnswerProgress: how far an answer has come, and how long it may still take. Pure."""
+
+from __future__ import annotations
+
+OWN_SPEED_TOKENS = 8  # an answer's own speed is believed from here on
+
+
+class AnswerProgress:
+    """Of one answer. Only its request's task writes to it: what it counts as the answer comes.
+
+    Args:
+        prompt: its tokens, counted or bounded.
+        limit: tokens that the answer has at most, as far as the request says; None: it goes on to
+            the end of its context.
+        is_seen: it is streamed, so that its tokens are seen as they come.
+
+    `begun_at`: when its first piece came, if that is seen. `tokens`: those that have come, taken
+    from the number of events; known of a whole answer when it is there. `is_complete`: all of it
+    has come.
+    """
+
+    __slots__ = ("begun_at", "is_complete", "is_seen", "limit", "prompt", "tokens")
+
+    def __init__(self, prompt: int, limit: int | None, *, is_seen: bool) -> None:
+        self.prompt, self.limit, self.is_seen = prompt, limit, is_seen
+        self.begun_at: float | None = None
+        self.tokens = 0
+        self.is_complete = False
+
+    def begin(self, now: float) -> None:
+        """Its first piece is there. An engine is asked once more, if the first was lost."""
+        self.begun_at, self.tokens = now, 0
+
+    def limit_in(self, context: int) -> int:
+        """Tokens that it has at most in a context of that size."""
+        room = max(context - self.prompt, 0)
+        return room if self.limit is None else min(self.limit, room)
+
+    def speed(self, now: float) -> float | None:
+        """Tokens a second, as far as they were seen; None: too few."""
+        if self.begun_at is None or self.tokens < OWN_SPEED_TOKENS or now <= self.begun_at:
+            return None
+        return self.tokens / (now - self.begun_at)
