@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.overview", "engine.lease"),
     ("engine.engine",),
     ("engine.launch",),
-    ("engine.kv", "engine.health", "engine.address", "engine.info"),
+    ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),
     ("engine.errors",),

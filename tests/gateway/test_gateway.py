@@ -197,7 +197,8 @@ async def test_an_engine_that_does_not_start_is_a_502_with_its_last_lines_then_b
             nursery.start_soon(crash)
             response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["code"]) == (502, "engine_failed")
-        assert "the fake engine's last line" in error_of(response)["message"]
+        assert error_of(response)["engine_output"] == ["the fake engine's last line"]
+        assert "the fake engine" not in error_of(response)["message"]
         stack.engines.load_s = 1
         failed_at = trio.current_time()
         assert (await stack.post(CHAT, chat())).status == 200
@@ -222,7 +223,7 @@ async def test_an_engine_that_keeps_failing_is_a_503_once_its_pause_is_long(
         again = await stack.post(CHAT, chat())
         assert (again.status, error_of(again)["code"]) == (503, "engine_back_off")
         assert header(again, "Retry-After") == "8"
-        assert "the fake engine's last line" in error_of(again)["message"]
+        assert error_of(again)["engine_output"] == ["the fake engine's last line"]
 
 
 async def test_a_bug_that_one_engine_meets_does_not_end_the_others(

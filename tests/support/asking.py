@@ -24,7 +24,8 @@ def chat(name: str = "m", **fields: Any) -> bytes:
 
 def error_of(response: httpcore.Response) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(response.content)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) - {"engine_output"} == {"message", "type", "param", "code"}
+    assert "\n" not in error["message"]
     return error
 
 

@@ -178,11 +178,14 @@ class GatewayProcess:
             return client.post("/v1/chat/completions", json=chat_body(model, text, **fields))
 
     def error_of(self, model: str, **fields: Any) -> tuple[int, str, str]:
-        """Status, code and message of an answer that must be an error in OpenAI's shape."""
+        """Status, code and message, with an engine's last lines, of an answer that must be an error
+        in OpenAI's shape."""
         response = self.chat(model, **fields)
         error = response.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        return response.status_code, error["code"], error["message"]
+        assert set(error) - {"engine_output"} == {"message", "type", "param", "code"}
+        assert "\n" not in error["message"]
+        said = "\n".join([error["message"], *error.get("engine_output", [])])
+        return response.status_code, error["code"], said
 
     @contextmanager
     def streaming(self, model: str) -> Iterator[Iterator[bytes]]:

@@ -6,7 +6,6 @@ decides: it starts, watches, and stops when it is told to.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
@@ -25,6 +24,7 @@ from trio_gateway.engine.info import EngineInfo, info_of, ready_words
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.launch import Launch
+from trio_gateway.engine.outcome import Outcome, StartFailed
 from trio_gateway.engine.process.memory_meter import watch_peak
 from trio_gateway.engine.process.process import (
     LOGGER_PREFIX,
@@ -33,7 +33,9 @@ from trio_gateway.engine.process.process import (
     Process,
     StopReport,
     last_words,
+    output_of,
     where,
+    with_output,
 )
 from trio_gateway.engine.process.stop_command import LIMIT_SHARE, run_stop_command, stop_command
 from trio_gateway.engine.scheduling.events import (
@@ -47,22 +49,6 @@ from trio_gateway.engine.scheduling.events import (
 from trio_gateway.tasks import first_of
 
 log = logging.getLogger(__name__)
-
-
-class _StartFailed(Exception):
-    """The engine did not start; the text is for the client."""
-
-    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(reason)
-        self.timed_out = timed_out
-
-
-class Outcome(enum.Enum):
-    """Why a process no longer serves."""
-
-    STOP = "its stop was requested"
-    LOST = "it ended by itself, or must be given up"
-    RESTORE_FAILED = "it did not survive the restore of a KV cache"
 
 
 class Engine:
@@ -96,6 +82,7 @@ class Engine:
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()
         self.epitaph = "the engine was stopped"  # what a request that loses it is told
+        self.last_output: tuple[str, ...] = ()  # with that, if it ended by itself
         self._process: Process | None = None
         self._lost: str | None = None  # why it must be given up although its process is there
         self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
@@ -116,9 +103,9 @@ class Engine:
         return self._process.pid if self._process is not None else None
 
     @property
-    def last_words(self) -> str:
-        """Its last lines of output, as an error message ends with them."""
-        return last_words(self._process) if self._process is not None else ""
+    def output(self) -> tuple[str, ...]:
+        """Its last lines, as they go with an error."""
+        return output_of(self._process) if self._process is not None else ()
 
     def stop(self) -> None:
         """Ask for its stop; `run` carries it out."""
@@ -139,10 +126,11 @@ class Engine:
         try:
             try:
                 await self._run()
-            except (_StartFailed, AddressUnusable, EngineSpawnError) as error:
-                log.error("%s did not start: %s", self.key, error)
-                timed_out = isinstance(error, _StartFailed) and error.timed_out
-                self._finish(EngineFailed(self.number, str(error), timed_out))
+            except (StartFailed, AddressUnusable, EngineSpawnError) as error:
+                failed = error if isinstance(error, StartFailed) else StartFailed(str(error))
+                log.error("%s did not start: %s", self.key, with_output(str(error), failed.output))
+                why = str(error), failed.timed_out, failed.output
+                self._finish(EngineFailed(self.number, *why))
             except Exception as error:
                 # What happens to one engine, a bug of ours included, must not end all the others.
                 log.exception("%s: a bug in the gateway; please report it", self.key)
@@ -192,7 +180,7 @@ class Engine:
             self._process = process
             try:
                 return await self._live(process)
-            except _StartFailed:
+            except StartFailed:
                 raise
             except BaseException:
                 if self.variant.stop_command:
@@ -202,7 +190,7 @@ class Engine:
     async def _live(self, process: Process) -> Outcome:
         try:
             outcome = await self._serve(process)
-        except _StartFailed:
+        except StartFailed:
             await self._stop(process, self.variant.timeouts.stop_s)
             raise
         match outcome:
@@ -273,14 +261,16 @@ class Engine:
         ended = process.exited.is_set()
         reason = f"the engine {process.status}" if ended else self._lost
         self.epitaph = f"{reason}{last_words(process)}"
-        log.error("%s (%s): %s", self.key, where(process), self.epitaph)
+        self.last_output = output_of(process)
+        told = with_output(self.epitaph, self.last_output)
+        log.error("%s (%s): %s", self.key, where(process), told)
         if not ended:
             self._abort_all()
             # Not asked to end: that would wake a stopped engine, and it might write on.
             await process.kill()
         await self._run_stop_command(process, self.variant.timeouts.stop_s)
         # At once: a helper may hold its pipe open for a while.
-        self._finish(EngineExited(self.number, self.epitaph))
+        self._finish(EngineExited(self.number, self.epitaph, self.last_output))
 
     async def _stop_in_order(self, process: Process) -> None:
         """Save what its slots hold, then stop it."""
@@ -325,7 +315,7 @@ class Engine:
                 return await health.until_good()
             except RefusedAtStart as refused:
                 if not self.launch.withdraw_key(self.client):
-                    raise _StartFailed(self.refusal(refused.status)) from None
+                    raise StartFailed(self.refusal(refused.status)) from None
 
     async def _until_ready(self, process: Process, health: HealthRecord) -> None:
         """Returns once it is ready, or its stop is wanted."""
@@ -334,15 +324,17 @@ class Engine:
             good = partial(self._until_good, health)
             await first_of(process.exited.wait, self._stop_wanted.wait, good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
-            raise _StartFailed(f"the engine {process.status} while starting{last_words(process)}")
+            reason = f"the engine {process.status} while starting{last_words(process)}"
+            raise StartFailed(reason, self.output)
         if limit.cancelled_caught:
-            raise _StartFailed(
+            raise StartFailed(
                 f"the engine was not ready within {limit_s:g} s (engine_startup_timeout); its "
                 f"health endpoint: {health.last}{last_words(process)}",
+                self.output,
                 timed_out=True,
             )
         # With a stop_command the process is only a client: its server holds the port.
         if self._stop_wanted.is_set() or self.variant.stop_command:
             return
         if process.owns_port(self.client.port) is False:
-            raise _StartFailed(port_taken(self.client.port, self.variant, self._kind))
+            raise StartFailed(port_taken(self.client.port, self.variant, self._kind))

@@ -7,7 +7,12 @@ import os
 
 
 class EngineLost(Exception):
-    """The engine is gone, or is not what it should be. A request may be tried elsewhere."""
+    """The engine is gone, or is not what it should be. A request may be tried elsewhere. `output`:
+    its last lines, if they are the cause."""
+
+    def __init__(self, message: str = "", output: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class EngineUnreachable(EngineLost):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from trio_gateway.engine.scheduling.events import Refusal, Reject
+from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError, engine_failed, from_reject, shutting_down
 
 
@@ -74,7 +75,33 @@ def test_a_shutdown_says_when_to_come_again() -> None:
 
 
 def test_a_failed_engine_is_named_with_its_last_words() -> None:
-    error = engine_failed("qwen", "exited with 1; its last lines:\nout of memory")
+    error = engine_failed("qwen", "exited with 1: out of memory", ["loading", "out of memory"])
     assert error.status == 502
-    assert error.message.startswith("qwen: exited with 1")
-    assert error.message.endswith("out of memory")
+    assert error.message.startswith("qwen: exited with 1: out of memory; see its last lines in ")
+    assert error.body()["error"]["engine_output"] == ["loading", "out of memory"]
+
+
+@pytest.mark.parametrize(
+    ("family", "where"),
+    [
+        (Family.OPENAI, "error"),
+        (Family.LLAMACPP, "error"),
+        (Family.ANTHROPIC, "error"),
+        (Family.OLLAMA, None),
+    ],
+)
+@pytest.mark.parametrize(
+    "refusal",
+    [Refusal.START_FAILED, Refusal.START_TIMEOUT, Refusal.BACK_OFF, Refusal.QUEUE_TIMEOUT],
+)
+def test_an_engines_last_lines_are_in_a_field_of_their_own(
+    refusal: Refusal, family: Family, where: str | None
+) -> None:
+    rejected = Reject(1, refusal, "it failed", 2.0, ("line 1", "line 2"))
+    body = from_reject("qwen", rejected).body(family)
+    place = body if where is None else body[where]
+    assert place["engine_output"] == ["line 1", "line 2"]
+    assert "line 1" not in str(place.get("message", body["error"]))
+    assert "engine_output" not in str(
+        from_reject("qwen", Reject(1, refusal, "it failed", 2.0)).body(family)
+    )

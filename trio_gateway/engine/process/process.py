@@ -23,7 +23,8 @@ from trio_gateway.tasks import open_flat_nursery
 
 LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
-LINES_IN_ERROR = 15
+LINES_IN_ERROR, LONGEST_LINE = 15, 1000  # characters
+LONGEST_WHY = 300  # characters of an error's sentence
 LINES_SEARCHED = 40  # for the one that says why
 LINE_MAX_BYTES = 4096  # longer ones are cut into pieces: an engine may never write a newline
 PIPE_READ_BYTES = 65536
@@ -169,12 +170,19 @@ def where(process: Process) -> str:
 
 
 def last_words(process: Process) -> str:
-    """The line that says why it ended, and its last lines, as an error message ends with them."""
-    lines = process.last_lines(LINES_IN_ERROR)
-    if not lines:
-        return ""
+    """The line that says why it ended, as the sentence of an error ends with it."""
     why = telling_line(process.last_lines(LINES_SEARCHED))
-    return (f": {why}" if why else "") + "; its last lines:\n" + "\n".join(lines)
+    return f": {why[:LONGEST_WHY]}" if why else ""
+
+
+def output_of(process: Process) -> tuple[str, ...]:
+    """Its last lines, as they go with an error."""
+    return tuple(line[:LONGEST_LINE] for line in process.last_lines(LINES_IN_ERROR) if line)
+
+
+def with_output(sentence: str, output: Sequence[str]) -> str:
+    """For the log."""
+    return "\n".join((f"{sentence}; its last lines:", *output)) if output else sentence
 
 
 @asynccontextmanager

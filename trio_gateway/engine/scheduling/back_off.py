@@ -23,11 +23,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """No start before `until`; `failures` in a row, the last one for `reason`."""
+    """No start before `until`; `failures` in a row, the last for `reason`, after `output`."""
 
     until: float
     failures: int
     reason: str
+    output: tuple[str, ...] = ()
 
     def is_waited_out(self, now: float) -> bool:
         """Whether requests wait for its end."""
@@ -49,22 +50,32 @@ class BackOff(Generic[Key]):
         """Whether its last engine failed, however long ago."""
         return key in self._pauses
 
-    def start_failed(self, key: Key, now: float, reason: str) -> None:
-        self._note(key, now, reason, free=0)
+    def start_failed(self, key: Key, now: float, reason: str, output: tuple[str, ...] = ()) -> None:
+        self._note(key, now, reason, output, free=0)
 
-    def engine_ended(self, key: Key, now: float, reason: str, *, served_s: float) -> None:
+    def engine_ended(
+        self,
+        key: Key,
+        now: float,
+        reason: str,
+        output: tuple[str, ...] = (),
+        *,
+        served_s: float,
+    ) -> None:
         """A ready engine ended by itself, `served_s` after it got ready."""
         if served_s >= GOOD_SERVICE_S:
             self._pauses.pop(key, None)
-        self._note(key, now, reason, free=1)
+        self._note(key, now, reason, output, free=1)
 
     def engine_stopped(self, key: Key) -> None:
         """A ready engine ended because it was told to: it was a good one."""
         self._pauses.pop(key, None)
 
-    def _note(self, key: Key, now: float, reason: str, *, free: int) -> None:
+    def _note(
+        self, key: Key, now: float, reason: str, output: tuple[str, ...], *, free: int
+    ) -> None:
         last = self._pauses.get(key)
         failures = last.failures + 1 if last else 1
         doubled = failures - 1 - free
         pause_s = min(FIRST_PAUSE_S * 2**doubled, LONGEST_PAUSE_S) if doubled >= 0 else 0.0
-        self._pauses[key] = Pause(now + pause_s, failures, reason)
+        self._pauses[key] = Pause(now + pause_s, failures, reason, output)

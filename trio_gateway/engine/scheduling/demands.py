@@ -52,17 +52,18 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class PauseLeft(msgspec.Struct, frozen=True):
-    """The variant is left alone for this long, as it failed that often, last for this reason.
-    `is_waited_out`: a ticket waits for the end of it; otherwise it is refused."""
+    """The variant is left alone for this long, as it failed that often, last for this reason and
+    after this output. `is_waited_out`: a ticket waits for its end; otherwise it is refused."""
 
     key: VariantKey
     seconds: float
     failures: int
     reason: str
     is_waited_out: bool
+    output: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """In one line, without the reason, which may have many."""
+        """Without the reason."""
         times = "once" if self.failures == 1 else f"{self.failures} times in a row"
         return f"{self.key} failed {times}; the next start is in {self.seconds:.1f} s"
 
@@ -184,9 +185,10 @@ def _order(demand: Demand) -> tuple[Priority, int]:
 
 def _left(key: VariantKey, pause: Pause, now: float) -> PauseLeft:
     left_s = pause.until - now
-    return PauseLeft(key, left_s, pause.failures, pause.reason, pause.is_waited_out(now))
+    waited_out = pause.is_waited_out(now)
+    return PauseLeft(key, left_s, pause.failures, pause.reason, waited_out, pause.output)
 
 
 def _backing_off(ticket: Ticket, left: PauseLeft) -> Reject:
     message = f"{left}. Last failure: {left.reason}"
-    return Reject(ticket.id, Refusal.BACK_OFF, message, left.seconds)
+    return Reject(ticket.id, Refusal.BACK_OFF, message, left.seconds, left.output)

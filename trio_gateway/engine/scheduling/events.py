@@ -115,6 +115,7 @@ class EngineFailed(msgspec.Struct, frozen=True):
     engine: int
     reason: str
     timed_out: bool = False
+    output: tuple[str, ...] = ()  # its last lines
 
 
 class EngineExited(msgspec.Struct, frozen=True):
@@ -122,6 +123,7 @@ class EngineExited(msgspec.Struct, frozen=True):
 
     engine: int
     reason: str = ""
+    output: tuple[str, ...] = ()  # its last lines
 
 
 class EngineMeasured(msgspec.Struct, frozen=True):
@@ -229,6 +231,7 @@ class Reject(msgspec.Struct, frozen=True):
     refusal: Refusal
     message: str
     retry_after_s: float | None = None
+    output: tuple[str, ...] = ()  # an engine's last lines, if one is the cause
 
 
 class CountAgain(msgspec.Struct, frozen=True):

@@ -102,8 +102,8 @@ class Scheduler:
                 self._ready(event, now, actions)
             case EngineFailed():
                 self._failed(event, now, actions)
-            case EngineExited(engine, reason):
-                self._exited(engine, reason, now)
+            case EngineExited():
+                self._exited(event, now)
             case EngineMeasured(engine, memory_bytes):
                 if (view := state.engines.get(engine)) is not None:
                     state.variants.note_memory(view.facts, memory_bytes)
@@ -246,8 +246,8 @@ class Scheduler:
         for ticket in self.state.queues.get(model, ()):
             self._size(ticket, actions)
 
-    def _exited(self, number: int, reason: str, now: float) -> None:
-        engine = self.state.forget_engine(number)
+    def _exited(self, event: EngineExited, now: float) -> None:
+        engine = self.state.forget_engine(event.engine)
         if engine.state is EngineState.STOPPING:
             self.state.move_engine(engine, EngineState.STOPPED)
             if engine.ready_at is not None:
@@ -255,7 +255,8 @@ class Scheduler:
             return
         self.state.move_engine(engine, EngineState.FAILED)
         served_s = now - (now if engine.ready_at is None else engine.ready_at)
-        self.state.back_off.engine_ended(engine.key, now, reason, served_s=served_s)
+        why = event.reason, event.output
+        self.state.back_off.engine_ended(engine.key, now, *why, served_s=served_s)
 
     def _failed(self, event: EngineFailed, now: float, actions: list[Action]) -> None:
         engine = self.state.forget_engine(event.engine)
@@ -263,21 +264,24 @@ class Scheduler:
         self.state.move_engine(engine, EngineState.FAILED)
         if not wanted:
             return  # its end was asked for: no request waits for it
-        self.state.back_off.start_failed(engine.key, now, event.reason)
+        self.state.back_off.start_failed(engine.key, now, event.reason, event.output)
         refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
         queue = self.state.queues.get(engine.key.model)
         # Those that a smaller variant holds go on waiting, for that one.
         for ticket in queue.of_size(self.state.variants.context_of(engine.facts)) if queue else ():
             if self.state.server_of(ticket) is None:
-                reject(self.state, Reject(ticket.id, refusal, event.reason), actions)
+                told = Reject(ticket.id, refusal, event.reason, output=event.output)
+                reject(self.state, told, actions)
 
     def _expire(self, now: float, actions: list[Action]) -> None:
         timeout_s = self._queue_timeout_s
         for ticket in [*_older(self.state.tickets, timeout_s, now)]:
+            output: tuple[str, ...] = ()
             message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
             if (pause := outlook_of(ticket, self.state, self.window_s, now).pause) is not None:
-                message += f"; {pause}. Last failure: {pause.reason}"
-            reject(self.state, Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message), actions)
+                output, message = pause.output, f"{message}; {pause}. Last failure: {pause.reason}"
+            told = Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message, output=output)
+            reject(self.state, told, actions)
         for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
         for engine in self.state.engines.values():

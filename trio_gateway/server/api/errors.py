@@ -45,6 +45,7 @@ class ApiError(Exception):
         retry_after_s: becomes the header Retry-After.
         headers: further headers of the answer.
         closes_connection: what was read of the request does not tell where the next one begins.
+        output: an engine's last lines, in a field of their own.
     """
 
     def __init__(
@@ -58,14 +59,22 @@ class ApiError(Exception):
         retry_after_s: float | None = None,
         headers: Sequence[tuple[str, str]] = (),
         closes_connection: bool = False,
+        output: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.error_type = status, message, error_type
         self.code, self.param, self.retry_after_s = code, param, retry_after_s
         self.closes_connection = closes_connection
-        self._headers = headers
+        self._headers, self._output = headers, output
 
     def body(self, family: Family = Family.OPENAI) -> dict[str, Any]:
+        body = self._body(family)
+        if self._output:
+            place = body if family is Family.OLLAMA else body["error"]
+            place["engine_output"] = [*self._output]
+        return body
+
+    def _body(self, family: Family) -> dict[str, Any]:
         match family:
             case Family.ANTHROPIC:
                 return anthropic_error(self.status, self.message)
@@ -192,9 +201,16 @@ def bug(error: Exception) -> ApiError:
     return ApiError(500, message, "internal_error")
 
 
-def engine_failed(model: str, reason: str) -> ApiError:
+def engine_failed(model: str, reason: str, output: Sequence[str] = ()) -> ApiError:
     """502: the engine crashed, did not start, or gave an answer that is not HTTP."""
-    return ApiError(502, f"{model}: {reason}", "engine_error", code="engine_failed")
+    message = f"{model}: {_with_hint(reason, output)}"
+    return ApiError(502, message, "engine_error", code="engine_failed", output=output)
+
+
+def _with_hint(reason: str, output: Sequence[str]) -> str:
+    if not output:
+        return reason
+    return f"{reason}; see its last lines in engine_output or in the gateway's log"
 
 
 def key_refused(message: str) -> ApiError:
@@ -205,6 +221,7 @@ def key_refused(message: str) -> ApiError:
 
 def from_reject(model: str, reject: Reject) -> ApiError:
     """The scheduler's refusal of a ticket, for the client."""
+    output, message = reject.output, _with_hint(reject.message, reject.output)
     match reject.refusal:
         case Refusal.QUEUE_FULL:
             return ApiError(
@@ -212,14 +229,15 @@ def from_reject(model: str, reject: Reject) -> ApiError:
                 code="queue_full", retry_after_s=reject.retry_after_s,
             )  # fmt: skip
         case Refusal.QUEUE_TIMEOUT:
-            return ApiError(504, f"{model}: {reject.message}", "timeout", code="queue_timeout")
+            message = f"{model}: {message}"
+            return ApiError(504, message, "timeout", code="queue_timeout", output=output)
         case Refusal.START_TIMEOUT:
-            message = f"{model}: {reject.message}"
-            return ApiError(504, message, "timeout", code="engine_startup_timeout")
+            message = f"{model}: {message}"
+            return ApiError(504, message, "timeout", code="engine_startup_timeout", output=output)
         case Refusal.BACK_OFF:
             return ApiError(
-                503, reject.message, "service_unavailable",
-                code="engine_back_off", retry_after_s=reject.retry_after_s,
+                503, message, "service_unavailable", code="engine_back_off",
+                retry_after_s=reject.retry_after_s, output=output,
             )  # fmt: skip
         case Refusal.SHUTTING_DOWN:
             return shutting_down()
@@ -228,4 +246,4 @@ def from_reject(model: str, reject: Reject) -> ApiError:
         case Refusal.TOO_LARGE:
             return ApiError(400, reject.message, code="context_length_exceeded")
         case Refusal.START_FAILED:
-            return engine_failed(model, reject.message)
+            return engine_failed(model, reject.message, output)

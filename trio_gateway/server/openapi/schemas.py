@@ -72,6 +72,7 @@ def _components() -> dict[str, Json]:
         "type": _STRING,
         "param": _TEXT_OR_NULL,
         "code": {"type": ["string", "integer", "null"]},
+        "engine_output": _list_of(_STRING),
     }
     model = _object(
         id=_STRING,

@@ -88,8 +88,8 @@ class EngineStream(AnswerStream):
         if isinstance(error, ExchangeAborted):
             reason, failure = str(error), aborted(error)
         else:
-            reason = await news_of(self._lease, error)
-            failure = engine_failed(model, reason)
+            news = await news_of(self._lease, error)
+            reason, failure = str(news), engine_failed(model, str(news), news.output)
         await self._resources.aclose()
         log.error("a stream of %s broke off: %s", model, reason)
         if not self.has_events:
@@ -100,14 +100,15 @@ class EngineStream(AnswerStream):
         return event
 
 
-async def news_of(lease: Lease, error: Exception) -> str:
+async def news_of(lease: Lease, error: Exception) -> EngineLost:
     """Why the engine was lost: how it ended, if it did, otherwise what was seen of it."""
-    if isinstance(error, OutOfSockets) or lease.engine.pid is None:
-        return str(error)  # nothing happened to the engine, or nothing that shows here
+    engine = lease.engine
+    if isinstance(error, OutOfSockets) or engine.pid is None:
+        return EngineLost(str(error))  # nothing happened to the engine, or nothing that shows here
     garbage = isinstance(error, EngineTalksGarbage)
     # One that answers is not about to end, unless it is given up for answering like that.
     if not garbage or lease.client.refuses.is_set():
         with trio.move_on_after(ENGINE_NEWS_S):
-            await lease.engine.gone.wait()
-            return lease.engine.epitaph
-    return str(error) + (lease.engine.last_words if garbage else "")
+            await engine.gone.wait()
+            return EngineLost(engine.epitaph, engine.last_output)
+    return EngineLost(str(error), engine.output if garbage else ())

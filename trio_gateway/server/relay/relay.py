@@ -144,7 +144,7 @@ class Relay:
                 return await self._try(ask)
             except EngineLost as lost:
                 if lost_before or (ask.form is not None and not ask.form.can_repeat):
-                    raise engine_failed(ask.model.name, str(lost)) from None
+                    raise engine_failed(ask.model.name, str(lost), lost.output) from None
                 log.warning("request %s: %s; trying once more", ask.state.id, lost)
                 lost_before = True
             except Outgrown as outgrown:
@@ -164,7 +164,7 @@ class Relay:
             except KeyRefused as error:
                 raise key_refused(f"{ask.model.name}: {error}") from None
             except EngineLost as error:
-                raise EngineLost(await news_of(lease, error)) from None
+                raise await news_of(lease, error) from None
             if exchange.status in KEY_REFUSED:
                 said = said_of(beginning.piece) if beginning.is_whole else ""
                 raise key_refused(lease.engine.refusal(exchange.status, said))

@@ -147,7 +147,8 @@ class WebSocketRelay:
         except ExchangeAborted as error:
             raise aborted(error) from None
         except EngineLost as error:
-            raise engine_failed(model.name, await news_of(lease, error)) from None
+            lost = await news_of(lease, error)
+            raise engine_failed(model.name, str(lost), lost.output) from None
         return _Opened(lease, socket, _check_of(model, permissions_of(scope)))
 
 
@@ -263,7 +264,8 @@ async def _pass(
             except ExchangeAborted as error:
                 return _aborted(error)
             except EngineLost as error:
-                failure = engine_failed(lease.engine.key.model, await news_of(lease, error))
+                lost = await news_of(lease, error)
+                failure = engine_failed(lease.engine.key.model, str(lost), lost.output)
                 return End(_BROKEN, failure.message, error=failure)
             idle.deadline = trio.current_time() + IDLE_S
             kind = "text" if isinstance(said, str) else "bytes"
