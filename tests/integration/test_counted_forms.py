@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.agent_requests import AGENT_REQUESTS, AgentRequest
+from tests.support.agent_requests import AGENT_REQUESTS, BILLING_LINE, AgentRequest
 from tests.support.harness import configuration, model, real_variant, running_gateway
+from tests.support.request_kinds import KINDS, has_picture
 from tests.support.tiny_model import write_tiny_model
+from trio_gateway.server.api.billing_line import CONSTANT
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 
@@ -53,7 +55,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     variants = [real_variant(context, file=file) for context in (4096, 8192)]
     config = configuration(model("m", *variants), kv_carryover="false")
     with running_gateway(folder, config) as gateway, gateway.client() as client:
-        # Both types of the engine's own count were the same, so nothing was learned by halves.
         body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
         assert client.post("/v1/chat/completions", json=body).status_code == 200
         yield client
@@ -68,11 +69,14 @@ def explained(client: httpx.Client, request: AgentRequest) -> dict[str, Any]:
 
 
 def asked_straight(client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
-    return client.post(f"/upstream/m{path}", json={"model": "m", **body})
+    """Of the engine itself, but with what the gateway changes in every request."""
+    given = json.dumps({"model": "m", **body}).replace(BILLING_LINE, CONSTANT.decode())
+    return client.post(f"/upstream/m{path}", content=given)
 
 
 TAKEN = [r for r in AGENT_REQUESTS if r.is_taken and r.endpoint in _COUNTS]
-REFUSED = [r for r in AGENT_REQUESTS if not r.is_taken]
+# A model without eyes gets no pictures.
+REFUSED = [r for r in AGENT_REQUESTS if not r.is_taken and "pictur" not in r.name]
 OLLAMA = [r for r in AGENT_REQUESTS if r.endpoint in _PATHS]
 
 
@@ -100,26 +104,45 @@ def test_a_request_to_ollamas_api_is_counted_as_it_is_read(
 
 
 @pytest.mark.parametrize("request_", REFUSED, ids=[r.name for r in REFUSED])
-def test_what_the_engine_refuses_gets_to_it_as_it_came(
+def test_what_the_engine_refuses_is_counted_and_gets_to_it_as_it_came(
     client: httpx.Client, request_: AgentRequest
 ) -> None:
-    """And is no reason to load a larger variant: what else is in it is counted."""
-    if "image" in json.dumps(request_.body["messages" if "messages" in request_.body else "input"]):
-        pytest.skip("a model without eyes gets no pictures")
     path = f"/v1/{request_.endpoint}"
     straight = asked_straight(client, path, request_.body)
     assert straight.status_code >= 400
     found = explained(client, request_)
-    assert found["counted_by"] == "engine"
-    if found["refused"] is None:
-        answer = client.post(path, json={"model": "m", **request_.body})
-        assert answer.status_code == straight.status_code
-        assert answer.json()["error"]["message"] == straight.json()["error"]["message"]
-        assert found["variant"] == "4096"
+    assert (found["counted_by"], found["is_exact"]) == ("engine", True)
+    answer = client.post(path, json={"model": "m", **request_.body})
+    assert answer.status_code == straight.status_code
+    assert answer.json()["error"]["message"] == straight.json()["error"]["message"]
 
 
-def test_a_search_of_the_web_loads_no_larger_variant(client: httpx.Client) -> None:
+# What makes the engine refuse the question, whatever it is asked about.
+UNCOUNTED = {"arguments that are no JSON"}
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_each_kind_of_tool_message_and_part_is_counted_as_the_engine_counts_it(
+    client: httpx.Client, endpoint: str
+) -> None:
+    """What it takes; what it refuses is counted all the same."""
+    straight, found = {}, {}
+    for name, body in KINDS[endpoint].items():
+        if has_picture(body):  # a model without eyes gets none
+            continue
+        answer = asked_straight(client, _COUNTS[endpoint], body)
+        seen = explained(client, AgentRequest(name, endpoint, body))
+        assert (seen["counted_by"] == "engine") is (name not in UNCOUNTED), name
+        if answer.status_code == 200:
+            straight[name], found[name] = answer.json()["input_tokens"], seen["counted"]
+            assert seen["bounds"]["lower"] <= seen["counted"] <= seen["bounds"]["upper"], name
+    assert found == straight
+    assert len(found) > len(KINDS[endpoint]) / 2
+
+
+def test_a_search_of_the_web_needs_no_more_than_its_text(client: httpx.Client) -> None:
+    """By its bytes it would have been too long for any variant."""
     (request,) = [r for r in TAKEN if r.name == "codex, web search alone"]
     found = explained(client, request)
     assert found["bounds"]["upper"] > 8192
-    assert found["variant"] == "4096"
+    assert found["need"] < 4096

@@ -160,7 +160,7 @@ CODEX = [
                  _codex(*_CUSTOM_CALL, *_CODEX_ENDS), is_taken=False),
     AgentRequest("codex, a compacted history", "responses",
                  _codex({"type": "compaction", "encrypted_content": "x" * 2000}), is_taken=False),
-    AgentRequest("codex, a screenshot", "responses",
+    AgentRequest("codex, a picture", "responses",
                  _codex({"role": "user", "content": [
                      {"type": "input_image", "image_url": _picture(9000)}]}), is_taken=False),
 ]  # fmt: skip
@@ -169,7 +169,7 @@ CODEX = [
 # -- Claude Code: the Messages API --------------------------------------------------------------
 
 _CACHED: Json = {"cache_control": {"type": "ephemeral"}}
-_BILLING = "x-anthropic-billing-header: cc_version=2.1.1.abc; cc_entrypoint=cli; cch=12345;"
+BILLING_LINE = "x-anthropic-billing-header: cc_version=2.1.1.abc; cc_entrypoint=cli; cch=12345;"
 _SERVER_TOOLS: list[Json] = [
     {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
     {"type": "bash_20250124", "name": "bash"},
@@ -190,7 +190,7 @@ def _claude(*messages: Json, tools: Sequence[Json] = ()) -> Json:
         for tool in _functions(18, 1500, 4)
     ]  # fmt: skip
     system = [
-        {"type": "text", "text": _BILLING},
+        {"type": "text", "text": BILLING_LINE},
         {"type": "text", "text": filler(60), **_CACHED},
         {"type": "text", "text": filler(14_000), **_CACHED},
     ]
@@ -253,7 +253,7 @@ CLAUDE_CODE = [
                  {"system": [{"type": "text", "text": filler(700)}], "tools": [],
                   "max_tokens": 512, "stop_sequences": ["x"],
                   "messages": [{"role": "user", "content": filler(100)}]}),
-    AgentRequest("claude code, a screenshot", "messages",
+    AgentRequest("claude code, a picture", "messages",
                  _claude({"role": "user", "content": [
                      {"type": "image", "source": {"type": "base64", "media_type": "image/png",
                                                   "data": "A" * 9000}}]}), is_taken=False),
