@@ -255,22 +255,24 @@ def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
 
 def test_a_model_for_each_gguf_file_takes_a_loop(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    for name in ("b.gguf", "a.gguf"):
+    for name in ("b.gguf", "a.gguf", "old/a.gguf"):
+        (tmp_path / "models" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "models" / name).touch()
     config = load(
         tmp_path,
         """
         server, models = {}, {}
-        for _, file in ipairs(find_gguf("models")) do
+        local files, names = find_gguf("models")
+        for i, file in ipairs(files) do
           models[#models + 1] = {
-            name = file:match("([^/]+)%.gguf$"),
+            name = names[i],
             engine = presets.engines.llamacpp,
             variants = { { binary = "llama-server", args = { "-m", file }, context = 4096 } },
           }
         end
         """,
     )
-    assert [m.name for m in config.models] == ["a", "b"]
+    assert [m.name for m in config.models] == ["a", "b", "old/a"]
     assert config.models[0].variants[0].args == ("-m", f"{tmp_path}/models/a.gguf")
 
 

@@ -72,6 +72,7 @@ class ConfigLoader:
         callers = access.with_known_models(mistakes, server.access, models)
         server = msgspec.structs.replace(server, access=callers)
         notes = [
+            *left.remarks,
             *_notes(reader.ignored),
             *remarks.on_globals(key for key in top if isinstance(key, str)),
             *remarks.on_variants(models, paths, server, os.environ),

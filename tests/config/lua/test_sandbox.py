@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,80 @@ def test_find_gguf_lists_the_files_below_a_folder_in_order(tmp_path: Path) -> No
         (tmp_path / name).touch()
     found = value(tmp_path, "find_gguf('models')")
     assert found == [f"{tmp_path}/models/b.gguf", f"{tmp_path}/models/deep/er/a.gguf"]
+
+
+def found(folder: Path, *names: str) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """What `find_gguf` gives of a folder with these files: their paths, their names, the remarks.
+    A name that ends with `>` and another is a link."""
+    for name in names:
+        name, _, target = name.partition(">")
+        path = folder / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target) if target else path.touch()
+    (folder / "gateway.lua").write_text("files, names = find_gguf('models')")
+    outcome = sandbox.run_file(folder / "gateway.lua")
+    files, model_names = (
+        [v for _, v in outcome.globals[key].items()] for key in ("files", "names")
+    )
+    start = f"{folder}/models/"
+    return [file.removeprefix(start) for file in files], model_names, outcome.remarks
+
+
+def test_of_a_model_in_several_files_the_first_is_the_one(tmp_path: Path) -> None:
+    parts = [f"big/x-Q4-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    files, names, _ = found(tmp_path, *parts, "y-1-of-2.gguf", "a/only-00002-of-00002.gguf")
+    assert files == ["big/x-Q4-00001-of-00003.gguf", "y-1-of-2.gguf"]
+    assert names == ["x-Q4", "y-1-of-2"]
+
+
+def test_projectors_are_no_models_nor_is_what_is_still_being_loaded_down(tmp_path: Path) -> None:
+    files, *_ = found(
+        tmp_path, "m.gguf", "mmproj-m-f16.gguf", "v/m2.MMPROJ-F16.gguf", ".hidden.gguf",
+        ".cache/huggingface/download/z.gguf", "a.gguf.part", "b.gguf", "b.gguf.aria2",
+        "c.gguf.incomplete", "d.gguf", "d.gguf.part", "lost+found/e.gguf", "folder.gguf/f.gguf",
+    )  # fmt: skip
+    assert files == ["folder.gguf/f.gguf", "m.gguf"]
+
+
+def test_linked_folders_are_followed_and_each_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "x.gguf").touch()
+    (tmp_path / "disk" / "up").symlink_to("..")  # a loop, by way of what is above all of them
+    files, names, remarks = found(
+        tmp_path, "a>../disk", "b>../disk", "c/here.gguf", "0>c", "c/me>.", "self>self", "gone>no",
+        "file.gguf>c/here.gguf", "dead.gguf>none.gguf",
+    )  # fmt: skip
+    assert files == ["a/deep/x.gguf", "c/here.gguf", "file.gguf"]
+    assert names == ["x", "here", "file"]
+    assert remarks == (f"{tmp_path}/models/self cannot be read: Too many levels of symbolic links",)
+
+
+def test_two_files_of_one_name_get_their_folders_into_their_names(tmp_path: Path) -> None:
+    files, names, _ = found(
+        tmp_path, "x.gguf", "a/x.gguf", "b/c/x.gguf", "b/y.gguf", "b/z-00001-of-00002.gguf",
+        "b/z.gguf", "d/z.gguf",
+    )  # fmt: skip
+    assert dict(zip(files, names, strict=True)) == {
+        "a/x.gguf": "a/x", "b/c/x.gguf": "b/c/x", "x.gguf": "x", "b/y.gguf": "y",
+        "b/z-00001-of-00002.gguf": "z-00001-of-00002", "b/z.gguf": "b/z", "d/z.gguf": "d/z",
+    }  # fmt: skip
+
+
+def test_a_name_that_is_no_text_is_told_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "two\nlines.gguf").touch()
+    files, _, (remark,) = found(tmp_path, "m.gguf")
+    assert files == ["m.gguf"]
+    assert remark.endswith("lines.gguf': the file's name is not one line of text")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "models" / "private").mkdir(parents=True)
+    (tmp_path / "models" / "private").chmod(0)
+    files, _, remarks = found(tmp_path, "m.gguf")
+    assert files == ["m.gguf"]
+    assert remarks == (f"{tmp_path}/models/private cannot be read: Permission denied",)
 
 
 def test_find_gguf_fails_where_there_is_no_such_folder(tmp_path: Path) -> None:

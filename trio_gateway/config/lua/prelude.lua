@@ -146,6 +146,12 @@ local function lazy(kind)
 end
 shared.presets = { engines = lazy "engines", binaries = lazy "binaries", models = lazy "models" }
 
+local function lines(text)
+  local array = {}
+  for line in text:gmatch("[^\n]+") do array[#array + 1] = line end
+  return array
+end
+
 -- Each file has an environment of its own, whose `include` and `find_gguf` are relative to that
 -- file, also when one of its functions is called from another.
 local function environment(folder)
@@ -156,9 +162,8 @@ local function environment(folder)
   end
   function own.find_gguf(path)
     expect("string", path, "find_gguf")
-    local found, array = ask(host.find_gguf, folder, path), {}
-    for file in found:gmatch("[^\n]+") do array[#array + 1] = file end
-    return array
+    local files, names = ask(host.find_gguf, folder, path)
+    return lines(files), lines(names)
   end
   return setmetatable(own, { __index = shared, __newindex = shared })
 end

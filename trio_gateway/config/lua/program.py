@@ -7,7 +7,7 @@ variables, but asks for those that the configuration names. One JSON object a li
     in   {"path": "gateway.lua", "fd": 3, "wanted": ["server", "models"]}
     out  {"getenv": "HOME"}                 in  {"value": "/home/me"}, or {"failure": "why"}
     out  {"preset": ["engines", "openai"]}  in  the same
-    out  {"globals": [key, value, …], "files": [path, …]},
+    out  {"globals": [key, value, …], "files": [path, …], "remarks": [text, …]},
          or {"failed": message, "line": text, "files": [path, …]}
 
 A value is JSON's own, but for a table, which is an array of its keys and values in Lua's order,
@@ -94,11 +94,12 @@ def run(
         attribute_filter=_deny_attributes,
         max_memory=MEMORY_LIMIT_BYTES,
     )
+    remarks: list[str] = []
     host: dict[str, Callable[..., Any]] = {
         "getenv": lambda name: ask({"getenv": name}) if len(name) < LONGEST_NAME else None,
         "preset": lambda kind, name: ask({"preset": [kind, name[:LONGEST_NAME]]}),
         "read": files.read,
-        "find_gguf": _find_gguf,
+        "find_gguf": _finder(remarks),
     }
     answering = lua.table_from({name: _answering(function) for name, function in host.items()})
     with open(os.path.join(os.path.dirname(__file__), "prelude.lua"), encoding="utf-8") as file:
@@ -114,7 +115,7 @@ def run(
         names = None if wanted is None else lua.table_from(dict.fromkeys(wanted, True))
         left, too_much = flatten(result, names, MOST_VALUES, MOST_TEXT_BYTES, DEEPEST_TABLE)
         if left is not None:
-            return {"globals": _plain(left), "files": files.paths}
+            return {"globals": _plain(left), "files": files.paths, "remarks": remarks}
         result = f"{too_much} in the tables that it leaves"
     result = str(result)[:LONGEST_MESSAGE]
     if result.strip() == "not enough memory":
@@ -163,13 +164,21 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _find_gguf(folder: str, name: str) -> str:
-    from pathlib import Path  # takes some ms, and few configurations need it
+def _finder(remarks: list[str]) -> Callable[[str, str], tuple[str, str]]:
+    """For `find_gguf`: the files, and their names. It adds to the remarks."""
 
-    top = Path(folder, os.path.expanduser(name)).absolute()
-    if not top.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(top))
-    return "\n".join(sorted(str(f) for f in top.rglob("*.gguf") if f.is_file()))
+    def find(folder: str, name: str) -> tuple[str, str]:
+        import importlib  # few configurations need it
+
+        module = importlib.import_module(
+            ".gguf_folder" if __package__ else "gguf_folder", __package__
+        )
+        top = os.path.abspath(os.path.join(folder, os.path.expanduser(name)))
+        models = module.Models(top)
+        remarks.extend(models.remarks)
+        return "\n".join(models.files), "\n".join(models.names)
+
+    return find
 
 
 class _Files:

@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     globals: Table
     variables: Mapping[str, str]
     files: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
@@ -56,7 +57,8 @@ def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
         raise LuaFailure(printable(f"{path}: {error}")) from None
     if "globals" in last:
         files = tuple(Path(name) for name in last["files"])
-        return Outcome(table_from(last["globals"]), variables, files)
+        remarks = tuple(map(printable, last["remarks"]))
+        return Outcome(table_from(last["globals"]), variables, files, remarks)
     raise LuaFailure(_message(path, last["failed"], last["line"], last["files"]))
 
 

@@ -1,0 +1,104 @@
+"""The models in a folder of GGUF files, as `find_gguf` of a configuration gives them.
+
+The helper process imports this, so it needs a little of the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections import Counter
+
+_SHARD = re.compile(r"(.+)-([0-9]{5})-of-[0-9]{5}")
+_SUFFIX = ".gguf"
+_PROJECTOR = "mmproj"  # as llama.cpp tells them, which has no model in it
+# What programs keep next to a file that they are still loading down; of some, the file itself has
+# its full size from the start.
+_UNFINISHED = (".aria2", ".part", ".incomplete", ".crdownload", ".download", ".tmp")
+_OF_THE_SYSTEM = "lost+found"  # at the top of a disk, for root alone
+
+
+class Models:
+    """What was found below one folder. `files`: full paths, sorted; of a model in several files the
+    first. `names`: of each, the name of its file, with its folders where two have the same.
+    `remarks`: what could not be looked at."""
+
+    def __init__(self, top: str) -> None:
+        """Raises OSError: the folder itself cannot be read."""
+        if not os.path.isdir(top):
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", top)
+        self._found: list[str] = []
+        self.remarks: list[str] = []
+        self._seen: set[tuple[int, int]] = set()
+        links = self._read(top, top)
+        while links:  # after all folders themselves: so one that lies here is found by its own path
+            link = links.pop(0)
+            links = sorted({*links, *self._read(link, top)})
+        self.files = sorted(self._found)
+        self.names = _names(top, self.files)
+
+    def _read(self, folder: str, top: str) -> list[str]:
+        """Take in its files and those of the folders in it, each folder once; the links to others
+        that are in them."""
+        links: list[str] = []
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status = os.stat(folder)
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                if folder == top:
+                    raise
+                self.remarks.append(f"{folder} cannot be read: {error.strerror}")
+                continue
+            identity = status.st_dev, status.st_ino
+            if identity in self._seen:
+                continue
+            self._seen.add(identity)
+            beside = {entry.name for entry in entries}
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == _OF_THE_SYSTEM:
+                    continue
+                try:
+                    if not entry.is_dir():
+                        self._take(entry, beside)
+                    else:
+                        (links if entry.is_symlink() else waiting).append(entry.path)
+                except OSError as error:  # a link to itself, or into a folder that is private
+                    self.remarks.append(f"{entry.path} cannot be read: {error.strerror}")
+        return links
+
+    def _take(self, entry: os.DirEntry[str], beside: set[str]) -> None:
+        if not entry.name.endswith(_SUFFIX) or not entry.is_file():
+            return
+        if not _is_text(entry.path):
+            self.remarks.append(f"{entry.path!a}: the file's name is not one line of text")
+        elif _is_model(entry.name) and not any(entry.name + end in beside for end in _UNFINISHED):
+            self._found.append(entry.path)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        return "\n" not in path and bool(path.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_model(name: str) -> bool:
+    shard = _SHARD.fullmatch(name.removesuffix(_SUFFIX))
+    return _PROJECTOR not in name.lower() and (shard is None or int(shard[2]) == 1)
+
+
+def _names(top: str, files: list[str]) -> list[str]:
+    """Different ones. A file in the folder itself needs no folder in its name, so all others get
+    theirs: what a model is called does not depend on which file comes first."""
+    whole = [os.path.relpath(file, top).removesuffix(_SUFFIX) for file in files]
+    paths = [match[1] if (match := _SHARD.fullmatch(path)) else path for path in whole]
+    # One in several files next to one of the same name that is whole.
+    times = Counter(paths)
+    paths = [w if times[path] > 1 else path for w, path in zip(whole, paths, strict=True)]
+    bare = [os.path.basename(path) for path in paths]
+    times = Counter(bare)
+    return [path if times[name] > 1 else name for name, path in zip(bare, paths, strict=True)]
