@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -134,6 +134,7 @@ class ModelSelector:
         at_least: int = 0,
         *,
         is_ceiling: bool = False,
+        refuse_media: Callable[[], None] | None = None,
     ) -> Selection:
         """The need of a request, and the smallest variant that holds it.
 
@@ -141,11 +142,14 @@ class ModelSelector:
             at_least: tokens that the context is to have, whatever the request needs.
             is_ceiling: the answer's maximum is no more than that to its client, so it is lowered
                 where it does not fit, unless the model's `clamp_answer` says otherwise.
+            refuse_media: to be called if a chat has any, before anything is counted.
 
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
         size = form.size()
+        if size.media and refuse_media is not None:
+            refuse_media()
         clamps = is_ceiling if model.clamp_answer is None else model.clamp_answer
         demand = self._demand(model, form, size, at_least, clamps=clamps)
         calibration = self._counter.calibration(model.name)

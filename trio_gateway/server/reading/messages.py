@@ -39,13 +39,14 @@ class Body(msgspec.Struct, frozen=True, tag=True):
 
 class Terms(msgspec.Struct, frozen=True, tag=True):
     """What is known of its model. `name`: what an Ollama request calls it from now on. `context`:
-    tokens of its largest."""
+    tokens of its largest. `text_only`: the model's name, if it can look at nothing."""
 
     rewrite: RewriteConfig | None
     constant_billing_line: bool
     image_tokens: int
     name: str = ""
     context: int = 0
+    text_only: str | None = None
 
 
 class Translation(msgspec.Struct, frozen=True, tag=True):

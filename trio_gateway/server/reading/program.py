@@ -16,8 +16,9 @@ import msgspec
 from trio_gateway.models.need.measured_form import measured
 from trio_gateway.rawjson import Members, NameTwice, members_or_none, spans
 from trio_gateway.server.api.billing_line import find_billing_line
-from trio_gateway.server.api.endpoint import Need
+from trio_gateway.server.api.endpoint import Family, Need
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.media import media_parts, refuse_media
 from trio_gateway.server.api.model_choosers import chooser_among
 from trio_gateway.server.api.own_form import OPENAI_FORMS, is_own_form
 from trio_gateway.server.api.request_body import (
@@ -123,6 +124,9 @@ def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
         request = made_request(asked.request(terms.name, terms.context), endpoint)
         places, body = _places(request.data, request.members), request.data
     chooser = chooser_among(request.values)
+    if terms.text_only is not None:
+        family = endpoint.family if call is None else Family.OLLAMA
+        refuse_media(terms.text_only, media_parts(request.values, endpoint), family)
     line = None
     if terms.constant_billing_line:
         line = find_billing_line(request.values, request.members)

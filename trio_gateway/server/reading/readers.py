@@ -15,6 +15,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.models.capabilities import is_text_only
 from trio_gateway.models.need.measured_form import MeasuredForm
 from trio_gateway.server.api.errors import ApiError, shutting_down
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
@@ -96,7 +97,10 @@ class OpenLargeRequest:
             ApiError: 400 or 413, with what is wrong.
         """
         rewrite = model.rewrite
-        terms = Terms(rewrite, model.constant_billing_line, model.image_tokens, name, context)
+        terms = Terms(
+            rewrite, model.constant_billing_line, model.image_tokens, name, context,
+            text_only=model.name if is_text_only(model) else None,
+        )  # fmt: skip
         answer, payload = await self._reader.ask(terms)
         assert isinstance(answer, Read)
         counted, made = _split(payload, answer.counted_bytes)
