@@ -12,7 +12,9 @@ import pytest
 import xllamacpp
 from click.testing import CliRunner
 
+from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.lua.presets import preset
+from trio_gateway.config.template_choice import template_choice
 from trio_gateway.engine.clients import embedded_server
 
 
@@ -113,6 +115,48 @@ def test_a_chat_template_comes_as_text_or_from_a_file(served: list[Any], tmp_pat
     run("-m", "m", "--chat_template_file", str(tmp_path / "t.jinja"))
     run("-m", "m", "--chat-template", "chatml")
     assert [params.chat_template for params in served] == ["{{ messages }}", "chatml"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "args", "expected"),
+    [
+        ((), ("--chat-template", "chatml", "--chat-template-file", "FILE"), "a file"),
+        ((), ("--chat-template-file", "FILE", "--chat-template", "chatml"), "chatml"),
+        (("CHAT_TEMPLATE_FILE",), ("--chat-template", "chatml"), "chatml"),
+        (("CHAT_TEMPLATE",), ("--chat-template-file", "FILE"), "a file"),
+        (("CHAT_TEMPLATE", "CHAT_TEMPLATE_FILE"), (), "a file"),
+        (("CHAT_TEMPLATE",), (), "FILE"),
+        ((), (), ""),
+    ],
+)
+def test_of_several_templates_the_one_that_llama_server_takes_is_used(
+    served: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: tuple[str, ...],
+    args: tuple[str, ...],
+    expected: str,
+) -> None:
+    (tmp_path / "FILE").write_text("a file")
+    monkeypatch.chdir(tmp_path)
+    for name in variables:
+        monkeypatch.setenv(f"LLAMA_ARG_{name}", "FILE")
+    run("-m", "m", *args)
+    assert served[0].chat_template == expected
+    # And that is the one that capabilities are read off.
+    given = EngineArgs(args, {f"LLAMA_ARG_{name}": "FILE" for name in variables})
+    choice = template_choice(given)
+    chosen = "a file" if choice.file is not None else choice.text or ""
+    assert chosen == expected
+
+
+def test_jinja_can_be_switched_off(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run("-m", "m")
+    run("-m", "m", "--no-jinja")
+    run("-m", "m", "--no-jinja", "--jinja")
+    monkeypatch.setenv("LLAMA_ARG_JINJA", "0")
+    run("-m", "m")
+    assert [params.use_jinja for params in served] == [True, False, True, False]
 
 
 def test_by_default_the_engine_s_own_defaults_hold(served: list[Any]) -> None:

@@ -19,6 +19,8 @@ from trio_gateway.config import server_options as known
 from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.server_options import ServerOption
 
+COMMANDLINE = click.core.ParameterSource.COMMANDLINE
+CHAT_TEMPLATE = f"{__name__}.chat_template"  # in click's context
 END_LIMIT_S = 3.0  # an idle engine stops in 0.05 s, one with a request under way in 0.3 s
 POOLING = {"none": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST", "rank": "RANK"}
 
@@ -50,6 +52,17 @@ def _name(known: ServerOption) -> str:
     return known.name.removeprefix("--").replace("-", "_")
 
 
+def _note_template(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """The last argument wins, and any over a variable; of the variables that of a file, which comes
+    first here. click asks for the arguments in their order, and then for the rest."""
+    by_argument = context.get_parameter_source(parameter.name or "") is COMMANDLINE
+    if value is not None and (by_argument or CHAT_TEMPLATE not in context.meta):
+        context.meta[CHAT_TEMPLATE] = value if isinstance(value, str) else value.read()
+
+
+_TEMPLATE: dict[str, Any] = {"callback": _note_template, "expose_value": False}
+
+
 @click.command(
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -73,8 +86,14 @@ def _name(known: ServerOption) -> str:
 @_option(known.POOLING, click.Choice([*POOLING]))
 @_option(known.ALIAS, help="The model's name in answers.")
 @_option(known.PROJECTOR, click.Path(path_type=Path), help="GGUF file, for images.")
-@_option(known.CHAT_TEMPLATE, help="In place of the model's own.")
-@_option(known.CHAT_TEMPLATE_FILE, click.File(encoding="utf-8"), help="The same, in a file.")
+@_option(
+    known.CHAT_TEMPLATE_FILE,
+    click.File(encoding="utf-8"),
+    help="In place of the model's own.",
+    **_TEMPLATE,
+)
+@_option(known.CHAT_TEMPLATE, help="The same, as text or by name.", **_TEMPLATE)
+@_switch(known.JINJA, help="Whether templates are programs; default: they are.")
 @_option(known.SLEEP_IDLE, click.IntRange(-1), help="Free its memory after so long without work.")
 @_option(known.CHECKPOINTS, click.IntRange(0), help="Most of a slot; default: 32.")
 @_option(
@@ -86,7 +105,8 @@ def _name(known: ServerOption) -> str:
 )
 @_option(known.API_KEY, help="What clients have to send.")
 @_option(known.API_KEY_FILE, click.File(encoding="utf-8"), help="Keys, one a line.")
-def main(**options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, **options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
     try:
         import xllamacpp
@@ -100,6 +120,7 @@ def main(**options: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)  # what it writes is a slot's conversation
     params = xllamacpp.CommonParams()
+    params.chat_template = context.meta.get(CHAT_TEMPLATE, "")
     _apply(params, xllamacpp, options)
     try:
         server = xllamacpp.Server(params)  # returns once the model is loaded
@@ -164,8 +185,7 @@ def _apply(params: Any, xllamacpp: Any, options: dict[str, Any]) -> None:
         known.POOLING: pooling,
         known.ALIAS: lambda v: setattr(params, "model_alias", {v}),
         known.PROJECTOR: lambda v: setattr(params.mmproj, "path", str(v)),
-        known.CHAT_TEMPLATE: set_to("chat_template"),
-        known.CHAT_TEMPLATE_FILE: lambda v: setattr(params, "chat_template", v.read()),
+        known.JINJA: set_to("use_jinja"),
         known.SLEEP_IDLE: set_to("sleep_idle_seconds"),
         known.CHECKPOINTS: set_to("n_ctx_checkpoints"),
         known.CACHE_RAM: set_to("cache_ram_mib"),
