@@ -13,9 +13,11 @@ Message = dict[str, Any]
 
 _PASSED_ON = ("reasoning_content", "name", "tool_call_id")
 # What a client must not set next to the messages, or what sets other variables in turn.
-_NOT_A_CLIENTS = frozenset(
-    {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "preserve_reasoning"}
-)
+_NOT_A_CLIENTS = frozenset({"messages", "tools", "bos_token", "eos_token", "add_generation_prompt"})
+# How templates call what llama.cpp calls `preserve_reasoning`: the thoughts of earlier answers stay
+# in the prompt. And what they call its opposite.
+_KEEPS_THOUGHTS = ("preserve_thinking",)
+_DROPS_THOUGHTS = ("clear_thinking", "truncate_history_thinking", "drop_thinking")
 
 
 class Chat(msgspec.Struct, frozen=True):
@@ -27,6 +29,13 @@ class Chat(msgspec.Struct, frozen=True):
     add_generation_prompt: bool = True
     continue_final_message: bool | None = None
     reasoning_effort: str | None = None
+    response_format: dict[str, Any] | None = None
+    json_schema: Any = None
+
+    @property
+    def ends_with_an_answer(self) -> bool:
+        """The model is to go on with the assistant's last message."""
+        return bool(self.messages) and self.messages[-1].get("role") == "assistant"
 
 
 def template_kwargs(chat: Chat) -> dict[str, Any]:
@@ -38,20 +47,46 @@ def template_kwargs(chat: Chat) -> dict[str, Any]:
     kwargs = dict(chat.chat_template_kwargs or {})
     if _NOT_A_CLIENTS & kwargs.keys() or not isinstance(kwargs.get("enable_thinking", True), bool):
         raise CannotCount("chat_template_kwargs has keys that engines do not take from clients")
-    if chat.continue_final_message:
-        raise CannotCount("continue_final_message is not supported")
+    if chat.continue_final_message and (chat.add_generation_prompt or not chat.ends_with_an_answer):
+        raise CannotCount("continue_final_message needs an answer to continue, and no new one")
     if chat.reasoning_effort == "none":
         kwargs.pop("reasoning_effort", None)
-        kwargs["enable_thinking"] = False
+        kwargs.setdefault("enable_thinking", False)
     elif chat.reasoning_effort:
         kwargs["reasoning_effort"] = chat.reasoning_effort
     if isinstance(effort := kwargs.get("reasoning_effort"), str):
-        kwargs["reasoning_strength"] = effort
+        kwargs.setdefault("reasoning_strength", effort)
+    if not isinstance(kwargs.get("preserve_reasoning", True), bool):
+        del kwargs["preserve_reasoning"]
     return kwargs
 
 
+def preserving(keeps: bool) -> Message:
+    """The variables that tell a template whether thoughts of earlier answers stay."""
+    return dict.fromkeys(_KEEPS_THOUGHTS, keeps) | dict.fromkeys(_DROPS_THOUGHTS, not keeps)
+
+
+def asked_schema(chat: Chat) -> Any:
+    """The JSON schema that the answer is to follow; None: there is none."""
+    form = chat.response_format or {}
+    match form.get("type"):
+        case "json_object":
+            has_own = "schema" in form or not chat.json_schema
+            schema = form.get("schema", {}) if has_own else chat.json_schema
+        case "json_schema":
+            schema = (form.get("json_schema") or {}).get("schema", {})
+        case _:
+            schema = chat.json_schema
+    return {"type": "object"} if schema == {} else schema
+
+
 def shape_message(
-    message: Message, *, takes_texts: bool, takes_parts: bool, arguments_as_objects: bool
+    message: Message,
+    *,
+    takes_texts: bool,
+    takes_parts: bool,
+    arguments_as_objects: bool,
+    knows_developers: bool,
 ) -> Message:
     """One message, with no keys but those that a template gets to see.
 
@@ -63,7 +98,8 @@ def shape_message(
     if not isinstance(role, str) or ("content" not in message and "tool_calls" not in message):
         raise CannotCount("a message has no role or no content")
     parts = text_parts(message.get("content"))
-    shaped: Message = {"role": "system" if role == "developer" else role}
+    is_system = role == "developer" and not knows_developers
+    shaped: Message = {"role": "system" if is_system else role}
     if takes_parts and isinstance(message.get("content"), list) and parts:
         shaped["content"] = [{"type": "text", "text": part} for part in parts]
     else:
@@ -78,6 +114,23 @@ def shape_message(
     if calls:
         shaped["tool_calls"] = calls
     return shaped
+
+
+def merge_system_message(messages: list[Message]) -> list[Message]:
+    """For a template without a place for one: it goes into the message behind it.
+
+    Raises:
+        CannotCount: the engine would refuse it.
+    """
+    if not messages or messages[0]["role"] != "system":
+        return messages
+    system, *rest = messages
+    if not rest:
+        return []
+    contents = [system["content"], rest[0]["content"]]
+    if not all(isinstance(content, str) for content in contents):
+        raise CannotCount("a system message of parts has no place in its chat template")
+    return [{**rest[0], "content": "\n".join(contents)}, *rest[1:]]
 
 
 def text_parts(content: object) -> list[str]:
