@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.budget",),
     ("server.api",),
     # -- models
-    ("models.explanation",),
+    ("models.explanation", "models.recount"),
     ("models.model_selector", "models.catalog"),
     ("models.counting", "models.cache_breaks"),
     ("models.need", "models.names", "models.model_files", "models.known_model"),
@@ -42,7 +42,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.model_facts",),
     # -- engine
     ("engine.manager",),
-    ("engine.overview", "engine.lease"),
+    ("engine.overview", "engine.recounting"),
+    ("engine.lease",),
     ("engine.engine",),
     ("engine.launch",),
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),

@@ -160,6 +160,8 @@ class FakeClient(EngineClient):
         return self.world.facts
 
     async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
+        self.world.count_requests.append(body)
+        await trio.sleep(self.world.count_s)
         return self.world.counted
 
     @asynccontextmanager
@@ -213,6 +215,8 @@ class FakeEngines:
         self.facts = EngineFacts(slots=2, context=None)
         self.shared_tokens: int | None = None
         self.counted: int | None = None
+        self.count_s = 0.0
+        self.count_requests: list[bytes] = []
         self.status = 200
         self.statuses: list[int] = []  # of the next answers, before that; not 200: no stream
         self.scripts: list[Iterable[bytes | float]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -16,6 +17,17 @@ from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 SLOTS_LIMIT_S = 0.5  # the beginning of an answer waits for it
+
+
+class Needs(NamedTuple):
+    """Tokens: what a request needs, and what an engine should hold that is started for it."""
+
+    need: int
+    start_need: int
+
+
+# Counts a request again, as exactly as its engine can; None: nobody knows better.
+Recount = Callable[[], Awaitable[Needs | None]]
 
 
 class LeaseRefused(Exception):
@@ -101,16 +113,27 @@ class LeaseRequest:
     Args:
         event: what the scheduler is told of it.
         prompt: the request itself, so that its conversation's KV cache can be found.
+        recount: for one with a `least_need`.
 
     Raises:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
+        Exception: on entering; what `recount` raised.
     """
 
-    def __init__(self, event: TicketArrived, prompt: Prompt | None, leases: Leases) -> None:
+    def __init__(
+        self,
+        event: TicketArrived,
+        prompt: Prompt | None,
+        leases: Leases,
+        recount: Recount | None = None,
+    ) -> None:
         self.event, self.prompt, self._leases = event, prompt, leases
+        self._recount = recount
+        self._counting: trio.CancelScope | None = None
         self._decided: trio.Event | None = None  # most are granted at once, and wait for nothing
         self._lease: Lease | None = None
         self._reject: Reject | None = None
+        self._error: Exception | None = None
         self._arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
@@ -120,20 +143,36 @@ class LeaseRequest:
             if self.is_waiting:
                 self._decided = trio.Event()
                 await self._decided.wait()
+            if self._error is not None:
+                raise self._error
             if self._reject is not None:
                 raise LeaseRefused(self._reject)
         except BaseException:
-            self._leases.let_go(self)
+            self._let_go()
             raise
         assert self._lease is not None
         return self._lease
 
     async def __aexit__(self, *_: object) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._counting is not None:
+            self._counting.cancel(reason="the request is over")
         self._leases.let_go(self)
+
+    def begin_count(self) -> trio.CancelScope:
+        """For the task in which `count_again` runs: it is cancelled when the request is over."""
+        self._counting = trio.CancelScope()
+        return self._counting
+
+    async def count_again(self) -> Needs | None:
+        assert self._recount is not None, "it has a least need"
+        return await self._recount()
 
     @property
     def is_waiting(self) -> bool:
-        return self._lease is None and self._reject is None
+        return self._lease is None and self._reject is None and self._error is None
 
     @property
     def is_granted(self) -> bool:
@@ -147,6 +186,11 @@ class LeaseRequest:
 
     def refuse(self, reject: Reject) -> None:
         self._reject = reject
+        self._tell()
+
+    def fail(self, error: Exception) -> None:
+        """It waits no longer: it is raised where it waits."""
+        self._error = error
         self._tell()
 
     def _tell(self) -> None:

@@ -26,13 +26,15 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.lease import LeaseRequest
+from trio_gateway.engine.lease import LeaseRequest, Recount
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.engine.recounting import Recounting
 from trio_gateway.engine.scheduling.events import (
     Action,
+    CountAgain,
     Drain,
     EngineExited,
     EngineFailed,
@@ -107,6 +109,7 @@ class EngineManager:
         )
         self.kv = KvCarryover(config.server.kv_carryover)
         self._keeps_apart = config.server.keeps_owners_apart
+        self._recounting = Recounting(self._dispatch)
         self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
@@ -193,6 +196,8 @@ class EngineManager:
         prompt: Prompt | None = None,
         read_bytes: int | None = None,
         progress: AnswerProgress | None = None,
+        least_need: int | None = None,
+        recount: Recount | None = None,
     ) -> LeaseRequest:
         """`async with` it: wait for an engine of `model` whose context holds `need` tokens.
 
@@ -202,13 +207,14 @@ class EngineManager:
             prompt: the request itself, so that its conversation's KV cache can be found.
             read_bytes: the size of a request for which nothing is generated; None: something is.
             progress: how far its answer is, if that can be told.
+            least_need: what an exact count may make of the need, by `recount`; None: it is exact.
         """
         number = next(self._ticket_numbers)
         event = TicketArrived(
-            number, model.name, need, client, priority, start_need, read_bytes,
+            number, model.name, need, client, priority, start_need, read_bytes, least_need,
             progress=progress,
         )  # fmt: skip
-        return LeaseRequest(event, prompt, self)
+        return LeaseRequest(event, prompt, self, recount)
 
     def take_in(self, request: LeaseRequest) -> None:
         self._requests[request.event.ticket] = request
@@ -267,6 +273,9 @@ class EngineManager:
                 self._requests[ticket].grant(action, self.engines[engine], saved)
             case Reject(ticket):
                 self._requests[ticket].refuse(action)
+            case CountAgain(ticket):
+                assert self._nursery is not None, "an engine runs"
+                self._recounting.begin(self._requests[ticket], self._nursery)
             case Start(number, key, reason):
                 self._start(number, key, reason)
             case Drain(engine, reason):

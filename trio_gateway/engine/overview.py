@@ -131,9 +131,12 @@ class Overview:
             return None
         return outlook_of(waiting, self._state, self._scheduler.window_s, trio.current_time())
 
-    def preview(self, model: str, need: int, start_need: int) -> Preview:
+    def preview(
+        self, model: str, need: int, start_need: int, least_need: int | None = None
+    ) -> Preview:
         """What would happen to a ticket if it came now."""
-        return self._scheduler.preview(model, need, start_need, trio.current_time())
+        now = trio.current_time()
+        return self._scheduler.preview(model, need, start_need, now, least_need=least_need)
 
     def tickets(self) -> list[TicketRow]:
         """The waiting tickets, the oldest first."""

@@ -95,7 +95,9 @@ async def explain(
         return msgspec.structs.replace(
             start, variants=_rows(model, overview, None), refused=refused, reason="too long"
         )
-    preview = overview.preview(model.name, selection.need, selection.start_need)
+    preview = overview.preview(
+        model.name, selection.need, selection.start_need, selection.least_need
+    )
     chosen = preview.variant.variant if preview.variant is not None else None
     waits = preview.pause is not None and preview.pause.is_waited_out
     paused = f"{preview.pause}. Last failure: {preview.pause.reason}" if preview.pause else None
@@ -146,6 +148,8 @@ def _rows(model: ModelConfig, overview: Overview, need: int | None) -> list[Vari
 
 
 def _reason(selection: Selection, preview: Preview) -> str:
+    if preview.is_counted_there:
+        return f"the engine that starts is to count it first ({selection.reason})"
     if preview.engine_state is not None:
         return f"its running engine holds the need ({selection.reason})"
     return selection.reason

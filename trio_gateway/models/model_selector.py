@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,11 +14,11 @@ from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.need.bounds import (
     MARGIN_TOKENS,
     least_answer,
-    need_of,
     with_room,
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
 from trio_gateway.models.need.contents import ChatSize
+from trio_gateway.models.need.demand import Demand
 from trio_gateway.models.need.excess import Excess, Known, excess_of, sentence
 from trio_gateway.models.need.measured_form import Form
 
@@ -45,6 +45,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     that of the smallest variant that holds the need, or of the running engine that serves it.
     `reason`: why this one. `is_plain`: the answer's `usage` can be compared with `prompt`, of which
     `correction` was added.
+
+    `least_need`: what a count by an engine may make of the need; None: it is exact, or as good as
+    it gets. `is_provisional`: such a count may also change what the answer gets, or show that it is
+    too long, so one is due before the request is sent.
     """
 
     model: ModelConfig
@@ -61,6 +65,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     turn_bytes: int | None = None
     is_plain: bool = False
     correction: int = 0
+    least_need: int | None = None
+    is_provisional: bool = False
 
     @property
     def asked(self) -> int | None:
@@ -75,36 +81,6 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             self.model, context, self.prompt if prompt is None else prompt, self.asked,
             clamps=self.clamps, known=Known.AT_MOST if bounded else Known.EXACTLY, why=why,
         )  # fmt: skip
-
-
-class _Demand(msgspec.Struct, frozen=True):
-    """What is known about a request before its tokens are. `contexts`: the smallest first.
-    `clamps`: an answer's maximum that does not fit is lowered."""
-
-    model: ModelConfig
-    endpoint: str
-    answer: int | None
-    default_answer: int
-    least: int
-    contexts: Sequence[int]
-    largest: int
-    turn_bytes: int | None
-    is_plain: bool
-    clamps: bool
-    at_least: int = 0
-
-    def need(self, prompt: int) -> int:
-        return max(self.own_need(prompt), self.at_least)
-
-    def own_need(self, prompt: int) -> int:
-        """Whatever context was asked for."""
-        return need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
-
-    def holding(self, need: int) -> int | None:
-        for context in self.contexts:
-            if context >= need:
-                return context
-        return None
 
 
 class ModelSelector:
@@ -160,23 +136,35 @@ class ModelSelector:
         need = demand.need(upper)
         choice = demand.holding(need)
         if choice is not None and choice == demand.contexts[0]:
-            return self._selected(demand, bound, choice, "the smallest holds even the bound")
+            reason = "the smallest holds even the bound"
+            return self._selected(demand, bound, choice, reason, least_need=0)
         running = self._overview.engine_of(model.name)
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
-            return self._selected(demand, bound, running.info.context, reason)
+            return self._selected(demand, bound, running.info.context, reason, least_need=0)
         lower = form.lower_bound(model.image_tokens)
-        if choice is not None and choice == demand.holding(demand.need(lower)):
-            reason = "both bounds need this one"  # a count could change nothing
-            return self._selected(demand, bound, choice, reason)
+        if choice is not None and choice == demand.holding(least := demand.need(lower)):
+            reason = "both bounds need this one"  # no count could choose another
+            return self._selected(demand, bound, choice, reason, least_need=least)
         counted = await self._counter.count(model, form)
-        if counted is not None and counted.is_exact:
-            return self._by_count(demand, counted)
-        if counted is not None:
-            if counted.tokens < upper:
-                bound = msgspec.structs.replace(counted, tokens=max(counted.tokens, lower))
-            bound = msgspec.structs.replace(bound, why=counted.why)
-        return self._by_bounds(demand, lower, bound)
+        return self._by(demand, counted, lower, bound, is_final=running is not None)
+
+    async def select_again(
+        self, selection: Selection, form: Form, at_least: int = 0
+    ) -> Selection | None:
+        """For one with a `least_need`, as an engine counts it; None: none can.
+
+        Raises:
+            ContextLengthExceeded: no variant is large enough.
+        """
+        model = selection.model
+        counted = await self._counter.count(model, form)
+        if counted is None or not (counted.is_exact or counted.source is CountSource.ENGINE):
+            return None
+        demand = self._demand(model, form, form.size(), at_least, clamps=selection.clamps)
+        bound = Count(selection.prompt, selection.source, False, selection.correction)
+        lower = form.lower_bound(model.image_tokens)
+        return self._by(demand, counted, lower, bound, is_final=True)
 
     def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
         """After an engine of `refused_context` said how many tokens the prompt has.
@@ -188,7 +176,7 @@ class ModelSelector:
         # Not only what a count says: the engine that refused is too small whatever that is.
         contexts = sorted(self._overview.contexts_of(selection.model.name))
         larger = [c for c in contexts if c > refused_context]
-        demand = _Demand(
+        demand = Demand(
             selection.model, selection.endpoint, selection.asked,
             *self._shares(selection.model, contexts[-1]),
             larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
@@ -230,10 +218,10 @@ class ModelSelector:
         at_least: int,
         *,
         clamps: bool,
-    ) -> _Demand:
+    ) -> Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
         largest = contexts[-1]
-        return _Demand(
+        return Demand(
             model, form.kind, form.answer, *self._shares(model, largest),
             contexts, largest, size.turn, form.is_plain(size), clamps, at_least,
         )  # fmt: skip
@@ -247,7 +235,34 @@ class ModelSelector:
         turn = round(self._counter.calibration(model.name).average_turn_tokens)
         return max(least, turn), least
 
-    def _selected(self, demand: _Demand, counted: Count, context: int, reason: str) -> Selection:
+    def _by(
+        self, demand: Demand, counted: Count | None, lower: int, bound: Count, *, is_final: bool
+    ) -> Selection:
+        """`is_final`: no engine that runs later is to be asked again."""
+        if counted is not None and counted.is_exact:
+            return self._by_count(demand, counted)
+        if counted is not None:
+            if counted.tokens < bound.tokens:
+                bound = msgspec.structs.replace(counted, tokens=max(counted.tokens, lower))
+            bound = msgspec.structs.replace(bound, why=counted.why)
+        selected = self._by_bounds(demand, lower, bound)
+        if is_final:
+            return selected
+        least_need = min(demand.need(lower), demand.largest)
+        is_provisional = demand.need(bound.tokens) > demand.largest
+        return msgspec.structs.replace(
+            selected, least_need=least_need, is_provisional=is_provisional
+        )
+
+    def _selected(
+        self,
+        demand: Demand,
+        counted: Count,
+        context: int,
+        reason: str,
+        *,
+        least_need: int | None = None,
+    ) -> Selection:
         model, own_need = demand.model, demand.own_need(counted.tokens)
         need = start_need = max(own_need, demand.at_least)
         if demand.answer != 0:  # what generates nothing does not grow
@@ -257,10 +272,10 @@ class ModelSelector:
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             answer=demand.answer, need=need, start_need=start_need, context=context,
             reason=reason, clamps=demand.clamps, turn_bytes=demand.turn_bytes,
-            is_plain=demand.is_plain, correction=counted.correction,
+            is_plain=demand.is_plain, correction=counted.correction, least_need=least_need,
         )  # fmt: skip
 
-    def _by_count(self, demand: _Demand, counted: Count) -> Selection:
+    def _by_count(self, demand: Demand, counted: Count) -> Selection:
         choice = demand.holding(demand.need(counted.tokens))
         if choice is not None:
             reason = "the smallest that holds the counted tokens"
@@ -270,7 +285,7 @@ class ModelSelector:
             return self._clamped(demand, counted, left)
         raise _too_long(demand, counted.tokens)
 
-    def _by_bounds(self, demand: _Demand, lower: int, bound: Count) -> Selection:
+    def _by_bounds(self, demand: Demand, lower: int, bound: Count) -> Selection:
         """Nothing can count exactly: the largest variant gets what may not fit, and its engine has
         the last word, with the exact numbers."""
         choice = demand.holding(demand.need(bound.tokens))
@@ -287,7 +302,7 @@ class ModelSelector:
         selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
 
-    def _clamped(self, demand: _Demand, counted: Count, answer: int) -> Selection:
+    def _clamped(self, demand: Demand, counted: Count, answer: int) -> Selection:
         lowered = msgspec.structs.replace(demand, answer=answer)
         reason = f"the answer's maximum is lowered from {demand.answer} to {answer} (clamp_answer)"
         selected = self._selected(lowered, counted, demand.largest, reason)
@@ -300,7 +315,7 @@ def _upper_bound(model: ModelConfig, form: Form, size: ChatSize, calibration: Ca
     return upper + calibration.correction(CountSource.BOUND)
 
 
-def _too_long(demand: _Demand, prompt: int, known: Known = Known.EXACTLY) -> ContextLengthExceeded:
+def _too_long(demand: Demand, prompt: int, known: Known = Known.EXACTLY) -> ContextLengthExceeded:
     return ContextLengthExceeded(
         excess_of(
             demand.model, demand.largest, prompt, demand.answer,

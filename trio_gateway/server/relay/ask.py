@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
 from trio_gateway.config.schema import ModelConfig
@@ -11,17 +13,21 @@ from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.cache_breaks import CacheBreak
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.excess import Excess
-from trio_gateway.rawjson import Members
+from trio_gateway.models.recount import Recount
+from trio_gateway.rawjson import Members, replace_member
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, ErrorEvents
 from trio_gateway.server.api.large_body import LargeBody
+from trio_gateway.server.api.request_body import with_answer_limit
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Send
 from trio_gateway.server.relay.context_limit import too_long
 from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
+
+log = logging.getLogger(__name__)
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -42,7 +48,8 @@ class Ask(msgspec.Struct, frozen=True):
     `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
     its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
     streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
-    long in coming. `cache_break`: why an engine will find little of it in its cache.
+    long in coming. `cache_break`: why an engine will find little of it in its cache. `recount`:
+    counts it again; None: it is not counted, or its engine has told.
     """
 
     sender: Sender
@@ -60,6 +67,7 @@ class Ask(msgspec.Struct, frozen=True):
     opening: Opening = EVENTS
     large: LargeBody | None = None
     cache_break: CacheBreak | None = None
+    recount: Recount | None = None
 
     @property
     def state(self) -> RequestState:
@@ -90,6 +98,30 @@ class Ask(msgspec.Struct, frozen=True):
             return None
         is_seen = self.wants_stream and self.endpoint.streams
         return AnswerProgress(self.selection.prompt, self.selection.answer, is_seen=is_seen)
+
+    def recounted(self) -> Ask:
+        """With what the last count said."""
+        if self.recount is None or self.recount.selection is self.selection:
+            return self
+        return msgspec.structs.replace(self, selection=self.recount.selection)
+
+    def as_sent(self) -> Ask:
+        """With the answer's maximum lowered, where the selection says so."""
+        selection, members = self.selection, self.members
+        if selection.clamped is None or selection.answer is None:
+            return self
+        log.debug("request %s: %s", self.state.id, selection.reason)
+        if self.large is not None:
+            large = self.large.with_answer_limit(selection.answer)
+            return msgspec.structs.replace(self, large=large)
+        if members is None:
+            return self
+        body = self.body
+        for name, value in with_answer_limit(members, selection.answer).items():
+            if value is not members[name]:
+                body = replace_member(body, name, bytes(value), members)
+                members = {**members, name: value}
+        return msgspec.structs.replace(self, body=body, members=members)
 
     def too_long(self, excess: Excess) -> ApiError:
         """What its client is told if no context holds it; `selection.excess` knows the numbers."""

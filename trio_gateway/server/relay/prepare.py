@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway import rawjson
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
@@ -18,6 +17,7 @@ from trio_gateway.models.explanation import Question
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.models.recount import Recount
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api.billing_line import find_billing_line
@@ -31,7 +31,6 @@ from trio_gateway.server.api.request_body import (
     OpenRequest,
     ParsedRequest,
     nested_too_deeply,
-    with_answer_limit,
 )
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.relay.ask import Ask, Sender
@@ -91,17 +90,17 @@ class Preparer:
         form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
         if refuse is not None and (form is None or form.kind != CHAT.name):
             refuse()
-        selection, prompt = await self._select(
+        selection, prompt, recount = await self._select(
             sender, endpoint, wanted, form, wish, request.members, refuse
         )
         target = endpoint.engine_path or endpoint.paths[0]
-        ask = Ask(
+        return Ask(
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(),
             cache_break=self._watch.note(sender.state.id, sender.permissions.key, model, form),
+            recount=recount,
         )  # fmt: skip
-        return _with_answer_limit(ask)
 
     async def prepare_large(
         self,
@@ -120,19 +119,19 @@ class Preparer:
         """
         if may_choose(wanted.model, sender.permissions) and request.chooser is not None:
             raise chooser_refused(request.chooser, sender.permissions.key)
-        selection, prompt = await self._select(
+        selection, prompt, recount = await self._select(
             sender, endpoint, wanted, request.form, wish, request.body
         )
         target = endpoint.engine_path or endpoint.paths[0]
-        ask = Ask(
+        return Ask(
             sender, endpoint, wanted.model.name if asked is None else asked,
             "POST", target, b"", None,
             request.wants_stream, selection, prompt, Wait(), large=request.body,
             cache_break=self._watch.note(
                 sender.state.id, sender.permissions.key, wanted.model, request.form
             ),
+            recount=recount,
         )  # fmt: skip
-        return _with_answer_limit(ask)
 
     async def _select(
         self,
@@ -143,24 +142,25 @@ class Preparer:
         wish: int,
         fields: Members | LargeBody,
         refuse: Callable[[], None] | None = None,
-    ) -> tuple[Selection, Prompt | None]:
+    ) -> tuple[Selection, Prompt | None, Recount | None]:
         """`form`: None, it is not counted. `refuse`: for a chat with media. Raises ApiError."""
         model, at_least = wanted.model, self.context_for(wanted, wish)
         if form is None:
-            return self._selector.select_any(model, endpoint.name, at_least), None
+            return self._selector.select_any(model, endpoint.name, at_least), None, None
+        lowers = is_ceiling(endpoint, sender.state.family)
         try:
             selection = await self._selector.select_variant(
-                model, form, at_least,
-                is_ceiling=is_ceiling(endpoint, sender.state.family), refuse_media=refuse,
-            )  # fmt: skip
+                model, form, at_least, is_ceiling=lowers, refuse_media=refuse
+            )
         except ContextLengthExceeded as error:
             family = sender.state.family
             raise too_long(error.excess, endpoint, family, model, fields) from None
         except RecursionError:
             raise nested_too_deeply() from None
+        recount = Recount(self._selector, selection, form, at_least, is_ceiling=lowers)
         if endpoint.need in _EMBEDDING:
-            return selection, None
-        return selection, Prompt(form.kind, form.body, sender.permissions.key or "")
+            return selection, None, recount
+        return selection, Prompt(form.kind, form.body, sender.permissions.key or ""), recount
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -212,7 +212,7 @@ class Preparer:
                 return None
             raise ask.too_long(error.excess) from None
         log.info("request %s: %s, moving up", ask.state.id, selection.reason)
-        return _with_answer_limit(msgspec.structs.replace(ask, selection=selection))
+        return msgspec.structs.replace(ask, selection=selection, recount=None)
 
     def counted(
         self,
@@ -322,22 +322,3 @@ def _changed(request: ParsedRequest, model: ModelConfig) -> ParsedRequest:
         if line is not None:
             request = request.with_constant_billing_line(line)
     return request if model.rewrite is None else request.rewritten(model.rewrite)
-
-
-def _with_answer_limit(ask: Ask) -> Ask:
-    """With the answer's maximum lowered, where the selection says so."""
-    selection, members = ask.selection, ask.members
-    if selection.clamped is None or selection.answer is None:
-        return ask
-    log.debug("request %s: %s", ask.state.id, selection.reason)
-    if ask.large is not None:
-        large = ask.large.with_answer_limit(selection.answer)
-        return msgspec.structs.replace(ask, large=large)
-    if members is None:
-        return ask
-    body = ask.body
-    for name, value in with_answer_limit(members, selection.answer).items():
-        if value is not members[name]:
-            body = rawjson.replace_member(body, name, bytes(value), members)
-            members = {**members, name: value}
-    return msgspec.structs.replace(ask, body=body, members=members)

@@ -54,6 +54,7 @@ from trio_gateway.server.relay.engine_answer import (
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import decision_headers, selection_headers
+from trio_gateway.server.relay.leasing import Shrunk, chosen_anew, lease_for
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
@@ -138,7 +139,7 @@ class Relay:
         Raises:
             ApiError: no engine answered.
         """
-        lost_before = grown = False
+        lost_before = grown = shrunk = False
         while True:
             try:
                 return await self._try(ask)
@@ -147,7 +148,12 @@ class Relay:
                     raise engine_failed(ask.model.name, str(lost), lost.output) from None
                 log.warning("request %s: %s; trying once more", ask.state.id, lost)
                 lost_before = True
+            except Shrunk as refused:
+                if shrunk:
+                    raise from_reject(ask.model.name, refused.reject) from None
+                ask, shrunk = await chosen_anew(ask, refused), True
             except Outgrown as outgrown:
+                ask = ask.recounted()
                 told = outgrown.context, outgrown.prompt_tokens, outgrown.why
                 if grown or (larger := self._preparer.for_larger(ask, outgrown)) is None:
                     raise ask.too_long(ask.selection.excess(*told)) from None
@@ -155,7 +161,7 @@ class Relay:
 
     async def _try(self, ask: Ask) -> Answer:
         async with AsyncExitStack() as stack:
-            lease = await self._lease(ask, stack)
+            ask, lease = await lease_for(ask, self._manager, stack)
             try:
                 exchange = await _send(ask, lease, stack)
                 beginning = await read_beginning(exchange, ask.state.hold)
@@ -172,23 +178,6 @@ class Relay:
             if lease.kv_move.restored and exchange.status == 200 and not self._hides:
                 await lease.find_spared(usage_so_far(beginning.piece))
             return self._present(ask, lease, exchange, beginning, stack)
-
-    async def _lease(self, ask: Ask, stack: AsyncExitStack) -> Lease:
-        """Raises ApiError: no engine may have it, or none started."""
-        model, selection = ask.model, ask.selection
-        client, priority = ask.sender.caller
-        ask.wait.request = self._manager.lease(
-            model, selection.need, start_need=selection.start_need,
-            client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,
-            progress=ask.progress(),
-        )  # fmt: skip
-        try:
-            if ask.form is None:
-                return await stack.enter_async_context(ask.wait.request)
-            async with ask.form.reading_on():
-                return await stack.enter_async_context(ask.wait.request)
-        except LeaseRefused as refused:
-            raise from_reject(model.name, refused.reject) from None
 
     def _present(
         self,

@@ -1,0 +1,52 @@
+"""Recount: a request that is counted again once an engine of its model can tell."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.engine.lease import Needs
+from trio_gateway.models.model_selector import ModelSelector, Selection
+from trio_gateway.models.need.measured_form import Form
+
+
+class Recount:
+    """`selection`: the newest of the request, by the last count."""
+
+    def __init__(
+        self,
+        selector: ModelSelector,
+        selection: Selection,
+        form: Form,
+        at_least: int,
+        *,
+        is_ceiling: bool,
+    ) -> None:
+        self._selector, self._form, self._at_least = selector, form, at_least
+        self._is_ceiling = is_ceiling
+        self.selection = selection
+
+    async def __call__(self) -> Needs | None:
+        """By the engine that runs; None: it cannot say.
+
+        Raises:
+            ContextLengthExceeded: no variant is large enough.
+        """
+        counted = await self._selector.select_again(self.selection, self._form, self._at_least)
+        if counted is None:
+            self.selection = msgspec.structs.replace(
+                self.selection, least_need=None, is_provisional=False
+            )
+            return None
+        self.selection = counted
+        return Needs(counted.need, counted.start_need)
+
+    async def anew(self) -> Selection:
+        """From the beginning: the model's contexts turned out to be others.
+
+        Raises:
+            ContextLengthExceeded: no variant is large enough.
+        """
+        self.selection = await self._selector.select_variant(
+            self.selection.model, self._form, self._at_least, is_ceiling=self._is_ceiling
+        )
+        return self.selection
