@@ -15,7 +15,6 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
-from trio_gateway.server.api.endpoint import Need
 from trio_gateway.server.api.endpoints import ENDPOINTS
 
 Json = dict[str, Any]
@@ -80,7 +79,7 @@ async def explained(stack: Stack, body: Json, endpoint: str | None = None) -> Js
 
 
 def test_each_endpoint_that_is_counted_has_an_example() -> None:
-    counted = [r.name for r in ENDPOINTS if r.need not in (Need.UNCOUNTED, Need.NO_ENGINE)]
+    counted = [row.name for row in ENDPOINTS if row.is_counted]
     assert sorted(counted) == sorted(REQUESTS)
 
 

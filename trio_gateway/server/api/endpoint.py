@@ -82,6 +82,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     handler: str = "handle_relayed"
 
     @property
+    def is_counted(self) -> bool:
+        return self.need not in (Need.UNCOUNTED, Need.NO_ENGINE)
+
+    @property
     def needs_engine(self) -> bool:
         return self.need is not Need.NO_ENGINE
 

@@ -267,7 +267,8 @@ GATEWAY = (
     _gateway(
         "explain",
         "/gateway/explain",
-        "What would happen to a request, and why; nothing is started.",
+        "What would happen to a request, and why; nothing is started. `?endpoint=` names its "
+        "endpoint where its fields do not tell.",
         "handle_explain",
         methods=("POST",),
         body=Body.JSON,

@@ -13,6 +13,7 @@ import msgspec
 from trio_gateway.engine.overview import EngineRow, TicketRow
 from trio_gateway.engine.scheduling.model_load import LoadState
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn
+from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
@@ -143,7 +144,14 @@ _ACTION = {
     "schema": {"enum": ["save", "restore", "erase"]},
 }
 # Besides those that follow from the table.
+_ENDPOINT: Json = {
+    "name": "endpoint",
+    "in": "query",
+    "description": "The endpoint that the request is for, or its path. Default: inferred.",
+    "schema": {"enum": [row.name for row in ENDPOINTS if row.is_counted]},
+}
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
+    "explain": (_ENDPOINT,),
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),
     "models": (_VERSION,),

@@ -12,7 +12,7 @@ import msgspec
 
 from trio_gateway import rawjson
 from trio_gateway.rawjson import Members
-from trio_gateway.server.api.endpoint import Endpoint, Family, Need
+from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.endpoints import (
     CHAT,
     COMPLETIONS,
@@ -37,9 +37,7 @@ if TYPE_CHECKING:  # the processes that read large bodies do without it
     from trio_gateway.server.relay.prepare import Preparer
 
 ROWS: Mapping[str, Endpoint] = {row.name: row for row in ENDPOINTS}
-_COUNTED = {
-    name: row for name, row in ROWS.items() if row.need not in (Need.UNCOUNTED, Need.NO_ENGINE)
-}
+_COUNTED = {name: row for name, row in ROWS.items() if row.is_counted}
 _BY_PATH = {path: row for row in _COUNTED.values() for path in row.paths}
 
 # What only requests of one API have in them. Where several would do, the first one is meant.
