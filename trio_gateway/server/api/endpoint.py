@@ -22,6 +22,7 @@ class Body(enum.Enum):
 
     NONE = "none"
     JSON = "JSON"
+    JSON_OR_NONE = "JSON, or none"
     JSON_ARRAY = "JSON array"
     FORM = "multipart form"
     FORM_OR_JSON = "multipart form, or JSON"

@@ -204,6 +204,7 @@ LLAMACPP = (
         "slots/{slot}",
         "/slots/{slot}",
         "Save, restore or erase a slot, by `?action=`. `model` in the body will do, too.",
+        body=Body.JSON_OR_NONE,
         model_in=ModelIn.QUERY_OR_RUNNING,
         handler="handle_slot_action",
     ),

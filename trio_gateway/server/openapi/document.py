@@ -104,7 +104,7 @@ def _operation(endpoint: Endpoint, path: str, method: str) -> Json:
         operation["description"] = f"Counted: {endpoint.need.value}."
     if endpoint.body is not Body.NONE and method not in ("GET", "DELETE"):
         operation["requestBody"] = {
-            "required": endpoint.body is not Body.ANY,
+            "required": endpoint.body not in (Body.ANY, Body.JSON_OR_NONE),
             "content": _content(OWN_FORMS.get(path, endpoint)),  # which takes more
         }
     return operation
@@ -124,7 +124,7 @@ def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
 
 def _content(endpoint: Endpoint) -> Json:
     match endpoint.body:
-        case Body.JSON:
+        case Body.JSON | Body.JSON_OR_NONE:
             return {JSON: {"schema": json_schema(endpoint)}}
         case Body.JSON_ARRAY:
             return {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}}
