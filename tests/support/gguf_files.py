@@ -22,6 +22,7 @@ def write_bpe(
     without: str = "",
     name: str = "m",
     template: str | None = None,
+    tool_template: str | None = None,
     bos: bool | None = None,
     eos: bool | None = None,
 ) -> Path:
@@ -41,6 +42,8 @@ def write_bpe(
     if specials:
         writer.add_bos_token_id(first_special)
         writer.add_eos_token_id(first_special)
+    if tool_template is not None:
+        writer.add_string("tokenizer.chat_template.tool_use", tool_template)
     if bos is not None:
         writer.add_add_bos_token(bos)
     if eos is not None:

@@ -21,7 +21,6 @@ from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 
 DEFAULT_PORT = 7777
-NEVER = float("inf")  # seconds
 
 
 class Secret:
@@ -63,8 +62,7 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits on one engine, already resolved: variant before model before server. `idle_s` may be
-    NEVER."""
+    """Limits on one engine, already resolved: variant before model before server."""
 
     health_check_s: float = 5.0
     startup_s: float = 120.0

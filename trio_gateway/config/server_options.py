@@ -109,6 +109,9 @@ REASONING = _value("-rea", "--reasoning", env="REASONING")
 REASONING_FORMAT = _value("--reasoning-format", env="THINK")
 REASONING_EFFORT = _value("--reasoning-effort", env="REASONING_EFFORT")
 REASONING_BUDGET = _value("--reasoning-budget", env="THINK_BUDGET")
+REASONING_PRESERVE = _switch(
+    "--reasoning-preserve", off=("--no-reasoning-preserve",), env="REASONING_PRESERVE"
+)
 SKIP_CHAT_PARSING = _switch(
     "--skip-chat-parsing", off=("--no-skip-chat-parsing",), env="SKIP_CHAT_PARSING"
 )

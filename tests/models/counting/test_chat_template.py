@@ -18,6 +18,7 @@ from trio_gateway.models.counting.chat_template import (
     Rendered,
 )
 from trio_gateway.models.counting.refusal import CannotCount
+from trio_gateway.models.counting.template_use import TemplateUse
 
 FRAME = Frame("<s>", "</s>", adds_bos=False, adds_eos=False)
 PLAIN = (
@@ -49,6 +50,10 @@ def part(words: str) -> dict[str, str]:
 def render(source: str, *messages: dict[str, Any], frame: Frame = FRAME, **more: Any) -> Rendered:
     chat = msgspec.convert({"messages": list(messages), **more}, Chat)
     return ChatTemplate(source, frame).render(chat)
+
+
+def rendered_with(source: str, use: TemplateUse, *messages: dict[str, Any]) -> Rendered:
+    return ChatTemplate(source, FRAME).render(Chat(messages=list(messages)), use)
 
 
 def prompt(source: str, *messages: dict[str, Any], **more: Any) -> str:
@@ -307,6 +312,13 @@ def test_thinking_is_on_unless_the_request_says_otherwise() -> None:
         assert prompt(source, USER, **off).endswith("<think></think>")
 
 
+def test_whether_an_older_build_thinks_is_counted_in_both_ways() -> None:
+    source = PLAIN + "{% if not enable_thinking %}<think></think>{% endif %}"
+    assert not rendered_with(source, TemplateUse(may_not_think=True), USER).exact
+    on = TemplateUse(may_not_think=True, kwargs={"enable_thinking": True})
+    assert rendered_with(source, on, USER).exact
+
+
 def test_earlier_thoughts_are_counted_with_and_without_where_the_engine_s_options_decide() -> None:
     source = (
         "{% for m in messages %}{% if not clear_thinking | default(true) %}"
@@ -316,6 +328,8 @@ def test_earlier_thoughts_are_counted_with_and_without_where_the_engine_s_option
     rendered = render(source, *chat)
     assert (list(rendered.texts), rendered.exact) == (["hi;a;hi;", "hi;hma;hi;"], False)
     assert render(source, USER).exact
+    chosen = TemplateUse(may_keep_thoughts=False)
+    assert rendered_with(source, chosen, *chat).texts == ["hi;a;hi;"]
     kept = prompt(source, *chat, chat_template_kwargs={"preserve_reasoning": True})
     assert kept == "hi;hma;hi;"
 

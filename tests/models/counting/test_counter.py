@@ -14,6 +14,7 @@ import pytest
 from tests.support.schema_values import model, variant
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.models.counting.counter import Count, TokenCounter
+from trio_gateway.models.counting.template_use import TemplateUse
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 from trio_gateway.models.need.calibration import PROBES, CountSource
 from trio_gateway.models.need.counted_form import as_is
@@ -31,7 +32,7 @@ class FakeVocabulary:
     rendered: str | None = None
     asked: list[bytes | list[str]] = field(default_factory=list)
 
-    async def count_chat(self, gguf: Path, chat: bytes) -> VocabularyCount | None:
+    async def count_chat(self, gguf: Path, chat: bytes, use: TemplateUse) -> VocabularyCount | None:
         self.asked.append(chat)
         return self.answer
 
@@ -39,7 +40,7 @@ class FakeVocabulary:
         self.asked.append(prompts)
         return self.answer
 
-    async def render(self, gguf: Path, chat: bytes) -> str | None:
+    async def render(self, gguf: Path, chat: bytes, use: TemplateUse) -> str | None:
         return self.rendered
 
 
@@ -153,13 +154,23 @@ async def test_a_count_that_may_be_too_high_is_raised_by_what_answers_showed(wor
     assert second == Count(130, CountSource.VOCABULARY, is_exact=False, correction=30)
 
 
-@pytest.mark.parametrize("option", ["--chat-template", "--override-kv", "--no-jinja"])
-async def test_an_engine_with_another_template_than_its_files_is_left_to_the_bound(
-    world: World, option: str
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--chat-template", "llama3"), ("--override-kv", "a=int:1"), ("--no-jinja", "")],
+)
+async def test_an_engine_whose_template_is_not_known_is_left_to_the_bound(
+    world: World, option: str, value: str
 ) -> None:
     world.vocabulary.answer = VocabularyCount(30, exact=True)
-    assert await world.count(world.model(option, "chatml")) is None
-    assert await world.count(world.model(option, "chatml"), COMPLETION, prompt="a") is not None
+    assert await world.count(world.model(option, value)) is None
+    assert await world.count(world.model(option, value), COMPLETION, prompt="a") is not None
+
+
+async def test_what_answers_have_shown_to_be_too_few_is_exact_no_more(world: World) -> None:
+    world.vocabulary.answer = VocabularyCount(100, exact=True)
+    world.counter.calibration("m").note_answer(100, CountSource.VOCABULARY, 130)
+    found = await world.count(world.model())
+    assert found == Count(130, CountSource.VOCABULARY, is_exact=False, correction=30)
 
 
 async def test_a_model_whose_file_is_not_here_is_left_to_the_bound(world: World) -> None:

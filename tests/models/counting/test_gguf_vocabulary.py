@@ -86,9 +86,15 @@ NUMBER = ["1 2", "12 3", "123 4"]
     [
         ("gpt-2", NUMBER, "1234", 1),
         ("llama-bpe", NUMBER, "1234", 2),  # three digits at most
+        ("lfm2", NUMBER, "1234", 2),
+        ("glm4", NUMBER, "1234", 2),
+        ("deepseek-v3", NUMBER, "1234", 2),
         ("qwen2", NUMBER, "1234", 4),
         ("smollm", NUMBER, "1234", 4),
         ("gpt-2", ["( a"], "(a", 2),
+        ("deepseek-v3", ["( a"], "(a", 1),
+        ("deepseek-v3", ["( é"], "(é", 2),  # of ASCII only
+        ("laguna", ["Ċ Ċ"], "\n\n", 1),
         ("qwen2", ["( a"], "(a", 1),  # a word may begin with a sign
         ("gpt-2", ["' s", "s x"], "'sx", 2),  # a contraction
         ("gpt-2", ["' S"], "'S", 2),

@@ -20,6 +20,7 @@ from tests.support.harness import eventually, wait_until_gone
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import vocabulary as vocabulary_module
+from trio_gateway.models.counting.template_use import TemplateUse
 from trio_gateway.models.counting.vocabulary import Vocabulary, VocabularyCount
 
 pytestmark = pytest.mark.processes
@@ -99,6 +100,46 @@ async def test_what_is_not_known_for_certain_is_counted_but_not_rendered(tmp_pat
         assert not counted.exact
         assert counted.tokens > len("hi")
         assert await vocabulary.render(gguf, chat) is None
+
+
+PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
+TOOL_CHAT = msgspec.json.encode(
+    {
+        "messages": [{"role": "user", "content": "hi"}],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    }
+)
+
+
+async def test_the_template_of_an_option_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    file = tmp_path / "t.jinja"
+    file.write_text(PLAIN + "-{{ who }}")
+    async with running() as vocabulary:
+        use = TemplateUse(file=str(file), kwargs={"who": "me"})
+        assert await vocabulary.render(SMOLLM2, CHAT, use) == "hi-me"
+        file.write_text(PLAIN + "!")  # read with each question
+        assert await vocabulary.render(SMOLLM2, CHAT, use) == "hi!"
+        assert await vocabulary.render(SMOLLM2, CHAT, TemplateUse(text=PLAIN)) == "hi"
+        file.unlink()
+        assert await vocabulary.render(SMOLLM2, CHAT, use) is None
+
+
+CHATML = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+async def test_a_chat_with_tools_gets_the_files_template_for_them(tmp_path: Path) -> None:
+    gguf = write_bpe(tmp_path, template=PLAIN + "!", tool_template=PLAIN + "+")
+    async with running() as vocabulary:
+        assert await vocabulary.render(gguf, CHAT) == "hi!"
+        assert await vocabulary.render(gguf, TOOL_CHAT) == "hi+"
+        assert await vocabulary.render(gguf, CHAT, TemplateUse(text="chatml")) == CHATML
+
+
+async def test_a_file_without_a_template_gets_the_engines(tmp_path: Path) -> None:
+    async with running() as vocabulary:
+        assert await vocabulary.render(write_bpe(tmp_path), CHAT) == CHATML
+        # llama.cpp may have one for these
+        assert await vocabulary.render(write_bpe(tmp_path, pre="tekken"), CHAT) is None
 
 
 async def test_a_body_on_several_lines_is_one_question() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -15,7 +14,6 @@ from trio_gateway.config.engine_args import EngineArgs, swa_full
 from trio_gateway.config.remarks import no_carryover
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.config.server_options import (
-    API_PREFIX,
     CACHE_RAM,
     HOST,
     PORT,
@@ -78,9 +76,6 @@ class LlamaCppKind(EngineKind):
         first = (args.value(HOST) or "").split(",")[0].strip()
         return local_host(first or "127.0.0.1")
 
-    def path_prefix(self, args: EngineArgs) -> str:
-        return args.value(API_PREFIX) or ""
-
     def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
         slots = facts.slots or 1
         if slots > 1 and shared_tokens is None:
@@ -128,7 +123,6 @@ class LlamaCppEngine(EngineClient):
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
-        self.prefix = urlsplit(base_url).path
         self.idle.most = 1  # until it says how many slots it has
         self._counts_chats = True  # until the engine says that it has no such endpoint
 

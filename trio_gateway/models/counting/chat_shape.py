@@ -38,13 +38,13 @@ class Chat(msgspec.Struct, frozen=True):
         return bool(self.messages) and self.messages[-1].get("role") == "assistant"
 
 
-def template_kwargs(chat: Chat) -> dict[str, Any]:
-    """The variables that the client sets.
+def template_kwargs(chat: Chat, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The variables that the client sets, over those that the engine was started with.
 
     Raises:
         CannotCount: the engine has uses of its own for them.
     """
-    kwargs = dict(chat.chat_template_kwargs or {})
+    kwargs = {**defaults, **(chat.chat_template_kwargs or {})}
     if _NOT_A_CLIENTS & kwargs.keys() or not isinstance(kwargs.get("enable_thinking", True), bool):
         raise CannotCount("chat_template_kwargs has keys that engines do not take from clients")
     if chat.continue_final_message and (chat.add_generation_prompt or not chat.ends_with_an_answer):

@@ -26,6 +26,7 @@ from trio_gateway.models.counting.chat_shape import (
 from trio_gateway.models.counting.refusal import CannotCount
 from trio_gateway.models.counting.template_abilities import abilities_of
 from trio_gateway.models.counting.template_language import Sandbox
+from trio_gateway.models.counting.template_use import OWN_TEMPLATE, TemplateUse
 
 # Marks around the thoughts that an engine puts before an answer that it goes on with.
 TOKENS_AROUND_THOUGHTS = 32
@@ -64,19 +65,19 @@ class ChatTemplate:
         self._abilities = abilities_of(self._source)
         self._is_harmony = families.is_harmony(self._source)
 
-    def render(self, chat: Chat) -> Rendered:
-        """The prompt of a chat.
+    def render(self, chat: Chat, use: TemplateUse = OWN_TEMPLATE) -> Rendered:
+        """The prompt of a chat; `use`: of its kwargs, and what the engine may choose.
 
         Raises:
             CannotCount: the engine would refuse it, or what it would do is not known here.
         """
-        kwargs = template_kwargs(chat)
+        kwargs = template_kwargs(chat, use.kwargs)
         if tools := [shape_tool(tool) for tool in chat.tools or ()]:
             kwargs["tools"] = tools
         kwargs.update(families.extra_variables(self._source, asked_schema(chat)))
         found = {
             text: None
-            for variables in self._possible(kwargs)
+            for variables in self._possible(kwargs, use)
             for text in self._try(chat, self._messages(chat), variables)
         }
         if not (texts := list(found)):
@@ -87,16 +88,19 @@ class ChatTemplate:
             extra, is_certain = TOKENS_AROUND_THOUGHTS, False
         return Rendered(texts, extra, is_certain)
 
-    def _possible(self, kwargs: Message) -> Iterator[Message]:
+    def _possible(self, kwargs: Message, use: TemplateUse) -> Iterator[Message]:
         """The variables that it may get: some depend on how the engine was started."""
-        thinking = kwargs.get("enable_thinking", True)
+        thinking = [kwargs.get("enable_thinking", True)]
+        if use.may_not_think and "enable_thinking" not in kwargs:
+            thinking = [True, False]
         kept: list[Message] = [{}]
         if "preserve_reasoning" in kwargs:
             kept = [preserving(kwargs["preserve_reasoning"])]
-        elif any(name in self._source for name in preserving(True)):
+        elif use.may_keep_thoughts and any(name in self._source for name in preserving(True)):
             kept = [{}, preserving(True)]  # llama-server does so, unless it is told otherwise
-        for variables in kept:
-            yield {**variables, **kwargs, "enable_thinking": thinking}
+        for enabled in thinking:
+            for variables in kept:
+                yield {**variables, **kwargs, "enable_thinking": enabled}
 
     def _messages(self, chat: Chat) -> list[Message]:
         able = self._abilities

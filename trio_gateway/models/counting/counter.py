@@ -18,20 +18,10 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import ModelConfig, TokenizationConfig
-from trio_gateway.config.server_options import (
-    CHAT_TEMPLATE,
-    CHAT_TEMPLATE_FILE,
-    CHAT_TEMPLATE_KWARGS,
-    JINJA,
-    MODEL,
-    OVERRIDE_KV,
-    REASONING,
-    REASONING_BUDGET,
-    REASONING_EFFORT,
-    SKIP_CHAT_PARSING,
-)
+from trio_gateway.config.server_options import MODEL
 from trio_gateway.engine.clients.prompts import count_largest
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.models.counting.template_use import TemplateUse, template_use
 from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
@@ -51,11 +41,6 @@ CACHED_COUNTS = 4096
 # Each is a process that loads a vocabulary.
 TOKENIZERS_MAX = 2
 _TOKENIZER = "llama-tokenize"
-# Options of llama-server that change how a chat is rendered, or how text is read.
-_TEMPLATE_OPTIONS = (
-    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, CHAT_TEMPLATE_KWARGS, OVERRIDE_KV, REASONING,
-    REASONING_BUDGET, REASONING_EFFORT,
-)  # fmt: skip
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -217,20 +202,23 @@ class TokenCounter:
             return None
         prompts = None
         if endpoint == "chat/completions":
-            if not _has_own_template(model):
+            if (use := template_use(model)) is None:
                 return None
             if self.calibration(model.name).ignores_tools:
                 body = _without(body, "tools")
-            counted = await self._vocabulary.count_chat(gguf, body)
+            counted = await self._vocabulary.count_chat(gguf, body, use)
             if counted is not None and not self.calibration(model.name).is_learned:
-                await self._learn(model, partial(self._exact_count, gguf), by_engine=False)
+                await self._learn(model, partial(self._exact_count, gguf, use), by_engine=False)
         else:
             prompts = _texts(fields.input if endpoint == "embeddings" else fields.prompt)
             if prompts is None:
                 return None
             counted = await self._vocabulary.count_prompts(gguf, prompts)
-        if counted is not None and counted.exact:
-            return Count(counted.tokens, CountSource.VOCABULARY)
+        source = CountSource.VOCABULARY
+        # Answers may have shown that this build makes something else of a chat.
+        correction = self.calibration(model.name).correction(source)
+        if counted is not None and counted.exact and not correction:
+            return Count(counted.tokens, source)
         if (tokenizer := _tokenizer_next_to(model.variants[0].binary)) is not None:
             if prompts is None and (rendered := await self._render(model, body)) is not None:
                 prompts = [rendered]
@@ -238,19 +226,17 @@ class TokenCounter:
                 return await self._count_with_tokenizer(tokenizer, gguf, prompts)
         if counted is None:
             return None
-        source = CountSource.VOCABULARY
-        correction = self.calibration(model.name).correction(source)
         return Count(counted.tokens + correction, source, False, correction)
 
     async def _render(self, model: ModelConfig, body: bytes) -> str | None:
         """A chat as its prompt; None where the engine might make something else of it."""
         gguf = gguf_of(model)
-        if gguf is None or not _has_own_template(model):
+        if gguf is None or (use := template_use(model)) is None:
             return None
-        return await self._vocabulary.render(gguf, body)
+        return await self._vocabulary.render(gguf, body, use)
 
-    async def _exact_count(self, gguf: Path, chat: bytes) -> int | None:
-        counted = await self._vocabulary.count_chat(gguf, chat)
+    async def _exact_count(self, gguf: Path, use: TemplateUse, chat: bytes) -> int | None:
+        counted = await self._vocabulary.count_chat(gguf, chat, use)
         return counted.tokens if counted is not None and counted.exact else None
 
     async def _count_with_tokenizer(
@@ -269,14 +255,6 @@ def gguf_of(model: ModelConfig) -> Path | None:
     if path is None or not (full := variant.workdir / path).is_file():
         return None
     return full
-
-
-def _has_own_template(model: ModelConfig) -> bool:
-    """Whether the engine uses the template of the file, as it is."""
-    args = model.variants[0].engine_args
-    if args.has(*_TEMPLATE_OPTIONS) or args.is_on(SKIP_CHAT_PARSING):
-        return False
-    return args.switch(JINJA) is not False
 
 
 @cache

@@ -99,18 +99,36 @@ def _by_case(digits: str, ending: str = "") -> str:
     )
 
 
+_HAN_AND_KANA = "\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff"
+# The pattern of DeepSeek V3: signs may begin a word of ASCII letters, and are words otherwise.
+_SIGNS_FIRST = "|".join(
+    [
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+""",
+        r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+        r" ?[\p{P}\p{S}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        _BLANKS,
+    ]
+)
+
+
 class _PreTokenizer(NamedTuple):
     """`patterns` cut one after the other, each what the one before has left in one piece."""
 
     patterns: tuple[str, ...]
     whole_words_first: bool = False  # a word that is a token is not merged from its parts
     adds_bos: bool = False  # unless the file says otherwise
+    has_bos: bool = True  # without the file's saying so
 
 
 _DIGITS_ALONE = _PreTokenizer((r"\p{N}", _GPT2))
 _PLAIN = _PreTokenizer((_GPT2,))
 _LLAMA3 = _PreTokenizer((_modern(r"\p{N}{1,3}"),), whole_words_first=True, adds_bos=True)
 _LLAMA3_MERGED = _PreTokenizer((_modern(r"\p{N}{1,3}"),))
+_GLM = _PreTokenizer((_modern(r"\p{N}{1,3}"),), whole_words_first=True, has_bos=False)
+_CHATGLM = _PreTokenizer((_modern(r"\p{N}{1,3}"),), has_bos=False)
+_DEEPSEEK3 = _PreTokenizer((r"\p{N}{1,3}", f"[{_HAN_AND_KANA}]+", _SIGNS_FIRST))
+_LAGUNA = _PreTokenizer((r"[^\n]+|\n+", _modern(r"\p{N}")))
 _QWEN2 = _PreTokenizer((_modern(r"\p{N}"),))
 _QWEN35 = _PreTokenizer((_modern(r"\p{N}", r"\p{M}"),))
 _GPT4O = _PreTokenizer((_by_case(r"\p{N}{1,3}", f"(?:{_CONTRACTION})?"),))
@@ -119,10 +137,17 @@ _TEKKEN = _PreTokenizer((_by_case(r"\p{N}"),), whole_words_first=True, adds_bos=
 PRE_TOKENIZERS = {
     "smollm": _DIGITS_ALONE, "starcoder": _DIGITS_ALONE, "refact": _DIGITS_ALONE,
     "command-r": _DIGITS_ALONE, "codeshell": _DIGITS_ALONE, "exaone": _DIGITS_ALONE,
+    "minerva-7b": _DIGITS_ALONE, "mellum2": _DIGITS_ALONE,
     "gpt-2": _PLAIN, "phi-2": _PLAIN, "mpt": _PLAIN, "olmo": _PLAIN, "trillion": _PLAIN,
+    "granite-docling": _PLAIN, "gigachat": _PLAIN, "exaone4": _PLAIN, "a.x-4.0": _PLAIN,
     "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3, "falcon3": _LLAMA3,
+    "falcon-h1": _LLAMA3, "pixtral": _LLAMA3, "midm-2.0": _LLAMA3, "lfm2": _LLAMA3,
     "dbrx": _LLAMA3_MERGED, "smaug-bpe": _LLAMA3_MERGED,
     "qwen2": _QWEN2, "deepseek-r1-qwen": _QWEN2, "stablelm2": _QWEN2,
+    "kormo": _QWEN2, "megrez": _QWEN2, "hunyuan": _QWEN2, "solar-open": _QWEN2, "grok-2": _QWEN2,
+    "glm4": _GLM, "glm5": _GLM, "chatglm-bpe": _CHATGLM, "deepseek-v3": _DEEPSEEK3,
+    "hunyuan-dense": _DEEPSEEK3, "joyai-llm": _DEEPSEEK3, "hy_v4": _DEEPSEEK3, "laguna": _LAGUNA,
+    "kanana2": _GPT4O, "minimax-m2": _GPT4O,
     "qwen35": _QWEN35, "gpt-4o": _GPT4O, "llama4": _GPT4O, "tekken": _TEKKEN,
 }  # fmt: skip
 
@@ -156,7 +181,7 @@ class GgufVocabulary:
             case "gpt2":
                 pre = _pre_tokenizer(metadata)
                 self._pieces: PieceCounter = _BpeTokens(metadata, tokens, pre)
-                adds_bos, bos, eos = pre.adds_bos, 11, 11
+                adds_bos, bos, eos = pre.adds_bos, 11 if pre.has_bos else -1, 11
             case "llama":
                 self._pieces = SpmTokens(metadata, tokens)
                 adds_bos, bos, eos = True, 1, 2

@@ -10,6 +10,11 @@ from typing import Any
 
 from trio_gateway.models.counting.chat_shape import Message
 
+# What a model without a template gets.
+CHATML_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 # Where a template knows of thoughts, the engine puts some before an answer that it goes on with.
 _THOUGHTS = ("think", "reason", "<|channel", ">>>all", "<|tool_calls_section_begin|>")
 

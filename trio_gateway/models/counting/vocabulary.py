@@ -24,6 +24,7 @@ from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import allowance
 from trio_gateway.models.counting.patience import BARRED_S, Patience
+from trio_gateway.models.counting.template_use import OWN_TEMPLATE, TemplateUse
 from trio_gateway.tasks import beside
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,11 @@ class Vocabulary:
         # a short one waits for no more than one.
         self._long_turn = trio.Lock()
 
-    async def count_chat(self, gguf: Path, chat: bytes) -> VocabularyCount | None:
+    async def count_chat(
+        self, gguf: Path, chat: bytes, use: TemplateUse = OWN_TEMPLATE
+    ) -> VocabularyCount | None:
         """The prompt tokens of a request's body; None: cannot say."""
-        return _count(await self._ask(gguf, chat=msgspec.Raw(chat)))
+        return _count(await self._ask(gguf, chat=msgspec.Raw(chat), use=use))
 
     async def count_prompts(self, gguf: Path, prompts: Sequence[str]) -> VocabularyCount | None:
         """The tokens of the largest of the prompts; None: cannot say.
@@ -101,12 +104,14 @@ class Vocabulary:
                 largest = counted
         return largest
 
-    async def render(self, gguf: Path, chat: bytes) -> str | None:
+    async def render(self, gguf: Path, chat: bytes, use: TemplateUse = OWN_TEMPLATE) -> str | None:
         """The prompt that the engine makes of a request's body; None: not known for certain."""
-        answer = await self._ask(gguf, render=msgspec.Raw(chat))
+        answer = await self._ask(gguf, render=msgspec.Raw(chat), use=use)
         return None if answer is None else answer.text
 
-    async def _ask(self, gguf: Path, **asked: msgspec.Raw | list[str]) -> _Answer | None:
+    async def _ask(
+        self, gguf: Path, **asked: msgspec.Raw | list[str] | TemplateUse
+    ) -> _Answer | None:
         if self._questions is None:
             return None
         try:

@@ -2,7 +2,7 @@
 
 One JSON object a line comes in, one goes out:
 
-    {"gguf": path, "chat": {"messages": …, …}}   → {"tokens": 123, "exact": true}
+    {"gguf": path, "chat": {"messages": …, …}, "use": {…}}   → {"tokens": 123, "exact": true}
     {"gguf": path, "prompts": ["…", …]}          → the same, of the largest
     {"gguf": path, "render": {"messages": …}}    → {"text": "…"}
     anything that it cannot say                  → {"refused": "why"}
@@ -29,13 +29,17 @@ from typing import NoReturn
 
 import msgspec
 
+from trio_gateway.config.template_choice import CHATML
 from trio_gateway.models.counting import allowance
 from trio_gateway.models.counting.chat_shape import Chat
 from trio_gateway.models.counting.chat_template import ChatTemplate, Frame, Rendered
 from trio_gateway.models.counting.gguf_vocabulary import GgufVocabulary
 from trio_gateway.models.counting.refusal import CannotCount
+from trio_gateway.models.counting.template_families import CHATML_TEMPLATE
+from trio_gateway.models.counting.template_use import OWN_TEMPLATE, TemplateUse
 
 _KEPT_FILES = 3  # 30 to 150 MB each
+_KEPT_TEMPLATES = 4  # of one file
 _QUESTION_S = 60  # of a processor's time; far above what `vocabulary.py` waits for
 _LONGEST_TEMPLATE = 1 << 20  # characters; the longest in use have 30,000
 
@@ -45,6 +49,7 @@ class Question(msgspec.Struct, frozen=True):
     chat: Chat | None = None
     render: Chat | None = None
     prompts: list[str] | None = None
+    use: TemplateUse = OWN_TEMPLATE
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,25 +65,49 @@ class TooLong(BaseException):
 
 
 class _File:
-    """A vocabulary, and its template once it is asked for."""
+    """A vocabulary, and its templates once they are asked for."""
 
     def __init__(self, path: Path) -> None:
         self.vocabulary = GgufVocabulary(path)
-        self._template: ChatTemplate | None = None
+        self._templates: dict[str, ChatTemplate] = {}
 
-    def render(self, chat: Chat) -> Rendered:
-        vocabulary, metadata = self.vocabulary, self.vocabulary.metadata
-        if chat.tools and "tokenizer.chat_template.tool_use" in metadata:
-            raise CannotCount("the file has a separate chat template for tools")
-        if self._template is None:
-            source = metadata.text("tokenizer.chat_template")
-            if source is None:
-                raise CannotCount("the file has no chat template")
-            if len(source) > _LONGEST_TEMPLATE:
-                raise CannotCount("its chat template is too long")
-            frame = Frame(vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, vocabulary.adds_eos)
-            self._template = ChatTemplate(source, frame)
-        return self._template.render(chat)
+    def render(self, chat: Chat, use: TemplateUse) -> Rendered:
+        source = self._source(use, has_tools=bool(chat.tools))
+        if len(source) > _LONGEST_TEMPLATE:
+            raise CannotCount("its chat template is too long")
+        if (template := self._templates.get(source)) is None:
+            known = self.vocabulary
+            frame = Frame(known.bos, known.eos, known.adds_bos, known.adds_eos)
+            template = ChatTemplate(source, frame)
+            while len(self._templates) >= _KEPT_TEMPLATES:
+                self._templates.pop(next(iter(self._templates)))
+            self._templates[source] = template
+        return template.render(chat, use)
+
+    def _source(self, use: TemplateUse, *, has_tools: bool) -> str:
+        """The engine's template for such a chat."""
+        metadata = self.vocabulary.metadata
+        if use.file is not None:
+            return _read_template(use.file)
+        if use.text is not None:
+            return CHATML_TEMPLATE if use.text == CHATML else use.text
+        own = metadata.text("tokenizer.chat_template")
+        for_tools = metadata.text("tokenizer.chat_template.tool_use")
+        if has_tools and for_tools:
+            return for_tools
+        if own and own != CHATML:
+            return own
+        if own is None and metadata.text("tokenizer.ggml.pre") == "tekken":
+            raise CannotCount("the file has no chat template, and engines may have one for it")
+        return for_tools or CHATML_TEMPLATE
+
+
+def _read_template(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(_LONGEST_TEMPLATE + 1)
+    except (OSError, ValueError):
+        raise CannotCount("its chat template cannot be read") from None
 
 
 class Counter:
@@ -104,12 +133,12 @@ class Counter:
     def _answer(self, question: Question, size: int) -> Answer:
         file = self._file(question.gguf)
         if question.render is not None:
-            rendered = _render(file, question.render, size)
+            rendered = _render(file, question.render, question.use, size)
             if not rendered.exact:
                 raise CannotCount("how the engine would render it is not certain")
             return Answer(text=rendered.texts[0])
         if question.chat is not None:
-            rendered = _render(file, question.chat, size)
+            rendered = _render(file, question.chat, question.use, size)
             most = max(map(file.vocabulary.count, rendered.texts))
             return Answer(tokens=most + rendered.extra_tokens, exact=rendered.exact)
         if question.prompts:
@@ -142,10 +171,10 @@ def _read(path: Path) -> _File | CannotCount:
         return refusal
 
 
-def _render(file: _File, chat: Chat, size: int) -> Rendered:
+def _render(file: _File, chat: Chat, use: TemplateUse, size: int) -> Rendered:
     """`size`: of the question, in bytes."""
     with _template_limits(size):
-        rendered = file.render(chat)
+        rendered = file.render(chat, use)
     if max(map(len, rendered.texts)) > allowance.rendered_characters(size):
         raise CannotCount("its chat template makes too much of a chat")
     return rendered
