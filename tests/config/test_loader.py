@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.configurations import SMALLEST, load, mistakes, smallest
 from tests.support.thoroughness import examples
 from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.lua import presets
 from trio_gateway.config.schema import (
@@ -81,6 +82,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
           max_buffered = "2GiB", max_spooled = "3GiB",
           queue_limit = 8, queue_timeout = 60, fairness_window = 0, stream_keepalive = 0,
+          stream_keepalive_style = "data",
         }
         """,
     )
@@ -98,6 +100,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         max_buffered_bytes=2 * 2**30,
         max_spooled_bytes=3 * 2**30,
         default_answer_tokens=512,
+        stream_keepalive_style=KeepaliveStyle.DATA,
         queue_limit=8,
         queue_timeout_s=60,
         fairness_window_s=0,
@@ -605,6 +608,11 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
     smallest_file, worked = programs[0], next(p for p in programs if "local models_dir" in p)
     assert [m.name for m in load(tmp_path, smallest_file).models] == ["qwen3-30b"]
     assert [m.name for m in load(tmp_path, worked).models] == ["qwen3-30b", "embeddings"]
+
+
+def test_a_style_of_keepalive_is_one_of_two(tmp_path: Path) -> None:
+    (message,) = mistakes(tmp_path, 'server = { stream_keepalive_style = "ping" }')
+    assert 'stream_keepalive_style: expected "comment" or "data", got "ping"' in message
 
 
 @pytest.mark.parametrize(

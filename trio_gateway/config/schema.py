@@ -19,6 +19,7 @@ from trio_gateway.config.access_schema import (
 )
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
+from trio_gateway.config.keepalive import KeepaliveStyle
 
 DEFAULT_PORT = 7777
 
@@ -261,6 +262,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: float = 600.0
     fairness_window_s: float = 10.0
     stream_keepalive_s: float = 15.0
+    stream_keepalive_style: KeepaliveStyle = KeepaliveStyle.COMMENT
     kv_carryover: KvCarryoverConfig | None = KvCarryoverConfig()
     listen_unix: tuple[UnixAddress, ...] = ()
     access: AccessConfig = AccessConfig()

@@ -60,6 +60,7 @@ class Gateway:
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(
             self.manager, self.selector, self.preparer, keepalive_s,
+            config.server.stream_keepalive_style,
             hides_cached_tokens=config.server.hide_cached_tokens,
         )  # fmt: skip
         limits = config.server.limits

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.config.access_schema import UnixAddress
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.reading import (
     access,
     addresses,
@@ -60,6 +61,9 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         stream_keepalive_s=record.read(
             "stream_keepalive", fields.seconds, default.stream_keepalive_s
         ),
+        stream_keepalive_style=record.read(
+            "stream_keepalive_style", _keepalive_style, default.stream_keepalive_style
+        ),
         kv_carryover=_kv_carryover(record, resolve),
         hide_cached_tokens=record.read(
             "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
@@ -71,6 +75,14 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
     )
     record.finish()
     return server
+
+
+def _keepalive_style(mistakes: Mistakes, path: str, value: Any) -> KeepaliveStyle | None:
+    known = KeepaliveStyle.from_word(value) if isinstance(value, str) else None
+    if known is None:
+        words = " or ".join(f'"{style.value}"' for style in KeepaliveStyle)
+        mistakes.expected(path, words, value)
+    return known
 
 
 def _listen(

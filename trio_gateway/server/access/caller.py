@@ -7,14 +7,17 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.errors import ApiError
 
 PRIORITY_HEADER = "X-Gateway-Priority"
+KEEPALIVE_HEADER = "X-Gateway-Keepalive"
 _PRIORITY = PRIORITY_HEADER.lower().encode()
 _KEYS = (b"authorization", b"x-api-key")
-_READ = frozenset({_PRIORITY, *_KEYS})
+_KEEPALIVE = KEEPALIVE_HEADER.lower().encode()
+_READ = frozenset({_PRIORITY, _KEEPALIVE, *_KEYS})
 _LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
@@ -22,22 +25,28 @@ _SALT = secrets.token_bytes(16)
 
 class Caller(NamedTuple):
     """`client` is an API key's name. Where the gateway has no keys: the digest of what the client
-    sends as one, or the address that it calls from."""
+    sends as one, or the address that it calls from. `keepalive`: None: as the configuration says.
+    """
 
     client: str
     priority: Priority
+    keepalive: KeepaliveStyle | None = None
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:
     """Who sent the request, or opens the WebSocket, of this scope.
 
     Raises:
-        ApiError: 400, for an unknown priority.
+        ApiError: 400, for an unknown priority or style of keepalive.
     """
     permissions = permissions_of(scope)
     said = {n: v for n, v in reversed(scope["headers"]) if n in _READ}  # the first of a name counts
     asked = _priority(said.get(_PRIORITY))
-    return Caller(permissions.key or _client(scope, said), permissions.priority_of(asked))
+    return Caller(
+        permissions.key or _client(scope, said),
+        permissions.priority_of(asked),
+        _keepalive(said.get(_KEEPALIVE)),
+    )
 
 
 def _client(scope: Mapping[str, Any], said: Mapping[bytes, bytes]) -> str:
@@ -59,3 +68,15 @@ def _priority(said: bytes | None) -> Priority | None:
         message = f'{PRIORITY_HEADER} is "{value[:40]}"; expected {known}'
         raise ApiError(400, message, code="invalid_priority")
     return priority
+
+
+def _keepalive(said: bytes | None) -> KeepaliveStyle | None:
+    if said is None:
+        return None
+    value = said.decode("latin-1")
+    style = KeepaliveStyle.from_word(value.strip().lower())
+    if style is None:
+        known = " or ".join(s.value for s in KeepaliveStyle)
+        message = f'{KEEPALIVE_HEADER} is "{value[:40]}"; expected {known}'
+        raise ApiError(400, message, code="invalid_keepalive")
+    return style

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from trio_gateway import __version__
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.priority import Priority
+from trio_gateway.server.access.caller import KEEPALIVE_HEADER, PRIORITY_HEADER
 from trio_gateway.server.api.endpoint import Body, Endpoint, Family, ModelIn
 from trio_gateway.server.api.endpoints import ENDPOINTS, OLLAMA_CANNOT, REALTIME
 from trio_gateway.server.api.own_form import OWN_FORMS
@@ -119,7 +121,10 @@ def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
     yield from PARAMETERS.get(endpoint.name, ())
     if endpoint.needs_engine:
         urgency = {"type": "string", "enum": [known.word for known in Priority]}
-        yield {"name": "X-Gateway-Priority", "in": "header", "schema": urgency}
+        yield {"name": PRIORITY_HEADER, "in": "header", "schema": urgency}
+    if endpoint.streams:
+        style = {"type": "string", "enum": [known.value for known in KeepaliveStyle]}
+        yield {"name": KEEPALIVE_HEADER, "in": "header", "schema": style}
 
 
 def _content(endpoint: Endpoint) -> Json:

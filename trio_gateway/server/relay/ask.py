@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import msgspec
 
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
@@ -19,6 +21,7 @@ from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, ErrorEvents
+from trio_gateway.server.api.keepalive import KeepaliveEvents
 from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.api.request_body import with_answer_limit
 from trio_gateway.server.forms.form_upload import FormUpload
@@ -91,6 +94,16 @@ class Ask(msgspec.Struct, frozen=True):
         by_path = self.state.family is Family.LLAMACPP
         family = Family.LLAMACPP if by_path else self.endpoint.family
         return ErrorEvents(family, of_responses=self.endpoint.need is Need.RESPONSES)
+
+    def opening_as(self, style: KeepaliveStyle) -> Opening:
+        """How its answer begins if it has to wait. `style`: unless its client wants another one;
+        what an Ollama client gets has no comments in any."""
+        wanted = self.sender.caller.keepalive or style
+        if wanted is KeepaliveStyle.COMMENT or self.opening is not EVENTS:
+            return self.opening
+        name, created = self.asked or self.model.name, int(time.time())
+        events = KeepaliveEvents(self.endpoint, name, self.state.id, created)
+        return Opening(EVENTS.content_type, lambda _: events.next(), events)
 
     def progress(self) -> AnswerProgress | None:
         """Of its answer, if that is generated and the request was counted."""

@@ -24,6 +24,7 @@ from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug
+from trio_gateway.server.api.keepalive import KeepaliveEvents
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import ClientGone, Send
@@ -62,10 +63,11 @@ def _describe(outlook: Outlook) -> str:
 
 class Opening(NamedTuple):
     """How an answer begins before there is one: `encode` makes what its client gets for a comment
-    of server-sent events."""
+    of server-sent events. `events`: what it makes them of, in place of comments."""
 
     content_type: bytes
     encode: Callable[[bytes], bytes]
+    events: KeepaliveEvents | None = None
 
 
 EVENTS = Opening(sse.CONTENT_TYPE.encode(), bytes)
@@ -220,8 +222,14 @@ class LateAnswer(AnswerStream):
     is_begun = True
 
     def __init__(
-        self, answer: Answer | Exception, errors: ErrorEvents, state: RequestState
+        self,
+        answer: Answer | Exception,
+        errors: ErrorEvents,
+        state: RequestState,
+        *,
+        events: KeepaliveEvents | None = None,
     ) -> None:
+        self._events = events
         self._answer: Answer | Exception | None = answer
         self._errors, self._observers, self._hold = errors, state.observers, state.hold
         self._stream: AnswerStream | None = None
@@ -236,7 +244,8 @@ class LateAnswer(AnswerStream):
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                return await self._begin(answer)
+                if beginning := await self._begin(answer):
+                    return beginning
             except ApiError as error:
                 return self._fail(error)
             except TornStream as torn:
@@ -244,17 +253,20 @@ class LateAnswer(AnswerStream):
             except Exception as error:
                 log.error("a bug in the gateway; please report it", exc_info=error)
                 return self._fail(bug(error))
-        if self.is_over or self._stream is None:
-            raise StopAsyncIteration
-        piece = await self._stream.__anext__()
-        self.is_over = self._stream.is_over
-        return piece
+        while self._stream is not None and not self.is_over:
+            piece = await self._stream.__anext__()
+            self.is_over = self._stream.is_over
+            if self._events is not None:
+                piece = self._events.continues(piece, is_last=self.is_over)
+            if piece:
+                return piece
+        raise StopAsyncIteration
 
     async def _begin(self, answer: Answer) -> bytes:
-        """What is known only now goes into a comment: the headers are sent."""
+        """What is known only now goes into a comment: the headers are sent. Perhaps nothing."""
         known = [(n, v) for n, v in answer.headers if n.startswith(DECISION_PREFIX)]
         told = (f"{n.decode().title()}: {v.decode('latin-1')}" for n, v in known)
-        facts = comment("; ".join(told))
+        facts = comment("; ".join(told)) if self._events is None else b""
         body = answer.body
         if isinstance(body, AnswerStream):
             self._stream = body

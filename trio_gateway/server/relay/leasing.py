@@ -31,7 +31,7 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> 
     """
     ask = ask.recounted()
     selection, recount = ask.selection, ask.recount
-    client, priority = ask.sender.caller
+    client, priority, _ = ask.sender.caller
     request = ask.wait.request = manager.lease(
         ask.model, selection.need, start_need=selection.start_need,
         client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,

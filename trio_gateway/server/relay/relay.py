@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 
+from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.engine.clients.facts import Place, Reach
 from trio_gateway.engine.clients.llamacpp_place import (
     ANSWERS,
@@ -80,6 +81,7 @@ class Relay:
         selector: ModelSelector,
         preparer: Preparer,
         stream_keepalive_s: float,
+        stream_keepalive_style: KeepaliveStyle = KeepaliveStyle.COMMENT,
         *,
         hides_cached_tokens: bool = False,
     ) -> None:
@@ -87,6 +89,7 @@ class Relay:
         self._hides = hides_cached_tokens
         self._manager, self._selector, self._preparer = manager, selector, preparer
         self.early_answers = EarlyAnswers(stream_keepalive_s)
+        self._keepalive_style = stream_keepalive_style
 
     @asynccontextmanager
     async def lease_any(self, sender: Sender, model: str, *, wish: int = 0) -> AsyncIterator[Lease]:
@@ -98,8 +101,10 @@ class Relay:
         """
         wanted = self._preparer.find(model, sender.permissions)
         need = max(self._preparer.context_for(wanted, wish), 1)
-        client, priority = sender.caller
-        request = self._manager.lease(wanted.model, need, client=client, priority=priority)
+        caller = sender.caller
+        request = self._manager.lease(
+            wanted.model, need, client=caller.client, priority=caller.priority
+        )
         async with AsyncExitStack() as stack:
             try:
                 lease = await stack.enter_async_context(request)
@@ -115,7 +120,8 @@ class Relay:
         if send is None:
             return _in_shape(ask.state.family, await self._answer(ask))
         observers = ask.state.observers
-        early = self.early_answers.begin(ask.wait, ask.opening, ask.selection, send, observers)
+        opening = ask.opening_as(self._keepalive_style)
+        early = self.early_answers.begin(ask.wait, opening, ask.selection, send, observers)
         result: Answer | Exception
         try:
             result = await self._answer(ask)
@@ -129,7 +135,8 @@ class Relay:
         else:
             if not await early.end():
                 return _in_shape(ask.state.family, result)
-        return Answer(200, [], LateAnswer(result, ask.error_events, ask.state))
+        late = LateAnswer(result, ask.error_events, ask.state, events=opening.events)
+        return Answer(200, [], late)
 
     async def _answer(self, ask: Ask) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
