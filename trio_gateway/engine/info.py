@@ -39,7 +39,7 @@ def info_of(
     context = min(variant.context, facts.context or variant.context)
     shared = kind.shared_tokens(variant.engine_args, facts)
     if context < variant.context:
-        cure = kind.context_cure(variant.context, facts, shared)
+        cure = kind.context_cure(variant.context, variant.engine_args, facts, shared)
         log.error(
             "%s declares a context of %d tokens, but one request gets %d: %s; using %d",
             key, variant.context, context, cure, context,

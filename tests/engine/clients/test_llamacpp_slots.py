@@ -137,6 +137,9 @@ async def test_an_engine_that_shows_no_slots_is_believed_its_properties(
         (["-np", "2"], 2, 4096, None),
         (["-np", "2", "--kv-unified"], 2, 8192, 8192),
         (["-c", "16384", "-np", "2", "-kvu"], 2, 8192, None),  # as much as it was trained for, each
+        (["-c", "32768", "-np", "8", "-kvu"], 8, 8192, 32768),  # of which one gets a part
+        (["-c", "65536", "-np", "2", "-kvu"], 2, 40960, 65536),
+        (["-c", "4096", "-np", "3"], 3, 1365, None),
         (["-c", "${CONTEXT}"], 4, 8192, 8192),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else str(v),
@@ -146,6 +149,33 @@ def test_slots_share_one_cache_or_have_one_each(
 ) -> None:
     facts = EngineFacts(slots=slots, context=context)
     assert LlamaCppKind().shared_tokens(EngineArgs(args), facts) == shared
+
+
+@pytest.mark.parametrize(
+    ("args", "slots", "cure"),
+    [
+        (["-c", "4096"], 1, "raise -c to 65536, or lower the variant's `context` to 4096"),
+        (["-c", "4096", "-np", "4", "-kvu"], 4, "raise -c to 65536, or lower"),
+        (["-c", "65536"], 1, "-c allows 65536, so the limit is what the model was trained for, or"),
+        (["--ctx-size=65536", "-np", "4", "-kvu"], 4, "so the limit is what the model was trained"),
+        (["-c", "262144", "-np", "4"], 4, "-c allows 65536, so the limit is what the model was"),
+        (["-c", "16384", "-np", "4"], 4, "-c is split between 4 slots; use -np 1 for one request"),
+        (
+            [],
+            1,
+            "without -c it takes what the model was trained for, or what fits into memory;",
+        ),
+        (["-np", "4"], 4, "set -c to 262144, or lower the variant's `context` to 4096"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_what_to_do_about_a_context_that_is_smaller_than_declared(
+    args: list[str], slots: int, cure: str
+) -> None:
+    kind, given, facts = LlamaCppKind(), EngineArgs(args), EngineFacts(slots=slots, context=4096)
+    said = kind.context_cure(65536, given, facts, kind.shared_tokens(given, facts))
+    assert cure in said
+    assert ("raise -c" in said) == (given.context is not None and "limit is" not in said)
 
 
 @pytest.mark.parametrize("facts", [EngineFacts(), EngineFacts(slots=4), EngineFacts(context=4096)])

@@ -47,7 +47,9 @@ class EngineKind(abc.ABC):
     def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         """The address that the arguments themselves ask for, if they name a port."""
 
-    def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+    def context_cure(
+        self, declared: int, args: EngineArgs, facts: EngineFacts, shared_tokens: int | None
+    ) -> str:
         """What to do if one request gets fewer tokens than the variant declares."""
         return "raise it in the engine's own arguments, or lower the variant's `context`"
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import trio
 
-from trio_gateway.config.engine_args import EngineArgs, swa_full
+from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.remarks import no_carryover
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.config.server_options import (
@@ -76,23 +76,39 @@ class LlamaCppKind(EngineKind):
         first = (args.value(HOST) or "").split(",")[0].strip()
         return local_host(first or "127.0.0.1")
 
-    def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+    def context_cure(
+        self, declared: int, args: EngineArgs, facts: EngineFacts, shared_tokens: int | None
+    ) -> str:
         slots = facts.slots or 1
-        if slots > 1 and shared_tokens is None:
+        is_split = slots > 1 and shared_tokens is None and not _is_unified(args)
+        lower = f"lower the variant's `context` to {facts.context}"
+        if not args.context:
+            own = "without -c it takes what the model was trained for, or what fits into memory"
+            return f"{own}; set -c to {declared * slots if is_split else declared}, or {lower}"
+        allowed = args.context // slots if is_split else args.context
+        if allowed >= declared:
+            return (
+                f"-c allows {allowed}, so the limit is what the model was trained for, or what the "
+                f"engine could fit into memory; {lower}"
+            )
+        if is_split:
             return (
                 f"-c is split between {slots} slots; use -np 1 for one request at a time, or raise "
                 f"-c to {declared * slots}"
             )
-        return f"raise -c to {declared}, or lower the variant's `context`"
+        return f"raise -c to {declared}, or {lower}"
 
     def shared_tokens(self, args: EngineArgs, facts: EngineFacts) -> int | None:
         slots, context = facts.slots, facts.context
         if slots is None or slots < 2 or context is None:
             return None
-        if total := args.context:  # split among the slots, unless each has all of it
-            return context if context * slots >= 2 * total else None
-        # Without --parallel there are four slots over one cache.
-        return context if args.is_on(UNIFIED_KV) or args.slots is None else None
+        if total := args.context:
+            step = CONTEXT_STEP * slots
+            is_split = context * slots < 2 * total and context == -(-total // step) * CONTEXT_STEP
+            if is_split or context * slots <= total:
+                return None
+            return max(context, total)  # of which one gets no more than the model was trained for
+        return context if _is_unified(args) else None
 
     def with_prompts_in_slots(self, variant: VariantConfig) -> VariantConfig:
         args, variable = variant.args, CACHE_RAM.variables[0]
@@ -116,6 +132,11 @@ class LlamaCppKind(EngineKind):
     def slot_folder_args(self, binary: str, folder: str) -> list[str]:
         # A wrapper (docker, a script) may not know the option, or see other folders.
         return [SLOT_SAVE_PATH.name, folder] if "llama-server" in Path(binary).name else []
+
+
+def _is_unified(args: EngineArgs) -> bool:
+    """Without --parallel there are four slots over one cache."""
+    return args.is_on(UNIFIED_KV) or args.slots is None
 
 
 class LlamaCppEngine(EngineClient):

@@ -57,7 +57,9 @@ class OpenAIKind(EngineKind):
     def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         return None  # `connect` says it: each server has options of its own
 
-    def context_cure(self, declared: int, facts: EngineFacts, shared_tokens: int | None) -> str:
+    def context_cure(
+        self, declared: int, args: EngineArgs, facts: EngineFacts, shared_tokens: int | None
+    ) -> str:
         return (
             f"raise it to {declared} in the engine's own arguments (vLLM: --max-model-len), or "
             "lower the variant's `context`"
