@@ -135,6 +135,20 @@ async def test_the_context_is_what_the_engine_really_gives(autojump_clock: Clock
         assert one["meta"] == {"n_ctx": 4096}
 
 
+async def test_what_an_engine_says_of_its_model_is_remembered(autojump_clock: Clock) -> None:
+    """Of one that it downloads there is no file here."""
+    downloaded = model("m", variant(args=("-hf", "org/model")))
+    async with running_stack(config(downloaded, model("n"))) as stack:
+        assert "capabilities" not in await entry(stack)
+        stack.engines.facts = EngineFacts(template="{{ tools }}", media=frozenset({"vision"}))
+        await stack.post(CHAT, chat())
+        assert (await entry(stack))["capabilities"] == ["completion", "tools", "vision"]
+        await stack.post(CHAT, chat("n"))
+        one = await entry(stack)
+        assert one["status"] == {"value": "unloaded"}
+        assert one["capabilities"] == ["completion", "tools", "vision"]
+
+
 @pytest.mark.parametrize("kind", ["openai", "remote"])
 async def test_of_engines_elsewhere_nothing_is_invented(autojump_clock: Clock, kind: str) -> None:
     given = model("m", variant(8192), engine=ENGINE_TYPES[kind])

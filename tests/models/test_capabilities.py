@@ -164,6 +164,28 @@ def test_without_a_file_a_model_s_capabilities_are_not_known(args: tuple[str, ..
     assert words(likely) == ["completion", "tools"]  # editors hide what does no tools
 
 
+@pytest.mark.parametrize(
+    ("args", "said", "expected"),
+    [
+        (("-hf", "org/model"), {"engine_template": TOOLS, "engine_media": frozenset({"vision"})},
+         ["completion", "tools", "vision"]),
+        (("-hf", "org/model"), {"engine_template": TOOLS}, None),  # an older build
+        (("-hf", "org/model", "--no-jinja"),
+         {"engine_template": TOOLS, "engine_media": frozenset()}, ["completion"]),
+        ((*MODEL, "--mmproj", "p"), {"engine_template": PLAIN, "engine_media": frozenset()},
+         ["completion", "vision"]),
+    ],
+)  # fmt: skip
+def test_what_no_file_says_the_engine_says_once_it_has_run(
+    args: tuple[str, ...], said: dict[str, Any], expected: list[str] | None
+) -> None:
+    assert found(on(*args), **said) == expected
+
+
+def test_a_file_says_it_first() -> None:
+    assert found(on(*MODEL), header(TOOLS), engine_template=PLAIN) == ["completion", "tools"]
+
+
 @pytest.mark.parametrize("kind", ["openai", "remote"])
 @pytest.mark.parametrize(
     ("endpoints", "expected"),

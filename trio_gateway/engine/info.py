@@ -18,13 +18,16 @@ DEFAULT_SLOTS = 1
 
 class EngineInfo(msgspec.Struct, frozen=True):
     """A ready engine, for pages and headers. `pid` None: it runs elsewhere. `slots`: those that the
-    gateway fills, by `parallel` or by what the engine says."""
+    gateway fills, by `parallel` or by what the engine says. `template`, `media`: see EngineFacts.
+    """
 
     pid: int | None
     slots: int
     context: int
     load_s: float
     shared_tokens: int | None = None
+    template: str | None = None
+    media: frozenset[str] | None = None
 
 
 def info_of(
@@ -45,7 +48,8 @@ def info_of(
             key, variant.context, context, cure, context,
         )  # fmt: skip
     slots = variant.parallel or facts.slots or DEFAULT_SLOTS
-    return EngineInfo(pid, slots, min(context, variant.holds), load_s, shared)
+    holds = min(context, variant.holds)
+    return EngineInfo(pid, slots, holds, load_s, shared, facts.template, facts.media)
 
 
 def ready_words(info: EngineInfo, base_url: str) -> str:

@@ -32,6 +32,7 @@ class Capability(enum.Enum):
     RERANK = "rerank"
 
 
+_MEDIA = (Capability.VISION, Capability.AUDIO)
 _VECTORS = (Capability.EMBEDDINGS, Capability.RERANK)
 
 
@@ -49,7 +50,7 @@ def capabilities_of(
     if (found := _vectors(args, header)) is not None:
         return found | _media(args, facts)
     template = template_of(model, facts)
-    if template is None or args.has_projector is None:
+    if template is None or (args.has_projector is None and facts.engine_media is None):
         return None
     return frozenset({Capability.COMPLETION}) | _media(args, facts) | _chat(args, template, header)
 
@@ -86,9 +87,9 @@ def template_of(model: ModelConfig, facts: ModelFacts) -> str | None:
     if not model.engine.has_server_options:
         return own
     choice = template_choice(model.variants[-1].engine_args)
-    if choice.is_own:
-        return own
-    return facts.template if choice.file is not None else choice.text
+    given = facts.template if choice.file is not None else choice.text
+    found = own if choice.is_own else given
+    return facts.engine_template if found is None else found
 
 
 def _elsewhere(
@@ -128,7 +129,10 @@ def _vectors(args: EngineArgs, header: GgufHeader | None) -> frozenset[Capabilit
 
 
 def _media(args: EngineArgs, facts: ModelFacts) -> frozenset[Capability]:
-    if args.has_projector is not True:
+    if args.has_projector is None:  # the engine may download one
+        said = facts.engine_media or ()
+        return frozenset(kind for kind in _MEDIA if kind.value in said)
+    if not args.has_projector:
         return frozenset()
     if facts.projector is None:  # nearly all are for images
         return frozenset({Capability.VISION})

@@ -1,4 +1,4 @@
-"""ModelFacts: what is known of a model's files."""
+"""ModelFacts: what is known of a model's files, and what its engine said of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Each is None where it is not known. `size_bytes`: of the file, or of all its parts, 0 without
     one; `modified_s`: Unix time, None without one. `header`: None, it is not a GGUF file that can
     be read. `tensors`: of all parts. `template`: the one in `--chat-template-file`; None: there is
-    none, or it cannot be read. `projector`: the header of `--mmproj`.
+    none, or it cannot be read. `projector`: the header of `--mmproj`. `engine_template`,
+    `engine_media`: what its last engine said, for what no file says: see EngineFacts.
     """
 
     size_bytes: int = 0
@@ -21,3 +22,5 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     tensors: TensorTotals | None = None
     template: str | None = None
     projector: GgufHeader | None = None
+    engine_template: str | None = None
+    engine_media: frozenset[str] | None = None

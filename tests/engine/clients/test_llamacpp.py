@@ -125,6 +125,14 @@ async def test_what_is_not_http_is_not_healthy() -> None:
             EngineFacts(slots=4, context=2048),
         ),
         ((200, {"total_slots": 4}), EngineFacts(slots=4)),
+        (
+            (200, {"chat_template": "t", "modalities": {"vision": True, "audio": False}}),
+            EngineFacts(template="t", media=frozenset({"vision"})),
+        ),
+        (
+            (200, {"chat_template": "t", "chat_template_tool_use": "u", "modalities": []}),
+            EngineFacts(template="u"),
+        ),
         ((200, {"total_slots": 0, "default_generation_settings": []}), EngineFacts()),
         (
             (200, {"total_slots": "4", "default_generation_settings": {"n_ctx": None}}),
@@ -135,7 +143,7 @@ async def test_what_is_not_http_is_not_healthy() -> None:
         ((200, b'"\xff"'), EngineFacts()),
         (NOT_FOUND, EngineFacts()),
     ],
-    ids=["all", "slots", "zero", "types", "list", "cut", "bytes", "404"],
+    ids=["all", "slots", "template", "tools", "zero", "types", "list", "cut", "bytes", "404"],
 )
 async def test_an_engine_says_its_slots_and_the_context_of_one_request(
     answer: tuple[int, Any], facts: EngineFacts

@@ -25,13 +25,16 @@ class EngineFacts(msgspec.Struct, frozen=True):
     """What a ready engine says about itself; None where it does not say.
 
     `slots`: requests that it works on at a time. `context`: tokens that one of them may use.
-    `model_path`, `build`: what it runs, and which build of the engine it is.
+    `model_path`, `build`: what it runs, and which build of the engine it is. `template`: the chat
+    template that it uses with tools. `media`: what it takes besides text, of `"vision"`, `"audio"`.
     """
 
     slots: int | None = None
     context: int | None = None
     model_path: str | None = None
     build: str | None = None
+    template: str | None = None
+    media: frozenset[str] | None = None
 
 
 class SlotState(msgspec.Struct, frozen=True):

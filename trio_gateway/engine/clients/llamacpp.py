@@ -163,6 +163,8 @@ class LlamaCppEngine(EngineClient):
             context,
             _text(props.get("model_path")),
             _text(props.get("build_info")),
+            _text(props.get("chat_template_tool_use")) or _text(props.get("chat_template")),
+            _media(props.get("modalities")),
         )
 
     async def count_tokens(self, endpoint: str, body: bytes, timeout_s: float) -> int | None:
@@ -258,6 +260,12 @@ class LlamaCppEngine(EngineClient):
 
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _media(modalities: Any) -> frozenset[str] | None:
+    if not isinstance(modalities, dict):
+        return None  # an older build
+    return frozenset(word for word in ("vision", "audio") if modalities.get(word) is True)
 
 
 def _cached_now(slot: Mapping[str, Any]) -> int | None:
