@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_several_keys_are_kept_apart_unless_they_share(
     tmp_path: Path, lines: str, apart: bool
 ) -> None:
     assert smallest(tmp_path, lines).server.keeps_owners_apart is apart
+
+
+@pytest.mark.parametrize(("given", "expected"), [("90", 90), ('"2m"', 120), ("0", math.inf)])
+def test_a_model_says_how_long_an_answer_may_take_while_others_wait(
+    given: str, expected: float, tmp_path: Path
+) -> None:
+    assert smallest(tmp_path, "").models[0].longest_answer_s is None
+    config = smallest(tmp_path, f"model.longest_answer = {given}")
+    assert config.models[0].longest_answer_s == expected

@@ -112,7 +112,7 @@ def test_every_key_of_a_model_and_a_variant_is_read(tmp_path: Path) -> None:
     config = smallest(
         tmp_path,
         """
-        pools = { big = { engines = 2, memory = "24GiB" } }
+        pools = { big = { engines = 2, memory = "24GiB", longest_answer = "2m" } }
         model.aliases, model.pool, model.description = { "default", "org/m:Q4" }, "big", "words"
         model.pinned, model.hidden = true, true
         model.tokenization = {
@@ -124,7 +124,9 @@ def test_every_key_of_a_model_and_a_variant_is_read(tmp_path: Path) -> None:
         """,
     )
     (model,) = config.models
-    assert config.pools["big"] == PoolConfig("big", engines=2, memory_bytes=24 * 2**30)
+    assert config.pools["big"] == PoolConfig(
+        "big", engines=2, memory_bytes=24 * 2**30, longest_answer_s=120
+    )
     assert (model.aliases, model.pool, model.description, model.pinned, model.hidden) == (
         ("default", "org/m:Q4"), "big", "words", True, True,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from trio_gateway.engine.scheduling.events import (
     Action,
     CountAgain,
     Drain,
+    EndAnswer,
     EngineReady,
     Event,
     Grant,
@@ -49,6 +51,7 @@ def variant(
     idle_timeout_s: float = 300.0,
     pinned: bool = False,
     load_time_s: float = 10.0,
+    longest_answer_s: float = math.inf,
     declared: int | None = None,
     estimated: int | None = None,
 ) -> VariantFacts:
@@ -65,6 +68,7 @@ def variant(
         memory_bytes=estimated if declared is None else declared,
         memory_declared=declared is not None,
         load_time_s=load_time_s,
+        longest_answer_s=longest_answer_s,
     )
 
 
@@ -147,6 +151,8 @@ def brief(action: Action) -> str:
             return f"resume {engine}"
         case Stop(engine):
             return f"stop {engine}"
+        case EndAnswer(ticket):
+            return f"end {ticket}"
         case Reject(ticket, refusal):
             return f"reject {ticket} {refusal.name}"
         case CountAgain(ticket):

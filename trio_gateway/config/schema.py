@@ -184,7 +184,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     context. `headroom`: the share of the need that an engine gets on top when it is started.
     `kv_carryover`: the KV cache is kept across a stop. `kv_conversations`: how many conversations
     take turns on one slot, 0: none. `endpoints`: what its engines serve, or None: what their type
-    implies.
+    implies. `longest_answer_s`: an answer ends after this long if others wait; None: as its pool
+    has it.
     """
 
     name: str
@@ -200,6 +201,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     clamp_answer: bool | None = None
     min_answer_tokens: int | None = None
     headroom: float = 0.1
+    longest_answer_s: float | None = None
     kv_carryover: bool = True
     kv_conversations: int = 0
     rewrite: RewriteConfig | None = None
@@ -220,12 +222,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 class PoolConfig(msgspec.Struct, frozen=True):
     """Engines that share one memory: at most `engines` of them at a time.
 
-    `memory_bytes`: what they may hold together, or None: no limit.
+    `memory_bytes`: what they may hold together, or None: no limit. `longest_answer_s`: an answer
+    ends after this long if others wait; None: it goes on.
     """
 
     name: str
     engines: int = 1
     memory_bytes: int | None = None
+    longest_answer_s: float | None = None
 
 
 class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,6 +44,10 @@ class ExchangeAborted(Exception):
     """The gateway itself ended the exchange; the message says why."""
 
 
+class AnswerEnded(ExchangeAborted):
+    """The answer had its time, and others wait: `longest_answer`."""
+
+
 class EngineUnloaded(ExchangeAborted):
     """The engine was stopped on request, without waiting for its leases."""
 

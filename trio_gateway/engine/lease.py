@@ -44,7 +44,8 @@ class Lease:
     `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest. `kv_move`:
     what was restored for it, and saved of what made way. `spared`: tokens of its prompt that its
     engine then found in its cache; None if it did not say, or nothing was restored. `progress`: how
-    far its answer is, if that can be told.
+    far its answer is, if that can be told. `ended_after_s`: its answer has to end, after so long,
+    because others wait; `when_ended` is called then.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Lease:
         self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
         self.spared: int | None = None
         self.progress: AnswerProgress | None = None
+        self.ended_after_s: float | None = None
+        self.when_ended: Callable[[], None] | None = None
         waited_s = trio.current_time() - arrived_at
         ready_at = engine.ready_at or arrived_at
         loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
@@ -68,6 +71,11 @@ class Lease:
     @property
     def client(self) -> EngineClient:
         return self.engine.client
+
+    def end_answer(self, after_s: float) -> None:
+        self.ended_after_s = after_s
+        if self.when_ended is not None:
+            self.when_ended()
 
     async def switch_conversation(self) -> None:
         """Let the request's conversation come back into its slot; see `kv/conversations.py`."""
@@ -183,6 +191,11 @@ class LeaseRequest:
         self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
         self._lease.progress = self.event.progress
         self._tell()
+
+    def end_answer(self, after_s: float) -> None:
+        """Its answer has taken so long that it is the others' turn."""
+        assert self._lease is not None
+        self._lease.end_answer(after_s)
 
     def refuse(self, reject: Reject) -> None:
         self._reject = reject

@@ -17,7 +17,6 @@ import trio
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
-from trio_gateway.engine.address import fixed_address
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.engine import Engine
@@ -36,6 +35,7 @@ from trio_gateway.engine.scheduling.events import (
     Action,
     CountAgain,
     Drain,
+    EndAnswer,
     EngineExited,
     EngineFailed,
     Event,
@@ -51,16 +51,14 @@ from trio_gateway.engine.scheduling.events import (
     TicketGone,
     TimePassed,
     Unload,
-    VariantFacts,
     VariantKey,
 )
 from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
+from trio_gateway.engine.variant_facts import facts_of
 
 log = logging.getLogger(__name__)
-
-FIRST_LOAD_S = 10.0  # what a load is taken to last until one was measured, if `load_time` is unset
 
 
 class EngineManager:
@@ -99,7 +97,8 @@ class EngineManager:
             for variant in model.variants:
                 key = VariantKey(model.name, variant.name)
                 self._variants[key] = (model, variant)
-                facts.append(self._facts(key, model, variant))
+                kind = self._kinds[model.engine.value]
+                facts.append(facts_of(key, model, variant, kind, config.pools.get(model.pool)))
         self._scheduler = scheduler(
             facts,
             config.pools,
@@ -120,23 +119,6 @@ class EngineManager:
         self._timer = trio.CancelScope()
         self._closing = False
         self.stopped = trio.Event()  # after a shutdown: no engine is left
-
-    def _facts(self, key: VariantKey, model: ModelConfig, variant: VariantConfig) -> VariantFacts:
-        fixed = fixed_address(variant, self._kinds[model.engine.value])
-        endpoint = f"{fixed[0]} {fixed[1]}" if fixed else None
-        return VariantFacts(
-            key=key,
-            pool=model.pool,
-            context=variant.holds,
-            parallel=variant.parallel,
-            endpoint=endpoint,
-            idle_timeout_s=variant.timeouts.idle_s,
-            pinned=model.pinned,
-            memory_bytes=variant.expected_memory_bytes,
-            memory_declared=variant.memory_bytes is not None,
-            load_time_s=variant.load_time_s or FIRST_LOAD_S,
-            load_time_known=variant.load_time_s is not None,
-        )
 
     # -- running ------------------------------------------------------------------------------
 
@@ -271,6 +253,8 @@ class EngineManager:
                 evicted = action.evicted
                 saved = sum(self._saved_tokens.get(key, 0) for key in evicted) if evicted else 0
                 self._requests[ticket].grant(action, self.engines[engine], saved)
+            case EndAnswer(ticket, _, after_s):
+                self._requests[ticket].end_answer(after_s)
             case Reject(ticket):
                 self._requests[ticket].refuse(action)
             case CountAgain(ticket):

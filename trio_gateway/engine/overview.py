@@ -108,6 +108,10 @@ class Overview:
         args = EngineArgs(variant.args, {**os.environ, **variant.env})  # as it inherits them
         return self._kinds[model.engine.value].carryover_fault(args)
 
+    def longest_answer_s(self, model: str) -> float:
+        """An answer of it ends after so long, if others wait; infinite: it goes on."""
+        return self._state.variants[model][0].longest_answer_s
+
     def is_pinned(self, model: str) -> bool:
         return self._state.variants.is_pinned(self._state.variants[model][0])
 

@@ -27,7 +27,7 @@ _SERVER_KEYS = (
 _MODEL_KEYS = (
     "aliases", "engine", "pool", "pinned", "hidden", "description", "tokenization", "rewrite",
     "endpoints", "headroom", "clamp_answer", "min_answer_tokens", "image_tokens", "kv_carryover",
-    "kv_conversations", "variants",
+    "kv_conversations", "longest_answer", "variants",
 )  # fmt: skip
 _VARIANT_KEYS = ("binary", "args", "context", "parallel", "env", "workdir", "memory", "load_time")
 

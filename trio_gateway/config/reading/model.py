@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,7 @@ class ModelReader:
             clamp_answer=record.read("clamp_answer", fields.boolean, None),
             min_answer_tokens=record.read("min_answer_tokens", fields.positive_int, 0) or None,
             headroom=record.read("headroom", fields.share, 0.1),
+            longest_answer_s=_longest_answer_s(record),
             kv_carryover=record.read("kv_carryover", fields.boolean, True),
             kv_conversations=record.read("kv_conversations", fields.count, 0),
             rewrite=record.read("rewrite", rewrite, None),
@@ -146,3 +148,11 @@ class ModelReader:
         )
         record.finish()
         return result
+
+
+def _longest_answer_s(record: Record) -> float | None:
+    """0: none, whatever the pool has."""
+    given = record.read("longest_answer", fields.seconds, -1.0)
+    if given < 0:
+        return None
+    return given or math.inf

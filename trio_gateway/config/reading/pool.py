@@ -26,6 +26,7 @@ def read_pools(mistakes: Mistakes, table: Any) -> dict[str, PoolConfig]:
             name,
             engines=record.read("engines", fields.positive_int, default.engines),
             memory_bytes=record.read("memory", fields.size_bytes, 0) or None,
+            longest_answer_s=record.read("longest_answer", fields.seconds, 0.0) or None,
         )
         record.finish()
     return pools

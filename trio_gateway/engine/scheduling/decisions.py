@@ -23,6 +23,7 @@ from trio_gateway.engine.scheduling.events import (
     VariantKey,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.long_answers import LongAnswers
 from trio_gateway.engine.scheduling.recounts import Recounts
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
@@ -39,6 +40,7 @@ class Decisions:
     def __init__(self, state: SchedulerState, window_s: float) -> None:
         self._state, self._window_s = state, window_s
         self._demands, self._recounts = Demands(state), Recounts(state)
+        self._long_answers = LongAnswers(state)
         self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
         self._next_engine = 1
         self.wake_at = NEVER
@@ -61,6 +63,8 @@ class Decisions:
             self._make_room(now, actions)
             self._grant_slots(now, actions)
             before, reached = reached, self._reached(actions)
+        due = self._long_answers.end(now, actions)
+        self.wake_at = min(self.wake_at, due)
 
     def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
         """How far an event has come; it only goes on, so deciding comes to an end: tickets that
@@ -77,6 +81,7 @@ class Decisions:
             if engine.state is EngineState.STARTING:
                 self._give_up_in_first_half(engine, now, actions)
         self.wake_at = NEVER
+        self._long_answers.wanted.clear()
         if self.closing:
             return
         held_until = self._recounts.hold(now, actions)
@@ -110,6 +115,8 @@ class Decisions:
         """Carry out the plan of this moment; the engines that are to make way by now."""
         making_way: set[int] = set()
         for step in Planner(self._state, self._window_s, now).steps(demands):
+            for victim in step.victims:
+                self._long_answers.note_wanted(victim, step.demand.priority)
             if step.yields_at <= now:
                 making_way.update(victim.id for victim in step.victims)
                 self._make_way(step, now, actions)

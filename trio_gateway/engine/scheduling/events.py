@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +28,8 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_bytes`: what the configuration declares, or an estimate, which gives way to what is
     measured; None: not known. `load_time_s` is a guess until a load was measured, and not even
-    that unless `load_time_known`.
+    that unless `load_time_known`. `longest_answer_s`: an answer is ended after this long, while
+    others wait for its place; infinite: never.
     """
 
     key: VariantKey
@@ -41,6 +43,7 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_declared: bool = False
     load_time_s: float = 10.0
     load_time_known: bool = True
+    longest_answer_s: float = math.inf
 
 
 class Refusal(enum.Enum):
@@ -226,6 +229,15 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
+class EndAnswer(msgspec.Struct, frozen=True):
+    """The answer has taken `longest_answer_s`, and others wait: it ends as if it had come to its
+    maximum."""
+
+    ticket: int
+    engine: int
+    after_s: float
+
+
 class Reject(msgspec.Struct, frozen=True):
     ticket: int
     refusal: Refusal
@@ -241,4 +253,4 @@ class CountAgain(msgspec.Struct, frozen=True):
     ticket: int
 
 
-Action = Grant | Start | Drain | Resume | Stop | Reject | CountAgain
+Action = Grant | Start | Drain | Resume | Stop | Reject | CountAgain | EndAnswer

@@ -16,16 +16,16 @@ class AnswerProgress:
 
     `begun_at`: when its first piece came, if that is seen. `tokens`: those that have come, taken
     from the number of events; known of a whole answer when it is there. `is_complete`: all of it
-    has come.
+    has come. `is_ended`: the scheduler wants it to end; that one is the scheduler's.
     """
 
-    __slots__ = ("begun_at", "is_complete", "is_seen", "limit", "prompt", "tokens")
+    __slots__ = ("begun_at", "is_complete", "is_ended", "is_seen", "limit", "prompt", "tokens")
 
     def __init__(self, prompt: int, limit: int | None, *, is_seen: bool) -> None:
         self.prompt, self.limit, self.is_seen = prompt, limit, is_seen
         self.begun_at: float | None = None
         self.tokens = 0
-        self.is_complete = False
+        self.is_complete = self.is_ended = False
 
     def begin(self, now: float) -> None:
         """Its first piece is there. An engine is asked once more, if the first was lost."""

@@ -26,6 +26,9 @@ class Variants:
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
 
+    def all(self) -> Sequence[Sequence[VariantFacts]]:
+        return [*self._of_model.values()]
+
     def __getitem__(self, model: str) -> list[VariantFacts]:
         return self._of_model[model]
 

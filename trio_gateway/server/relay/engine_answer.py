@@ -9,8 +9,10 @@ from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
+from trio_gateway.server.api.endpoint import Need
 from trio_gateway.server.api.size_refusal import size_refusal
 from trio_gateway.server.budget import Hold, NoRoom
+from trio_gateway.server.relay.ask import Ask
 
 _SMALL_BYTES = 65536  # nearly all answers, which are sent at once
 _SAID_CHARACTERS = 300
@@ -91,3 +93,12 @@ async def read_beginning(exchange: Exchange, hold: Hold) -> Beginning:
         if size > limit or (size > _SMALL_BYTES and not _is_held(hold, len(piece))):
             return Beginning(b"".join(pieces), False)
     return Beginning(b"".join(pieces), limit > 0)
+
+
+def raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
+    if not beginning.is_whole or ask.endpoint.need is Need.UNCOUNTED:
+        return
+    if exchange.status not in (400, 500):  # the second of an input that is longer than a batch
+        return
+    if (outgrown := outgrown_of(beginning.piece, lease)) is not None:
+        raise outgrown

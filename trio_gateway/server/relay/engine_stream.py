@@ -8,11 +8,18 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from trio_gateway.engine.errors import EngineLost, EngineTalksGarbage, ExchangeAborted, OutOfSockets
+from trio_gateway.engine.errors import (
+    AnswerEnded,
+    EngineLost,
+    EngineTalksGarbage,
+    ExchangeAborted,
+    OutOfSockets,
+)
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
+from trio_gateway.server.api.answer_so_far import AnswerSoFar, ending_of, reason_of
 from trio_gateway.server.api.errors import ErrorEvents, aborted, engine_failed
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
@@ -49,6 +56,29 @@ class EngineStream(AnswerStream):
         self._exchange, self._lease, self._resources = exchange, lease, resources
         self._observers = observers
         self.has_events = self._rename is not None
+        self._so_far: AnswerSoFar | None = None
+        self._ends = False  # early, once an event is complete
+
+    def may_end(self, so_far: AnswerSoFar) -> None:
+        """Let it end when `longest_answer` is over and others wait, as if it had come to its
+        maximum."""
+        if not self.has_events:
+            return
+        so_far.continues(self._first or b"")
+        self._so_far, self._observers = so_far, [*self._observers, so_far]
+        self._lease.when_ended = self._end_soon
+        if self._lease.ended_after_s is not None:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Called by the scheduler. What waits for the engine's next piece need not wait longer."""
+        self._ends = True
+        if self._first is None and self._is_between_events and not self._exchange.complete:
+            self._exchange.abort(AnswerEnded("longest_answer"))
+
+    @property
+    def _is_between_events(self) -> bool:
+        return self._so_far is not None and self._so_far.is_between_events
 
     async def aclose(self) -> None:
         await self._resources.aclose()
@@ -62,6 +92,8 @@ class EngineStream(AnswerStream):
                 try:
                     piece = await exchange.receive()
                 except (EngineLost, ExchangeAborted) as error:
+                    if isinstance(error, AnswerEnded) and self._is_between_events:
+                        return await self._end_early()
                     return await self._break_off(error)
                 if piece:
                     for observer in self._observers:
@@ -70,6 +102,8 @@ class EngineStream(AnswerStream):
                 piece = self._rename(piece)
             if exchange.complete:
                 piece += await self._end()
+            elif self._ends and self._is_between_events:
+                piece += await self._end_early()
             if piece:
                 self._last_sent = piece
                 return piece
@@ -81,6 +115,18 @@ class EngineStream(AnswerStream):
             observer.completes()
         await self._resources.aclose()  # the engine is free before the client has read all
         return self._name.rest()
+
+    async def _end_early(self) -> bytes:
+        self.is_over = True
+        assert self._so_far is not None
+        ending = ending_of(self._so_far, self._lease.ended_after_s)
+        if self._rename is not None:
+            ending = self._rename(ending) + self._name.rest()
+        for observer in self._observers:
+            observer.continues(ending)
+        await self._resources.aclose()
+        log.info("%s: %s", self._lease.engine.key, reason_of(self._lease.ended_after_s))
+        return ending
 
     async def _break_off(self, error: Exception) -> bytes:
         self.is_over = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -33,7 +33,7 @@ from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Body, Family, Need
+from trio_gateway.server.api.endpoint import Body, Family
 from trio_gateway.server.api.errors import (
     aborted,
     engine_error,
@@ -49,19 +49,21 @@ from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
     Beginning,
     Outgrown,
-    outgrown_of,
+    raise_if_outgrown,
     read_beginning,
     said_of,
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import decision_headers, selection_headers
 from trio_gateway.server.relay.leasing import Shrunk, chosen_anew, lease_for
+from trio_gateway.server.relay.long_answer import LongAnswer
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 log = logging.getLogger(__name__)
 
 _JSON = b"application/json"
+_NO_LIMIT = nullcontext()
 WIPE_LIMIT_S = 5.0  # a slot that works on nothing forgets in milliseconds
 
 
@@ -169,22 +171,28 @@ class Relay:
     async def _try(self, ask: Ask) -> Answer:
         async with AsyncExitStack() as stack:
             ask, lease = await lease_for(ask, self._manager, stack)
+            long = LongAnswer.of(ask, lease, self._manager)
             try:
-                exchange = await _send(ask, lease, stack)
-                beginning = await read_beginning(exchange, ask.state.hold)
+                with _NO_LIMIT if long is None else long.scope:
+                    exchange = await _send(ask if long is None else long.ask, lease, stack)
+                    beginning = await read_beginning(exchange, ask.state.hold)
+                    if long is not None:
+                        beginning = await long.collect(exchange, beginning, ask.state.hold)
             except ExchangeAborted as error:
                 raise aborted(error) from None
             except KeyRefused as error:
                 raise key_refused(f"{ask.model.name}: {error}") from None
             except EngineLost as error:
                 raise await news_of(lease, error) from None
+            if long is not None and long.is_ended:
+                return long.answer()
             if exchange.status in KEY_REFUSED:
                 said = said_of(beginning.piece) if beginning.is_whole else ""
                 raise key_refused(lease.engine.refusal(exchange.status, said))
-            _raise_if_outgrown(ask, exchange, beginning, lease)
+            raise_if_outgrown(ask, exchange, beginning, lease)
             if lease.kv_move.restored and exchange.status == 200 and not self._hides:
                 await lease.find_spared(usage_so_far(beginning.piece))
-            return self._present(ask, lease, exchange, beginning, stack)
+            return self._present(ask, lease, exchange, beginning, stack, long)
 
     def _present(
         self,
@@ -193,6 +201,7 @@ class Relay:
         exchange: Exchange,
         beginning: Beginning,
         stack: AsyncExitStack,
+        long: LongAnswer | None,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
@@ -224,6 +233,8 @@ class Relay:
         stream = EngineStream(
             beginning.piece, exchange, lease, rest, observers, name, ask.error_events
         )
+        if long is not None:
+            stream.may_end(long.so_far)
         if stream.has_events:  # another name in it is of another length
             headers = without_length(headers)
         return Answer(status, headers, stream)
@@ -311,15 +322,6 @@ async def _taken(
         if not await wipe_slot(lease.client, slot, WIPE_LIMIT_S):
             raise EngineLost("the engine did not forget what it had read for another API key")
     return place
-
-
-def _raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
-    if not beginning.is_whole or ask.endpoint.need is Need.UNCOUNTED:
-        return
-    if exchange.status not in (400, 500):  # the second of an input that is longer than a batch
-        return
-    if (outgrown := outgrown_of(beginning.piece, lease)) is not None:
-        raise outgrown
 
 
 def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerName) -> Answer:
