@@ -234,6 +234,14 @@ CHATS: Mapping[str, Json] = {
     "null": {"messages": [_user(None)]},
     "choice of one": {"messages": [_user()], "tools": [_FUNCTION],
                       "tool_choice": {"type": "function", "function": {"name": "add"}}},
+    "choice any": {"messages": [_user()], "tools": [_FUNCTION], "tool_choice": "any"},
+    "null for thoughts": {"messages": [
+        _user(), {"role": "assistant", "content": "x", "reasoning_content": None}, _user()]},
+    "null for a name": {"messages": [{**_user(), "name": None}]},
+    "null for a description": {"messages": [_user()], "tools": [
+        {"type": "function", "function": {"name": "x", "description": None}}]},
+    "no arguments": {"messages": [_user(), _calls(
+        {"id": "c", "type": "function", "function": {"name": "x"}}), _TOOL_RESULT]},
     "functions": {"messages": [_user()], "functions": [{"name": "x"}], "function_call": "auto"},
 }  # fmt: skip
 

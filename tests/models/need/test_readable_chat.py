@@ -86,6 +86,8 @@ def test_a_part_that_is_no_text_is_counted_by_the_text_in_it(part: Any, made: li
         ({"function": {"name": "x", "arguments": "{}"}}, ("x", "{}")),
         ({"type": "custom", "name": "x"}, ("x", "{}")),
         ({}, ("", "{}")),
+        ({"type": "function", "function": {"name": "x"}}, ("x", "{}")),
+        ({"type": "function", "function": {"name": "x", "arguments": None}}, ("x", "{}")),
     ],
 )
 def test_a_call_of_another_tool_is_counted_as_one_of_a_function(
@@ -96,3 +98,31 @@ def test_a_call_of_another_tool_is_counted_as_one_of_a_function(
     other, same = message["tool_calls"]
     assert (other["function"]["name"], other["function"]["arguments"]) == function
     assert same == CALL
+
+
+@pytest.mark.parametrize(
+    ("message", "made"),
+    [
+        ({"reasoning_content": None, "content": "a"}, {"content": "a"}),
+        ({"name": None, "tool_call_id": None, "content": None}, {"content": None}),
+        ({"refusal": None, "content": "a"}, {"refusal": None, "content": "a"}),
+        ({"content": {"type": "text", "text": "a"}}, {"content": [{"type": "text", "text": "a"}]}),
+        ({}, {"content": ""}),
+    ],
+)
+def test_a_null_is_read_as_what_is_not_there(message: Json, made: Json) -> None:
+    assert counted({"role": "user", **message})["messages"] == [{"role": "user", **made}]
+
+
+def test_a_description_that_is_no_text_is_none() -> None:
+    given = {"type": "function", "function": {"name": "add", "description": None}}
+    made = {"type": "function", "function": {"name": "add", "description": ""}}
+    assert counted(USER, tools=[given])["tools"] == [made]
+
+
+@pytest.mark.parametrize(
+    ("choice", "made"),
+    [("auto", "auto"), ("any", None), ({"type": "function"}, {"type": "function"})],
+)
+def test_a_choice_that_engines_have_no_word_for_is_left_out(choice: Any, made: Any) -> None:
+    assert counted(USER, tools=[FUNCTION], tool_choice=choice).get("tool_choice") == made

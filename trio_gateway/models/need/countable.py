@@ -18,7 +18,11 @@ from trio_gateway.models.need.contents import (
     text_of_prompt,
     text_size,
 )
-from trio_gateway.models.need.readable_chat import readable_messages, readable_tools
+from trio_gateway.models.need.readable_chat import (
+    readable_choice,
+    readable_messages,
+    readable_tools,
+)
 from trio_gateway.rawjson import members
 
 # Bytes of text. The vocabulary takes a second for them, and no other request's count is to wait
@@ -44,16 +48,18 @@ def countable_chat(fields: RequestFields, body: bytes) -> Countable | None:
     """What of a chat an engine reads, without its media; None: what is left is too long."""
     media = image_count(fields)
     messages, tools = readable_messages(fields.messages), readable_tools(fields.tools)
-    if messages is not fields.messages or tools is not fields.tools:
+    choice = readable_choice(fields.tool_choice)
+    if not (messages is fields.messages and tools is fields.tools and choice is fields.tool_choice):
         # Everything else stays as it came: raw, and not looked at.
-        request = members(body)
-        request["messages"] = msgspec.Raw(msgspec.json.encode(messages))
-        if tools is None:
-            request.pop("tools", None)
-        else:
-            request["tools"] = msgspec.Raw(msgspec.json.encode(tools))
+        made = {"messages": messages, "tools": tools, "tool_choice": choice}
+        request = {name: value for name, value in members(body).items() if name not in made}
+        request |= {
+            name: msgspec.Raw(msgspec.json.encode(value))
+            for name, value in made.items()
+            if value is not None
+        }
         body = msgspec.json.encode(request)
-        fields = msgspec.structs.replace(fields, messages=messages, tools=tools)
+        fields = msgspec.structs.replace(fields, **made)
     return Countable(fields, body, media) if len(body) <= COUNTED_MAX_BYTES else None
 
 

@@ -14,6 +14,10 @@ from typing import Any
 from trio_gateway.models.need.content_parts import Json, as_json, function_call, part_of
 from trio_gateway.models.need.contents import MEDIA_KEYS, is_media
 
+_CHOICES = ("none", "auto", "required")
+# What must be a text, if it is there.
+_TEXTS = ("reasoning_content", "name", "tool_call_id")
+
 
 def readable_messages(messages: Any) -> Any:
     """The same object, if all of it can be read."""
@@ -27,9 +31,14 @@ def readable_tools(tools: Any) -> Any:
     """The same object, if all of it can be read; None: nothing of it."""
     if not isinstance(tools, list):
         return None
-    if all(map(_is_function, tools)):
+    if all(map(_is_tool, tools)):
         return tools
-    return [tool for tool in tools if _is_function(tool)] or None
+    return [_tool(tool) for tool in tools if _is_function(tool)] or None
+
+
+def readable_choice(choice: Any) -> Any:
+    """Of a tool; None: none that engines have a word for. An object means "auto" to them."""
+    return None if isinstance(choice, str) and choice not in _CHOICES else choice
 
 
 def _is(one: object, other: object) -> bool:
@@ -38,14 +47,35 @@ def _is(one: object, other: object) -> bool:
 
 def _message(message: Json) -> Json:
     content, calls = message.get("content"), message.get("tool_calls")
-    if isinstance(content, list) and not all(map(_is_text, content)):
-        parts = [part for part in content if not (isinstance(part, dict) and is_media(part))]
-        message = {**message, "content": [*map(part_of, parts)]}
-    if isinstance(calls, list) and not all(map(_is_function, calls)):
-        message = {**message, "tool_calls": [_call(c) for c in calls if isinstance(c, dict)]}
-    if not MEDIA_KEYS.isdisjoint(message):
-        message = {name: value for name, value in message.items() if name not in MEDIA_KEYS}
+    changed: Json = {}
+    if isinstance(content, dict):
+        changed["content"] = _texts_in([content])
+    elif isinstance(content, list):
+        if not all(map(_is_text, content)):
+            changed["content"] = _texts_in(content)
+    elif "content" not in message and message.get("role") != "assistant":
+        changed["content"] = ""
+    if isinstance(calls, list) and not all(map(_is_call, calls)):
+        changed["tool_calls"] = [_call(c) for c in calls if isinstance(c, dict)]
+    if changed:
+        message = {**message, **changed}
+    if None in message.values() or not MEDIA_KEYS.isdisjoint(message):
+        message = _without_nulls(message)
     return message
+
+
+def _texts_in(parts: list[Any]) -> list[Json]:
+    return [part_of(part) for part in parts if not (isinstance(part, dict) and is_media(part))]
+
+
+def _without_nulls(message: Json) -> Json:
+    """Engines take one in place of a content and nowhere else; and without media next to it."""
+    kept = {
+        name: value
+        for name, value in message.items()
+        if name not in MEDIA_KEYS and not (value is None and name in _TEXTS)
+    }
+    return message if len(kept) == len(message) else kept
 
 
 def _is_text(part: Any) -> bool:
@@ -62,16 +92,30 @@ def _is_function(value: Any) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
+def _is_tool(tool: Any) -> bool:
+    return _is_function(tool) and isinstance(tool["function"].get("description", ""), str)
+
+
+def _tool(tool: Json) -> Json:
+    if _is_tool(tool):
+        return tool
+    return {**tool, "function": {**tool["function"], "description": ""}}
+
+
+def _is_call(call: Any) -> bool:
+    return _is_function(call) and call["function"].get("arguments") is not None
+
+
 def _call(call: Json) -> Json:
     """Of a custom tool: {"type": "custom", "custom": {"name": …, "input": …}}."""
-    if _is_function(call):
+    if _is_call(call):
         return call
     kind = call.get("type")
     said = call.get(kind) if isinstance(kind, str) else call.get("function")
     if not isinstance(said, dict):
         said = {name: value for name, value in call.items() if name not in ("id", "type")}
-    name = said.get("name")
-    arguments = said.get("arguments")
+    name, arguments = said.get("name"), said.get("arguments")
     if not isinstance(arguments, str):
-        arguments = as_json({key: value for key, value in said.items() if key != "name"})
+        rest = {k: v for k, v in said.items() if k != "name" and v is not None}
+        arguments = as_json(rest)
     return function_call(call.get("id"), name if isinstance(name, str) else "", arguments)
