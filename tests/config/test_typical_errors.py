@@ -180,14 +180,20 @@ def test_every_time_may_have_a_unit(tmp_path: Path, key: str) -> None:
     assert 'seconds, or text such as "90s" or "5m", got "5 m."' in only(tmp_path, f'{key} = "5 m."')
 
 
-@pytest.mark.parametrize("written", ["0", "-1", "0.0"])
-def test_no_idle_timeout_is_told_how_to_write_never(tmp_path: Path, written: str) -> None:
-    found = only(tmp_path, f"model.engine_idle_timeout = {written}")
-    assert found == (
-        f'models[1] "m".engine_idle_timeout: expected a positive time, got {written}; '
-        'for "never", write a long one, such as "365d"'
-    )
+@pytest.mark.parametrize("written", ["0", "-1", "0.0", "math.huge"])
+def test_without_an_idle_timeout_an_engine_is_never_stopped_for_that(
+    tmp_path: Path, written: str
+) -> None:
+    for table in ("server", "model", "variant"):
+        config = smallest(tmp_path, f"{table}.engine_idle_timeout = {written}")
+        assert config.models[0].variants[0].timeouts.idle_s == float("inf")
     smallest(tmp_path, 'model.engine_idle_timeout = "365d"')
+
+
+@pytest.mark.parametrize("key", ["server.queue_timeout", "variant.engine_startup_timeout"])
+def test_a_time_without_a_limit_is_told_how_to_write_it(tmp_path: Path, key: str) -> None:
+    found = only(tmp_path, f"{key} = math.huge")
+    assert found.endswith('got inf; for no limit, write a long time, such as "365d"')
 
 
 def test_a_time_with_a_unit_is_read_in_seconds(tmp_path: Path) -> None:
@@ -201,9 +207,32 @@ def test_arguments_in_one_string_are_told_to_be_written_apart(tmp_path: Path) ->
         'models[1] "m".variants[1].args: expected an array of strings, got "-m x.gguf -c 4096"; '
         'write one string for each: args = { "-m", "x.gguf", … }'
     )
-    assert smallest(tmp_path, 'variant.args = { "-c 4096", "-p", "a b" }').notes == (
-        'models[1] "m".variants[1]: "-c 4096" is one argument; write "-c", "4096"',
-    )
+    where = 'models[1] "m".variants[1]: '
+    for written, apart in (
+        ("-c 4096", '"-c", "4096"'),
+        ("--ctx_size  4096 ", '"--ctx_size", "4096"'),
+        ("-m m.gguf -c 4096", '"-m", "m.gguf", "-c", "4096"'),
+        ("-a my model", '"-a", "my model"'),
+        ("--no-such-option 1", '"--no-such-option", "1"'),
+    ):
+        config = smallest(tmp_path, f'variant.args = {{ "{written}", "-p", "a b" }}')
+        assert config.notes == (f'{where}"{written}" is one argument; write {apart}',)
+    script = '"-lc", "exec llama-server -c 4096", "--no such option at all"'
+    assert smallest(tmp_path, f"variant.args = {{ {script} }}").notes == ()
+
+
+def test_a_prefix_of_paths_that_is_no_path_is_told(tmp_path: Path) -> None:
+    (note,) = smallest(tmp_path, 'variant.args = { "--api-prefix", "llm" }').notes
+    assert note.endswith('"llm" is no path, so nothing gets there; write "/llm"')
+    assert smallest(tmp_path, 'variant.env = { LLAMA_ARG_API_PREFIX = "/llm" }').notes == ()
+
+
+def test_a_context_above_what_the_variables_or_one_slot_give_is_told(tmp_path: Path) -> None:
+    (note,) = smallest(tmp_path, 'variant.env = { LLAMA_ARG_CTX_SIZE = "1024" }').notes
+    assert "context is 4096, but -c 1024 gives a request 1024 tokens" in note
+    args = '"-c", "8192", "-np", "2", "-kvu", "--kv-unified-per-slot", "2048"'
+    (note,) = smallest(tmp_path, f"variant.args = {{ {args} }}").notes
+    assert "--kv-unified-per-slot 2048 gives a request no more; using 2048" in note
 
 
 # -- names, pools, contexts -----------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.agent_requests import AGENT_REQUESTS, AgentRequest
+from tests.support.agent_requests import AGENT_REQUESTS, BILLING_LINE, AgentRequest
 from tests.support.asking import Clock, error_of, header
 from tests.support.fakes import FakeKind
 from tests.support.reading import read_here
@@ -15,6 +15,7 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.clients.llamacpp import LlamaCppKind
+from trio_gateway.server.api.billing_line import CONSTANT
 from trio_gateway.server.api.endpoints import ENDPOINTS
 
 Json = dict[str, Any]
@@ -53,6 +54,7 @@ ANSWER = (  # to all of them
     b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}],'
     b'"data":[{"index":0,"embedding":[1.0]}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
 )
+OLLAMAS = ("api/chat", "api/generate")
 # What tells nothing of its endpoint but its name.
 UNTOLD = ("api/embeddings",)
 
@@ -63,7 +65,7 @@ def _as_llama_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def given() -> GatewayConfig:
-    return config(model("m", variant(1024), variant(4096), variant(100_000)))
+    return config(model("m", variant(1024), variant(4096), variant(200_000)))
 
 
 def encoded(body: Json) -> bytes:
@@ -137,16 +139,22 @@ async def test_an_agents_request_is_the_same_to_both_readers(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, request_: AgentRequest
 ) -> None:
     body = {**request_.body, "stream": False}
+    path = ROWS[request_.endpoint].paths[0]
     async with running_stack(given()) as stack:
         small = await explained(stack, body, request_.endpoint)
         assert small["bounds"]["lower"] <= small["bounds"]["upper"]
-        answer = await stack.post(ROWS[request_.endpoint].paths[0], encoded(body))
+        stack.engines.scripts = [[ANSWER]]
+        assert (await stack.post(path, encoded(body))).status == 200
     async with running_stack(given()) as other:
         read_here(monkeypatch, everything=True)
         assert await explained(other, body, request_.endpoint) == small
-        large = await other.post(ROWS[request_.endpoint].paths[0], encoded(body))
-    assert large.status == answer.status
+        other.engines.scripts = [[ANSWER]]
+        assert (await other.post(path, encoded(body))).status == 200
     assert sent_to(other) == sent_to(stack)
+    if request_.endpoint not in OLLAMAS:
+        ((_, sent),) = sent_to(stack)
+        line = json.dumps(body).replace(BILLING_LINE, CONSTANT.decode())
+        assert sent == {"model": "m", **json.loads(line)}  # as it came
 
 
 def sent_to(stack: Stack) -> list[tuple[str, Any]]:

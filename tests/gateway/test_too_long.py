@@ -264,3 +264,35 @@ async def test_other_engines_words_are_understood(autojump_clock: Clock, message
                 assert response.status == 400
                 check = told(api, response.content)
                 assert "5031" in check
+
+
+async def test_an_engine_that_counts_the_answer_as_well_gets_what_is_left(
+    autojump_clock: Clock,
+) -> None:
+    said = (
+        "'max_tokens' is too large: 32000. This model's maximum context length is 4096 tokens and "
+        "your request has 1000 input tokens (32000 > 4096 - 1000)."
+    )
+    async with running_stack(given()) as stack:
+        stack.engines.statuses = [400]
+        stack.engines.scripts = [[json.dumps({"error": {"message": said}}).encode()], [ANSWER]]
+        response = await stack.post(CHAT, APIS[0].request("Hi", 32000))
+        assert response.status == 200
+        first, second = (json.loads(body)["max_tokens"] for _, _, body in stack.engines.requests)
+        assert first > second == 4096 - 1000 - 16
+        assert header(response, "X-Gateway-Answer-Limit") == f"{second}; asked=32000"
+
+
+async def test_a_sum_that_only_the_engine_knows_is_passed_on_as_it_is(
+    autojump_clock: Clock,
+) -> None:
+    said = (
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens "
+        "(1000 in the messages, 4000 in the completion)."
+    )
+    body = json.dumps({"error": {"message": said}}).encode()
+    async with running_stack(given()) as stack:
+        stack.engines.statuses = [400]
+        stack.engines.scripts = [[body]]
+        response = await stack.post(CHAT, APIS[0].request("Hi"))
+        assert (response.status, response.content) == (400, body)

@@ -137,7 +137,10 @@ def test_a_client_that_goes_away_stops_the_generation(gateway: GatewayProcess) -
 def test_a_missing_model_file_is_a_502_with_the_engine_s_words(gateway: GatewayProcess) -> None:
     response = gateway.chat("missing")
     assert response.status_code == 502
-    assert "failed to load model" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert "exited with code 1 while starting" in error["message"]
+    assert "\n" not in error["message"]
+    assert any("failed to load model" in line for line in error["engine_output"])
 
 
 def test_an_engine_killed_in_mid_stream_breaks_the_stream_with_an_error(

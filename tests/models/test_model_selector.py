@@ -337,11 +337,25 @@ async def test_an_answer_that_fits_nowhere_is_lowered_if_the_model_says_so() -> 
     assert "lowered from 40000 to 31752" in selection.reason
 
 
-async def test_an_answer_is_lowered_by_the_bound_when_nothing_can_count() -> None:
+async def test_an_answer_is_lowered_by_what_is_certain_when_nothing_can_count() -> None:
+    """By the upper bound it would be cut for nothing, as soon as a prompt is a fourth of a context
+    that no engine has ever counted in."""
     model = a_model("m", 1000, clamp_answer=True)
-    selection = await select(selector(model), model, COMPLETION, prompt="a" * 484, max_tokens=5000)
-    assert selection.answer == 1000 - (484 + 16) - 16
-    assert selection.need <= 1000
+    prompt = "four " * 200  # bytes 1000
+    selection = await select(selector(model), model, COMPLETION, prompt=prompt, max_tokens=5000)
+    assert (selection.answer, selection.clamped) == (1000 - 200 - 16, 5000)
+    assert selection.need == 1000
+
+
+async def test_an_engine_that_refuses_the_sum_says_what_the_answer_is_lowered_to() -> None:
+    model = a_model("m", 1000, clamp_answer=True)
+    subject = selector(model)
+    prompt = "four " * 200
+    selection = await select(subject, model, COMPLETION, prompt=prompt, max_tokens=5000)
+    again = subject.select_larger(selection, 300, 1000)
+    assert (again.answer, again.clamped, again.need) == (1000 - 300 - 16, 5000, 1000)
+    with pytest.raises(ContextLengthExceeded, match="1000 for the prompt"):
+        subject.select_larger(selection, 1000, 1000)
 
 
 async def test_no_answer_is_lowered_below_the_least() -> None:

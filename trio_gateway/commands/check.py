@@ -11,7 +11,7 @@ import click
 from trio_gateway.commands.loading import EXIT_WRONG_CONFIG, config_option, load_or_exit
 from trio_gateway.commands.missing import missing
 from trio_gateway.config.readable_files import readable_secrets
-from trio_gateway.config.schema import GatewayConfig, VariantConfig
+from trio_gateway.config.schema import NEVER, GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _describe_variant(variant: VariantConfig, kind: EngineKind) -> tuple[str, st
     return (
         f"{context} {variant.name}" if named else context,
         _describe_address(variant, kind),
-        f"{variant.timeouts.idle_s:g} s",
+        "never" if variant.timeouts.idle_s == NEVER else f"{variant.timeouts.idle_s:g} s",
     )
 
 

@@ -9,9 +9,18 @@ from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.reading.familiar_words import GLOBALS
 from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
-from trio_gateway.config.server_options import API_KEY, BATCH, PHYSICAL_BATCH, UNIFIED_KV
+from trio_gateway.config.server_options import (
+    API_KEY,
+    API_PREFIX,
+    BATCH,
+    BY_SPELLING,
+    CONTEXT_PER_SLOT,
+    PHYSICAL_BATCH,
+    UNIFIED_KV,
+    canonical,
+)
 
-_TWO_IN_ONE = re.compile(r"(--?[A-Za-z][A-Za-z-]*) ([^\s\"]+)")
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 
 
 def on_globals(names: Iterable[str]) -> list[str]:
@@ -83,8 +92,12 @@ def batch_limit(variant: VariantConfig) -> str | None:
 def _on_args(variant: VariantConfig) -> Iterator[str]:
     """Arguments of llama-server that will not work as they were meant to."""
     for arg in variant.args:
-        if match := _TWO_IN_ONE.fullmatch(arg):
-            yield f'"{arg}" is one argument; write "{match[1]}", "{match[2]}"'
+        if words := _words_in_one(arg):
+            apart = ", ".join(f'"{word}"' for word in words)
+            yield f'"{arg}" is one argument; write {apart}'
+    prefix = variant.engine_args.value(API_PREFIX)
+    if prefix and not prefix.startswith("/"):
+        yield f'{API_PREFIX.name} "{prefix}" is no path, so nothing gets there; write "/{prefix}"'
     if short := _on_context(variant):
         yield short
     if (why := batch_limit(variant)) is not None:
@@ -96,12 +109,30 @@ def _on_args(variant: VariantConfig) -> Iterator[str]:
         )
 
 
+def _words_in_one(arg: str) -> list[str]:
+    """The words of an argument that was meant as several; none if it was not."""
+    option, *rest = arg.split(maxsplit=1) or [""]
+    if not rest or _OPTION.fullmatch(option) is None:
+        return []
+    if canonical(option) not in BY_SPELLING and len(rest[0].split()) > 1:
+        return []  # perhaps a script, or a text
+    words = rest[0].split()
+    has_options = any(canonical(word) in BY_SPELLING for word in words)
+    return [option, *(words if has_options else [rest[0].strip()])]
+
+
 def _on_context(variant: VariantConfig) -> str | None:
     """Where llama-server's arguments give a request less than the variant promises."""
     args = variant.engine_args
     total, slots = args.context or 0, args.slots or 1
     split = 1 if args.is_on(UNIFIED_KV) else slots
     real = -(-total // split // CONTEXT_STEP) * CONTEXT_STEP
+    per_slot = args.number(CONTEXT_PER_SLOT) or 0
+    if 0 < per_slot < variant.context and (not total or per_slot <= real):
+        return (
+            f"context is {variant.context}, but {CONTEXT_PER_SLOT.name} {per_slot} gives a request "
+            f"no more; using {per_slot}. Raise it, or lower context"
+        )
     if not total or variant.context <= real:
         return None
     given = f"-c {total}" + (f", split between {split} slots," if split > 1 else "")

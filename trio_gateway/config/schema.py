@@ -22,6 +22,7 @@ from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.keepalive import KeepaliveStyle
 
 DEFAULT_PORT = 7777
+NEVER = float("inf")  # seconds
 
 
 class Secret:
@@ -63,7 +64,8 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits on one engine, already resolved: variant before model before server."""
+    """Limits on one engine, already resolved: variant before model before server. `idle_s` may be
+    NEVER."""
 
     health_check_s: float = 5.0
     startup_s: float = 120.0

@@ -73,7 +73,8 @@ class Launch:
             return remote_client(self._variant, self._kind)
         host, self.port = await hold_address(self._variant, self._kind, self._ports_in_use)
         options = msgspec.structs.replace(self._variant.options, api_key=self.key.secret)
-        return self._kind.client(url_of(host, self.port), options)
+        prefix = self._kind.path_prefix(self._variant.engine_args)
+        return self._kind.client(f"{url_of(host, self.port)}{prefix}", options)
 
     def let_go(self) -> None:
         """Others may have its port."""

@@ -182,11 +182,11 @@ class ModelSelector:
             larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
             selection.clamps,
         )  # fmt: skip
-        if not larger:
+        if not larger and not (selection.clamps and prompt < refused_context):
             raise _too_long(demand, prompt)
         chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
         reason = f"an engine with a context of {refused_context} refused the prompt"
-        need = max(chosen.need, refused_context + 1)
+        need = max(chosen.need, refused_context + bool(larger))
         return msgspec.structs.replace(
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
@@ -292,10 +292,11 @@ class ModelSelector:
         if choice is not None:
             reason = f"{bound.why or _NOTHING_COUNTS}, so the bound decides"
             return self._selected(demand, bound, choice, reason)
-        if demand.clamps and demand.answer:
-            left = max(demand.largest - bound.tokens - MARGIN_TOKENS, demand.least)
-            if lower + left + MARGIN_TOKENS <= demand.largest and left < demand.answer:
-                return self._clamped(demand, bound, left)
+        # By what is certain: an engine that counts prompt and answer together says what to lower
+        # it to, where that was not enough, and any other ends the answer with its context.
+        left = demand.largest - lower - MARGIN_TOKENS
+        if demand.clamps and demand.answer and demand.least <= left < demand.answer:
+            return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
             raise _too_long(demand, lower, Known.AT_LEAST)
         reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"

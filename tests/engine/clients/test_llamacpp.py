@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from tests.support.llama import CHAT_BODY, NOT_FOUND, Llama, engine
-from tests.support.sockets import read_request
+from tests.support.sockets import read_request, serving
 from trio_gateway.config.engine_args import EngineArgs
+from trio_gateway.engine.clients.client import NO_OPTIONS
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.server.api.endpoints import ANTHROPIC, LLAMACPP
@@ -71,6 +72,22 @@ def test_it_serves_what_a_llama_server_has_and_the_gateway_routes() -> None:
     assert {"chat/completions", "responses", "messages", "rerank", "props"} <= served
     assert "audio/speech" not in served
     assert {e.name for e in (*LLAMACPP, *ANTHROPIC)} <= served
+
+
+async def test_paths_have_the_prefix_that_the_arguments_name() -> None:
+    args = EngineArgs(["--api-prefix", "/llm"])
+    assert LlamaCppKind().path_prefix(args) == "/llm"
+    assert LlamaCppKind().path_prefix(EngineArgs([], {"LLAMA_ARG_API_PREFIX": "/x"})) == "/x"
+    assert LlamaCppKind().path_prefix(EngineArgs([])) == ""
+    props = {"total_slots": 2, "default_generation_settings": {"n_ctx": 512}}
+    answers = {"/llm/health": (200, {}), "/llm/props": (200, props), "/llm/v1/models": (200, {})}
+    async with serving(Llama(answers)) as port:
+        client = LlamaCppKind().client(f"http://127.0.0.1:{port}/llm", NO_OPTIONS)
+        assert (await client.check_health(TIMEOUT_S)).ok
+        assert (await client.read_facts(TIMEOUT_S)).context == 512
+        async with client.forward_request("GET", "/v1/models", [], b"") as exchange:
+            assert exchange.status == 200
+        await client.aclose()
 
 
 # -- health -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import msgspec
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.reading import fields
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
-from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret
+from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
 
 # What a variant says about its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
@@ -99,10 +99,9 @@ def timeouts(record: Record, outer: EngineTimeouts) -> EngineTimeouts:
 
 
 def _idle_seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
-    if isinstance(value, int | float) and value in (0, -1) and not isinstance(value, bool):
-        hint = 'for "never", write a long one, such as "365d"'
-        mistakes.add(path, f"expected a positive time, got {fields.show(value)}; {hint}")
-        return None
+    """Infinite: it is never stopped for being idle."""
+    if isinstance(value, int | float) and value in (0, -1, NEVER) and not isinstance(value, bool):
+        return NEVER
     return fields.positive_seconds(mistakes, path, value)
 
 

@@ -248,15 +248,21 @@ def positive_seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
     number = _seconds(value)
     if number is not None and 0 < number < float("inf"):
         return float(number)
-    mistakes.expected(path, 'a positive time: seconds, or text such as "90s" or "5m"', value)
+    what = 'a positive time: seconds, or text such as "90s" or "5m"'
+    mistakes.add(path, f"expected {what}, got {show(value)}{_hint_at_no_limit(value)}")
     return None
+
+
+def _hint_at_no_limit(value: Any) -> str:
+    return '; for no limit, write a long time, such as "365d"' if value == float("inf") else ""
 
 
 def seconds(mistakes: Mistakes, path: str, value: Any) -> float | None:
     number = _seconds(value)
     if number is not None and 0 <= number < float("inf"):
         return float(number)
-    mistakes.expected(path, 'a time of 0 or more: seconds, or text such as "90s" or "5m"', value)
+    what = 'a time of 0 or more: seconds, or text such as "90s" or "5m"'
+    mistakes.add(path, f"expected {what}, got {show(value)}{_hint_at_no_limit(value)}")
     return None
 
 

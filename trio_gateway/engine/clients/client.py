@@ -52,10 +52,12 @@ class EngineClient(abc.ABC):
     `key_refused`: one of KEY_REFUSED, if it answered that to a question of the gateway's.
 
     `served_name`: what the engine calls its model; None: what the client calls it will do.
+    `prefix`: what stands before all of its paths.
     """
 
     health_targets: ClassVar[Sequence[str]] = ("/health",)
     served_name: str | None = None
+    prefix = ""
     key_refused: int | None = None
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
@@ -88,7 +90,8 @@ class EngineClient(abc.ABC):
         also what closes connections that have been idle for too long."""
         self.idle.drop_old()
         try:
-            answer, target = await ask_health(self._control, self._health_targets, timeout_s)
+            about = self._control, self._health_targets, timeout_s, self.prefix
+            answer, target = await ask_health(*about)
         except EngineLost as error:
             silent = not isinstance(error, OutOfSockets | EngineTalksGarbage)
             return Health(False, str(error), silent=silent)
@@ -173,8 +176,9 @@ class EngineClient(abc.ABC):
             HandshakeRefused, EngineUnreachable, EngineDisconnected, EngineTalksGarbage,
             ExchangeAborted
         """
+        own = self.with_own_headers(headers)
         async with self.connections.open_socket(
-            self._opener, target, subprotocols, self.with_own_headers(headers), max_message_bytes
+            self._opener, self.prefix + target, subprotocols, own, max_message_bytes
         ) as socket:
             self._note_answer()
             yield socket
@@ -196,7 +200,7 @@ class EngineClient(abc.ABC):
     ) -> Answer | None:
         """The engine's answer to a question of the gateway itself; None without one. It does not
         affect `refuses`: an engine may answer such questions and still take no work."""
-        answer = await self._control.ask(method, target, timeout_s, body)
+        answer = await self._control.ask(method, self.prefix + target, timeout_s, body)
         self._note_key_refused(answer)
         return answer
 
@@ -261,7 +265,7 @@ class _Forwarding:
         headers = client.with_own_headers(headers)
         try:
             self._exchange = await client.connections.begin(
-                client._opener, method, target, headers, body
+                client._opener, method, client.prefix + target, headers, body
             )
         except EngineLost as error:
             client._note_refusal(error, body)
@@ -274,7 +278,7 @@ class _Forwarding:
 
 
 async def ask_health(
-    control: ControlClient, targets: list[str], timeout_s: float
+    control: ControlClient, targets: list[str], timeout_s: float, prefix: str = ""
 ) -> tuple[Answer, str]:
     """The answer to a health question, and the target that gave it. Targets that the engine does
     not have are taken out of the list, unless none would be left.
@@ -282,11 +286,11 @@ async def ask_health(
     Raises:
         EngineLost
     """
-    answer = await control.request("GET", targets[0], timeout_s)
+    answer = await control.request("GET", prefix + targets[0], timeout_s)
     while answer.status in NOT_THERE and len(targets) > 1:
         del targets[0]
-        answer = await control.request("GET", targets[0], timeout_s)
-    return answer, targets[0]
+        answer = await control.request("GET", prefix + targets[0], timeout_s)
+    return answer, prefix + targets[0]
 
 
 def _key_headers(options: EngineOptions) -> list[Header]:

@@ -47,6 +47,11 @@ class EngineKind(abc.ABC):
     def fixed_address(self, args: EngineArgs) -> tuple[str, int] | None:
         """The address that the arguments themselves ask for, if they name a port."""
 
+    def path_prefix(self, args: EngineArgs) -> str:
+        """What stands before all paths of an engine with these arguments; `client` gets it as the
+        path of its base URL."""
+        return ""
+
     def context_cure(
         self, declared: int, args: EngineArgs, facts: EngineFacts, shared_tokens: int | None
     ) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -14,6 +15,7 @@ from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.remarks import no_carryover
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.config.server_options import (
+    API_PREFIX,
     CACHE_RAM,
     HOST,
     PORT,
@@ -75,6 +77,9 @@ class LlamaCppKind(EngineKind):
         # Of several addresses the first: the engine listens on all of them.
         first = (args.value(HOST) or "").split(",")[0].strip()
         return local_host(first or "127.0.0.1")
+
+    def path_prefix(self, args: EngineArgs) -> str:
+        return args.value(API_PREFIX) or ""
 
     def context_cure(
         self, declared: int, args: EngineArgs, facts: EngineFacts, shared_tokens: int | None
@@ -144,6 +149,7 @@ class LlamaCppEngine(EngineClient):
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
+        self.prefix = urlsplit(base_url).path
         self.idle.most = 1  # until it says how many slots it has
         self._counts_chats = True  # until the engine says that it has no such endpoint
 

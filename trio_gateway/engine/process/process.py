@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from trio_gateway.engine.process import groups
+from trio_gateway.engine.process.plain_line import plain_line
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.telling_line import telling_line
@@ -159,7 +160,7 @@ class EngineProcess:
             self._keep(rest)
 
     def _keep(self, line: bytes) -> None:
-        text = line[:LINE_MAX_BYTES].decode("utf-8", "replace").rstrip()
+        text = plain_line(line[:LINE_MAX_BYTES])
         self._ring.append(text)
         self._log.debug("%s | %s", self._label, text)
 

@@ -144,9 +144,10 @@ def engine_error(status: int, body: bytes, family: Family) -> bytes:
     """An engine's own error, in the shape of the API that was asked; as it is, if that fits."""
     if family is not Family.ANTHROPIC:
         return body
-    if status == 400 and (said := size_refusal(body)) is not None:
-        tokens, context = said
-        message = f"prompt is too long: {tokens} tokens > {context} maximum"
+    said = size_refusal(body) if status == 400 else None
+    if said is not None and said.prompt_tokens >= said.context > 0:
+        tokens = max(said.prompt_tokens, said.context + 1)  # with one for an answer
+        message = f"prompt is too long: {tokens} tokens > {said.context} maximum"
         return msgspec.json.encode(anthropic_error(status, message))
     match decode_or_none(body):
         case {"type": "error", "error": {"message": str()}}:

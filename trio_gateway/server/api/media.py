@@ -95,10 +95,14 @@ def _in_content(content: list[Any], where: str, words: _Words) -> Iterator[Media
         kind, inner, at = part.get("type"), part.get("content"), f"{where}[{place}]"
         if words is _OF_MESSAGES and kind == "tool_result" and isinstance(inner, list):
             yield from _in_content(inner, f"{at}.content", words)
-        elif words is _OF_MESSAGES and "source" not in part:
+        elif words is _OF_MESSAGES and not _is_shown(part.get("source")):
             continue  # llama-server drops it
         elif isinstance(kind, str) and (medium := words.kinds.get(kind)) is not None:
             yield MediaPart(medium, at)
+
+
+def _is_shown(source: Any) -> bool:
+    return isinstance(source, dict) and source.get("type") in ("base64", "url")
 
 
 def _in_prompts(prompt: Any, where: str) -> Iterator[MediaPart]:

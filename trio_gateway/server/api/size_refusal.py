@@ -16,12 +16,15 @@ _PROMPT = re.compile(
     r"(\d{1,12}) (?:in|from) (?:the|your) (?:messages|prompt|input)"
     r"|(?:request has|prompt contains)(?: at least)? (\d{1,12}) input tokens"
 )
+_LLAMACPP = re.compile(
+    r"request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens"
+)
 _LONGEST_MESSAGE = 4000  # characters
 
 
 class SizeRefusal(NamedTuple):
-    """`prompt_tokens`: what the prompt has. `context`: what a request may have there; 0: it was
-    not said."""
+    """`prompt_tokens`: what the prompt has. `context`: what a request may have there, prompt and
+    answer together; 0: it was not said."""
 
     prompt_tokens: int
     context: int
@@ -50,6 +53,8 @@ def size_refusal(body: bytes) -> SizeRefusal | None:
     if error.type == _TYPE and error.n_prompt_tokens > 0:
         return SizeRefusal(error.n_prompt_tokens, error.n_ctx)
     message = error.message[:_LONGEST_MESSAGE]
+    if found := _LLAMACPP.search(message):
+        return SizeRefusal(int(found[1]), int(found[2]))
     if (context := _CONTEXT.search(message)) and (prompt := _PROMPT.search(message)):
         return SizeRefusal(int(prompt[1] or prompt[2]), int(context[1]))
     return None

@@ -86,7 +86,9 @@ class LlamaCppHandler:
         Raises:
             ApiError: 404, it is not said which of several.
         """
-        named = call.query("model") or in_body
+        named = call.query("model")
+        if named is None:
+            named = in_body
         if named is not None or len(self._config.models) == 1:
             return named
         loaded = {engine.model for engine in self._manager.overview.loaded()}

@@ -20,7 +20,7 @@ from trio_gateway.server.http.types import Header, Scope, Send
 _CLOSE = (b"connection", b"close")
 _SAYS_ANTHROPIC = b"anthropic-version"
 _PATHS_OF_ANTHROPIC, _PATHS_OF_OLLAMA = "/v1/messages", "/api/"
-_UPSTREAM, _OPENAI = "/upstream/", "/v1/"
+_UPSTREAM, _OPENAI, _SLOTS = "/upstream/", "/v1/", "/slots/"
 # Rows of OpenAI's API are llama.cpp's where they are asked for without OpenAI's prefix.
 _OF_LLAMACPP = frozenset(
     path
@@ -83,7 +83,7 @@ def family_of(path: str, headers: Iterable[Header]) -> Family:
         path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):
         return Family.ANTHROPIC
-    if path in _OF_LLAMACPP:
+    if path in _OF_LLAMACPP or path.startswith(_SLOTS):
         return Family.LLAMACPP
     return Family.OLLAMA if path.startswith(_PATHS_OF_OLLAMA) else Family.OPENAI
 

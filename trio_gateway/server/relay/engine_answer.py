@@ -100,5 +100,7 @@ def raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease:
         return
     if exchange.status not in (400, 500):  # the second of an input that is longer than a batch
         return
-    if (outgrown := outgrown_of(beginning.piece, lease)) is not None:
-        raise outgrown
+    if (outgrown := outgrown_of(beginning.piece, lease)) is None:
+        return
+    if outgrown.prompt_tokens >= outgrown.context or ask.selection.asked:
+        raise outgrown  # otherwise it is no sum that the gateway could know
