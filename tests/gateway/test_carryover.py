@@ -25,6 +25,8 @@ from tests.support.carrying import (
     shut_down_within,
 )
 from tests.support.fake_slots import ids_of, refuse, run_inline, slot_stack, words
+from tests.support.fakes import FakeKind
+from trio_gateway.engine.clients.llamacpp import LlamaCppKind
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +77,23 @@ async def test_a_conversation_outlives_an_idle_stop(autojump_clock: Clock, files
         await trio.sleep(60 + 2)
         assert stack.engines.alive == []
         assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=300 saved=0"
+
+
+@pytest.mark.parametrize("path", ["/lora-adapters?model=a", "/upstream/a/lora-adapters"])
+async def test_nothing_is_kept_of_an_engine_whose_lora_scales_were_changed(
+    autojump_clock: Clock, files: Files, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The next one begins with others, and would go on with what these have computed."""
+    monkeypatch.setattr(FakeKind, "endpoints", LlamaCppKind.endpoints)
+    with_adapter = files.model("a", args=("--lora", "x.gguf"))
+    async with slot_stack(files.config(with_adapter, files.model("b"))) as stack:
+        await ask(stack, "a", A)
+        assert (await stack.post(path, b'[{"id": 0, "scale": 0.5}]')).status == 200
+        assert kv_of(await ask(stack, "b", B)) is None
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=0 saved=300"
+        # That one has the scales that it was started with.
+        await ask(stack, "b", B)
+        assert kv_of(await ask(stack, "a", f"{A} {NEXT}")) == "restored=320 saved=300"
 
 
 async def test_a_conversation_moves_into_a_larger_context(

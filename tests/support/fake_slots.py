@@ -191,7 +191,8 @@ class SlotClient(FakeClient):
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
     ) -> AsyncIterator[Exchange]:
         async with super().forward_request(method, target, headers, body) as exchange:
-            if (slots := self.slots) is not None and isinstance(body, bytes):
+            is_prompt = target != "/lora-adapters"
+            if (slots := self.slots) is not None and is_prompt and isinstance(body, bytes):
                 slots.take(text_of(body))
             yield exchange
 

@@ -120,6 +120,10 @@ class Overview:
         view = self._state.running(model)
         return self._engines.get(view.id) if view else None
 
+    def engines_of(self, model: str) -> list[Engine]:
+        """All of the model's engines that are not gone."""
+        return [self._engines[view.id] for view in self._state.engines_of(model)]
+
     def load_of(self, model: str) -> ModelLoad:
         """What of the model is in memory."""
         keys = [facts.key for facts in self._state.variants[model]]

@@ -62,6 +62,7 @@ class EngineKv:
         self.restored_tokens = 0
         self._restored_for: dict[str, int] = {}  # by owner
         self.saved_tokens = 0
+        self._distrust: str | None = None  # why nothing in its slots is worth keeping
 
     def launch_args(self, args: Sequence[str]) -> list[str]:
         """The arguments, with a folder for slots if they name none and the engine can have one."""
@@ -175,6 +176,9 @@ class EngineKv:
         self.saved_tokens = 0
         if not self._files.works or not self._owner.saves_now:
             return
+        if self._distrust is not None:
+            log.info("%s: nothing saved: %s", self._key, self._distrust)
+            return
         # At a shutdown half of what the whole stop may take, so that a hanging engine is still
         # asked to end in time; before a swap long enough for a slow disk.
         limit_s = self._stop_s / 2
@@ -206,6 +210,11 @@ class EngineKv:
             return self.restored_tokens
         return self._restored_for.get(owner, 0)
 
+    def distrust(self, why: str) -> None:
+        """What this engine computes from now on is not what the next one would: nothing of it is
+        saved any more."""
+        self._distrust = why
+
     def note_answer(self, ticket: int, usage: Usage) -> None:
         """What an answer says about prompt speed, and the restore that should have helped it."""
         self._judge.note_answer(ticket, usage)
@@ -214,6 +223,8 @@ class EngineKv:
     def takes_turns(self) -> bool:
         """With `kv_conversations`, on an engine with one slot: conversations are switched."""
         if not self._model.kv_conversations or self._own_slots != 1 or not self._files.works:
+            return False
+        if self._distrust is not None:
             return False
         return self._model.name not in self._owner.unhelpful
 

@@ -7,8 +7,10 @@ of which an engine runs.
 from __future__ import annotations
 
 from trio_gateway import rawjson
-from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
+from trio_gateway.config.server_options import LORA, LORA_SCALED
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.overview import Overview
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.handlers.call import Call
@@ -46,7 +48,11 @@ class LlamaCppHandler:
         match rawjson.decode_or_none(body):
             case [*entries] if all(isinstance(entry, dict) for entry in entries):
                 target = endpoint.paths[0]
-                return await self._relayed(endpoint, call, model, target, "POST", body)
+                answer = await self._relayed(endpoint, call, model, target, "POST", body)
+                if answer.status == 200:
+                    known = self._preparer.find(model, call.permissions).model
+                    distrust_slots(self._manager.overview, known)
+                return answer
         message = 'the body is not an array of objects such as {"id": 0, "scale": 0.5}'
         raise ApiError(400, message, code="invalid_json")
 
@@ -103,6 +109,15 @@ class LlamaCppHandler:
             return running[0]
         which = "several of them run" if running else "none of them runs"
         raise model_not_found(f"there are several models, and {which}; name one with ?model=")
+
+
+def distrust_slots(overview: Overview, model: ModelConfig) -> None:
+    """The scales of its LoRA adapters were changed. Its next engine begins with others, and what
+    this one has read by then is of no use to that."""
+    if any(variant.engine_args.has(LORA, LORA_SCALED) for variant in model.variants):
+        for engine in overview.engines_of(model.name):
+            if engine.kv is not None:
+                engine.kv.distrust("the scales of its LoRA adapters were changed")
 
 
 def _model_in(body: bytes) -> str | None:

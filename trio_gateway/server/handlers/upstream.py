@@ -12,7 +12,12 @@ from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
-from trio_gateway.server.handlers.upstream_paths import check_path, check_slot_action
+from trio_gateway.server.handlers.llamacpp import distrust_slots
+from trio_gateway.server.handlers.upstream_paths import (
+    changes_lora_scales,
+    check_path,
+    check_slot_action,
+)
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer, may_choose
@@ -70,7 +75,10 @@ class UpstreamHandler:
         if data is None:
             async with self._readers.opened(pieces, None, sender.state.hold.client) as opened:
                 ask = msgspec.structs.replace(ask, large=opened.as_it_is())
-        return await self._relay.respond(ask)
+        answer = await self._relay.respond(ask)
+        if changes_lora_scales(method, path) and answer.status == 200:
+            distrust_slots(self._manager.overview, known)
+        return answer
 
     def _split(self, call: Call, raw: list[str]) -> tuple[str, str]:
         """The model's name, decoded, and the path after it, as the client wrote it."""

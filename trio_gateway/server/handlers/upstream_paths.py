@@ -58,6 +58,11 @@ def check_slot_action(
         raise ApiError(400, message, code="invalid_filename", param="filename")
 
 
+def changes_lora_scales(method: str, path: str) -> bool:
+    """Of a llama-server."""
+    return method != "GET" and unquote(path).rstrip("/").endswith("/lora-adapters")
+
+
 def _names_a_plain_file(body: bytes) -> bool:
     """Also if it names none: an erased slot needs no file."""
     if not body.strip():
