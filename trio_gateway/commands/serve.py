@@ -15,6 +15,7 @@ import msgspec
 
 from trio_gateway import __version__
 from trio_gateway.commands.key import KEY_VARIABLE
+from trio_gateway.commands.loadable import cannot_load
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
 from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
@@ -58,6 +59,11 @@ def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
         server = GatewayServer(create_app(config))
         async with beside(partial(signals.watch, server)), open_flat_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
+            # Takes a moment, in which requests are served already.
+            unloadable = await trio.to_thread.run_sync(cannot_load, config, abandon_on_cancel=True)
+            for lack in unloadable:
+                log.warning("%s: %s", config.source, lack.text)
+            lacks.extend(unloadable)
             if signals.received is None:
                 signals.mark_ready()
                 say_ready(config, addresses, {lack.model for lack in lacks})

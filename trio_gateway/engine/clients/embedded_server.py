@@ -18,6 +18,7 @@ import click
 from trio_gateway.config import server_options as known
 from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.server_options import ServerOption
+from trio_gateway.engine.process.missing_library import missing_library
 
 COMMANDLINE = click.core.ParameterSource.COMMANDLINE
 CHAT_TEMPLATE = f"{__name__}.chat_template"  # in click's context
@@ -63,6 +64,27 @@ def _note_template(context: click.Context, parameter: click.Parameter, value: An
 _TEMPLATE: dict[str, Any] = {"callback": _note_template, "expose_value": False}
 
 
+def _xllamacpp() -> Any:
+    """Raises click.ClickException: it is not there, or a library that it needs is not."""
+    try:
+        import xllamacpp
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "xllamacpp":
+            what = "the embedded engine needs xllamacpp: pip install xllamacpp"
+        else:
+            what = f"xllamacpp cannot be loaded: {error}"
+            if (lack := missing_library(str(error))) is not None:
+                what = f"{what}; {lack}"
+        raise click.ClickException(what) from None
+    return xllamacpp
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"xllamacpp {_xllamacpp().__version__}")
+        context.exit()
+
+
 @click.command(
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -103,19 +125,13 @@ _TEMPLATE: dict[str, Any] = {"callback": _note_template, "expose_value": False}
     known.SWA_FULL,
     help="Keep all of a sliding window's cache. There is no KV carry-over with it.",
 )
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version)
 @_option(known.API_KEY, help="What clients have to send.")
 @_option(known.API_KEY_FILE, click.File(encoding="utf-8"), help="Keys, one a line.")
 @click.pass_context
 def main(context: click.Context, /, **options: Any) -> None:
     """Serve one model over HTTP, as llama.cpp's llama-server does."""
-    try:
-        import xllamacpp
-    except ModuleNotFoundError:
-        raise click.ClickException(
-            "the embedded engine needs xllamacpp: pip install xllamacpp"
-        ) from None
-    except ImportError as error:  # of a library that the system lacks
-        raise click.ClickException(f"xllamacpp cannot be loaded: {error}") from None
+    xllamacpp = _xllamacpp()
     # While the model loads, nothing needs an orderly end: both signals stop the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)  # what it writes is a slot's conversation

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from trio_gateway.engine.process import groups
+from trio_gateway.engine.process.missing_library import missing_library
 from trio_gateway.engine.process.plain_line import plain_line
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
@@ -172,7 +173,10 @@ def where(process: Process) -> str:
 
 def last_words(process: Process) -> str:
     """The line that says why it ended, as the sentence of an error ends with it."""
-    why = telling_line(process.last_lines(LINES_SEARCHED))
+    lines = process.last_lines(LINES_SEARCHED)
+    why = telling_line(lines)
+    if (lack := missing_library("\n".join(lines))) is not None:
+        why = lack
     return f": {why[:LONGEST_WHY]}" if why else ""
 
 
