@@ -226,3 +226,24 @@ def test_a_model_may_be_left_out(tmp_path: Path, tiny: Path) -> None:
         ask(gateway, "b", says("Hi"))
         assert "X-Gateway-Kv" not in ask(gateway, "a", conversation).headers
         assert "--slot-save-path" not in " ".join(gateway.engines()[0].cmdline())
+
+
+def test_an_engine_that_sleeps_is_saved_before_and_not_woken_for_it(
+    tmp_path: Path, tiny: Path
+) -> None:
+    """What falls asleep forgets its slots; a look at them would load its model again."""
+    sleepy = real_variant(1024, "--sleep-idle-seconds", "4", file=tiny)
+    config = configuration(
+        model("a", sleepy),
+        model("b", real_variant(1024, file=tiny)),
+        kv_carryover=f'{{ directory = "{tmp_path / "kv"}" }}',
+    )
+    with running_gateway(tmp_path, config) as gateway:
+        conversation = first_turn(gateway)
+        assert eventually(lambda: "entering sleeping state" in gateway.log, 20)
+        assert totals(gateway)["saves"] == 1
+        ask(gateway, "b", says("Hi"))  # takes its place
+        assert gateway.log.count("exiting sleeping state") == 0
+        back = ask(gateway, "a", conversation)
+        assert cached_of(back) > MOST
+        assert totals(gateway)["restores"] == 1

@@ -95,6 +95,7 @@ class FakeSlots:
         self.faults, self.folder = faults, folder
         self.held: list[list[int]] = [[] for _ in range(count)]
         self._asked: set[int] = set()
+        self.looks = 0  # at its slots, each of which wakes an engine that sleeps
 
     def take(self, text: str) -> int:
         """A request: how much of its prompt was found in the slot that it got."""
@@ -107,6 +108,7 @@ class FakeSlots:
 
     def states(self) -> list[SlotState]:
         """As /slots: one of which nothing was asked does not say what it holds."""
+        self.looks += 1
         asked = self._asked
         return [
             SlotState(i, len(h) if i in asked else None, self.faults.at_work.get(i))

@@ -226,7 +226,9 @@ class Engine:
         self.ready_at = trio.current_time()
         log.info("%s: ready %s", self.key, ready_words(info, self.client.base_url))
         self._report(EngineReady(self.number, info.slots, info.context, info.shared_tokens))
+        keep = trio.sleep_forever if self.kv is None else partial(self.kv.keep_saved, self.client)
         self._lost = await first_of(
+            keep,
             self._stop_wanted.wait,
             process.exited.wait,
             health.until_lost,

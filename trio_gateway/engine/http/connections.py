@@ -8,6 +8,7 @@ stops generating.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
@@ -49,6 +50,12 @@ class Connections:
         self._open: set[Connection] = set()
         self.idle.users.append(self._open)
         self._over: EngineDisconnected | ExchangeAborted | None = None
+        self._last_end = -math.inf
+
+    @property
+    def quiet_since(self) -> float | None:
+        """When the last of what was open ended; None: something is open."""
+        return None if self._open else self._last_end
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +110,7 @@ class Connections:
                     kept.break_if_unheard(0)
             except BaseException as error:
                 self._open.discard(exchange)
+                self._last_end = trio.current_time()
                 exchange.close()
                 got_nothing = isinstance(error, EngineDisconnected) and not exchange.has_begun
                 if kept is None or not got_nothing:
@@ -119,6 +127,7 @@ class Connections:
     def finish(self, exchange: Exchange) -> None:
         """It is over, or nobody wants the rest of it."""
         self._open.discard(exchange)
+        self._last_end = trio.current_time()
         if self._over is not None or not exchange.leaves_connection_open:
             exchange.close()
             return
@@ -137,6 +146,7 @@ class Connections:
         finally:
             connection.close()
             self._open.discard(connection)
+            self._last_end = trio.current_time()
 
     @asynccontextmanager
     async def open_socket(

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import trio
 
 from trio_gateway.config.schema import ModelConfig, VariantConfig
+from trio_gateway.config.server_options import SLEEP_IDLE
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.kv.before_sleep import BeforeSleep
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.conversations import EMPTY, NO_MOVE, Conversations, KvMove, SlotContents
 from trio_gateway.engine.kv.judge import Judge
@@ -52,6 +55,8 @@ class EngineKv:
         self._owner, self._key, self._model = owner, key, model
         self._kind, self._waiting, self._owners = kind, waiting, owners
         self._stop_s = variant.timeouts.stop_s
+        self._sleep_s = max(variant.engine_args.number(SLEEP_IDLE) or 0, 0)
+        self._before_sleep: BeforeSleep | None = None
         self._judge = Judge(owner, key)
         self._files = SlotFiles(owner, key, model, variant, self._judge.prompt_tokens)
         self._conversations = Conversations(
@@ -173,6 +178,8 @@ class EngineKv:
 
     async def save(self, client: EngineClient) -> None:
         """Save each slot that holds a conversation worth it."""
+        if self._before_sleep is not None and self._before_sleep.holds_nothing_new:
+            return
         self.saved_tokens = 0
         if not self._files.works or not self._owner.saves_now:
             return
@@ -203,6 +210,13 @@ class EngineKv:
             )
 
     # -- in between ----------------------------------------------------------------------------
+
+    async def keep_saved(self, client: EngineClient) -> None:
+        """Of an engine that forgets its slots when it has been idle for long. Never returns."""
+        if not self._sleep_s:
+            await trio.sleep_forever()
+        self._before_sleep = BeforeSleep(client.connections, self._sleep_s)
+        await self._before_sleep.run(partial(self.save, client))
 
     def restored_for(self, owner: str) -> int:
         """How many tokens were restored at its start, as far as they concern this owner."""
