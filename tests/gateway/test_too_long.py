@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.asking import CHAT, Clock, header, read_all
 from tests.support.llama import exceeded
+from tests.support.reading import read_here
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.schema import RewriteConfig
@@ -123,30 +124,33 @@ async def post(stack: Stack, api: Api, body: bytes) -> httpcore.Response:
     return await stack.post(api.path, body)
 
 
-@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("api", APIS, ids=name_of)
 async def test_what_is_refused_before_an_engine_is_asked(
-    autojump_clock: Clock, api: Api, streamed: bool
+    autojump_clock: Clock, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_stack(given()) as stack:
-        response = await post(stack, api, api.request(LONG, stream=streamed))
-        assert (response.status, stack.engines.requests) == (400, [])
-        check_words(api, told(api, response.content), sent=False)
+        for is_large in (False, True):
+            if is_large:
+                read_here(monkeypatch, everything=True)
+            for streamed in (False, True):
+                response = await post(stack, api, api.request(LONG, stream=streamed))
+                assert (response.status, stack.engines.requests) == (400, [])
+                check_words(api, told(api, response.content), sent=False)
 
 
-@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("api", APIS, ids=name_of)
 async def test_what_an_engine_refuses_is_told_in_the_same_words(
-    autojump_clock: Clock, api: Api, streamed: bool
+    autojump_clock: Clock, api: Api
 ) -> None:
     async with running_stack(given()) as stack:
-        stack.engines.statuses = [400]
-        stack.engines.scripts = [[exceeded(5031, CONTEXT)]]
-        response = await post(stack, api, api.request("Hi", stream=streamed))
-        assert response.status == 400
-        said = told(api, response.content)
-        check_words(api, said, sent=False)
-        assert "5031" in said
+        for streamed in (False, True):
+            stack.engines.statuses = [400]
+            stack.engines.scripts = [[exceeded(5031, CONTEXT)]]
+            response = await post(stack, api, api.request("Hi", stream=streamed))
+            assert response.status == 400
+            said = told(api, response.content)
+            check_words(api, said, sent=False)
+            assert "5031" in said
 
 
 @pytest.mark.parametrize("api", GENERATING, ids=name_of)
@@ -188,36 +192,48 @@ async def test_a_stream_that_has_begun_ends_with_the_same_words(
     assert b"[DONE]" not in content
 
 
+NAMES = {"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"}
+
+
+async def check_lowered(stack: Stack, api: Api, most: float) -> None:
+    stack.engines.requests.clear()
+    stack.engines.scripts = [[ANSWER]]
+    response = await post(stack, api, api.request("Hi", most, stream=False))
+    assert response.status == 200
+    sent = json.loads(stack.engines.requests[0][2])
+    (lowered,) = (value for name, value in sent.items() if name in NAMES)
+    assert 512 <= lowered < CONTEXT
+    assert header(response, "X-Gateway-Answer-Limit") == f"{lowered}; asked=99999"
+
+
+async def check_refused(stack: Stack, api: Api, most: float) -> None:
+    """And what the refusal says is then served."""
+    response = await post(stack, api, api.request("Hi", most, stream=False))
+    said = told(api, response.content)
+    assert response.status == 400
+    if api.shape == "Anthropic":
+        found = re.search(r"`max_tokens` exceed context limit: (\d+) \+ 99999 > 4096", said)
+        assert found is not None
+        least = CONTEXT - int(found[1])
+    else:
+        assert said.count(f"{api.limit}") == 2
+        assert "cut" not in said
+        least = int(re.findall(r"\d+", said)[-1])
+    stack.engines.scripts = [[ANSWER]]
+    assert (await post(stack, api, api.request("Hi", least, stream=False))).status == 200
+
+
 @pytest.mark.parametrize("clamp", [None, False, True])
-@pytest.mark.parametrize("most", [99_999, 99_999.0])
 @pytest.mark.parametrize("api", GENERATING, ids=name_of)
 async def test_a_maximum_that_does_not_fit_is_lowered_where_it_is_a_ceiling(
-    autojump_clock: Clock, api: Api, most: float, clamp: bool | None
+    autojump_clock: Clock, api: Api, clamp: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lowers = api.is_ceiling if clamp is None else clamp
     async with running_stack(given(clamp_answer=clamp)) as stack:
-        stack.engines.scripts = [[ANSWER]]
-        response = await post(stack, api, api.request("Hi", most, stream=False))
-        if clamp is False or (clamp is None and not api.is_ceiling):
-            said = told(api, response.content)
-            assert response.status == 400
-            if api.shape == "Anthropic":
-                found = re.search(r"`max_tokens` exceed context limit: (\d+) \+ 99999 > 4096", said)
-                assert found is not None
-                least = 4096 - int(found[1])
-            else:
-                assert said.count(f"{api.limit}") == 2
-                assert "cut" not in said
-                least = int(re.findall(r"\d+", said)[-1])
-            stack.engines.scripts = [[ANSWER]]
-            response = await post(stack, api, api.request("Hi", least, stream=False))
-            assert response.status == 200
-            return
-        assert response.status == 200
-        sent = json.loads(stack.engines.requests[0][2])
-        names = {"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"}
-        (lowered,) = (value for name, value in sent.items() if name in names)
-        assert 512 <= lowered < CONTEXT
-        assert header(response, "X-Gateway-Answer-Limit") == f"{lowered}; asked=99999"
+        for most in (99_999, 99_999.0):
+            await (check_lowered if lowers else check_refused)(stack, api, most)
+        read_here(monkeypatch, everything=True)
+        await (check_lowered if lowers else check_refused)(stack, api, 99_999)
 
 
 async def test_every_other_byte_of_a_lowered_request_is_as_it_came(autojump_clock: Clock) -> None:
@@ -281,6 +297,30 @@ async def test_an_engine_that_counts_the_answer_as_well_gets_what_is_left(
         first, second = (json.loads(body)["max_tokens"] for _, _, body in stack.engines.requests)
         assert first > second == 4096 - 1000 - 16
         assert header(response, "X-Gateway-Answer-Limit") == f"{second}; asked=32000"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/upstream/m/v1/messages", {}),
+        ("/upstream/m/anything", {"Anthropic-Version": "2023-06-01"}),
+    ],
+)
+async def test_an_engine_asked_by_hand_is_understood_by_anthropics_clients_as_well(
+    autojump_clock: Clock, path: str, headers: dict[str, str]
+) -> None:
+    async with running_stack(given()) as stack:
+        for tokens, printed in ((5031, 5031), (4096, 4097)):
+            stack.engines.statuses = [400]
+            stack.engines.scripts = [[exceeded(tokens, CONTEXT)]]
+            response = await stack.post(path, b"{}", headers)
+            assert json.loads(response.content) == {
+                "type": "error",
+                "error": {
+                    "type": "invalid_request_error",
+                    "message": f"prompt is too long: {printed} tokens > 4096 maximum",
+                },
+            }
 
 
 async def test_a_sum_that_only_the_engine_knows_is_passed_on_as_it_is(
