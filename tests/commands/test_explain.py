@@ -78,6 +78,24 @@ def test_a_wrong_request_is_an_error_with_the_reason(tmp_path: Path) -> None:
         assert (result.exit_code, reason in result.output) == (1, True), result.output
 
 
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        ({"messages": [{"role": "user", "content": TEXT}], "options": {"num_ctx": 64}}, "chat"),
+        ({"messages": [{"role": "user", "content": TEXT}], "system": "Be kind."}, "chat"),
+        ({"input": [{"role": "user", "content": TEXT}], "instructions": "Be kind."}, "chat"),
+        ({"input": [TEXT]}, "embeddings"),
+        ({"prompt": TEXT, "n_predict": 8}, "completions"),
+    ],
+)
+def test_a_request_is_told_by_its_fields(
+    tmp_path: Path, request_: dict[str, object], kind: str
+) -> None:
+    result = explain(tmp_path, {"model": "m", **request_}, free_port())
+    assert result.exit_code == 0, result.output
+    assert f"m, {kind}" in result.output
+
+
 def test_a_request_that_is_too_long_shows_the_refusal(tmp_path: Path) -> None:
     result = explain(tmp_path, chat_body("m", TEXT * 100, max_tokens=4000), free_port())
     assert result.exit_code == 0
