@@ -257,6 +257,24 @@ async def test_the_first_has_its_answer_lowered_like_those_that_come_later(
             assert sent["max_tokens"] == 2048 - 1000 - 16
 
 
+@pytest.mark.parametrize(
+    ("name", "status"), [("m:4096", 200), ("m@2048", 200), ("m@3000", 400)], ids=str
+)
+async def test_a_context_that_is_asked_for_by_name_is_looked_for_anew(
+    autojump_clock: Clock, name: str, status: int
+) -> None:
+    """For a request that is not counted as well."""
+    given = model("m", variant(4096), endpoints=frozenset({"chat/completions", "tokenize"}))
+    for path in (CHAT, "/tokenize"):
+        async with running_stack(config(given)) as stack:
+            stack.engines.facts = EngineFacts(slots=1, context=2048)
+            answers = [await stack.post(path, chat(name, content="Hi")) for _ in range(2)]
+            assert [answer.status for answer in answers] == [status, status]
+            if status == 400:
+                assert error_of(answers[0]) == error_of(answers[1])
+                assert error_of(answers[0])["code"] == "context_not_found"
+
+
 async def test_one_that_fits_by_its_count_is_served_though_its_bound_does_not(
     autojump_clock: Clock,
 ) -> None:

@@ -13,16 +13,9 @@ class Recount:
     """`selection`: the newest of the request, by the last count."""
 
     def __init__(
-        self,
-        selector: ModelSelector,
-        selection: Selection,
-        form: Form,
-        at_least: int,
-        *,
-        is_ceiling: bool,
+        self, selector: ModelSelector, selection: Selection, form: Form, at_least: int
     ) -> None:
         self._selector, self._form, self._at_least = selector, form, at_least
-        self._is_ceiling = is_ceiling
         self.selection = selection
 
     async def __call__(self) -> Needs | None:
@@ -39,14 +32,3 @@ class Recount:
             return None
         self.selection = counted
         return Needs(counted.need, counted.start_need)
-
-    async def anew(self) -> Selection:
-        """From the beginning: the model's contexts turned out to be others.
-
-        Raises:
-            ContextLengthExceeded: no variant is large enough.
-        """
-        self.selection = await self._selector.select_variant(
-            self.selection.model, self._form, self._at_least, is_ceiling=self._is_ceiling
-        )
-        return self.selection

@@ -45,8 +45,12 @@ def full_for(
     return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
 
 
-def too_large(ticket: Ticket) -> Reject:
-    message = f"no variant of {ticket.model} holds {ticket.need} tokens"
+def too_large(ticket: Ticket, state: SchedulerState) -> Reject:
+    largest = max(state.variants.contexts(ticket.model))
+    message = (
+        f"no variant of {ticket.model} holds {ticket.need} tokens: this model's maximum context "
+        f"length is {largest} tokens"
+    )
     return Reject(ticket.id, Refusal.TOO_LARGE, message)
 
 

@@ -181,7 +181,7 @@ class Scheduler:
             return
         sizes = self.state.variants.sizes_for(ticket)
         if sizes is None:
-            actions.append(too_large(ticket))
+            actions.append(too_large(ticket, self.state))
             return
         ticket.size, ticket.start_size = sizes
         full = full_for(
@@ -211,7 +211,7 @@ class Scheduler:
         """Its need, or the model's contexts, are others now."""
         sizes = self.state.variants.sizes_for(ticket)
         if sizes is None:
-            reject(self.state, too_large(ticket), actions)
+            reject(self.state, too_large(ticket, self.state), actions)
         else:
             self.state.queues[ticket.model].resize(ticket, *sizes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -52,7 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
     streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
     long in coming. `cache_break`: why an engine will find little of it in its cache. `recount`:
-    counts it again; None: it is not counted, or its engine has told.
+    counts it again; None: it is not counted, or its engine has told. `select_anew`: chooses from
+    the beginning, for contexts that turned out to be others.
     """
 
     sender: Sender
@@ -71,6 +73,7 @@ class Ask(msgspec.Struct, frozen=True):
     large: LargeBody | None = None
     cache_break: CacheBreak | None = None
     recount: Recount | None = None
+    select_anew: Callable[[], Awaitable[Selection]] | None = None
 
     @property
     def state(self) -> RequestState:

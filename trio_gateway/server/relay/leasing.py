@@ -60,9 +60,12 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> 
 
 async def chosen_anew(ask: Ask, shrunk: Shrunk) -> Ask:
     """With the contexts as they are. Raises ApiError: 400, none of them holds it."""
-    if ask.recount is None:
+    if ask.select_anew is None:
         raise from_reject(ask.model.name, shrunk.reject)
     try:
-        return msgspec.structs.replace(ask, selection=await ask.recount.anew())
+        selection = await ask.select_anew()
     except ContextLengthExceeded as error:
         raise ask.too_long(error.excess) from None
+    if ask.recount is not None:
+        ask.recount.selection = selection
+    return msgspec.structs.replace(ask, selection=selection)

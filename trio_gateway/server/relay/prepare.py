@@ -99,7 +99,7 @@ class Preparer:
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(),
             cache_break=self._watch.note(sender.state.id, sender.permissions.key, model, form),
-            recount=recount,
+            recount=recount, select_anew=partial(self._anew, sender, endpoint, asked, form, wish),
         )  # fmt: skip
 
     async def prepare_large(
@@ -131,6 +131,7 @@ class Preparer:
                 sender.state.id, sender.permissions.key, wanted.model, request.form
             ),
             recount=recount,
+            select_anew=partial(self._anew, sender, endpoint, asked, request.form, wish),
         )  # fmt: skip
 
     async def _select(
@@ -147,20 +148,37 @@ class Preparer:
         model, at_least = wanted.model, self.context_for(wanted, wish)
         if form is None:
             return self._selector.select_any(model, endpoint.name, at_least), None, None
-        lowers = is_ceiling(endpoint, sender.state.family)
         try:
             selection = await self._selector.select_variant(
-                model, form, at_least, is_ceiling=lowers, refuse_media=refuse
-            )
+                model, form, at_least,
+                is_ceiling=is_ceiling(endpoint, sender.state.family), refuse_media=refuse,
+            )  # fmt: skip
         except ContextLengthExceeded as error:
             family = sender.state.family
             raise too_long(error.excess, endpoint, family, model, fields) from None
         except RecursionError:
             raise nested_too_deeply() from None
-        recount = Recount(self._selector, selection, form, at_least, is_ceiling=lowers)
+        recount = Recount(self._selector, selection, form, at_least)
         if endpoint.need in _EMBEDDING:
             return selection, None, recount
         return selection, Prompt(form.kind, form.body, sender.permissions.key or ""), recount
+
+    async def _anew(
+        self, sender: Sender, endpoint: Endpoint, name: str | None, form: Form | None, wish: int
+    ) -> Selection:
+        """For the contexts as they are by now, which its name may have asked for.
+
+        Raises:
+            ApiError: 400, there is no such context any more.
+            ContextLengthExceeded
+        """
+        wanted = self.find(name, sender.permissions)
+        at_least = self.context_for(wanted, wish)
+        if form is None:
+            return self._selector.select_any(wanted.model, endpoint.name, at_least)
+        return await self._selector.select_variant(
+            wanted.model, form, at_least, is_ceiling=is_ceiling(endpoint, sender.state.family)
+        )
 
     async def prepare_form(self, sender: Sender, endpoint: Endpoint, form: FormUpload) -> Ask:
         """An Ask of a multipart form, as soon as its model is known.
@@ -195,7 +213,10 @@ class Preparer:
         """
         wanted = self.admitted(endpoint, model, sender.permissions)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
-        return Ask(sender, endpoint, "", method, target, body, None, False, selection, None, Wait())
+        return Ask(
+            sender, endpoint, "", method, target, body, None, False, selection, None, Wait(),
+            select_anew=partial(self._anew, sender, endpoint, model, None, 0),
+        )  # fmt: skip
 
     def for_larger(self, ask: Ask, outgrown: Outgrown) -> Ask | None:
         """The same for a larger context, after an engine said how many tokens its prompt has; None:
