@@ -25,13 +25,13 @@ class AnswerSoFar(abc.ABC):
 
     Args:
         model: its name, if no event says it.
-        prompt: tokens of the prompt, as they were counted.
+        prompt: tokens of the prompt, if they were counted exactly. No number is made up otherwise.
 
     `tokens`: events that have come, which mostly have a token each. `error`: that of an event which
     is one.
     """
 
-    def __init__(self, model: str, prompt: int) -> None:
+    def __init__(self, model: str, prompt: int | None) -> None:
         self.model, self.prompt = model, prompt
         self.tokens = 0
         self.error: Json | None = None
@@ -77,13 +77,12 @@ class AnswerSoFar(abc.ABC):
         """The answer as if it had not been streamed; that it came to its maximum, if it is not
         complete."""
 
-    def usage(self) -> Json:
+    def usage(self, prompt: str, completion: str) -> Json:
+        """Under these names; empty if the prompt's tokens are not known."""
+        if self.prompt is None:
+            return {}
         total = self.prompt + self.tokens
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.tokens,
-            "total_tokens": total,
-        }
+        return {prompt: self.prompt, completion: self.tokens, "total_tokens": total}
 
 
 def reason_of(after_s: float | None) -> str:
@@ -127,7 +126,7 @@ class CompletionSoFar(AnswerSoFar):
     name = "text_completion"
     chunk_name = "text_completion"
 
-    def __init__(self, model: str, prompt: int, *, with_usage: bool) -> None:
+    def __init__(self, model: str, prompt: int | None, *, with_usage: bool) -> None:
         super().__init__(model, prompt)
         self._with_usage = with_usage
         self._frame: Json = {"id": "", "created": int(time.time()), "model": model}
@@ -161,8 +160,9 @@ class CompletionSoFar(AnswerSoFar):
         choices = self._choices or {0: self.new_choice(0)}
         ends = [self.end_of(i) for i, c in choices.items() if c["finish_reason"] is None]
         events = [data_event({**frame, "choices": [end]}) for end in ends]
-        if self._with_usage and "usage" not in self._said:
-            events.append(data_event({**frame, "choices": [], "usage": self.usage()}))
+        usage = self.usage("prompt_tokens", "completion_tokens")
+        if self._with_usage and usage and "usage" not in self._said:
+            events.append(data_event({**frame, "choices": [], "usage": usage}))
         return b"".join(events) + DONE
 
     def whole(self) -> bytes:
@@ -170,7 +170,8 @@ class CompletionSoFar(AnswerSoFar):
         for choice in choices.values():
             choice["finish_reason"] = choice["finish_reason"] or "length"
         frame = {**self._frame, "object": self.name}
-        said = {"usage": self.usage(), **self._said}
+        usage = self.usage("prompt_tokens", "completion_tokens")
+        said = {**({"usage": usage} if usage else {}), **self._said}
         ordered = [choices[index] for index in sorted(choices)]
         return msgspec.json.encode({"choices": ordered, **frame, **said})
 
@@ -202,7 +203,7 @@ class ChatSoFar(CompletionSoFar):
 class NativeSoFar(AnswerSoFar):
     """Of llama.cpp's own `/completion` and `/infill`."""
 
-    def __init__(self, model: str, prompt: int) -> None:
+    def __init__(self, model: str, prompt: int | None) -> None:
         super().__init__(model, prompt)
         self._content = ""
         self._ids: list[int] = []
@@ -214,11 +215,14 @@ class NativeSoFar(AnswerSoFar):
         self._last = event
 
     def _end(self) -> Json:
-        slot = {"id_slot": self._last["id_slot"]} if "id_slot" in self._last else {}
+        known = {"index": 0, "tokens_predicted": self.tokens}
+        if self.prompt is not None:
+            known["tokens_evaluated"] = self.prompt
+        names = ("index", "id_slot", "tokens_predicted", "tokens_evaluated")
         return {
-            "index": self._last.get("index", 0), "content": "", "tokens": [], **slot,
-            "stop": True, "stop_type": "limit", "stopping_word": "", "truncated": False,
-            "model": self.model, "tokens_predicted": self.tokens, "tokens_evaluated": self.prompt,
+            **known, **{name: self._last[name] for name in names if name in self._last},
+            "content": "", "tokens": [], "model": self.model, "truncated": False,
+            "stop": True, "stop_type": "limit", "stopping_word": "",
         }  # fmt: skip
 
     def ending(self) -> bytes:

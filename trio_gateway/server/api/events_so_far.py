@@ -14,12 +14,12 @@ from trio_gateway.server.api.answer_so_far import AnswerSoFar, Json, data_event
 class MessagesSoFar(AnswerSoFar):
     """Of Anthropic's `/v1/messages`."""
 
-    def __init__(self, model: str, prompt: int) -> None:
+    def __init__(self, model: str, prompt: int | None) -> None:
         super().__init__(model, prompt)
         self._message: Json = {
             "id": "msg_0", "type": "message", "role": "assistant", "content": [], "model": model,
             "stop_reason": None, "stop_sequence": None,
-            "usage": {"input_tokens": prompt, "output_tokens": 0},
+            "usage": {"input_tokens": prompt or 0, "output_tokens": 0},
         }  # fmt: skip
         self._blocks: dict[int, Json] = {}
         self._inputs: dict[int, str] = {}  # of tools, as text
@@ -94,7 +94,7 @@ class MessagesSoFar(AnswerSoFar):
 class ResponsesSoFar(AnswerSoFar):
     """Of OpenAI's `/v1/responses`."""
 
-    def __init__(self, model: str, prompt: int) -> None:
+    def __init__(self, model: str, prompt: int | None) -> None:
         super().__init__(model, prompt)
         self._response: Json = {
             "id": "resp_0", "object": "response", "created_at": int(time.time()), "model": model,
@@ -139,11 +139,7 @@ class ResponsesSoFar(AnswerSoFar):
     def _incomplete(self) -> Json:
         for number in self._open:
             self._items[number]["status"] = "incomplete"
-        usage = {
-            "input_tokens": self.prompt,
-            "output_tokens": self.tokens,
-            "total_tokens": self.prompt + self.tokens,
-        }
+        usage = self.usage("input_tokens", "output_tokens") or None
         return {
             **self._response,
             "status": "incomplete",

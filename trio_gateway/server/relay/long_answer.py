@@ -17,8 +17,10 @@ import trio
 from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.models.need.calibration import CountSource
 from trio_gateway.rawjson import Members, decode_or_none
 from trio_gateway.server.api import sse
+from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.answer_so_far import (
     AnswerSoFar,
     ChatSoFar,
@@ -109,7 +111,7 @@ class LongAnswer:
             return Beginning(msgspec.json.encode({"error": error}), True)
         return Beginning(self.so_far.whole(), True)
 
-    def answer(self) -> Answer:
+    def answer(self, name: AnswerName) -> Answer:
         """In place of its engine's, which is waited for no more. Its start was not sent."""
         log.info("request %s: %s", self._ask.state.id, reason_of(self._lease.ended_after_s))
         headers = [*selection_headers(self._ask.selection), *decision_headers(self._lease)]
@@ -117,7 +119,7 @@ class LongAnswer:
             ending = ending_of(self.so_far, self._lease.ended_after_s)
             answer = Answer(200, [_EVENTS, *headers], _Given(ending))
         else:
-            ending = self.so_far.whole()
+            ending = name.in_whole(self.so_far.whole())
             answer = Answer(200, [_JSON, *headers], ending)
         for observer in self._ask.state.observers:
             observer.begins(200, answer.headers)
@@ -149,8 +151,9 @@ def _others(headers: Sequence[Header]) -> list[Header]:
 
 
 def _so_far(ask: Ask) -> AnswerSoFar | None:
-    model, prompt = ask.asked or ask.model.name, ask.selection.prompt
-    needs: dict[Need, Callable[[str, int], AnswerSoFar]] = {
+    model, selection = ask.asked or ask.model.name, ask.selection
+    prompt = None if selection.source is CountSource.BOUND else selection.prompt
+    needs: dict[Need, Callable[[str, int | None], AnswerSoFar]] = {
         Need.MESSAGES: MessagesSoFar,
         Need.RESPONSES: ResponsesSoFar,
     }

@@ -185,7 +185,7 @@ class Relay:
             except EngineLost as error:
                 raise await news_of(lease, error) from None
             if long is not None and long.is_ended:
-                return long.answer()
+                return long.answer(self._naming(ask.asked))
             if exchange.status in KEY_REFUSED:
                 said = said_of(beginning.piece) if beginning.is_whole else ""
                 raise key_refused(lease.engine.refusal(exchange.status, said))
