@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import trio.testing
 
@@ -14,7 +16,8 @@ from tests.support.forms import TYPE, form, part
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.engine_types import ENGINE_TYPES, LLAMACPP
-from trio_gateway.models.capabilities import is_text_only
+from trio_gateway.models.media_support import MediaSupport
+from trio_gateway.models.medium import Medium
 from trio_gateway.server.api.endpoints import ENDPOINTS
 
 Clock = trio.testing.MockClock
@@ -149,7 +152,8 @@ async def test_a_large_body_is_refused_in_the_same_words(path: str) -> None:
 def test_only_a_llama_server_is_known_to_have_none() -> None:
     def known(*args: str, **fields: Any) -> bool:
         engine = ENGINE_TYPES[fields.pop("engine", LLAMACPP.value)]
-        return is_text_only(model("m", variant(args=args, **fields), engine=engine))
+        made = model("m", variant(args=args, **fields), engine=engine)
+        return MediaSupport().refusals(made).keys() == {*Medium}
 
     assert known("-m", "m.gguf")
     assert known("--model=m.gguf", "--no-mmproj")
@@ -159,4 +163,51 @@ def test_only_a_llama_server_is_known_to_have_none() -> None:
     assert not known("-m", "m.gguf", env={"LLAMA_ARG_MMPROJ": "p.gguf"})
     assert not known("-m", "m.gguf", engine="openai")
     both = (variant(args=("-m", "m.gguf")), variant(8192, args=("-m", "m.gguf", "-mm", "p.gguf")))
-    assert not is_text_only(model("m", *both))
+    assert MediaSupport().refusals(model("m", *both)) == {}
+
+
+def write_projector(folder: Path, said: dict[str, bool]) -> Path:
+    path = folder / "mmproj.gguf"
+    writer = gguf.GGUFWriter(path, "clip")
+    for name, value in said.items():
+        writer.add_bool(f"clip.{name}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"has_vision_encoder": True}, {"audio"}),
+        ({"has_vision_encoder": True, "has_audio_encoder": True}, set()),
+        ({"has_vision_encoder": False, "has_audio_encoder": True}, {"image", "video"}),
+        ({"has_audio_encoder": True}, {"image", "video"}),
+        ({}, {"audio"}),  # of a time when all of them could see, and none could hear
+    ],
+)
+async def test_a_projector_says_what_it_is_for(
+    tmp_path: Path, said: dict[str, bool], refused: set[str]
+) -> None:
+    path = write_projector(tmp_path, said)
+    made = model("m", variant(args=("-m", "m.gguf", "--mmproj", str(path))))
+    subject = MediaSupport()
+    assert subject.refusals(made) == {}
+    await subject.read_files([made, model("n")])
+    assert {medium.value for medium in subject.refusals(made)} == refused
+    assert all("the projector of m has no" in why for why in subject.refusals(made).values())
+
+
+@pytest.mark.processes
+async def test_a_sound_for_a_projector_that_sees_is_refused(tmp_path: Path) -> None:
+    path = write_projector(tmp_path, {"has_vision_encoder": True})
+    async with serving("--mmproj", str(path)) as stack:
+        await stack.gateway.media.read_files(stack.gateway.config.models)
+        for more in ({}, {"x": " " * 1_200_000}):
+            heard = await stack.post("/v1/chat/completions", body_of(chat("input_audio"), **more))
+            assert heard.status == 400
+            message = json.loads(heard.content)["error"]["message"]
+            assert message.endswith("the projector of m has no audio encoder")
+            seen = await stack.post("/v1/chat/completions", body_of(chat("image_url"), **more))
+            assert seen.status == 200

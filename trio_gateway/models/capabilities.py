@@ -71,14 +71,6 @@ def likely_capabilities(
     return frozenset(found)
 
 
-def is_text_only(model: ModelConfig) -> bool:
-    """Whether none of its engines can look at an image or hear a sound: a llama-server without a
-    projector. What is not known may."""
-    return model.engine.has_server_options and all(
-        variant.engine_args.has_projector is False for variant in model.variants
-    )
-
-
 def template_of(model: ModelConfig, facts: ModelFacts) -> str | None:
     """The chat template that the model's engine uses for a chat with tools, or its name. None: not
     known."""

@@ -12,6 +12,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
+from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
@@ -45,7 +46,8 @@ class Gateway:
         reaper, secrets = self.manager.reaper, config.secret_variables
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
-        self._readers = Readers(reaper, secrets, self.closing)
+        self.media = MediaSupport()
+        self._readers = Readers(reaper, secrets, self.closing, self.media)
         self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
         self.selector = ModelSelector(config, self.manager.overview, self.counter)
         dumps = config.server.dumps_dir
@@ -55,7 +57,7 @@ class Gateway:
         self.names = ModelNames(config, self.manager.overview.contexts_of)
         self.preparer = Preparer(
             self.names, self.manager.overview, self.selector,
-            shows_excerpts=config.server.cache_break_excerpts,
+            media=self.media, shows_excerpts=config.server.cache_break_excerpts,
         )  # fmt: skip
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(
@@ -119,6 +121,7 @@ class Gateway:
             await nursery.start(self.relay.early_answers.run)
             await nursery.start(self._vocabulary.run)
             await nursery.start(self._readers.run)
+            nursery.start_soon(self.media.read_files, self.config.models)
             task_status.started()
             await trio.sleep_forever()
 

@@ -5,23 +5,14 @@ What llama-server takes for one, of October 2026; everything else is for the eng
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from trio_gateway.models.medium import Medium, Refusals
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
-
-
-class Medium(enum.Enum):
-    """`ANY`: what does not say which it is."""
-
-    IMAGE = "image"
-    AUDIO = "audio"
-    VIDEO = "video"
-    ANY = "multimodal"
 
 
 class MediaPart(msgspec.Struct, frozen=True):
@@ -116,17 +107,14 @@ def _in_prompts(prompt: Any, where: str) -> Iterator[MediaPart]:
                 return
 
 
-def refuse_media(model: str, parts: Sequence[MediaPart], family: Family) -> None:
-    """Of a model whose engine can look at nothing and hear nothing.
-
-    Raises:
-        ApiError: 400, if there are any. The first words are those of llama-server.
-    """
-    if not parts:
+def refuse_media(refusals: Refusals, parts: Iterable[MediaPart], family: Family) -> None:
+    """Raises ApiError: 400, one of them is refused. The first words are those of llama-server."""
+    refused = next((part for part in parts if part.medium in refusals), None)
+    if refused is None:
         return
-    medium, where = parts[0].medium.value, parts[0].where
     # What an Ollama client wrote looked otherwise before it was translated.
-    place = "" if family is Family.OLLAMA else f" (`{where}`)"
-    message = f"{medium} input is not supported{place}: {model} has no projector (--mmproj)"
-    param = None if family is Family.OLLAMA else where.partition("[")[0].partition(".")[0]
+    place = "" if family is Family.OLLAMA else f" (`{refused.where}`)"
+    why = refusals[refused.medium]
+    message = f"{refused.medium.value} input is not supported{place}: {why}"
+    param = None if family is Family.OLLAMA else refused.where.partition("[")[0].partition(".")[0]
     raise ApiError(400, message, code="media_not_supported", param=param)

@@ -18,6 +18,7 @@ import struct
 import msgspec
 
 from trio_gateway.config.schema import RewriteConfig
+from trio_gateway.models.medium import Refusals
 from trio_gateway.models.need.measured_form import Measures
 from trio_gateway.server.api.billing_line import Found
 from trio_gateway.server.ollama.lines import Durations
@@ -39,14 +40,14 @@ class Body(msgspec.Struct, frozen=True, tag=True):
 
 class Terms(msgspec.Struct, frozen=True, tag=True):
     """What is known of its model. `name`: what an Ollama request calls it from now on. `context`:
-    tokens of its largest. `text_only`: the model's name, if it can look at nothing."""
+    tokens of its largest. `refusals`: of media."""
 
     rewrite: RewriteConfig | None
     constant_billing_line: bool
     image_tokens: int
     name: str = ""
     context: int = 0
-    text_only: str | None = None
+    refusals: Refusals = {}
 
 
 class Translation(msgspec.Struct, frozen=True, tag=True):

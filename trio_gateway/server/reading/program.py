@@ -124,9 +124,9 @@ def _read(opened: OpenRequest | OpenCall, terms: Terms) -> Reply:
         request = made_request(asked.request(terms.name, terms.context), endpoint)
         places, body = _places(request.data, request.members), request.data
     chooser = chooser_among(request.values)
-    if terms.text_only is not None:
+    if terms.refusals:
         family = endpoint.family if call is None else Family.OLLAMA
-        refuse_media(terms.text_only, media_parts(request.values, endpoint), family)
+        refuse_media(terms.refusals, media_parts(request.values, endpoint), family)
     line = None
     if terms.constant_billing_line:
         line = find_billing_line(request.values, request.members)

@@ -15,7 +15,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
-from trio_gateway.models.capabilities import is_text_only
+from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.need.measured_form import MeasuredForm
 from trio_gateway.server.api.errors import ApiError, shutting_down
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
@@ -64,8 +64,10 @@ def light_body(pieces: Sequence[bytes]) -> bytes | None:
 class OpenLargeRequest:
     """Of which only the model is known, until it is read."""
 
-    def __init__(self, reader: _Reader, pieces: Sequence[bytes], opened: Opened) -> None:
-        self._reader, self._pieces = reader, pieces
+    def __init__(
+        self, reader: _Reader, pieces: Sequence[bytes], opened: Opened, media: MediaSupport
+    ) -> None:
+        self._reader, self._pieces, self._media = reader, pieces, media
         self._opened = opened
 
     @property
@@ -99,7 +101,7 @@ class OpenLargeRequest:
         rewrite = model.rewrite
         terms = Terms(
             rewrite, model.constant_billing_line, model.image_tokens, name, context,
-            text_only=model.name if is_text_only(model) else None,
+            refusals=self._media.refusals(model),
         )  # fmt: skip
         answer, payload = await self._reader.ask(terms)
         assert isinstance(answer, Read)
@@ -125,8 +127,10 @@ class Readers:
         reaper: Reaper | None = None,
         secrets: Collection[str] = (),
         closing: trio.Event | None = None,
+        media: MediaSupport | None = None,
     ) -> None:
         self._reaper, self._secrets = reaper, secrets
+        self._media = media or MediaSupport()
         self._closing = trio.Event() if closing is None else closing
         self._turns = Turns(READERS_MAX)
         self._idle: list[_Reader] = []
@@ -156,7 +160,7 @@ class Readers:
         async with self._lent(client) as reader:
             answer, _ = await reader.ask(Body(endpoint, by_content), pieces)
             assert isinstance(answer, Opened)
-            yield OpenLargeRequest(reader, pieces, answer)
+            yield OpenLargeRequest(reader, pieces, answer, self._media)
 
     async def translate(self, whole: bytes, how: Translation, client: str) -> bytes:
         """A whole answer with status 200, for an Ollama client.

@@ -12,8 +12,9 @@ import msgspec
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.capabilities import is_text_only
 from trio_gateway.models.explanation import Question
+from trio_gateway.models.media_support import MediaSupport
+from trio_gateway.models.medium import Medium
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.measured_form import Form
@@ -25,7 +26,7 @@ from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.endpoints import CHAT
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
-from trio_gateway.server.api.media import MediaPart, Medium, media_parts, refuse_media
+from trio_gateway.server.api.media import MediaPart, media_parts, refuse_media
 from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused
 from trio_gateway.server.api.request_body import (
     OpenRequest,
@@ -58,10 +59,11 @@ class Preparer:
         overview: Overview,
         selector: ModelSelector,
         *,
+        media: MediaSupport | None = None,
         shows_excerpts: bool = True,
     ) -> None:
         self._names, self._overview, self._selector = names, overview, selector
-        self._text_only: dict[str, bool] = {}  # by a model's name
+        self._media = media or MediaSupport()
         self._watch = CacheWatch(shows_excerpts=shows_excerpts)
 
     async def prepare(
@@ -190,8 +192,9 @@ class Preparer:
         ask = self.prepare_any(
             sender, endpoint, name, endpoint.engine_path or endpoint.paths[0], method="POST"
         )
-        if endpoint.name in _OF_SOUND and self._is_text_only(ask.model):
-            refuse_media(ask.model.name, [MediaPart(Medium.AUDIO, "file")], sender.state.family)
+        if endpoint.name in _OF_SOUND:
+            sound = [MediaPart(Medium.AUDIO, "file")]
+            refuse_media(self._media.refusals(ask.model), sound, sender.state.family)
         if may_choose(ask.model, sender.permissions):
             form.refuse_choosers(partial(chooser_refused, key=sender.permissions.key))
         return msgspec.structs.replace(ask, asked=name, form=form)
@@ -296,19 +299,14 @@ class Preparer:
             return wanted.at_least
         return max(wanted.at_least, min(wish, max(self._overview.contexts_of(wanted.model.name))))
 
-    def _is_text_only(self, model: ModelConfig) -> bool:
-        if (known := self._text_only.get(model.name)) is None:
-            known = self._text_only[model.name] = is_text_only(model)
-        return known
-
     def _media_refused(
         self, model: ModelConfig, endpoint: Endpoint, request: ParsedRequest, family: Family
     ) -> Callable[[], None] | None:
-        """What refuses a request's media, if it has any; None: the model may be shown them. To look
+        """What refuses a request's media, if it has any; None: the model may be shown all. To look
         for them takes 20 us in a chat of 180 parts, so of a chat it is first known how many."""
-        if not self._is_text_only(model):
+        if not (refusals := self._media.refusals(model)):
             return None
-        return lambda: refuse_media(model.name, media_parts(request.values, endpoint), family)
+        return lambda: refuse_media(refusals, media_parts(request.values, endpoint), family)
 
     def is_served(self, endpoint: Endpoint, model: ModelConfig) -> bool:
         """Whether the model's engines have this endpoint."""
