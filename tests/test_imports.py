@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.overview", "engine.recounting"),
     ("engine.lease",),
     ("engine.engine",),
-    ("engine.launch", "engine.variant_facts"),
+    ("engine.launch", "engine.variant_facts", "engine.loadable"),
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),

@@ -22,6 +22,7 @@ from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.loadable import cannot_load
 from trio_gateway.engine.process.groups import HAS_GROUPS
 from trio_gateway.engine.process.open_files import raise_limit
 from trio_gateway.engine.process.single_worker import single_worker
@@ -115,6 +116,7 @@ class HypercornGateway:
             await nursery.start(gateway.run)
             nursery.start_soon(self._end_with_parent)
             nursery.start_soon(connections.watch, gateway.begin_shutdown)
+            nursery.start_soon(_tell_what_cannot_load, config)
             if not gateway.closing.is_set():
                 self._signals.mark_ready()
                 await send({"type": "lifespan.startup.complete"})
@@ -133,6 +135,13 @@ class HypercornGateway:
             return
         await trio.lowlevel.wait_readable(parent.sentinel)
         self.end_now("the hypercorn command is gone")
+
+
+async def _tell_what_cannot_load(config: GatewayConfig) -> None:
+    """Takes a moment, in which requests are served already."""
+    found = await trio.to_thread.run_sync(cannot_load, config)
+    for lack in found:
+        log.warning("%s: %s", config.source, lack.text)
 
 
 def _end_parent_with_its_terminal() -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trio_gateway.commands.loadable import cannot_load
 from trio_gateway.commands.loading import EXIT_WRONG_CONFIG, config_option, load_or_exit
-from trio_gateway.commands.missing import missing
+from trio_gateway.commands.missing import Missing, missing
 from trio_gateway.config.readable_files import readable_secrets
 from trio_gateway.config.schema import NEVER, GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size
+from trio_gateway.engine.loadable import Unloadable, cannot_load
 
 if TYPE_CHECKING:
     from trio_gateway.engine.clients.kind import EngineKind
@@ -31,7 +31,7 @@ def check(path: Path | None) -> None:
         click.echo(f"note: {note}")
     for warning in readable_secrets(config):
         click.echo(f"warning: {warning}")
-    lacks = [*missing(config), *cannot_load(config)]
+    lacks: list[Missing | Unloadable] = [*missing(config), *cannot_load(config)]
     for lack in lacks:
         click.echo(f"{config.source}: {lack.text}", err=True)
     if lacks:

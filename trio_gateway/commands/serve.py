@@ -15,11 +15,11 @@ import msgspec
 
 from trio_gateway import __version__
 from trio_gateway.commands.key import KEY_VARIABLE
-from trio_gateway.commands.loadable import cannot_load
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
 from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
+from trio_gateway.engine.loadable import cannot_load
 from trio_gateway.log import configure_logging
 from trio_gateway.stop_signals import StopSignals, forget_dead_output
 
@@ -60,13 +60,16 @@ def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
         async with beside(partial(signals.watch, server)), open_flat_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
             # Takes a moment, in which requests are served already.
-            unloadable = await trio.to_thread.run_sync(cannot_load, config, abandon_on_cancel=True)
+            unloadable = await trio.to_thread.run_sync(cannot_load, config)
             for lack in unloadable:
                 log.warning("%s: %s", config.source, lack.text)
-            lacks.extend(unloadable)
             if signals.received is None:
                 signals.mark_ready()
-                say_ready(config, addresses, {lack.model for lack in lacks})
+                say_ready(
+                    config,
+                    addresses,
+                    {*(lack.model for lack in lacks), *(lack.model for lack in unloadable)},
+                )
 
     try:
         trio.run(run)

@@ -97,7 +97,7 @@ def _why(model: ModelConfig, context: int) -> str:
     """Where the model's largest variant holds less than its context."""
     for variant in model.variants:
         if variant.holds == context and (limit := batch_limit(variant)) is not None:
-            return f"The context of {variant.name} is {variant.context}, but {limit}"
+            return f"The variant's context is {variant.context}, but {limit}"
     return ""
 
 

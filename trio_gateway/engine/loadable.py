@@ -8,15 +8,15 @@ import subprocess
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-from trio_gateway.commands.missing import Missing
 from trio_gateway.config.engine_args import runs_elsewhere
 from trio_gateway.config.schema import GatewayConfig, VariantConfig
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import kill_group
 from trio_gateway.engine.process.missing_library import missing_library
 
-_LIMIT_S = 5.0  # one that takes longer has been loaded
+_LIMIT_S = 3.0  # one that takes longer has been loaded
 _READ_CHARACTERS = 20_000
 _AT_A_TIME = 8
 # What runs the real program: whether these can be loaded says nothing of it.
@@ -26,7 +26,14 @@ _ELF, _MACH_O = b"\x7fELF", (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
-def cannot_load(config: GatewayConfig) -> list[Missing]:
+class Unloadable(NamedTuple):
+    """A model whose engines cannot start. `text`: why, and what to do."""
+
+    text: str
+    model: str
+
+
+def cannot_load(config: GatewayConfig) -> list[Unloadable]:
     """The models whose program lacks a library, and which one. Runs each program once, several at a
     time; a script only if it stands for a llama-server, as others may not know `--version`.
     Blocks: for some 10 ms, or as long as the slowest of them takes."""
@@ -39,12 +46,12 @@ def cannot_load(config: GatewayConfig) -> list[Missing]:
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         said = pool.map(lambda variant: _said(variant, config.secret_variables), programs.values())
         lacks = {key: missing_library(text) for key, text in zip(programs, said, strict=True)}
-    found = dict[Missing, None]()
+    found = dict[Unloadable, None]()
     for model in config.models:
         for variant in model.variants:
             if (why := lacks.get(_key_of(variant))) is not None:
                 text = f'model "{model.name}": binary: {variant.binary} cannot be loaded: {why}'
-                found[Missing(text, model.name)] = None
+                found[Unloadable(text, model.name)] = None
     return [*found]
 
 

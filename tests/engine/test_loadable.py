@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from tests.support.configurations import SMALLEST, smallest
 from trio_gateway.commands.check import check
-from trio_gateway.commands.loadable import cannot_load
 from trio_gateway.commands.loading import EXIT_WRONG_CONFIG
+from trio_gateway.engine.loadable import cannot_load
 
 pytestmark = pytest.mark.processes
 
