@@ -39,6 +39,7 @@ async def test_a_prompt_that_its_engine_refuses_moves_up_unseen(autojump_clock: 
         assert response.status == 200
         assert header(response, "X-Gateway-Variant") == "4096"
         assert header(response, "X-Gateway-Need") == str(1500 + 8 + 16)
+        assert header(response, "X-Gateway-Counted") == "engine"
         assert len(stack.engines.processes) == 2
 
 

@@ -48,6 +48,7 @@ async def test_a_stream_that_waits_for_a_load_gets_comments_and_then_its_answer(
         loading, again, facts, event, done = events_of(answer)
         assert (loading, again) == (": loading 15s of ~38s", ": loading 30s of ~38s")
         assert facts.startswith(": X-Gateway-Model: m; X-Gateway-Need: ")
+        assert "X-Gateway-Counted: bound; at-most" in facts
         assert "X-Gateway-Decision: started" in facts
         assert f"{event}\n\n{done}\n\n".encode() == EVENT + DONE
 

@@ -44,14 +44,90 @@ def _decisions(response: httpx.Response) -> str:
     return f"X-Gateway-Variant: {response.headers.get('X-Gateway-Variant')}"
 
 
+# What templates in use do with tools and calls; SmolLM2's own drops them.
+TEMPLATE = """\
+{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}
+{%- if loop.first and tools %}{{ "# Tools" }}
+{%- for t in tools %}{{ '\\n' + (t | tojson) }}{{ t.function.parameters.properties.q.default }}
+{%- endfor %}{% endif %}
+{%- if m.reasoning_content is defined and enable_thinking %}{{ '<think>' + m.reasoning_content }}
+{{- '</think>' }}{% endif %}
+{%- if m.content is string %}{{ m.content }}
+{%- else %}{% for p in m.content %}({{ p.text }}){% endfor %}{% endif %}
+{%- for c in m.tool_calls or [] %}{{ '\\n[' ~ c.id ~ c.function.name }}
+{%- for name, value in c.function.arguments | items %}{{ name ~ '=' }}
+{%- if value is mapping or value is sequence and value is not string %}
+{{- value | tojson(indent=1) }}
+{%- else %}{{ value | string }}{{ value }}{% endif %}{% endfor %}]{% endfor %}
+{{- '<|im_end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' + (flavour or '') }}{% endif %}
+"""
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": f"look_up_{i}",
+            "description": 'Looks <it> up, "at once".\nÜberall.',
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "q": {"type": "number", "default": 0.5, "minimum": 1e-7},
+                    "kind": {"enum": ["a", None, 3, True], "default": None},
+                },
+                "required": ["q"],
+            },
+            "strict": True,
+        },
+    }
+    for i in range(3)
+]
+
+
+def call(name: str, arguments: str) -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+USER = {"role": "user", "content": 'How warm is it in Zürich and "Rome"?'}
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "reasoning_content": "Two calls will do.",
+    "tool_calls": [
+        call("c1", '{"a": 1.0, "b": 1e-7, "n": null, "l": [1, {"x": "y"}], "t": true}'),
+        call("c2", '{"city": "Zürich \\u65e5", "big": 18446744073709551615}'),
+    ],
+}
+RESULTS = [{"role": "tool", "tool_call_id": name, "content": "21 °C"} for name in ("c1", "c2")]
+PARTS = {"role": "user", "content": [{"type": "text", "text": t} for t in ("a", "b")]}
+CHATS: dict[str, dict[str, Any]] = {
+    "tools": {"messages": [USER], "tools": TOOLS},
+    "calls": {"messages": [USER, CALLED, *RESULTS], "tools": TOOLS},
+    "parts": {"messages": [{"role": "developer", "content": "Be brief."}, PARTS], "tools": TOOLS},
+    "no thinking": {
+        "messages": [USER, CALLED, *RESULTS, USER],
+        "tools": TOOLS,
+        "chat_template_kwargs": {"enable_thinking": False, "flavour": "x y z"},
+    },
+    "choice": {"messages": [USER], "tools": TOOLS, "tool_choice": "required"},
+    "schema": {
+        "messages": [USER, CALLED, *RESULTS],
+        "response_format": {"type": "json_object", "schema": {"type": "object"}},
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Any:
+    template = tmp_path_factory.mktemp("template") / "t.jinja"
+    template.write_text(TEMPLATE)
+    own = ("--chat-template-file", str(template))
     counts_one = lua_array(["-c", "print([1])"])
     liar = (
         f"{{ binary = {lua_string(sys.executable)}, base_args = {counts_one}, extra_tokens = 1 }}"
     )
     config = configuration(
         model("plain", real_variant(512, file=tiny), real_variant(2048, file=tiny)),
+        model("tooled", variant(1024, tiny, *own), variant(4096, tiny, *own)),
         model(
             "liar",
             real_variant(512, file=tiny),
@@ -73,9 +149,26 @@ def test_without_an_engine_the_models_own_vocabulary_counts_exactly(
     # By its bytes it would need the larger variant.
     response = gateway.chat("plain", " ".join(FACTS[:20]))
     assert response.headers["X-Gateway-Variant"] == "512"
+    assert response.headers["X-Gateway-Counted"] == "vocabulary"
     used = response.json()["usage"]["prompt_tokens"]
     assert int(response.headers["X-Gateway-Need"]) == used + 8 + 16
     assert facts_of(gateway, "plain")["count_errors"]["vocabulary"]["exact_share"] == 1.0
+
+
+def test_chats_with_tools_are_counted_by_the_file_alone_as_by_the_engine(
+    gateway: GatewayProcess,
+) -> None:
+    asked = {name: {"model": "tooled", "max_tokens": 8, **chat} for name, chat in CHATS.items()}
+    with gateway.client() as client:
+        cold = {n: client.post("/gateway/explain", json=c).json() for n, c in asked.items()}
+        assert {(c["counted_by"], c["is_exact"]) for c in cold.values()} == {("vocabulary", True)}
+        counts = {
+            name: client.post("/v1/chat/completions/input_tokens", json=chat).json()
+            for name, chat in asked.items()
+        }
+    assert {name: c["counted"] for name, c in cold.items()} == {
+        name: c["input_tokens"] for name, c in counts.items()
+    }
 
 
 def test_a_running_engine_counts_exactly_and_teaches_the_template(gateway: GatewayProcess) -> None:

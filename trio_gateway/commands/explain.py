@@ -75,7 +75,7 @@ def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     counted = "unknown"
     if found.counted is not None:
         counted = f"{found.counted} tokens, by {found.counted_by}"
-        counted += "" if found.is_exact else " (at least)"
+        counted += "" if found.is_exact else " (at most)"
     variants = ", ".join(f"{v.variant}{' (fits)' if v.holds else ''}" for v in found.variants)
     rows = [
         ("Model", f"{found.model}, {found.endpoint}"),

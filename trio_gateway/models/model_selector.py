@@ -39,10 +39,11 @@ class ContextLengthExceeded(Exception):
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What a request needs, and who should serve it. All numbers are tokens.
 
-    `prompt`: as counted or bounded by `source`. `answer`: the maximum that applies; None: none was
-    named. `clamps`: it is lowered where it does not fit; `clamped`: what the request asked for,
-    where that was done. `start_need`: what an engine should hold that is started for it. `context`:
-    that of the smallest variant that holds the need, or of the running engine that serves it.
+    `prompt`: as counted or bounded by `source`; not `is_exact`: it may be fewer. `answer`: the
+    maximum that applies; None: none was named. `clamps`: it is lowered where it does not
+    fit; `clamped`: what the request asked for, where that was done. `start_need`: what an engine
+    should hold that is started for it. `context`: that of the smallest
+    variant that holds the need, or of the running engine that serves it.
     `reason`: why this one. `is_plain`: the answer's `usage` can be compared with `prompt`, of which
     `correction` was added.
 
@@ -55,6 +56,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     prompt: int
     source: CountSource
+    is_exact: bool = False
     answer: int | None
     need: int
     start_need: int
@@ -270,8 +272,8 @@ class ModelSelector:
             start_need = max(need, with_room(own_need, model.headroom, turn))
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
-            answer=demand.answer, need=need, start_need=start_need, context=context,
-            reason=reason, clamps=demand.clamps, turn_bytes=demand.turn_bytes,
+            is_exact=counted.is_exact, answer=demand.answer, need=need, start_need=start_need,
+            context=context, reason=reason, clamps=demand.clamps, turn_bytes=demand.turn_bytes,
             is_plain=demand.is_plain, correction=counted.correction, least_need=least_need,
         )  # fmt: skip
 

@@ -312,6 +312,12 @@ def test_thinking_is_on_unless_the_request_says_otherwise() -> None:
         assert prompt(source, USER, **off).endswith("<think></think>")
 
 
+def test_thinking_is_counted_in_both_ways_where_engines_may_not_find_that_it_can() -> None:
+    source = PLAIN + "{% if enable_thinking %}[hm]{% endif %}"
+    assert not render(source, USER).exact
+    assert render(source, USER, chat_template_kwargs={"enable_thinking": False}).exact
+
+
 def test_whether_an_older_build_thinks_is_counted_in_both_ways() -> None:
     source = PLAIN + "{% if not enable_thinking %}<think></think>{% endif %}"
     assert not rendered_with(source, TemplateUse(may_not_think=True), USER).exact

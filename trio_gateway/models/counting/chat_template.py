@@ -91,7 +91,8 @@ class ChatTemplate:
     def _possible(self, kwargs: Message, use: TemplateUse) -> Iterator[Message]:
         """The variables that it may get: some depend on how the engine was started."""
         thinking = [kwargs.get("enable_thinking", True)]
-        if use.may_not_think and "enable_thinking" not in kwargs:
+        is_sure = families.marks_thoughts(self._source) and not use.may_not_think
+        if "enable_thinking" in self._source and "enable_thinking" not in kwargs and not is_sure:
             thinking = [True, False]
         kept: list[Message] = [{}]
         if "preserve_reasoning" in kwargs:

@@ -6,6 +6,7 @@ A family is known by words in the template. Pure.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from trio_gateway.models.counting.chat_shape import Message
@@ -17,6 +18,13 @@ CHATML_TEMPLATE = (
 )
 # Where a template knows of thoughts, the engine puts some before an answer that it goes on with.
 _THOUGHTS = ("think", "reason", "<|channel", ">>>all", "<|tool_calls_section_begin|>")
+
+# By such marks around thoughts, engines find that a template can think, and have it do so.
+_MARKED_THOUGHTS = re.compile(r"think[a-z:]*\|?>|<\|channel", re.IGNORECASE)
+
+
+def marks_thoughts(source: str) -> bool:
+    return _MARKED_THOUGHTS.search(source) is not None
 
 
 def may_put_thoughts_first(source: str) -> bool:

@@ -19,6 +19,9 @@ def selection_headers(selection: Selection) -> list[Header]:
         (b"x-gateway-model", _header_text(selection.model.name)),
         (b"x-gateway-need", b"%d" % selection.need),
     ]
+    if selection.prompt:
+        at_most = b"" if selection.is_exact else b"; at-most"
+        headers.append((b"x-gateway-counted", selection.source.value.encode() + at_most))
     if selection.clamped is not None and selection.answer is not None:
         limit = b"%d; asked=%d" % (selection.answer, selection.clamped)
         headers.append((b"x-gateway-answer-limit", limit))
