@@ -59,17 +59,16 @@ def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
         server = GatewayServer(create_app(config))
         async with beside(partial(signals.watch, server)), open_flat_nursery() as nursery:
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
+            if signals.received is not None:
+                return
+            signals.mark_ready()
             # Takes a moment, in which requests are served already.
             unloadable = await trio.to_thread.run_sync(cannot_load, config)
             for lack in unloadable:
                 log.warning("%s: %s", config.source, lack.text)
             if signals.received is None:
-                signals.mark_ready()
-                say_ready(
-                    config,
-                    addresses,
-                    {*(lack.model for lack in lacks), *(lack.model for lack in unloadable)},
-                )
+                incomplete = {lack.model for lack in lacks} | {lack.model for lack in unloadable}
+                say_ready(config, addresses, incomplete)
 
     try:
         trio.run(run)
