@@ -79,7 +79,8 @@ class Forecast:
         if answer.tokens > 1 and now > begun_at:
             self._answers.setdefault(model, _Rate()).took(answer.tokens, now - begun_at)
         if answer.is_complete and 0 < answer.tokens < answer.limit_in(context):
-            self._lengths.setdefault(model, deque(maxlen=KNOWN_LENGTHS)).append(answer.tokens)
+            lengths = self._lengths.setdefault(model, deque(maxlen=KNOWN_LENGTHS))
+            lengths.append(round(answer.tokens))
 
     # -- what is to be expected ---------------------------------------------------------------
 
@@ -131,11 +132,11 @@ class Forecast:
         generating_s = self._generating_s(model, self._tokens(model, answer, context)) or 0.0
         return max(whole_s - since_s, generating_s)
 
-    def _generating_s(self, model: str, tokens: int) -> float | None:
+    def _generating_s(self, model: str, tokens: float) -> float | None:
         rate = self._answers.get(model)
         return None if rate is None else rate.seconds(tokens)
 
-    def _tokens(self, model: str, answer: AnswerProgress, context: int) -> int:
+    def _tokens(self, model: str, answer: AnswerProgress, context: int) -> float:
         """How many the answer will have: its limit, or as many as the longer ones had."""
         limit = answer.limit_in(context)
         longer = [n for n in self._lengths.get(model, ()) if n > answer.tokens]

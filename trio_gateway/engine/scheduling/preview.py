@@ -134,7 +134,7 @@ def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:
     """The state with the ticket in its queue. All else is the given state's own, so nothing of it
     is to be changed."""
     ticket.place = NEWCOMER
-    queue = copy.deepcopy(state.queues.get(ticket.model, TicketQueue()))
+    queue = state.queues.get(ticket.model, TicketQueue()).copied()
     queue.add(ticket)
     joined = copy.copy(state)
     joined.queues = {**state.queues, ticket.model: queue}

@@ -17,6 +17,7 @@ engine should have that is started for it: the same, or a larger one.
 
 from __future__ import annotations
 
+import copy
 import enum
 import heapq
 import itertools
@@ -115,6 +116,14 @@ class _Lane:
         self.take_out(ticket)
         self._forget_some(sum(map(len, self.by_age.values())))
 
+    def copied(self) -> _Lane:
+        lane = _Lane()
+        lane.by_turn = {size: [*order] for size, order in self.by_turn.items()}
+        lane.by_age = {size: [*order] for size, order in self.by_age.items()}
+        lane._round = self._round
+        lane._clients = {who: copy.copy(client) for who, client in self._clients.items()}
+        return lane
+
     def put_in(self, ticket: Ticket) -> None:
         """In its place, which it has had before."""
         insort(self.by_turn.setdefault(ticket.size, []), (ticket.turn, ticket.id))
@@ -153,6 +162,14 @@ class TicketQueue:
         self._wishes: dict[tuple[int, int], int] = {}  # (size, larger start size): how many
         self._uncounted: dict[int, Ticket] = {}  # in order of arrival
         self._held: dict[int, Ticket] = {}  # in no order until they are released
+
+    def copied(self) -> TicketQueue:
+        """Another one with the same tickets. To copy these as well takes 7 ms for 500."""
+        queue = TicketQueue()
+        queue._lanes = (self._lanes[0].copied(), self._lanes[1].copied())
+        queue._tickets, queue._wishes = {**self._tickets}, {**self._wishes}
+        queue._uncounted, queue._held = {**self._uncounted}, {**self._held}
+        return queue
 
     def __len__(self) -> int:
         return len(self._tickets)
