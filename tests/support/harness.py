@@ -207,14 +207,15 @@ class GatewayProcess:
 
 
 def broken_off(pieces: Iterable[bytes]) -> str:
-    """The message of the error event that a stream ends with, instead of being complete."""
+    """The message, with an engine's last lines, of the error event that a stream ends with instead
+    of being complete."""
     rest = b"".join(pieces)
     assert b"[DONE]" not in rest
     *_, last = rest.strip().split(b"\n\n")
     error = json.loads(last.removeprefix(b"data: "))["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) - {"engine_output"} == {"message", "type", "param", "code"}
     assert error["code"] == "engine_failed"
-    return str(error["message"])
+    return "\n".join([error["message"], *error.get("engine_output", [])])
 
 
 def untraced() -> dict[str, str]:

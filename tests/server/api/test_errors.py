@@ -7,7 +7,13 @@ import pytest
 
 from trio_gateway.engine.scheduling.events import Refusal, Reject
 from trio_gateway.server.api.endpoint import Family
-from trio_gateway.server.api.errors import ApiError, engine_failed, from_reject, shutting_down
+from trio_gateway.server.api.errors import (
+    ApiError,
+    ErrorEvents,
+    engine_failed,
+    from_reject,
+    shutting_down,
+)
 
 
 def test_an_error_has_openais_shape() -> None:
@@ -79,6 +85,19 @@ def test_a_failed_engine_is_named_with_its_last_words() -> None:
     assert error.status == 502
     assert error.message.startswith("qwen: exited with 1: out of memory; see its last lines in ")
     assert error.body()["error"]["engine_output"] == ["loading", "out of memory"]
+
+
+def test_a_stream_of_the_responses_api_ends_as_its_clients_expect() -> None:
+    """Codex looks for the event and its code, OpenAI's own libraries for `error`."""
+    events = ErrorEvents(Family.OPENAI, of_responses=True)
+    failed = events.of(ApiError(502, "gone", "engine_error", code="engine_failed"))
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["status"] == "failed"
+    assert failed["response"]["error"] == {"code": "engine_failed", "message": "gone"}
+    assert failed["error"]["message"] == "gone"
+    own = events.of_engine(400, b'{"error":{"code":400,"message":"bad"}}')
+    assert own["response"]["error"] == {"code": "server_error", "message": "bad"}
+    assert events.of_engine(500, b"<html>")["response"]["error"]["message"].startswith("the engine")
 
 
 @pytest.mark.parametrize(

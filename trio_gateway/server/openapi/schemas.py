@@ -74,6 +74,8 @@ def _components() -> dict[str, Json]:
         "param": _TEXT_OR_NULL,
         "code": {"type": ["string", "integer", "null"]},
         "engine_output": _list_of(_STRING),
+        "n_prompt_tokens": {"type": "integer"},
+        "n_ctx": {"type": "integer"},
     }
     model = _object(
         id=_STRING,
