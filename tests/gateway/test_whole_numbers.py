@@ -6,7 +6,6 @@ Which fields: tests/server/api/test_request_fields.py.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -74,12 +73,10 @@ def test_a_large_ollama_request_means_the_whole_context_as_a_small_one_does() ->
     assert (made["repeat_last_n"], made["max_tokens"], made["seed"]) == (4096, 100, int(SEED))
 
 
-def terms(**fields: Any) -> Terms:
-    values = dict.fromkeys(Terms.__struct_fields__, None)
-    return msgspec.convert({**values, "type": "Terms", **TERMS, **fields}, Terms)
-
-
-TERMS = {"constant_billing_line": False, "image_tokens": 1024, "name": "m", "context": 0}
+def terms(context: int = 0) -> Terms:
+    return Terms(
+        rewrite=None, constant_billing_line=False, image_tokens=1024, name="m", context=context
+    )
 
 
 @pytest.mark.parametrize("written", [b"1e5", b"100000.0", b"100000", b"1.%b" % (b"0" * 99 + b"e5")])
