@@ -403,7 +403,7 @@ async def test_a_dry_run_is_told_its_endpoint(autojump_clock: Clock) -> None:
         path = "/gateway/explain"
         chat_, messages = [
             json.loads((await stack.post(path + query, body.encode())).content)["bounds"]["lower"]
-            for query in ("", "?endpoint=messages")
+            for query in ("?endpoint=chat/completions", "?endpoint=messages")
         ]
         assert chat_ < 500 <= messages
         refused = await stack.post(path + "?endpoint=tokenize", body.encode())
