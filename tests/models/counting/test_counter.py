@@ -31,6 +31,10 @@ class FakeVocabulary:
     answer: VocabularyCount | None = None
     rendered: str | None = None
     asked: list[bytes | list[str]] = field(default_factory=list)
+    refused: str | None = None
+
+    def why_not(self, gguf: Path) -> str | None:
+        return self.refused
 
     async def count_chat(self, gguf: Path, chat: bytes, use: TemplateUse) -> VocabularyCount | None:
         self.asked.append(chat)
@@ -162,7 +166,12 @@ async def test_an_engine_whose_template_is_not_known_is_left_to_the_bound(
     world: World, option: str, value: str
 ) -> None:
     world.vocabulary.answer = VocabularyCount(30, exact=True)
-    assert await world.count(world.model(option, value)) is None
+    found = await world.count(world.model(option, value))
+    assert found is not None
+    assert (found.source, found.is_exact) == (CountSource.BOUND, False)
+    assert (
+        found.why == "by file alone: its options choose a chat template that only its engine knows"
+    )
     assert await world.count(world.model(option, value), COMPLETION, prompt="a") is not None
 
 
@@ -171,6 +180,14 @@ async def test_what_answers_have_shown_to_be_too_few_is_exact_no_more(world: Wor
     world.counter.calibration("m").note_answer(100, CountSource.VOCABULARY, 130)
     found = await world.count(world.model())
     assert found == Count(130, CountSource.VOCABULARY, is_exact=False, correction=30)
+
+
+async def test_why_the_vocabulary_declined_is_said_with_the_bound(world: World) -> None:
+    world.vocabulary.refused = "its chat template is broken"
+    found = await world.count(world.model())
+    assert found is not None
+    assert found.source is CountSource.BOUND
+    assert found.why == "by file alone: its chat template is broken"
 
 
 async def test_a_model_whose_file_is_not_here_is_left_to_the_bound(world: World) -> None:

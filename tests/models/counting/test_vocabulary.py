@@ -139,7 +139,11 @@ async def test_a_file_without_a_template_gets_the_engines(tmp_path: Path) -> Non
     async with running() as vocabulary:
         assert await vocabulary.render(write_bpe(tmp_path), CHAT) == CHATML
         # llama.cpp may have one for these
-        assert await vocabulary.render(write_bpe(tmp_path, pre="tekken"), CHAT) is None
+        tekken = write_bpe(tmp_path, pre="tekken")
+        assert await vocabulary.render(tekken, CHAT) is None
+        assert "no chat template" in (vocabulary.why_not(tekken) or "")
+        assert await vocabulary.count_prompts(tekken, ["a"]) is not None
+        assert vocabulary.why_not(tekken) is None
 
 
 async def test_a_body_on_several_lines_is_one_question() -> None:

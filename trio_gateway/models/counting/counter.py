@@ -119,8 +119,19 @@ class TokenCounter:
             return self._bound(model, form, "the prompt is too long to be counted")
         with trio.move_on_after(BUDGET_S):
             found = await self._count_text(model, form.kind, counted.fields, counted.body)
-            return None if found is None else _of_all(found, counted, model.image_tokens)
+            if found is not None:
+                return _of_all(found, counted, model.image_tokens)
+            return self._declined(model, form)
         return self._bound(model, form, f"counting it took more than {BUDGET_S:g} s")
+
+    def _declined(self, model: ModelConfig, form: Form) -> Count | None:
+        """The bound, if there is more to say than that nobody can count."""
+        if (gguf := gguf_of(model)) is None:
+            return None
+        why = self._vocabulary.why_not(gguf)
+        if form.kind == "chat/completions" and template_use(model) is None:
+            why = "its options choose a chat template that only its engine knows"
+        return None if why is None else self._bound(model, form, f"by file alone: {why}")
 
     def _bound(self, model: ModelConfig, form: Form, why: str) -> Count:
         calibration, source = self.calibration(model.name), CountSource.BOUND

@@ -80,9 +80,14 @@ class Vocabulary:
     def __init__(self, reaper: Reaper | None = None, secrets: Collection[str] = ()) -> None:
         self._reaper, self._secrets = reaper, secrets
         self._questions: trio.MemorySendChannel[_Question] | None = None
+        self._refusals: dict[Path, str] = {}
         # A long question takes a second or two. One of them at a time stands in the line, so that
         # a short one waits for no more than one.
         self._long_turn = trio.Lock()
+
+    def why_not(self, gguf: Path) -> str | None:
+        """Why the last question about this file was refused; None: it was not."""
+        return self._refusals.get(gguf)
 
     async def count_chat(
         self, gguf: Path, chat: bytes, use: TemplateUse = OWN_TEMPLATE
@@ -139,7 +144,12 @@ class Vocabulary:
         with trio.fail_at(question.deadline):
             await questions.send(question)
         await question.is_over.wait()  # `run` keeps to the deadline
-        return question.answer
+        answer = question.answer
+        self._refusals.pop(question.gguf, None)
+        if answer is not None and answer.refused is not None:
+            self._refusals[question.gguf] = answer.refused
+            return None
+        return answer
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer questions, one at a time, until cancelled."""
@@ -210,7 +220,6 @@ class _Owner:
             self._patience.note(question.gguf, trio.current_time())
         if answer.refused is not None:
             self._log(question.gguf, answer.refused, logging.INFO)
-            return None
         return answer
 
     def _failed(self, question: _Question, why: str) -> None:
