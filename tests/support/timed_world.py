@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
+
 from tests.support.virtual_clock import VirtualClock
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
+    CountAgain,
     Drain,
     EngineExited,
     EngineReady,
     Event,
     Grant,
     LeaseReturned,
+    Recounted,
     Resume,
     Start,
     Stop,
@@ -33,6 +37,7 @@ from trio_gateway.engine.scheduling.scheduler import AGES_AFTER_WINDOWS, Schedul
 from trio_gateway.engine.scheduling.swap_plan import OVERTIME_LOADS
 
 STOP_S = 1.0
+COUNT_S = 0.25
 CLOCK_ERROR_S = 1e-6
 
 
@@ -47,6 +52,7 @@ class Ask:
     priority: Priority = Priority.INTERACTIVE
     patience_s: float | None = None
     start_need: int = 0
+    exact_share: float | None = None  # of the need, as an engine counts it; None: it is exact
 
 
 @dataclass
@@ -126,13 +132,30 @@ class TimedWorld:
 
     def _ask(self, client: str, ask: Ask, go_on: Callable[[], None]) -> None:
         number = next(self._tickets)
-        asked = TicketArrived(number, ask.model, ask.need, client, ask.priority, ask.start_need)
+        asked = TicketArrived(
+            number,
+            ask.model,
+            ask.need,
+            client,
+            ask.priority,
+            ask.start_need,
+            least_need=None if ask.exact_share is None else round(ask.need * ask.exact_share / 2),
+        )
         aged_s = AGES_AFTER_WINDOWS * self.window_s if ask.priority is Priority.BATCH else 0.0
         self.waits[number] = self._open[number] = Wait(asked, self.now, self.now + aged_s)
         self._asks[number] = ask, go_on
         if ask.patience_s is not None:
             self._clock.at(self.now + ask.patience_s, partial(self._leave, number))
         self._tell(asked)
+
+    def _count(self, number: int) -> None:
+        if number in self._asks:
+            ask, _ = self._asks[number]
+            assert ask.exact_share is not None
+            need, wait = round(ask.need * ask.exact_share), self.waits[number]
+            wait.asked = msgspec.structs.replace(wait.asked, need=need)
+            self._note_served()
+            self._tell(Recounted(number, need))
 
     def _leave(self, number: int) -> None:
         if number in self._asks and number not in self.granted:
@@ -173,6 +196,8 @@ class TimedWorld:
                     self._clock.at(
                         self.now + self.granted[ticket].lease_s, partial(self._end_lease, ticket)
                     )
+                case CountAgain(ticket):
+                    self._clock.at(self.now + COUNT_S, partial(self._count, ticket))
                 case Start(number, key):
                     facts = next(f for f in self.variants if f.key == key)
                     self.live[number] = Process(facts)

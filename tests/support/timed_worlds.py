@@ -65,6 +65,7 @@ def timed_worlds(draw: st.DrawFn) -> TimedWorld:
                     st.sampled_from((Priority.INTERACTIVE, *Priority)),
                     st.sampled_from((None, None, 3.0)),
                     st.sampled_from((0, 0, 150, 500)),
+                    st.sampled_from((None, None, 0.1, 0.5, 1.0)),
                 ),
                 min_size=1,
                 max_size=12,

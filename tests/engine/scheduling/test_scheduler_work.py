@@ -47,6 +47,11 @@ def other_sizes(number: int, among: int) -> TicketArrived:
     return arrive(number, "a", 100 + 3900 * number // among, client=f"client {number % 7}")
 
 
+def uncounted(number: int, among: int) -> TicketArrived:
+    """They wait for their counts, which nobody gives here."""
+    return arrive(number, "a", 4000, client=f"client {number % 7}", least=1)
+
+
 def waiting(line: Line, length: int, now: float) -> Scheduler:
     """So many wait at a ready engine of `a` with one slot, which ticket 1 has, since time 0."""
     variants = [variant(f"{model}:{k}", k * 1000) for model in "abcdefgh" for k in (1, 4)]
@@ -86,7 +91,9 @@ EVENTS: dict[str, Callable[[], Event]] = {
 
 
 @pytest.mark.parametrize("now", [3.0, 33.0], ids=["in the window", "after the window"])
-@pytest.mark.parametrize("line", [one_client, a_client_each, in_batch, other_models, other_sizes])
+@pytest.mark.parametrize(
+    "line", [one_client, a_client_each, in_batch, other_models, other_sizes, uncounted]
+)
 @pytest.mark.parametrize("event", EVENTS)
 def test_the_work_for_an_event_does_not_grow_with_the_line(
     event: str, line: Line, now: float
