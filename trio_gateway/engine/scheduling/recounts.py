@@ -69,6 +69,8 @@ class Recounts:
         for ticket in tickets:
             teller = teller_of(ticket, self._state, now)
             if teller is None:
+                if ticket.counting is Counting.ASKED and ticket.asked_at + COUNT_LIMIT_S <= now:
+                    ticket.counting, ticket.least_need = Counting.DONE, ticket.need
                 queue.release(ticket)
                 continue
             if teller.engine.state is EngineState.READY and ticket.counting is Counting.OPEN:

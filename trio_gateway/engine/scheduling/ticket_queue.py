@@ -210,8 +210,6 @@ class TicketQueue:
         self.hold(ticket)
         ticket.size, ticket.start_size = size, start_size
         self.release(ticket)
-        if ticket.counting is Counting.DONE:
-            self._uncounted.pop(ticket.id, None)
 
     def hold(self, ticket: Ticket) -> None:
         """It waits, but for no engine, until it is released."""
@@ -223,6 +221,8 @@ class TicketQueue:
 
     def release(self, ticket: Ticket) -> None:
         """Its turn is the one that it had before."""
+        if ticket.counting is Counting.DONE:
+            self._uncounted.pop(ticket.id, None)
         if self._held.pop(ticket.id, None) is not None:
             self.version = next(_versions)
             self._count_wish(ticket, 1)
