@@ -231,7 +231,7 @@ def test_who_does_not_fit_into_what_is_left_is_told_to_wait_for_a_lease() -> Non
         [(1, batch(2, "b"), []), (2, arrive(3, "a", 800), ["reject 3 QUEUE_FULL"])],
     )
     assert isinstance(refused, Reject)
-    assert refused.retry_after_s == 10
+    assert refused.retry_after_s == 8
 
 
 def test_an_engine_that_takes_no_newcomers_any_more_has_no_slot_for_them() -> None:
