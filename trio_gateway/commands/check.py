@@ -24,7 +24,7 @@ _WIDEST = 10_000  # columns: no limit, for a table's natural width
 @click.command()
 @config_option
 def check(path: Path | None) -> None:
-    """Check a configuration and show its models; starts nothing."""
+    """Check a configuration and show its models; starts no engine."""
     config, why = load_or_exit(path)
     _print_models(config)
     for note in config.notes:
