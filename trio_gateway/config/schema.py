@@ -7,6 +7,7 @@ configuration file uses, and what it may write there, are in the readers of `con
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -106,6 +107,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     health_interval_s: float = 15.0
 
 
+@lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often
+def _read_args(words: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> EngineArgs:
+    return EngineArgs(words, dict(variables))
+
+
 class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One way to launch a model.
 
@@ -151,8 +157,8 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     def engine_args(self) -> EngineArgs:
         """The options that its engine gets, by whatever way."""
         if runs_elsewhere(self.binary):
-            return EngineArgs(self.args)
-        return EngineArgs(self.args, {**self.inherited_options, **self.env})
+            return _read_args(self.args, ())
+        return _read_args(self.args, (*self.inherited_options.items(), *self.env.items()))
 
     @property
     def has_process(self) -> bool:
