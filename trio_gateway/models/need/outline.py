@@ -95,11 +95,13 @@ def _text_of(message: Any) -> bytes:
     if not isinstance(message, dict):
         return _encode(message)
     role, content = message.get("role"), message.get("content")
+    calls = message.get("tool_calls")
+    if isinstance(content, str) and not calls:  # as most are
+        return f"{role}\n{content}".encode()
     if isinstance(content, list):
         text = b"".join(map(_text_of_part, content))
     else:
         text = content.encode() if isinstance(content, str) else _encode(content)
-    calls = message.get("tool_calls")
     return b"%b\n%b%b" % (str(role).encode(), text, _encode(calls) if calls else b"")
 
 
