@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import trio
-from anthropic.types import ModelInfo
 
 from tests.support.asking import CHAT, Clock, chat
 from tests.support.gguf_files import write_bpe
+from tests.support.optional import client_package
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
@@ -71,11 +71,16 @@ async def test_what_a_file_says_is_in_every_list(tmp_path: Path) -> None:
         }
 
 
+def model_info(told: Any) -> Any:
+    """As Anthropic's client reads it."""
+    return client_package("anthropic").types.ModelInfo.model_validate(told)
+
+
 async def test_anthropic_s_clients_read_the_list_in_their_words(
     autojump_clock: Clock, tmp_path: Path
 ) -> None:
     async with running_stack(config(model("m", variant(8192)))) as stack:
-        info = ModelInfo.model_validate(await get(stack, "/v1/models/m", ANTHROPIC))
+        info = model_info(await get(stack, "/v1/models/m", ANTHROPIC))
         assert (info.id, info.display_name, info.type) == ("m", "m", "model")
         assert (info.max_input_tokens, info.lifecycle) == (8192, "active")
         assert info.capabilities is None  # nobody knows
@@ -86,7 +91,7 @@ async def test_their_capabilities_are_objects(tmp_path: Path) -> None:
     subject = on_file(tmp_path, "--chat-template-file", "tools.jinja", "--mmproj", "p.gguf")
     async with running_stack(subject) as stack:
         told = await get(stack, "/v1/models/m", ANTHROPIC)
-        capabilities = ModelInfo.model_validate(told).capabilities
+        capabilities = model_info(told).capabilities
         assert capabilities is not None
         assert capabilities.image_input.supported
         assert capabilities.thinking.types.enabled.supported
