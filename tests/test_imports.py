@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.access", "server.forms"),
     ("server.http",),
     ("server.dumps",),
-    ("server.budget",),
+    ("server.budget", "server.records"),
     ("server.api",),
     # -- models
     ("models.explanation", "models.recount"),
@@ -42,6 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.model_facts", "models.medium"),
     # -- engine
     ("engine.manager",),
+    ("engine.news",),
     ("engine.overview", "engine.recounting"),
     ("engine.lease",),
     ("engine.engine",),
@@ -49,12 +50,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),
-    ("engine.errors",),
+    ("engine.errors", "engine.happenings"),
     ("engine.scheduling", "engine.process"),
     # -- the ground
     ("config",),
     ("gguf",),
-    ("tasks", "rawjson", "log"),
+    ("tasks", "rawjson", "log", "bus"),
     ("stop_signals",),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.
@@ -72,6 +73,8 @@ PURE = (
     "models.cache_breaks",
     "models.known_model",
     "server.api",
+    "bus",
+    "engine.happenings",
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}
 

@@ -15,17 +15,20 @@ from functools import partial
 
 import trio
 
+from trio_gateway.bus import Bus
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
+from trio_gateway.engine.happenings import Change
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.lease import LeaseRequest, Recount
+from trio_gateway.engine.news import EngineNews
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
@@ -70,6 +73,7 @@ class EngineManager:
         launch: opens an engine's process; a test may pass a fake, without reaper and meter.
         kinds: by the name of its type, what is known of such engines; a test may pass fakes.
         scheduler: what decides; a benchmark may pass another policy.
+        bus: is told of EngineChanged and Refused.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class EngineManager:
         launch: Launcher | None = None,
         kinds: Mapping[str, EngineKind] | None = None,
         scheduler: Callable[..., Scheduler] = Scheduler,
+        bus: Bus | None = None,
     ) -> None:
+        self.bus = bus or Bus()
         self.reaper: Reaper | None = None
         self._memory_of_group: Callable[[int], int | None] | None = None
         if launch is None:
@@ -112,6 +118,8 @@ class EngineManager:
         self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
+        pools = {model.name: model.pool for model in config.models}
+        self._news = EngineNews(self.bus, self.engines, pools)
         self.overview = Overview(self._scheduler, self.engines, self._kinds)
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
@@ -256,6 +264,7 @@ class EngineManager:
             case EndAnswer(ticket, _, after_s):
                 self._requests[ticket].end_answer(after_s)
             case Reject(ticket):
+                self._news.refused(self._requests[ticket].event.model, action)
                 self._requests[ticket].refuse(action)
             case CountAgain(ticket):
                 assert self._nursery is not None, "an engine runs"
@@ -264,10 +273,13 @@ class EngineManager:
                 self._start(number, key, reason)
             case Drain(engine, reason):
                 log.info("%s: draining, %s", self.engines[engine].key, reason)
+                self._news.tell(engine, Change.DRAINING, reason)
             case Resume(engine, reason):
                 log.info("%s: takes requests again, %s", self.engines[engine].key, reason)
+                self._news.tell(engine, Change.RESUMED, reason)
             case Stop(engine, reason):
                 log.info("%s: stopping, %s", self.engines[engine].key, reason)
+                self._news.tell(engine, Change.STOPPING, reason)
                 self.engines[engine].stop()
 
     def _start(self, number: int, key: VariantKey, reason: str) -> None:
@@ -294,6 +306,8 @@ class EngineManager:
         )
         engine.owners = owners
         self.engines[number] = engine
+        evicted = self._scheduler.state.engines[number].evicted
+        self._news.tell(number, Change.STARTING, reason, evicted=evicted)
         self._nursery.start_soon(engine.run, name=f"engine {key}")
 
     def _kv_of(
@@ -321,6 +335,7 @@ class EngineManager:
     def _report(self, event: Event) -> None:
         """Called by the engines."""
         # Gone engines leave the table first: the scheduler may start their successor.
+        self._news.reported(event)
         if isinstance(event, EngineExited | EngineFailed):
             engine = self.engines.pop(event.engine)
             if engine.kv is not None:

@@ -32,6 +32,7 @@ from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
 from trio_gateway.server.reading.readers import Readers
+from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
@@ -44,6 +45,8 @@ class Gateway:
         self.config = config
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
+        self.bus = self.manager.bus
+        self.book = RequestBook(self.bus)
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
         self.media = MediaSupport()
@@ -67,12 +70,14 @@ class Gateway:
         )  # fmt: skip
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
-        dispatcher = Dispatcher(self.closing, *self._handlers())
+        dispatcher = Dispatcher(self.closing, self.book, *self._handlers())
         quart = quart_app(self.closing, dispatcher, self._dumps)
         self._requests: AsgiApp = DirectAnswers(dispatcher, self._dumps, quart)
-        self._websockets: AsgiApp = WebSocketRelay(self.preparer, self.relay, self.closing)
+        self._websockets: AsgiApp = WebSocketRelay(
+            self.preparer, self.relay, self.closing, self.book
+        )
         self._guard: AsgiApp = AccessGuard(self._inside, config.server)
-        self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget)
+        self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)
         self._nursery: trio.Nursery | None = None
 
     def _handlers(self) -> tuple[object, ...]:

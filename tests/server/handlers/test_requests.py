@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, Clock
+from trio_gateway.bus import Bus
 from trio_gateway.server.access.permissions import EVERYTHING, PERMISSIONS_KEY
 from trio_gateway.server.api.endpoint import Endpoint, Need
 from trio_gateway.server.api.endpoints import ENDPOINTS
@@ -20,6 +21,7 @@ from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, met
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Message, Scope
+from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.answer import Answer, AnswerStream
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -106,7 +108,7 @@ def direct(handlers: Handlers, closing: trio.Event | None = None) -> AsgiApp:
         raise AssertionError("it was left to Quart")
 
     closing = trio.Event() if closing is None else closing
-    return DirectAnswers(Dispatcher(closing, handlers), None, others)
+    return DirectAnswers(Dispatcher(closing, RequestBook(Bus()), handlers), None, others)
 
 
 # -- which way ------------------------------------------------------------------------------------
@@ -130,13 +132,13 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
     """Quart alone answers none of the direct rows, whatever the method; and the layer before it
     answers nothing else."""
     by_quart, directly = Handlers(), Handlers()
-    quart = quart_app(trio.Event(), Dispatcher(trio.Event(), by_quart), None)
+    quart = quart_app(trio.Event(), Dispatcher(trio.Event(), RequestBook(Bus()), by_quart), None)
 
     async def nowhere(_: Scope, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 999, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    layer = DirectAnswers(Dispatcher(trio.Event(), directly), None, nowhere)
+    layer = DirectAnswers(Dispatcher(trio.Event(), RequestBook(Bus()), directly), None, nowhere)
     for path in PATHS:
         concrete = path.replace("{model}", "m").replace("{rest}", "m/x").replace("{digest}", "d")
         for method in METHODS:
@@ -156,7 +158,7 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
 @pytest.mark.parametrize("path", [f"{CHAT}/", CHAT.upper(), CHAT[1:], f"/x/..{CHAT}", f"/{CHAT}"])
 async def test_another_spelling_of_a_direct_path_leads_to_no_handler(path: str) -> None:
     handlers = Handlers()
-    dispatcher = Dispatcher(trio.Event(), handlers)
+    dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
     app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
     start, _ = (await messages_of(app, path=path))[:2]
     assert start["status"] == 404
@@ -167,7 +169,7 @@ async def test_another_spelling_of_a_direct_path_leads_to_no_handler(path: str) 
 async def test_a_root_path_makes_no_other_path_of_it(method: str, path: str) -> None:
     """The guard goes by the path that the client wrote, so nobody may go by less of it."""
     handlers = Handlers()
-    dispatcher = Dispatcher(trio.Event(), handlers)
+    dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
     app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
     start, _ = (await messages_of(app, method, f"/x{path}", root_path="/x"))[:2]
     assert start["status"] == 404
@@ -248,7 +250,7 @@ async def test_an_error_is_the_same_in_both_ways(
 ) -> None:
     """The other way is that of a row of the same family that Quart answers."""
     handlers = Handlers(error, error)
-    dispatcher = Dispatcher(trio.Event(), handlers)
+    dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
     other = {CHAT: "/health", "/v1/messages": "/v1/models", "/api/chat": "/api/tags"}[path]
     headers = [(b"anthropic-version", b"x")] if path == "/v1/messages" else []
     mine = await messages_of(direct(handlers), path=path, headers=headers)

@@ -6,6 +6,8 @@ stream only if the client asked for it. Either is enough.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from trio_gateway.rawjson import decode_or_none
@@ -16,13 +18,19 @@ SPEED_FROM_TOKENS = 64
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one answer. `cached_tokens` of the prompt were in the engine's KV cache; None: it
-    does not say. `read_tokens` of the prompt were read in `read_ms`; None: it does not say."""
+    does not say. `read_tokens` of the prompt were read in `read_ms`, the answer made in `made_ms`;
+    `drafted` tokens were proposed by a draft model, `accepted` of them taken; None: it does not
+    say. `finish`: why the answer ended, in its API's word; empty: it does not say."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int | None = None
     read_tokens: int | None = None
     read_ms: float | None = None
+    made_ms: float | None = None
+    drafted: int | None = None
+    accepted: int | None = None
+    finish: str = ""
 
     @property
     def speed(self) -> float | None:
@@ -62,6 +70,13 @@ class _Timings(msgspec.Struct):
     prompt_ms: float | None = None
     cache_n: int | None = None
     predicted_n: int | None = None
+    predicted_ms: float | None = None
+    draft_n: int | None = None
+    draft_n_accepted: int | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
 
 
 class _Answered(msgspec.Struct):
@@ -70,6 +85,17 @@ class _Answered(msgspec.Struct):
     usage: _Usage | None = None
     timings: _Timings | None = None
     response: _Answered | None = None
+    choices: list[_Choice] = []
+    stop_reason: str | None = None
+    stop_type: str | None = None
+    status: str | None = None
+
+    @property
+    def finish(self) -> str:
+        """In its API's own word."""
+        if self.choices:
+            return self.choices[0].finish_reason or ""
+        return self.stop_reason or self.stop_type or self.status or ""
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
@@ -90,7 +116,14 @@ def usage_of_answer(body: bytes) -> Usage | None:
         prompt, completion = timings.prompt_n + timings.cache_n, timings.predicted_n or 0
     else:
         return None
-    return Usage(prompt, completion, cached, timings.prompt_n, timings.prompt_ms)
+    return Usage(
+        prompt, completion, cached, timings.prompt_n, timings.prompt_ms, timings.predicted_ms,
+        timings.draft_n, timings.draft_n_accepted, answer.finish,
+    )  # fmt: skip
+
+
+# Inside a text the quotes would have a backslash before them.
+_FINISH = re.compile(rb'"(?:finish_reason|stop_reason|stop_type)": ?"(\w+)"')
 
 
 def usage_of_stream(tail: bytes) -> Usage | None:
@@ -99,6 +132,8 @@ def usage_of_stream(tail: bytes) -> Usage | None:
         return None  # otherwise a burst's last pieces, 256 KiB of events, would all be decoded
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
+            if not usage.finish and (said := _FINISH.findall(tail)):  # in an event before
+                return msgspec.structs.replace(usage, finish=said[-1].decode())
             return usage
     return None
 

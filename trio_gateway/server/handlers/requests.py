@@ -30,6 +30,8 @@ from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
 from trio_gateway.server.reading.readers import Readers, light_body
+from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
 from trio_gateway.server.relay.ask import Ask
 from trio_gateway.server.relay.prepare import Preparer
@@ -44,8 +46,8 @@ class Dispatcher:
     """Each row is served by the first of the handlers that has its method. While the gateway
     closes, none is."""
 
-    def __init__(self, closing: trio.Event, *handlers: object) -> None:
-        self._closing, self._handlers = closing, handlers
+    def __init__(self, closing: trio.Event, book: RequestBook, *handlers: object) -> None:
+        self._closing, self._book, self._handlers = closing, book, handlers
 
     def handler(self, endpoint: Endpoint) -> Handler:
         for handler in self._handlers:
@@ -59,6 +61,8 @@ class Dispatcher:
         Raises:
             TornStream, ClientGone: the answer has begun, and cannot go on.
         """
+        if endpoint.needs_engine:
+            self._book.begin(call.state.record, endpoint, call.permissions.key)
         try:
             if self._closing.is_set():
                 raise shutting_down()
@@ -97,8 +101,9 @@ class DirectAnswers:
             scope["root_path"] = ""
             await self._others(scope, receive, send)
             return
-        answer = await self._dispatcher.answer(*row, Call(scope, self._dumps, send=send))
-        await _send(answer, send)
+        call = Call(scope, self._dumps, send=send)
+        answer = await self._dispatcher.answer(*row, call)
+        await _send(answer, send, call.state.record)
 
 
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
@@ -106,13 +111,14 @@ def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
     return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
 
 
-async def _send(answer: Answer, send: Send) -> None:
+async def _send(answer: Answer, send: Send, record: RequestRecord) -> None:
     """A whole answer is one message after its start; of a stream, what one read gave is one, and
     the last of them is the end, if that is known by then."""
     status, headers, body = answer
     if not isinstance(body, bytes):
-        await _send_stream(status, headers, body, send)
+        await _send_stream(status, headers, body, send, record)
         return
+    record.answer_bytes = len(body)
     # Whatever an engine said of it: where an answer ends is for the gateway to say.
     headers = [*without_length(headers), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -120,7 +126,7 @@ async def _send(answer: Answer, send: Send) -> None:
 
 
 async def _send_stream(
-    status: int, headers: list[Header], stream: AnswerStream, send: Send
+    status: int, headers: list[Header], stream: AnswerStream, send: Send, record: RequestRecord
 ) -> None:
     if not stream.is_begun:
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -128,6 +134,7 @@ async def _send_stream(
         async for piece in stream:
             more = not stream.is_over
             await send({"type": "http.response.body", "body": piece, "more_body": more})
+            record.answer_bytes += len(piece)
             if not more:
                 return
     finally:

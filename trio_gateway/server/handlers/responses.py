@@ -23,6 +23,7 @@ def json_answer(value: Any) -> Answer:
 def error_answer(call: Call, error: ApiError) -> Answer:
     """In the shape of the client's API; who looks on is told."""
     refusal = refusal_in(call.scope, error)
+    call.state.record.fails(error.code or error.error_type)
     for observer in call.state.observers:
         observer.begins(refusal.status, refusal.headers)
         observer.continues(refusal.body)

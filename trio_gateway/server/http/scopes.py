@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 import trio
 
+from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.budget import Budget, Hold
@@ -26,6 +28,8 @@ from trio_gateway.server.http.types import (
     new_request_id,
 )
 from trio_gateway.server.http.upload import Upload, Uploads
+from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ class RequestState:
         self.cors: Sequence[Header] = ()  # what the answer tells browsers
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
+        self.is_torn = False  # it ended without an end
+        self.record = RequestRecord(self.id, self.began_at, time.time())
 
     def __str__(self) -> str:
         took_s = trio.current_time() - self.began_at
@@ -63,10 +69,14 @@ class RequestScopes:
     Requests also get their upload. What they hold of the budget is given back last."""
 
     def __init__(
-        self, app: AsgiApp, uploads: Uploads | None = None, budget: Budget | None = None
+        self,
+        app: AsgiApp,
+        uploads: Uploads | None = None,
+        budget: Budget | None = None,
+        book: RequestBook | None = None,
     ) -> None:
         self._app, self._uploads = app, uploads or Uploads()
-        self._budget = budget or Budget()
+        self._budget, self._book = budget or Budget(), book or RequestBook(Bus())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -75,6 +85,7 @@ class RequestScopes:
         hold = self._budget.hold()
         state = scope[REQUEST_KEY] = RequestState(hold)
         state.family = family_of(scope["path"], scope["headers"])
+        is_gone = True  # unless it comes to its own end
         try:
             if scope["type"] == "websocket":
                 if HOLD_KEY in scope:
@@ -83,8 +94,15 @@ class RequestScopes:
                     await self._app(scope, receive, partial(_send_with_id, send, state))
             else:
                 await self._request(scope, state, receive, send)
+            is_gone = False
         finally:
             hold.close()
+            record = state.record
+            if record.endpoint:
+                record.ends(
+                    trio.current_time(), state.status, is_gone=is_gone, is_torn=state.is_torn
+                )
+                self._book.end(record)
 
     async def _request(
         self, scope: Scope, state: RequestState, receive: Receive, send: Send
@@ -96,9 +114,11 @@ class RequestScopes:
                     scope, upload.receive_for_quart, partial(_send_with_id, send, state)
                 )
             except* TornStream as torn:
+                state.is_torn = True
                 log.error("request %s: %s", state.id, _leaf(torn))
             finally:
                 self._uploads.end(upload)
+                state.record.request_bytes = upload.taken
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
 
 

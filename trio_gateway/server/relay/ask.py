@@ -108,6 +108,13 @@ class Ask(msgspec.Struct, frozen=True):
         events = KeepaliveEvents(self.endpoint, name, self.state.id, created)
         return Opening(EVENTS.content_type, lambda _: events.next(), events)
 
+    def note(self) -> None:
+        """Write down what is asked for."""
+        record, caller = self.state.record, self.sender.caller
+        record.asked, record.selection = self.asked or self.model.name, self.selection
+        record.client, record.priority = caller.client, caller.priority
+        record.is_streamed = self.wants_stream
+
     def progress(self) -> AnswerProgress | None:
         """Of its answer, if that is generated and the request was counted."""
         if self.prompt is None:

@@ -232,6 +232,7 @@ class LateAnswer(AnswerStream):
         self._events = events
         self._answer: Answer | Exception | None = answer
         self._errors, self._observers, self._hold = errors, state.observers, state.hold
+        self._record = state.record
         self._stream: AnswerStream | None = None
 
     async def aclose(self) -> None:
@@ -276,12 +277,14 @@ class LateAnswer(AnswerStream):
         self.is_over = True
         last = sse.answer_as_event(body) if answer.status == 200 else None
         if last is None:
+            self._record.fails(f"http_{answer.status}")
             error = self._errors.of_engine(answer.status, body)
             last = sse.error_event(error, last_sent=b"")
         return facts + last
 
     def _fail(self, error: ApiError) -> bytes:
         self.is_over = True
+        self._record.fails(error.code or error.error_type)
         event = sse.error_event(self._errors.of(error), last_sent=b"")
         for observer in self._observers:
             observer.continues(event)

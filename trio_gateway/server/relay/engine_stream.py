@@ -23,6 +23,7 @@ from trio_gateway.server.api.answer_so_far import AnswerSoFar, ending_of, reason
 from trio_gateway.server.api.errors import ErrorEvents, aborted, engine_failed
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.relay.answer import AnswerStream
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class EngineStream(AnswerStream):
         observers: Sequence[AnswerObserver],
         name: AnswerName,
         errors: ErrorEvents,
+        record: RequestRecord,
     ) -> None:
+        self._record = record
         self._first: bytes | None = first
         self._rename = name.in_piece if sse.has_events(exchange.headers) else None
         self._name, self._errors = name, errors
@@ -136,6 +139,7 @@ class EngineStream(AnswerStream):
         else:
             news = await news_of(self._lease, error)
             reason, failure = str(news), engine_failed(model, str(news), news.output)
+        self._record.fails(failure.code or failure.error_type)
         await self._resources.aclose()
         log.error("a stream of %s broke off: %s", model, reason)
         if not self.has_events:

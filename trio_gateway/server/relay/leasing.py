@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import msgspec
+import trio
 
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
@@ -38,6 +39,8 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> 
         progress=ask.progress(),
         least_need=selection.least_need if recount is not None else None, recount=recount,
     )  # fmt: skip
+    record = ask.state.record
+    record.waits(request)
     try:
         if ask.form is None:
             lease = await stack.enter_async_context(request)
@@ -53,6 +56,8 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> 
             raise Shrunk(refused.reject) from None
         raise from_reject(ask.model.name, refused.reject) from None
     ask = ask.recounted()
+    record.selection = ask.selection
+    record.has(lease, trio.current_time())
     if lease.progress is not None:
         lease.progress.prompt, lease.progress.limit = ask.selection.prompt, ask.selection.answer
     return ask.as_sent(), lease

@@ -116,6 +116,7 @@ class Relay:
 
     async def respond(self, ask: Ask) -> Answer:
         """The answer; of a stream that takes long, what is left of it once there is one."""
+        ask.note()
         send = ask.sender.send
         if not (ask.wants_stream and ask.endpoint.streams and self.early_answers.keepalive_s > 0):
             send = None
@@ -204,6 +205,7 @@ class Relay:
         long: LongAnswer | None,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
+        ask.state.record.first_byte_at = trio.current_time()
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
         headers += decision_headers(lease)
@@ -231,8 +233,9 @@ class Relay:
         rest = stack.pop_all()
         ask.state.stack.push_async_callback(rest.aclose)
         stream = EngineStream(
-            beginning.piece, exchange, lease, rest, observers, name, ask.error_events
-        )
+            beginning.piece, exchange, lease, rest, observers, name, ask.error_events,
+            ask.state.record,
+        )  # fmt: skip
         if long is not None:
             stream.may_end(long.so_far)
         if stream.has_events:  # another name in it is of another length
@@ -242,6 +245,7 @@ class Relay:
     def _learn(self, ask: Ask, lease: Lease, usage: Usage | None) -> None:
         """What an answer says about its tokens is for those who learn from it."""
         if usage is not None:
+            ask.state.record.usage = usage
             lease.note_answer(usage)
             if lease.progress is not None and usage.completion_tokens:
                 lease.progress.tokens = usage.completion_tokens
@@ -250,7 +254,7 @@ class Relay:
 
 async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
     """Raises as `EngineClient.forward_request`."""
-    ask.wait.engine_asked_at = trio.current_time()
+    ask.wait.engine_asked_at = ask.state.record.sent_at = trio.current_time()
     engine = lease.client
     body: bytes | BodySource
     if ask.form is not None:

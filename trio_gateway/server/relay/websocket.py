@@ -38,6 +38,7 @@ from trio_gateway.server.api.errors import (
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
+from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.ask import Sender
 from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
@@ -85,12 +86,16 @@ class _Opened(NamedTuple):
 class WebSocketRelay:
     """An ASGI app for `websocket`."""
 
-    def __init__(self, preparer: Preparer, relay: Relay, closing: trio.Event) -> None:
+    def __init__(
+        self, preparer: Preparer, relay: Relay, closing: trio.Event, book: RequestBook
+    ) -> None:
         self._preparer, self._relay, self._closing = preparer, relay, closing
+        self._book = book
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         state: RequestState = scope[REQUEST_KEY]
+        self._book.begin(state.record, REALTIME, permissions_of(scope).key)
         end: End | None = None
         try:
             async with AsyncExitStack() as stack:
@@ -110,6 +115,7 @@ class WebSocketRelay:
                     await socket.say_close(_sendable(end.code), end.reason)
         except ApiError as error:
             log.info("websocket %s: refused: %s", state.id, error.message)
+            state.record.fails(error.code or error.error_type)
             await refusal_in(scope, error).send(scope, send)
         else:
             await _close(end, send)

@@ -1,0 +1,173 @@
+"""What the gateway writes down of each request, whole and streamed, served and refused."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+import trio
+
+from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, stream
+from tests.support.schema_values import config, model, variant
+from tests.support.stack import Stack, running_stack
+from trio_gateway.engine.errors import EngineLost
+from trio_gateway.engine.happenings import Change, EngineChanged
+from trio_gateway.server.records.request_row import RequestRow, row_of
+
+ANSWER = json.dumps(
+    {
+        "model": "m",
+        "choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
+        "timings": {
+            "prompt_n": 2, "prompt_ms": 20.0, "cache_n": 7, "predicted_n": 4,
+            "predicted_ms": 200.0, "draft_n": 6, "draft_n_accepted": 3,
+        },
+    }
+).encode()  # fmt: skip
+
+
+def rows(stack: Stack) -> list[RequestRow]:
+    return [row_of(record, trio.current_time()) for record in stack.gateway.book.recent]
+
+
+def the_row(stack: Stack) -> RequestRow:
+    (row,) = rows(stack)
+    assert stack.gateway.book.live == {}
+    return row
+
+
+async def test_a_whole_answer(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[ANSWER]]
+        answer = await stack.post(CHAT, chat())
+        row = the_row(stack)
+        assert dict(answer.headers)[b"x-gateway-request-id"].decode() == row.id
+    assert (row.endpoint, row.asked, row.model, row.variant) == (
+        "chat/completions",
+        "m",
+        "m",
+        "4096",
+    )
+    assert (row.decision, row.stage, row.outcome, row.status) == ("started", "done", "ok", 200)
+    assert (row.prompt_tokens, row.cached_tokens, row.generated_tokens) == (9, 7, 4)
+    assert (row.drafted_tokens, row.accepted_tokens, row.finish) == (6, 3, "stop")
+    assert row.speed == pytest.approx(20.0)
+    assert row.load_s == pytest.approx(1.0, abs=0.1)
+    assert row.request_bytes == len(chat())
+    assert row.answer_bytes == len(ANSWER)
+    assert not row.is_streamed
+    assert row.error is None
+
+
+async def test_a_stream(autojump_clock: Clock) -> None:
+    last = (
+        b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+        b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}\n\n'
+    )
+    async with running_stack(config(model("m"))) as stack:
+        await stack.post(CHAT, chat())
+        stack.gateway.book.recent.clear()
+        stack.engines.scripts = [[EVENT, 1.0, EVENT, 1.0, EVENT, last, DONE]]
+        answer = await stream(stack, chat(stream=True))
+        row = the_row(stack)
+    assert (row.decision, row.outcome, row.finish) == ("reused", "ok", "length")
+    assert row.is_streamed
+    assert row.generated_tokens == 3
+    assert row.first_byte_after_s == pytest.approx(0.0, abs=0.1)
+    assert row.took_s == pytest.approx(2.0, abs=0.1)
+    assert row.speed == pytest.approx(1.5, abs=0.1)
+    assert row.answer_bytes == len(answer)
+
+
+async def test_one_that_is_under_way_is_seen(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack, trio.open_nursery() as nursery:
+        stack.engines.load_s = 10.0
+        stack.engines.scripts = [[EVENT, 10.0, DONE]]
+        nursery.start_soon(stream, stack, chat(stream=True))
+        await trio.sleep(5.0)
+        (record,) = stack.gateway.book.live.values()
+        assert row_of(record, trio.current_time()).stage == "waiting"
+        await trio.sleep(8.0)
+        row = row_of(record, trio.current_time())
+        assert (row.stage, row.generated_tokens) == ("answering", 1)
+        assert row.took_s == pytest.approx(13.0, abs=0.1)
+
+
+async def test_one_that_is_refused_before_its_model_is_known(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        await stack.post(CHAT, chat("unknown"))
+        row = the_row(stack)
+    assert (row.status, row.outcome, row.error) == (404, "refused", "model_not_found")
+    assert row.model is None
+
+
+async def test_one_whose_engine_crashes_before_it_answers(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.refusals = [EngineLost("gone"), EngineLost("gone")]
+        await stack.post(CHAT, chat())
+        row = the_row(stack)
+    assert (row.status, row.outcome, row.error) == (502, "failed", "engine_failed")
+    assert row.tries == 2
+
+
+async def test_one_whose_stream_breaks_off(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack, trio.open_nursery() as nursery:
+        stack.engines.scripts = [[EVENT, 10.0, DONE]]
+        nursery.start_soon(stream, stack, chat(stream=True))
+        await trio.sleep(5.0)
+        stack.engines.exchanges[0].abort(EngineLost("the connection broke"))
+        stack.engines.alive[0].exit("was killed by signal 9")
+    row = the_row(stack)
+    assert (row.status, row.outcome, row.error) == (200, "broken_off", "engine_failed")
+
+
+async def test_one_whose_client_goes(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[EVENT, 100.0, DONE]]
+        with trio.move_on_after(10.0):
+            await stream(stack, chat(stream=True))
+        await trio.testing.wait_all_tasks_blocked()
+        row = the_row(stack)
+    assert (row.outcome, row.stage) == ("client_gone", "done")
+
+
+async def test_pages_are_no_news(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        await stack.get("/health")
+        await stack.get("/v1/models")
+        assert rows(stack) == []
+
+
+async def test_a_row_has_nothing_of_what_was_said(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[ANSWER.replace(b"Hi", b"my-answer")]]
+        await stack.post(
+            CHAT,
+            chat(messages=[{"role": "user", "content": "my-prompt"}]),
+            headers={"Authorization": "Bearer my-key"},
+        )
+        text = msgspec.json.encode(the_row(stack))
+    for secret in (b"my-answer", b"my-prompt", b"my-key"):
+        assert secret not in text
+
+
+async def test_what_engines_do_is_published(autojump_clock: Clock) -> None:
+    seen: list[EngineChanged] = []
+    given = config(model("a", variant(context=4096)), model("b", variant(context=4096)))
+    async with running_stack(given) as stack:
+        stack.manager.bus.listen(EngineChanged, seen.append)
+        await stack.post(CHAT, chat("a"))
+        await stack.post(CHAT, chat("b"))
+    told = [(str(change.key), change.change) for change in seen[:5]]
+    assert told == [
+        ("a:4096", Change.STARTING),
+        ("a:4096", Change.READY),
+        ("a:4096", Change.STOPPING),
+        ("a:4096", Change.GONE),
+        ("b:4096", Change.STARTING),
+    ]
+    assert seen[4].evicted == (seen[0].key,)
+    assert seen[1].load_s == pytest.approx(1.0, abs=0.1)
+    assert "b" in seen[2].reason

@@ -1,0 +1,142 @@
+"""RequestRow: a RequestRecord as others get it: the feed, pages, the history, files. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_gateway.server.records.request_record import RequestRecord
+
+
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Times: `arrived_s` is Unix time, `…_after_s` seconds since then, the others durations.
+
+    `asked`: the model's name as the client wrote it. `client`: a key's name, or what tells clients
+    without keys apart. `need`: tokens of prompt and answer; `counted_by` says who counted the
+    prompt, `is_exact` whether that is all there is to know. `decision`: how it came by its engine;
+    `why`: why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
+    `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
+    a second. `kv_…`: tokens of carry-over. `finish`: why the answer ended, in its API's word.
+    """
+
+    id: str
+    endpoint: str
+    arrived_s: float
+    stage: str
+    asked: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    context: int | None = None
+    engine: int | None = None
+    client: str = ""
+    key: str | None = None
+    priority: str = "interactive"
+    conversation: str | None = None
+    need: int | None = None
+    answer_limit: int | None = None
+    counted_by: str | None = None
+    counted_tokens: int | None = None
+    is_exact: bool = False
+    decision: str | None = None
+    evicted: tuple[str, ...] = ()
+    why: str = ""
+    is_streamed: bool = False
+    tries: int = 0
+    granted_after_s: float | None = None
+    waited_s: float | None = None
+    load_s: float | None = None
+    sent_after_s: float | None = None
+    first_byte_after_s: float | None = None
+    took_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    generated_tokens: int | None = None
+    drafted_tokens: int | None = None
+    accepted_tokens: int | None = None
+    prompt_speed: float | None = None
+    speed: float | None = None
+    kv_restored: int = 0
+    kv_saved: int = 0
+    kv_spared: int | None = None
+    status: int = 0
+    outcome: str | None = None
+    finish: str = ""
+    error: str | None = None
+    request_bytes: int = 0
+    answer_bytes: int = 0
+
+
+def row_of(record: RequestRecord, now: float) -> RequestRow:
+    """As it is at this time of the monotonic clock."""
+    began, selection, usage = record.arrived_at, record.selection, record.usage
+    live = record.lease.progress if record.lease is not None else None
+    generated = None if usage is None else usage.completion_tokens
+    if generated is None and live is not None and live.is_seen:
+        generated = int(live.tokens)
+
+    def after_s(moment: float | None) -> float | None:
+        return None if moment is None else round(max(moment - began, 0.0), 4)
+
+    has_waited = record.granted_at is not None
+    counted = selection is not None and selection.prompt > 0
+    return RequestRow(
+        id=record.id,
+        endpoint=record.endpoint,
+        arrived_s=round(record.arrived_s, 3),
+        stage=record.stage.value,
+        asked=record.asked,
+        model=record.model,
+        variant=None if record.variant is None else record.variant.variant,
+        context=record.context or None,
+        engine=record.engine,
+        client=record.client or record.key or "",
+        key=record.key,
+        priority=record.priority.word,
+        conversation=record.conversation,
+        need=None if selection is None else selection.need,
+        answer_limit=None if selection is None else selection.answer,
+        counted_by=selection.source.value if selection is not None and counted else None,
+        counted_tokens=selection.prompt if selection is not None and counted else None,
+        is_exact=selection is not None and selection.is_exact,
+        decision=None if record.how is None else record.how.value,
+        evicted=tuple(map(str, record.evicted)),
+        why="" if selection is None else selection.reason,
+        is_streamed=record.is_streamed,
+        tries=record.tries,
+        granted_after_s=after_s(record.granted_at),
+        waited_s=round(record.queue_s, 4) if has_waited else None,
+        load_s=round(record.load_s, 4) if has_waited else None,
+        sent_after_s=after_s(record.sent_at),
+        first_byte_after_s=after_s(record.first_byte_at),
+        took_s=after_s(now if record.ended_at is None else record.ended_at),
+        prompt_tokens=None if usage is None else usage.prompt_tokens,
+        cached_tokens=None if usage is None else usage.cached_tokens,
+        generated_tokens=generated,
+        drafted_tokens=None if usage is None else usage.drafted,
+        accepted_tokens=None if usage is None else usage.accepted,
+        prompt_speed=None if usage is None else _rounded(usage.speed),
+        speed=_rounded(_speed(record, generated, now)),
+        kv_restored=record.kv_restored,
+        kv_saved=record.kv_saved,
+        kv_spared=record.kv_spared,
+        status=record.status,
+        outcome=None if record.outcome is None else record.outcome.value,
+        finish="" if usage is None else usage.finish,
+        error=record.error,
+        request_bytes=record.request_bytes,
+        answer_bytes=record.answer_bytes,
+    )
+
+
+def _speed(record: RequestRecord, generated: int | None, now: float) -> float | None:
+    """Tokens a second of the answer: as its engine says, or as they were seen to come."""
+    usage = record.usage
+    if usage is not None and usage.made_ms and usage.completion_tokens:
+        return usage.completion_tokens / usage.made_ms * 1000
+    if not generated or generated < 2 or not record.is_streamed or record.first_byte_at is None:
+        return None
+    end = now if record.ended_at is None else record.ended_at
+    return generated / (end - record.first_byte_at) if end > record.first_byte_at else None
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 2)
