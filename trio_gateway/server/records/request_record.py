@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.events import How, VariantKey
@@ -42,7 +44,7 @@ class Stage(enum.Enum):
     DONE = "done"
 
 
-class RequestRecord:
+class RequestRecord(msgspec.Struct, eq=False, gc=False):
     """Times are seconds of the monotonic clock, but `arrived_s`, which is Unix time.
 
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
@@ -52,40 +54,40 @@ class RequestRecord:
     from another one.
     """
 
+    id: str
+    arrived_at: float
+    arrived_s: float
     asked: str | None = None
-    client = ""
-    priority = Priority.INTERACTIVE
+    client: str = ""
+    priority: Priority = Priority.INTERACTIVE
     selection: Selection | None = None
     request: LeaseRequest | None = None
     lease: Lease | None = None
     engine: int | None = None
-    endpoint = ""
+    endpoint: str = ""
     key: str | None = None
     variant: VariantKey | None = None
-    context = 0
+    context: int = 0
     how: How | None = None
     evicted: tuple[VariantKey, ...] = ()
     granted_at: float | None = None
-    queue_s = 0.0
-    load_s = 0.0
+    queue_s: float = 0.0
+    load_s: float = 0.0
     sent_at: float | None = None
     first_byte_at: float | None = None
     ended_at: float | None = None
-    is_streamed = False
-    tries = 0
-    status = 0
+    is_streamed: bool = False
+    tries: int = 0
+    status: int = 0
     outcome: Outcome | None = None
     error: str | None = None
     usage: Usage | None = None
-    kv_restored = 0
-    kv_saved = 0
+    kv_restored: int = 0
+    kv_saved: int = 0
     kv_spared: int | None = None
-    request_bytes = 0
-    answer_bytes = 0
+    request_bytes: int = 0
+    answer_bytes: int = 0
     conversation: str | None = None
-
-    def __init__(self, request_id: str, arrived_at: float, arrived_s: float) -> None:
-        self.id, self.arrived_at, self.arrived_s = request_id, arrived_at, arrived_s
 
     @property
     def model(self) -> str | None:
