@@ -13,6 +13,7 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.engine.errors import EngineLost
 from trio_gateway.engine.happenings import Change, EngineChanged
+from trio_gateway.engine.scheduling.events import Cause
 from trio_gateway.server.records.request_row import RequestRow, row_of
 
 ANSWER = json.dumps(
@@ -171,3 +172,5 @@ async def test_what_engines_do_is_published(autojump_clock: Clock) -> None:
     assert seen[4].evicted == (seen[0].key,)
     assert seen[1].load_s == pytest.approx(1.0, abs=0.1)
     assert "b" in seen[2].reason
+    assert seen[2].cause is Cause.SWAP
+    assert not seen[3].killed

@@ -107,7 +107,7 @@ class World(Promises):
             case Start(number, key):
                 assert foreseen.variant == key
                 assert foreseen.evicts == self.subject.state.engines[number].evicted
-            case Drain(number, reason) | Stop(number, reason):
+            case Drain(number, reason, _) | Stop(number, reason, _):
                 if reason.startswith(f"swap to {foreseen.variant}"):
                     assert self.live[number].facts.key in foreseen.evicts
                     assert foreseen.how is How.SWAPPED

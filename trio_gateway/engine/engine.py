@@ -28,6 +28,7 @@ from trio_gateway.engine.outcome import Outcome, StartFailed
 from trio_gateway.engine.process.memory_meter import watch_peak
 from trio_gateway.engine.process.process import (
     LOGGER_PREFIX,
+    Ending,
     EngineSpawnError,
     Launcher,
     Process,
@@ -74,6 +75,7 @@ class Engine:
         self.info: EngineInfo | None = None
         self.started_at = trio.current_time()
         self.ready_at: float | None = None
+        self.was_killed = False  # as it did not end when it was asked to
         self._kind = kind
         self._memory_of_group = memory_of_group
         self.kv, self._may_restore = kv, True
@@ -282,6 +284,7 @@ class Engine:
             await self.kv.save(self.client)
         spent_s = trio.current_time() - begun
         stopped = await self._stop(process, max(stop_s - spent_s, stop_s / 2))
+        self.was_killed = stopped.ending is Ending.KILLED
         took_ms = round((trio.current_time() - begun - spent_s) * 1000)
         log.info("%s (%s) %s in %d ms", self.key, where(process), stopped.ending.value, took_ms)
 

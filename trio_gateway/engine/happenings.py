@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from trio_gateway.engine.scheduling.events import VariantKey
+from trio_gateway.engine.scheduling.events import Cause, VariantKey
 
 
 class Change(enum.Enum):
@@ -24,7 +24,8 @@ class Change(enum.Enum):
 class EngineChanged(msgspec.Struct, frozen=True):
     """`engine`: its number, which no other has in this run. `at`: seconds of the monotonic clock.
     `reason`: why, in a few words; empty where it goes without saying. `load_s`: of READY.
-    `evicted`: of STARTING, what was stopped to make room for it. `timed_out`: of FAILED."""
+    `evicted`: of STARTING, what was stopped to make room for it. `timed_out`: of FAILED. `cause`:
+    of DRAINING and STOPPING. `killed`: of GONE, it was asked to end and did not."""
 
     engine: int
     key: VariantKey
@@ -35,6 +36,8 @@ class EngineChanged(msgspec.Struct, frozen=True):
     load_s: float | None = None
     evicted: tuple[VariantKey, ...] = ()
     timed_out: bool = False
+    cause: Cause | None = None
+    killed: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True):

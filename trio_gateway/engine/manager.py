@@ -271,15 +271,15 @@ class EngineManager:
                 self._recounting.begin(self._requests[ticket], self._nursery)
             case Start(number, key, reason):
                 self._start(number, key, reason)
-            case Drain(engine, reason):
+            case Drain(engine, reason, cause):
                 log.info("%s: draining, %s", self.engines[engine].key, reason)
-                self._news.tell(engine, Change.DRAINING, reason)
+                self._news.tell(engine, Change.DRAINING, reason, cause=cause)
             case Resume(engine, reason):
                 log.info("%s: takes requests again, %s", self.engines[engine].key, reason)
                 self._news.tell(engine, Change.RESUMED, reason)
-            case Stop(engine, reason):
+            case Stop(engine, reason, cause):
                 log.info("%s: stopping, %s", self.engines[engine].key, reason)
-                self._news.tell(engine, Change.STOPPING, reason)
+                self._news.tell(engine, Change.STOPPING, reason, cause=cause)
                 self.engines[engine].stop()
 
     def _start(self, number: int, key: VariantKey, reason: str) -> None:

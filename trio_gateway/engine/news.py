@@ -10,6 +10,7 @@ from trio_gateway.bus import Bus
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.happenings import Change, EngineChanged, Refused
 from trio_gateway.engine.scheduling.events import (
+    Cause,
     EngineExited,
     EngineFailed,
     EngineReady,
@@ -34,11 +35,15 @@ class EngineNews:
         load_s: float | None = None,
         evicted: tuple[VariantKey, ...] = (),
         timed_out: bool = False,
+        cause: Cause | None = None,
+        killed: bool = False,
     ) -> None:
         key, now = self._engines[engine].key, trio.current_time()
         pool = self._pools[key.model]
         self._bus.publish(
-            EngineChanged(engine, key, pool, change, now, reason, load_s, evicted, timed_out)
+            EngineChanged(
+                engine, key, pool, change, now, reason, load_s, evicted, timed_out, cause, killed
+            )
         )
 
     def reported(self, event: Event) -> None:
@@ -50,7 +55,7 @@ class EngineNews:
             case EngineFailed(number, reason):
                 self.tell(number, Change.FAILED, reason, timed_out=event.timed_out)
             case EngineExited(number, reason):
-                self.tell(number, Change.GONE, reason)
+                self.tell(number, Change.GONE, reason, killed=self._engines[number].was_killed)
 
     def refused(self, model: str, reject: Reject) -> None:
         self._bus.publish(Refused(model, reject.refusal.name.lower(), reject.message))

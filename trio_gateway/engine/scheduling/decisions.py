@@ -13,6 +13,7 @@ from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     Action,
+    Cause,
     Drain,
     Grant,
     How,
@@ -55,7 +56,7 @@ class Decisions:
         for engine in self._state.engines.values():
             if engine.state is EngineState.DRAINING and not engine.leases:
                 self._state.move_engine(engine, EngineState.STOPPING)
-                actions.append(Stop(engine.id, "drained"))
+                actions.append(Stop(engine.id, "drained", engine.cause))
         # Again after each start, drain, call-back and grant: they change who can make way, and who
         # needs a start. One that is called back may have to make way for the next in line at once.
         before, reached = None, self._reached(actions)
@@ -107,7 +108,7 @@ class Decisions:
     def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
         half_s = self._state.forecast.load_s(engine.facts) / 2
         if now - engine.started_at < half_s and not self._state.is_wanted(engine, Priority.BATCH):
-            self.leave(engine, "no request waits for it any longer", actions)
+            self.leave(engine, "no request waits for it any longer", Cause.UNWANTED, actions)
 
     def _follow_plan(
         self, demands: Sequence[Demand], now: float, actions: list[Action]
@@ -143,16 +144,17 @@ class Decisions:
             if victim.serving:  # otherwise it drains already
                 if victim.key.model != target.model:  # growing is not the end of a turn
                     self._state.end_turn(victim.key.model, now)
-                self.leave(victim, reason, actions)
+                self.leave(victim, reason, Cause.SWAP, actions)
 
-    def leave(self, engine: EngineView, reason: str, actions: list[Action]) -> None:
+    def leave(self, engine: EngineView, reason: str, cause: Cause, actions: list[Action]) -> None:
         """Stop an engine now if it has no lease, otherwise when the last lease is back."""
         if engine.leases:
             self._state.move_engine(engine, EngineState.DRAINING)
-            actions.append(Drain(engine.id, reason))
+            engine.cause = cause
+            actions.append(Drain(engine.id, reason, cause))
         else:
             self._state.move_engine(engine, EngineState.STOPPING)
-            actions.append(Stop(engine.id, reason))
+            actions.append(Stop(engine.id, reason, cause))
 
     def _resume(self, engine: EngineView, actions: list[Action]) -> None:
         self._state.move_engine(engine, EngineState.READY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trio_gateway.config.priority import Priority
-from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.events import Cause, VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.ticket_queue import Counting
@@ -31,7 +31,7 @@ class EngineView(msgspec.Struct, eq=False):
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
     it get a slot. `evicted`: what was stopped to make room for it.
 
-    `unloading`: its unload was requested, so its drain is not called off.
+    `unloading`: its unload was requested, so its drain is not called off. `cause`: why it drains.
 
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
     """
@@ -50,6 +50,7 @@ class EngineView(msgspec.Struct, eq=False):
     evicted: tuple[VariantKey, ...] = ()
     shared_tokens: int | None = None
     unloading: bool = False
+    cause: Cause = Cause.SWAP
 
     @property
     def key(self) -> VariantKey:

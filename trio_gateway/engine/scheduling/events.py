@@ -210,11 +210,23 @@ class Start(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Cause(enum.Enum):
+    """Why an engine has to go; `reason` says it in words."""
+
+    SWAP = "swap"
+    IDLE = "idle"
+    UNLOAD = "unload"
+    MEMORY = "memory"  # the pool's engines turned out to be larger than was known
+    UNWANTED = "unwanted"  # the requests that it was started for are gone
+    SHUTDOWN = "shutdown"
+
+
 class Drain(msgspec.Struct, frozen=True):
     """No new leases; a Stop follows when the last lease is back."""
 
     engine: int
     reason: str
+    cause: Cause = Cause.SWAP
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -227,6 +239,7 @@ class Resume(msgspec.Struct, frozen=True):
 class Stop(msgspec.Struct, frozen=True):
     engine: int
     reason: str
+    cause: Cause = Cause.SWAP
 
 
 class EndAnswer(msgspec.Struct, frozen=True):

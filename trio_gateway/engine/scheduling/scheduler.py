@@ -31,6 +31,7 @@ from trio_gateway.engine.scheduling.admission import full_for, shutting_down, to
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
 from trio_gateway.engine.scheduling.events import (
     Action,
+    Cause,
     EngineExited,
     EngineFailed,
     EngineMeasured,
@@ -288,7 +289,7 @@ class Scheduler:
             idle_s = self.state.variants.idle_timeout_s(engine.facts)
             unused = engine.state is EngineState.READY and not engine.leases
             if unused and engine.used_at + idle_s <= now:
-                self._decisions.leave(engine, f"idle for {idle_s:g} s", actions)
+                self._decisions.leave(engine, f"idle for {idle_s:g} s", Cause.IDLE, actions)
 
     def _relieve(self, pool: str, actions: list[Action]) -> None:
         """Engines turned out to be larger than they were taken for: the idle ones leave, the one
@@ -304,9 +305,8 @@ class Scheduler:
             if over <= 0:
                 return
             over -= self.state.reserved_bytes(engine.facts)
-            self._decisions.leave(
-                engine, f"the pool {pool} holds more memory than its limit", actions
-            )
+            reason = f"the pool {pool} holds more memory than its limit"
+            self._decisions.leave(engine, reason, Cause.MEMORY, actions)
 
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()
@@ -316,7 +316,7 @@ class Scheduler:
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:
-                self._decisions.leave(engine, "an unload was requested", actions)
+                self._decisions.leave(engine, "an unload was requested", Cause.UNLOAD, actions)
 
     def _close(self, actions: list[Action]) -> None:
         self._decisions.closing = True
@@ -324,7 +324,7 @@ class Scheduler:
             reject(self.state, shutting_down(ticket), actions)
         for engine in self.state.engines.values():
             if engine.serving:
-                self._decisions.leave(engine, "the gateway is stopping", actions)
+                self._decisions.leave(engine, "the gateway is stopping", Cause.SHUTDOWN, actions)
 
 
 def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
