@@ -27,12 +27,30 @@ def _to(name: str, convert: Callable[[str], Any] = str) -> Option:
     return Option(True, lambda params, value: setattr(params, name, convert(value)))
 
 
+def _draft(name: str, convert: Callable[[str], Any]) -> Option:
+    return Option(
+        True, lambda params, value: setattr(params.speculative.draft, name, convert(value))
+    )
+
+
+def _speculative(name: str, convert: Callable[[str], Any]) -> Option:
+    return Option(True, lambda params, value: setattr(params.speculative, name, convert(value)))
+
+
 def _sampling(name: str, convert: Callable[[str], Any]) -> Option:
     return Option(True, lambda params, value: setattr(params.sampling, name, convert(value)))
 
 
 def _flag(name: str, value: bool = True) -> Option:
     return Option(False, lambda params, _: setattr(params, name, value))
+
+
+def _set_draft(params: Any, value: str) -> None:
+    params.speculative.draft.mparams.path = value
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _set_of(text: str) -> set[str]:
@@ -47,13 +65,15 @@ def _member(enumeration: str, prefix: str) -> Callable[[str], Any]:
     def member(value: str) -> Any:
         import xllamacpp
 
-        return getattr(getattr(xllamacpp, enumeration), f"{prefix}_{value.upper()}")
+        member = value.upper().replace("-", "_")
+        return getattr(getattr(xllamacpp, enumeration), f"{prefix}_{member}")
 
     return member
 
 
 _CACHE_TYPE = _member("ggml_type", "GGML_TYPE")
 _REASONING = _member("common_reasoning_format", "COMMON_REASONING_FORMAT")
+_SPECULATIVE = _member("common_speculative_type", "COMMON_SPECULATIVE_TYPE")
 _FLASH = {"on": "enabled", "off": "disabled", "auto": "auto"}
 _FLASH_TYPE = _member("llama_flash_attn_type", "LLAMA_FLASH_ATTN_TYPE")
 _IGNORED = Option(False, lambda _params, _value: None)
@@ -80,6 +100,16 @@ ENGINE_OPTIONS: dict[str, Option] = {
     "--no-cache-idle-slots": _flag("cache_idle_slots", False),
     "--ui-mcp-proxy": _flag("ui_mcp_proxy"),
     "--cors-origins": _to("cors_origins"),
+    "--tools": _to("server_tools", lambda value: value.split(",")),
+    "--tools-runtime": _to("server_tools_runtime"),
+    "--mcp-servers-config": _to("mcp_servers_config"),
+    "--mcp-servers-json": _to("mcp_servers_json"),
+    "--model-draft": Option(True, _set_draft),
+    "--spec-type": _speculative("types", lambda value: [_SPECULATIVE(value)]),
+    "--spec-draft-n-min": _draft("n_min", int),
+    "--spec-draft-n-max": _draft("n_max", int),
+    "--spec-synth-len": _speculative("synth_len", float),
+    "--spec-synth-rates": _speculative("synth_rates", _numbers),
     "--backend_sampling": Option(
         False, lambda params, _: setattr(params.sampling, "backend_sampling", True)
     ),
@@ -113,6 +143,8 @@ def with_model(args: Sequence[str], model: Path) -> list[str]:
         raise NotHere("a router: it would start llama-servers of its own")
     rest = without(args, known.HF_REPO, known.HF_FILE, known.MODEL, known.MODEL_URL)
     rest += ["--model", str(model)]
+    if found.value(known.DRAFT) is not None:
+        rest = [*without(rest, known.DRAFT), "--model-draft", str(model)]
     if found.value(known.THREADS) is None:
         rest += ["--threads", "1"]  # threads of several engines would wait for each other, busily
     pooled = found.value(known.POOLING) is not None

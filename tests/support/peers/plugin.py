@@ -1,7 +1,8 @@
 """Loaded into the tests' own pytest: what a gateway's client does, and a record of what happened.
 
 It changes nothing of what a test asks, except that a request names a model (both sides get it), and
-nothing of what it expects, except for the text that a model wrote.
+nothing of what it expects, except for the text that a model wrote. What a router serves by itself,
+such as tools, an engine with a model serves, too: so it is asked there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,13 @@ import pytest
 
 RECORD = "TRIO_GATEWAY_PEERS_RECORD"
 SIDE = "TRIO_GATEWAY_PEERS_SIDE"
+COUNTS = "counts"
 MODEL = "test"
 LOAD_LIMIT_S = 60.0
+# What a test sets if it starts a router for what any server has.
+NO_ROUTER = ("server_tools", "mcp_servers_config", "mcp_servers_json", "cors_origins")
+
+_counts: list[int] = []  # of the test that runs
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,11 +33,28 @@ def pytest_configure(config: pytest.Config) -> None:
     requests: Any = import_module("requests")
     utils.ServerPreset.load_all = staticmethod(lambda: None)  # it would download models
     utils.match_regex = lambda _regex, text: isinstance(text, str)  # a tiny model says anything
+    utils.download_file = lambda url, *_: url.rsplit("/", 1)[-1]  # the model stands in for it
+    utils.counted = _counted
     _name_models(requests)
     _start_elsewhere(utils, requests)
     record = os.environ.get(RECORD)
     if record is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(Path(record)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    _counts.clear()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append((COUNTS, list(_counts)))
+
+
+def _counted(count: int) -> bool:
+    """In place of the number that a test expects of the vocabulary of its model."""
+    _counts.append(count)
+    return True
 
 
 def _name_models(requests: Any) -> None:
@@ -57,6 +81,8 @@ def _start_elsewhere(utils: Any, requests: Any) -> None:
             server.server_port = free.getsockname()[1]
 
     def start(server: Any, *args: Any, **more: Any) -> None:
+        if server.model_hf_repo is None and any(getattr(server, name) for name in NO_ROUTER):
+            server.model_hf_repo = MODEL
         real(server, *args, **more)
         if os.environ[SIDE] == "gateway":
             url = f"http://127.0.0.1:{server.server_port}/gateway/models/{MODEL}/load"
@@ -84,6 +110,7 @@ class _Recorder:
             "outcome": report.outcome,
             "where": _where(report.longrepr),
             "why": _why(report.longrepr),
+            "counts": dict(report.user_properties).get(COUNTS, []),
         }
         with self._record.open("a") as file:
             file.write(json.dumps(line) + "\n")

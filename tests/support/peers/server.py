@@ -80,6 +80,7 @@ def configuration(args: Sequence[str], binary: str, folder: Path) -> str:
     v6 = [f"[{host}]:{port}" for host in hosts if ":" in host]
     key = given.value(known.API_KEY)
     kept = options.without(args, known.HOST, known.PORT, known.API_KEY)
+    saves_itself = given.value(known.SLOT_SAVE_PATH) is not None
     return f"""
 server = {{
   listen_v4 = {_array(v4)},
@@ -93,6 +94,7 @@ models = {{
     name = {_text(names[0])},
     aliases = {_array([*names[1:], *(n for n in NAMES if n not in names)])},
     engine = presets.engines.llamacpp,
+    kv_carryover = {"false" if saves_itself else "true"},
     variants = {{
       {{ binary = {_text(binary)}, workdir = {_text(os.getcwd())}, context = {context},
         args = {_array(kept)} }},

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -24,6 +25,14 @@ SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 LIMIT_S = 300.0
 TESTS = PurePosixPath("llama.cpp/tools/server/tests")
 TEMPLATES = PurePosixPath("llama.cpp/models/templates")
+# How many tokens something has, by the vocabulary of a model that is not here.
+COUNTED = re.compile(
+    r"""assert\ (?P<count>.*(?:prompt_tokens"\]|prompt_tokens'\]|cached_tokens"\]|prompt_n"\]
+        |n_saved"\]|n_restored"\]|\bn_tokens|total_batch_count|'embedding'\]\)
+        |cache_n"\](?=\ ==\ n_prompt)|predicted_n"\](?=\ ==\ n_token_output)))
+        \ ==\ (?:n_prompt|n_cache|n_tokens|n_token_output|batch_count|2\ \*\ 9|[2-9]\b|\d\d+)""",
+    re.VERBOSE,
+)
 
 
 def unpacked() -> Path:
@@ -38,6 +47,20 @@ def unpacked() -> Path:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return folder / TESTS
+
+
+def with_counts_noted(tests: Path, folder: Path) -> Path:
+    """A copy that notes a number of tokens where a test expects the one of a model of its own: both
+    sides are to have the same."""
+    root = tests.parents[len(TESTS.parts) - 1]
+    shutil.copytree(root, folder, ignore=shutil.ignore_patterns("__pycache__", "tmp"))
+    for file in (folder / TESTS / "unit").glob("*.py"):
+        file.write_text(noting_counts(file.read_text()))
+    return folder / TESTS
+
+
+def noting_counts(code: str) -> str:
+    return COUNTED.sub(r"assert counted(\g<count>)", code)
 
 
 def _fetched() -> bytes:
