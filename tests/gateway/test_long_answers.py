@@ -251,3 +251,79 @@ async def test_an_error_in_the_middle_is_an_error(autojump_clock: Clock) -> None
         response = await stack.post(CHAT, chat())
         assert response.status == 500
         assert b"out of memory" in response.content
+
+
+NATIVE_END = {
+    "content": "",
+    "tokens": [],
+    "stop": True,
+    "stop_type": "limit",
+    "tokens_predicted": 2,
+}
+
+
+def native(**more: Any) -> Script:
+    def script() -> Iterable[bytes | float]:
+        for token in (5, 6):
+            seen = [{"id": token, "token": "ab", "logprob": -1.0}]
+            said = {"content": "ab", "tokens": [token], "stop": False}
+            yield event({**said, "completion_probabilities": seen} if "n_probs" in more else said)
+        yield event(NATIVE_END)
+
+    return script
+
+
+async def test_llama_cpp_s_own_answer_has_the_fields_that_it_has_without_a_limit(
+    autojump_clock: Clock,
+) -> None:
+    async with stack_of(longest_answer_s=LIMIT_S) as stack:
+        answers = []
+        for fields in ({}, {"return_tokens": True}, {"n_probs": 1}):
+            stack.engines.scripts = [native(**fields)()]
+            body = json.dumps({"model": "m", "prompt": TEXT, **fields}).encode()
+            stack.engines.more_headers = [(b"content-type", b"text/event-stream")]
+            answers.append(json.loads((await stack.post("/completion", body)).content))
+    plain, with_ids, with_probabilities = answers
+    assert (plain["content"], plain["tokens"]) == ("abab", [])
+    assert with_ids["tokens"] == [5, 6]
+    assert [seen["id"] for seen in with_probabilities["completion_probabilities"]] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"response_fields": ["content"]}, {"prompt": ["a", "b"]}, {"n_cmpl": 2}],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_what_a_stream_does_not_tell_is_not_asked_for_as_one(
+    autojump_clock: Clock, fields: dict[str, Any]
+) -> None:
+    async with stack_of(longest_answer_s=LIMIT_S) as stack:
+        stack.engines.scripts = [[b'{"content":"ab"}']]
+        body = json.dumps({"model": "m", "prompt": TEXT, "n_predict": 2, **fields}).encode()
+        answer = await stack.post("/completion", body)
+        assert (answer.status, answer.content) == (200, b'{"content":"ab"}')
+        ((_, _, sent),) = stack.engines.requests
+        assert b'"stream"' not in sent
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 10**9}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": None}]}}]},
+        {"choices": ["text"]},
+        {"choices": [{"index": 0, "delta": {"content": {"a": 1}}}, {"index": [], "delta": {}}]},
+    ],
+)
+async def test_an_event_that_cannot_be_read_is_passed_on_and_not_put_together(
+    autojump_clock: Clock, odd: dict[str, Any]
+) -> None:
+    script = [event(odd), DONE]
+    async with stack_of(longest_answer_s=LIMIT_S) as stack:
+        stack.engines.scripts = [[*script], [*script]]
+        streamed = await stack.post(CHAT, chat(stream=True))
+        assert streamed.content.replace(b" ", b"") == b"".join(script).replace(b" ", b"")
+        stack.engines.more_headers = [(b"content-type", b"text/event-stream")]
+        whole = await stack.post(CHAT, chat())
+        assert whole.status == 502
+        assert "an event that is not as its API has them" in whole.content.decode()

@@ -18,6 +18,7 @@ from trio_gateway.rawjson import decode_or_none
 
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
+UNREADABLE = "the engine sent an event that is not as its API has them"
 
 
 class AnswerSoFar(abc.ABC):
@@ -58,7 +59,11 @@ class AnswerSoFar(abc.ABC):
                 self.tokens += 1
                 if isinstance(value.get("error"), dict):
                     self.error = value["error"]
-                self.take(value)
+                try:
+                    self.take(value)
+                except (AttributeError, IndexError, KeyError, TypeError):  # of no such shape
+                    # A stream goes on: its client judges it. What is put together would lack this.
+                    self.error = {"message": UNREADABLE, "code": 502}
 
     @property
     def is_between_events(self) -> bool:
@@ -191,7 +196,7 @@ class ChatSoFar(CompletionSoFar):
         for call in delta.pop("tool_calls", None) or ():
             calls = message.setdefault("tool_calls", [])
             number = call.get("index", len(calls))
-            while len(calls) <= number:
+            if number == len(calls):
                 calls.append({})
             merge(calls[number], {n: v for n, v in call.items() if n != "index"})
         merge(message, delta)
@@ -201,17 +206,24 @@ class ChatSoFar(CompletionSoFar):
 
 
 class NativeSoFar(AnswerSoFar):
-    """Of llama.cpp's own `/completion` and `/infill`."""
+    """Of llama.cpp's own `/completion` and `/infill`.
 
-    def __init__(self, model: str, prompt: int | None) -> None:
+    Args:
+        with_ids: the client wants the ids of the tokens, which are in all events of a stream.
+    """
+
+    def __init__(self, model: str, prompt: int | None, *, with_ids: bool = False) -> None:
         super().__init__(model, prompt)
+        self._with_ids = with_ids
         self._content = ""
         self._ids: list[int] = []
+        self._probabilities: list[Json] = []
         self._last: Json = {}
 
     def take(self, event: Json) -> None:
         self._content += event.get("content") or ""
         self._ids += event.get("tokens") or []
+        self._probabilities += event.get("completion_probabilities") or []
         self._last = event
 
     def _end(self) -> Json:
@@ -230,4 +242,7 @@ class NativeSoFar(AnswerSoFar):
 
     def whole(self) -> bytes:
         last = self._last if self._last.get("stop") else self._end()
-        return msgspec.json.encode({**last, "content": self._content, "tokens": self._ids})
+        said: Json = {"content": self._content, "tokens": self._ids if self._with_ids else []}
+        if self._probabilities:
+            said["completion_probabilities"] = self._probabilities
+        return msgspec.json.encode({**last, **said})

@@ -49,6 +49,13 @@ class LargeBody:
         such member."""
         return self._short(self._members[name]) if name in self._members else None
 
+    def first_byte(self, name: str) -> bytes:
+        """Of a member's value, which tells its type; empty: there is no such member."""
+        first = self._members[name][0] if name in self._members else b""
+        if isinstance(first, bytes):
+            return first[:1]
+        return b"".join(self._between(first[0], first[0] + 1))
+
     def replaced(self, name: str, value: bytes) -> LargeBody:
         """With this JSON value as its member `name`."""
         return self._with({**self._members, name: (value,)})

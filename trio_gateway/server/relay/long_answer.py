@@ -160,14 +160,28 @@ def _so_far(ask: Ask) -> AnswerSoFar | None:
     if (made := needs.get(ask.endpoint.need)) is not None:
         return made(model, prompt)
     if ask.endpoint.name in ("completion", "infill"):
-        prompts = (ask.members or {}).get("prompt", b"")
-        if not ask.wants_stream and bytes(prompts).lstrip().startswith(b"["):
-            return None  # several in one: their answer is a list
-        return NativeSoFar(model, prompt)
-    options = decode_or_none(bytes((ask.members or {}).get("stream_options", b"")))
+        if not ask.wants_stream and _is_apart(ask):
+            return None
+        return NativeSoFar(model, prompt, with_ids=_member(ask, "return_tokens") == b"true")
+    options = decode_or_none(_member(ask, "stream_options"))
     with_usage = isinstance(options, dict) and options.get("include_usage") is True
     if ask.endpoint.need is Need.CHAT:
         return ChatSoFar(model, prompt, with_usage=with_usage)
     if ask.endpoint.name == "completions":
         return CompletionSoFar(model, prompt, with_usage=with_usage)
     return None
+
+
+def _is_apart(ask: Ask) -> bool:
+    """Whether llama.cpp's own answer is not what its stream has in it: a list of several, or only
+    the fields that were asked for."""
+    if _member(ask, "prompt").startswith(b"[") or _member(ask, "response_fields").startswith(b"["):
+        return True
+    return _member(ask, "n_cmpl") not in (b"", b"1", b"null")
+
+
+def _member(ask: Ask, name: str) -> bytes:
+    """A member of the request, or the first byte of one that is long; empty without one."""
+    if ask.large is not None:
+        return ask.large.short_member(name) or ask.large.first_byte(name)
+    return bytes((ask.members or {}).get(name, b""))
