@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.gateway",),
     ("server.handlers",),
     ("server.openapi",),
+    ("server.metrics",),
     ("server.reading",),
     ("server.ollama",),
     ("server.relay",),

@@ -20,6 +20,7 @@ ROOMS = (
     "server/openapi",
     "server/reading",
     "server/ollama",
+    "server/metrics",
     "server/records",
     "server/relay",
     "server/access",

@@ -64,6 +64,16 @@ class EngineRow(msgspec.Struct, frozen=True):
     kv_restored_tokens: int
 
 
+class PoolRow(msgspec.Struct, frozen=True):
+    """Engines that share memory. `engines_max`: at a time; `memory_bytes`: its limit; None: it has
+    none. `used_bytes`: of its engines, as far as that is known."""
+
+    name: str
+    engines_max: int
+    memory_bytes: int | None
+    used_bytes: int
+
+
 class LoadedEngine(msgspec.Struct, frozen=True):
     """A ready engine. `leaves_in_s`: when it is stopped if nothing more is asked of it; infinite:
     never. `memory_bytes` as in EngineRow."""
@@ -167,6 +177,39 @@ class Overview:
                 )
             )
         return rows
+
+    def queue_lengths(self) -> dict[tuple[str, ...], float]:
+        """How many wait, by model and priority."""
+        found: dict[tuple[str, ...], float] = {}
+        for ticket in self._state.tickets.values():
+            labels = (ticket.model, ticket.priority.word)
+            found[labels] = found.get(labels, 0.0) + 1
+        return found
+
+    # -- pools --------------------------------------------------------------------------------
+
+    def pools(self) -> list[PoolRow]:
+        """In the order of the configuration."""
+        views = [*self._state.engines.values()]
+        return [
+            PoolRow(
+                name=name,
+                engines_max=pool.engines,
+                memory_bytes=pool.memory_bytes,
+                used_bytes=sum(
+                    self._state.variants.memory_of(view.facts) or 0
+                    for view in views
+                    if view.facts.pool == name
+                ),
+            )
+            for name, pool in self._state.pools.items()
+        ]
+
+    def backing_off(self) -> list[VariantKey]:
+        """The variants that are left alone now, as they failed."""
+        now, variants = trio.current_time(), self._state.variants
+        keys = [facts.key for model in variants.all() for facts in model]
+        return [key for key in keys if self._state.back_off.pause(key, now) is not None]
 
     # -- engines ------------------------------------------------------------------------------
 

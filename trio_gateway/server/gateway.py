@@ -21,6 +21,7 @@ from trio_gateway.server.budget import Budget, default_file_bytes, default_memor
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
+from trio_gateway.server.handlers.metrics import MetricsHandler
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
@@ -91,6 +92,7 @@ class Gateway:
             LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
+            MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
         )

@@ -213,6 +213,7 @@ def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey
         priority=record.read("priority", _priority, Priority.INTERACTIVE),
         max_parallel=record.read("max_parallel", fields.positive_int, 0) or None,
         admin=record.read("admin", fields.boolean, False),
+        metrics=record.read("metrics", fields.boolean, False),
     )
     record.finish()
     return key

@@ -42,7 +42,9 @@ log = logging.getLogger(__name__)
 # Needs no key: what watches the gateway should not have to know one.
 _FREE_PATHS = frozenset({"/health", "/v1/health"})
 # Slots show what other clients' conversations are about, in some builds their very text.
-_ADMIN_PLACES = frozenset({"gateway", "upstream", "slots"})
+# Metrics name all models, and how much each is used.
+METRICS_PATH = "/metrics"
+_ADMIN_PLACES = frozenset({"gateway", "upstream", "slots", "metrics"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _NO_ORIGIN = cors_headers(None)
@@ -165,13 +167,18 @@ class AccessGuard:
         key = await self._ring.find(given, _address_of(scope)) if given else None
         if key is None:
             raise _wrong_key() if given else _no_key()
-        if needs_admin(scope["path"]) and not key.admin:
+        is_scraper = scope["path"] == METRICS_PATH and key.metrics
+        if needs_admin(scope["path"]) and not key.admin and not is_scraper:
             message = (
                 f'the API key "{key.name}" may not use this path: it needs an admin\'s key '
                 "(admin = true in server.api_keys)"
             )
+            if scope["path"] == METRICS_PATH:
+                message = message.replace("admin = true", "admin = true or metrics = true")
             raise ApiError(403, message, "permission_error", code="admin_only")
-        scope[PERMISSIONS_KEY] = Permissions(key.name, key.priority, key.models, key.admin)
+        scope[PERMISSIONS_KEY] = Permissions(
+            key.name, key.priority, key.models, key.admin, key.metrics
+        )
         return key
 
     def _begin(self, key: ApiKey | None, request: RequestState) -> None:

@@ -14,13 +14,15 @@ PERMISSIONS_KEY = "trio_gateway.permissions"
 class Permissions(NamedTuple):
     """What a request may do. `key`: the name of its key, None where the gateway has no keys.
 
-    `priority` is the request's own, and the most that it can ask for. `models` None: all.
+    `metrics`: it may scrape them, as an admin may. `priority` is the request's own, and the most
+    that it can ask for. `models` None: all.
     """
 
     key: str | None
     priority: Priority = Priority.INTERACTIVE
     models: frozenset[str] | None = None
     admin: bool = False
+    metrics: bool = False
 
     def allows(self, model_name: str) -> bool:
         """Whether it may use the model of this name (`ModelConfig.name`, no alias)."""

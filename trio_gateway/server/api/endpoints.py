@@ -263,6 +263,7 @@ GATEWAY = (
         paths=("/health", "/v1/health"),
     ),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
+    _gateway("metrics", "/metrics", "What Prometheus scrapes.", "handle_metrics"),
     _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),
     _gateway(

@@ -1,0 +1,58 @@
+"""EngineTallies: what happened to engines until now, in numbers. Pure."""
+
+from __future__ import annotations
+
+from trio_gateway.engine.happenings import Change, EngineChanged, Refused
+from trio_gateway.engine.scheduling.events import Cause
+from trio_gateway.server.metrics.request_tallies import SECONDS
+from trio_gateway.server.metrics.tallies import Spreads, counts
+
+
+class EngineTallies:
+    """By model and variant, where nothing else is said."""
+
+    def __init__(self) -> None:
+        self.starts = counts()
+        self.failures = counts()  # and "timeout", "start" or "running"
+        self.stops = counts()  # and why
+        self.swaps = counts()  # the model that went, the model that came
+        self.drains = counts()
+        self.resumes = counts()
+        self.kills = counts()
+        self.loads = Spreads(SECONDS)
+        self.refused = counts()  # model, why
+        self._stopping: set[int] = set()
+
+    def note(self, changed: EngineChanged) -> None:
+        of_variant = (changed.key.model, changed.key.variant)
+        match changed.change:
+            case Change.STARTING:
+                self.starts[of_variant] += 1
+                for gone in changed.evicted:
+                    self.swaps[gone.model, changed.key.model] += 1
+            case Change.READY if changed.load_s is not None:
+                self.loads[of_variant].add(changed.load_s)
+            case Change.DRAINING:
+                self.drains[of_variant] += 1
+            case Change.RESUMED:
+                self.resumes[of_variant] += 1
+            case Change.STOPPING:
+                self._stopping.add(changed.engine)
+                self.stops[*of_variant, (changed.cause or Cause.SWAP).value] += 1
+            case Change.FAILED:
+                why = "timeout" if changed.timed_out else "start"
+                self._ended(changed, of_variant, why)
+            case Change.GONE:
+                self._ended(changed, of_variant, "running")
+                if changed.killed:
+                    self.kills[of_variant] += 1
+
+    def _ended(self, changed: EngineChanged, of_variant: tuple[str, str], why: str) -> None:
+        """A failure, unless its end was asked for."""
+        if changed.engine in self._stopping:
+            self._stopping.discard(changed.engine)
+        else:
+            self.failures[*of_variant, why] += 1
+
+    def note_refused(self, refused: Refused) -> None:
+        self.refused[refused.model, refused.refusal] += 1

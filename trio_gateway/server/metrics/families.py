@@ -1,0 +1,171 @@
+"""What Prometheus gets of the tallies, and of what can be read off the gateway now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from trio_gateway.server.metrics.engine_tallies import EngineTallies
+from trio_gateway.server.metrics.request_tallies import RequestTallies
+from trio_gateway.server.metrics.tallies import Labels, Spread
+
+PREFIX = "trio_gateway_"
+MODEL = ("model",)
+VARIANT = ("model", "variant")
+
+
+class Counted(NamedTuple):
+    """A number that only grows, by its labels."""
+
+    name: str
+    help: str
+    labels: Sequence[str]
+    values: Mapping[Labels, float]
+
+
+class Spreading(NamedTuple):
+    """Values and how often they were in each bucket, by their labels."""
+
+    name: str
+    help: str
+    labels: Sequence[str]
+    spreads: Mapping[Labels, Spread]
+
+
+class Measured(NamedTuple):
+    """A number as it is now, by its labels."""
+
+    name: str
+    help: str
+    labels: Sequence[str]
+    values: Mapping[Labels, float]
+
+
+def of_requests(all_: RequestTallies) -> Iterator[Counted | Spreading]:
+    yield Counted(
+        "requests", "Requests that are over.", ("model", "endpoint", "outcome"), all_.requests
+    )
+    yield Counted("request_errors", "Errors that clients got.", ("model", "code"), all_.errors)
+    yield Counted(
+        "decisions", "How requests came by their engine.", ("model", "decision"), all_.decisions
+    )
+    yield Counted(
+        "request_retries", "Requests that were sent to an engine again.", MODEL, all_.retries
+    )
+    yield Counted("prompt_tokens", "Tokens of prompts.", MODEL, all_.prompt_tokens)
+    yield Counted(
+        "prompt_tokens_cached", "Tokens of prompts that were in an engine's KV cache.",
+        MODEL, all_.cached_tokens,
+    )  # fmt: skip
+    yield Counted("generated_tokens", "Tokens of answers.", MODEL, all_.generated_tokens)
+    yield Counted(
+        "drafted_tokens", "Tokens that a draft model proposed.", MODEL, all_.drafted_tokens
+    )
+    yield Counted(
+        "drafted_tokens_accepted", "Those of them that were taken.", MODEL, all_.accepted_tokens
+    )
+    yield Counted("request_bytes", "Bytes of requests' bodies.", MODEL, all_.request_bytes)
+    yield Counted("answer_bytes", "Bytes of answers' bodies.", MODEL, all_.answer_bytes)
+    yield Counted(
+        "prompts_counted", "Prompts, by who counted their tokens.", ("model", "by"), all_.counted
+    )
+    yield Counted(
+        "prompts_counted_too_low", "Prompts that had more tokens than were counted.",
+        ("model", "by"), all_.counted_too_low,
+    )  # fmt: skip
+    yield Spreading(
+        "prompt_count_error_ratio",
+        "How far off counts of prompts were, as a share of the tokens that the engine reported.",
+        ("model", "by"), all_.count_error,
+    )  # fmt: skip
+    yield Spreading(
+        "request_duration_seconds", "From a request's head to its answer's end.",
+        ("model", "outcome"), all_.duration,
+    )  # fmt: skip
+    yield Spreading(
+        "time_to_first_token_seconds",
+        "From a request's head to the first byte of its streamed answer.", MODEL, all_.first_token,
+    )  # fmt: skip
+    yield Spreading(
+        "queue_wait_seconds", "In line for an engine, without the load that it waited for.",
+        ("model", "priority"), all_.queue_wait,
+    )  # fmt: skip
+    yield Spreading(
+        "load_wait_seconds", "For a load, of the requests that waited for one.",
+        MODEL, all_.load_wait,
+    )  # fmt: skip
+    yield Spreading(
+        "generation_tokens_per_second", "Speed of answers, as engines say.", MODEL, all_.speed
+    )
+    yield Spreading(
+        "prompt_tokens_per_second", "Speed at which prompts were read, as engines say.",
+        MODEL, all_.prompt_speed,
+    )  # fmt: skip
+    yield Spreading(
+        "context_given_ratio", "The context that a request got, divided by what it needed.",
+        MODEL, all_.waste,
+    )  # fmt: skip
+
+
+def of_engines(all_: EngineTallies) -> Iterator[Counted | Spreading]:
+    yield Counted("engine_starts", "Engines that were started.", VARIANT, all_.starts)
+    yield Counted(
+        "engine_failures", "Engines that did not start, or ended by themselves.",
+        (*VARIANT, "when"), all_.failures,
+    )  # fmt: skip
+    yield Counted(
+        "engine_stops", "Engines that were told to end, and why.", (*VARIANT, "reason"), all_.stops
+    )
+    yield Counted(
+        "engine_kills", "Engines that had to be killed, as they did not end.", VARIANT, all_.kills
+    )
+    yield Counted(
+        "engine_drains", "Engines that took nothing new until their requests were done.",
+        VARIANT, all_.drains,
+    )  # fmt: skip
+    yield Counted(
+        "engine_drains_called_off", "Engines whose room was no longer needed.",
+        VARIANT, all_.resumes,
+    )  # fmt: skip
+    yield Counted(
+        "swaps", "Engines that made way for another model's, or a larger one of their own.",
+        ("from_model", "to_model"), all_.swaps,
+    )  # fmt: skip
+    yield Counted(
+        "refused_tickets", "Requests that got no engine.", ("model", "reason"), all_.refused
+    )
+    yield Spreading("engine_load_seconds", "What loads took.", VARIANT, all_.loads)
+
+
+def family(what: Counted | Spreading | Measured) -> Metric:
+    name = PREFIX + what.name
+    match what:
+        case Spreading():
+            histogram = HistogramMetricFamily(name, what.help, labels=what.labels)
+            for labels, spread in [*what.spreads.items()]:
+                histogram.add_metric(labels, spread.cumulative(), spread.total)
+            return histogram
+        case Counted():
+            counter = CounterMetricFamily(name, what.help, labels=what.labels)
+            for labels, value in [*what.values.items()]:
+                counter.add_metric(labels, value)
+            return counter
+        case Measured():
+            gauge = GaugeMetricFamily(name, what.help, labels=what.labels)
+            for labels, value in [*what.values.items()]:
+                gauge.add_metric(labels, value)
+            return gauge
+
+
+def build_info(version: str) -> Metric:
+    info = InfoMetricFamily(f"{PREFIX}build", "The gateway itself.")
+    info.add_metric((), {"version": version})
+    return info
