@@ -283,6 +283,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     share_prefixes: bool = False
     hide_cached_tokens: bool = False
     cache_break_excerpts: bool = True
+    page: bool = True
 
     @property
     def keeps_owners_apart(self) -> bool:

@@ -25,6 +25,7 @@ from trio_gateway.server.handlers.metrics import MetricsHandler
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
+from trio_gateway.server.handlers.page import PageHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
@@ -95,6 +96,7 @@ class Gateway:
             MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
+            PageHandler(is_on=self.config.server.page),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,9 @@ ROWS = [(row, path) for row in ENDPOINTS for path in row.paths]
 
 
 def url(path: str) -> str:
-    return "http://gateway" + path.replace("{model}", "nix").replace("{rest}", "x")
+    return "http://gateway" + path.replace("{model}", "nix").replace("{rest}", "x").replace(
+        "{file}", "app.js"
+    )
 
 
 async def ask(stack: Stack, method: str, path: str) -> httpcore.Response:

@@ -71,6 +71,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         cache_break_excerpts=record.read(
             "cache_break_excerpts", fields.boolean, default.cache_break_excerpts
         ),
+        page=record.read("page", fields.boolean, default.page),
         share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
     record.finish()

@@ -23,6 +23,7 @@ from trio_gateway.server.access.browser_rules import (
     preflight_headers,
 )
 from trio_gateway.server.access.key_ring import KeyRing
+from trio_gateway.server.access.page_paths import is_of_page, leads_to_page
 from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.connection_counts import address_group
@@ -39,7 +40,6 @@ from trio_gateway.server.http.types import (
 
 log = logging.getLogger(__name__)
 
-# Needs no key: what watches the gateway should not have to know one.
 _FREE_PATHS = frozenset({"/health", "/v1/health"})
 # Slots show what other clients' conversations are about, in some builds their very text.
 # Metrics name all models, and how much each is used.
@@ -86,7 +86,7 @@ class _Headers(NamedTuple):
 _READ = {
     name.encode(): name
     for name in (
-        "host", "origin", "authorization", "x-api-key", "sec-fetch-site",
+        "accept", "host", "origin", "authorization", "x-api-key", "sec-fetch-site",
         "access-control-request-method", "access-control-request-headers",
         "access-control-request-private-network",
     )
@@ -106,6 +106,7 @@ class AccessGuard:
         )
         self._has_keys = bool(config.api_keys)
         self._ring = KeyRing(config.api_keys)
+        self._has_page = server.page
         self._is_open = config.allow_unauthenticated
         self._under_way: dict[str, int] = {}
 
@@ -160,7 +161,7 @@ class AccessGuard:
         if not self._has_keys:
             scope[PERMISSIONS_KEY] = EVERYTHING
             return None
-        if scope["path"] in _FREE_PATHS:
+        if self._is_free(scope["path"], headers):
             scope[PERMISSIONS_KEY] = NOTHING
             return None
         given = headers.keys()
@@ -180,6 +181,14 @@ class AccessGuard:
             key.name, key.priority, key.models, key.admin, key.metrics
         )
         return key
+
+    def _is_free(self, path: str, headers: _Headers) -> bool:
+        """Whether it needs no key: what watches the gateway should not have to know one, and the
+        page, which holds no data, is what asks its user for it."""
+        if path in _FREE_PATHS:
+            return True
+        is_page = is_of_page(path) or leads_to_page(path, headers.all("accept"))
+        return self._has_page and is_page
 
     def _begin(self, key: ApiKey | None, request: RequestState) -> None:
         """Count a request of this key, until the request ends.

@@ -251,7 +251,13 @@ OLLAMA = (
     _ollama_cannot("copy", "POST"),
     _ollama_cannot("delete", "DELETE"),
     _ollama_cannot("blobs", "HEAD", "POST", path="/api/blobs/{digest}"),
-    _ollama("root", "Say that it is running.", handler="handle_ollama_root", **_ASKS, paths=("/",)),
+    _ollama(
+        "root",
+        "Say that it is running; a browser is led to the page.",
+        handler="handle_root",
+        **_ASKS,
+        paths=("/",),
+    ),
 )
 
 GATEWAY = (
@@ -261,6 +267,13 @@ GATEWAY = (
         "Whether the gateway is serving.",
         "handle_health",
         paths=("/health", "/v1/health"),
+    ),
+    _gateway(
+        "page",
+        "/ui/",
+        "The page that shows what the gateway does, for browsers.",
+        "handle_page",
+        paths=("/ui/", "/ui", "/ui/{file}"),
     ),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
     _gateway("metrics", "/metrics", "What Prometheus scrapes.", "handle_metrics"),

@@ -188,10 +188,6 @@ class OllamaHandler:
     async def handle_ollama_version(self, endpoint: Endpoint, call: Call) -> Answer:
         return json_answer(version_answer(trio_gateway.__version__))
 
-    async def handle_ollama_root(self, endpoint: Endpoint, call: Call) -> Answer:
-        """Ollama's command asks for it before anything else; some pages compare the text."""
-        return answer_of(b"Ollama is running", b"text/plain; charset=utf-8")
-
     async def handle_ollama_cannot(self, endpoint: Endpoint, call: Call) -> Answer:
         what = OLLAMA_CANNOT[endpoint.name]
         message = (

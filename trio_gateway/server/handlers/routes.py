@@ -66,6 +66,7 @@ def _add_routes(app: QuartTrio, dispatcher: Dispatcher, dumps: DumpWriter | None
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
             rule = rule.replace("{digest}", "<digest>").replace("{slot}", "<slot>")
+            rule = rule.replace("{file}", "<path:file>")
             app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
 
 

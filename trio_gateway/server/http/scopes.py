@@ -19,6 +19,7 @@ from trio_gateway.server.http.types import (
     HOLD_KEY,
     REQUEST_ID_HEADER,
     REQUEST_KEY,
+    ROOT_KEY,
     AsgiApp,
     Header,
     Message,
@@ -127,7 +128,7 @@ def below_root_path(scope: Scope) -> Scope:
     than the guard. A proxy may have taken it off already."""
     root = f"/{scope['root_path'].strip('/')}"
     path, raw = scope["path"], scope["raw_path"]
-    below = {**scope, "root_path": ""}
+    below = {**scope, "root_path": "", ROOT_KEY: root.rstrip("/")}
     if root != "/" and path.startswith(f"{root}/") and raw.startswith(f"{root}/".encode()):
         below |= {"path": path[len(root) :], "raw_path": raw[len(root.encode()) :]}
     return below

@@ -13,6 +13,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+ROOT_KEY = "trio_gateway.root_path"  # what `below_root_path` took off
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
 BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
 HOLD_KEY = "trio_gateway.hold"  # a WebSocket's session is told what it holds of the budget

@@ -150,6 +150,8 @@ def _good(endpoint: Endpoint) -> Json:
         return {"101": {"description": "The WebSocket is open."}}
     if endpoint.name == "api/root":
         return {"200": _answer("The gateway is running.", {"text/plain": {}})}
+    if endpoint.name == "page":
+        return {"200": _answer("The page, or a file of it.", {"text/html": {}})}
     if endpoint.body is Body.ANY:
         return {"default": _answer("The engine's answer.", {ANYTHING: {}})}
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}

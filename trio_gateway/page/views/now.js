@@ -1,0 +1,147 @@
+// Now: what the memory of each pool holds, what waits and why, what runs and how fast.
+
+import { attr, h, hueOf, keyed, text } from '../dom.js';
+import { bytes, clock, counting, number, plural, seconds, speed } from '../format.js';
+import { View } from '../view.js';
+import { makePool, showPool, tickPool } from './now_pools.js';
+import { firstSteps } from './first_steps.js';
+
+const SHOWN = 60; // rows of a list
+const ENDED = 6;
+
+export default class Now extends View {
+  static topics = ['pools', 'engines', 'requests', 'recent', 'models'];
+
+  build() {
+    this.pools = h('div.pools');
+    this.running = list('Running', 'Nothing runs.');
+    this.waiting = list('Waiting', 'Nobody waits.');
+    this.ended = list('Just ended', 'Nothing has ended yet.');
+    this.first = firstSteps(this.store);
+    this.loading = h('p.empty', {}, 'Waiting for the gateway’s first words…');
+    this.append(
+      h('h1.unseen', {}, 'Now'),
+      this.loading,
+      this.content = h('div.stack', { hidden: true },
+        this.pools, this.first.element, h('div.pair', {}, this.running.card, this.waiting.card), this.ended.card));
+  }
+
+  update() {
+    const { store } = this;
+    this.loading.hidden = store.hasSnapshot;
+    this.content.hidden = !store.hasSnapshot;
+    if (!store.hasSnapshot) return;
+    const engines = [...store.engines.values()];
+    keyed(this.pools, [...store.pools.values()], (pool) => pool.name, makePool, (card, pool) => showPool(card, pool, engines.filter((engine) => engine.pool === pool.name), store));
+    const under_way = [...store.requests.values()];
+    const waits = under_way.filter((row) => row.stage === 'waiting').sort((a, b) => (a.position ?? 1e9) - (b.position ?? 1e9) || a.arrived_s - b.arrived_s);
+    const runs = under_way.filter((row) => row.stage !== 'waiting');
+    this.#show(this.running, runs);
+    this.#show(this.waiting, waits);
+    this.#show(this.ended, store.recent.slice(-ENDED).reverse());
+    this.first.show(!under_way.length && !store.recent.length && !engines.length);
+  }
+
+  tick() {
+    const { store } = this;
+    for (const card of this.pools.children) tickPool(card, store);
+    for (const { rows } of [this.running, this.waiting]) {
+      for (const row of rows.children) tickRequest(row, store);
+    }
+  }
+
+  #show(part, rows) {
+    text(part.count, rows.length || '');
+    part.none.hidden = rows.length > 0;
+    keyed(part.rows, rows.slice(0, SHOWN), (row) => row.id, () => this.#make(), (item, row) => showRequest(item, row, this.store));
+    text(part.more, rows.length > SHOWN ? `and ${number(rows.length - SHOWN)} more` : '');
+  }
+
+  #make() {
+    const item = h('li.request');
+    item.parts = {
+      chip: h('span.chip'),
+      model: h('a.model'),
+      who: h('span.who.soft'),
+      stage: h('span.tag'),
+      facts: h('span.facts.soft'),
+      time: h('span.time'),
+      says: h('p.says'),
+      cancel: h('button.quiet.danger', { type: 'button', onclick: () => this.#cancel(item) }, 'Cancel'),
+    };
+    const { chip, model, who, stage, facts, time, says, cancel } = item.parts;
+    item.append(chip, h('div.what', {}, h('p.line', {}, model, stage, who, facts), says), time, cancel);
+    return item;
+  }
+
+  async #cancel(item) {
+    const { cancel, says } = item.parts;
+    cancel.disabled = true;
+    try {
+      await this.store.fetch(`/gateway/requests/${encodeURIComponent(item.row.id)}/cancel`, { method: 'POST' });
+    } catch (error) {
+      text(says, `Not cancelled: ${error.message}`);
+      cancel.disabled = false;
+    }
+  }
+}
+
+function list(title, none) {
+  const part = {
+    count: h('span.soft'),
+    none: h('p.empty', {}, none),
+    rows: h('ul.requests', { 'aria-label': title }),
+    more: h('p.more.soft', {}),
+  };
+  part.card = h('section.card.list', { 'aria-label': title }, h('header', {}, h('h2', {}, title), part.count), part.none, part.rows, part.more);
+  return part;
+}
+
+const STAGES = {
+  arriving: ['is read', ''], waiting: ['waits', 'busy'], reading: ['reads its prompt', 'accent'], answering: ['answers', 'good'],
+};
+const OUTCOMES = {
+  ok: ['done', 'good'], refused: ['refused', 'bad'], failed: ['failed', 'bad'], broken_off: ['broke off', 'bad'],
+  client_gone: ['client left', ''], cancelled: ['cancelled', ''],
+};
+
+function showRequest(item, row, store) {
+  item.row = row;
+  const { chip, model, who, stage, facts, says, cancel, time } = item.parts;
+  const name = row.model ?? row.asked ?? 'no model';
+  const [word, kind] = (row.stage === 'done' ? OUTCOMES[row.outcome] : STAGES[row.stage]) ?? [row.stage, ''];
+  chip.style.setProperty('--hue', hueOf(name));
+  text(model, row.variant ? `${name}:${row.variant}` : name);
+  attr(model, 'href', `#requests/${encodeURIComponent(row.id)}`);
+  attr(model, 'title', row.id);
+  text(stage, word);
+  attr(stage, 'class', `tag ${kind}`);
+  text(who, [row.client, row.priority === 'interactive' ? '' : row.priority].filter(Boolean).join(' · '));
+  text(facts, factsOf(row).join(' · '));
+  text(says, saysOf(row));
+  cancel.hidden = row.stage === 'done';
+  attr(cancel, 'aria-label', `Cancel the request for ${name}${row.client ? ` of ${row.client}` : ''}`);
+  if (row.stage === 'done') text(time, `${clock(row.arrived_s)} · ${seconds(row.took_s)}`);
+  else tickRequest(item, store);
+}
+
+function factsOf(row) {
+  const tokens = row.generated_tokens ? `${number(row.generated_tokens)} tokens` : '';
+  const pace = row.speed ? speed(row.speed) : '';
+  const prompt = row.stage === 'reading' && row.counted_tokens ? `${number(row.counted_tokens)} of a prompt` : '';
+  return [prompt, tokens, pace].filter(Boolean);
+}
+
+// A waiting request's sentence; of one that has its engine, how it came by it.
+function saysOf(row) {
+  if (row.stage === 'waiting') return row.sentence ?? 'waits for an engine';
+  if (row.error) return row.error;
+  const waited = row.waited_s > 0.05 ? `waited ${seconds(row.waited_s)}` : '';
+  const load = row.load_s > 0.05 ? `${seconds(row.load_s)} of it a load` : '';
+  const evicted = row.evicted?.length ? `in place of ${row.evicted.join(', ')}` : '';
+  return [waited, load, evicted].filter(Boolean).join(', ');
+}
+
+function tickRequest(item, store) {
+  text(item.parts.time, counting(store.now() - item.row.arrived_s));
+}

@@ -1,0 +1,19 @@
+"""Which requests are for the page: its files hold no data, and need no key. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PAGE_PATH = "/ui/"
+
+
+def is_of_page(path: str) -> bool:
+    """Whether it is one of the page's own files, or would be."""
+    return path.startswith(PAGE_PATH) or path == PAGE_PATH.rstrip("/")
+
+
+def leads_to_page(path: str, accepts: Iterable[str]) -> bool:
+    """Whether somebody opens the gateway's address in a browser. `accepts`: its `Accept` headers;
+    Ollama's clients, which ask for the same path, name no HTML there."""
+    kinds = (kind for value in accepts for kind in value.split(","))
+    return path == "/" and any(kind.partition(";")[0].strip() == "text/html" for kind in kinds)
