@@ -6,6 +6,7 @@ it says the same whenever it has read the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -18,6 +19,7 @@ from trio_gateway.gguf.metadata import read_metadata
 WIDTH, LAYERS, HEADS, INNER = 192, 24, 3, 512
 TRAINED_FOR = 8192
 CONTROL_TOKENS = 17  # the first of the vocabulary
+FIRST_UNUSED = 3  # of them: a chat has the others
 
 
 def write_tiny_model(
@@ -31,7 +33,8 @@ def write_tiny_model(
     Args:
         template: the chat template, if it is to be another one.
         layers: with few of them, it is as quick as it can be with that vocabulary.
-        vocabulary: only so many tokens, so that a text has more of them. It never ends an answer.
+        vocabulary: only so many tokens, so that a text has more of them. It never ends an answer,
+            says ASCII only, and can fill gaps.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(TRAINED_FOR)
@@ -43,20 +46,21 @@ def write_tiny_model(
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     tokens = _add_tokenizer(writer, template, vocabulary)
+    never = [p for p, token in enumerate(tokens) if p < CONTROL_TOKENS or not _is_ascii(token)]
     random = np.random.default_rng(7)
 
     def add(name: str, *shape: int) -> None:
         scale = shape[-1] ** -0.5
         weights = random.standard_normal(shape, dtype=np.float32) * scale
         if vocabulary is not None:
-            _never_end(name, weights)
+            _set_apart(name, weights, never)
         writer.add_tensor(f"{name}.weight", weights.astype(np.float16))
 
     def add_norm(name: str) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(WIDTH, dtype=np.float32))
 
-    add("token_embd", tokens, WIDTH)
-    add("output", tokens, WIDTH)
+    add("token_embd", len(tokens), WIDTH)
+    add("output", len(tokens), WIDTH)
     add_norm("output_norm")
     for block in (f"blk.{i}" for i in range(layers)):
         add_norm(f"{block}.attn_norm")
@@ -73,19 +77,25 @@ def write_tiny_model(
     return path
 
 
-def _never_end(name: str, weights: NDArray[np.float32]) -> None:
-    """All that it reads has much of the first dimension, and its control tokens are far from it."""
+def _is_ascii(token: str) -> bool:
+    """A blank and the end of a line are written as Ġ and Ċ."""
+    return token.replace("Ġ", " ").replace("Ċ", " ").isascii()
+
+
+def _set_apart(name: str, weights: NDArray[np.float32], never: Sequence[int]) -> None:
+    """All that it reads has much of the first dimension, and the tokens that it is `never` to say
+    are far from there."""
     if name == "token_embd":
         weights[:, 0] = 2
     elif name == "output":
         weights[:, 0] = 0
-        weights[:CONTROL_TOKENS, 0] = -2
+        weights[never, 0] = -2
 
 
 def _add_tokenizer(
     writer: gguf.GGUFWriter, template: str | None, vocabulary: int | None = None
-) -> int:
-    """The packaged model's; how many tokens it has. Its tokens are in the order of its merges."""
+) -> list[str]:
+    """The packaged model's. Its tokens are in the order of its merges."""
     found = read_metadata(Path(preset("models", "smollm2")))
     tokens = found.texts("tokenizer.ggml.tokens")[:vocabulary]
     left_out = len(found.texts("tokenizer.ggml.tokens")) - len(tokens)
@@ -99,5 +109,8 @@ def _add_tokenizer(
     writer.add_bos_token_id(found.number("tokenizer.ggml.bos_token_id", 0))
     writer.add_eos_token_id(found.number("tokenizer.ggml.eos_token_id", 0))
     writer.add_add_bos_token(False)
+    if vocabulary is not None:
+        for place, name in enumerate(("fim_pre", "fim_suf", "fim_mid"), FIRST_UNUSED):
+            writer.add_uint32(f"tokenizer.ggml.{name}_token_id", place)
     writer.add_chat_template(template or found.text("tokenizer.chat_template") or "")
-    return len(tokens)
+    return tokens

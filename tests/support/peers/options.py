@@ -15,7 +15,7 @@ Setter = Callable[[Any, str], None]  # of xllamacpp's CommonParams
 
 
 class NotHere(Exception):
-    """The tests want a server that neither side can be: a router, a model with a projector."""
+    """The tests want a server that neither side can be: a router, one with an adapter."""
 
 
 class Option(NamedTuple):
@@ -100,10 +100,6 @@ ENGINE_OPTIONS: dict[str, Option] = {
     "--no-cache-idle-slots": _flag("cache_idle_slots", False),
     "--ui-mcp-proxy": _flag("ui_mcp_proxy"),
     "--cors-origins": _to("cors_origins"),
-    "--tools": _to("server_tools", lambda value: value.split(",")),
-    "--tools-runtime": _to("server_tools_runtime"),
-    "--mcp-servers-config": _to("mcp_servers_config"),
-    "--mcp-servers-json": _to("mcp_servers_json"),
     "--model-draft": Option(True, _set_draft),
     "--spec-type": _speculative("types", lambda value: [_SPECULATIVE(value)]),
     "--spec-draft-n-min": _draft("n_min", int),
@@ -136,11 +132,13 @@ def with_model(args: Sequence[str], model: Path) -> list[str]:
     """The same arguments with a model that is there.
 
     Raises:
-        NotHere: they name none, so that it would be a router.
+        NotHere: they name none, so that it would be a router, or an adapter of their own model.
     """
     found = EngineArgs(args, {})
     if found.value(known.HF_REPO) is None and found.value(known.MODEL) is None:
         raise NotHere("a router: it would start llama-servers of its own")
+    if found.value(known.LORA) is not None:
+        raise NotHere("an adapter: there is none for a tiny model")
     rest = without(args, known.HF_REPO, known.HF_FILE, known.MODEL, known.MODEL_URL)
     rest += ["--model", str(model)]
     if found.value(known.DRAFT) is not None:

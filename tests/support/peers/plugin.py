@@ -1,8 +1,8 @@
 """Loaded into the tests' own pytest: what a gateway's client does, and a record of what happened.
 
 It changes nothing of what a test asks, except that a request names a model (both sides get it), and
-nothing of what it expects, except for the text that a model wrote. What a router serves by itself,
-such as tools, an engine with a model serves, too: so it is asked there.
+nothing of what it expects, except for the text that a model wrote. What a test asks of a router
+and any server has, is asked of one with a model.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ SIDE = "TRIO_GATEWAY_PEERS_SIDE"
 COUNTS = "counts"
 MODEL = "test"
 LOAD_LIMIT_S = 60.0
-# What a test sets if it starts a router for what any server has.
-NO_ROUTER = ("server_tools", "mcp_servers_config", "mcp_servers_json", "cors_origins")
 
 _counts: list[int] = []  # of the test that runs
 
@@ -81,8 +79,8 @@ def _start_elsewhere(utils: Any, requests: Any) -> None:
             server.server_port = free.getsockname()[1]
 
     def start(server: Any, *args: Any, **more: Any) -> None:
-        if server.model_hf_repo is None and any(getattr(server, name) for name in NO_ROUTER):
-            server.model_hf_repo = MODEL
+        if server.cors_origins is not None and server.model_hf_repo is None:
+            server.model_hf_repo = MODEL  # any server has them, not only a router
         real(server, *args, **more)
         if os.environ[SIDE] == "gateway":
             url = f"http://127.0.0.1:{server.server_port}/gateway/models/{MODEL}/load"
