@@ -63,6 +63,17 @@ def test_llamacpps_clients_get_its_type_and_numbers() -> None:
     assert found["type"] == "exceed_context_size_error"
     assert (found["n_prompt_tokens"], found["n_ctx"]) == (5000, 4096)
     assert found["code"] == "context_length_exceeded"
+    assert found["message"].startswith(
+        "request (5000 tokens) exceeds the available context size (4096 tokens): the request needs "
+    )
+
+
+def test_an_answer_that_is_too_long_is_no_fault_of_the_request_by_llamacpps_words() -> None:
+    excess = excess_of(model("m", variant(4096)), 4096, 4095, 99, clamps=False)
+    found = ContextTooLong(excess, terms_of(CHAT, Family.LLAMACPP, set().__contains__), None)
+    said = found.body(Family.LLAMACPP)["error"]["message"]
+    assert said == found.message
+    assert "exceeds" not in said
 
 
 def test_anthropics_clients_get_its_sentence() -> None:

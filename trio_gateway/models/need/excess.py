@@ -1,8 +1,9 @@
 """Excess: by how much a request is too long for its model, and the sentences that say so. Pure.
 
 Clients read these sentences. Those that shorten a conversation by themselves look for "maximum
-context length is" (OpenAI's words), or for Anthropic's two sentences, whose numbers they use. So
-every sum here adds up as it is printed, and an answer lowered to what is left is served.
+context length is" (OpenAI's words), "exceeds the available context size" (llama.cpp's), or for
+Anthropic's two sentences, whose numbers they use. So every sum here adds up as it is printed, and
+an answer lowered to what is left is served.
 """
 
 from __future__ import annotations
@@ -132,6 +133,18 @@ def _cure(excess: Excess, terms: Terms) -> str:
         return ", or ".join(cures)
     lower = f", and lower {terms.limit}" if excess.answer and not terms.is_fixed else ""
     return f"shorten the {terms.text}{lower}"
+
+
+def llamacpp_sentence(excess: Excess, terms: Terms = TERMS) -> str:
+    """First what llama.cpp says, which looks at the prompt alone."""
+    ours = sentence(excess, terms)
+    if excess.prompt < excess.context:
+        return ours
+    exactness = excess.known.value
+    return (
+        f"request ({exactness}{excess.prompt} tokens) exceeds the available context size "
+        f"({excess.context} tokens): {ours}"
+    )
 
 
 def anthropic_sentence(excess: Excess, terms: Terms = TERMS) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from trio_gateway.models.need.excess import Excess, Terms, anthropic_sentence, sentence
+from trio_gateway.models.need.excess import (
+    Excess,
+    Terms,
+    anthropic_sentence,
+    llamacpp_sentence,
+    sentence,
+)
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, anthropic_error
 
@@ -23,7 +29,7 @@ _TEXTS: Mapping[Need, str] = {
 
 class ContextTooLong(ApiError):
     """400: no context is large enough for the prompt, or for the prompt and its answer. `message`
-    is what OpenAI's, llama.cpp's and Ollama's clients get; Anthropic's get its own sentences."""
+    is what OpenAI's and Ollama's clients get; llama.cpp's and Anthropic's get their own words."""
 
     def __init__(self, excess: Excess, terms: Terms, param: str | None) -> None:
         super().__init__(400, sentence(excess, terms), code=CODE, param=param)
@@ -35,6 +41,7 @@ class ContextTooLong(ApiError):
         body = super().body(family)
         if family is Family.LLAMACPP:
             body["error"] |= {
+                "message": llamacpp_sentence(self.excess, self._terms),
                 "type": _LLAMACPP_TYPE,
                 "n_prompt_tokens": self.excess.prompt,
                 "n_ctx": self.excess.context,
