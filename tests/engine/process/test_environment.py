@@ -23,6 +23,17 @@ def test_keys_stay_here_and_all_else_is_inherited(monkeypatch: pytest.MonkeyPatc
     assert inherited({"A_KEY"}, wishes).keys() & {*names, "NOT_SET"} == names - {"PLAIN"}
 
 
+def test_the_place_where_the_gateway_is_reached_is_no_engines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {"AIP_MODE", "AIP_HTTP_PORT"}
+    for name in (*names, "AIP_PROJECT_NUMBER"):
+        monkeypatch.setenv(name, "8080")
+    assert not inherited().keys() & names
+    assert "AIP_PROJECT_NUMBER" in inherited()
+    assert inherited((), {"AIP_MODE": True}).keys() & names == {"AIP_MODE"}
+
+
 @pytest.mark.untraced
 def test_each_process_that_is_started_is_given_its_environment() -> None:
     found = [*starts()]

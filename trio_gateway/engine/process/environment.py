@@ -1,4 +1,4 @@
-"""What children of the gateway inherit of its environment: not the keys that are for it alone."""
+"""What children of the gateway inherit of its environment: nothing that is for it alone, as keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection, Mapping
 
 OWN_PREFIX = "TRIO_GATEWAY_"
+# Where Vertex AI reaches its container: llama-server listens there, whatever its --port says.
+OWN_PLACE = frozenset({"AIP_MODE", "AIP_HTTP_PORT"})
 
 
 def inherited(
@@ -21,5 +23,9 @@ def inherited(
     return {
         name: value
         for name, value in os.environ.items()
-        if wishes.get(name, not (name in secrets or name.startswith(OWN_PREFIX)))
+        if wishes.get(name, not _is_ours(name, secrets))
     }
+
+
+def _is_ours(name: str, secrets: Collection[str]) -> bool:
+    return name in secrets or name in OWN_PLACE or name.startswith(OWN_PREFIX)
