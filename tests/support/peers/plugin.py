@@ -14,6 +14,7 @@ from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +25,7 @@ MODEL = "test"
 LOAD_LIMIT_S = 60.0
 
 _counts: list[int] = []  # of the test that runs
+_names: dict[int, str] = {}  # of the model at each port
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,7 +63,8 @@ def _name_models(requests: Any) -> None:
     def request(session: Any, method: str, url: str, **more: Any) -> Any:
         body = more.get("json")
         if method.upper() == "POST" and isinstance(body, dict) and body.get("model") is None:
-            more["json"] = {**body, "model": MODEL}
+            name = _names.get(urlsplit(url).port or 0, MODEL)
+            more["json"] = {**body, "model": name}
         return real(session, method, url, **more)
 
     requests.Session.request = request
@@ -81,6 +84,7 @@ def _start_elsewhere(utils: Any, requests: Any) -> None:
     def start(server: Any, *args: Any, **more: Any) -> None:
         if server.cors_origins is not None and server.model_hf_repo is None:
             server.model_hf_repo = MODEL  # any server has them, not only a router
+        _names[server.server_port] = min((server.model_alias or MODEL).split(","))
         real(server, *args, **more)
         if os.environ[SIDE] == "gateway":
             url = f"http://127.0.0.1:{server.server_port}/gateway/models/{MODEL}/load"

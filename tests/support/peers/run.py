@@ -88,7 +88,11 @@ def _program(work: Path, side: str, model: Path) -> Path:
         str(model),
         str(engine),
     ]
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(start)} "$@"\n')
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && exec echo llama-server\n'  # a gateway asks at each of its starts
+        f'PYTHONPATH={ROOT} exec {shlex.join(start)} "$@"\n'
+    )
     program.chmod(0o755)
     return program
 

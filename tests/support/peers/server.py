@@ -69,7 +69,7 @@ def become_gateway(args: Sequence[str], binary: str) -> None:
 def configuration(args: Sequence[str], binary: str, folder: Path) -> str:
     """In Lua; where the tests' server would listen, with its name and its key."""
     given = EngineArgs(args, {})
-    names = sorted((given.value(known.ALIAS) or "tiny").split(","))
+    names = sorted((given.value(known.ALIAS) or NAMES[0]).split(","))
     slots = int(given.value(known.PARALLEL) or 1)
     context = int(given.value(known.CONTEXT) or TRAINED_FOR)
     if not given.switch(known.UNIFIED_KV):
