@@ -1,4 +1,4 @@
-"""What children of the gateway inherit of its environment: nothing that is for it alone, as keys."""
+"""What children of the gateway inherit of its environment: nothing that is for it alone."""
 
 from __future__ import annotations
 
