@@ -122,11 +122,11 @@ async def test_the_responses_api_gets_a_response_that_begins_and_keeps_its_id(
 async def test_a_client_asks_for_the_style_that_it_wants(autojump_clock: Clock) -> None:
     path, header = "/v1/chat/completions", "X-Gateway-Keepalive"
     async with waiting(COMMENT, EVENT, DONE) as stack:
-        assert b": loading" not in await stream(stack, path, {header: "Data"})
+        assert b": waits" not in await stream(stack, path, {header: "Data"})
     async with waiting(COMMENT, EVENT, DONE) as stack:
-        assert (await stream(stack, path)).startswith(b": loading")
+        assert (await stream(stack, path)).startswith(b": waits for m to load")
     async with waiting(DATA, EVENT, DONE) as stack:
-        assert (await stream(stack, path, {header: "comment"})).startswith(b": loading")
+        assert (await stream(stack, path, {header: "comment"})).startswith(b": waits for m to load")
         refused = await stack.post(path, json.dumps({"model": "m", **CHAT}).encode(), {header: "x"})
         error = json.loads(refused.content)["error"]
         assert (refused.status, error["code"]) == (400, "invalid_keepalive")

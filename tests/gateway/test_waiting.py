@@ -12,6 +12,7 @@ import trio
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
+from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.server.api.endpoints import ENDPOINTS
 
@@ -46,14 +47,15 @@ async def test_a_stream_that_waits_for_a_load_gets_comments_and_then_its_answer(
             assert header(response, "X-Gateway-Model") == "m"
             answer = b"".join([piece async for piece in response.aiter_stream()])
         loading, again, facts, event, done = events_of(answer)
-        assert (loading, again) == (": loading 15s of ~38s", ": loading 30s of ~38s")
+        assert loading == ": waits for m to load (15 s of about 38 s); expected in about 23 s"
+        assert again == ": waits for m to load (30 s of about 38 s); expected in about 8 s"
         assert facts.startswith(": X-Gateway-Model: m; X-Gateway-Need: ")
         assert "X-Gateway-Counted: bound; at-most" in facts
         assert "X-Gateway-Decision: started" in facts
         assert f"{event}\n\n{done}\n\n".encode() == EVENT + DONE
 
 
-async def test_a_stream_that_queues_is_told_its_position_and_a_guess_at_its_wait(
+async def test_a_stream_that_queues_is_told_what_is_in_the_way_and_how_many_are_before_it(
     autojump_clock: Clock,
 ) -> None:
     given = config(model("a"), model("b"))
@@ -64,7 +66,7 @@ async def test_a_stream_that_queues_is_told_its_position_and_a_guess_at_its_wait
         nursery.start_soon(stream, stack, chat("b", stream=True))
         await trio.sleep(1)
         first = events_of(await stream(stack, chat("b", stream=True)))[0]
-        assert first.startswith(": queued position=2 eta=")
+        assert first == (": waits for 1 answer of a to end, then b loads; 1 request is before it")
 
 
 async def test_a_stream_that_waits_for_the_end_of_a_back_off_is_told_so(
@@ -90,8 +92,8 @@ async def test_a_stream_that_waits_for_the_end_of_a_back_off_is_told_so(
             await trio.sleep(0.25)
             (row,) = await page(stack, "queue")
             assert row["back_off"] == said.replace("1.0", "0.8")
-        assert answers[0][0] == f": {said.replace('1.0', '0.4')}"
-        assert answers[0][1].startswith(": loading 0s of ~")
+        assert answers[0][0].startswith(f": waits as {said.replace('1.0', '0.4')}; then it loads (")
+        assert answers[0][1].startswith(": waits for m to load (0 s of ")
 
 
 async def test_a_stream_that_waits_for_its_first_token_is_told_so(autojump_clock: Clock) -> None:
@@ -99,9 +101,27 @@ async def test_a_stream_that_waits_for_its_first_token_is_told_so(autojump_clock
         stack.engines.scripts = [[25.0, EVENT, DONE]]
         comments = events_of(await stream(stack, chat(stream=True)))[:-3]
         assert comments == [
-            ": waiting for the first token, 9s",  # after a load of 1 s
-            ": waiting for the first token, 19s",
+            ": waits for the first token (9 s so far)",  # after a load of 1 s
+            ": waits for the first token (19 s so far)",
         ]
+
+
+async def test_a_key_that_may_not_use_a_model_does_not_learn_from_a_comment_that_it_runs(
+    autojump_clock: Clock,
+) -> None:
+    keys = [
+        ApiKey(name="all", secret="k" * 40),
+        ApiKey(name="few", secret="f" * 40, models=frozenset({"b"})),
+    ]
+    access = AccessConfig(allowed_hosts=("gateway",), api_keys=tuple(keys))
+    given = config(model("a"), model("b"), access=access)
+    async with running_stack(given) as stack, trio.open_nursery() as nursery:
+        stack.engines.scripts = [[EVENT, 100.0, DONE], [EVENT, DONE]]
+        whole, few = ({"Authorization": f"Bearer {letter * 40}"} for letter in "kf")
+        nursery.start_soon(stack.post, CHAT, chat("a", stream=True), whole)
+        await trio.sleep(2)
+        said = (await stack.post(CHAT, chat("b", stream=True), few)).content
+        assert b": waits for 1 answer of another model to end, then b loads" in said
 
 
 async def test_without_stream_keepalive_a_stream_waits_in_silence(autojump_clock: Clock) -> None:
@@ -254,6 +274,10 @@ async def test_the_queue_shows_who_waits_for_what_and_no_key(autojump_clock: Clo
         await trio.sleep(3)
         first, second = sorted(await page(stack, "queue"), key=lambda row: row["position"])
         assert {"model", "need", "waited_s", "expected_wait_s"} < set(first)
+        then = "then b loads"
+        turn = "the turn of a to end (at most 7 s) and for 1 answer to end"
+        assert first["sentence"] == f"waits for {turn}, {then}"
+        assert second["sentence"] == f"{first['sentence']}; 1 request is before it"
         assert (first["model"], first["waited_s"], first["position"]) == ("b", 3.0, 1)
         assert (first["priority"], second["priority"]) == ("interactive", "batch")
         assert first["client"].startswith("key ")
@@ -320,7 +344,7 @@ async def test_before_anything_was_measured_the_wait_is_said_not_to_be_known(
         nursery.start_soon(stack.post, CHAT, chat())
         await trio.sleep(2)
         (first, *_) = events_of(await stream(stack, chat(stream=True)))
-        assert first == ": queued position=1 eta=unknown"
+        assert first == ": waits for a free place of m: 1 answer is running"
 
 
 # -- an upload -------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
 )
-from trio_gateway.engine.scheduling.scheduler import AGES_AFTER_WINDOWS, Scheduler
+from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.swap_plan import OVERTIME_LOADS
+from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS
 
 STOP_S = 1.0
 COUNT_S = 0.25

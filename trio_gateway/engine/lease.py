@@ -13,8 +13,8 @@ from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.kv.conversations import NO_MOVE, KvMove
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.events import Grant, How, Reject, TicketArrived
-from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.engine.scheduling.progress import AnswerProgress
+from trio_gateway.engine.scheduling.waiting import Waiting
 
 SLOTS_LIMIT_S = 0.5  # the beginning of an answer waits for it
 
@@ -111,8 +111,8 @@ class Leases(Protocol):
     def let_go(self, request: LeaseRequest, /) -> None:
         """It is over, however it ended."""
 
-    def outlook(self, ticket: int, /) -> Outlook | None:
-        """What a waiting ticket may expect; None if it does not wait."""
+    def waiting(self, ticket: int, /) -> Waiting | None:
+        """What a ticket waits for, and may expect; None if it does not wait."""
 
 
 class LeaseRequest:
@@ -210,6 +210,6 @@ class LeaseRequest:
         if self._decided is not None:
             self._decided.set()
 
-    def outlook(self) -> Outlook | None:
-        """What it may expect while it waits; None once it is decided."""
-        return self._leases.outlook(self.event.ticket)
+    def waiting(self) -> Waiting | None:
+        """What it waits for, and may expect; None once it is decided."""
+        return self._leases.waiting(self.event.ticket)

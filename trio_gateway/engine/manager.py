@@ -56,9 +56,9 @@ from trio_gateway.engine.scheduling.events import (
     Unload,
     VariantKey,
 )
-from trio_gateway.engine.scheduling.outlook import Outlook
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
+from trio_gateway.engine.scheduling.waiting import Waiting
 from trio_gateway.engine.variant_facts import facts_of
 
 log = logging.getLogger(__name__)
@@ -215,8 +215,8 @@ class EngineManager:
         del self._requests[ticket]
         self._dispatch(LeaseReturned(ticket) if request.is_granted else TicketGone(ticket))
 
-    def outlook(self, ticket: int) -> Outlook | None:
-        return self.overview.outlook(ticket)
+    def waiting(self, ticket: int) -> Waiting | None:
+        return self.overview.waiting(ticket)
 
     # -- keeping and unloading models ---------------------------------------------------------
 

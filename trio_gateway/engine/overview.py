@@ -20,14 +20,17 @@ from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.model_load import ModelLoad, model_load
-from trio_gateway.engine.scheduling.outlook import Outlook, Outlooks, outlook_of
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.scheduler import Scheduler
+from trio_gateway.engine.scheduling.sentence import sentence_of
+from trio_gateway.engine.scheduling.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.waiting import Waiting, Waits
 
 
 class TicketRow(msgspec.Struct, frozen=True):
     """A request that waits. `position` 1 is the next; `expected_wait_s` None: not known.
-    `back_off`: what it waits for failed, and is left alone for a while; None: it is not."""
+    `back_off`: what it waits for failed, and is left alone for a while; None: it is not.
+    `sentence`: what it waits for, what is in the way, and what comes then."""
 
     model: str
     need: int
@@ -37,6 +40,7 @@ class TicketRow(msgspec.Struct, frozen=True):
     position: int
     expected_wait_s: float | None
     back_off: str | None = None
+    sentence: str = ""
 
 
 class EngineRow(msgspec.Struct, frozen=True):
@@ -142,12 +146,19 @@ class Overview:
 
     # -- what waits, and what would -----------------------------------------------------------
 
-    def outlook(self, ticket: int) -> Outlook | None:
-        """What a waiting ticket may expect; None if it does not wait."""
-        waiting = self._state.tickets.get(ticket)
-        if waiting is None:
-            return None
-        return outlook_of(waiting, self._state, self._scheduler.window_s, trio.current_time())
+    def waiting(self, ticket: int) -> Waiting | None:
+        """What a ticket waits for, and may expect; None if it does not wait. `sentence_of` puts it
+        into words."""
+        waits = self._state.tickets.get(ticket)
+        return None if waits is None else self._waits().of(waits)
+
+    def all_waiting(self) -> dict[int, Waiting]:
+        """The same of all tickets that wait, by their numbers, the oldest first: much cheaper than
+        one after the other."""
+        return self._waits().of_all(self._state.tickets.values())
+
+    def _waits(self) -> Waits:
+        return Waits(self._state, self._scheduler.window_s, trio.current_time())
 
     def preview(
         self, model: str, need: int, start_need: int, least_need: int | None = None
@@ -158,25 +169,9 @@ class Overview:
 
     def tickets(self) -> list[TicketRow]:
         """The waiting tickets, the oldest first."""
-        now = trio.current_time()
-        outlooks = Outlooks(self._state, self._scheduler.window_s, now)
-        rows = []
-        for ticket in self._state.tickets.values():
-            outlook = outlooks.of(ticket)
-            wait_s = outlook.wait_s
-            rows.append(
-                TicketRow(
-                    model=ticket.model,
-                    need=ticket.need,
-                    priority=ticket.priority.name.lower(),
-                    client=ticket.client,
-                    waited_s=round(now - ticket.arrived_at, 3),
-                    position=outlook.position,
-                    expected_wait_s=round(wait_s, 1) if wait_s is not None else None,
-                    back_off=str(outlook.pause) if outlook.pause is not None else None,
-                )
-            )
-        return rows
+        now, tickets = trio.current_time(), self._state.tickets
+        found = self.all_waiting().items()
+        return [_ticket_row(tickets[number], waiting, now) for number, waiting in found]
 
     def queue_lengths(self) -> dict[tuple[str, ...], float]:
         """How many wait, by model and priority."""
@@ -256,3 +251,18 @@ class Overview:
             memory_bytes=self._state.variants.memory_of(view.facts),
             leaves_in_s=max(self._state.variants.idle_timeout_s(view.facts) - idle_s, 0.0),
         )
+
+
+def _ticket_row(ticket: Ticket, waiting: Waiting, now: float) -> TicketRow:
+    outlook, wait_s = waiting.outlook, waiting.expected_s
+    return TicketRow(
+        model=ticket.model,
+        need=ticket.need,
+        priority=ticket.priority.name.lower(),
+        client=ticket.client,
+        waited_s=round(now - ticket.arrived_at, 3),
+        position=outlook.position,
+        expected_wait_s=round(wait_s, 1) if wait_s is not None else None,
+        back_off=str(outlook.pause) if outlook.pause is not None else None,
+        sentence=sentence_of(waiting),
+    )

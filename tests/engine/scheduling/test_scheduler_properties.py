@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.support.scheduler_world import World
 from tests.support.scheduler_worlds import HAPPENINGS, Do, worlds
 from tests.support.thoroughness import examples
+from trio_gateway.engine.scheduling.sentence import sentence_of
+from trio_gateway.engine.scheduling.waiting import Cause, Waits
 
 # It is all computing, which takes as long as the machine is busy.
 pytestmark = [pytest.mark.untraced, pytest.mark.timeout(600)]
@@ -34,6 +36,20 @@ def test_whatever_happens_the_promises_hold_and_every_ticket_ends(
     world.come_to_rest(random.Random(seed))
     assert not world.live, "an engine outlived its idle timeout"
     assert world.subject.next_deadline() is None
+
+
+@settings(MANY, max_examples=examples(200))
+@given(worlds(), HAPPENINGS)
+def test_whatever_happens_each_ticket_that_waits_is_told_what_for(
+    world: World, happenings: list[Do]
+) -> None:
+    for happening in happenings:
+        happening.what(world, *happening.arguments)
+        state = world.subject.state
+        waits = Waits(state, world.subject.window_s, world.now)
+        for number, waiting in waits.of_all(state.tickets.values()).items():
+            assert waiting.cause is not Cause.NOTHING, (number, world.subject)
+            assert sentence_of(waiting).startswith("waits ")
 
 
 @settings(MANY, max_examples=examples(200))

@@ -87,7 +87,7 @@ async def test_each_is_told_when_its_own_patience_ends(autojump_clock: Clock) ->
         await trio.sleep(13)
         assert await earlies[0].end() is True
         assert await earlies[2].end() is True
-        first_token = ": waiting for the first token, 0s"
+        first_token = ": waits for the first token (0 s so far)"
         start = "http.response.start"
         assert clients[0].got == [(10, start), (10, first_token), (20, first_token)]
         assert clients[1].got == []

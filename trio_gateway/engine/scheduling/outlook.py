@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from trio_gateway.engine.scheduling.demands import PauseLeft, pause_left, start_for
+from trio_gateway.engine.scheduling.demands import Choice, PauseLeft, pause_left, start_for
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
@@ -47,6 +47,20 @@ class _Line(msgspec.Struct, frozen=True):
     takes_s: list[float]
 
 
+class _Turn(msgspec.Struct, frozen=True):
+    """Of one model. `left_s`: what it takes at least. `open_since`: newcomers are taken until the
+    window is over, and it began no earlier; they wait with `queue_s` of work, `longest_s` each at
+    most. None: there are none to come."""
+
+    left_s: float
+    open_since: float | None = None
+    queue_s: float = 0.0
+    longest_s: float = 0.0
+
+
+_FIRST = (-1, -1)  # ahead of all tickets
+
+
 class Outlooks:
     """What tickets may expect at one moment. What several of them wait for is added up once."""
 
@@ -54,6 +68,9 @@ class Outlooks:
         self._state, self._window_s, self._now = state, window_s, now
         self._lines: dict[str, _Line] = {}
         self._starts: dict[tuple[str, int | None, int], Sequence[float]] = {}
+        self._choices: dict[tuple[str, int, int], Choice] = {}
+        self._rivals: dict[str, list[tuple[str, tuple[int, int]]]] = {}  # by pool
+        self._turns: dict[str, _Turn] = {}
 
     def of(self, ticket: Ticket) -> Outlook:
         state, now = self._state, self._now
@@ -72,11 +89,17 @@ class Outlooks:
             return Outlook(ahead + 1, _known(wait_s), loading_s, load_s)
         return Outlook(ahead + 1, _known(self._starts_s(ticket.model, engine, slots)[ahead]))
 
+    def start_for(self, ticket: Ticket) -> Choice:
+        """What is to be started for a ticket that no engine serves."""
+        kind = ticket.model, ticket.size, ticket.start_size
+        if (choice := self._choices.get(kind)) is None:
+            queue = self._state.queues.get(ticket.model, TicketQueue())
+            choice = self._choices[kind] = start_for(ticket, queue, self._state, self._now)
+        return choice
+
     def _before_a_start(self, ticket: Ticket, ahead: int) -> Outlook:
-        state, now = self._state, self._now
-        queue = state.queues.get(ticket.model, TicketQueue())
-        choice = start_for(ticket, queue, state, now)
-        facts, pause = choice.facts, pause_left(choice, now)
+        state, choice = self._state, self.start_for(ticket)
+        facts, pause = choice.facts, pause_left(choice, self._now)
         others = self._models_ahead(ticket, facts.pool)
         turns_s = sum(self._turn_s(model, ticket) for model in others)
         # Others go on in a pause, so the two do not add up.
@@ -147,34 +170,48 @@ class Outlooks:
         """Other models of the pool that have a turn before this ticket: those whose engines are
         busy, and those with an older ticket of the same or a higher priority, unless it waits for
         the end of a pause."""
+        if (rivals := self._rivals.get(pool)) is None:
+            rivals = self._rivals[pool] = self._rivals_in(pool)
+        own = ticket.priority, ticket.id
+        return [model for model, place in rivals if place < own and model != ticket.model]
+
+    def _rivals_in(self, pool: str) -> list[tuple[str, tuple[int, int]]]:
+        """Models of the pool, by name, and whom they are ahead of: whoever comes after that."""
         state = self._state
-        busy = {
-            e.key.model
-            for e in state.engines.values()
-            if e.facts.pool == pool and (e.leases or e.state is EngineState.STARTING)
-        }
-        waiting = {
-            model
+        found: dict[str, tuple[int, int]] = {
+            model: (oldest.priority, oldest.id)
             for model, queue in state.queues.items()
             if state.variants[model][0].pool == pool
             and (oldest := queue.oldest()) is not None
-            and (oldest.priority, oldest.id) < (ticket.priority, ticket.id)
-            and not self._is_paused(oldest, queue)
+            and not self._is_paused(oldest)
         }
-        return sorted((busy | waiting) - {ticket.model})
+        for engine in state.engines.values():
+            busy = engine.leases or engine.state is EngineState.STARTING
+            if busy and engine.facts.pool == pool:
+                found[engine.key.model] = _FIRST
+        return sorted(found.items())
 
-    def _is_paused(self, ticket: Ticket, queue: TicketQueue) -> bool:
+    def _is_paused(self, ticket: Ticket) -> bool:
         if self._state.server_of(ticket) is not None:
             return False
-        return start_for(ticket, queue, self._state, self._now).pause is not None
+        return self.start_for(ticket).pause is not None
 
     def _turn_s(self, model: str, ticket: Ticket) -> float:
         """What is left of another model's turn, or what it will take: as long as its tickets take,
         but newcomers are taken for the window only."""
+        if (turn := self._turns.get(model)) is None:
+            turn = self._turns[model] = self._turn(model)
+        if turn.open_since is None:
+            return turn.left_s
+        left_s = max(max(ticket.arrived_at, turn.open_since) + self._window_s - self._now, 0.0)
+        return max(turn.left_s, min(left_s, turn.left_s + turn.queue_s) + turn.longest_s)
+
+    def _turn(self, model: str) -> _Turn:
         state, now = self._state, self._now
         takes_s = self._line(model).takes_s
         longest_s = max(takes_s, default=0.0)
-        running = [e for e in state.engines_of(model) if e.ready_at is not None]
+        engines = state.engines_of(model)
+        running = [e for e in engines if e.ready_at is not None]
         if not running:
             facts = state.variants[model][0]
             slots = state.variants.slots_of(facts, 1)
@@ -182,19 +219,17 @@ class Outlooks:
                 (s + t for s, t in zip(_starts([0.0] * slots, takes_s), takes_s, strict=False)),
                 default=0.0,
             )
-            loading = [e.started_at for e in state.engines_of(model)]
             load_s = _or_unknown(state.forecast.known_load_s(facts))
-            if loading and load_s < UNKNOWN:
-                load_s -= now - min(loading)
+            if engines and load_s < UNKNOWN:
+                load_s -= now - min(e.started_at for e in engines)
                 load_s = load_s if load_s > 0 else UNKNOWN
-            return load_s + min(queue_s, self._window_s + longest_s)
+            return _Turn(load_s + min(queue_s, self._window_s + longest_s))
         lefts = [self._left_s(e, lease) for e in running for lease in e.leases.values()]
         runs_s = max(lefts, default=0.0)
         if not takes_s or not any(e.serving for e in running):
-            return runs_s  # nothing else is to come
-        begun = max(ticket.arrived_at, *(e.ready_at or 0.0 for e in running))
-        left_s = max(begun + self._window_s - now, 0.0)
-        return max(runs_s, min(left_s, runs_s + sum(takes_s)) + longest_s)
+            return _Turn(runs_s)  # nothing else is to come
+        open_since = max(e.ready_at or 0.0 for e in running)
+        return _Turn(runs_s, open_since, sum(takes_s), longest_s)
 
 
 def _starts(free: Sequence[float], takes_s: Sequence[float]) -> Sequence[float]:

@@ -55,9 +55,7 @@ from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
-from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
-
-AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited this many windows is interactive
+from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
 
 
 class Scheduler:

@@ -36,6 +36,8 @@ Key = TypeVar("Key", int, tuple[int, int])
 # them than this, and than tickets.
 _KNOWN_CLIENTS = 64
 
+AGES_AFTER_WINDOWS = 10  # a batch ticket that has waited this many windows is interactive
+
 _versions = itertools.count()
 
 

@@ -13,15 +13,15 @@ request's own task goes on with the answer.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import trio
 
 from trio_gateway.engine.lease import LeaseRequest
-from trio_gateway.engine.scheduling.outlook import Outlook
+from trio_gateway.engine.scheduling.sentence import sentence_of
 from trio_gateway.models.model_selector import Selection
+from trio_gateway.server.access.permissions import EVERYTHING, Permissions
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug
 from trio_gateway.server.api.keepalive import KeepaliveEvents
@@ -37,28 +37,23 @@ ABANDON_S = 1.0  # for a send that is cancelled
 
 
 class Wait:
-    """What a request waits for, for comments: its ticket, then the engine's first byte."""
+    """What a request waits for, in words: its ticket, then the engine's first byte.
 
-    def __init__(self) -> None:
+    Args:
+        permissions: of its key, which may not know all models.
+    """
+
+    def __init__(self, permissions: Permissions = EVERYTHING) -> None:
+        self._permissions = permissions
         self.request: LeaseRequest | None = None
         self.engine_asked_at: float | None = None
 
-    def comment(self) -> str:
-        outlook = self.request.outlook() if self.request is not None else None
-        if outlook is not None:
-            return _describe(outlook)
+    def sentence(self) -> str:
+        waiting = self.request.waiting() if self.request is not None else None
+        if waiting is not None:
+            return sentence_of(waiting, self._permissions.allows)
         waited_s = trio.current_time() - (self.engine_asked_at or trio.current_time())
-        return f"waiting for the first token, {waited_s:.0f}s"
-
-
-def _describe(outlook: Outlook) -> str:
-    if outlook.loading_s is not None:
-        of = f" of ~{math.ceil(outlook.load_s)}s" if outlook.load_s is not None else ""
-        return f"loading {outlook.loading_s:.0f}s{of}"
-    if outlook.pause is not None:
-        return str(outlook.pause)
-    eta = f"{math.ceil(outlook.wait_s)}s" if outlook.wait_s is not None else "unknown"
-    return f"queued position={outlook.position} eta={eta}"
+        return f"waits for the first token ({waited_s:.0f} s so far)"
 
 
 class Opening(NamedTuple):
@@ -194,7 +189,7 @@ class _Telling:
             observer.begins(200, headers)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         while not self._enough.is_set():
-            said = self._opening.encode(comment(self._wait.comment()))
+            said = self._opening.encode(comment(self._wait.sentence()))
             await self._send({"type": "http.response.body", "body": said, "more_body": True})
             with trio.move_on_after(self._keepalive_s):
                 await self._enough.wait()

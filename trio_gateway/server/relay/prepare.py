@@ -99,7 +99,7 @@ class Preparer:
         return Ask(
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
-            request.wants_stream, selection, prompt, Wait(),
+            request.wants_stream, selection, prompt, Wait(sender.permissions),
             cache_break=self._watch.note(sender.state.id, sender.permissions.key, model, form),
             recount=recount, select_anew=partial(self._anew, sender, endpoint, asked, form, wish),
         )  # fmt: skip
@@ -128,7 +128,7 @@ class Preparer:
         return Ask(
             sender, endpoint, wanted.model.name if asked is None else asked,
             "POST", target, b"", None,
-            request.wants_stream, selection, prompt, Wait(), large=request.body,
+            request.wants_stream, selection, prompt, Wait(sender.permissions), large=request.body,
             cache_break=self._watch.note(
                 sender.state.id, sender.permissions.key, wanted.model, request.form
             ),
@@ -217,7 +217,8 @@ class Preparer:
         wanted = self.admitted(endpoint, model, sender.permissions)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(
-            sender, endpoint, "", method, target, body, None, False, selection, None, Wait(),
+            sender, endpoint, "", method, target, body, None, False, selection, None,
+            Wait(sender.permissions),
             select_anew=partial(self._anew, sender, endpoint, model, None, 0),
         )  # fmt: skip
 
