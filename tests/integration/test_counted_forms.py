@@ -146,3 +146,32 @@ def test_a_search_of_the_web_needs_no_more_than_its_text(client: httpx.Client) -
     found = explained(client, request)
     assert found["bounds"]["upper"] > 8192
     assert found["need"] < 4096
+
+
+MAXIMA: list[dict[str, Any]] = [
+    {"max_tokens": 3, "n_predict": 5},
+    {"max_tokens": 5, "n_predict": 3},
+    {"max_tokens": 3, "max_completion_tokens": 5},
+    {"max_tokens": 5, "max_completion_tokens": 3},
+    {"max_completion_tokens": 3, "n_predict": 5},
+    {"max_completion_tokens": 5, "n_predict": None},
+]
+HI: dict[str, dict[str, Any]] = {
+    "chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
+    "completions": {"prompt": "Hi"},
+    "responses": {"input": "Hi", "max_output_tokens": 4},
+    "messages": {"messages": [{"role": "user", "content": "Hi"}]},
+}
+
+
+@pytest.mark.parametrize("endpoint", HI)
+def test_of_several_maxima_the_one_is_counted_that_the_engine_goes_by(
+    client: httpx.Client, endpoint: str
+) -> None:
+    for maxima in MAXIMA:
+        if endpoint == "messages" and "max_tokens" not in maxima:
+            continue
+        body = {**HI[endpoint], **maxima, "ignore_eos": True}
+        answer = client.post(f"/upstream/m/v1/{endpoint}", json=body).json()["usage"]
+        made = answer.get("completion_tokens", answer.get("output_tokens"))
+        assert explained(client, AgentRequest("", endpoint, body))["answer"] == made, maxima

@@ -228,8 +228,11 @@ def test_prompts_nested_deeper_than_the_stack_harm_nothing() -> None:
         ({"max_tokens": 7}, 7),
         ({"max_completion_tokens": 8}, 8),
         ({"n_predict": 9}, 9),
-        ({"max_tokens": 7, "max_completion_tokens": 8, "n_predict": 9}, 8),
+        ({"max_tokens": 7, "max_completion_tokens": 8, "n_predict": 9}, 9),
+        ({"max_tokens": 7, "max_completion_tokens": 8}, 8),
         ({"max_tokens": None, "n_predict": 9}, 9),
+        ({"max_tokens": 7, "n_predict": None}, 7),
+        ({"max_tokens": 7, "n_predict": -1}, None),
         ({"max_tokens": 0}, 0),
         ({"max_tokens": -1}, None),
         ({"max_tokens": -1, "n_predict": 5}, 5),
@@ -239,7 +242,7 @@ def test_prompts_nested_deeper_than_the_stack_harm_nothing() -> None:
     ],
     ids=str,
 )
-def test_the_answers_maximum_is_the_first_usable_one(
+def test_of_several_maxima_of_an_answer_the_one_applies_that_llama_cpp_goes_by(
     body: dict[str, Any], expected: int | None
 ) -> None:
     assert answer_tokens(CHAT, msgspec.convert(body, RequestFields)) == expected

@@ -113,12 +113,13 @@ def lower_bound(endpoint: str, fields: RequestFields, image_tokens: int = IMAGE_
 
 
 def answer_tokens(endpoint: str, fields: RequestFields) -> int | None:
-    """The answer's maximum that the request names; None: it names none."""
+    """The answer's maximum that the request names; None: it names none. Of several, the one that
+    llama.cpp goes by, also if that says that there is no maximum."""
     if endpoint == "embeddings":
         return 0
-    for value in (fields.max_completion_tokens, fields.max_tokens, fields.n_predict):
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+    for value in (fields.n_predict, fields.max_completion_tokens, fields.max_tokens):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value if value >= 0 else None
     return None
 
 

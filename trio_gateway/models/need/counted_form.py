@@ -26,6 +26,7 @@ from trio_gateway.models.need.contents import ChatSize, RequestFields, chat_size
 from trio_gateway.models.need.countable import Countable, countable_chat, countable_prompts
 
 Json = dict[str, Any]
+_LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
 
 
 class CountedForm(msgspec.Struct, frozen=True):
@@ -103,7 +104,8 @@ def infill_as_prompt(request: Json) -> CountedForm:
     for extra in objects(request.get("input_extra")):
         texts += [extra.get("filename"), extra.get("text")]
     prompt = "\n".join(text for text in texts if isinstance(text, str))
-    return made_form("completions", {"prompt": prompt, "n_predict": request.get("n_predict")})
+    limits = {name: request.get(name) for name in _LIMITS}
+    return made_form("completions", {"prompt": prompt, **limits})
 
 
 def embedding_as_input(request: Json) -> CountedForm:

@@ -15,8 +15,14 @@ from trio_gateway.models.need.excess import (
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, anthropic_error
 
-# The fields that say how long an answer may be, of any API; the one that wins comes first.
-ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+# The fields that say how long an answer may be, of any API.
+ANSWER_LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
+# Those that bear on an answer; the one that wins, if there are several, comes first.
+_LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
+_LIMITS_OF: Mapping[Need, tuple[str, ...]] = {
+    Need.RESPONSES: ANSWER_LIMITS,
+    Need.MESSAGES: ("max_tokens",),
+}
 CODE = "context_length_exceeded"
 _LLAMACPP_TYPE = "exceed_context_size_error"
 _OLLAMA_LIMIT = "num_predict"
@@ -54,6 +60,7 @@ def terms_of(
 ) -> Terms:
     """`family`: whose client asked. `sent`: whether its request has a field of this name. `fixed`:
     fields that the configuration sets, whatever the client sends."""
-    limit = next(filter(sent, ANSWER_LIMITS), ANSWER_LIMITS[1])
+    limits = _LIMITS_OF.get(endpoint.need, _LIMITS)
+    limit = next(filter(sent, limits), limits[-1])
     name = _OLLAMA_LIMIT if family is Family.OLLAMA else limit
     return Terms(name, limit in fixed, _TEXTS.get(endpoint.need, "prompt"))
