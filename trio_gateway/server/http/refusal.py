@@ -20,7 +20,9 @@ from trio_gateway.server.http.types import Header, Scope, Send
 _CLOSE = (b"connection", b"close")
 _SAYS_ANTHROPIC = b"anthropic-version"
 _PATHS_OF_ANTHROPIC, _PATHS_OF_OLLAMA = "/v1/messages", "/api/"
-_UPSTREAM, _OPENAI, _SLOTS = "/upstream/", "/v1/", "/slots/"
+_UPSTREAM, _OPENAI = "/upstream/", "/v1/"
+# Of these, not every path is in the table of endpoints.
+_BEGINNINGS_OF_LLAMACPP = ("/slots/", "/models/", "/metrics")
 # Rows of OpenAI's API are llama.cpp's where they are asked for without OpenAI's prefix.
 _OF_LLAMACPP = frozenset(
     path
@@ -83,12 +85,15 @@ def family_of(path: str, headers: Iterable[Header]) -> Family:
         path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):
         return Family.ANTHROPIC
-    if path in _OF_LLAMACPP or path.startswith(_SLOTS):
+    if path in _OF_LLAMACPP or path.startswith(_BEGINNINGS_OF_LLAMACPP):
         return Family.LLAMACPP
     return Family.OLLAMA if path.startswith(_PATHS_OF_OLLAMA) else Family.OPENAI
 
 
 def _at_engine(path: str) -> str:
     """What an engine is asked for, behind the name of its model, which may have slashes in it."""
-    _, at, rest = path.rpartition(_OPENAI)
-    return f"{at}{rest}" if at else f"/{path.rpartition('/')[2]}"
+    for beginning in (_OPENAI, _PATHS_OF_OLLAMA, *_BEGINNINGS_OF_LLAMACPP):
+        _, at, rest = path.rpartition(beginning)
+        if at:
+            return f"{at}{rest}"
+    return f"/{path.rpartition('/')[2]}"
