@@ -132,8 +132,9 @@ async def test_an_engine_that_dies_ends_the_stream_with_an_error(autojump_clock:
                 pieces.append(piece)
                 stack.engines.processes[0].exit("was killed by signal 11")
         *_, last = lines(b"".join(pieces))
-        assert set(last) == {"error"}
+        assert last.keys() == {"error", "engine_output"}
         assert "signal 11" in last["error"]
+        assert last["engine_output"] == ["the fake engine's last line"]
 
 
 async def test_an_error_after_a_long_wait_is_the_last_line(autojump_clock: Clock) -> None:

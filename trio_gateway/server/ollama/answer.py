@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +31,7 @@ from trio_gateway.server.ollama.openai_answer import (
     decode_answer,
     error_message,
     error_text,
+    output_in,
 )
 from trio_gateway.server.ollama.request import Kind
 
@@ -142,9 +144,9 @@ class NdjsonTranslator:
         """The stream cannot be completed: the last line, unless there is one."""
         return b"" if self._failed else self._fail(message)
 
-    def _fail(self, message: str) -> bytes:
+    def _fail(self, message: str, output: Sequence[str] = ()) -> bytes:
         self._failed = True
-        return error_body(message) + b"\n"
+        return error_body(message, output) + b"\n"
 
     def _translate(self, data: bytes | None) -> bytes:
         if self._failed or self._ended:
@@ -157,7 +159,7 @@ class NdjsonTranslator:
             return b""
         event = decode_answer(data)
         if event is not None and event.error is not None:
-            return self._fail(error_message(event.error))
+            return self._fail(error_message(event.error), output_in(event.error))
         if self._torn:
             return self._fail(BROKEN_OFF)
         if event is None:

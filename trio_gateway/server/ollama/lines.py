@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,8 +37,9 @@ def done_reason(finish_reason: str | None) -> str:
     return _REASONS.get(finish_reason or "stop", finish_reason or "stop")
 
 
-def error_body(message: str) -> bytes:
-    return encode({"error": message})
+def error_body(message: str, output: Sequence[str] = ()) -> bytes:
+    """`output`: an engine's last lines, which the message may point to."""
+    return encode({"error": message} | ({"engine_output": [*output]} if output else {}))
 
 
 # -- what a choice says -------------------------------------------------------------------------

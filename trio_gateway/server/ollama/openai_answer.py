@@ -107,6 +107,12 @@ def error_message(error: object) -> str:
     return text[:TEXT_OF_AN_ERROR]
 
 
+def output_in(error: object) -> list[str]:
+    """An engine's last lines in the value of `error`, where the gateway has put them."""
+    lines = error.get("engine_output") if isinstance(error, dict) else None
+    return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+
+
 class EventSplitter:
     """Takes a stream of server-sent events in any pieces, and gives the data of each event."""
 
