@@ -99,6 +99,16 @@ async def test_every_other_byte_stays_as_it_came(autojump_clock: Clock) -> None:
     assert b"1e2" in sent
 
 
+@pytest.mark.parametrize("end", ["\\n", "\\r\\n", "\\u000a", "\\u000A", "\\u000D", '","x":"'])
+async def test_it_ends_where_its_line_does(autojump_clock: Clock, end: str) -> None:
+    body = '{"model":"m","system":"%s \\u00e9 \\"%sBe kind.","messages":%s}'
+    sent = await sent_for(MESSAGES, body % (line("36ee5"), end, json.dumps(HI)))
+    constant = (
+        '{"model":"m","system":"x-anthropic-billing-header: constant%sBe kind.","messages":%s}'
+    )
+    assert sent == (constant % (end, json.dumps(HI))).encode()
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [

@@ -17,8 +17,8 @@ from trio_gateway.rawjson import Members
 
 _BEGINNING = "x-anthropic-billing-header:"
 CONSTANT = b"x-anthropic-billing-header: constant"
-# At the beginning of a JSON string, up to its end or that of the line.
-_LINE = re.compile(rb'(?<=")x-anthropic-billing-header:(?:[^"\\]|\\[^nr])*')
+# At the beginning of a JSON string, up to its end or that of the line, however that is written.
+_LINE = re.compile(rb'(?<=")x-anthropic-billing-header:(?:[^"\\]|\\(?!u000[aAdD])[^nr])*')
 _SYSTEM = ("system", "developer")
 
 Place = tuple[int, int]
