@@ -10,11 +10,19 @@ import msgspec
 from trio_gateway.rawjson import decode_or_none
 
 _TYPE = "exceed_context_size_error"
-# What vLLM and those that copy its words say, and OpenAI itself.
-_CONTEXT = re.compile(r"maximum context length is (\d{1,12}) tokens")
-_PROMPT = re.compile(
-    r"(\d{1,12}) (?:in|from) (?:the|your) (?:messages|prompt|input)"
-    r"|(?:request has|prompt contains)(?: at least)? (\d{1,12}) input tokens"
+# What vLLM and SGLang and those that copy their words say, and OpenAI itself.
+_CONTEXT = re.compile(
+    r"maximum (?:context|model) length (?:is|of) (\d{1,12})\b"
+    r"|model's context length \((\d{1,12}) tokens\)"
+)
+# The first of these that is found: it has all of the prompt, and the next ones perhaps a part.
+_PROMPTS = (
+    re.compile(r"messages resulted in (\d{1,12}) tokens"),
+    re.compile(r"(?:request has|prompt contains)(?: at least)? (\d{1,12}) input tokens"),
+    re.compile(r"(\d{1,12})(?: tokens)? (?:in|from) (?:the|your) (?:messages|prompt|input)"),
+    re.compile(r"prompt \(length (\d{1,12})\)"),
+    re.compile(r"The input \((\d{1,12}) tokens\)"),
+    re.compile(r"(\d{1,12}) of text input"),
 )
 _LLAMACPP = re.compile(
     r"request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens"
@@ -55,6 +63,9 @@ def size_refusal(body: bytes) -> SizeRefusal | None:
     message = error.message[:_LONGEST_MESSAGE]
     if found := _LLAMACPP.search(message):
         return SizeRefusal(int(found[1]), int(found[2]))
-    if (context := _CONTEXT.search(message)) and (prompt := _PROMPT.search(message)):
-        return SizeRefusal(int(prompt[1] or prompt[2]), int(context[1]))
-    return None
+    if (context := _CONTEXT.search(message)) is None:
+        return None
+    found_prompts = (pattern.search(message) for pattern in _PROMPTS)
+    if (prompt := next(filter(None, found_prompts), None)) is None:
+        return None
+    return SizeRefusal(int(prompt[1]), int(context[1] or context[2]))
