@@ -33,13 +33,16 @@ class _Words(msgspec.Struct, frozen=True):
 _OF_CHATS = _Words(
     {
         "image_url": Medium.IMAGE,
+        "image": Medium.IMAGE,  # as other APIs write it: an engine refuses that
+        "input_image": Medium.IMAGE,
         "input_audio": Medium.AUDIO,
         "input_video": Medium.VIDEO,
         "video_url": Medium.VIDEO,
     }
 )
 _OF_RESPONSES = _Words(
-    {"input_image": Medium.IMAGE, "input_audio": Medium.AUDIO}, ("content", "output")
+    {"input_image": Medium.IMAGE, "image_url": Medium.IMAGE, "input_audio": Medium.AUDIO},
+    ("content", "output"),
 )
 _OF_MESSAGES = _Words({"image": Medium.IMAGE})
 _TEXTS = ("text", "input_text", "output_text")  # nearly all parts are
