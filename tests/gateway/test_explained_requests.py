@@ -32,6 +32,8 @@ REQUESTS: dict[str, tuple[str, list[Json]]] = {
         {"input": [{"type": "message", "role": "user", "content": "Hi"}]},
         {"input": "Hi", "tools": [{"type": "web_search"}]},
         {"input": "Hi", "max_output_tokens": 9},
+        {"input": "Hi", "stream": True},
+        {"input": "Hi", "temperature": 0.5},
     ]),
     "messages": (CHAT, [
         {"messages": SAYS, "system": "Be kind.", "max_tokens": 9},

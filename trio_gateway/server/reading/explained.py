@@ -47,7 +47,9 @@ _ANTHROPICS = frozenset({"system", "stop_sequences", "anthropic_version"})
 _RESPONSES = frozenset(
     {
         "instructions", "max_output_tokens", "previous_response_id", "reasoning", "include",
-        "tools", "tool_choice", "conversation", "store", "text", "truncation",
+        "tools", "tool_choice", "conversation", "store", "text", "truncation", "stream",
+        "temperature", "top_p", "metadata", "background", "parallel_tool_calls", "max_tool_calls",
+        "prompt_cache_key",
     }
 )  # fmt: skip
 
