@@ -44,6 +44,16 @@ async def test_what_the_gateway_answers_itself_is_read_so_too(autojump_clock: Cl
             assert json.loads(answer.content)["error"]["code"] == "invalid_json"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/gateway/explain"])
+async def test_one_of_utf_16_is_told_as_such(autojump_clock: Clock, path: str) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        for written in ("utf-16", "utf-16-be"):
+            body = (CHAT if written == "utf-16" else b"\xef\xbb\xbf" + CHAT).decode()
+            answer = await stack.post(path, body.encode(written))
+            assert answer.status == 400
+            assert b"send it in UTF-8" in answer.content
+
+
 async def test_what_is_passed_through_keeps_it(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack:
         assert (await stack.post("/upstream/m/x", BOM_UTF8 + CHAT)).status == 200

@@ -7,6 +7,7 @@ the types, the count of the tokens and the changes all work on what ParsedReques
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ _COUNTED_AS: Mapping[Need, Callable[[dict[str, Any]], CountedForm]] = {
 # so many brackets and commas, and none of token ids so many ids.
 STRUCTURE_MAX = 2_000_000
 _LARGE_BYTES = 1_000_000
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Fields of the body itself. No API has a hundred.
 MEMBERS_MAX = 10_000
 
@@ -251,6 +253,8 @@ def _invalid(mistake: Mistake) -> ApiError:
 
 def not_json(body: bytes, error: Exception) -> ApiError:
     message = f"the body is not a JSON object: {error}" if body else "the body is empty"
+    if body.startswith(_UTF16_MARKS):
+        message = "the body is written in UTF-16; send it in UTF-8"
     return ApiError(400, message, code="invalid_json")
 
 
