@@ -162,6 +162,8 @@ def test_a_seed_has_up_to_64_bits(name: str) -> None:
 def test_token_ids_to_be_detokenized_may_be_written_so_too() -> None:
     parse_request(b'{"tokens":[1.0,2,3e0]}', endpoint("detokenize"))
     assert refusal({"tokens": [1.5]}, endpoint("detokenize")).param == "tokens"
+    parse_request(b'{"content":["a",1.0,2]}', endpoint("tokenize"))
+    assert refusal({"content": ["a", 1.5]}, endpoint("tokenize")).param == "content"
 
 
 def test_every_field_is_one_of_an_endpoint_that_there_is() -> None:

@@ -213,6 +213,10 @@ def test_an_answer_without_end_has_no_maximum(limit: int) -> None:
     assert "max_tokens" not in chat(options={"num_predict": limit})
 
 
+def test_a_limit_of_more_digits_than_an_engine_reads_is_the_most_that_it_reads() -> None:
+    assert chat(options={"num_predict": 2**64})["max_tokens"] == 2**31 - 1
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -175,7 +175,7 @@ class RerankFields(AnyFields):
 
 
 class TokenizeFields(AnyFields):
-    content: str | list[str | int] | None = None
+    content: str | list[str | Int | WholeFloat] | None = None
     add_special: bool | None = None
     parse_special: bool | None = None
     with_pieces: bool | None = None

@@ -122,7 +122,7 @@ def sampling_fields(options: Mapping[str, Any] | None) -> dict[str, Any]:
             fields[target] = _read(name, value, read, expected)
     limit = (options or {}).get("num_predict")
     if limit is not None and (most := _read("num_predict", limit, whole_number, "an integer")) >= 0:
-        fields["max_tokens"] = most  # below 0: as long as the model goes on
+        fields["max_tokens"] = min(most, _MOST)  # below 0: as long as the model goes on
     return fields
 
 
