@@ -96,7 +96,7 @@ def encoded() -> bytes:
 
 def _operation(endpoint: Endpoint, path: str, method: str) -> Json:
     operation: Json = {
-        "operationId": f"{method.lower()}_{re.sub(r'[^a-z0-9]+', '_', path.lower()).strip('_')}",
+        "operationId": f"{method.lower()}_{_identifier(path)}",
         "tags": [endpoint.family.value],
         "summary": endpoint.summary,
         "parameters": [*_parameters(endpoint, path)],
@@ -110,6 +110,11 @@ def _operation(endpoint: Endpoint, path: str, method: str) -> Json:
             "content": _content(OWN_FORMS.get(path, endpoint)),  # which takes more
         }
     return operation
+
+
+def _identifier(path: str) -> str:
+    """A slash at its end counts: with and without it are two paths."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"[{}]", "", path.lower())).lstrip("_")
 
 
 def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
