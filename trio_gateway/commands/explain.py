@@ -35,13 +35,8 @@ def explain(
     """
     config, _ = load_or_exit(path)
     # Imported here: only this command needs all of it.
-    from trio_gateway.commands.explanations import (
-        ExplainFailed,
-        ask_gateway,
-        explain_offline,
-        place_of,
-        read_key,
-    )
+    from trio_gateway.commands.explanations import ask_gateway, explain_offline
+    from trio_gateway.commands.gateway_client import GatewayFailed, place_of, read_key
 
     body = request.read().removeprefix(BOM_UTF8)
     place = place_of(config.server)
@@ -52,7 +47,7 @@ def explain(
         if found is None:
             source = "no gateway is running; this is what a fresh one would do"
             found = explain_offline(config, body, endpoint)
-    except ExplainFailed as error:
+    except GatewayFailed as error:
         click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)
     _print_rows(_rows_of(found))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import click
 
 from trio_gateway import __version__
+from trio_gateway.commands.cancel import cancel
 from trio_gateway.commands.check import check
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.key import key
+from trio_gateway.commands.models import load, pin, unload
+from trio_gateway.commands.requests import requests
 from trio_gateway.commands.serve import serve
+from trio_gateway.commands.status import status
+from trio_gateway.commands.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,5 +22,5 @@ def root() -> None:
     """An OpenAI-compatible service over the llama.cpp engines of this machine."""
 
 
-for _command in (serve, check, explain, key):
+for _command in (serve, check, explain, key, status, top, requests, load, unload, pin, cancel):
     root.add_command(_command)

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization as s
 
 from tests.support.fakes import FakeEngines
 from tests.support.schema_values import config, model
-from trio_gateway.commands.explanations import ExplainFailed, Place, ask_gateway, place_of
+from trio_gateway.commands.explanations import ask_gateway
+from trio_gateway.commands.gateway_client import GatewayFailed, Place, place_of
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig, UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.server import gateway_server
@@ -272,7 +273,7 @@ async def test_explain_trusts_the_gateway_s_own_certificate_and_no_other(
         assert found is not None
         assert found.model == "m"
         wrong = place._replace(certificate=stranger.certificate)
-        with pytest.raises(ExplainFailed, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(GatewayFailed, match="CERTIFICATE_VERIFY_FAILED"):
             await trio.to_thread.run_sync(ask_gateway, wrong, body)
 
 
@@ -285,6 +286,6 @@ async def test_explain_asks_through_a_socket_file_with_a_key(tmp_path: Path) -> 
         assert place.socket == unix.path
         found = await trio.to_thread.run_sync(ask_gateway, place, body, "tg-admin")
         assert found is not None
-        with pytest.raises(ExplainFailed, match="--key-file"):
+        with pytest.raises(GatewayFailed, match="--key-file"):
             await trio.to_thread.run_sync(ask_gateway, place, body)
     assert await trio.to_thread.run_sync(ask_gateway, place, body) is None

@@ -1,0 +1,86 @@
+"""Commands that ask the running gateway."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.harness import configuration, free_port, model, real_variant, running_gateway
+from trio_gateway.commands.root import root
+
+LISTEN = "127.0.0.1"
+
+
+def run(config: Path, *command: str) -> Result:
+    name, *more = command
+    return CliRunner().invoke(root, [name, "-c", str(config), *more])
+
+
+def written(tmp_path: Path, port: int) -> tuple[Path, str]:
+    text = configuration(
+        model("m", real_variant(512)), model("other", real_variant(512)),
+        listen=f'"{LISTEN}:{port}"',
+    )  # fmt: skip
+    path = tmp_path / "asking.lua"
+    path.write_text(text)
+    return path, text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("requests",), ("load", "m"), ("unload", "m"), ("pin", "m"), ("cancel", "1")],
+    ids=lambda command: command[0],
+)
+def test_without_a_gateway_each_says_what_to_do(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path, _ = written(tmp_path, free_port())
+    result = run(path, *command)
+    assert result.exit_code == 1
+    assert "no gateway answers at http://127.0.0.1:" in result.stderr
+    assert "trio-gateway serve" in result.stderr
+
+
+def test_top_needs_a_terminal(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, free_port())
+    assert "it needs a terminal" in run(path, "top").stderr
+
+
+@pytest.mark.processes
+def test_what_is_loaded_is_seen_and_changed(tmp_path: Path) -> None:
+    path, text = written(tmp_path, free_port())
+    with running_gateway(tmp_path, text):
+        assert "No engine runs" in run(path, "status").stdout
+        assert "m:512 is loaded, in" in run(path, "load", "m").stdout
+        assert "m:512 was loaded already." in run(path, "load", "m").stdout
+        shown = run(path, "status").stdout
+        assert "ready" in shown
+        assert "0 of" in shown
+        rows = json.loads(run(path, "status", "--json").stdout)
+        assert [row["model"] for row in rows["engines"]] == ["m"]
+        assert "m is pinned" in run(path, "pin", "m").stdout
+        assert "m is not pinned." in run(path, "pin", "--off", "m").stdout
+        assert json.loads(run(path, "pin", "--json", "m").stdout)["pinned"] is True
+        assert "m is unloaded." in run(path, "unload", "m").stdout
+        assert "m was not loaded." in run(path, "unload", "m").stdout
+        unknown = run(path, "load", "nobody")
+        assert (unknown.exit_code, "there is no model" in unknown.stderr) == (1, True)
+
+
+def test_the_shell_completes_the_names_of_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = written(tmp_path, free_port())
+    monkeypatch.setenv("TRIO_GATEWAY_CONFIG", str(path))
+    given = {"COMP_WORDS": "trio-gateway load o", "COMP_CWORD": "2"}
+    env = {**given, "_TRIO_GATEWAY_COMPLETE": "bash_complete"}
+    result = CliRunner().invoke(root, [], prog_name="trio-gateway", env=env)
+    assert result.stdout.split() == ["plain,other"]
+
+
+def test_the_shell_completes_commands() -> None:
+    env = {"COMP_WORDS": "trio-gateway un", "COMP_CWORD": "1"}
+    env["_TRIO_GATEWAY_COMPLETE"] = "bash_complete"
+    result = CliRunner().invoke(root, [], prog_name="trio-gateway", env=env)
+    assert result.stdout.split() == ["plain,unload"]

@@ -1,0 +1,37 @@
+"""`trio-gateway status`: what the running gateway does, at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from trio_gateway.commands.asking import asked_gateway, asking_options, json_option, print_json
+
+
+@click.command()
+@asking_options
+@json_option
+def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None:
+    """Show the engines of the running gateway, and what waits for them."""
+    with asked_gateway(path, key_file) as gateway:
+        engines = gateway.get("/gateway/engines")
+        queue = gateway.get("/gateway/queue")
+        place = gateway.place
+    if as_json:
+        print_json({**engines, **queue})
+        return
+    from rich.console import Console
+
+    from trio_gateway.commands.tables import engines_table, waiting_table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(f"The gateway at {place} runs.\n")
+    if engines["engines"]:
+        console.print(engines_table(engines["engines"]))
+    else:
+        console.print("No engine runs: the next request starts one.")
+    if queue["tickets"]:
+        console.print(f"\n{len(queue['tickets'])} waiting:")
+        console.print(waiting_table(queue["tickets"]))
