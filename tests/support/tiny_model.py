@@ -83,12 +83,15 @@ def _is_ascii(token: str) -> bool:
 
 
 def _set_apart(name: str, weights: NDArray[np.float32], never: Sequence[int]) -> None:
-    """All that it reads has much of the first dimension, and the tokens that it is `never` to say
-    are far from there."""
+    """The first dimension is the same all the way, and the tokens that it is `never` to say are far
+    from there."""
     if name == "token_embd":
         weights[:, 0] = 2
-    elif name == "output":
+    elif name.endswith(("attn_output", "ffn_down")):
+        weights[0] = 0
+    else:
         weights[:, 0] = 0
+    if name == "output":
         weights[never, 0] = -2
 
 

@@ -23,6 +23,9 @@ SIDE = "TRIO_GATEWAY_PEERS_SIDE"
 COUNTS = "counts"
 MODEL = "test"
 LOAD_LIMIT_S = 60.0
+UNNAMED = ("/completions", "/embeddings")  # with a model they are OpenAI's, as under /v1
+# What a test sets if it starts a router for what any server has.
+NO_ROUTER = ("server_tools", "mcp_servers_config", "mcp_servers_json", "cors_origins")
 
 _counts: list[int] = []  # of the test that runs
 _names: dict[int, str] = {}  # of the model at each port
@@ -61,9 +64,10 @@ def _name_models(requests: Any) -> None:
     real = requests.Session.request
 
     def request(session: Any, method: str, url: str, **more: Any) -> Any:
-        body = more.get("json")
-        if method.upper() == "POST" and isinstance(body, dict) and body.get("model") is None:
-            name = _names.get(urlsplit(url).port or 0, MODEL)
+        body, place = more.get("json"), urlsplit(url)
+        asks = method.upper() == "POST" and place.path not in UNNAMED
+        if asks and isinstance(body, dict) and body.get("model") is None:
+            name = _names.get(place.port or 0, MODEL)
             more["json"] = {**body, "model": name}
         return real(session, method, url, **more)
 
@@ -82,8 +86,8 @@ def _start_elsewhere(utils: Any, requests: Any) -> None:
             server.server_port = free.getsockname()[1]
 
     def start(server: Any, *args: Any, **more: Any) -> None:
-        if server.cors_origins is not None and server.model_hf_repo is None:
-            server.model_hf_repo = MODEL  # any server has them, not only a router
+        if server.model_hf_repo is None and any(getattr(server, name) for name in NO_ROUTER):
+            server.model_hf_repo = MODEL
         _names[server.server_port] = min((server.model_alias or MODEL).split(","))
         real(server, *args, **more)
         if os.environ[SIDE] == "gateway":
