@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 from collections.abc import Generator
 from importlib import import_module
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     _counts.clear()
+    random.seed(item.nodeid)  # so that both sides are asked the same
     try:
         return (yield)
     finally:
