@@ -63,7 +63,7 @@ def test_more_than_can_be_read_within_the_queue_timeout_is_rejected_until_there_
     assert isinstance(last, Reject)
     assert last.retry_after_s == 2
     assert last.message == (
-        "what waits for a already would take 12 s to read with this request, and none waits for "
+        "what waits for a before this request would take 12 s to read with it, and none waits for "
         "longer than 10 s (queue_timeout); try again later"
     )
     play(subject, [(3, LeaseReturned(2), ["grant 3 engine 1"])])
@@ -84,6 +84,16 @@ def test_slots_share_the_work() -> None:
     )
     play(subject, [(2, read(number), []) for number in range(4, 14)])
     play(subject, [(2, read(14), ["reject 14 QUEUE_FULL"])])
+
+
+def test_a_client_that_fills_the_line_leaves_room_for_the_others() -> None:
+    subject = measured(2, timeout_s=10)
+    play(subject, [(2, read(number), []) for number in range(3, 8)])
+    play(subject, [(2, read(8), ["reject 8 QUEUE_FULL"])])
+    play(subject, [(2, read(9, client="b"), []), (2, read(10, client="b"), [])])
+    play(subject, [(2, read(11, client="b"), ["reject 11 QUEUE_FULL"])])  # 3 of each are 12 s
+    play(subject, [(2, read(12, client="c"), [])])
+    assert {9, 12} <= {*granted(subject, 2, 4)}
 
 
 def test_before_anything_was_measured_none_is_rejected() -> None:

@@ -29,20 +29,28 @@ def full_for(
         return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
     variant = state.variants.smallest_holding(ticket.model, ticket.size)
     assert variant is not None, "a size is a context of the model"
-    to_read = state.to_read.get(ticket.model, 0) + ticket.read_bytes
-    took_s = state.forecast.reading_s(ticket.model, to_read)
+    took_s = state.forecast.reading_s(ticket.model, _to_read_with(ticket, state))
     if took_s is None:
         return None  # nothing is known of it yet
     reading_s = took_s / state.variants.slots_of(variant, ticket.need)
     if reading_s <= queue_timeout_s:
         return None
     message = (
-        f"what waits for {ticket.model} already would take {reading_s:.0f} s to read with this "
-        f"request, and none waits for longer than {queue_timeout_s:g} s "
-        "(queue_timeout); try again later"
+        f"what waits for {ticket.model} before this request would take {reading_s:.0f} s to read "
+        f"with it, and none waits for longer than {queue_timeout_s:g} s (queue_timeout); try again "
+        "later"
     )
     retry_s = reading_s - queue_timeout_s
     return Reject(ticket.id, Refusal.QUEUE_FULL, message, retry_s)
+
+
+def _to_read_with(ticket: Ticket, state: SchedulerState) -> int:
+    """Bytes that are read until this ticket is: clients take turns, so of each other one no more
+    than its own client has. So one that sends a whole library leaves room for the others."""
+    of_model = state.to_read.get(ticket.model, {})
+    own = of_model.get(ticket.client, 0) + (ticket.read_bytes or 0)
+    others = (size for client, size in of_model.items() if client != ticket.client)
+    return own + sum(min(size, own) for size in others)
 
 
 def too_large(ticket: Ticket, state: SchedulerState) -> Reject:

@@ -25,7 +25,8 @@ class SchedulerState:
         self.tickets: dict[int, Ticket] = {}  # in order of arrival
         self.batch: dict[int, Ticket] = {}  # not aged yet, in order of arrival
         self.generating = 0  # tickets that wait for something to be generated
-        self.to_read: dict[str, int] = {}  # bytes that the others wait with, by model
+        # Bytes that the others wait with, by model and client.
+        self.to_read: dict[str, dict[str, int]] = {}
         self.queues: dict[str, TicketQueue] = {}  # of the models that tickets wait for
         self.engines: dict[int, EngineView] = {}  # those that are not gone
         self.engines_version = 0  # grows when an engine comes, goes or changes its state
@@ -47,7 +48,8 @@ class SchedulerState:
         if ticket.read_bytes is None:
             self.generating += 1
         else:
-            self.to_read[ticket.model] = self.to_read.get(ticket.model, 0) + ticket.read_bytes
+            of_model = self.to_read.setdefault(ticket.model, {})
+            of_model[ticket.client] = of_model.get(ticket.client, 0) + ticket.read_bytes
 
     def remove_ticket(self, ticket: Ticket, *, granted: bool = False) -> None:
         """The ticket no longer waits, whatever happened to it."""
@@ -59,7 +61,10 @@ class SchedulerState:
             del self.queues[ticket.model]
             self.to_read.pop(ticket.model, None)
         elif ticket.read_bytes is not None:
-            self.to_read[ticket.model] -= ticket.read_bytes
+            of_model = self.to_read[ticket.model]
+            left = of_model.pop(ticket.client, 0) - ticket.read_bytes
+            if left:
+                of_model[ticket.client] = left
         self.generating -= ticket.read_bytes is None
 
     def promote(self, ticket: Ticket) -> None:
