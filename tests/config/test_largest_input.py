@@ -8,8 +8,9 @@ import gguf
 import pytest
 
 from tests.support.configurations import smallest
+from tests.support.schema_values import model, variant
 from trio_gateway.config.engine_args import EngineArgs
-from trio_gateway.config.largest_input import largest_input
+from trio_gateway.config.largest_input import largest_input, with_largest_inputs
 from trio_gateway.gguf.header import GgufHeader, Number
 
 NONE, MEAN, LAST, RANK = 0, 1, 3, 4
@@ -65,10 +66,72 @@ def test_what_can_be_computed_piece_by_piece_is_as_long_as_the_context(
     assert largest_input(EngineArgs(args), of) == expected
 
 
+@pytest.mark.parametrize(
+    ("args", "env", "expected"),
+    [
+        (("--pooling", "none"), {}, True),
+        (("--embeddings",), {"LLAMA_ARG_POOLING": "none"}, True),
+        (("--embeddings", "--pooling", "mean"), {"LLAMA_ARG_POOLING": "none"}, False),
+        (("--embeddings",), {}, False),  # the file is not here
+        ((), {}, False),
+    ],
+)
+def test_options_say_whether_each_token_gets_a_vector(
+    args: tuple[str, ...], env: dict[str, str], expected: bool
+) -> None:
+    (found,) = with_largest_inputs([model("m", variant(args=args, env=env))])
+    assert found.variants[0].gives_token_vectors is expected
+
+
+@pytest.mark.parametrize(
+    ("pooling", "args", "expected"),
+    [
+        (None, ("--embeddings",), True),  # as of most models for chats
+        (gguf.PoolingType.NONE, ("--embeddings",), True),
+        (gguf.PoolingType.MEAN, ("--embeddings",), False),
+        (gguf.PoolingType.MEAN, ("--embeddings", "--pooling", "none"), True),
+        (None, ("--embeddings", "--pooling", "last"), False),
+        (None, ("--reranking",), False),
+        (None, (), False),
+    ],
+)
+def test_without_an_option_the_file_says_it(
+    tmp_path: Path, pooling: gguf.PoolingType | None, args: tuple[str, ...], expected: bool
+) -> None:
+    write_llama(tmp_path / "m.gguf", pooling)
+    one = variant(args=("-m", "m.gguf", *args), workdir=tmp_path)
+    (found,) = with_largest_inputs([model("m", one)])
+    assert found.variants[0].gives_token_vectors is expected
+
+
+def test_a_note_says_what_a_file_without_a_pooling_lacks(tmp_path: Path) -> None:
+    write_llama(tmp_path / "m.gguf", None)
+    args = '"-m", "m.gguf", "-c", "512", "--embeddings"'
+    config = smallest(tmp_path, f"model.variants[1].context = 512; {ARGS} = {{ {args} }}")
+    (note,) = config.notes
+    assert "say which one is meant with --pooling" in note
+    config = smallest(
+        tmp_path, f'model.variants[1].context = 512; {ARGS} = {{ {args}, "--pooling", "last" }}'
+    )
+    assert config.notes == ()
+
+
+def write_llama(path: Path, pooling: gguf.PoolingType | None) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(2048)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
+    write_header(writer)
+
+
 def write_bert(path: Path) -> None:
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_causal_attention(False)
+    write_header(writer)
+
+
+def write_header(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()

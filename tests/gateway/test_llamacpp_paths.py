@@ -75,7 +75,7 @@ async def test_without_v1_the_body_s_form_is_the_answer_s(
 async def test_a_model_with_a_vector_for_each_token_has_only_llama_cpp_s_form(
     autojump_clock: Clock,
 ) -> None:
-    subject = model("m", variant(args=("--embeddings", "--pooling", "none")))
+    subject = model("m", variant(gives_token_vectors=True))
     async with running_stack(config(subject)) as stack:
         await stack.post("/embeddings", asked(model="m", input="Hi"))
         await stack.post("/v1/embeddings", asked(model="m", input="Hi"))

@@ -1,4 +1,5 @@
-"""How long one input of an embedding engine may be, where that is less than its context.
+"""What the inputs and vectors of an embedding engine are: how long one input may be, where that is
+less than its context, and whether each token gets a vector.
 
 llama.cpp computes an input for embeddings, or a query with its document, at once: it may have as
 many tokens as a physical batch (`--ubatch-size`, 512). Only where all of it can be read off the
@@ -20,8 +21,8 @@ _POOLINGS = ("none", "mean", "cls", "last", "rank")  # `<architecture>.pooling_t
 
 
 def with_largest_inputs(models: Sequence[ModelConfig]) -> tuple[ModelConfig, ...]:
-    """The models, with `largest_input` of their variants. Blocks: reads the headers of embedding
-    models; a file that cannot be read says nothing."""
+    """The models, with `largest_input` and `gives_token_vectors` of their variants. Blocks: reads
+    the headers of embedding models; a file that cannot be read says nothing."""
     files = {
         id(variant): path
         for model in models
@@ -33,9 +34,11 @@ def with_largest_inputs(models: Sequence[ModelConfig]) -> tuple[ModelConfig, ...
     def with_one(variant: VariantConfig) -> VariantConfig:
         header = headers.get(files.get(id(variant), ""))
         most = largest_input(variant.engine_args, header)
-        if most is None or most >= variant.context:
-            return variant
-        return msgspec.structs.replace(variant, largest_input=most)
+        return msgspec.structs.replace(
+            variant,
+            largest_input=None if most is None or most >= variant.context else most,
+            gives_token_vectors=_pooling(variant.engine_args, header) == "none",
+        )
 
     return tuple(
         msgspec.structs.replace(model, variants=tuple(map(with_one, model.variants)))
@@ -48,15 +51,24 @@ def largest_input(args: EngineArgs, header: GgufHeader | None) -> int | None:
     if that cannot be read."""
     if not args.is_embedding:
         return None
-    pooling = args.value(POOLING) or ("rank" if args.is_on(RERANKING) else None)
-    if pooling is None or pooling in ("last", "rank"):
-        if header is None:
-            return None
-        number = header.number("pooling_type") or 0
-        pooling = pooling or (_POOLINGS[number] if number < len(_POOLINGS) else "none")
+    pooling = _pooling(args, header)
+    if pooling is None or (header is None and pooling in ("last", "rank")):
+        return None
     if pooling in ("last", "rank") and header is not None and _is_causal(args, header):
         return None
     return args.physical_batch
+
+
+def _pooling(args: EngineArgs, header: GgufHeader | None) -> str | None:
+    """How the vectors of an input's tokens become one; None: not known."""
+    if not args.is_embedding:
+        return args.value(POOLING)
+    if (given := args.value(POOLING) or ("rank" if args.is_on(RERANKING) else None)) is not None:
+        return given
+    if header is None:
+        return None
+    number = header.number("pooling_type") or 0  # most models for chats have none
+    return _POOLINGS[number] if number < len(_POOLINGS) else "none"
 
 
 def _is_causal(args: EngineArgs, header: GgufHeader) -> bool:

@@ -16,6 +16,7 @@ from trio_gateway.config.server_options import (
     BY_SPELLING,
     CONTEXT_PER_SLOT,
     PHYSICAL_BATCH,
+    POOLING,
     UNIFIED_KV,
     canonical,
 )
@@ -102,6 +103,11 @@ def _on_args(variant: VariantConfig) -> Iterator[str]:
         yield short
     if (why := batch_limit(variant)) is not None:
         yield f"context is {variant.context}, but {why}; using {variant.holds}"
+    if variant.gives_token_vectors and not variant.engine_args.has(POOLING):
+        yield (
+            "its model's file names no pooling, so each token gets a vector, which /v1/embeddings "
+            f"has no place for; say which one is meant with {POOLING.name} (mean, cls or last)"
+        )
     if EngineArgs(variant.args).value(API_KEY):
         yield (
             "all users of this machine can see a key that is among the arguments; "

@@ -122,6 +122,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `inherits`: variables that its process gets from the gateway's environment, or does not get,
     whatever holds for others.
     `largest_input`: tokens that one input may have, where that is less; None: as many as `context`.
+    `gives_token_vectors`: an embedding has a vector for each token, not one for its input.
     `inherited_options`: variables of the gateway's environment that are options to its engine.
     `parallel`: requests at a time, or None: the engine's own `total_slots`.
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
@@ -147,6 +148,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     inherits: Mapping[str, bool] = {}
     inherited_options: Mapping[str, str] = {}
     largest_input: int | None = None
+    gives_token_vectors: bool = False
 
     @property
     def holds(self) -> int:

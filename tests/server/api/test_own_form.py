@@ -56,18 +56,8 @@ def test_openai_s_form_names_a_model(own: Any) -> None:
     assert is_own_form(own, None, members(b'{"prompt": "Hi", "input": "Hi"}'))
 
 
-@pytest.mark.parametrize(
-    ("args", "env", "gives"),
-    [
-        (("--pooling", "none"), {}, True),
-        ((), {"LLAMA_ARG_POOLING": "none"}, True),
-        (("--pooling", "mean"), {}, False),
-        ((), {}, False),
-    ],
-)
-def test_a_vector_for_each_token_has_no_place_in_openai_s_form(
-    args: tuple[str, ...], env: dict[str, str], gives: bool
-) -> None:
-    subject = model("m", variant(args=args, env=env))
+@pytest.mark.parametrize("gives", [True, False])
+def test_a_vector_for_each_token_has_no_place_in_openai_s_form(gives: bool) -> None:
+    subject = model("m", variant(), variant(8192, gives_token_vectors=gives))
     assert gives_token_vectors(EMBEDDING, subject) is gives
     assert not gives_token_vectors(COMPLETION, subject)

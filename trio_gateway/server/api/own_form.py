@@ -13,7 +13,6 @@ import msgspec
 
 from trio_gateway import rawjson
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.config.server_options import POOLING
 from trio_gateway.rawjson import Members
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import COMPLETION, COMPLETIONS, EMBEDDING, EMBEDDINGS
@@ -45,7 +44,7 @@ def gives_token_vectors(own: Endpoint, model: ModelConfig) -> bool:
     for: a llama-server refuses it then."""
     if own is not EMBEDDING:
         return False
-    return any(v.engine_args.value(POOLING) == "none" for v in model.variants)
+    return any(variant.gives_token_vectors for variant in model.variants)
 
 
 def _has_objects(raw: bytes) -> bool:

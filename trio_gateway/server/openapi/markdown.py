@@ -38,8 +38,9 @@ Every endpoint. The same as an OpenAPI document: `curl localhost:7777/openapi.js
 - § Without `/v1`, a body in llama.cpp's own form gets llama.cpp's own answer: if it has no `model`;
   if it has `n_predict`, `n_probs`, `post_sampling_probs`, `return_tokens` or `response_fields`
   (completions), `content` or `embd_normalize` (embeddings); or if its prompt or input is an object,
-  or an array with one in it. So does `/embeddings` of a model with `--pooling none`. All other
-  requests there are OpenAI's, and so are all for engines that are not llama.cpp's.
+  or an array with one in it. So does `/embeddings` of a model with `--pooling none`, or
+  without any pooling. All other requests there are OpenAI's, and so are all for engines that are
+  not llama.cpp's.
 - An endpoint that a model's engines do not serve gets 400 with a list of those that they serve.
 """
 
