@@ -126,11 +126,13 @@ def test_a_number_is_what_cpp_makes_of_it(given: str, number: int | None) -> Non
     assert EngineArgs(["-c", given]).number(CONTEXT) == number
 
 
-@pytest.mark.parametrize(("args", "value"), [(["-c4096"], "4096"), (["-m/x.gguf"], None)])
+@pytest.mark.parametrize(
+    ("args", "value"), [(["-c4096"], 4096), (["-c 4096"], 4096), (["-m/x.gguf"], None)]
+)
 def test_the_engine_in_the_package_takes_a_value_without_a_blank(
-    args: list[str], value: str | None
+    args: list[str], value: int | None
 ) -> None:
-    assert EngineArgs(args).value(CONTEXT) == value
+    assert EngineArgs(args).number(CONTEXT) == value
     assert EngineArgs(["-m/x.gguf"]).value(MODEL) == "/x.gguf"
 
 
