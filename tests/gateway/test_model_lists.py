@@ -99,6 +99,33 @@ async def test_their_capabilities_are_objects(tmp_path: Path) -> None:
         assert told["capabilities"]["tools"] == {"supported": True}
 
 
+async def test_anthropic_s_list_comes_in_pages(autojump_clock: Clock) -> None:
+    async with running_stack(config(*map(model, "abcde"))) as stack:
+
+        async def page(query: str) -> tuple[str, bool]:
+            told = await get(stack, f"/v1/models{query}", ANTHROPIC)
+            names = "".join(one["id"] for one in told["data"])
+            ends = (names[0], names[-1]) if names else (None, None)
+            assert (told["first_id"], told["last_id"]) == ends
+            return names, told["has_more"]
+
+        assert await page("") == ("abcde", False)
+        assert await page("?limit=1000") == ("abcde", False)
+        assert await page("?limit=2") == ("ab", True)
+        assert await page("?limit=2&after_id=b") == ("cd", True)
+        assert await page("?limit=2&after_id=d") == ("e", False)
+        assert await page("?after_id=e") == ("", False)
+        assert await page("?limit=2&before_id=e") == ("cd", True)
+        assert await page("?limit=3&before_id=c") == ("ab", False)
+        assert await page("?before_id=a") == ("", False)
+        for wrong in ("limit=0", "limit=-1", "limit=x", "limit=", "after_id=z", "before_id=z"):
+            url = f"http://gateway/v1/models?{wrong}"
+            answer = await stack.http.request("GET", url, headers=[*ANTHROPIC.items()])
+            assert answer.status == 400
+            assert json.loads(answer.content)["error"]["type"] == "invalid_request_error"
+        assert len((await get(stack, "/v1/models?limit=2"))["data"]) == 5  # OpenAI has no pages
+
+
 async def test_states_are_those_of_llama_cpp_s_router(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"), model("n"))) as stack:
         stack.engines.load_s = 10.0

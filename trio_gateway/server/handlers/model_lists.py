@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from trio_gateway.models.capabilities import Capability
 from trio_gateway.models.known_model import KnownModel
 from trio_gateway.server.api.model_entry import modalities, shared_fields, words
@@ -58,11 +60,33 @@ def as_anthropic(known: KnownModel, created: int) -> dict[str, Any]:
     }
 
 
-def as_anthropic_list(models: Sequence[KnownModel], created: int) -> dict[str, Any]:
-    """One page with all models."""
-    data = [as_anthropic(known, created) for known in models]
+class Page(msgspec.Struct, frozen=True):
+    """What of a list is asked for: up to `limit` entries after one of them, or before one."""
+
+    limit: int | None = None
+    after: str | None = None
+    before: str | None = None
+
+
+def as_anthropic_list(models: Sequence[KnownModel], created: int, page: Page) -> dict[str, Any]:
+    """A page; without a limit there is one, with all models.
+
+    Raises:
+        ValueError: `after` or `before` is in no list.
+    """
+    names = [known.model.name for known in models]
+    begin = 0 if page.after is None else names.index(page.after) + 1
+    end = len(names) if page.before is None else names.index(page.before)
+    limit = len(names) if page.limit is None else page.limit
+    if page.before is not None and page.after is None:  # the last ones before it
+        first = max(end - limit, 0)
+        chosen, has_more = models[first:end], first > 0
+    else:
+        chosen = models[begin : min(begin + limit, end)]
+        has_more = begin + limit < end
+    data = [as_anthropic(known, created) for known in chosen]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-    return {"data": data, "has_more": False, "first_id": None, "last_id": None, **ends}
+    return {"data": data, "has_more": has_more, "first_id": None, "last_id": None, **ends}
 
 
 def _as_anthropic(found: frozenset[Capability]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.manager import EngineManager
@@ -10,8 +12,10 @@ from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.known_model import KnownModel
 from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.model_lists import (
+    Page,
     as_anthropic,
     as_anthropic_list,
     as_openai,
@@ -52,8 +56,9 @@ class ModelHandler:
         allows = call.permissions.allows
         shown = [m for m in self._config.models if not m.hidden and allows(m.name)]
         models = await self._catalog.of(shown)
-        as_list = as_anthropic_list if _is_anthropic(call) else as_openai_list
-        return json_answer(as_list(models, self._created))
+        if _is_anthropic(call):
+            return json_answer(_anthropic_page(call, models, self._created))
+        return json_answer(as_openai_list(models, self._created))
 
     async def handle_model_info(self, endpoint: Endpoint, call: Call) -> Answer:
         as_entry = as_anthropic if _is_anthropic(call) else as_openai
@@ -100,6 +105,21 @@ class ModelHandler:
         return json_answer(
             {"model": found.name, "pinned": self._manager.overview.is_pinned(found.name)}
         )
+
+
+def _anthropic_page(call: Call, models: Sequence[KnownModel], created: int) -> dict[str, Any]:
+    """Raises ApiError: 400, there is no such page."""
+    limit = call.query("limit")
+    if limit is not None and not (limit.isascii() and limit.isdecimal() and int(limit[:9]) >= 1):
+        message = f"?limit={limit[:40]}: expected a whole number from 1 on"
+        raise ApiError(400, message, code="invalid_parameter", param="limit")
+    number = None if limit is None else int(limit[:9])
+    page = Page(number, call.query("after_id"), call.query("before_id"))
+    try:
+        return as_anthropic_list(models, created, page)
+    except ValueError:
+        message = "after_id or before_id is the id of no model in the list"
+        raise ApiError(400, message, code="invalid_parameter", param="after_id") from None
 
 
 def _is_anthropic(call: Call) -> bool:
