@@ -1,9 +1,9 @@
-"""What the inputs and vectors of an embedding engine are: how long one input may be, where that is
-less than its context, and whether each token gets a vector.
+"""How long one input of an embedding engine may be, and whether each of its tokens gets a vector.
 
 llama.cpp computes an input for embeddings, or a query with its document, at once: it may have as
-many tokens as a physical batch (`--ubatch-size`, 512). Only where all of it can be read off the
-last token is it computed piece by piece: pooling "last", and ranks of a causal model.
+many tokens as a physical batch (`--ubatch-size`, 512), where that is less than its context. Only
+where all of it can be read off the last token is it computed piece by piece: pooling "last", and
+ranks of a causal model.
 """
 
 from __future__ import annotations
