@@ -134,6 +134,7 @@ def test_the_engine_in_the_package_takes_a_value_without_a_blank(
 ) -> None:
     assert EngineArgs(args).number(CONTEXT) == value
     assert EngineArgs(["-m/x.gguf"]).value(MODEL) == "/x.gguf"
+    assert EngineArgs(["-m /x.gguf"]).value(MODEL) is None  # no file is called so
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ _ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "ssh"})
 # As `docker run` and `env` take them. What has blanks in it is a script.
 _ASSIGNED = re.compile(r"(?:-e|--env=)?([A-Za-z]\w*)=(\S*)")
 # `-c4096` and `-c 4096` in one argument, as the engine in the package takes them.
-_GLUED = re.compile(r"(-[A-Za-z])(\s*[0-9./].*)")
+_GLUED = re.compile(r"(-[A-Za-z])([./].*|\s*[0-9].*)")
 _WHOLE_NUMBER = re.compile(r"\s*([+-]?[0-9]+)")  # what follows is ignored, as by C++'s stoi
 # In the words of a shell's or a container's command line, too.
 _SWA_FULL_WORD = re.compile(rf"(?<![^\s\"'=]){SWA_FULL.name}(?![^\s\"'=;&|])")
