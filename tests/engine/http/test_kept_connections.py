@@ -615,3 +615,27 @@ async def test_an_engine_that_is_told_to_stop_has_no_idle_connection_left(
         await stack.post(CHAT, chat("n"))
         assert idle == [0]
         engines.close()
+
+
+async def test_a_look_at_an_engine_is_no_work_after_which_its_slots_would_hold_something_new() -> (
+    None
+):
+    async with engine(Server()) as client:
+        connections = client.connections
+        before = connections.quiet_since
+
+        async def ask(method: str) -> float | None:
+            async with client.forward_request(method, "/slots", (), b"") as exchange:
+                under_way = connections.quiet_since
+                while not exchange.complete:
+                    await exchange.receive()
+            return under_way
+
+        assert await ask("GET") == before == connections.quiet_since
+        assert await ask("POST") is None
+        quiet_since = connections.quiet_since
+        assert quiet_since is not None
+        assert before is not None
+        assert quiet_since > before
+        await ask("GET")
+        assert connections.quiet_since == quiet_since

@@ -49,13 +49,15 @@ class Connections:
         self.pulse = Pulse() if pulse is None else pulse
         self._open: set[Connection] = set()
         self.idle.users.append(self._open)
+        self._looks: set[Connection] = set()  # of these, those that make an engine read nothing
         self._over: EngineDisconnected | ExchangeAborted | None = None
         self._last_end = -math.inf
 
     @property
     def quiet_since(self) -> float | None:
-        """When the last of what was open ended; None: something is open."""
-        return None if self._open else self._last_end
+        """When the last of what was open ended; None: something is open. A GET is no work: what an
+        engine's slots hold is the same after it."""
+        return None if len(self._open) > len(self._looks) else self._last_end
 
     @property
     def is_over(self) -> bool:
@@ -99,6 +101,8 @@ class Connections:
             transport.exchanges += 1
             exchange = Exchange(transport, opener, self.pulse)
             self._open.add(exchange)
+            if method == "GET":
+                self._looks.add(exchange)
             try:
                 if self._over is not None:
                     raise self._over
@@ -109,8 +113,7 @@ class Connections:
                     await exchange.request(method, target, headers, body)
                     kept.break_if_unheard(0)
             except BaseException as error:
-                self._open.discard(exchange)
-                self._last_end = trio.current_time()
+                self._forget(exchange)
                 exchange.close()
                 got_nothing = isinstance(error, EngineDisconnected) and not exchange.has_begun
                 if kept is None or not got_nothing:
@@ -126,14 +129,20 @@ class Connections:
 
     def finish(self, exchange: Exchange) -> None:
         """It is over, or nobody wants the rest of it."""
-        self._open.discard(exchange)
-        self._last_end = trio.current_time()
+        self._forget(exchange)
         if self._over is not None or not exchange.leaves_connection_open:
             exchange.close()
             return
         said = parse_keep_alive(exchange.keep_alive)
         self.idle.keep(exchange.transport, exchange.opener, said)
         exchange.let_go()
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._looks:
+            self._looks.discard(connection)
+        else:
+            self._last_end = trio.current_time()
 
     @contextmanager
     def held(self, connection: _C) -> Iterator[_C]:
@@ -145,8 +154,7 @@ class Connections:
             yield connection
         finally:
             connection.close()
-            self._open.discard(connection)
-            self._last_end = trio.current_time()
+            self._forget(connection)
 
     @asynccontextmanager
     async def open_socket(
