@@ -82,7 +82,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
           max_buffered = "2GiB", max_spooled = "3GiB",
           queue_limit = 8, queue_timeout = 60, fairness_window = 0, stream_keepalive = 0,
-          stream_keepalive_style = "data",
+          stream_keepalive_style = "data", session_headers = { "X-Chat" },
         }
         """,
     )
@@ -101,6 +101,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         max_spooled_bytes=3 * 2**30,
         default_answer_tokens=512,
         stream_keepalive_style=KeepaliveStyle.DATA,
+        session_headers=("x-chat",),
         queue_limit=8,
         queue_timeout_s=60,
         fairness_window_s=0,
@@ -610,6 +611,13 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
     smallest_file, worked = programs[0], next(p for p in programs if "local models_dir" in p)
     assert [m.name for m in load(tmp_path, smallest_file).models] == ["qwen3-30b"]
     assert [m.name for m in load(tmp_path, worked).models] == ["qwen3-30b", "embeddings"]
+
+
+@pytest.mark.parametrize("name", ["", "X Chat", "X-Chat:", "Authorization", "x-api-key"])
+def test_a_session_header_is_the_name_of_one_that_is_no_key(tmp_path: Path, name: str) -> None:
+    (message,) = mistakes(tmp_path, f'server = {{ session_headers = {{ "{name}" }} }}')
+    wanted = 'server.session_headers: expected names of headers, as "X-Session-Id", got'
+    assert f'{wanted} "{name}"' in message
 
 
 def test_a_style_of_keepalive_is_one_of_two(tmp_path: Path) -> None:

@@ -154,6 +154,42 @@ async def test_a_row_has_nothing_of_what_was_said(autojump_clock: Clock) -> None
         assert secret not in text
 
 
+TURNS = [
+    {"role": "user", "content": "How do I boil an egg?"},
+    {"role": "assistant", "content": "In water."},
+    {"role": "user", "content": "And a potato?"},
+    {"role": "assistant", "content": "The same way."},
+    {"role": "user", "content": "Thanks."},
+]
+
+
+def turns(number: int, clock: str = "noon") -> bytes:
+    said = {"role": "system", "content": f"It is {clock}. " + "Be brief. " * 100}
+    return chat(messages=[said, *TURNS[:number]])
+
+
+async def test_requests_of_a_conversation_have_the_same_one(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"), model("n"))) as stack:
+        for body in (turns(1), turns(3), turns(5, "ten"), chat("n", messages=TURNS[:1]), chat()):
+            assert (await stack.post(CHAT, body)).status == 200
+        first, second, third, elsewhere, other = rows(stack)
+    assert first.conversation == second.conversation == third.conversation
+    assert first.conversation is not None
+    assert elsewhere.conversation == first.conversation
+    assert other.conversation not in (None, first.conversation)
+    breaks = [row.cache_break for row in (first, second, third)]
+    assert breaks == [None, None, "messages[0] (system), byte 13"]
+
+
+async def test_what_a_client_calls_its_conversation_comes_first(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"), session_headers=("x-mine",))) as stack:
+        for name, value in (("X-Mine", "one"), ("X-Mine", "two"), ("X-Session-Id", "three")):
+            await stack.post(CHAT, turns(1), {name: value})
+        first, second, third = rows(stack)
+    assert (first.conversation, second.conversation) == ("one", "two")
+    assert third.conversation not in ("three", None)
+
+
 async def test_what_engines_do_is_published(autojump_clock: Clock) -> None:
     seen: list[EngineChanged] = []
     given = config(model("a", variant(context=4096)), model("b", variant(context=4096)))

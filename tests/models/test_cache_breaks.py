@@ -178,6 +178,32 @@ def test_a_conversation_is_found_again_among_others_that_begin_alike(chat: Any) 
     assert breaks.note("", "m", chat([long, QUESTION, ANSWER, MORE, LAST, THANKS])) is None
 
 
+def test_a_conversation_has_one_thread_and_another_that_begins_alike_a_thread_of_its_own(
+    chat: Any,
+) -> None:
+    breaks = CacheBreaks()
+    first = [QUESTION], [QUESTION, ANSWER, MORE], [QUESTION, ANSWER, MORE, LAST, THANKS]
+    again = [QUESTION], [QUESTION, LAST, THANKS]
+    threads = []
+    for messages in (*first, *again, [*first[-1], *BYE], [MORE]):
+        noted_chat = chat(messages)
+        breaks.note("", "m", noted_chat)
+        threads.append(noted_chat.thread)
+    assert len({*threads[:3], threads[5]}) == 1
+    assert len({*threads[3:5]}) == 1
+    assert len({threads[0], threads[3], threads[6]}) == 3
+    assert threads[0].beginning == threads[3].beginning != threads[6].beginning
+
+
+def test_a_conversation_whose_first_messages_were_left_out_keeps_its_thread(chat: Any) -> None:
+    breaks = CacheBreaks()
+    before = chat([QUESTION, ANSWER, MORE, LAST, THANKS])
+    after = chat([MORE, LAST, THANKS, *BYE])
+    for one in (before, after):
+        breaks.note("", "m", one)
+    assert after.thread == before.thread
+
+
 @pytest.mark.parametrize(
     ("messages", "tools"),
     [([], None), (None, None), ("Hi", None), ([None], "x"), ([{"role": ["x"]}], [3]),

@@ -25,6 +25,12 @@ from trio_gateway.config.keepalive import KeepaliveStyle
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
 
+# Of many clients; Claude Code's, Codex's (both), opencode's (two), Open WebUI's.
+SESSION_HEADERS = (
+    "x-session-id", "x-litellm-session-id", "x-claude-code-session-id", "session-id", "session_id",
+    "x-opencode-session", "x-session-affinity", "x-openwebui-chat-id",
+)  # fmt: skip
+
 
 class Secret:
     """A text that no log and no `repr` shows."""
@@ -260,7 +266,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     `default_answer_tokens`: tokens reserved for an answer without a maximum; None: what the
     model's answers have shown, and at least its `min_answer_tokens`. `max_buffered_bytes`,
     `max_spooled_bytes`: what all requests may hold at a time in memory, and in files; None: as
-    `server/budget.py` says.
+    `server/budget.py` says. `session_headers`: they tell requests of one conversation; the first
+    of them that a request has counts.
     """
 
     listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
@@ -285,6 +292,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     share_prefixes: bool = False
     hide_cached_tokens: bool = False
     cache_break_excerpts: bool = True
+    session_headers: tuple[str, ...] = SESSION_HEADERS
     page: bool = True
 
     @property

@@ -7,7 +7,7 @@ prompt makes it read all, each time, and nobody sees why it is slow.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -48,12 +48,21 @@ class CacheBreak(msgspec.Struct, frozen=True):
         return "" if self.at is None else f"{self.now!r} now, {self.before!r} before"
 
 
+class Thread(NamedTuple):
+    """Tells a conversation. `beginning`: the first of its messages that was seen, as a digest.
+    `number`: of those that are remembered and begin like this."""
+
+    beginning: bytes
+    number: int
+
+
 class Chat:
     """What a request says: decoded; or `of_outline`, of one that was read elsewhere. `size`: of it
     as JSON, in bytes. `beginning`: tells the first message that is no system text, which all
-    requests of a conversation have; empty without one."""
+    requests of a conversation have; empty without one. `thread`: its conversation, once it is
+    noted."""
 
-    __slots__ = ("_given", "_messages", "_outlined", "_tools", "beginning", "size")
+    __slots__ = ("_given", "_messages", "_outlined", "_tools", "beginning", "size", "thread")
 
     def __init__(
         self, size: int, messages: Any, tools: Any = None, outline: Outline | None = None
@@ -69,6 +78,7 @@ class Chat:
             if not (isinstance(message, dict) and message.get("role") in SYSTEM):
                 self.beginning = message_digest(message)
                 break
+        self.thread: Thread | None = None
 
     @classmethod
     def of_outline(cls, size: int, outline: Outline) -> Chat:
@@ -122,7 +132,7 @@ class CacheBreaks:
         alike = self._chats.get(key, [])
         for place, last in enumerate(alike):
             if chat.clearly_goes_on_from(last):
-                alike[place] = chat
+                alike[place], chat.thread = chat, last.thread
                 self._bytes += chat.size - last.size
                 self._chats.move_to_end(key)
                 self._make_room()
@@ -133,9 +143,13 @@ class CacheBreaks:
             if (compared := _compared(last, chat)) is not None
         ]
         if not found:
+            taken = [last.thread.number for last in alike if last.thread is not None]
+            number = max(taken, default=-1) + 1
+            chat.thread = Thread(beginning, number)
             self._remember(key, chat)
             return None
         share, broken, at, last = max(found, key=lambda entry: entry[0])
+        chat.thread = last.thread
         self._remember(key, chat, at, last)
         return broken if share < SHARED_MIN else None
 

@@ -48,7 +48,7 @@ class Gateway:
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
         self.bus = self.manager.bus
-        self.book = RequestBook(self.bus)
+        self.book = RequestBook(self.bus, sessions=config.server.session_headers)
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
         self.media = MediaSupport()

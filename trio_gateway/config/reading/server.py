@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from trio_gateway.config.reading import (
 )
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SECRET_HEADERS = ("authorization", "x-api-key", "cookie", "proxy-authorization")
 
 
 def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
@@ -71,11 +75,21 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         cache_break_excerpts=record.read(
             "cache_break_excerpts", fields.boolean, default.cache_break_excerpts
         ),
+        session_headers=record.read("session_headers", _headers, default.session_headers),
         page=record.read("page", fields.boolean, default.page),
         share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
     record.finish()
     return server
+
+
+def _headers(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
+    names = fields.string_array(mistakes, path, value)
+    for name in names or ():
+        if not _HEADER.fullmatch(name) or name.lower() in _SECRET_HEADERS:
+            mistakes.expected(path, 'names of headers, as "X-Session-Id"', name)
+            return None
+    return names if names is None else tuple(name.lower() for name in names)
 
 
 def _keepalive_style(mistakes: Mistakes, path: str, value: Any) -> KeepaliveStyle | None:

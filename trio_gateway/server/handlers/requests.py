@@ -62,7 +62,8 @@ class Dispatcher:
             TornStream, ClientGone: the answer has begun, and cannot go on.
         """
         if endpoint.needs_engine:
-            self._book.begin(call.state.record, endpoint, call.permissions.key)
+            headers = call.scope["headers"]
+            self._book.begin(call.state.record, endpoint, call.permissions.key, headers)
         try:
             if self._closing.is_set():
                 raise shutting_down()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.records.conversations import SessionHeaders
 from trio_gateway.server.records.request_record import RequestRecord
 
 KEPT = 1000
@@ -17,18 +19,27 @@ class RequestBook:
 
     Args:
         kept: how many are remembered that are over.
+        sessions: the names of headers that tell requests of one conversation.
 
     `live`: by their ids, in the order in which they came. `recent`: the newest is the last.
     """
 
-    def __init__(self, bus: Bus, kept: int = KEPT) -> None:
+    def __init__(self, bus: Bus, kept: int = KEPT, sessions: Sequence[str] = ()) -> None:
+        self._sessions = SessionHeaders(sessions)
         self._bus = bus
         self.live: dict[str, RequestRecord] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=kept)
 
-    def begin(self, record: RequestRecord, endpoint: Endpoint, key: str | None) -> None:
+    def begin(
+        self,
+        record: RequestRecord,
+        endpoint: Endpoint,
+        key: str | None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """A request has come for this row, with this key's name. `end` it."""
         record.endpoint, record.key = endpoint.name, key
+        record.conversation = self._sessions.session(headers)
         self.live[record.id] = record
 
     def end(self, record: RequestRecord) -> None:

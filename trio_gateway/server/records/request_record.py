@@ -17,6 +17,7 @@ from trio_gateway.engine.scheduling.events import How, VariantKey
 
 if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
+    from trio_gateway.models.cache_breaks import Thread
     from trio_gateway.models.model_selector import Selection
 
 CANCELLED = "request_cancelled"  # the error's code, of a request that somebody ended
@@ -50,8 +51,9 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
     place in line, once it is there; `lease`: its engine, until it ends. `granted_at`: when it had
     that; `sent_at`: when it was sent to it; `first_byte_at`: when the answer's first byte came.
-    `error`: the code of the error that its client got. `conversation`: what tells that it goes on
-    from another one.
+    `error`: the code of the error that its client got. `conversation`: what
+    its client calls its conversation; `thread`: what the conversation is told by otherwise.
+    `cache_break`: where it parts from the last request of that.
     """
 
     id: str
@@ -88,6 +90,8 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     request_bytes: int = 0
     answer_bytes: int = 0
     conversation: str | None = None
+    thread: Thread | None = None
+    cache_break: str | None = None
 
     @property
     def model(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from trio_gateway.server.records.conversations import thread_id
 from trio_gateway.server.records.request_record import RequestRecord
 
 
@@ -11,8 +12,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times: `arrived_s` is Unix time, `…_after_s` seconds since then, the others durations.
 
     `asked`: the model's name as the client wrote it. `client`: a key's name, or what tells clients
-    without keys apart. `need`: tokens of prompt and answer; `counted_by` says who counted the
-    prompt, `is_exact` whether that is all there is to know. `decision`: how it came by its engine;
+    without keys apart. `conversation`: requests with the same go on from each other; its client's
+    own name for it, or a digest. `cache_break`: where it parts, early, from the last one
+    of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
+    `is_exact` whether that is all there is to know. `decision`: how it came by its engine;
     `why`: why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
     a second. `kv_…`: tokens of carry-over. `finish`: why the answer ended, in its API's word.
@@ -31,6 +34,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = None
     priority: str = "interactive"
     conversation: str | None = None
+    cache_break: str | None = None
     need: int | None = None
     answer_limit: int | None = None
     counted_by: str | None = None
@@ -91,7 +95,8 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         client=record.client or record.key or "",
         key=record.key,
         priority=record.priority.word,
-        conversation=record.conversation,
+        conversation=_conversation(record),
+        cache_break=record.cache_break,
         need=None if selection is None else selection.need,
         answer_limit=None if selection is None else selection.answer,
         counted_by=selection.source.value if selection is not None and counted else None,
@@ -125,6 +130,12 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         request_bytes=record.request_bytes,
         answer_bytes=record.answer_bytes,
     )
+
+
+def _conversation(record: RequestRecord) -> str | None:
+    if record.conversation is not None or record.thread is None:
+        return record.conversation
+    return thread_id(record.key or record.client, record.thread)
 
 
 def _speed(record: RequestRecord, generated: int | None, now: float) -> float | None:

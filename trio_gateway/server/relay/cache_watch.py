@@ -1,4 +1,4 @@
-"""CacheWatch: what the log says of requests that break their conversation's cache."""
+"""CacheWatch: which conversation a request goes on with, and whether it breaks its cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.models.cache_breaks import CacheBreak, CacheBreaks, Chat
 from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.server.records.request_record import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +20,18 @@ class CacheWatch:
         self._breaks, self._shows_excerpts = CacheBreaks(), shows_excerpts
 
     def note(
-        self, request_id: str, key: str | None, model: ModelConfig, form: Form | None
+        self, record: RequestRecord, key: str | None, model: ModelConfig, form: Form | None
     ) -> CacheBreak | None:
-        """A request has come that has this key. None: it is no chat, or nothing is wrong."""
+        """A request has come that has this key: what is found is in its record. None: it is no
+        chat, or nothing is wrong."""
         if (chat := _chat_of(form)) is None:
             return None
         found = self._breaks.note(key or "", model.name, chat)
+        record.thread = chat.thread
         if found is not None:
+            record.cache_break = found.where
             excerpts = f": {found.excerpts}" if self._shows_excerpts and found.excerpts else ""
-            log.info("request %s for %s: %s%s", request_id, model.name, found, excerpts)
+            log.info("request %s for %s: %s%s", record.id, model.name, found, excerpts)
         return found
 
 

@@ -100,7 +100,7 @@ class Preparer:
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(sender.permissions),
-            cache_break=self._watch.note(sender.state.id, sender.permissions.key, model, form),
+            cache_break=self._watch.note(sender.state.record, sender.permissions.key, model, form),
             recount=recount, select_anew=partial(self._anew, sender, endpoint, asked, form, wish),
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ class Preparer:
             "POST", target, b"", None,
             request.wants_stream, selection, prompt, Wait(sender.permissions), large=request.body,
             cache_break=self._watch.note(
-                sender.state.id, sender.permissions.key, wanted.model, request.form
+                sender.state.record, sender.permissions.key, wanted.model, request.form
             ),
             recount=recount,
             select_anew=partial(self._anew, sender, endpoint, asked, request.form, wish),

@@ -95,7 +95,7 @@ class WebSocketRelay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         state: RequestState = scope[REQUEST_KEY]
-        self._book.begin(state.record, REALTIME, permissions_of(scope).key)
+        self._book.begin(state.record, REALTIME, permissions_of(scope).key, scope["headers"])
         end: End | None = None
         try:
             async with AsyncExitStack() as stack:

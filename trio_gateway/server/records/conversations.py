@@ -1,0 +1,48 @@
+"""How requests of one conversation are told: by name, or by how they begin. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+
+from trio_gateway.models.cache_breaks import Thread
+
+_Header = tuple[bytes, bytes]
+
+# The text of a conversation is nobody's business: each run has digests of its own.
+_SALT = secrets.token_bytes(16)
+_PLAIN = re.compile(rb"[A-Za-z0-9_.:@/+=-]{1,64}")
+
+
+class SessionHeaders:
+    """`names`: of headers that clients name a conversation with; the first of them counts."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._ranks = {name.lower().encode(): rank for rank, name in enumerate(names)}
+
+    def session(self, headers: Sequence[_Header]) -> str | None:
+        """What a request's client calls its conversation; None: it does not say. 0.3 µs."""
+        ranks, found = self._ranks, None
+        for header in headers:
+            if header[0] in ranks and header[1]:
+                found = header if found is None else min(found, header, key=self._rank)
+        return None if found is None else _said(found[1])
+
+    def _rank(self, header: _Header) -> int:
+        return self._ranks[header[0]]
+
+
+def _said(value: bytes) -> str:
+    """As it was sent, if it is an id; of anything else a digest."""
+    return value.decode("ascii") if _PLAIN.fullmatch(value) else _digest(value)
+
+
+def thread_id(owner: str, thread: Thread) -> str:
+    """Of a conversation that only its beginning tells. Nobody else's has the same."""
+    return _digest(b"%b\0%b\0%d" % (owner.encode(), thread.beginning, thread.number))
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.blake2b(text, key=_SALT, digest_size=6).hexdigest()
