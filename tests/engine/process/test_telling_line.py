@@ -14,6 +14,7 @@ MISSING = """\
 0.00.009.501 E srv          init: exiting due to model loading error
 Error: the model could not be served: Failed to init server, please check the input params.
 """
+GENERIC = MISSING.splitlines()[-1]
 TRACEBACK = """\
 INFO starting
 Traceback (most recent call last):
@@ -29,8 +30,17 @@ ValueError: max_model_len (4096) is greater than what fits
             MISSING,
             "gguf_init_from_file: failed to open GGUF file '/no.gguf' (No such file or directory)",
         ),
+        (
+            f"{GENERIC}\n{MISSING}",  # as on a busy machine
+            "gguf_init_from_file: failed to open GGUF file '/no.gguf' (No such file or directory)",
+        ),
+        (
+            GENERIC,
+            "the model could not be served: Failed to init server, please check the input params",
+        ),
         (TRACEBACK, "ValueError: max_model_len (4096) is greater than what fits"),
         ("loading\nCUDA error: out of memory\nabort", "CUDA error: out of memory"),
+        ("loading\nCUDA Error: no device.\n", "CUDA Error: no device"),
         ("loading\nready", None),
         ("", None),
     ],
