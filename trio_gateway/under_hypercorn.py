@@ -73,6 +73,9 @@ class HypercornGateway:
 
     async def lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
+        if not trio.lowlevel.in_trio_run():  # hypercorn's worker is asyncio's by default
+            why = "trio-gateway runs under Trio: start hypercorn with `--worker-class trio`"
+            raise LifespanFailureError("startup", why)
         try:
             configure_logging()
             config, why = load_config(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import trio
 import trustme
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.utils import LifespanFailureError
 
 from tests.support.fakes import FakeEngines
 from tests.support.schema_values import config, model
@@ -177,3 +179,17 @@ async def test_the_app_for_the_hypercorn_command_installs_when_its_lifespan_star
     assert installed() is TCPServer
     await HypercornGateway(StopSignals(), create_app).lifespan(receive, send)
     assert [is_ours(found) for found in seen] == [True, True]
+
+
+def test_hypercorns_default_worker_is_refused_with_what_to_do() -> None:
+    """asyncio's, in which nothing of ours could run."""
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: object) -> None:
+        raise AssertionError(message)
+
+    gateway = HypercornGateway(StopSignals(), create_app)
+    with pytest.raises(LifespanFailureError, match="--worker-class trio"):
+        asyncio.run(gateway.lifespan(receive, send))
