@@ -101,6 +101,14 @@ def test_once_the_other_engine_drains_the_window_is_over() -> None:
     assert outlook(subject, 2, 5) == Outlook(position=1, wait_s=5 + 10)
 
 
+def test_after_its_own_engine_s_turn_a_ticket_waits_for_that_to_drain_as_well() -> None:
+    subject = scheduler(A, B)
+    play(subject, [*loaded("a"), (5, arrive(2, "b"), ["drain 1"]), (6, arrive(3, "a"), [])])
+    # Its own load took no time when it was measured.
+    assert outlook(subject, 3, 6) == Outlook(position=2, wait_s=4 + 20)
+    assert outlook(subject, 3, 8) == Outlook(position=2, wait_s=2 + 20)
+
+
 def test_where_the_window_never_ends_a_lease_is_what_can_be_expected() -> None:
     subject = scheduler(A, B, window_s=math.inf)
     play(subject, [*loaded("a"), (5, arrive(2, "b"), [])])
@@ -139,7 +147,9 @@ def test_a_need_above_the_running_engine_waits_for_the_larger_variants_load() ->
         ],
     )
     assert outlook(subject, 2, 1).loading_s is None
-    assert outlook(subject, 2, 1).wait_s == 10
+    assert outlook(subject, 2, 1).wait_s == 9 + 10  # after the answer of the smaller engine
+    play(subject, [(4, LeaseBack(1), ["stop 1"])])
+    assert outlook(subject, 2, 4).wait_s == 10
 
 
 def test_for_a_ticket_that_has_not_joined_the_line_all_that_wait_are_ahead() -> None:

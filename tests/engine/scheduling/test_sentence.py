@@ -214,7 +214,7 @@ CASES = {
                   (1, arrive(2, "a", LARGE), ["drain 1"])],
         2, 2,
         "waits for 1 answer of a:small to end, then a:large loads (about 10 s); "
-        "expected in about 10 s",
+        "expected in about 18 s",
     ),
     "its model has failed": Case(
         (A,), [(0, arrive(1, "a"), ["start a:only as 1"]),

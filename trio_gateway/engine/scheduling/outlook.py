@@ -103,12 +103,30 @@ class Outlooks:
         others = self._models_ahead(ticket, facts.pool)
         turns_s = sum(self._turn_s(model, ticket) for model in others)
         # Others go on in a pause, so the two do not add up.
+        # They begin once what runs of this model has made way.
+        turns_s += self._making_way_s(ticket, facts.pool)
         wait_s = max(turns_s, pause.seconds if pause is not None else 0.0)
         wait_s += _or_unknown(state.forecast.known_load_s(facts))
         slots = state.variants.slots_of(facts, ticket.need)
         wait_s += self._starts_s(ticket.model, None, slots)[ahead]
         ahead += sum(len(state.queues.get(model, ())) for model in others)
         return Outlook(ahead + 1, _known(wait_s), pause=pause)
+
+    def _making_way_s(self, ticket: Ticket, pool: str) -> float:
+        """What the answers still take of the ticket's own model that are in its way: those of an
+        engine that drains, or is too small for it and has the last place of the pool."""
+        state = self._state
+        in_pool = sum(engine.facts.pool == pool for engine in state.engines.values())
+        is_full = in_pool >= state.pools[pool].engines
+        return max(
+            (
+                self._left_s(engine, lease)
+                for engine in state.engines_of(ticket.model)
+                if engine.state is EngineState.DRAINING or is_full
+                for lease in engine.leases.values()
+            ),
+            default=0.0,
+        )
 
     # -- the line of a model ------------------------------------------------------------------
 
