@@ -19,19 +19,22 @@ from trio_gateway.server.handlers.page import read_page
 
 Json = dict[str, Any]
 
+CHAT = "/v1/chat/completions"
 GIB = 1 << 30
 CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class FakeFeed:
     """`asked`: methods and paths of all requests but those for files. `last_ids`: what readers of
-    the feed said where they broke off."""
+    the feed said where they broke off. `chat`: the pieces of each streamed answer."""
 
     def __init__(self, snapshot: Json, key: str | None = None) -> None:
         self.snapshot, self.key = snapshot, key
         self.asked: list[str] = []
         self.last_ids: list[str | None] = []
         self.answers: dict[str, Json] = {}
+        self.chat: list[bytes] = []
+        self.chat_headers: dict[str, str] = {}
         self._readers: list[queue.Queue[tuple[str, Json] | None]] = []
         self._count = 0
         files, feed = read_page(), self
@@ -60,6 +63,9 @@ class FakeFeed:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 feed.asked.append(f"POST {self.path}")
+                if self.path == CHAT:
+                    self._stream()
+                    return
                 self._json(200, feed.answers.get(self.path, {}))
 
             def _feed(self) -> None:
@@ -79,6 +85,18 @@ class FakeFeed:
                         self.wfile.flush()
                 except OSError:
                     pass
+                self.close_connection = True
+
+            def _stream(self) -> None:
+                self.send_response(200)
+                for name, value in feed.chat_headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("connection", "close")
+                self.end_headers()
+                for piece in feed.chat:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
                 self.close_connection = True
 
             def _json(self, status: int, body: Json) -> None:
@@ -185,3 +203,11 @@ def model(name: str, **parts: Any) -> Json:
         "state": "unloaded", "pinned": False, "carryover": True, "variants": [],
     }  # fmt: skip
     return {**row, **parts}
+
+
+def chat_pieces(*words: str) -> list[bytes]:
+    """A streamed answer of these words."""
+    choices = [{"index": 0, "delta": {"content": word}} for word in words]
+    events = [{"choices": [choice]} for choice in choices]
+    events.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words)}})
+    return [*(f"data: {json.dumps(event)}\n\n".encode() for event in events), b"data: [DONE]\n\n"]

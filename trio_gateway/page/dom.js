@@ -58,11 +58,21 @@ export function keyed(parent, items, key, make, update) {
   }
 }
 
-// The same hue for a model wherever it is shown: one of eight colours of style.css (`--hue-0` …).
+const HUES = 8; // of style.css: `--hue-0` …
+const hues = new Map();
+
+// Models get their hues in this order, so that the first eight differ. The store says it.
+export function colourModels(names) {
+  hues.clear();
+  names.forEach((name, place) => hues.set(name, place % HUES));
+}
+
+// The same hue for a model wherever it is shown, as a CSS value.
 export function hueOf(name) {
+  if (hues.has(name)) return `var(--hue-${hues.get(name)})`;
   let sum = 0;
   for (const letter of String(name)) sum = (sum * 31 + letter.codePointAt(0)) >>> 0;
-  return `var(--hue-${sum % 8})`;
+  return `var(--hue-${sum % HUES})`;
 }
 
 // Downloads or copies may fail (no permission): the button says what came of it, and then itself again.

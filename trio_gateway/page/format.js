@@ -20,7 +20,7 @@ export function seconds(value) {
 }
 
 // Of something that goes on: whole seconds, so that it does not flicker.
-export const counting = (value) => (known(value) ? seconds(value < 60 ? Math.floor(Math.max(value, 0) + 1e-6) || 0.0001 : value).replace('0 ms', '0 s') : NONE);
+export const counting = (value) => (known(value) && value < 60 ? `${Math.floor(Math.max(value, 0))} s` : seconds(value));
 
 export function bytes(value) {
   if (!known(value)) return NONE;

@@ -2,6 +2,7 @@
 // views read its fields and subscribe to what they show. Nobody else listens to the feed, and
 // nobody asks on a timer.
 
+import { colourModels } from './dom.js';
 import { eventsOf } from './sse.js';
 
 const KEY_PLACE = 'trio-gateway-key'; // in sessionStorage: for this tab only
@@ -206,6 +207,7 @@ export class Store {
     this.engines = byKey(data.engines, 'engine');
     this.requests = byKey(data.requests, 'id');
     this.models = byKey(data.models, 'name');
+    colourModels([...this.models.keys()]);
     this.#skewMs = data.now_s * 1000 - Date.now();
     for (const row of [...this.engines.values(), ...this.requests.values()]) this.#seen(row);
     EVERYTHING.forEach((topic) => this.#news(topic));

@@ -1,13 +1,14 @@
 // Now: what the memory of each pool holds, what waits and why, what runs and how fast.
 
 import { attr, h, hueOf, keyed, text } from '../dom.js';
-import { bytes, clock, counting, number, plural, seconds, speed } from '../format.js';
+import { clock, counting, number, plural, seconds, speed } from '../format.js';
 import { View } from '../view.js';
 import { makePool, showPool, tickPool } from './now_pools.js';
 import { firstSteps } from './first_steps.js';
 
 const SHOWN = 60; // rows of a list
 const ENDED = 6;
+const LONG_S = 0.1; // what waited for less did not wait
 
 export default class Now extends View {
   static topics = ['pools', 'engines', 'requests', 'recent', 'models'];
@@ -17,6 +18,7 @@ export default class Now extends View {
     this.running = list('Running', 'Nothing runs.');
     this.waiting = list('Waiting', 'Nobody waits.');
     this.ended = list('Just ended', 'Nothing has ended yet.');
+    this.ended.card.classList.add('ended');
     this.first = firstSteps(this.store);
     this.loading = h('p.empty', {}, 'Waiting for the gateway’s first words…');
     this.append(
@@ -64,13 +66,12 @@ export default class Now extends View {
       model: h('a.model'),
       who: h('span.who.soft'),
       stage: h('span.tag'),
-      facts: h('span.facts.soft'),
       time: h('span.time'),
       says: h('p.says'),
       cancel: h('button.quiet.danger', { type: 'button', onclick: () => this.#cancel(item) }, 'Cancel'),
     };
-    const { chip, model, who, stage, facts, time, says, cancel } = item.parts;
-    item.append(chip, h('div.what', {}, h('p.line', {}, model, stage, who, facts), says), time, cancel);
+    const { chip, model, who, stage, time, says, cancel } = item.parts;
+    item.append(chip, h('div.what', {}, h('p.line', {}, model, stage, who), says), time, cancel);
     return item;
   }
 
@@ -107,7 +108,7 @@ const OUTCOMES = {
 
 function showRequest(item, row, store) {
   item.row = row;
-  const { chip, model, who, stage, facts, says, cancel, time } = item.parts;
+  const { chip, model, who, stage, says, cancel, time } = item.parts;
   const name = row.model ?? row.asked ?? 'no model';
   const [word, kind] = (row.stage === 'done' ? OUTCOMES[row.outcome] : STAGES[row.stage]) ?? [row.stage, ''];
   chip.style.setProperty('--hue', hueOf(name));
@@ -117,29 +118,24 @@ function showRequest(item, row, store) {
   text(stage, word);
   attr(stage, 'class', `tag ${kind}`);
   text(who, [row.client, row.priority === 'interactive' ? '' : row.priority].filter(Boolean).join(' · '));
-  text(facts, factsOf(row).join(' · '));
-  text(says, saysOf(row));
+  text(says, row.stage === 'waiting' ? row.sentence ?? 'waits for an engine' : factsOf(row).join(' · '));
   cancel.hidden = row.stage === 'done';
   attr(cancel, 'aria-label', `Cancel the request for ${name}${row.client ? ` of ${row.client}` : ''}`);
   if (row.stage === 'done') text(time, `${clock(row.arrived_s)} · ${seconds(row.took_s)}`);
   else tickRequest(item, store);
 }
 
+// How far it is and how fast, and how it came by its engine.
 function factsOf(row) {
-  const tokens = row.generated_tokens ? `${number(row.generated_tokens)} tokens` : '';
-  const pace = row.speed ? speed(row.speed) : '';
-  const prompt = row.stage === 'reading' && row.counted_tokens ? `${number(row.counted_tokens)} of a prompt` : '';
-  return [prompt, tokens, pace].filter(Boolean);
-}
-
-// A waiting request's sentence; of one that has its engine, how it came by it.
-function saysOf(row) {
-  if (row.stage === 'waiting') return row.sentence ?? 'waits for an engine';
-  if (row.error) return row.error;
-  const waited = row.waited_s > 0.05 ? `waited ${seconds(row.waited_s)}` : '';
-  const load = row.load_s > 0.05 ? `${seconds(row.load_s)} of it a load` : '';
-  const evicted = row.evicted?.length ? `in place of ${row.evicted.join(', ')}` : '';
-  return [waited, load, evicted].filter(Boolean).join(', ');
+  const { generated_tokens: tokens, counted_tokens: prompt, evicted } = row;
+  return [
+    row.stage === 'reading' && prompt ? `a prompt of ${number(prompt)} tokens` : '',
+    tokens ? plural(tokens, 'token') : '',
+    row.speed ? speed(row.speed) : '',
+    row.waited_s > LONG_S ? `waited ${seconds(row.waited_s)}${row.load_s > LONG_S ? `, ${seconds(row.load_s)} of it for a load` : ''}` : '',
+    evicted?.length ? `in place of ${evicted.join(', ')}` : '',
+    row.error ?? '',
+  ].filter(Boolean);
 }
 
 function tickRequest(item, store) {
