@@ -207,7 +207,6 @@ def model(name: str, **parts: Any) -> Json:
 
 def chat_pieces(*words: str) -> list[bytes]:
     """A streamed answer of these words."""
-    choices = [{"index": 0, "delta": {"content": word}} for word in words]
-    events = [{"choices": [choice]} for choice in choices]
+    events: list[Json] = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in words]
     events.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words)}})
     return [*(f"data: {json.dumps(event)}\n\n".encode() for event in events), b"data: [DONE]\n\n"]
