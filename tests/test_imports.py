@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.openapi",),
     ("server.metrics",),
     ("server.reading",),
-    ("server.ollama",),
+    ("server.ollama", "server.feed"),
     ("server.relay",),
     ("server.access", "server.forms"),
     ("server.http",),
@@ -47,7 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.overview", "engine.recounting"),
     ("engine.lease",),
     ("engine.engine",),
-    ("engine.launch", "engine.variant_facts", "engine.loadable"),
+    ("engine.launch", "engine.variant_facts", "engine.loadable", "engine.resources"),
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),
@@ -56,7 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- the ground
     ("config",),
     ("gguf",),
-    ("tasks", "rawjson", "log", "bus"),
+    ("tasks", "rawjson", "log", "bus", "wall_clock"),
     ("stop_signals",),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.

@@ -21,6 +21,7 @@ ROOMS = (
     "server/reading",
     "server/ollama",
     "server/metrics",
+    "server/feed",
     "server/records",
     "server/relay",
     "server/access",

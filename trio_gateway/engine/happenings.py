@@ -46,3 +46,9 @@ class Refused(msgspec.Struct, frozen=True):
     model: str
     refusal: str
     reason: str
+
+
+class ModelKept(msgspec.Struct, frozen=True):
+    """It was said how long a model stays loaded."""
+
+    model: str

@@ -22,7 +22,7 @@ from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
-from trio_gateway.engine.happenings import Change
+from trio_gateway.engine.happenings import Change, ModelKept
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
@@ -120,7 +120,8 @@ class EngineManager:
         self.engines: dict[int, Engine] = {}  # those that are not gone
         pools = {model.name: model.pool for model in config.models}
         self._news = EngineNews(self.bus, self.engines, pools)
-        self.overview = Overview(self._scheduler, self.engines, self._kinds)
+        saves_kv = config.server.kv_carryover is not None
+        self.overview = Overview(self._scheduler, self.engines, self._kinds, saves_kv=saves_kv)
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
@@ -242,6 +243,7 @@ class EngineManager:
     def keep(self, model: str, *, idle_timeout_s: float | None, pinned: bool) -> None:
         """How long its engines stay loaded from now on; see Keep."""
         self._dispatch(Keep(model, idle_timeout_s, pinned))
+        self.bus.publish(ModelKept(model))
 
     # -- carrying out -------------------------------------------------------------------------
 

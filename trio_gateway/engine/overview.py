@@ -16,15 +16,18 @@ from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.engine import Engine
+from trio_gateway.engine.resources import ModelRow, PoolRow, model_row, pool_rows
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.model_load import ModelLoad, model_load
 from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.engine.scheduling.prospects import Prospects
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.sentence import sentence_of
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 from trio_gateway.engine.scheduling.waiting import Waiting, Waits
+from trio_gateway.wall_clock import WallClock
 
 
 class TicketRow(msgspec.Struct, frozen=True):
@@ -43,9 +46,12 @@ class TicketRow(msgspec.Struct, frozen=True):
     sentence: str = ""
 
 
-class EngineRow(msgspec.Struct, frozen=True):
+class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     """An engine, from its start on. Times are seconds, None where there is none yet.
 
+    `engine`: its number, which no other has in this run. `started_at_s`: Unix time. `next`: what it
+    will do next, and when. `evicted`: what was stopped to make room for it. `speed`: tokens a
+    second of its running answers together; None where none is seen.
     `load_s`: what its load took, or what it is expected to take. `idle_s`: None while it has
     leases. `memory_bytes`: declared, measured or estimated; None: not known. `shared_tokens`: what
     all its requests share; None: each has its own. `kv_restored_tokens`: at its start.
@@ -66,16 +72,12 @@ class EngineRow(msgspec.Struct, frozen=True):
     idle_s: float | None
     shared_tokens: int | None
     kv_restored_tokens: int
-
-
-class PoolRow(msgspec.Struct, frozen=True):
-    """Engines that share memory. `engines_max`: at a time; `memory_bytes`: its limit; None: it has
-    none. `used_bytes`: of its engines, as far as that is known."""
-
-    name: str
-    engines_max: int
-    memory_bytes: int | None
-    used_bytes: int
+    engine: int
+    next: str
+    pinned: bool
+    evicted: tuple[str, ...]
+    started_at_s: float
+    speed: float | None
 
 
 class LoadedEngine(msgspec.Struct, frozen=True):
@@ -96,9 +98,13 @@ class Overview:
         scheduler: Scheduler,
         engines: Mapping[int, Engine],
         kinds: Mapping[str, EngineKind],
+        *,
+        saves_kv: bool = False,
     ) -> None:
         self._scheduler, self._state = scheduler, scheduler.state
-        self._engines, self._kinds = engines, kinds
+        self._engines, self._kinds, self._saves_kv = engines, kinds, saves_kv
+        self._carryover: dict[str, bool | str] = {}  # by model; takes long to find
+        self._wall = WallClock()
 
     # -- models -------------------------------------------------------------------------------
 
@@ -181,25 +187,6 @@ class Overview:
             found[labels] = found.get(labels, 0.0) + 1
         return found
 
-    # -- pools --------------------------------------------------------------------------------
-
-    def pools(self) -> list[PoolRow]:
-        """In the order of the configuration."""
-        views = [*self._state.engines.values()]
-        return [
-            PoolRow(
-                name=name,
-                engines_max=pool.engines,
-                memory_bytes=pool.memory_bytes,
-                used_bytes=sum(
-                    self._state.variants.memory_of(view.facts) or 0
-                    for view in views
-                    if view.facts.pool == name
-                ),
-            )
-            for name, pool in self._state.pools.items()
-        ]
-
     def backing_off(self) -> list[VariantKey]:
         """The variants that are left alone now, as they failed."""
         now, variants = trio.current_time(), self._state.variants
@@ -210,9 +197,11 @@ class Overview:
 
     def engines(self) -> list[EngineRow]:
         """All engines that are not gone, in the order of their starts."""
-        return [self._row(view) for view in self._state.engines.values()]
+        now = trio.current_time()
+        prospects = Prospects(self._state, self._scheduler.window_s, now)
+        return [self._row(view, prospects.of(view)) for view in self._state.engines.values()]
 
-    def _row(self, view: EngineView) -> EngineRow:
+    def _row(self, view: EngineView, next_: str) -> EngineRow:
         now, engine = trio.current_time(), self._engines[view.id]
         ready_at = view.ready_at
         if ready_at is None:
@@ -236,7 +225,28 @@ class Overview:
             idle_s=round(now - view.used_at, 3) if idle else None,
             shared_tokens=engine.info.shared_tokens if engine.info is not None else None,
             kv_restored_tokens=engine.kv.restored_tokens if engine.kv is not None else 0,
+            engine=view.id,
+            next=next_,
+            pinned=self._state.variants.is_pinned(view.facts),
+            evicted=tuple(map(str, view.evicted)),
+            started_at_s=round(self._wall.unix(view.started_at), 2),
+            speed=_speed(view, now),
         )
+
+    def pools(self) -> list[PoolRow]:
+        return pool_rows(self._state)
+
+    def model_row(self, model: ModelConfig) -> ModelRow:
+        if (carryover := self._carryover.get(model.name)) is None:
+            carryover = self._carryover[model.name] = self._find_carryover(model)
+        return model_row(self._state, model, carryover)
+
+    def _find_carryover(self, model: ModelConfig) -> bool | str:
+        kind = self._kinds[model.engine.value]
+        if not (self._saves_kv and kind.has_slots and model.kv_carryover):
+            return False
+        faults = (self.carryover_fault(model, variant) for variant in model.variants)
+        return next(filter(None, faults), True)
 
     def loaded(self) -> list[LoadedEngine]:
         """The engines that are ready, in the order of their starts."""
@@ -266,3 +276,9 @@ def _ticket_row(ticket: Ticket, waiting: Waiting, now: float) -> TicketRow:
         back_off=str(outlook.pause) if outlook.pause is not None else None,
         sentence=sentence_of(waiting),
     )
+
+
+def _speed(view: EngineView, now: float) -> float | None:
+    running = [lease.progress for lease in view.leases.values() if lease.progress is not None]
+    known = [speed for answer in running if (speed := answer.speed(now)) is not None]
+    return round(sum(known), 1) if known else None

@@ -19,6 +19,8 @@ from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.feed.feed import Feed
+from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
 from trio_gateway.server.handlers.metrics import MetricsHandler
@@ -29,6 +31,7 @@ from trio_gateway.server.handlers.page import PageHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
+from trio_gateway.server.handlers.watching import Watchers
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
@@ -70,6 +73,9 @@ class Gateway:
             config.server.stream_keepalive_style,
             hides_cached_tokens=config.server.hide_cached_tokens,
         )  # fmt: skip
+        overview, held = self.manager.overview, self.budget.facts
+        self.feed = Feed(self.bus, overview, self.book, config.models, held)
+        self._watchers = Watchers("the feed")
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
         dispatcher = Dispatcher(self.closing, self.book, *self._handlers())
@@ -95,6 +101,7 @@ class Gateway:
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
             MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
+            FeedHandler(self.feed, self._watchers, manager.overview, self.config.models),
             OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
             PageHandler(is_on=self.config.server.page),
         )
@@ -130,6 +137,7 @@ class Gateway:
             await nursery.start(self.relay.early_answers.run)
             await nursery.start(self._vocabulary.run)
             await nursery.start(self._readers.run)
+            await nursery.start(self.feed.run)
             nursery.start_soon(self.media.read_files, self.config.models)
             task_status.started()
             await trio.sleep_forever()
@@ -139,6 +147,7 @@ class Gateway:
         if self.closing.is_set():
             return
         self.closing.set()
+        self._watchers.close()
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
         self._uploads.close()

@@ -92,6 +92,10 @@ class Forecast:
         """The same, if it was measured or the configuration says so."""
         return self._load_s.get(facts.key, facts.load_time_s if facts.load_time_known else None)
 
+    def has_loaded(self, facts: VariantFacts) -> bool:
+        """Whether a load of it was measured."""
+        return facts.key in self._load_s
+
     def lease_s(self, model: str) -> float | None:
         return self._lease_s.get(model)
 

@@ -61,6 +61,10 @@ class Variants:
         shared = self._shared_of.get(facts.key)
         return slots if shared is None else max(min(slots, shared // max(need, 1)), 1)
 
+    def places(self, facts: VariantFacts) -> int | None:
+        """Requests at a time, as an engine of it said, or as declared; None: not known yet."""
+        return self._slots_of.get(facts.key, facts.parallel)
+
     def note_slots(self, facts: VariantFacts, slots: int, shared_tokens: int | None) -> None:
         self._slots_of[facts.key], self._shared_of[facts.key] = slots, shared_tokens
 
@@ -106,6 +110,10 @@ class Variants:
 
     def note_memory(self, facts: VariantFacts, measured_bytes: int) -> None:
         self._memory[facts.key] = max(measured_bytes, self._memory.get(facts.key, 0))
+
+    def measured(self, facts: VariantFacts) -> int | None:
+        """The most bytes that an engine of it was seen to hold."""
+        return self._memory.get(facts.key)
 
     def note_run(self, facts: VariantFacts) -> None:
         """An engine of it is gone: what was measured is all that it came to hold."""

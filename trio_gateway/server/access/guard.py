@@ -45,6 +45,8 @@ _FREE_PATHS = frozenset({"/health", "/v1/health"})
 # Metrics name all models, and how much each is used.
 METRICS_PATH = "/metrics"
 _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots", "metrics"})
+# Of these each key gets what is its own.
+_OWN_VIEWS = frozenset({"/gateway/events", "/gateway/models"})
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _NO_ORIGIN = cors_headers(None)
@@ -53,6 +55,8 @@ _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
 
 def needs_admin(path: str) -> bool:
     """Whether only an admin's key may use it. Where it is not sure how a path is read, it does."""
+    if path in _OWN_VIEWS:
+        return False
     first = unquote(path).lstrip("/").partition("/")[0]
     return first.lower() in _ADMIN_PLACES
 
@@ -126,8 +130,9 @@ class AccessGuard:
                     return
             key = await self._check_key(scope, headers)
             request.hold.client = _address_of(scope) if key is None else key.name
-            # The lease, and whatever else the request holds, is given back before its place.
-            self._begin(key, request)
+            if scope["path"] not in _OWN_VIEWS:  # to look on takes no place
+                # The lease, and whatever else it holds, is given back before its place.
+                self._begin(key, request)
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
             await refusal_in(scope, error).send(scope, send)

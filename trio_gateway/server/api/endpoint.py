@@ -99,5 +99,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_direct(self) -> bool:
-        """Answered before Quart's dispatch: by an engine, and at paths without values."""
-        return self.needs_engine and not any("{" in path for path in self.paths)
+        """Answered before Quart's dispatch: by an engine, or as a stream of our own, and at paths
+        without values."""
+        return (self.needs_engine or self.streams) and not any("{" in path for path in self.paths)

@@ -280,6 +280,19 @@ GATEWAY = (
     _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),
     _gateway(
+        "events",
+        "/gateway/events",
+        "What the gateway is doing: first all of it, then what changes.",
+        "handle_events",
+        streams=True,
+    ),
+    _gateway(
+        "gateway models",
+        "/gateway/models",
+        "The models with what is known of their variants.",
+        "handle_gateway_models",
+    ),
+    _gateway(
         "explain",
         "/gateway/explain",
         "What would happen to a request, and why; nothing is started. `?endpoint=` names its "

@@ -12,7 +12,7 @@ from trio_gateway.server.api.endpoint import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.http.types import REQUEST_KEY, Header, Scope, Send
+from trio_gateway.server.http.types import REQUEST_KEY, Header, Message, Scope, Send
 from trio_gateway.server.relay.ask import Sender
 
 # Only what an engine needs: cookies and keys are not for it. What the body is, it is told by us, as
@@ -50,6 +50,11 @@ class Call:
     def method(self) -> str:
         method: str = self.scope["method"]
         return method
+
+    async def send(self, message: Message) -> None:
+        """Of an answer that the handler sends itself."""
+        assert self._send is not None, "its row is answered directly"
+        await self._send(message)
 
     @property
     def permissions(self) -> Permissions:

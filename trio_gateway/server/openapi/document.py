@@ -127,7 +127,7 @@ def _parameters(endpoint: Endpoint, path: str) -> Iterator[Json]:
     if endpoint.needs_engine:
         urgency = {"type": "string", "enum": [known.word for known in Priority]}
         yield {"name": PRIORITY_HEADER, "in": "header", "schema": urgency}
-    if endpoint.streams:
+    if endpoint.streams and endpoint.needs_engine:
         style = {"type": "string", "enum": [known.value for known in KeepaliveStyle]}
         yield {"name": KEEPALIVE_HEADER, "in": "header", "schema": style}
 
@@ -162,7 +162,9 @@ def _good(endpoint: Endpoint) -> Json:
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
     if endpoint.name == "audio/speech":
         content = {ANYTHING: {}}
-    if endpoint.streams:
+    if endpoint.streams and not endpoint.needs_engine:
+        content = {EVENTS: {}}
+    elif endpoint.streams:
         kind = LINES if endpoint.family is Family.OLLAMA else EVENTS
         content[kind] = {}  # a schema would be read as that of each event
     return {"200": _answer("The answer.", content)}

@@ -118,6 +118,7 @@ ANSWERS: Mapping[str, Json] = {
         held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
     ),
     "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
+    "gateway models": _object(models=_list_of({"type": "object"})),
     "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
     "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),
     "pin": _object(model=_STRING, pinned={"type": "boolean"}),
@@ -152,7 +153,14 @@ _ENDPOINT: Json = {
     "description": "The endpoint that the request is for, or its path. Default: inferred.",
     "schema": {"enum": [row.name for row in ENDPOINTS if row.is_counted]},
 }
+_LAST_EVENT = {
+    "in": "header",
+    "name": "Last-Event-ID",
+    "description": "The `id` of the last event that the client has; or `?last_event_id=`.",
+    "schema": _STRING,
+}
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
+    "events": (_LAST_EVENT,),
     "explain": (_ENDPOINT,),
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),

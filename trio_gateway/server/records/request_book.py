@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
+
 from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.records.conversations import SessionHeaders
@@ -13,9 +15,15 @@ from trio_gateway.server.records.request_record import RequestRecord
 KEPT = 1000
 
 
+class RequestBegan(msgspec.Struct, frozen=True):
+    """A request has come that is for an engine."""
+
+    id: str
+
+
 class RequestBook:
     """Only requests for an engine are entered: who asks for pages is no news. Each of them is
-    published when it is over, and by then it is complete.
+    published when it is over, and by then it is complete; a RequestBegan, when it comes.
 
     Args:
         kept: how many are remembered that are over.
@@ -41,6 +49,8 @@ class RequestBook:
         record.endpoint, record.key = endpoint.name, key
         record.conversation = self._sessions.session(headers)
         self.live[record.id] = record
+        if self._bus.has_listeners(RequestBegan):
+            self._bus.publish(RequestBegan(record.id))
 
     def end(self, record: RequestRecord) -> None:
         """It is over, if it was begun."""

@@ -17,6 +17,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
     `is_exact` whether that is all there is to know. `decision`: how it came by its engine;
     `why`: why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
+    While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
+    and `expected_wait_s` is what is left of its wait.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
     a second. `kv_…`: tokens of carry-over. `finish`: why the answer ended, in its API's word.
     """
@@ -65,6 +67,9 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str | None = None
     finish: str = ""
     error: str | None = None
+    sentence: str = ""
+    position: int | None = None
+    expected_wait_s: float | None = None
     request_bytes: int = 0
     answer_bytes: int = 0
 
