@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.gateway",),
     ("server.handlers",),
     ("server.openapi",),
-    ("server.metrics",),
+    ("server.metrics", "server.history"),
     ("server.reading",),
     ("server.ollama", "server.feed"),
     ("server.relay",),

@@ -620,6 +620,24 @@ def test_a_session_header_is_the_name_of_one_that_is_no_key(tmp_path: Path, name
     assert f'{wanted} "{name}"' in message
 
 
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ("7", "server.history: expected a table, got 7"),
+        ("{ requests = 0 }", "server.history.requests: expected a positive integer, got 0"),
+        ("{ requests = 1e9 }", "server.history.requests: expected 1 to 100000, got 1000000000.0"),
+        ("{ count = 9 }", "server.history.count: unknown key"),
+    ],
+)
+def test_a_history_is_checked(tmp_path: Path, history: str, message: str) -> None:
+    assert mistakes(tmp_path, f"server.history = {history}") == [message]
+
+
+def test_a_history_has_so_many_requests(tmp_path: Path) -> None:
+    config = smallest(tmp_path, "server.history = { requests = 50 }")
+    assert config.server.history.requests == 50
+
+
 def test_a_style_of_keepalive_is_one_of_two(tmp_path: Path) -> None:
     (message,) = mistakes(tmp_path, 'server = { stream_keepalive_style = "ping" }')
     assert 'stream_keepalive_style: expected "comment" or "data", got "ping"' in message

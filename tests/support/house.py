@@ -22,6 +22,7 @@ ROOMS = (
     "server/ollama",
     "server/metrics",
     "server/feed",
+    "server/history",
     "server/records",
     "server/relay",
     "server/access",

@@ -20,6 +20,7 @@ from trio_gateway.config.access_schema import (
 )
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
+from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle
 
 DEFAULT_PORT = 7777
@@ -293,6 +294,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     hide_cached_tokens: bool = False
     cache_break_excerpts: bool = True
     session_headers: tuple[str, ...] = SESSION_HEADERS
+    history: HistoryConfig = HistoryConfig()
     page: bool = True
 
     @property

@@ -22,6 +22,7 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
+from trio_gateway.server.handlers.history import HistoryHandler
 from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
 from trio_gateway.server.handlers.metrics import MetricsHandler
 from trio_gateway.server.handlers.models import ModelHandler
@@ -51,7 +52,8 @@ class Gateway:
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
         self.bus = self.manager.bus
-        self.book = RequestBook(self.bus, sessions=config.server.session_headers)
+        kept, sessions = config.server.history.requests, config.server.session_headers
+        self.book = RequestBook(self.bus, kept, sessions)
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
         self.media = MediaSupport()
@@ -99,6 +101,7 @@ class Gateway:
             LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
+            HistoryHandler(self.book),
             MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             FeedHandler(self.feed, self._watchers, manager.overview, self.config.models),

@@ -70,7 +70,8 @@ async def test_each_row_is_routed_and_no_other_method_is(autojump_clock: Clock) 
                 if method in row.methods:
                     assert answer.status in (200, 302, 400, 404, 426, 501), (method, path)
                     if answer.status == 404:
-                        assert "there is no model" in assert_shape(answer, path)
+                        said = assert_shape(answer, path)
+                        assert said.startswith(("there is no model", "there is no request"))
                     continue
                 # A path with values in it may be one of another row, too.
                 if answer.status == 405 or "{" not in path:

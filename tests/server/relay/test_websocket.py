@@ -29,6 +29,7 @@ from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLi
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.http.websocket_session import _Session
+from trio_gateway.server.records.request_record import Outcome
 from trio_gateway.server.relay import prepare
 from trio_gateway.server.relay import websocket as websocket_relay
 
@@ -669,3 +670,44 @@ async def test_a_client_that_takes_nothing_gives_its_engine_back(
         assert engine.leases == 1
         await until_free(stack)
         await trio.aclose_forcefully(client)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_one_that_is_cancelled_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    async with serving(echo, monkeypatch) as stack, trio.open_nursery() as nursery:
+
+        async def cancel() -> None:
+            (id_,) = stack.gateway.book.live
+            answer = await stack.post(f"/gateway/requests/{id_}/cancel", b"")
+            assert answer.status == 200
+
+        if is_open:
+            async with connected(stack) as socket:
+                await socket.send_message("hello")
+                assert await socket.get_message() == "hello"
+                await cancel()
+                said = json.loads(await socket.get_message())
+                assert (said["type"], said["error"]["code"]) == ("error", "request_cancelled")
+                assert (await close_of(socket))[0] == 1008
+        else:
+            stack.engines.load_s = 1000.0
+            refused: list[tuple[int, str]] = []
+
+            async def connect() -> None:
+                refused.append(await refusal_of(stack))
+
+            nursery.start_soon(connect)
+            await stack.engines.launched.wait()
+            await cancel()
+            await until(lambda: _async_len(refused), 1)
+            assert refused == [(499, "request_cancelled")]
+        await until_free(stack)
+        record = stack.gateway.book.recent[-1]
+        assert (record.error, record.model) == ("request_cancelled", "m" if is_open else None)
+        assert record.outcome is Outcome.CANCELLED
+
+
+async def _async_len(found: Sequence[object]) -> int:
+    return len(found)

@@ -187,6 +187,14 @@ def anything(mistakes: Mistakes, path: str, value: Any) -> Any:
     return value
 
 
+def table(mistakes: Mistakes, path: str, value: Any) -> bool | None:
+    """Whether it is a table: `Record.inner` reads what is in it."""
+    if is_table(value):
+        return True
+    mistakes.expected(path, "a table", value)
+    return None
+
+
 def table_or_false(mistakes: Mistakes, path: str, value: Any) -> bool | None:
     """Whether it is a table; `false` means "not at all"."""
     if value is False or is_table(value):

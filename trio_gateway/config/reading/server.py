@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.config.access_schema import UnixAddress
+from trio_gateway.config.history_schema import REQUESTS_MAX, HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.reading import (
     access,
@@ -69,6 +70,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
             "stream_keepalive_style", _keepalive_style, default.stream_keepalive_style
         ),
         kv_carryover=_kv_carryover(record, resolve),
+        history=_history(record),
         hide_cached_tokens=record.read(
             "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
         ),
@@ -115,6 +117,23 @@ def _listen(
     for address in sorted({str(a) for a in fixed if fixed.count(a) > 1}):
         mistakes.add("server", f"{address} is listed twice; remove one")
     return (*v4, *v6), unix
+
+
+def _history(server: Record) -> HistoryConfig:
+    server.read("history", fields.table, True)
+    record = server.inner("history")
+    default = HistoryConfig()
+    result = HistoryConfig(requests=record.read("requests", _requests, default.requests))
+    record.finish()
+    return result
+
+
+def _requests(mistakes: Mistakes, path: str, value: Any) -> int | None:
+    number = fields.positive_int(mistakes, path, value)
+    if number is not None and number > REQUESTS_MAX:
+        mistakes.expected(path, f"1 to {REQUESTS_MAX}", value)
+        return None
+    return number
 
 
 def _kv_carryover(server: Record, resolve: Callable[[str], Path]) -> KvCarryoverConfig | None:

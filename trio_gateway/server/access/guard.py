@@ -46,16 +46,23 @@ _FREE_PATHS = frozenset({"/health", "/v1/health"})
 METRICS_PATH = "/metrics"
 _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots", "metrics"})
 # Of these each key gets what is its own.
-_OWN_VIEWS = frozenset({"/gateway/events", "/gateway/models"})
+_OWN_VIEWS = frozenset(
+    {"/gateway/events", "/gateway/models", "/gateway/requests", "/gateway/usage"}
+)
+_CANCEL = re.compile("/gateway/requests/[0-9a-f]+/cancel")
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
 _NO_ORIGIN = cors_headers(None)
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
 
 
+def _is_own_view(path: str) -> bool:
+    return path in _OWN_VIEWS or _CANCEL.fullmatch(path) is not None
+
+
 def needs_admin(path: str) -> bool:
     """Whether only an admin's key may use it. Where it is not sure how a path is read, it does."""
-    if path in _OWN_VIEWS:
+    if _is_own_view(path):
         return False
     first = unquote(path).lstrip("/").partition("/")[0]
     return first.lower() in _ADMIN_PLACES
@@ -130,9 +137,8 @@ class AccessGuard:
                     return
             key = await self._check_key(scope, headers)
             request.hold.client = _address_of(scope) if key is None else key.name
-            if scope["path"] not in _OWN_VIEWS:  # to look on takes no place
-                # The lease, and whatever else it holds, is given back before its place.
-                self._begin(key, request)
+            # The lease, and whatever else the request holds, is given back before its place.
+            self._begin(key, request, scope["path"])
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
             await refusal_in(scope, error).send(scope, send)
@@ -195,13 +201,13 @@ class AccessGuard:
         is_page = is_of_page(path) or leads_to_page(path, headers.all("accept"))
         return self._has_page and is_page
 
-    def _begin(self, key: ApiKey | None, request: RequestState) -> None:
-        """Count a request of this key, until the request ends.
+    def _begin(self, key: ApiKey | None, request: RequestState, path: str) -> None:
+        """Count a request of this key, until the request ends. To look on takes no place.
 
         Raises:
             ApiError: 429, the key has its maximum under way.
         """
-        if key is None or key.max_parallel is None:
+        if key is None or key.max_parallel is None or _is_own_view(path):
             return
         if self._under_way.get(key.name, 0) >= key.max_parallel:
             message = (

@@ -1,7 +1,7 @@
 """The endpoints, in one table: it drives the routing, `docs/api.md`, `/openapi.json` and the tests.
 
 Paths have `{name}` where a part of them is a value; `{model}` and `{rest}` may have slashes in
-them, as model names do.
+them, as model names do. Over 350 lines because it is one table.
 """
 
 from __future__ import annotations
@@ -291,6 +291,25 @@ GATEWAY = (
         "/gateway/models",
         "The models with what is known of their variants.",
         "handle_gateway_models",
+    ),
+    _gateway(
+        "requests",
+        "/gateway/requests",
+        "The requests that are under way and those that are over, the newest first.",
+        "handle_requests",
+    ),
+    _gateway(
+        "usage",
+        "/gateway/usage",
+        "What the requests that are over used, by model, client or day.",
+        "handle_usage",
+    ),
+    _gateway(
+        "cancel",
+        "/gateway/requests/{id}/cancel",
+        "End a request that is under way; its client is told.",
+        "handle_cancel",
+        methods=("POST",),
     ),
     _gateway(
         "explain",

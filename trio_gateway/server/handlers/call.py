@@ -131,7 +131,8 @@ class Call:
         return self._sender(_JSON)
 
     def _sender(self, headers: list[Header]) -> Sender:
-        caller = caller_of(self.scope)
+        caller, record = caller_of(self.scope), self.state.record
+        record.client, record.priority = caller.client, caller.priority
         return Sender(self.state, caller, headers, self.permissions, self._send)
 
 

@@ -27,11 +27,10 @@ from trio_gateway.server.api.request_body import missing_model, open_request
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import error_answer
-from trio_gateway.server.http.scopes import TornStream
+from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.records.request_book import RequestBook
-from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
 from trio_gateway.server.relay.ask import Ask
 from trio_gateway.server.relay.prepare import Preparer
@@ -62,8 +61,9 @@ class Dispatcher:
             TornStream, ClientGone: the answer has begun, and cannot go on.
         """
         if endpoint.needs_engine:
-            headers = call.scope["headers"]
-            self._book.begin(call.state.record, endpoint, call.permissions.key, headers)
+            state, headers = call.state, call.scope["headers"]
+            key = call.permissions.key
+            self._book.begin(state.record, endpoint, key, state.cancel, headers)
         try:
             if self._closing.is_set():
                 raise shutting_down()
@@ -104,7 +104,7 @@ class DirectAnswers:
             return
         call = Call(scope, self._dumps, send=send)
         answer = await self._dispatcher.answer(*row, call)
-        await _send(answer, send, call.state.record)
+        await _send(answer, send, call.state)
 
 
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
@@ -112,14 +112,14 @@ def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
     return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
 
 
-async def _send(answer: Answer, send: Send, record: RequestRecord) -> None:
+async def _send(answer: Answer, send: Send, state: RequestState) -> None:
     """A whole answer is one message after its start; of a stream, what one read gave is one, and
     the last of them is the end, if that is known by then."""
     status, headers, body = answer
     if not isinstance(body, bytes):
-        await _send_stream(status, headers, body, send, record)
+        await _send_stream(status, headers, body, send, state)
         return
-    record.answer_bytes = len(body)
+    state.record.answer_bytes = len(body)
     # Whatever an engine said of it: where an answer ends is for the gateway to say.
     headers = [*without_length(headers), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -127,8 +127,9 @@ async def _send(answer: Answer, send: Send, record: RequestRecord) -> None:
 
 
 async def _send_stream(
-    status: int, headers: list[Header], stream: AnswerStream, send: Send, record: RequestRecord
+    status: int, headers: list[Header], stream: AnswerStream, send: Send, state: RequestState
 ) -> None:
+    record, state.last_words = state.record, stream.last_words
     if not stream.is_begun:
         await send({"type": "http.response.start", "status": status, "headers": headers})
     try:

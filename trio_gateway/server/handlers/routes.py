@@ -10,7 +10,7 @@ import difflib
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import cast
+from typing import Self, cast
 
 import trio
 from quart import Response, request
@@ -26,7 +26,9 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.requests import Dispatcher
 from trio_gateway.server.handlers.responses import error_answer
+from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import AsgiApp, Scope
+from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.relay.answer import Answer, AnswerStream
 
 View = Callable[..., Awaitable[Response]]
@@ -66,7 +68,7 @@ def _add_routes(app: QuartTrio, dispatcher: Dispatcher, dumps: DumpWriter | None
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
             rule = rule.replace("{digest}", "<digest>").replace("{slot}", "<slot>")
-            rule = rule.replace("{file}", "<path:file>")
+            rule = rule.replace("{file}", "<path:file>").replace("{id}", "<id>")
             app.add_url_rule(rule, f"{endpoint.name} {path}", view, methods=[*endpoint.methods])
 
 
@@ -80,7 +82,7 @@ def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) 
 
     async def view(**values: str) -> Response:
         call = Call(cast(Scope, request.scope), dumps, values)
-        return _response(await dispatcher.answer(endpoint, handler, call))
+        return _response(await dispatcher.answer(endpoint, handler, call), call.state)
 
     return view
 
@@ -89,23 +91,36 @@ def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) 
 
 
 def _refusal(error: ApiError) -> Response:
-    return _response(error_answer(Call(cast(Scope, request.scope), None), error))
+    call = Call(cast(Scope, request.scope), None)
+    return _response(error_answer(call, error), call.state)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, state: RequestState) -> Response:
     text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    body = _Body(answer.body) if isinstance(answer.body, AnswerStream) else answer.body
+    if isinstance(answer.body, AnswerStream):
+        state.last_words = answer.body.last_words
+        body: _Body | bytes = _Body(answer.body, state.record)
+    else:
+        body, state.record.answer_bytes = answer.body, len(answer.body)
     return Response(body, status=answer.status, headers=Headers(text))
 
 
 class _Body(ResponseBody):
     """A stream as Quart wants it."""
 
-    def __init__(self, stream: AnswerStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: AnswerStream, record: RequestRecord) -> None:
+        self._stream, self._record = stream, record
 
-    async def __aenter__(self) -> AnswerStream:
-        return self._stream
+    async def __aenter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._stream.__anext__()
+        self._record.answer_bytes += len(piece)
+        return piece
 
     async def __aexit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None

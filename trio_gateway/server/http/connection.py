@@ -26,6 +26,7 @@ from trio_gateway.server.http.places import Silence
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
     BODY_KEY,
+    CYCLE_KEY,
     HALF_CLOSED_S,
     LINGER_S,
     REQUEST_ID_HEADER,
@@ -242,7 +243,7 @@ class Connection:
             default_headers=self._shared.default_headers,
         )  # fmt: skip
         scope = self._scope_of(head)
-        scope[BODY_KEY] = cycle.receive_now
+        scope[BODY_KEY], scope[CYCLE_KEY] = cycle.receive_now, cycle
         with cycle.scope:
             self._request = cycle.scope
             if self._gone.is_set():

@@ -146,21 +146,32 @@ class Cycle:
         if message["type"] == "http.response.body":
             if not self.began or self.is_complete:
                 raise RuntimeError("a body before the start of the answer, or after its end")
+            is_first = not self.has_sent
             data = self._framed(message.get("body", b""), not message.get("more_body"))
             self.has_sent = True
-            if self._turn is not None:
-                async with self._turn:
+            try:
+                if self._turn is not None:
+                    async with self._turn:
+                        await self._wire.send(data)
+                elif data:
                     await self._wire.send(data)
-            elif data:
-                await self._wire.send(data)
-            else:
-                await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.checkpoint()
+            except trio.Cancelled:  # nothing of it was sent, or nothing more can be
+                self.has_sent, self.is_complete = not is_first, False
+                raise
         elif message["type"] == "http.response.start":
             if self.began:
                 raise RuntimeError("a second start of the answer")
             self.status, self.headers, self.began = message["status"], message["headers"], True
         else:
             raise RuntimeError(f"an unexpected message: {message['type']}")
+
+    def start_over(self) -> None:
+        """Forget an answer of which nothing was sent: there will be another one."""
+        if self.has_sent:
+            raise RuntimeError("the client may have got something of this answer")
+        self.began, self._framing = False, None
 
     def _framed(self, data: bytes, ends: bool) -> bytes:
         """The bytes to send for a part of the body."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import trio
 
 from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Family
+from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.budget import Budget, Hold
-from trio_gateway.server.http.refusal import family_of
+from trio_gateway.server.http.cycle import Cycle
+from trio_gateway.server.http.refusal import family_of, refusal_in
 from trio_gateway.server.http.types import (
+    CYCLE_KEY,
     HOLD_KEY,
     REQUEST_ID_HEADER,
     REQUEST_KEY,
     ROOT_KEY,
     AsgiApp,
+    ClientGone,
     Header,
     Message,
     Receive,
@@ -30,13 +34,23 @@ from trio_gateway.server.http.types import (
 )
 from trio_gateway.server.http.upload import Upload, Uploads
 from trio_gateway.server.records.request_book import RequestBook
-from trio_gateway.server.records.request_record import RequestRecord
+from trio_gateway.server.records.request_record import CANCELLED, RequestRecord
 
 log = logging.getLogger(__name__)
 
 _BEGINNINGS = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
+
+
+CANCELLED_STATUS = 499  # as proxies write it down; clients that try again do so after 409 and 5xx
+TELL_S = 1.0  # for the last words to a client whose request is cancelled
+
+
+def cancelled() -> ApiError:
+    """499: somebody ended the request."""
+    message = "the request was cancelled with POST /gateway/requests/{id}/cancel"
+    return ApiError(CANCELLED_STATUS, message, "request_cancelled", code=CANCELLED)
 
 
 class TornStream(Exception):
@@ -58,7 +72,18 @@ class RequestState:
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()
         self.is_torn = False  # it ended without an end
+        self.is_cancelled = False
+        self.cycle: Cycle | None = None  # of HTTP
+        self.scope: trio.CancelScope | None = None  # what ends it if it is cancelled
+        # An error as the end of what was sent of an answer; empty if there is no place for one.
+        self.last_words: Callable[[ApiError], bytes] = _none
         self.record = RequestRecord(self.id, self.began_at, time.time())
+
+    def cancel(self) -> None:
+        """End it, wherever it is; its client is told."""
+        if self.scope is not None:
+            self.is_cancelled = True
+            self.scope.cancel(reason="somebody has cancelled the request")
 
     def __str__(self) -> str:
         took_s = trio.current_time() - self.began_at
@@ -109,11 +134,17 @@ class RequestScopes:
         self, scope: Scope, state: RequestState, receive: Receive, send: Send
     ) -> None:
         upload = state.upload = self._uploads.begin(scope, receive, state.hold)
+        if (cycle := scope.get(CYCLE_KEY)) is not None:
+            state.cycle, state.scope = cycle, cycle.scope
+        send = partial(_send_with_id, send, state)
         async with state.stack:
             try:
-                await self._app(
-                    scope, upload.receive_for_quart, partial(_send_with_id, send, state)
-                )
+                try:
+                    await self._app(scope, upload.receive_for_quart, send)
+                except (trio.Cancelled, BaseExceptionGroup):
+                    if state.is_cancelled:
+                        await _say_cancelled(scope, state, send)
+                    raise
             except* TornStream as torn:
                 state.is_torn = True
                 log.error("request %s: %s", state.id, _leaf(torn))
@@ -121,6 +152,31 @@ class RequestScopes:
                 self._uploads.end(upload)
                 state.record.request_bytes = upload.taken
                 log.debug("request %s: %s %s: %s", state.id, scope["method"], scope["path"], state)
+
+
+async def _say_cancelled(scope: Scope, state: RequestState, send: Send) -> None:
+    """Its engine is free by now. Where nothing can be said any more, the connection ends without
+    an end of the answer."""
+    assert state.cycle is not None
+    error = cancelled()
+    state.record.fails(CANCELLED)
+    # Shielded: it is this request's scope that is cancelled.
+    with trio.move_on_after(TELL_S, shield=True), suppress(ClientGone):
+        if not state.cycle.has_sent:
+            state.cycle.start_over()
+            refusal = refusal_in(scope, error)
+            for observer in state.observers:
+                observer.begins(refusal.status, refusal.headers)
+                observer.continues(refusal.body)
+            await refusal.send(scope, send)
+        elif words := state.last_words(error):
+            for observer in state.observers:
+                observer.continues(words)
+            await send({"type": "http.response.body", "body": words, "more_body": False})
+
+
+def _none(_: ApiError) -> bytes:
+    return b""
 
 
 def below_root_path(scope: Scope) -> Scope:

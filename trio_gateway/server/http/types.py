@@ -16,6 +16,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 ROOT_KEY = "trio_gateway.root_path"  # what `below_root_path` took off
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
 BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
+CYCLE_KEY = "trio_gateway.cycle"  # the Cycle
 HOLD_KEY = "trio_gateway.hold"  # a WebSocket's session is told what it holds of the budget
 REQUEST_ID_HEADER = b"x-gateway-request-id"
 LINGER_S = 5.0  # for the rest of a body whose request is answered already

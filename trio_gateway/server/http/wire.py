@@ -45,7 +45,8 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     async def send(self, data: bytes) -> None:
-        """All of it. Somebody who sends much must make a checkpoint now and then.
+        """All of it. Somebody who sends much must make a checkpoint now and then. Cancelled,
+        nothing of it was sent, or nothing more can be.
 
         Raises:
             ClientGone
@@ -160,6 +161,10 @@ class StreamWire(Wire):
                 await self._stream.send_all(data[start : start + READ_BYTES])
             except _GONE as error:
                 raise ClientGone(str(error)) from None
+            except trio.Cancelled:
+                if start:  # TLS knows by itself of a part of which it sent some
+                    await self.tear()
+                raise
         self.sending_since = None
 
     async def send_end(self) -> None:

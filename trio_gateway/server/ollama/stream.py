@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from trio_gateway.server.api.endpoint import Family
+from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.ollama.answer import NdjsonTranslator
 from trio_gateway.server.ollama.lines import Durations
 from trio_gateway.server.relay.answer import AnswerStream
@@ -45,6 +47,9 @@ class NdjsonStream(AnswerStream):
     ) -> None:
         self._source, self._translator, self._stopwatch = source, translator, stopwatch
         self.is_begun = source.is_begun
+
+    def last_words(self, error: ApiError) -> bytes:
+        return error.encode(Family.OLLAMA) + b"\n"
 
     async def aclose(self) -> None:
         await self._source.aclose()

@@ -18,6 +18,7 @@ from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.ollama.request import REQUESTS
+from trio_gateway.server.records.request_row import RequestRow
 
 Json = dict[str, Any]
 
@@ -65,7 +66,8 @@ def _list_of(schema: Json) -> Json:
 
 
 def _components() -> dict[str, Json]:
-    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), TicketRow, EngineRow])
+    rows = (TicketRow, EngineRow, RequestRow)
+    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), *rows])
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = _object(message=_STRING)
     # An engine's code is a number, and some engines leave these out.
@@ -119,6 +121,9 @@ ANSWERS: Mapping[str, Json] = {
     ),
     "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
     "gateway models": _object(models=_list_of({"type": "object"})),
+    "requests": _object(requests=_list_of(reference("RequestRow")), more={"type": "boolean"}),
+    "usage": _object(by=_STRING, usage=_list_of({"type": "object"})),
+    "cancel": _object(id=_STRING, cancelled={"const": True}, stage=_STRING),
     "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
     "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),
     "pin": _object(model=_STRING, pinned={"type": "boolean"}),
@@ -134,6 +139,26 @@ def _flag(name: str) -> Json:
     return {"name": name, "in": "query", "schema": {"type": "boolean"}}
 
 
+def _text(name: str) -> Json:
+    return {"name": name, "in": "query", "schema": _STRING}
+
+
+_MOMENTS = {
+    "since": {
+        **_text("since"),
+        "description": "Unix time, a date, or how long ago (`30m`, `7d`): those that came since.",
+    },
+    "before": {
+        **_text("before"),
+        "description": "The id of a request, or a time as in `since`: those that came before.",
+    },
+}
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
+}
+_BY = {"name": "by", "in": "query", "schema": {"enum": ["model", "client", "day"]}}
 _VERSION = {
     "name": "anthropic-version",
     "in": "header",
@@ -159,9 +184,12 @@ _LAST_EVENT = {
     "description": "The `id` of the last event that the client has; or `?last_event_id=`.",
     "schema": _STRING,
 }
+_OF_USAGE = (*map(_text, ("model", "client")), _MOMENTS["since"])
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
     "events": (_LAST_EVENT,),
     "explain": (_ENDPOINT,),
+    "requests": (*_OF_USAGE, _text("status"), _LIMIT, _MOMENTS["before"]),
+    "usage": (_BY, *_OF_USAGE, _text("status")),
     "unload": (_flag("force"),),
     "pin": (_flag("pinned"),),
     "models": (_VERSION,),

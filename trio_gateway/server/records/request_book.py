@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -36,6 +36,7 @@ class RequestBook:
         self._sessions = SessionHeaders(sessions)
         self._bus = bus
         self.live: dict[str, RequestRecord] = {}
+        self._cancels: dict[str, Callable[[], None]] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=kept)
 
     def begin(
@@ -43,17 +44,24 @@ class RequestBook:
         record: RequestRecord,
         endpoint: Endpoint,
         key: str | None,
+        cancel: Callable[[], None],
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """A request has come for this row, with this key's name. `end` it."""
+        """A request has come for this row, with this key's name. `end` it. `cancel` ends it before
+        it is over."""
         record.endpoint, record.key = endpoint.name, key
         record.conversation = self._sessions.session(headers)
-        self.live[record.id] = record
+        self.live[record.id], self._cancels[record.id] = record, cancel
         if self._bus.has_listeners(RequestBegan):
             self._bus.publish(RequestBegan(record.id))
 
     def end(self, record: RequestRecord) -> None:
         """It is over, if it was begun."""
         if self.live.pop(record.id, None) is not None:
+            del self._cancels[record.id]
             self.recent.append(record)
             self._bus.publish(record)
+
+    def cancel(self, record: RequestRecord) -> None:
+        """One that is under way."""
+        self._cancels[record.id]()

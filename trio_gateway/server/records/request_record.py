@@ -96,7 +96,9 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     @property
     def model(self) -> str | None:
         """The model's own name, once it is known."""
-        return None if self.selection is None else self.selection.model.name
+        if self.selection is not None:
+            return self.selection.model.name
+        return None if self.variant is None else self.variant.model
 
     @property
     def stage(self) -> Stage:

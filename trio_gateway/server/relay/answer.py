@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 import trio
 
 from trio_gateway.engine.http.exchange import Header
+from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.budget import Hold
 
 
@@ -34,6 +35,11 @@ class AnswerStream(abc.ABC):
         Raises:
             TornStream: it broke off, and its format has no way to say so.
         """
+
+    def last_words(self, error: ApiError) -> bytes:
+        """The error as the end of what was given until now; empty if its format has no place for
+        one."""
+        return b""
 
     @abc.abstractmethod
     async def aclose(self) -> None:

@@ -20,6 +20,7 @@ from trio_gateway.models.recount import Recount
 from trio_gateway.rawjson import Members, replace_member
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import Permissions
+from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, ErrorEvents
 from trio_gateway.server.api.keepalive import KeepaliveEvents
@@ -98,6 +99,10 @@ class Ask(msgspec.Struct, frozen=True):
         family = Family.LLAMACPP if by_path else self.endpoint.family
         return ErrorEvents(family, of_responses=self.endpoint.need is Need.RESPONSES)
 
+    def last_words(self, error: ApiError) -> bytes:
+        """The error as the end of an answer that has begun, and has nothing of an engine in it."""
+        return self.opening.encode(sse.error_event(self.error_events.of(error), last_sent=b""))
+
     def opening_as(self, style: KeepaliveStyle) -> Opening:
         """How its answer begins if it has to wait. `style`: unless its client wants another one;
         what an Ollama client gets has no comments in any."""
@@ -110,9 +115,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     def note(self) -> None:
         """Write down what is asked for."""
-        record, caller = self.state.record, self.sender.caller
+        record = self.state.record
         record.asked, record.selection = self.asked or self.model.name, self.selection
-        record.client, record.priority = caller.client, caller.priority
         record.is_streamed = self.wants_stream
 
     def progress(self) -> AnswerProgress | None:

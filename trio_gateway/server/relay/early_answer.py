@@ -230,6 +230,10 @@ class LateAnswer(AnswerStream):
         self._record = state.record
         self._stream: AnswerStream | None = None
 
+    def last_words(self, error: ApiError) -> bytes:
+        words = b"" if self._stream is None else self._stream.last_words(error)
+        return words or sse.error_event(self._errors.of(error), last_sent=b"")
+
     async def aclose(self) -> None:
         if self._stream is not None:
             await self._stream.aclose()

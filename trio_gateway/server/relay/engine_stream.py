@@ -20,7 +20,7 @@ from trio_gateway.engine.lease import Lease
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.answer_so_far import AnswerSoFar, ending_of, reason_of
-from trio_gateway.server.api.errors import ErrorEvents, aborted, engine_failed
+from trio_gateway.server.api.errors import ApiError, ErrorEvents, aborted, engine_failed
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.records.request_record import RequestRecord
@@ -82,6 +82,12 @@ class EngineStream(AnswerStream):
     @property
     def _is_between_events(self) -> bool:
         return self._so_far is not None and self._so_far.is_between_events
+
+    def last_words(self, error: ApiError) -> bytes:
+        # What was given last may not have been sent, so it may be in the middle of an event.
+        if not self.has_events:
+            return b""
+        return sse.error_event(self._errors.of(error), last_sent=b"?")
 
     async def aclose(self) -> None:
         await self._resources.aclose()

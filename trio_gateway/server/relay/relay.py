@@ -107,11 +107,13 @@ class Relay:
         request = self._manager.lease(
             wanted.model, need, client=caller.client, priority=caller.priority
         )
+        sender.state.record.waits(request)
         async with AsyncExitStack() as stack:
             try:
                 lease = await stack.enter_async_context(request)
             except LeaseRefused as refused:
                 raise from_reject(wanted.model.name, refused.reject) from None
+            sender.state.record.has(lease, trio.current_time())
             yield lease
 
     async def respond(self, ask: Ask) -> Answer:
@@ -122,7 +124,7 @@ class Relay:
             send = None
         if send is None:
             return _in_shape(ask.state.family, await self._answer(ask))
-        observers = ask.state.observers
+        observers, ask.state.last_words = ask.state.observers, ask.last_words
         opening = ask.opening_as(self._keepalive_style)
         early = self.early_answers.begin(ask.wait, opening, ask.selection, send, observers)
         result: Answer | Exception

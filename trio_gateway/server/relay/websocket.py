@@ -36,9 +36,10 @@ from trio_gateway.server.api.errors import (
     shutting_down,
 )
 from trio_gateway.server.http.refusal import refusal_in
-from trio_gateway.server.http.scopes import RequestState
+from trio_gateway.server.http.scopes import RequestState, cancelled
 from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
 from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import CANCELLED
 from trio_gateway.server.relay.ask import Sender
 from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
@@ -95,24 +96,15 @@ class WebSocketRelay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         state: RequestState = scope[REQUEST_KEY]
-        self._book.begin(state.record, REALTIME, permissions_of(scope).key, scope["headers"])
-        end: End | None = None
+        key = permissions_of(scope).key
+        self._book.begin(state.record, REALTIME, key, state.cancel, scope["headers"])
         try:
-            async with AsyncExitStack() as stack:
-                opened = await _while_connected(receive, lambda: self._open(scope, state, stack))
-                if opened is None:
-                    return
-                lease, socket, check = opened
-                await send(
-                    {
-                        "type": "websocket.accept",
-                        "subprotocol": _subprotocol(scope, socket),
-                        "headers": decision_headers(lease),
-                    }
-                )
-                end = await _pass(socket, lease, check, receive, send)
-                if end.by_client or end.error is None:
-                    await socket.say_close(_sendable(end.code), end.reason)
+            with trio.CancelScope() as state.scope:
+                end = await self._serve(scope, state, receive, send)
+            if state.scope.cancelled_caught:
+                end = _cancelled(state)
+            if end is None:
+                return
         except ApiError as error:
             log.info("websocket %s: refused: %s", state.id, error.message)
             state.record.fails(error.code or error.error_type)
@@ -120,6 +112,30 @@ class WebSocketRelay:
         else:
             await _close(end, send)
             log.info("websocket %s: closed: %s %s", state.id, end.code, end.reason)
+
+    async def _serve(
+        self, scope: Scope, state: RequestState, receive: Receive, send: Send
+    ) -> End | None:
+        """How it ended; None if the client went away before it was answered. Raises ApiError."""
+        async with AsyncExitStack() as stack:
+            opened = await _while_connected(receive, lambda: self._open(scope, state, stack))
+            if opened is None:
+                return None
+            lease, socket, check = opened
+            await send(
+                {
+                    "type": "websocket.accept",
+                    "subprotocol": _subprotocol(scope, socket),
+                    "headers": decision_headers(lease),
+                }
+            )
+            state.record.first_byte_at = trio.current_time()
+            end = await _pass(socket, lease, check, receive, send)
+            if end.error is not None:
+                state.record.fails(end.error.code or end.error.error_type)
+            if end.by_client or end.error is None:
+                await socket.say_close(_sendable(end.code), end.reason)
+        return end
 
     async def _open(self, scope: Scope, state: RequestState, stack: AsyncExitStack) -> _Opened:
         """Raises ApiError."""
@@ -138,12 +154,15 @@ class WebSocketRelay:
         self._preparer.check_served(REALTIME, model)
         refuse_choosers(model, permissions_of(scope), dict(query))
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
+        record, caller = state.record, sender.caller
+        record.asked, record.client, record.priority = name, caller.client, caller.priority
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]
         target = f"{REALTIME.engine_path}?{urlencode(query)}" if query else REALTIME.engine_path
         assert target is not None
         headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
+        state.record.sent_at = trio.current_time()
         try:
             socket = await stack.enter_async_context(
                 lease.client.open_socket(target, _for_engine(scope), headers, MESSAGE_MAX_BYTES)
@@ -280,6 +299,15 @@ async def _pass(
     with idle:
         return await first_of(to_engine, to_client)
     return End(_GOING_AWAY, f"nothing was sent for {IDLE_S:g} s")
+
+
+def _cancelled(state: RequestState) -> End:
+    """Raises ApiError: it was not open yet."""
+    error = cancelled()
+    if state.record.first_byte_at is None:
+        raise error
+    state.record.fails(CANCELLED)
+    return End(_POLICY, error.message, error=error)
 
 
 def _aborted(error: ExchangeAborted) -> End:
