@@ -51,13 +51,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),
-    ("engine.errors", "engine.happenings"),
+    ("engine.errors", "engine.happenings", "engine.lines"),
     ("engine.scheduling", "engine.process"),
     # -- the ground
     ("config",),
     ("gguf",),
     ("tasks", "rawjson", "log", "bus", "wall_clock"),
-    ("stop_signals",),  # anybody may import them
+    ("stop_signals", "lines"),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.
 STAIRS = ("", "server", "models", "engine")
@@ -75,6 +75,7 @@ PURE = (
     "models.known_model",
     "server.api",
     "bus",
+    "lines",
     "engine.happenings",
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}

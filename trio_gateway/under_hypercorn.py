@@ -26,7 +26,7 @@ from trio_gateway.engine.loadable import cannot_load
 from trio_gateway.engine.process.groups import HAS_GROUPS
 from trio_gateway.engine.process.open_files import raise_limit
 from trio_gateway.engine.process.single_worker import single_worker
-from trio_gateway.log import configure_logging
+from trio_gateway.log import FORMAT_VARIABLE, LogFormat, configure_logging
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
@@ -77,7 +77,7 @@ class HypercornGateway:
             why = "trio-gateway runs under Trio: start hypercorn with `--worker-class trio`"
             raise LifespanFailureError("startup", why)
         try:
-            configure_logging()
+            configure_logging(log_format=_log_format())
             config, why = load_config(None)
             log.info("configuration %s (%s)", config.source, why)
             log.info("models: %s", ", ".join(m.name for m in config.models if not m.hidden))
@@ -138,6 +138,12 @@ class HypercornGateway:
             return
         await trio.lowlevel.wait_readable(parent.sentinel)
         self.end_now("the hypercorn command is gone")
+
+
+def _log_format() -> LogFormat:
+    """As `serve` takes it from the environment."""
+    said = os.environ.get(FORMAT_VARIABLE, "").strip().lower()
+    return LogFormat.JSON if said == LogFormat.JSON.value else LogFormat.TEXT
 
 
 async def _tell_what_cannot_load(config: GatewayConfig) -> None:

@@ -49,7 +49,8 @@ async def test_then_what_changes(autojump_clock: Clock) -> None:
                     engines.append(event.data["state"])
                 else:
                     stages.append(event.data["stage"])
-        assert [*dict.fromkeys(stages)] == ["arriving", "waiting", "reading", "answering", "done"]
+        seen = [*dict.fromkeys(stages)]  # it may be looked at before it is read
+        assert seen[seen.index("waiting") :] == ["waiting", "reading", "answering", "done"]
         assert [*dict.fromkeys(engines)] == ["starting", "ready"]
         idle = await reader.next("engine")
         assert (idle.data["leases"], idle.data["idle_s"]) == (0, pytest.approx(0.2, abs=0.3))

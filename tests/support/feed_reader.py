@@ -49,7 +49,9 @@ class Reader:
                 self.comments += 1
                 continue
             fields = dict(line.split(": ", 1) for line in block.decode().splitlines())
-            self.events.append(Event(fields["id"], fields["event"], json.loads(fields["data"])))
+            self.events.append(
+                Event(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
+            )
 
     async def next(self, *names: str) -> Event:
         """The next event with one of these names; others are passed over."""

@@ -6,7 +6,7 @@ import gc
 import logging
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
 from trio_gateway.engine.loadable import cannot_load
-from trio_gateway.log import configure_logging
+from trio_gateway.log import FORMAT_VARIABLE, LogFormat, configure_logging
 from trio_gateway.stop_signals import StopSignals, forget_dead_output
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,22 @@ log = logging.getLogger(__name__)
 @click.command()
 @config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log each request, and what the engines print.")
+@click.option(
+    "--log-format",
+    type=click.Choice([known.value for known in LogFormat]),
+    default=LogFormat.TEXT.value,
+    envvar=FORMAT_VARIABLE,
+    show_default=True,
+    help="How the log is written: lines for people, or an object a line for programs. "
+    f"${FORMAT_VARIABLE} says the same.",
+)
 @click.pass_obj
-def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
+def serve(signals: StopSignals, path: Path | None, verbose: bool, log_format: str) -> None:
     """Serve the models until Ctrl-C (or SIGTERM)."""
     config, why = load_or_exit(path)
-    configure_logging(verbose=verbose)
-    _say(f"trio-gateway {__version__}, configuration {config.source} ({why})")
+    configure_logging(verbose=verbose, log_format=LogFormat(log_format))
+    say = _say if log_format == LogFormat.TEXT.value else _log_line
+    say(f"trio-gateway {__version__}, configuration {config.source} ({why})")
     for note in config.notes:
         log.info("%s: %s", config.source, note)
     lacks = missing(config)
@@ -68,7 +78,7 @@ def serve(signals: StopSignals, path: Path | None, verbose: bool) -> None:
                 log.warning("%s: %s", config.source, lack.text)
             if signals.received is None:
                 incomplete = {lack.model for lack in lacks} | {lack.model for lack in unloadable}
-                say_ready(config, addresses, incomplete)
+                say_ready(config, addresses, incomplete, say)
 
     try:
         trio.run(run)
@@ -82,22 +92,30 @@ def say_ready(
     config: GatewayConfig,
     addresses: list[ListenAddress | UnixAddress],
     incomplete: Collection[str | None],
+    say: Callable[[str], None] | None = None,
 ) -> None:
-    """`incomplete`: names of models that miss something."""
+    """`incomplete`: names of models that miss something. `say`: where each line goes; None: to
+    stdout."""
+    say = say or _say
     urls = [_url(config, address) for address in addresses]
     for url in urls:
-        _say(f"listening on {url}")
+        say(f"listening on {url}")
     base, through = _base_of(config, addresses[0])
-    _say(f"\nReady. Base URL for clients: {base}")
+    say(f"\nReady. Base URL for clients: {base}")
     names = [model.name for model in config.models if not model.hidden]
     if names:
-        _say(f"Models: {', '.join(names)}")
+        say(f"Models: {', '.join(names)}")
     talkers = [m.name for m in config.models if _chats(m) and m.name not in incomplete]
     talker = next((name for name in (*names, *talkers) if name in talkers), None)
     if talker is not None:
         key = f", with an API key in {KEY_VARIABLE}" if config.server.access.api_keys else ""
-        _say(f"Try it{key}:")
-        _say(f"  {_chat_command(talker, base, through)}\n")
+        say(f"Try it{key}:")
+        say(f"  {_chat_command(talker, base, through)}\n")
+
+
+def _log_line(line: str) -> None:
+    """What reads the log wants nothing else between its lines."""
+    log.info("%s", line.strip())
 
 
 def _say(line: str) -> None:

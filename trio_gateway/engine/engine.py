@@ -27,7 +27,6 @@ from trio_gateway.engine.launch import Launch
 from trio_gateway.engine.outcome import Outcome, StartFailed
 from trio_gateway.engine.process.memory_meter import watch_peak
 from trio_gateway.engine.process.process import (
-    LOGGER_PREFIX,
     Ending,
     EngineSpawnError,
     Launcher,
@@ -47,6 +46,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     VariantKey,
 )
+from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Engine:
         self.last_output: tuple[str, ...] = ()  # with that, if it ended by itself
         self._process: Process | None = None
         self._lost: str | None = None  # why it must be given up although its process is there
-        self.log = logging.getLogger(f"{LOGGER_PREFIX}{key}")
+        self.log = logging.getLogger(f"{ENGINE_LOGGERS}{key}")
         self.launch = Launch(
             variant, engine_type, kind, launch, ports_in_use, secrets, kv, self.log
         )

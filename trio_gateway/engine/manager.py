@@ -28,6 +28,7 @@ from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.lease import LeaseRequest, Recount
+from trio_gateway.engine.lines import EngineLines
 from trio_gateway.engine.news import EngineNews
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
@@ -86,12 +87,13 @@ class EngineManager:
         bus: Bus | None = None,
     ) -> None:
         self.bus = bus or Bus()
+        self.lines = EngineLines(self.bus)
         self.reaper: Reaper | None = None
         self._memory_of_group: Callable[[int], int | None] | None = None
         if launch is None:
             self.reaper = Reaper(config.secret_variables)
             self._memory_of_group = MemoryMeter().read
-            launch = partial(open_engine_process, reaper=self.reaper)
+            launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
         self._launch: Launcher = launch
         self._kinds: Mapping[str, EngineKind] = kinds or {
             model.engine.value: kind_of(model.engine) for model in config.models
@@ -308,6 +310,7 @@ class EngineManager:
         )
         engine.owners = owners
         self.engines[number] = engine
+        self.lines.begin(number, key)
         evicted = self._scheduler.state.engines[number].evicted
         self._news.tell(number, Change.STARTING, reason, evicted=evicted)
         self._nursery.start_soon(engine.run, name=f"engine {key}")
@@ -340,6 +343,7 @@ class EngineManager:
         self._news.reported(event)
         if isinstance(event, EngineExited | EngineFailed):
             engine = self.engines.pop(event.engine)
+            self.lines.end(event.engine)
             if engine.kv is not None:
                 self._saved_tokens[engine.key] = engine.kv.saved_tokens
         self._dispatch(event)

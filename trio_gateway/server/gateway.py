@@ -20,10 +20,12 @@ from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.feed import Feed
+from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.history import HistoryHandler
 from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
+from trio_gateway.server.handlers.logs import LogHandler
 from trio_gateway.server.handlers.metrics import MetricsHandler
 from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
@@ -77,7 +79,8 @@ class Gateway:
         )  # fmt: skip
         overview, held = self.manager.overview, self.budget.facts
         self.feed = Feed(self.bus, overview, self.book, config.models, held)
-        self._watchers = Watchers("the feed")
+        self._logs = Logs(self.bus, self.manager.lines)
+        self._watchers = Watchers("the feed"), Watchers("logs")
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
         dispatcher = Dispatcher(self.closing, self.book, *self._handlers())
@@ -104,7 +107,8 @@ class Gateway:
             HistoryHandler(self.book),
             MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
-            FeedHandler(self.feed, self._watchers, manager.overview, self.config.models),
+            FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),
+            LogHandler(self._logs, self._watchers[1], self.names),
             OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
             PageHandler(is_on=self.config.server.page),
         )
@@ -132,25 +136,27 @@ class Gateway:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the engines and the dumps until cancelled. After `begin_shutdown` the engines end by
         themselves (`manager.stopped`); the dumps outlive them, for the last answers' sake."""
-        async with trio.open_nursery() as nursery:
-            if self._dumps is not None:
-                await nursery.start(self._dumps.run)
-            self._nursery = nursery
-            await nursery.start(self.manager.run)
-            await nursery.start(self.relay.early_answers.run)
-            await nursery.start(self._vocabulary.run)
-            await nursery.start(self._readers.run)
-            await nursery.start(self.feed.run)
-            nursery.start_soon(self.media.read_files, self.config.models)
-            task_status.started()
-            await trio.sleep_forever()
+        with self._logs.hearing():
+            async with trio.open_nursery() as nursery:
+                if self._dumps is not None:
+                    await nursery.start(self._dumps.run)
+                self._nursery = nursery
+                await nursery.start(self.manager.run)
+                await nursery.start(self.relay.early_answers.run)
+                await nursery.start(self._vocabulary.run)
+                await nursery.start(self._readers.run)
+                await nursery.start(self.feed.run)
+                nursery.start_soon(self.media.read_files, self.config.models)
+                task_status.started()
+                await trio.sleep_forever()
 
     def begin_shutdown(self) -> None:
         """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""
         if self.closing.is_set():
             return
         self.closing.set()
-        self._watchers.close()
+        for watchers in self._watchers:
+            watchers.close()
         if self._nursery is not None:
             self._nursery.start_soon(self._end_grace)
         self._uploads.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_gateway.engine.process.plain_line import plain_line
+from trio_gateway.engine.process.plain_line import coloured_line, plain_line
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,18 @@ from trio_gateway.engine.process.plain_line import plain_line
 )
 def test_what_only_a_terminal_needs_is_taken_out(line: bytes, text: str) -> None:
     assert plain_line(line) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"plain, and a \xc3\xa4  \r", "plain, and a ä"),
+        (b"\x1b[0;31merror\x1b[0m: no memory", "\x1b[0;31merror\x1b[0m: no memory"),
+        (b"\x1b[2K\x1b[1G\x1b[32mloading\x1b[?25h", "\x1b[32mloading"),
+        (b"\x1b]0;a title\x07\x1b[1mready\x07", "\x1b[1mready"),
+        (b" 10 %\r\x1b[1m100 %", "\x1b[1m100 %"),
+        (b"cut in the middle of one \x1b[38;5", "cut in the middle of one"),
+    ],
+)
+def test_colours_can_be_kept(line: bytes, text: str) -> None:
+    assert coloured_line(line) == text

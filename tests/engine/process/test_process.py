@@ -28,10 +28,11 @@ from trio_gateway.engine.process.process import (
     open_engine_process,
 )
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.lines import ENGINE_LOGGERS
 
 pytestmark = pytest.mark.processes
 
-LOG = logging.getLogger(f"{engine_process.LOGGER_PREFIX}test:1")
+LOG = logging.getLogger(f"{ENGINE_LOGGERS}test:1")
 WAIT = "; import time; time.sleep(60)"
 
 
@@ -87,6 +88,23 @@ async def test_output_is_kept_in_order_and_logged(
         assert (process.status, process.returncode) == ("exited with code 0", 0)
         assert repr(process) == f"<EngineProcess pid={process.pid} status='exited with code 0'>"
     assert reaper.calls == [("+", process.pid), ("-", process.pid)]
+
+
+async def test_each_line_is_handed_on_with_its_colours() -> None:
+    kept = list[tuple[str, str]]()
+    program = "print('\\x1b[31mred\\x1b[0m'); print('plain')"
+    async with open_engine_process(
+        [sys.executable, "-c", program],
+        env={},
+        workdir=Path("/"),
+        log=LOG,
+        reaper=cast(Reaper, RecordingReaper()),
+        keep=lambda name, text: kept.append((name, text)),
+    ) as process:
+        await process.exited.wait()
+        await until_line(process, "plain")
+        assert process.last_lines() == ["red", "plain"]
+    assert kept == [("test:1", "\x1b[31mred\x1b[0m"), ("test:1", "plain")]
 
 
 async def test_only_the_last_lines_are_kept_and_endless_ones_are_cut() -> None:

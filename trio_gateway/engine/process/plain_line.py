@@ -1,4 +1,4 @@
-"""A line of an engine's output as text alone: no colours, no progress bars. Pure."""
+"""A line of an engine's output as text: no progress bars, and colours only where wanted. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ _ESCAPE = re.compile(
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"
     r"|\x1b[ -/]*[0-~]"
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def coloured_line(line: bytes) -> str:
+    """The same with its colours (the sequences `ESC [ … m`), and no other escapes."""
+    text = line.decode("utf-8", "replace").rstrip()
+    if text.isprintable():
+        return text
+    text = text.rpartition("\r")[2]
+    parts, place = list[str](), 0
+    for colour in _COLOUR.finditer(text):
+        parts += (_bare(text[place : colour.start()]), colour[0])
+        place = colour.end()
+    return "".join([*parts, _bare(text[place:])]).rstrip()
 
 
 def plain_line(line: bytes) -> str:
@@ -21,3 +35,7 @@ def plain_line(line: bytes) -> str:
         return text
     text = _ESCAPE.sub("", text).rstrip().rpartition("\r")[2]
     return _CONTROL.sub("", text).rstrip()
+
+
+def _bare(text: str) -> str:
+    return _CONTROL.sub("", _ESCAPE.sub("", text))

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +17,13 @@ import trio
 
 from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.missing_library import missing_library
-from trio_gateway.engine.process.plain_line import plain_line
+from trio_gateway.engine.process.plain_line import coloured_line, plain_line
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.telling_line import telling_line
+from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.tasks import open_flat_nursery
 
-LOGGER_PREFIX = "trio_gateway.engines."  # each engine's own logger: this and its variant
 RING_LINES = 200
 LINES_IN_ERROR, LONGEST_LINE = 15, 1000  # characters
 LONGEST_WHY = 300  # characters of an error's sentence
@@ -79,9 +79,15 @@ class Launcher(Protocol):
 class EngineProcess:
     """A running child. Made by `open_engine_process`, which also guarantees its end."""
 
-    def __init__(self, process: trio.Process, log: logging.Logger, reaper: Reaper) -> None:
-        self._process, self._log, self._reaper = process, log, reaper
-        self._label = log.name.rpartition(LOGGER_PREFIX)[2]
+    def __init__(
+        self,
+        process: trio.Process,
+        log: logging.Logger,
+        reaper: Reaper,
+        keep: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._process, self._log, self._reaper, self._keep_too = process, log, reaper, keep
+        self._label = log.name.rpartition(ENGINE_LOGGERS)[2]
         self._ring: deque[str] = deque(maxlen=RING_LINES)
         self.exited = trio.Event()
 
@@ -164,6 +170,9 @@ class EngineProcess:
         text = plain_line(line[:LINE_MAX_BYTES])
         self._ring.append(text)
         self._log.debug("%s | %s", self._label, text)
+        if self._keep_too is not None:
+            coloured = coloured_line(line[:LINE_MAX_BYTES]) if b"\x1b" in line else text
+            self._keep_too(self._label, coloured)
 
 
 def where(process: Process) -> str:
@@ -198,6 +207,7 @@ async def open_engine_process(
     workdir: Path,
     log: logging.Logger,
     reaper: Reaper,
+    keep: Callable[[str, str], None] | None = None,
 ) -> AsyncIterator[EngineProcess]:
     """Run a child for as long as the block runs; on leaving it nothing of its group is left.
 
@@ -205,6 +215,7 @@ async def open_engine_process(
         argv: the program and its arguments.
         env: its environment, all of it.
         log: receives each line of output at level DEBUG.
+        keep: gets each line as well, with its colours, after the engine's MODEL:VARIANT.
 
     Raises:
         EngineSpawnError: it could not be started.
@@ -215,7 +226,7 @@ async def open_engine_process(
         child = await groups.spawn_in_group(argv, env, workdir)
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error
-    process = EngineProcess(child, log, reaper)
+    process = EngineProcess(child, log, reaper, keep)
     reaper.register(child.pid)
     try:
         groups.open_gate(child)

@@ -287,6 +287,15 @@ GATEWAY = (
         streams=True,
     ),
     _gateway(
+        "logs",
+        "/gateway/logs",
+        "The last lines of the gateway's log; with `?engine=MODEL` what engines of the model have "
+        "printed, also those that are gone. `?lines=` says how many, up to 2,000; `?follow=1` goes "
+        "on with those that come.",
+        "handle_logs",
+        streams=True,
+    ),
+    _gateway(
         "gateway models",
         "/gateway/models",
         "The models with what is known of their variants.",

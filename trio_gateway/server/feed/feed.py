@@ -23,6 +23,7 @@ from trio_gateway.engine.happenings import EngineChanged, ModelKept
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.resources import ModelRow, PoolRow
 from trio_gateway.engine.scheduling.sentence import sentence_of
+from trio_gateway.lines import GATEWAY, LogLine
 from trio_gateway.server.feed.differ import Differ
 from trio_gateway.server.feed.ring import Entry, Ring
 from trio_gateway.server.feed.rows import (
@@ -47,6 +48,7 @@ LINGER_S = 30.0  # a reader that comes back within this goes on where it was
 RECENT = 100
 TIMELINE_MAX, TIMELINE_S = 2000, 3600.0
 NOTED_MAX = 1000  # of each kind between two looks
+_PLAIN_LEVELS = ("DEBUG", "INFO")
 
 
 class Feed:
@@ -79,6 +81,7 @@ class Feed:
         self._timeline: deque[Moment] = deque(maxlen=TIMELINE_MAX)
         self._moments: deque[Moment] = deque(maxlen=NOTED_MAX)
         self._over: deque[RequestRecord] = deque(maxlen=NOTED_MAX)
+        self._lines: deque[LogLine] = deque(maxlen=NOTED_MAX)
         self._looked_far_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -96,6 +99,7 @@ class Feed:
         with ExitStack() as stack:
             for kind in (RequestBegan, ModelKept):
                 stack.enter_context(self._bus.listening(kind, self._wake))
+            stack.enter_context(self._bus.listening(LogLine, self._note_line))
             stack.enter_context(self._bus.listening(RequestRecord, self._note_end))
             while self._readers or trio.current_time() < self._left_at + LINGER_S:
                 is_news, self._news = self._news.is_set(), trio.Event()
@@ -115,6 +119,11 @@ class Feed:
         self._moments.append(moment_of(change, self._wall.unix(change.at)))
         self._news.set()
 
+    def _note_line(self, line: LogLine) -> None:
+        if line.source == GATEWAY and line.level not in _PLAIN_LEVELS:
+            self._lines.append(line)
+            self._news.set()
+
     def _note_end(self, record: RequestRecord) -> None:
         self._over.append(record)
         self._news.set()
@@ -131,6 +140,9 @@ class Feed:
             self._timeline.append(moment)
             self._add(Kind.MOMENT, moment)
         self._moments.clear()
+        for line in self._lines:
+            self._add(Kind.LOG, line)
+        self._lines.clear()
         if len(self._over) == NOTED_MAX:
             self.ring.clear()  # some may be missing: everybody starts anew
         else:

@@ -67,9 +67,13 @@ class Call:
 
     def query(self, wanted: str) -> str | None:
         """The first parameter of this name."""
+        return next(iter(self.queries(wanted)), None)
+
+    def queries(self, wanted: str) -> list[str]:
+        """All parameters of this name."""
         text: str = self.scope["query_string"].decode("ascii", "replace")
         found = parse_qsl(text, keep_blank_values=True) if text else ()
-        return next((value for name, value in found if name == wanted), None)
+        return [value for name, value in found if name == wanted]
 
     def flag(self, name: str, *, default: bool) -> bool:
         """A query parameter that is true or false.

@@ -163,7 +163,7 @@ def _good(endpoint: Endpoint) -> Json:
     if endpoint.name == "audio/speech":
         content = {ANYTHING: {}}
     if endpoint.streams and not endpoint.needs_engine:
-        content = {EVENTS: {}}
+        content = {EVENTS: {}} if endpoint.name == "events" else {LINES: {}, EVENTS: {}}
     elif endpoint.streams:
         kind = LINES if endpoint.family is Family.OLLAMA else EVENTS
         content[kind] = {}  # a schema would be read as that of each event

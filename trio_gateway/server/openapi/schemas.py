@@ -12,6 +12,7 @@ import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
 from trio_gateway.engine.scheduling.model_load import LoadState
+from trio_gateway.lines import KEPT
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.request_content import may_be_empty
@@ -187,6 +188,20 @@ _LAST_EVENT = {
 _OF_USAGE = (*map(_text, ("model", "client")), _MOMENTS["since"])
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
     "events": (_LAST_EVENT,),
+    "logs": (
+        {
+            "name": "engine",
+            "in": "query",
+            "description": "`gateway`, a model, or `model:variant`; more than one may be given.",
+            "schema": _STRING,
+        },
+        {
+            "name": "lines",
+            "in": "query",
+            "schema": {"type": "integer", "minimum": 0, "maximum": KEPT},
+        },
+        _flag("follow"),
+    ),
     "explain": (_ENDPOINT,),
     "requests": (*_OF_USAGE, _text("status"), _LIMIT, _MOMENTS["before"]),
     "usage": (_BY, *_OF_USAGE, _text("status")),
