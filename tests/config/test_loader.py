@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.configurations import SMALLEST, load, mistakes, smallest
 from tests.support.thoroughness import examples
 from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
-from trio_gateway.config.keepalive import KeepaliveStyle
+from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.lua import presets
 from trio_gateway.config.schema import (
@@ -82,7 +82,8 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
           clear_dumps_on_start = true, max_body_size = "1MiB", default_answer_tokens = 512,
           max_buffered = "2GiB", max_spooled = "3GiB",
           queue_limit = 8, queue_timeout = 60, fairness_window = 0, stream_keepalive = 0,
-          stream_keepalive_style = "data", session_headers = { "X-Chat" },
+          stream_keepalive_style = "data", loading_state = "reasoning",
+          session_headers = { "X-Chat" },
         }
         """,
     )
@@ -101,6 +102,7 @@ def test_every_key_of_the_server_is_read(tmp_path: Path) -> None:
         max_spooled_bytes=3 * 2**30,
         default_answer_tokens=512,
         stream_keepalive_style=KeepaliveStyle.DATA,
+        loading_state=LoadingState.REASONING,
         session_headers=("x-chat",),
         queue_limit=8,
         queue_timeout_s=60,
@@ -636,6 +638,29 @@ def test_a_history_is_checked(tmp_path: Path, history: str, message: str) -> Non
 def test_a_history_has_so_many_requests(tmp_path: Path) -> None:
     config = smallest(tmp_path, "server.history = { requests = 50 }")
     assert config.server.history.requests == 50
+
+
+@pytest.mark.parametrize(
+    ("said", "loading_state"),
+    [("false", LoadingState.NONE), ('"none"', LoadingState.NONE),
+     ('"reasoning"', LoadingState.REASONING), ("nil", None)],
+)  # fmt: skip
+def test_a_model_has_a_loading_state_of_its_own(
+    tmp_path: Path, said: str, loading_state: LoadingState | None
+) -> None:
+    source = f"""
+        server = {{}}
+        models = {{ {{ name = "m", engine = presets.engines.llamacpp, loading_state = {said},
+          variants = {{ {{ binary = "x", args = {{}}, context = 9 }} }} }} }}
+        """
+    assert load(tmp_path, source).models[0].loading_state is loading_state
+
+
+def test_a_loading_state_is_reasoning_or_none(tmp_path: Path) -> None:
+    (message,) = mistakes(tmp_path, "server = { loading_state = true }")
+    assert 'server.loading_state: expected "reasoning" or false, got true' in message
+    (message,) = mistakes(tmp_path, 'server = { stream_keepalive_style = "reasoning" }')
+    assert 'use loading_state = "reasoning"' in message
 
 
 def test_a_style_of_keepalive_is_one_of_two(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from trio_gateway.config.access_schema import (
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.history_schema import HistoryConfig
-from trio_gateway.config.keepalive import KeepaliveStyle
+from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -202,7 +202,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     `kv_carryover`: the KV cache is kept across a stop. `kv_conversations`: how many conversations
     take turns on one slot, 0: none. `endpoints`: what its engines serve, or None: what their type
     implies. `longest_answer_s`: an answer ends after this long if others wait; None: as its pool
-    has it.
+    has it. `loading_state` None: as the server has it.
     """
 
     name: str
@@ -223,6 +223,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_conversations: int = 0
     rewrite: RewriteConfig | None = None
     endpoints: frozenset[str] | None = None
+    loading_state: LoadingState | None = None
 
     @property
     def largest_context(self) -> int:
@@ -285,6 +286,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fairness_window_s: float = 10.0
     stream_keepalive_s: float = 15.0
     stream_keepalive_style: KeepaliveStyle = KeepaliveStyle.COMMENT
+    loading_state: LoadingState = LoadingState.NONE
     kv_carryover: KvCarryoverConfig | None = KvCarryoverConfig()
     listen_unix: tuple[UnixAddress, ...] = ()
     access: AccessConfig = AccessConfig()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import trio
 
+from trio_gateway.config.keepalive import LoadingState
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.catalog import ModelCatalog
@@ -67,15 +68,16 @@ class Gateway:
         clear = config.server.clear_dumps_on_start
         self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
         self.names = ModelNames(config, self.manager.overview.contexts_of)
+        reasons = config.server.loading_state is LoadingState.REASONING
         self.preparer = Preparer(
             self.names, self.manager.overview, self.selector,
-            media=self.media, shows_excerpts=config.server.cache_break_excerpts,
+            media=self.media, shows_excerpts=config.server.cache_break_excerpts, reasons=reasons,
         )  # fmt: skip
         keepalive_s = config.server.stream_keepalive_s
         self.relay = Relay(
             self.manager, self.selector, self.preparer, keepalive_s,
             config.server.stream_keepalive_style,
-            hides_cached_tokens=config.server.hide_cached_tokens,
+            reasons=reasons, hides_cached_tokens=config.server.hide_cached_tokens,
         )  # fmt: skip
         overview, held = self.manager.overview, self.budget.facts
         self.feed = Feed(self.bus, overview, self.book, config.models, held)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
+from trio_gateway.config.keepalive import LoadingState
 from trio_gateway.config.reading import fields
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
@@ -142,6 +143,17 @@ def endpoints(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | Non
             what = f"not a known endpoint: {fields.show(entry)}"
             mistakes.add(at, what + (hint or '; such as "chat/completions"'))
     return frozenset(found)
+
+
+def loading_state(mistakes: Mistakes, path: str, value: Any) -> LoadingState | None:
+    """`false` is "none"."""
+    for state in LoadingState:
+        if value == state.value:
+            return state
+    if value is not False:
+        mistakes.expected(path, '"reasoning" or false', value)
+        return None
+    return LoadingState.NONE
 
 
 def _types_with(option: Option) -> str:

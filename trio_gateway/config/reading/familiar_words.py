@@ -40,7 +40,7 @@ GLOBALS = {
     "macros": _LUA,
     **dict.fromkeys(("groups", "matrix"), 'use "pools"'),
     "hooks": _PRELOAD,
-    "sendLoadingState": 'use "stream_keepalive" in server',
+    "sendLoadingState": 'use loading_state = "reasoning" in server',
     "apiKeys": 'use "api_keys" in server',
     "peers": "use models with presets.engines.remote",
     **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),
@@ -59,7 +59,7 @@ SERVER = {
     "macros": _LUA,
     **dict.fromkeys(("groups", "matrix"), 'use "pools", at the top level'),
     **dict.fromkeys(("hooks", "preload"), _PRELOAD),
-    "sendLoadingState": 'use "stream_keepalive"',
+    "sendLoadingState": 'use loading_state = "reasoning"',
     **_TOP,
 }
 
@@ -81,7 +81,7 @@ _ENGINE = {
     "unlisted": 'use "hidden" in the model',
     "concurrencyLimit": 'use "parallel" in a variant',
     **dict.fromkeys(("filters", "stripParams", "setParams"), 'use "rewrite" in the model'),
-    "sendLoadingState": 'use "stream_keepalive" in server',
+    "sendLoadingState": 'use loading_state = "reasoning"',
     "macros": _LUA,
     "id": 'use "name"',
     **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),

@@ -103,6 +103,7 @@ class ModelReader:
             longest_answer_s=_longest_answer_s(record),
             kv_carryover=record.read("kv_carryover", fields.boolean, True),
             kv_conversations=record.read("kv_conversations", fields.count, 0),
+            loading_state=record.read("loading_state", engine_keys.loading_state, None),
             rewrite=record.read("rewrite", rewrite, None),
             endpoints=record.read("endpoints", engine_keys.endpoints, None),
         )

@@ -24,6 +24,7 @@ from trio_gateway.config.reading import (
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
 
+_STYLES = (KeepaliveStyle.COMMENT, KeepaliveStyle.DATA)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET_HEADERS = ("authorization", "x-api-key", "cookie", "proxy-authorization")
 
@@ -69,6 +70,9 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         stream_keepalive_style=record.read(
             "stream_keepalive_style", _keepalive_style, default.stream_keepalive_style
         ),
+        loading_state=record.read(
+            "loading_state", engine_keys.loading_state, default.loading_state
+        ),
         kv_carryover=_kv_carryover(record, resolve),
         history=_history(record),
         hide_cached_tokens=record.read(
@@ -96,8 +100,11 @@ def _headers(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | Non
 
 def _keepalive_style(mistakes: Mistakes, path: str, value: Any) -> KeepaliveStyle | None:
     known = KeepaliveStyle.from_word(value) if isinstance(value, str) else None
+    if known is KeepaliveStyle.REASONING:
+        mistakes.add(path, 'for "reasoning" use loading_state = "reasoning"')
+        return None
     if known is None:
-        words = " or ".join(f'"{style.value}"' for style in KeepaliveStyle)
+        words = " or ".join(f'"{style.value}"' for style in _STYLES)
         mistakes.expected(path, words, value)
     return known
 

@@ -1,13 +1,13 @@
-"""KeepaliveEvents: events without content, in the words of each API, for a stream that waits. Pure.
+"""What a stream gets while it waits: comments, or events without content in its API's words. Pure.
 
-Each is one that the API's own clients take at the beginning of an answer: what they make of a
+Each event is one that the API's own clients take at the beginning of an answer: what they make of a
 stream is the same with and without them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,9 +17,29 @@ _RESPONSE_ID = re.compile(rb'"response"\s*:\s*\{\s*"id"\s*:\s*("[^"\\]*")')
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'  # Anthropic's own
 
 
+def comment(text: str) -> bytes:
+    """Of server-sent events: clients skip it."""
+    return f": {text}\n\n".encode()
+
+
+class WaitingEvents(Protocol):
+    """Events of one answer: `next` while it waits, with what it waits for, and `close` once it does
+    no longer; then each piece of it goes through `continues`. `has_comments`: there may be comments
+    between them as well."""
+
+    has_comments: bool
+
+    def next(self, sentence: str, /) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+    def continues(self, piece: bytes, /, *, is_last: bool) -> bytes: ...
+
+
 class KeepaliveEvents:
-    """Of one answer: `next` while it waits, then each piece of it goes through `continues`.
-    `created`: seconds since 1970."""
+    """Those without content. `created`: seconds since 1970."""
+
+    has_comments = False
 
     def __init__(self, endpoint: Endpoint, model: str, request_id: str, created: int) -> None:
         self._name, self._model = endpoint.name, model
@@ -28,7 +48,7 @@ class KeepaliveEvents:
         self._engines_id: bytes | None = None
         self._held = b""  # of a line
 
-    def next(self) -> bytes:
+    def next(self, sentence: str) -> bytes:
         sent, self._sent = self._sent, self._sent + 1
         match self._name:
             case "messages":
@@ -40,6 +60,9 @@ class KeepaliveEvents:
             case "completions":
                 return self._chunk("cmpl-", "text_completion", {"text": "", "logprobs": None})
         return self._chunk("chatcmpl-", "chat.completion.chunk", {"delta": {}})
+
+    def close(self) -> bytes:
+        return b""
 
     def continues(self, piece: bytes, *, is_last: bool) -> bytes:
         """A piece of the engine's stream. A response has one id from its first event on, and

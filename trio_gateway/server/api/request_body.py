@@ -14,17 +14,18 @@ from typing import Any
 import msgspec
 
 from trio_gateway import rawjson
-from trio_gateway.config.schema import RewriteConfig
+from trio_gateway.config.schema import ModelConfig, RewriteConfig
 from trio_gateway.models.need import counted_form
 from trio_gateway.models.need.counted_form import CountedForm, as_is
 from trio_gateway.models.need.messages_form import messages_as_chat
 from trio_gateway.models.need.responses_form import responses_as_chat
 from trio_gateway.rawjson import Members, NameTwice
-from trio_gateway.server.api.billing_line import Found, with_constant_line
+from trio_gateway.server.api.billing_line import Found, find_billing_line, with_constant_line
 from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.loading_state import without_sentences
 from trio_gateway.server.api.request_content import check_content
 from trio_gateway.server.api.request_fields import (
     Mistake,
@@ -123,6 +124,24 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         data = rawjson.replace_member(self.data, found.member, raw, self.members)
         members = {**self.members, found.member: msgspec.Raw(raw)}
         return ParsedRequest(data, members, {**self.values, found.member: rawjson.decode(raw)})
+
+    def without_sentences(self) -> ParsedRequest:
+        """With nothing in its messages that was said while an earlier request waited."""
+        raw = self.members.get("messages")
+        if raw is None or (cleaned := without_sentences(bytes(raw))) == bytes(raw):
+            return self
+        data = rawjson.replace_member(self.data, "messages", cleaned, self.members)
+        members = {**self.members, "messages": msgspec.Raw(cleaned)}
+        return ParsedRequest(data, members, {**self.values, "messages": rawjson.decode(cleaned)})
+
+    def configured(self, model: ModelConfig) -> ParsedRequest:
+        """As the model's configuration wants it."""
+        request = self
+        if model.constant_billing_line:
+            line = find_billing_line(self.values, self.members)
+            if line is not None:
+                request = self.with_constant_billing_line(line)
+        return request if model.rewrite is None else request.rewritten(model.rewrite)
 
     def rewritten(self, rewrite: RewriteConfig) -> ParsedRequest:
         """As the model's `rewrite` wants it; fields that it does not name as they came."""

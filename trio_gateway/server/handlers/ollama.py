@@ -97,7 +97,7 @@ class OllamaHandler:
         translator = None
         if asked.stream:
             translator = _translator(asked)
-            opening = Opening(STREAM_CONTENT_TYPE, translator.feed)
+            opening = Opening(STREAM_CONTENT_TYPE, translator.feed_waiting)
             ask = msgspec.structs.replace(ask, opening=opening)
         answer = await self._relay.respond(ask)
         if answer.status == 200:

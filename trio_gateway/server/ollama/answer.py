@@ -126,6 +126,12 @@ class NdjsonTranslator:
         """The lines that this piece completes, perhaps none."""
         return b"".join(map(self._translate, self._events.feed(piece)))
 
+    def feed_waiting(self, piece: bytes) -> bytes:
+        """The same, of what the gateway says before there is an answer."""
+        lines = self.feed(piece)
+        self.has_text = False
+        return lines
+
     def finish(self, durations: Durations) -> bytes:
         """The stream has ended: the last line, unless an error was it."""
         lines = b"".join(map(self._translate, self._events.finish()))

@@ -8,7 +8,8 @@ from typing import NamedTuple, Self
 import trio
 
 from trio_gateway.engine.http.exchange import Header
-from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.api.endpoint import Family
+from trio_gateway.server.api.errors import ApiError, engine_error
 from trio_gateway.server.budget import Hold
 
 
@@ -73,3 +74,16 @@ class Answer(NamedTuple):
 def without_length(headers: list[Header]) -> list[Header]:
     """For a body that has become another than its engine's."""
     return [(name, value) for name, value in headers if name != b"content-length"]
+
+
+def in_shape(family: Family, answer: Answer) -> Answer:
+    """With an engine's error in the shape of the client's API. In a stream that has begun it has
+    its endpoint's shape instead, which LateAnswer sees to."""
+    if answer.status < 400 or not isinstance(answer.body, bytes):
+        return answer
+    changed = engine_error(answer.status, answer.body, family)
+    if changed is answer.body:
+        return answer
+    # What the engine said may have been plain text.
+    headers = [(n, v) for n, v in without_length(answer.headers) if n != b"content-type"]
+    return Answer(answer.status, [(b"content-type", b"application/json"), *headers], changed)

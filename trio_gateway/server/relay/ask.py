@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from trio_gateway.config.keepalive import KeepaliveStyle
+from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
@@ -25,6 +25,7 @@ from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.errors import ApiError, ErrorEvents
 from trio_gateway.server.api.keepalive import KeepaliveEvents
 from trio_gateway.server.api.large_body import LargeBody
+from trio_gateway.server.api.loading_state import can_reason, reasoning_events
 from trio_gateway.server.api.request_body import with_answer_limit
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
@@ -99,19 +100,40 @@ class Ask(msgspec.Struct, frozen=True):
         family = Family.LLAMACPP if by_path else self.endpoint.family
         return ErrorEvents(family, of_responses=self.endpoint.need is Need.RESPONSES)
 
-    def last_words(self, error: ApiError) -> bytes:
-        """The error as the end of an answer that has begun, and has nothing of an engine in it."""
-        return self.opening.encode(sse.error_event(self.error_events.of(error), last_sent=b""))
+    def last_words(self, opening: Opening, error: ApiError) -> bytes:
+        """The error as the end of an answer that began so, and has nothing of an engine in it."""
+        closing = b"" if opening.events is None else opening.events.close()
+        event = sse.error_event(self.error_events.of(error), last_sent=b"")
+        return opening.encode(closing + event)
 
-    def opening_as(self, style: KeepaliveStyle) -> Opening:
-        """How its answer begins if it has to wait. `style`: unless its client wants another one;
-        what an Ollama client gets has no comments in any."""
-        wanted = self.sender.caller.keepalive or style
-        if wanted is KeepaliveStyle.COMMENT or self.opening is not EVENTS:
+    def _style(self, style: KeepaliveStyle, *, reasons: bool) -> KeepaliveStyle:
+        wanted = self.sender.caller.keepalive
+        if wanted is None:
+            own = self.model.loading_state
+            if (reasons if own is None else own is LoadingState.REASONING) and self._can_reason:
+                return KeepaliveStyle.REASONING
+            return style
+        if wanted is KeepaliveStyle.REASONING and not self._can_reason:
+            return style
+        return wanted
+
+    @property
+    def _can_reason(self) -> bool:
+        return self.opening is not EVENTS or can_reason(self.endpoint)
+
+    def opening_as(self, style: KeepaliveStyle, *, reasons: bool = False) -> Opening:
+        """How its answer begins if it has to wait: in this style, or with thoughts if the
+        configuration `reasons`, unless its model or its client wants it otherwise. What an Ollama
+        client gets has no comments in any."""
+        style = self._style(style, reasons=reasons)
+        if style is KeepaliveStyle.COMMENT:
             return self.opening
-        name, created = self.asked or self.model.name, int(time.time())
-        events = KeepaliveEvents(self.endpoint, name, self.state.id, created)
-        return Opening(EVENTS.content_type, lambda _: events.next(), events)
+        of = self.endpoint, self.asked or self.model.name, self.state.id, int(time.time())
+        if style is KeepaliveStyle.REASONING:
+            return self.opening._replace(events=reasoning_events(*of), is_thought=True)
+        if self.opening is not EVENTS:
+            return self.opening
+        return EVENTS._replace(events=KeepaliveEvents(*of))
 
     def note(self) -> None:
         """Write down what is asked for."""

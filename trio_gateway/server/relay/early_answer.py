@@ -13,6 +13,7 @@ request's own task goes on with the answer.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from trio_gateway.models.model_selector import Selection
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug
-from trio_gateway.server.api.keepalive import KeepaliveEvents
+from trio_gateway.server.api.keepalive import WaitingEvents, comment
 from trio_gateway.server.api.observer import AnswerObserver
 from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import ClientGone, Send
@@ -34,6 +35,8 @@ from trio_gateway.server.relay.headers import DECISION_PREFIX, selection_headers
 log = logging.getLogger(__name__)
 
 ABANDON_S = 1.0  # for a send that is cancelled
+# Who looks at a page wants to know soon, and no more often than somebody reads.
+THOUGHT_AFTER_S, THOUGHT_S = 1.0, 5.0
 
 
 class Wait:
@@ -57,12 +60,18 @@ class Wait:
 
 
 class Opening(NamedTuple):
-    """How an answer begins before there is one: `encode` makes what its client gets for a comment
-    of server-sent events. `events`: what it makes them of, in place of comments."""
+    """How an answer begins before there is one: `encode` makes what its client gets for an event or
+    a comment. `events`: what its client gets in place of comments; `is_thought`: as thoughts."""
 
     content_type: bytes
     encode: Callable[[bytes], bytes]
-    events: KeepaliveEvents | None = None
+    events: WaitingEvents | None = None
+    is_thought: bool = False
+
+    def said(self, sentence: str) -> bytes:
+        """What it waits for, as its client gets it."""
+        events = self.events
+        return self.encode(comment(sentence) if events is None else events.next(sentence))
 
 
 EVENTS = Opening(sse.CONTENT_TYPE.encode(), bytes)
@@ -76,7 +85,38 @@ class EarlyAnswers:
     """
 
     def __init__(self, keepalive_s: float) -> None:
-        self.keepalive_s = keepalive_s
+        self._is_silent, keepalive_s = not keepalive_s, keepalive_s or math.inf
+        self._others = _Line(keepalive_s, keepalive_s)
+        self._thoughts = _Line(min(THOUGHT_AFTER_S, keepalive_s), min(THOUGHT_S, keepalive_s))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._others.run)
+            await nursery.start(self._thoughts.run)
+            task_status.started()
+
+    def takes(self, opening: Opening) -> bool:
+        """Whether one that begins like this is told anything."""
+        return opening.is_thought or not self._is_silent
+
+    def begin(
+        self,
+        wait: Wait,
+        opening: Opening,
+        selection: Selection,
+        send: Send,
+        observers: Sequence[AnswerObserver],
+    ) -> EarlyAnswer:
+        """A request waits from now on: `end` or `abandon` it."""
+        line = self._thoughts if opening.is_thought else self._others
+        return line.begin(_Telling(wait, opening, selection, send, observers, line.every_s))
+
+
+class _Line:
+    """Those that wait in silence for as long, `silent_s`. `every_s`: between what each is told."""
+
+    def __init__(self, silent_s: float, every_s: float) -> None:
+        self._silent_s, self.every_s = silent_s, every_s
         self._line: dict[EarlyAnswer, None] = {}  # in the order in which they are due
         self._news = trio.Event()
 
@@ -96,18 +136,9 @@ class EarlyAnswers:
                     first = next(iter(self._line), None)
 
     def _due(self) -> float:
-        return trio.current_time() + self.keepalive_s
+        return trio.current_time() + self._silent_s
 
-    def begin(
-        self,
-        wait: Wait,
-        opening: Opening,
-        selection: Selection,
-        send: Send,
-        observers: Sequence[AnswerObserver],
-    ) -> EarlyAnswer:
-        """A request waits from now on: `end` or `abandon` it."""
-        telling = _Telling(wait, opening, selection, send, observers, self.keepalive_s)
+    def begin(self, telling: _Telling) -> EarlyAnswer:
         early = EarlyAnswer(self._due(), telling, self._line)
         self._line[early] = None
         self._news.set()
@@ -161,10 +192,10 @@ class _Telling:
         selection: Selection,
         send: Send,
         observers: Sequence[AnswerObserver],
-        keepalive_s: float,
+        every_s: float,
     ) -> None:
         self._wait, self._opening, self._selection = wait, opening, selection
-        self._send, self._observers, self._keepalive_s = send, observers, keepalive_s
+        self._send, self._observers, self._every_s = send, observers, every_s
         self._error: Exception | None = None
 
     def begin(self) -> None:
@@ -189,9 +220,9 @@ class _Telling:
             observer.begins(200, headers)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         while not self._enough.is_set():
-            said = self._opening.encode(comment(self._wait.sentence()))
+            said = self._opening.said(self._wait.sentence())
             await self._send({"type": "http.response.body", "body": said, "more_body": True})
-            with trio.move_on_after(self._keepalive_s):
+            with trio.move_on_after(self._every_s):
                 await self._enough.wait()
 
     async def end(self) -> None:
@@ -222,7 +253,7 @@ class LateAnswer(AnswerStream):
         errors: ErrorEvents,
         state: RequestState,
         *,
-        events: KeepaliveEvents | None = None,
+        events: WaitingEvents | None = None,
     ) -> None:
         self._events = events
         self._answer: Answer | Exception | None = answer
@@ -232,7 +263,8 @@ class LateAnswer(AnswerStream):
 
     def last_words(self, error: ApiError) -> bytes:
         words = b"" if self._stream is None else self._stream.last_words(error)
-        return words or sse.error_event(self._errors.of(error), last_sent=b"")
+        closing = b"" if self._events is None else self._events.close()
+        return closing + (words or sse.error_event(self._errors.of(error), last_sent=b""))
 
     async def aclose(self) -> None:
         if self._stream is not None:
@@ -241,32 +273,40 @@ class LateAnswer(AnswerStream):
     async def __anext__(self) -> bytes:
         if (answer := self._answer) is not None:
             self._answer = None
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                if beginning := await self._begin(answer):
-                    return beginning
-            except ApiError as error:
-                return self._fail(error)
-            except TornStream as torn:
-                return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
-            except Exception as error:
-                log.error("a bug in the gateway; please report it", exc_info=error)
-                return self._fail(bug(error))
+            closing = b"" if self._events is None else self._events.close()
+            if beginning := closing + await self._beginning(answer):
+                return beginning
         while self._stream is not None and not self.is_over:
-            piece = await self._stream.__anext__()
-            self.is_over = self._stream.is_over
+            try:
+                piece = await self._stream.__anext__()
+                self.is_over = self._stream.is_over
+            except StopAsyncIteration:
+                piece, self.is_over = b"", True
             if self._events is not None:
                 piece = self._events.continues(piece, is_last=self.is_over)
             if piece:
                 return piece
         raise StopAsyncIteration
 
+    async def _beginning(self, answer: Answer | Exception) -> bytes:
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            return await self._begin(answer)
+        except ApiError as error:
+            return self._fail(error)
+        except TornStream as torn:
+            return self._fail(ApiError(502, str(torn), "engine_error", code="engine_failed"))
+        except Exception as error:
+            log.error("a bug in the gateway; please report it", exc_info=error)
+            return self._fail(bug(error))
+
     async def _begin(self, answer: Answer) -> bytes:
         """What is known only now goes into a comment: the headers are sent. Perhaps nothing."""
         known = [(n, v) for n, v in answer.headers if n.startswith(DECISION_PREFIX)]
         told = (f"{n.decode().title()}: {v.decode('latin-1')}" for n, v in known)
-        facts = comment("; ".join(told)) if self._events is None else b""
+        has_comments = self._events is None or self._events.has_comments
+        facts = comment("; ".join(told)) if has_comments else b""
         body = answer.body
         if isinstance(body, AnswerStream):
             self._stream = body
@@ -288,7 +328,3 @@ class LateAnswer(AnswerStream):
         for observer in self._observers:
             observer.continues(event)
         return event
-
-
-def comment(text: str) -> bytes:
-    return f": {text}\n\n".encode()

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.overview import Overview
@@ -21,7 +22,6 @@ from trio_gateway.models.need.measured_form import Form
 from trio_gateway.models.recount import Recount
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
-from trio_gateway.server.api.billing_line import find_billing_line
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.endpoints import CHAT
 from trio_gateway.server.api.errors import ApiError, model_not_found
@@ -51,6 +51,7 @@ class Preparer:
 
     Args:
         shows_excerpts: the log may have a few words of prompts, where they broke a cache.
+        reasons: streams say as thoughts what they wait for, which clients may send back.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Preparer:
         *,
         media: MediaSupport | None = None,
         shows_excerpts: bool = True,
+        reasons: bool = False,
     ) -> None:
         self._names, self._overview, self._selector = names, overview, selector
         self._media = media or MediaSupport()
         self._watch = CacheWatch(shows_excerpts=shows_excerpts)
+        self._reasons = reasons
 
     async def prepare(
         self,
@@ -88,7 +91,7 @@ class Preparer:
         request = opened.read()
         refuse_choosers(model, sender.permissions, request.values)
         refuse = self._media_refused(model, endpoint, request, sender.state.family)
-        request = _changed(request, model)
+        request = self._changed(request, model, sender.caller.keepalive)
         form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
         if refuse is not None and (form is None or form.kind != CHAT.name):
             refuse()
@@ -263,9 +266,18 @@ class Preparer:
         request = opened.read()
         if (refuse := self._media_refused(wanted.model, endpoint, request, family)) is not None:
             refuse()
-        request = _changed(request, wanted.model)
+        request = self._changed(request, wanted.model)
         wished = msgspec.structs.replace(wanted, at_least=self.context_for(wanted, wish))
         return question(wished, request.counted(endpoint), endpoint, family, request.members)
+
+    def _changed(
+        self, request: ParsedRequest, model: ModelConfig, style: KeepaliveStyle | None = None
+    ) -> ParsedRequest:
+        """As the configuration wants it, before it is counted."""
+        reasons = self._reasons or LoadingState.REASONING is model.loading_state
+        if reasons or style is KeepaliveStyle.REASONING:
+            request = request.without_sentences()
+        return request.configured(model)
 
     def admitted(
         self, endpoint: Endpoint, name: str | None, permissions: Permissions = EVERYTHING
@@ -335,12 +347,3 @@ def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[s
 def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
     return permissions.models is not None and not model.engine.has_process
-
-
-def _changed(request: ParsedRequest, model: ModelConfig) -> ParsedRequest:
-    """As the configuration wants it, before it is counted."""
-    if model.constant_billing_line:
-        line = find_billing_line(request.values, request.members)
-        if line is not None:
-            request = request.with_constant_billing_line(line)
-    return request if model.rewrite is None else request.rewritten(model.rewrite)

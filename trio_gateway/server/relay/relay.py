@@ -33,17 +33,16 @@ from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Body, Family
+from trio_gateway.server.api.endpoint import Body
 from trio_gateway.server.api.errors import (
     aborted,
-    engine_error,
     engine_failed,
     from_reject,
     key_refused,
 )
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
 from trio_gateway.server.api.large_body import LargeBody
-from trio_gateway.server.relay.answer import Answer, without_length
+from trio_gateway.server.relay.answer import Answer, in_shape, without_length
 from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
@@ -72,6 +71,7 @@ class Relay:
 
     Args:
         stream_keepalive_s: how long a stream is waited for in silence; 0: however long it takes.
+        reasons: streams say as thoughts what they wait for, unless their model wants it otherwise.
         hides_cached_tokens: no answer says how much of its prompt was in an engine's cache.
 
     `early_answers`: `run` them in a task.
@@ -85,13 +85,14 @@ class Relay:
         stream_keepalive_s: float,
         stream_keepalive_style: KeepaliveStyle = KeepaliveStyle.COMMENT,
         *,
+        reasons: bool = False,
         hides_cached_tokens: bool = False,
     ) -> None:
         self._naming = HidingAnswerName if hides_cached_tokens else AnswerName
         self._hides = hides_cached_tokens
         self._manager, self._selector, self._preparer = manager, selector, preparer
         self.early_answers = EarlyAnswers(stream_keepalive_s)
-        self._keepalive_style = stream_keepalive_style
+        self._keepalive_style, self._reasons = stream_keepalive_style, reasons
 
     @asynccontextmanager
     async def lease_any(self, sender: Sender, model: str, *, wish: int = 0) -> AsyncIterator[Lease]:
@@ -119,13 +120,13 @@ class Relay:
     async def respond(self, ask: Ask) -> Answer:
         """The answer; of a stream that takes long, what is left of it once there is one."""
         ask.note()
-        send = ask.sender.send
-        if not (ask.wants_stream and ask.endpoint.streams and self.early_answers.keepalive_s > 0):
-            send = None
-        if send is None:
-            return _in_shape(ask.state.family, await self._answer(ask))
-        observers, ask.state.last_words = ask.state.observers, ask.last_words
-        opening = ask.opening_as(self._keepalive_style)
+        send = ask.sender.send if ask.wants_stream and ask.endpoint.streams else None
+        if send is None or not self.early_answers.takes(
+            opening := ask.opening_as(self._keepalive_style, reasons=self._reasons)
+        ):
+            return in_shape(ask.state.family, await self._answer(ask))
+        ask.state.last_words = partial(ask.last_words, opening)
+        observers = ask.state.observers
         early = self.early_answers.begin(ask.wait, opening, ask.selection, send, observers)
         result: Answer | Exception
         try:
@@ -139,7 +140,7 @@ class Relay:
             raise
         else:
             if not await early.end():
-                return _in_shape(ask.state.family, result)
+                return in_shape(ask.state.family, result)
         late = LateAnswer(result, ask.error_events, ask.state, events=opening.events)
         return Answer(200, [], late)
 
@@ -335,16 +336,3 @@ def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerN
     if changed is body or not dict(headers).get(b"content-type", b"").startswith(_JSON):
         return Answer(status, headers, body)
     return Answer(status, without_length(headers), changed)
-
-
-def _in_shape(family: Family, answer: Answer) -> Answer:
-    """With an engine's error in the shape of the client's API. In a stream that has begun it has
-    its endpoint's shape instead, which LateAnswer sees to."""
-    if answer.status < 400 or not isinstance(answer.body, bytes):
-        return answer
-    changed = engine_error(answer.status, answer.body, family)
-    if changed is answer.body:
-        return answer
-    # What the engine said may have been plain text.
-    headers = [(n, v) for n, v in without_length(answer.headers) if n != b"content-type"]
-    return Answer(answer.status, [(b"content-type", _JSON), *headers], changed)

@@ -1,0 +1,181 @@
+"""Sentences of a request that waits, in its stream as what a model thinks. Pure.
+
+Chat pages show no comments of a stream, but they show thoughts: of a chat completion as
+`reasoning_content`, which Ollama's translation makes `thinking` of, and of a message as a block of
+its own, which is closed before the answer begins. The engine's message then goes on in the one that
+was begun: without a beginning of its own, and its blocks come after that one.
+
+What clients send back of it is taken out again, so that no model reads it: `without_sentences`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from trio_gateway.rawjson import Members, members_or_none, replace_member
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.keepalive import WaitingEvents, comment
+
+SPEAKER = "trio-gateway: "  # begins each sentence, as it is no thought of the model
+END = "\n\n"  # of a sentence; pages show thoughts as Markdown
+
+_CHAT, _MESSAGES = "chat/completions", "messages"
+_EVENT = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"(?m)^data: ?(.*?)\r?$")
+_BLOCK_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop")
+_SAID = re.compile(
+    rb'("(?:reasoning_content|thinking|reasoning)"\s*:\s*")'
+    rb'(?:trio-gateway: (?:[^"\\]|\\(?!n\\n).)*\\n\\n)+'
+)
+
+
+def can_reason(endpoint: Endpoint) -> bool:
+    """Whether its streams have a place for thoughts. Those of Responses have one as well, but what
+    is there becomes a part of the conversation that clients send back."""
+    return endpoint.name in (_CHAT, _MESSAGES)
+
+
+def reasoning_events(
+    endpoint: Endpoint, model: str, request_id: str, created: int
+) -> WaitingEvents:
+    """For one stream, in the words of its API. `created`: seconds since 1970."""
+    if endpoint.name == _MESSAGES:
+        return _MessageEvents(model, request_id)
+    return _ChatEvents(model, request_id, created)
+
+
+def without_sentences(messages: bytes) -> bytes:
+    """The messages of a request, as JSON, with nothing of what was said in the name of the model
+    while an earlier request waited."""
+    return _SAID.sub(rb"\1", messages) if SPEAKER.encode() in messages else messages
+
+
+class _Said:
+    """What was said last is not said again: a comment shows that the connection is alive."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def is_news(self, sentence: str) -> bool:
+        last, self._last = self._last, sentence
+        return sentence != last
+
+
+class _ChatEvents:
+    has_comments = True
+
+    def __init__(self, model: str, request_id: str, created: int) -> None:
+        self._said = _Said()
+        self._chunk: dict[str, Any] = {
+            "id": f"chatcmpl-{request_id}",
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+
+    def next(self, sentence: str) -> bytes:
+        if not self._said.is_news(sentence):
+            return comment(sentence)
+        delta = {"reasoning_content": f"{SPEAKER}{sentence}{END}"}
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        return b"data: %b\n\n" % msgspec.json.encode({**self._chunk, "choices": [choice]})
+
+    def close(self) -> bytes:
+        return b""
+
+    def continues(self, piece: bytes, *, is_last: bool) -> bytes:
+        return piece
+
+
+class _MessageEvents:
+    has_comments = True
+
+    def __init__(self, model: str, request_id: str) -> None:
+        self._said = _Said()
+        self._model, self._id = model, request_id
+        self._is_open = self._is_begun = False
+        self._held: list[bytes] = []  # of an event
+        self._usage: Members = {}
+
+    def next(self, sentence: str) -> bytes:
+        if not self._said.is_news(sentence):
+            return comment(sentence)
+        begun, self._is_begun, self._is_open = self._is_begun, True, True
+        delta = {"type": "thinking_delta", "thinking": f"{SPEAKER}{sentence}{END}"}
+        return (b"" if begun else self._beginning()) + _event(
+            {"type": "content_block_delta", "index": 0, "delta": delta}
+        )
+
+    def _beginning(self) -> bytes:
+        message: dict[str, Any] = {
+            "id": f"msg_{self._id}",
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": self._model,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        return _event({"type": "message_start", "message": message}) + _event(
+            {"type": "content_block_start", "index": 0, "content_block": block}
+        )
+
+    def close(self) -> bytes:
+        if not self._is_open:
+            return b""
+        self._is_open = False
+        return _event({"type": "content_block_stop", "index": 0})
+
+    def continues(self, piece: bytes, *, is_last: bool) -> bytes:
+        if not self._is_begun:
+            return piece
+        text = b"".join((*self._held, piece)) if self._held else piece
+        made, at = list[bytes](), 0
+        for end in _EVENT.finditer(text):
+            made.append(self._continued(text[at : end.end()]))
+            at = end.end()
+        self._held = [] if is_last or at == len(text) else [text[at:]]
+        return b"".join(made) + (text[at:] if is_last else b"")
+
+    def _continued(self, event: bytes) -> bytes:
+        found = _DATA.search(event)
+        known = None if found is None else members_or_none(found[1])
+        if found is None or known is None:
+            return event
+        data, kind = found[1], _text(known.get("type"))
+        if kind == "message_start":
+            self._usage = _inner(_inner(known, "message"), "usage")
+            return b""
+        if kind in _BLOCK_EVENTS:
+            index = b"%d" % (_number(known.get("index")) + 1)
+            data = replace_member(data, "index", index, known)
+        elif kind == "message_delta" and self._usage:
+            # What the engine's own beginning would have said: clients take the later numbers.
+            usage = msgspec.json.encode({**self._usage, **_inner(known, "usage")})
+            data = replace_member(data, "usage", usage, known)
+        return event[: found.start(1)] + data + event[found.end(1) :]
+
+
+def _inner(members: Members, name: str) -> Members:
+    """Of the object that this member is; empty if it is not one."""
+    raw = members.get(name)
+    found = None if raw is None else members_or_none(bytes(raw))
+    return {} if found is None else found
+
+
+def _text(raw: msgspec.Raw | None) -> str:
+    return bytes(raw).strip(b'"').decode(errors="replace") if raw is not None else ""
+
+
+def _number(raw: msgspec.Raw | None) -> int:
+    text = bytes(raw) if raw is not None else b""
+    return int(text) if text.isdigit() else 0
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (data["type"].encode(), msgspec.json.encode(data))
