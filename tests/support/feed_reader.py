@@ -38,11 +38,16 @@ class Reader:
             self._rest += await self._stream.receive_some()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
         self.status = int(head.split()[1])
+        if b"text/event-stream" in head:
+            self._parse(b"")
 
     async def read(self) -> None:
         """What comes next."""
         piece = await self._stream.receive_some()
         self.is_over = not piece
+        self._parse(piece)
+
+    def _parse(self, piece: bytes | bytearray) -> None:
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         for block in blocks:
             if block.startswith(b":"):

@@ -20,6 +20,7 @@ from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
+from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.handlers.feed import FeedHandler
@@ -80,7 +81,10 @@ class Gateway:
             reasons=reasons, hides_cached_tokens=config.server.hide_cached_tokens,
         )  # fmt: skip
         overview, held = self.manager.overview, self.budget.facts
-        self.feed = Feed(self.bus, overview, self.book, config.models, held)
+        keys = config.server.access.api_keys
+        own = {key.name: key.models for key in keys if key.models is not None and not key.admin}
+        composer = Composer(overview, self.book, config.models, held, own)
+        self.feed = Feed(self.bus, self.book, composer)
         self._logs = Logs(self.bus, self.manager.lines)
         self._watchers = Watchers("the feed"), Watchers("logs")
         limits = config.server.limits

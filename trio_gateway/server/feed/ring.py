@@ -17,9 +17,9 @@ BYTES_MAX = 1024**2
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One event. `text`: as an admin gets it. `key`: whose request it is about; None: nobody's, or
-    of a client without a key. `model`: which one it is about, with `plain`, the event for those who
-    may do no more than use it."""
+    """One event. `text`: as an admin gets it; `plain`: as others do, where that is not the same.
+    `key`: whose request it is about; None: nobody's, or of a client without a key. `model`: which
+    one it is about."""
 
     text: bytes
     key: str | None = None

@@ -77,22 +77,23 @@ class Scene(msgspec.Struct, frozen=True):
     captures: Captures | None = None
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """`run` tells this run of the gateway. `now_s`: when it was so. `recent`: the last requests
-    that are over, the newest last. `timeline`: the last hour's, the oldest first."""
+    that are over, the newest last. `timeline`: the last hour's, the oldest first. What stays empty
+    is for an admin's key only."""
 
     run: str
     version: str
     now_s: float
     admin: bool
-    pools: tuple[PoolRow, ...]
-    engines: tuple[EngineRow, ...]
+    pools: tuple[PoolRow, ...] = ()
+    engines: tuple[EngineRow, ...] = ()
     requests: tuple[RequestRow, ...]
     recent: tuple[RequestRow, ...]
-    timeline: tuple[Moment, ...]
+    timeline: tuple[Moment, ...] = ()
     models: tuple[ModelRow, ...] | tuple[UsableModel, ...]
-    held: Mapping[str, int]
-    captures: Captures | None
+    held: Mapping[str, int] = {}
+    captures: Captures | None = None
 
 
 def moment_of(change: EngineChanged, at_s: float) -> Moment:

@@ -24,16 +24,17 @@ class View(NamedTuple):
         if self.is_admin:
             return entry.text
         if entry.model is not None:
-            return entry.plain if self._may_use(entry.model) else b""
-        return entry.text if entry.key is not None and entry.key == self.key else b""
+            return entry.plain if self.may_use(entry.model) else b""
+        is_own = entry.key is not None and entry.key == self.key
+        return (entry.plain or entry.text) if is_own else b""
 
     def owns(self, record: RequestRecord) -> bool:
         return self.is_admin or (record.key is not None and record.key == self.key)
 
     def usable(self, models: Iterable[ModelRow]) -> tuple[UsableModel, ...]:
         """Those that it may use and would find in a list of models."""
-        shown = (row for row in models if not row.hidden and self._may_use(row.name))
+        shown = (row for row in models if not row.hidden and self.may_use(row.name))
         return tuple(UsableModel(row.name, row.state) for row in shown)
 
-    def _may_use(self, model: str) -> bool:
-        return self.models is None or model in self.models
+    def may_use(self, model: str) -> bool:
+        return self.is_admin or self.models is None or model in self.models

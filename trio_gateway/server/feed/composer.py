@@ -1,0 +1,121 @@
+"""Composer: what there is at this moment, as the rows of the feed. It changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import msgspec
+import trio
+
+from trio_gateway import __version__
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.overview import Overview
+from trio_gateway.engine.resources import ModelRow, PoolRow
+from trio_gateway.engine.scheduling.sentence import Knows, all_known, sentence_of
+from trio_gateway.engine.scheduling.waiting import Waiting
+from trio_gateway.server.feed.rows import Captures, Moment, Scene, Snapshot
+from trio_gateway.server.feed.view import View
+from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import RequestRecord
+from trio_gateway.server.records.request_row import RequestRow, row_of
+
+RECENT = 100
+TIMELINE_S = 3600.0
+NO_LIMITS: Mapping[str, frozenset[str]] = {}
+
+
+class Composer:
+    """`captures`: what is being recorded.
+
+    Args:
+        models: the configuration's.
+        held: what requests hold of the budget.
+        limits: by a key's name, the models that it may use; a key without an entry may use all.
+    """
+
+    def __init__(
+        self,
+        overview: Overview,
+        book: RequestBook,
+        models: Sequence[ModelConfig],
+        held: Callable[[], Mapping[str, int]] = dict,
+        limits: Mapping[str, frozenset[str]] = NO_LIMITS,
+    ) -> None:
+        self._overview, self._book, self._models = overview, book, models
+        self._held, self._limits = held, limits
+        self.captures: Callable[[], Captures | None] = lambda: None
+
+    def scene(self, before: Scene | None) -> Scene:
+        """`before`: has the pools and models, as nothing has happened that would change them."""
+        now = trio.current_time()
+        return Scene(
+            engines={row.engine: row for row in self._overview.engines()},
+            requests={row.id: row for _, row in self._rows(now)},
+            pools=self._pools() if before is None else before.pools,
+            models=self.models() if before is None else before.models,
+            captures=self.captures(),
+        )
+
+    def models(self) -> dict[str, ModelRow]:
+        return {model.name: self._overview.model_row(model) for model in self._models}
+
+    def as_its_client_sees_it(self, row: RequestRow) -> RequestRow | None:
+        """A waiting request, if its key may not know of every model; None: as everybody does."""
+        models = None if row.key is None else self._limits.get(row.key)
+        record = self._book.live.get(row.id)
+        if models is None or not row.sentence or record is None or record.request is None:
+            return None
+        waiting = record.request.waiting()
+        return None if waiting is None else _waits(row, waiting, models.__contains__)
+
+    def snapshot(
+        self, run: str, view: View, over: Collection[RequestRecord], timeline: Collection[Moment]
+    ) -> Snapshot:
+        """`over`: requests, the newest last."""
+        now, now_s = trio.current_time(), time.time()
+        recent = [record for record in over if view.owns(record)][-RECENT:]
+        models, rows = tuple(self.models().values()), self._rows(now, view.may_use)
+        seen = Snapshot(
+            run=run,
+            version=__version__,
+            now_s=round(now_s, 3),
+            admin=view.is_admin,
+            requests=tuple(row for record, row in rows if view.owns(record)),
+            recent=tuple(row_of(record, now) for record in recent),
+            models=models if view.is_admin else view.usable(models),
+        )
+        if not view.is_admin:
+            return seen
+        return msgspec.structs.replace(
+            seen,
+            pools=tuple(self._overview.pools()),
+            engines=tuple(self._overview.engines()),
+            timeline=tuple(moment for moment in timeline if moment.at_s >= now_s - TIMELINE_S),
+            held=self._held(),
+            captures=self.captures(),
+        )
+
+    def _pools(self) -> dict[str, PoolRow]:
+        return {row.name: row for row in self._overview.pools()}
+
+    def _rows(
+        self, now: float, knows: Knows = all_known
+    ) -> Iterator[tuple[RequestRecord, RequestRow]]:
+        """Of the requests that are under way."""
+        waits = self._overview.all_waiting()
+        for record in self._book.live.values():
+            row, request = row_of(record, now), record.request
+            waiting = None if request is None else waits.get(request.event.ticket)
+            yield record, row if waiting is None else _waits(row, waiting, knows)
+
+
+def _waits(row: RequestRow, waiting: Waiting, knows: Knows) -> RequestRow:
+    """`knows`: which models its sentence may name."""
+    wait_s = waiting.expected_s
+    return msgspec.structs.replace(
+        row,
+        sentence=sentence_of(waiting, knows),
+        position=waiting.outlook.position,
+        expected_wait_s=None if wait_s is None else round(wait_s, 1),
+    )
