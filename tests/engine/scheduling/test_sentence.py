@@ -152,7 +152,7 @@ CASES = {
         LARGE_C,
         [*loaded("ab"), (1, arrive(3, "c"), ["drain 1", "drain 2"])], 3, 2,
         "waits for 2 answers of a and b to end, for their memory, then c loads (about 10 s); "
-        "expected in about 26 s",
+        "expected in about 18 s",
         primary=3, memory_bytes=9 * GB,
     ),
     "its memory is not free": Case(

@@ -50,12 +50,13 @@ class _Line(msgspec.Struct, frozen=True):
 class _Turn(msgspec.Struct, frozen=True):
     """Of one model. `left_s`: what it takes at least. `open_since`: newcomers are taken until the
     window is over, and it began no earlier; they wait with `queue_s` of work, `longest_s` each at
-    most. None: there are none to come."""
+    most. None: there are none to come. `is_running`: an engine of it is ready."""
 
     left_s: float
     open_since: float | None = None
     queue_s: float = 0.0
     longest_s: float = 0.0
+    is_running: bool = True
 
 
 _FIRST = (-1, -1)  # ahead of all tickets
@@ -101,7 +102,10 @@ class Outlooks:
         state, choice = self._state, self.start_for(ticket)
         facts, pause = choice.facts, pause_left(choice, self._now)
         others = self._models_ahead(ticket, facts.pool)
-        turns_s = sum(self._turn_s(model, ticket) for model in others)
+        # What runs, runs side by side.
+        running = [model for model in others if self._turn(model).is_running]
+        turns_s = max((self._turn_s(model, ticket) for model in running), default=0.0)
+        turns_s += sum(self._turn_s(model, ticket) for model in others if model not in running)
         # Others go on in a pause, so the two do not add up.
         # They begin once what runs of this model has made way.
         turns_s += self._making_way_s(ticket, facts.pool)
@@ -217,14 +221,18 @@ class Outlooks:
     def _turn_s(self, model: str, ticket: Ticket) -> float:
         """What is left of another model's turn, or what it will take: as long as its tickets take,
         but newcomers are taken for the window only."""
-        if (turn := self._turns.get(model)) is None:
-            turn = self._turns[model] = self._turn(model)
+        turn = self._turn(model)
         if turn.open_since is None:
             return turn.left_s
         left_s = max(max(ticket.arrived_at, turn.open_since) + self._window_s - self._now, 0.0)
         return max(turn.left_s, min(left_s, turn.left_s + turn.queue_s) + turn.longest_s)
 
     def _turn(self, model: str) -> _Turn:
+        if (turn := self._turns.get(model)) is None:
+            turn = self._turns[model] = self._find_turn(model)
+        return turn
+
+    def _find_turn(self, model: str) -> _Turn:
         state, now = self._state, self._now
         takes_s = self._line(model).takes_s
         longest_s = max(takes_s, default=0.0)
@@ -241,7 +249,7 @@ class Outlooks:
             if engines and load_s < UNKNOWN:
                 load_s -= now - min(e.started_at for e in engines)
                 load_s = load_s if load_s > 0 else UNKNOWN
-            return _Turn(load_s + min(queue_s, self._window_s + longest_s))
+            return _Turn(load_s + min(queue_s, self._window_s + longest_s), is_running=False)
         lefts = [self._left_s(e, lease) for e in running for lease in e.leases.values()]
         runs_s = max(lefts, default=0.0)
         if not takes_s or not any(e.serving for e in running):
