@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.configurations import SMALLEST, load, mistakes, smallest
 from tests.support.thoroughness import examples
 from trio_gateway.config.engine_types import LLAMACPP, UNLIMITED_ENGINES
+from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.lua import presets
@@ -629,15 +630,20 @@ def test_a_session_header_is_the_name_of_one_that_is_no_key(tmp_path: Path, name
         ("{ requests = 0 }", "server.history.requests: expected a positive integer, got 0"),
         ("{ requests = 1e9 }", "server.history.requests: expected 1 to 100000, got 1000000000.0"),
         ("{ count = 9 }", "server.history.count: unknown key"),
+        ('{ keep = "9d" }', "server.history.keep: there is no file; set `file` as well"),
+        ('{ file = "" }', 'server.history.file: expected a string that is not empty, got ""'),
     ],
 )
 def test_a_history_is_checked(tmp_path: Path, history: str, message: str) -> None:
     assert mistakes(tmp_path, f"server.history = {history}") == [message]
 
 
-def test_a_history_has_so_many_requests(tmp_path: Path) -> None:
-    config = smallest(tmp_path, "server.history = { requests = 50 }")
-    assert config.server.history.requests == 50
+def test_a_history_has_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    given = 'server.history = { requests = 50, file = "history.sqlite", keep = "7d" }'
+    history = smallest(tmp_path, given).server.history
+    assert (history.requests, history.keep_s) == (50, 7 * 86400)
+    assert history.file == tmp_path / "history.sqlite"
+    assert smallest(tmp_path, "").server.history == HistoryConfig()
 
 
 @pytest.mark.parametrize(

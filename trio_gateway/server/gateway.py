@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import trio
 
+from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import LoadingState
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
@@ -37,6 +38,8 @@ from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, Req
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
+from trio_gateway.server.history.file import HistoryFile
+from trio_gateway.server.history.history import History
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
@@ -58,6 +61,7 @@ class Gateway:
         self.bus = self.manager.bus
         kept, sessions = config.server.history.requests, config.server.session_headers
         self.book = RequestBook(self.bus, kept, sessions)
+        self.history = History(self.bus, self.book, _history_file(config.server.history))
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
         self.media = MediaSupport()
@@ -110,7 +114,7 @@ class Gateway:
             LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
-            HistoryHandler(self.book),
+            HistoryHandler(self.book, self.history),
             MetricsHandler(manager, self.book, self.budget),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),
@@ -140,12 +144,15 @@ class Gateway:
         await app(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the engines and the dumps until cancelled. After `begin_shutdown` the engines end by
-        themselves (`manager.stopped`); the dumps outlive them, for the last answers' sake."""
+        """Own the engines, the dumps and the history until cancelled. After `begin_shutdown` the
+        engines end by themselves (`manager.stopped`); what is written outlives them, for the last
+        answers' sake."""
         with self._logs.hearing():
             async with trio.open_nursery() as nursery:
                 if self._dumps is not None:
                     await nursery.start(self._dumps.run)
+                if self.config.server.history.file is not None:
+                    await nursery.start(self.history.run)
                 self._nursery = nursery
                 await nursery.start(self.manager.run)
                 await nursery.start(self.relay.early_answers.run)
@@ -177,6 +184,10 @@ class Gateway:
         self.begin_shutdown()
         self.manager.abort_leases("the gateway is stopping")
         self.manager.kill_engines(reason)
+
+
+def _history_file(history: HistoryConfig) -> HistoryFile | None:
+    return HistoryFile(history.file, history.keep_s) if history.file is not None else None
 
 
 def _budget(server: ServerConfig) -> Budget:

@@ -74,7 +74,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
             "loading_state", engine_keys.loading_state, default.loading_state
         ),
         kv_carryover=_kv_carryover(record, resolve),
-        history=_history(record),
+        history=_history(mistakes, record, resolve),
         hide_cached_tokens=record.read(
             "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
         ),
@@ -126,11 +126,18 @@ def _listen(
     return (*v4, *v6), unix
 
 
-def _history(server: Record) -> HistoryConfig:
+def _history(mistakes: Mistakes, server: Record, resolve: Callable[[str], Path]) -> HistoryConfig:
     server.read("history", fields.table, True)
     record = server.inner("history")
     default = HistoryConfig()
-    result = HistoryConfig(requests=record.read("requests", _requests, default.requests))
+    file = record.read("file", fields.string, "")
+    result = HistoryConfig(
+        requests=record.read("requests", _requests, default.requests),
+        file=resolve(file) if file else None,
+        keep_s=record.read("keep", fields.positive_seconds, default.keep_s),
+    )
+    if record.has("keep") and not record.has("file"):
+        mistakes.add(record.field_path("keep"), "there is no file; set `file` as well")
     record.finish()
     return result
 

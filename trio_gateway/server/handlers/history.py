@@ -12,18 +12,17 @@ from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
+from trio_gateway.server.history.history import History
 from trio_gateway.server.history.selection import (
     Place,
     Status,
     Wanted,
     Whether,
-    page_of,
-    place_of,
     status_of_word,
 )
-from trio_gateway.server.history.usage import By, sums_of, usage_rows
+from trio_gateway.server.history.usage import By, usage_rows
 from trio_gateway.server.records.request_book import RequestBook
-from trio_gateway.server.records.request_record import Outcome, Stage
+from trio_gateway.server.records.request_record import Outcome, RequestRecord, Stage
 from trio_gateway.server.records.request_row import row_of
 from trio_gateway.server.relay.answer import Answer
 
@@ -34,50 +33,58 @@ _AGO_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class HistoryHandler:
-    def __init__(self, book: RequestBook) -> None:
-        self._book = book
+    def __init__(self, book: RequestBook, history: History) -> None:
+        self._book, self._history = book, history
 
     async def handle_requests(self, endpoint: Endpoint, call: Call) -> Answer:
         wanted, limit = _wanted(call), _limit(call)
-        before, now = self._before(call, wanted), trio.current_time()
-        known = [*self._book.live.values(), *self._book.recent]
-        records = page_of(known, wanted, before, limit + 1)
-        rows = [row_of(record, now) for record in records[:limit]]
-        return json_answer({"requests": rows, "more": len(records) > limit})
+        before = await self._before(call, wanted)
+        found = await self._history.page(wanted, before, limit + 1)
+        now = trio.current_time()
+        rows = [
+            row_of(one, now) if isinstance(one, RequestRecord) else one.row
+            for one in found.requests[:limit]
+        ]
+        page = {"requests": rows, "more": len(found.requests) > limit}
+        return json_answer({**page, **_partial(found.partial)})
 
     async def handle_usage(self, endpoint: Endpoint, call: Call) -> Answer:
         by, wanted = _by(call), _wanted(call)
-        sums = sums_of(filter(wanted.has, self._book.recent), by)
-        return json_answer({"by": by.value, "usage": usage_rows(sums, by)})
+        sums, fault = await self._history.sums(wanted, by)
+        rows = usage_rows(sums, by)
+        return json_answer({"by": by.value, "usage": rows, **_partial(fault)})
 
     async def handle_cancel(self, endpoint: Endpoint, call: Call) -> Answer:
         """It is over once its task has noticed, which is at once."""
         id_, own = call.values["id"], _own_key(call)
         record = self._book.live.get(id_)
         if record is None or not Wanted(key=own).has(record):
-            raise self._not_live(id_, own)
+            raise await self._not_live(id_, own)
         stage = record.stage
         self._book.cancel(record)
         return json_answer({"id": record.id, "cancelled": True, "stage": stage.value})
 
-    def _not_live(self, id_: str, own: str | None) -> ApiError:
-        known = (record for record in self._book.recent if record.id == id_)
-        if any(Wanted(key=own).has(record) for record in known):
+    async def _not_live(self, id_: str, own: str | None) -> ApiError:
+        if await self._history.place_of(id_, own) is not None:
             return ApiError(409, f"the request {id_} is over", code="request_over")
         message = f"there is no request {id_[:40]!r}; GET /gateway/requests lists them"
         return ApiError(404, message, code="unknown_request")
 
-    def _before(self, call: Call, wanted: Wanted) -> Place | None:
+    async def _before(self, call: Call, wanted: Wanted) -> Place | None:
         """Where the page begins. Raises ApiError: 400, nobody knows where that is."""
         if not (said := call.query("before")):
             return None
         if _ID.fullmatch(said) is None:
             return Place(_moment(said, "before"), "")
-        for record in (*self._book.live.values(), *self._book.recent):
-            if record.id == said and Wanted(key=wanted.key).has(record):
-                return place_of(record)
+        if (place := await self._history.place_of(said, wanted.key)) is not None:
+            return place
         message = f"?before={said} is not a request that is remembered; begin anew without it"
         raise ApiError(400, message, code="invalid_parameter", param="before")
+
+
+def _partial(fault: str) -> dict[str, str]:
+    """Why something is missing, if it is."""
+    return {"partial": fault} if fault else {}
 
 
 def _own_key(call: Call) -> str | None:
