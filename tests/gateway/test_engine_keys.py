@@ -81,7 +81,7 @@ async def test_a_stream_that_has_begun_ends_with_it(autojump_clock: Clock) -> No
     async with running_stack(config(model("m"), stream_keepalive_s=0.5)) as stack:
         stack.engines.status = 401
         answer = (await stream(stack, chat(stream=True))).decode()
-    assert "loading" in answer
+    assert ": waits for m to load" in answer
     assert '"code":"engine_key_refused"' in answer
     assert "[DONE]" not in answer
 
