@@ -20,6 +20,17 @@ class Event(NamedTuple):
     data: Any
 
 
+def events_in(text: bytes) -> list[Event]:
+    """The whole events of this part of a stream; comments are left out."""
+    found = list[Event]()
+    for block in text.split(b"\n\n"):
+        if block and not block.startswith(b":"):
+            fields = dict(line.split(": ", 1) for line in block.decode().splitlines())
+            data = json.loads(fields["data"])
+            found.append(Event(fields.get("id", ""), fields["event"], data))
+    return found
+
+
 class Reader:
     """`events` has what came so far; comments are counted. `is_over`: there is no more."""
 
@@ -48,15 +59,9 @@ class Reader:
         self._parse(piece)
 
     def _parse(self, piece: bytes | bytearray) -> None:
-        *blocks, self._rest = (self._rest + piece).split(b"\n\n")
-        for block in blocks:
-            if block.startswith(b":"):
-                self.comments += 1
-                continue
-            fields = dict(line.split(": ", 1) for line in block.decode().splitlines())
-            self.events.append(
-                Event(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
-            )
+        whole, _, self._rest = (self._rest + piece).rpartition(b"\n\n")
+        self.comments += sum(block.startswith(b":") for block in whole.split(b"\n\n"))
+        self.events += events_in(whole)
 
     async def next(self, *names: str) -> Event:
         """The next event with one of these names; others are passed over."""

@@ -28,25 +28,25 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ring:
-    """`last`: the number of the newest event; they are counted from 1."""
+    """`last`: the number of the newest event; they are counted from 1. `bytes`: what all have."""
 
     def __init__(self, events_max: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> None:
         self._entries: deque[Entry] = deque()
         self._events_max, self._bytes_max = events_max, bytes_max
-        self._bytes = 0
+        self.bytes = 0
         self.last = 0
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
-        self._bytes += _size(entry)
+        self.bytes += _size(entry)
         self.last += 1
-        while len(self._entries) > self._events_max or self._bytes > self._bytes_max:
-            self._bytes -= _size(self._entries.popleft())
+        while len(self._entries) > self._events_max or self.bytes > self._bytes_max:
+            self.bytes -= _size(self._entries.popleft())
 
     def clear(self) -> None:
         """Whoever has not read all of it by now starts anew, and so does who has."""
         self._entries.clear()
-        self._bytes = 0
+        self.bytes = 0
         self.last += 1
 
     def has_after(self, number: int) -> bool:
