@@ -174,6 +174,13 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def observe(session: nox.Session) -> None:
+    """A real Prometheus scrapes the gateway: whether the dashboard and the alerts find data."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.support.observe", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the sdist and, from it, the wheel; serve a chat with the wheel alone."""
     session.install("build", "twine")

@@ -116,6 +116,8 @@ async def test_what_waits_and_what_runs_is_seen(autojump_clock: Clock) -> None:
         await trio.sleep(5.0)
         seen = await scrape(stack)
     assert seen["queue_requests", "b", "interactive"] == 1
+    assert seen["queue_oldest_seconds", "b"] == pytest.approx(5.0, abs=0.1)
+    assert seen["queue_timeout_seconds",] == 600
     assert seen["live_requests", "a", "answering"] == 1
     assert seen["engine_leases", "a", "4096"] == 1
     assert seen["time_to_first_token_seconds_count", "a"] == 0  # it is not over

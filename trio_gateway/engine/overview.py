@@ -187,6 +187,13 @@ class Overview:
             found[labels] = found.get(labels, 0.0) + 1
         return found
 
+    def longest_waits_s(self) -> dict[tuple[str, ...], float]:
+        """For how long the oldest has waited, by model."""
+        now, found = trio.current_time(), dict[tuple[str, ...], float]()
+        for ticket in self._state.tickets.values():  # the oldest comes first
+            found.setdefault((ticket.model,), now - ticket.arrived_at)
+        return found
+
     def backing_off(self) -> list[VariantKey]:
         """The variants that are left alone now, as they failed."""
         now, variants = trio.current_time(), self._state.variants

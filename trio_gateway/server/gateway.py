@@ -115,7 +115,7 @@ class Gateway:
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
             HistoryHandler(self.book, self.history),
-            MetricsHandler(manager, self.book, self.budget),
+            MetricsHandler(manager, self.book, self.budget, self.config.server.queue_timeout_s),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),
             LogHandler(self._logs, self._watchers[1], self.names),

@@ -17,9 +17,11 @@ from trio_gateway.server.relay.answer import Answer
 class MetricsHandler:
     """Its registry is its own: what others in this process register is no business of this page."""
 
-    def __init__(self, manager: EngineManager, book: RequestBook, budget: Budget) -> None:
+    def __init__(
+        self, manager: EngineManager, book: RequestBook, budget: Budget, queue_timeout_s: float
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(GatewayMetrics(manager, book, budget))
+        self._registry.register(GatewayMetrics(manager, book, budget, queue_timeout_s))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 

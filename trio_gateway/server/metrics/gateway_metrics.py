@@ -32,7 +32,10 @@ class GatewayMetrics(Collector):
     """It counts from when it is made. `collect` is to run in the gateway's own thread, where
     nothing changes meanwhile."""
 
-    def __init__(self, manager: EngineManager, book: RequestBook, budget: Budget) -> None:
+    def __init__(
+        self, manager: EngineManager, book: RequestBook, budget: Budget, queue_timeout_s: float
+    ) -> None:
+        self._queue_timeout_s = queue_timeout_s
         self._manager, self._book, self._budget = manager, book, budget
         self.requests, self.engines = RequestTallies(), EngineTallies()
         bus = manager.bus
@@ -56,6 +59,14 @@ class GatewayMetrics(Collector):
         yield Measured(
             "queue_requests", "Requests that wait for an engine.",
             ("model", "priority"), overview.queue_lengths(),
+        )  # fmt: skip
+        yield Measured(
+            "queue_oldest_seconds", "For how long the oldest of a model's queue has waited.",
+            MODEL, overview.longest_waits_s(),
+        )  # fmt: skip
+        yield Measured(
+            "queue_timeout_seconds", "After so long a request is told that it waits in vain.",
+            (), {(): self._queue_timeout_s},
         )  # fmt: skip
         stages = Counter(
             (record.model or "", record.stage.value) for record in self._book.live.values()
