@@ -26,10 +26,7 @@ _CHAT, _MESSAGES = "chat/completions", "messages"
 _EVENT = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"(?m)^data: ?(.*?)\r?$")
 _BLOCK_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop")
-_SAID = re.compile(
-    rb'("(?:reasoning_content|thinking|reasoning)"\s*:\s*")'
-    rb'(?:trio-gateway: (?:[^"\\]|\\(?!n\\n).)*\\n\\n)+'
-)
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # fields of messages and of blocks
 
 
 def can_reason(endpoint: Endpoint) -> bool:
@@ -47,10 +44,51 @@ def reasoning_events(
     return _ChatEvents(model, request_id, created)
 
 
-def without_sentences(messages: bytes) -> bytes:
-    """The messages of a request, as JSON, with nothing of what was said in the name of the model
-    while an earlier request waited."""
-    return _SAID.sub(rb"\1", messages) if SPEAKER.encode() in messages else messages
+def may_have_sentences(messages: bytes) -> bool:
+    return SPEAKER.encode() in messages
+
+
+def without_sentences(messages: Any) -> Any:
+    """The decoded messages of a request with nothing of what was said in the name of the model
+    while an earlier request waited; a block that had nothing else is left out. What users say is
+    left alone."""
+    if not isinstance(messages, list):
+        return messages
+    return [_cleaned(message) if isinstance(message, dict) else message for message in messages]
+
+
+def _cleaned(message: dict[str, Any]) -> dict[str, Any]:
+    cleaned = _own_thoughts(message)
+    if isinstance(content := cleaned.get("content"), list):
+        blocks = [_own_thoughts(part) if isinstance(part, dict) else part for part in content]
+        pairs = zip(blocks, content, strict=True)
+        left = [block for block, before in pairs if block is before or not _is_empty(block)]
+        cleaned = {**cleaned, "content": left or [{"type": "text", "text": ""}]}
+    return cleaned
+
+
+def _own_thoughts(said: dict[str, Any]) -> dict[str, Any]:
+    """With what its model thought itself; the same object, if that is all."""
+    found = {name: said[name] for name in _THOUGHTS if _begins_with_sentence(said.get(name))}
+    return (
+        {**said, **{name: _after_sentences(text) for name, text in found.items()}}
+        if found
+        else said
+    )
+
+
+def _is_empty(block: dict[str, Any]) -> bool:
+    return not any(block.get(name) for name in _THOUGHTS)
+
+
+def _begins_with_sentence(text: Any) -> bool:
+    return isinstance(text, str) and text.startswith(SPEAKER)
+
+
+def _after_sentences(text: str) -> str:
+    while text.startswith(SPEAKER):
+        text = text.partition(END)[2]  # of the last one a client may have taken off the end
+    return text
 
 
 class _Said:

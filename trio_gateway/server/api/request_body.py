@@ -25,7 +25,7 @@ from trio_gateway.server.api.context_errors import ANSWER_LIMITS
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn, Need
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.api.loading_state import without_sentences
+from trio_gateway.server.api.loading_state import may_have_sentences, without_sentences
 from trio_gateway.server.api.request_content import check_content
 from trio_gateway.server.api.request_fields import (
     Mistake,
@@ -128,11 +128,15 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     def without_sentences(self) -> ParsedRequest:
         """With nothing in its messages that was said while an earlier request waited."""
         raw = self.members.get("messages")
-        if raw is None or (cleaned := without_sentences(bytes(raw))) == bytes(raw):
+        if raw is None or not may_have_sentences(bytes(raw)):
             return self
+        before = self.values["messages"]
+        if (messages := without_sentences(before)) == before:
+            return self
+        cleaned = msgspec.json.encode(messages)
         data = rawjson.replace_member(self.data, "messages", cleaned, self.members)
         members = {**self.members, "messages": msgspec.Raw(cleaned)}
-        return ParsedRequest(data, members, {**self.values, "messages": rawjson.decode(cleaned)})
+        return ParsedRequest(data, members, {**self.values, "messages": messages})
 
     def configured(self, model: ModelConfig) -> ParsedRequest:
         """As the model's configuration wants it."""
