@@ -89,10 +89,10 @@ class EngineManager:
         self.bus = bus or Bus()
         self.lines = EngineLines(self.bus)
         self.reaper: Reaper | None = None
-        self._memory_of_group: Callable[[int], int | None] | None = None
+        self.meter: MemoryMeter | None = None
         if launch is None:
             self.reaper = Reaper(config.secret_variables)
-            self._memory_of_group = MemoryMeter().read
+            self.meter = MemoryMeter()
             launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
         self._launch: Launcher = launch
         self._kinds: Mapping[str, EngineKind] = kinds or {
@@ -305,7 +305,7 @@ class EngineManager:
             kind=kind,
             secrets=self._secrets,
             ports_in_use=self._ports_in_use,
-            memory_of_group=self._memory_of_group,
+            memory_of_group=None if self.meter is None else self.meter.read,
             kv=self._kv_of(key, model, variant, owners),
         )
         engine.owners = owners

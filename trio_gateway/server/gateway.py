@@ -24,6 +24,7 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
+from trio_gateway.server.feed.others import Others
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.history import HistoryHandler
@@ -88,7 +89,9 @@ class Gateway:
         keys = config.server.access.api_keys
         own = {key.name: key.models for key in keys if key.models is not None and not key.admin}
         composer = Composer(overview, self.book, config.models, held, own)
-        self.feed = Feed(self.bus, self.book, composer)
+        meter = self.manager.meter
+        others = None if meter is None else Others(meter, config.models, self.manager.engines)
+        self.feed = Feed(self.bus, self.book, composer, others)
         self._logs = Logs(self.bus, self.manager.lines)
         self._watchers = Watchers("the feed"), Watchers("logs")
         limits = config.server.limits

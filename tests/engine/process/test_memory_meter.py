@@ -23,6 +23,7 @@ pytestmark = pytest.mark.processes
 
 MIB = 2**20
 HELD = 40 * MIB
+DRIVERS = 300 * MIB  # of each device
 
 # Each holds 40 MiB that it has written to; the first starts the second and tells its id.
 GRANDCHILD = f"held = bytearray(b'x') * {HELD}; print('ready', flush=True); input()"
@@ -81,6 +82,9 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(used=sum(used or 0 for _, used in self.devices[handle]) + DRIVERS)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
         if self.read_error is not None:
@@ -233,3 +237,16 @@ async def test_a_peak_is_reported_whenever_it_grows_until_nothing_can_be_read(
         nursery.cancel_scope.cancel(reason="the test is over")
     assert peaks == [5, 8]
     assert "Too many open files" in caplog.text
+
+
+def test_devices_say_what_is_in_use_and_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml([(1, 5 * MIB)], [(2, 7 * MIB), (3, None)])
+    first, second = use(monkeypatch, nvml).devices()
+    assert (first.used, first.held) == (DRIVERS + 5 * MIB, {1: 5 * MIB})
+    assert (second.used, second.held) == (DRIVERS + 7 * MIB, {2: 7 * MIB, 3: 0})
+
+
+def test_without_a_driver_there_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    nvml.init_error = nvml.NVMLError("no driver")
+    assert use(monkeypatch, nvml).devices() == []

@@ -6,9 +6,10 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, cast
 
+import msgspec
 import psutil
 import trio
 
@@ -24,6 +25,10 @@ class _GpuProcess(Protocol):
     usedGpuMemory: int | None  # noqa: N815
 
 
+class _GpuMemory(Protocol):
+    used: int
+
+
 class _Nvml(Protocol):
     """What is used here of `pynvml`, which has no types."""
 
@@ -34,12 +39,24 @@ class _Nvml(Protocol):
     def nvmlInit(self) -> None: ...  # noqa: N802
     def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: object) -> _GpuMemory: ...  # noqa: N802
     def nvmlDeviceGetComputeRunningProcesses(  # noqa: N802
         self, handle: object
     ) -> list[_GpuProcess]: ...
     def nvmlDeviceGetGraphicsRunningProcesses(  # noqa: N802
         self, handle: object
     ) -> list[_GpuProcess]: ...
+
+
+class NotReadable(Exception):
+    """NVML exists and did not answer, or not for all processes."""
+
+
+class DeviceReading(msgspec.Struct, frozen=True):
+    """One device: the bytes that are in use, and what each process holds, by its id."""
+
+    used: int
+    held: Mapping[int, int]
 
 
 class MemoryMeter:
@@ -67,7 +84,7 @@ class MemoryMeter:
         """
         try:
             on_gpu = self._gpu_bytes(group)
-        except _NotReadable as error:
+        except NotReadable as error:
             # Not the resident memory instead: it would pass for a much smaller engine.
             log.debug("the GPU memory of engine %d cannot be read: %s", group, error)
             return None
@@ -75,35 +92,38 @@ class MemoryMeter:
 
     def _gpu_bytes(self, group: int) -> int:
         """0 if no process of the group uses an NVIDIA device."""
-        with self._lock:
-            if self._devices is None:
-                self._devices = self._open_devices()
-            devices, nvml = self._devices, self._nvml
+        devices, nvml = self._opened()
         if nvml is None:
             return 0
         total = 0
         for device in devices:
-            held: dict[int, int] = {}
-            unknown: set[int] = set()
-            # A process that computes and draws is in both lists, with the same number.
-            for list_processes in (
-                nvml.nvmlDeviceGetComputeRunningProcesses,
-                nvml.nvmlDeviceGetGraphicsRunningProcesses,
-            ):
-                try:
-                    processes = list_processes(device)
-                except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
-                    continue  # not every device and driver has both lists
-                except nvml.NVMLError as error:
-                    raise _NotReadable(str(error)) from None
-                for process in processes:
-                    if process.usedGpuMemory is None:
-                        unknown.add(process.pid)
-                    held[process.pid] = max(process.usedGpuMemory or 0, held.get(process.pid, 0))
+            held, unknown = _held(nvml, device)
             if any(not held[pid] for pid in _of_group(group, unknown)):
-                raise _NotReadable("the driver knows the process, but not its memory")
+                raise NotReadable("the driver knows the process, but not its memory")
             total += sum(held[pid] for pid in _of_group(group, held))
         return total
+
+    def devices(self) -> list[DeviceReading]:
+        """All NVIDIA devices; none where there is no such device or driver.
+
+        Raises:
+            NotReadable
+        """
+        devices, nvml = self._opened()
+        if nvml is None:
+            return []
+        try:
+            used = [nvml.nvmlDeviceGetMemoryInfo(device).used for device in devices]
+        except nvml.NVMLError as error:
+            raise NotReadable(str(error)) from None
+        held = [_held(nvml, device)[0] for device in devices]
+        return [*map(DeviceReading, used, held)]
+
+    def _opened(self) -> tuple[tuple[object, ...], _Nvml | None]:
+        with self._lock:
+            if self._devices is None:
+                self._devices = self._open_devices()
+            return self._devices, self._nvml
 
     def _open_devices(self) -> tuple[object, ...]:
         """The devices to ask, for good. Without a driver or a device there are none."""
@@ -145,8 +165,30 @@ async def watch_peak(
         pause_s = every_s
 
 
-class _NotReadable(Exception):
-    """NVML exists and did not answer."""
+def _held(nvml: _Nvml, device: object) -> tuple[dict[int, int], set[int]]:
+    """What each process holds of a device, and those of which that is not known.
+
+    Raises:
+        NotReadable
+    """
+    held: dict[int, int] = {}
+    unknown: set[int] = set()
+    # A process that computes and draws is in both lists, with the same number.
+    for list_processes in (
+        nvml.nvmlDeviceGetComputeRunningProcesses,
+        nvml.nvmlDeviceGetGraphicsRunningProcesses,
+    ):
+        try:
+            processes = list_processes(device)
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
+            continue  # not every device and driver has both lists
+        except nvml.NVMLError as error:
+            raise NotReadable(str(error)) from None
+        for process in processes:
+            if process.usedGpuMemory is None:
+                unknown.add(process.pid)
+            held[process.pid] = max(process.usedGpuMemory or 0, held.get(process.pid, 0))
+    return held, unknown
 
 
 def _of_group(group: int, pids: Iterable[int]) -> Iterator[int]:

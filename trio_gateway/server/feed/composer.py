@@ -26,7 +26,7 @@ NO_LIMITS: Mapping[str, frozenset[str]] = {}
 
 
 class Composer:
-    """`captures`: what is being recorded.
+    """`captures`: what is being recorded. `others`: by pool, the bytes that other programs hold.
 
     Args:
         models: the configuration's.
@@ -44,6 +44,7 @@ class Composer:
     ) -> None:
         self._overview, self._book, self._models = overview, book, models
         self._held, self._limits = held, limits
+        self.others: Mapping[str, int | None] = {}
         self.captures: Callable[[], Captures | None] = lambda: None
 
     def scene(self, before: Scene | None) -> Scene:
@@ -89,7 +90,7 @@ class Composer:
             return seen
         return msgspec.structs.replace(
             seen,
-            pools=tuple(self._overview.pools()),
+            pools=tuple(self._pools().values()),
             engines=tuple(self._overview.engines()),
             timeline=tuple(moment for moment in timeline if moment.at_s >= now_s - TIMELINE_S),
             held=self._held(),
@@ -97,7 +98,11 @@ class Composer:
         )
 
     def _pools(self) -> dict[str, PoolRow]:
-        return {row.name: row for row in self._overview.pools()}
+        others = self.others
+        rows = self._overview.pools()
+        return {
+            row.name: msgspec.structs.replace(row, other_bytes=others.get(row.name)) for row in rows
+        }
 
     def _rows(
         self, now: float, knows: Knows = all_known

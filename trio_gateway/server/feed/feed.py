@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from secrets import token_hex
 
 import msgspec
@@ -22,12 +23,14 @@ from trio_gateway.engine.resources import ModelRow
 from trio_gateway.lines import GATEWAY, LogLine
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.differ import Differ
+from trio_gateway.server.feed.others import Others
 from trio_gateway.server.feed.ring import Entry, Ring
 from trio_gateway.server.feed.rows import Kind, Moment, UsableModel, moment_of
 from trio_gateway.server.feed.view import View
 from trio_gateway.server.records.request_book import RequestBegan, RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.records.request_row import RequestRow, row_of
+from trio_gateway.tasks import beside
 from trio_gateway.wall_clock import WallClock
 
 LOOK_S = 0.25  # between two looks at least
@@ -43,8 +46,11 @@ class Feed:
     """`run` in a task; `reading` while there is a reader. `ring` has the events; `told` is set, and
     another one takes its place, when there are more in it. `is_awake`: it has all that happens."""
 
-    def __init__(self, bus: Bus, book: RequestBook, composer: Composer) -> None:
+    def __init__(
+        self, bus: Bus, book: RequestBook, composer: Composer, others: Others | None = None
+    ) -> None:
         self._bus, self._book, self.composer = bus, book, composer
+        self._others = others
         self.run_id = token_hex(4)
         self.ring = Ring()
         self.told = trio.Event()
@@ -64,16 +70,19 @@ class Feed:
         with self._bus.listening(EngineChanged, self._note_change):
             task_status.started()
             while True:
-                await self._news.wait()
                 if self._readers:
                     await self._tell()
+                await self._news.wait()
+                self._news = trio.Event()
                 self._timeline.extend(self._moments)
                 self._moments.clear()
-                self._news = trio.Event()
 
     async def _tell(self) -> None:
         """Until nobody has read for a while."""
-        with ExitStack() as stack:
+        async with AsyncExitStack() as stack:
+            if self._others is not None:
+                watch = partial(self._others.watch, self._note_others)
+                await stack.enter_async_context(beside(watch))
             for kind in (RequestBegan, ModelKept):
                 stack.enter_context(self._bus.listening(kind, self.wake))
             stack.enter_context(self._bus.listening(LogLine, self._note_line))
@@ -85,11 +94,12 @@ class Feed:
                 if not self._book.live:
                     with trio.move_on_after(SLOW_S):
                         await self._news.wait()
-        self.is_awake = False
-        self.ring.clear()
-        self._differ = Differ()
-        self._over.clear()
-        self._lines.clear()
+            # At once, so that whoever comes from here on wakes it again.
+            self.is_awake = False
+            self.ring.clear()
+            self._differ = Differ()
+            self._over.clear()
+            self._lines.clear()
 
     # -- on the bus: notes, and no more -------------------------------------------------------
 
@@ -105,6 +115,10 @@ class Feed:
         if line.source == GATEWAY and line.level not in _PLAIN_LEVELS:
             self._lines.append(line)
             self._news.set()
+
+    def _note_others(self, others: Mapping[str, int | None]) -> None:
+        self.composer.others = others
+        self._news.set()
 
     def wake(self, _: object = None) -> None:
         """Something has changed of what it shows."""

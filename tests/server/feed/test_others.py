@@ -1,0 +1,70 @@
+"""What other programs hold of the memory of a pool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
+from trio_gateway.server.feed.others import others_of
+
+MIB = 2**20
+ME = os.getpgrp()
+MINE, NOBODYS = os.getpid(), 2**22 + 1  # a process of this group, and none
+
+
+class Meter:
+    """Says this of the devices."""
+
+    def __init__(self, readings: Sequence[DeviceReading] | Exception) -> None:
+        self._readings = readings
+
+    def devices(self) -> Sequence[DeviceReading]:
+        if isinstance(self._readings, Exception):
+            raise self._readings
+        return self._readings
+
+
+def others(
+    readings: Sequence[DeviceReading] | Exception, **groups: list[int]
+) -> dict[str, int | None]:
+    return others_of(cast(MemoryMeter, Meter(readings)), groups)
+
+
+ONE = DeviceReading(900 * MIB, {MINE: 500 * MIB, NOBODYS: 300 * MIB})
+OTHERS_ONLY = DeviceReading(400 * MIB, {NOBODYS: 400 * MIB})
+
+
+def test_of_the_devices_that_the_pools_engines_use() -> None:
+    assert others([ONE, OTHERS_ONLY], gpu=[ME]) == {"gpu": 400 * MIB}
+
+
+def test_of_the_only_device_before_there_is_an_engine() -> None:
+    assert others([OTHERS_ONLY], gpu=[]) == {"gpu": 400 * MIB}
+
+
+def test_what_the_engines_of_another_pool_hold_is_not_others() -> None:
+    assert others([ONE], gpu=[ME], more=[]) == {"gpu": 400 * MIB, "more": 400 * MIB}
+
+
+def test_it_is_not_known_which_of_several_devices_will_be_used() -> None:
+    assert others([ONE, OTHERS_ONLY], gpu=[]) == {"gpu": None}
+
+
+def test_it_is_not_known_where_the_driver_does_not_name_the_engines() -> None:
+    assert others([OTHERS_ONLY], gpu=[ME]) == {"gpu": None}
+
+
+def test_a_driver_that_does_not_answer_is_no_reason_to_fail() -> None:
+    assert others(NotReadable("broken"), gpu=[ME]) == {"gpu": None}
+
+
+@pytest.mark.processes
+def test_without_a_device_it_is_the_memory_of_the_machine() -> None:
+    held = others([], cpu=[])["cpu"]
+    assert held is not None
+    assert held > 10 * MIB
+    assert (others([], cpu=[ME])["cpu"] or 0) <= held + 500 * MIB

@@ -1,0 +1,113 @@
+"""Others: what other programs hold of the memory that a pool's engines share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+
+import psutil
+import trio
+
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.engine import Engine
+from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
+
+EVERY_S = 5.0
+CHANGE_BYTES = 16 * 1024**2  # less is no news
+
+log = logging.getLogger(__name__)
+
+
+class Others:
+    """`engines`: those that are not gone, by their numbers."""
+
+    def __init__(
+        self, meter: MemoryMeter, models: Sequence[ModelConfig], engines: Mapping[int, Engine]
+    ) -> None:
+        self._meter, self._engines = meter, engines
+        self._pools = {model.name: model.pool for model in models if model.engine.has_process}
+
+    async def watch(self, tell: Callable[[Mapping[str, int | None]], None]) -> None:
+        """Tell it whenever that has changed, by pool; until cancelled."""
+        known: Mapping[str, int | None] = {}
+        while True:
+            try:
+                # In a thread: the first reading may take long where there is a GPU.
+                read = await trio.to_thread.run_sync(
+                    others_of, self._meter, self._groups(), abandon_on_cancel=True
+                )
+            except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
+                log.debug("what other programs hold cannot be read: %r", error)
+                return
+            if _is_news(known, read):
+                known = read
+                tell(read)
+            await trio.sleep(EVERY_S)
+
+    def _groups(self) -> dict[str, list[int]]:
+        """The process groups of each pool's engines."""
+        groups: dict[str, list[int]] = {pool: [] for pool in self._pools.values()}
+        for engine in self._engines.values():
+            if engine.pid is not None and engine.key.model in self._pools:
+                groups[self._pools[engine.key.model]].append(engine.pid)
+        return groups
+
+
+def others_of(meter: MemoryMeter, groups: Mapping[str, Collection[int]]) -> dict[str, int | None]:
+    """By pool, the bytes that nobody of these process groups holds: of the devices that its engines
+    use, or of the only one there is; without any, of the machine. None: that cannot be told."""
+    try:
+        devices = meter.devices()
+    except NotReadable as error:
+        log.debug("the GPU's memory cannot be read: %s", error)
+        return dict.fromkeys(groups)
+    ours = frozenset(group for pool in groups.values() for group in pool)
+    if not devices:
+        return dict.fromkeys(groups, _of_machine(ours))
+    return {pool: _of_devices(devices, frozenset(its), ours) for pool, its in groups.items()}
+
+
+def _of_devices(
+    devices: Sequence[DeviceReading], its: frozenset[int], ours: frozenset[int]
+) -> int | None:
+    used = [device for device in devices if _held_by(device, its)]
+    if not its and len(devices) == 1:
+        used = [*devices]
+    # In a container the driver may name processes by other ids: then whose is whose is not known.
+    return sum(max(d.used - _held_by(d, ours), 0) for d in used) if used else None
+
+
+def _held_by(device: DeviceReading, groups: frozenset[int]) -> int:
+    return sum(size for pid, size in device.held.items() if _group_of(pid) in groups)
+
+
+def _of_machine(ours: frozenset[int]) -> int:
+    memory = psutil.virtual_memory()
+    held = 0
+    for pid in psutil.pids() if ours else ():
+        if _group_of(pid) in ours:
+            with suppress(psutil.Error, OSError):
+                info = psutil.Process(pid).memory_info()
+                # What is mapped from a file is not in use by this measure.
+                held += int(info.rss) - int(getattr(info, "shared", 0))
+    return max(int(memory.total - memory.available) - held, 0)
+
+
+def _group_of(pid: int) -> int | None:
+    if not hasattr(os, "getpgid"):  # Windows: an engine is one process
+        return pid
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _is_news(known: Mapping[str, int | None], read: Mapping[str, int | None]) -> bool:
+    return any(
+        pool not in known
+        or (size is None) != (known[pool] is None)
+        or abs((size or 0) - (known[pool] or 0)) >= CHANGE_BYTES
+        for pool, size in read.items()
+    )
