@@ -25,6 +25,8 @@ from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.feed.others import Others
+from trio_gateway.server.handlers.call import Onlookers
+from trio_gateway.server.handlers.captures import CapturesHandler
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.history import HistoryHandler
@@ -41,6 +43,7 @@ from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
 from trio_gateway.server.history.file import HistoryFile
 from trio_gateway.server.history.history import History
+from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
@@ -89,6 +92,8 @@ class Gateway:
         keys = config.server.access.api_keys
         own = {key.name: key.models for key in keys if key.models is not None and not key.admin}
         composer = Composer(overview, self.book, config.models, held, own)
+        self.recorder = Recorder(self.bus)
+        composer.captures = self.recorder.facts
         meter = self.manager.meter
         others = None if meter is None else Others(meter, config.models, self.manager.engines)
         self.feed = Feed(self.bus, self.book, composer, others)
@@ -97,8 +102,9 @@ class Gateway:
         limits = config.server.limits
         self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
         dispatcher = Dispatcher(self.closing, self.book, *self._handlers())
-        quart = quart_app(self.closing, dispatcher, self._dumps)
-        self._requests: AsgiApp = DirectAnswers(dispatcher, self._dumps, quart)
+        onlookers = Onlookers(self._dumps, self.recorder)
+        quart = quart_app(self.closing, dispatcher, onlookers)
+        self._requests: AsgiApp = DirectAnswers(dispatcher, onlookers, quart)
         self._websockets: AsgiApp = WebSocketRelay(
             self.preparer, self.relay, self.closing, self.book
         )
@@ -117,7 +123,8 @@ class Gateway:
             LlamaCppHandler(self.config, manager, preparer, relay),
             UpstreamHandler(manager, self.names, preparer, relay, readers),
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
-            HistoryHandler(self.book, self.history),
+            HistoryHandler(self.book, self.history, self.feed.composer),
+            CapturesHandler(self.recorder, preparer),
             MetricsHandler(manager, self.book, self.budget, self.config.server.queue_timeout_s),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),
@@ -162,6 +169,7 @@ class Gateway:
                 await nursery.start(self._vocabulary.run)
                 await nursery.start(self._readers.run)
                 await nursery.start(self.feed.run)
+                await nursery.start(self.recorder.run)
                 nursery.start_soon(self.media.read_files, self.config.models)
                 task_status.started()
                 await trio.sleep_forever()

@@ -16,7 +16,7 @@ from trio_gateway.server.access.permissions import EVERYTHING, PERMISSIONS_KEY
 from trio_gateway.server.api.endpoint import Endpoint, Need
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.call import NOBODY, Call
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, methods_of
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
@@ -108,7 +108,7 @@ def direct(handlers: Handlers, closing: trio.Event | None = None) -> AsgiApp:
         raise AssertionError("it was left to Quart")
 
     closing = trio.Event() if closing is None else closing
-    return DirectAnswers(Dispatcher(closing, RequestBook(Bus()), handlers), None, others)
+    return DirectAnswers(Dispatcher(closing, RequestBook(Bus()), handlers), NOBODY, others)
 
 
 # -- which way ------------------------------------------------------------------------------------
@@ -133,13 +133,13 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
     """Quart alone answers none of the direct rows, whatever the method; and the layer before it
     answers nothing else."""
     by_quart, directly = Handlers(), Handlers()
-    quart = quart_app(trio.Event(), Dispatcher(trio.Event(), RequestBook(Bus()), by_quart), None)
+    quart = quart_app(trio.Event(), Dispatcher(trio.Event(), RequestBook(Bus()), by_quart), NOBODY)
 
     async def nowhere(_: Scope, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 999, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    layer = DirectAnswers(Dispatcher(trio.Event(), RequestBook(Bus()), directly), None, nowhere)
+    layer = DirectAnswers(Dispatcher(trio.Event(), RequestBook(Bus()), directly), NOBODY, nowhere)
     for path in PATHS:
         concrete = path.replace("{model}", "m").replace("{rest}", "m/x").replace("{digest}", "d")
         for method in METHODS:
@@ -160,7 +160,7 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
 async def test_another_spelling_of_a_direct_path_leads_to_no_handler(path: str) -> None:
     handlers = Handlers()
     dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
-    app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
+    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), dispatcher, NOBODY))
     start, _ = (await messages_of(app, path=path))[:2]
     assert start["status"] == 404
     assert not handlers.seen
@@ -171,7 +171,7 @@ async def test_a_root_path_makes_no_other_path_of_it(method: str, path: str) -> 
     """The guard goes by the path that the client wrote, so nobody may go by less of it."""
     handlers = Handlers()
     dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
-    app = DirectAnswers(dispatcher, None, quart_app(trio.Event(), dispatcher, None))
+    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), dispatcher, NOBODY))
     start, _ = (await messages_of(app, method, f"/x{path}", root_path="/x"))[:2]
     assert start["status"] == 404
     assert not handlers.seen
@@ -256,7 +256,7 @@ async def test_an_error_is_the_same_in_both_ways(
     headers = [(b"anthropic-version", b"x")] if path == "/v1/messages" else []
     mine = await messages_of(direct(handlers), path=path, headers=headers)
     quarts = await messages_of(
-        quart_app(trio.Event(), dispatcher, None), "GET", other, headers=headers
+        quart_app(trio.Event(), dispatcher, NOBODY), "GET", other, headers=headers
     )
     assert mine[0]["status"] == quarts[0]["status"] == status
     assert without_id(mine[0]) == without_id(quarts[0])

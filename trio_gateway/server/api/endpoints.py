@@ -321,6 +321,16 @@ GATEWAY = (
         methods=("POST",),
     ),
     _gateway(
+        "captures",
+        "/gateway/captures",
+        "What was recorded of requests; POST records the next `count` of a model in memory, for "
+        "`seconds`; DELETE forgets them.",
+        "handle_captures",
+        methods=("GET", "POST", "DELETE"),
+        body=Body.JSON,
+        model_in=ModelIn.BODY_OR_NONE,
+    ),
+    _gateway(
         "explain",
         "/gateway/explain",
         "What would happen to a request, and why; nothing is started. `?endpoint=` names its "

@@ -58,6 +58,12 @@ class Composer:
             captures=self.captures(),
         )
 
+    def row(self, record: RequestRecord, knows: Knows = all_known) -> RequestRow:
+        """Of one request, whether it is over or not."""
+        row = row_of(record, trio.current_time())
+        waiting = None if record.request is None else record.request.waiting()
+        return row if waiting is None else _waits(row, waiting, knows)
+
     def models(self) -> dict[str, ModelRow]:
         return {model.name: self._overview.model_row(model) for model in self._models}
 

@@ -25,7 +25,7 @@ from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.differ import Differ
 from trio_gateway.server.feed.others import Others
 from trio_gateway.server.feed.ring import Entry, Ring
-from trio_gateway.server.feed.rows import Kind, Moment, UsableModel, moment_of
+from trio_gateway.server.feed.rows import CapturesChanged, Kind, Moment, UsableModel, moment_of
 from trio_gateway.server.feed.view import View
 from trio_gateway.server.records.request_book import RequestBegan, RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
@@ -83,7 +83,7 @@ class Feed:
             if self._others is not None:
                 watch = partial(self._others.watch, self._note_others)
                 await stack.enter_async_context(beside(watch))
-            for kind in (RequestBegan, ModelKept):
+            for kind in (RequestBegan, ModelKept, CapturesChanged):
                 stack.enter_context(self._bus.listening(kind, self.wake))
             stack.enter_context(self._bus.listening(LogLine, self._note_line))
             stack.enter_context(self._bus.listening(RequestRecord, self._note_end))

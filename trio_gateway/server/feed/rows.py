@@ -67,6 +67,10 @@ class Captures(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class CapturesChanged(msgspec.Struct, frozen=True):
+    """Recording has begun, or ended: for the bus."""
+
+
 class Scene(msgspec.Struct, frozen=True):
     """All that there is at one moment, by its keys: numbers, ids and names."""
 

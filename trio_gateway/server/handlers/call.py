@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
@@ -11,6 +12,7 @@ from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoint import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
+from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import REQUEST_KEY, Header, Message, Scope, Send
 from trio_gateway.server.relay.ask import Sender
@@ -32,6 +34,16 @@ _WITHOUT_JSON = (Body.NONE, Body.ANY)
 _NO_VALUES: Mapping[str, str] = {}
 
 
+class Onlookers(NamedTuple):
+    """Who may want to see requests and their answers."""
+
+    dumps: DumpWriter | None = None
+    recorder: Recorder | None = None
+
+
+NOBODY = Onlookers()
+
+
 class Call:
     """One request. `values`: the parts of its path that are values, by name. `send`: where its
     answer may begin early, if it may."""
@@ -39,11 +51,12 @@ class Call:
     def __init__(
         self,
         scope: Scope,
-        dumps: DumpWriter | None,
+        onlookers: Onlookers = NOBODY,
         values: Mapping[str, str] = _NO_VALUES,
         send: Send | None = None,
     ) -> None:
-        self.scope, self.values, self._dumps, self._send = scope, values, dumps, send
+        self.scope, self.values, self._send = scope, values, send
+        self._onlookers = onlookers
         self.state: RequestState = scope[REQUEST_KEY]
 
     @property
@@ -108,12 +121,19 @@ class Call:
         return await self.state.upload.read_pieces()
 
     def begin_dump(self, endpoint: Endpoint, body: Sequence[bytes]) -> None:
-        """Have the answer written down, if dumps are wanted."""
-        if self._dumps is not None:
+        """Have the answer written down, if dumps are wanted; and recorded, if that is."""
+        if (dumps := self._onlookers.dumps) is not None:
             data = beginning_of(body)
-            record = self._dumps.begin(self.state.id, endpoint.name, data, self.state.hold)
+            record = dumps.begin(self.state.id, endpoint.name, data, self.state.hold)
             self.state.observers.append(record)
             self.state.stack.callback(record.finish)
+        self.begin_capture(endpoint, body)
+
+    def begin_capture(self, endpoint: Endpoint, body: Sequence[bytes]) -> None:
+        """Have request and answer recorded, if an admin wants that."""
+        recorder = self._onlookers.recorder
+        if recorder is not None and recorder.is_on:
+            recorder.watch(self.state, endpoint.name, body)
 
     def sender(self, endpoint: Endpoint) -> Sender:
         """Who sent it, with those of its headers that are for an engine."""

@@ -6,10 +6,9 @@ import re
 import time
 from datetime import datetime
 
-import trio
-
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
 from trio_gateway.server.history.history import History
@@ -23,7 +22,6 @@ from trio_gateway.server.history.selection import (
 from trio_gateway.server.history.usage import By, usage_rows
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import Outcome, RequestRecord, Stage
-from trio_gateway.server.records.request_row import row_of
 from trio_gateway.server.relay.answer import Answer
 
 LIMIT, LIMIT_MAX = 100, 1000
@@ -33,16 +31,16 @@ _AGO_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class HistoryHandler:
-    def __init__(self, book: RequestBook, history: History) -> None:
-        self._book, self._history = book, history
+    def __init__(self, book: RequestBook, history: History, composer: Composer) -> None:
+        self._book, self._history, self._composer = book, history, composer
 
     async def handle_requests(self, endpoint: Endpoint, call: Call) -> Answer:
         wanted, limit = _wanted(call), _limit(call)
         before = await self._before(call, wanted)
         found = await self._history.page(wanted, before, limit + 1)
-        now = trio.current_time()
+        row_of, knows = self._composer.row, call.permissions.allows
         rows = [
-            row_of(one, now) if isinstance(one, RequestRecord) else one.row
+            row_of(one, knows) if isinstance(one, RequestRecord) else one.row
             for one in found.requests[:limit]
         ]
         page = {"requests": rows, "more": len(found.requests) > limit}

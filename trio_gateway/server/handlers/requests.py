@@ -24,8 +24,7 @@ from trio_gateway.server.api.own_form import (
     is_own_form,
 )
 from trio_gateway.server.api.request_body import missing_model, open_request
-from trio_gateway.server.dumps import DumpWriter
-from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.call import Call, Onlookers
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
@@ -83,10 +82,10 @@ class DirectAnswers:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        dumps: DumpWriter | None,
+        onlookers: Onlookers,
         others: AsgiApp,
     ) -> None:
-        self._dispatcher, self._dumps, self._others = dispatcher, dumps, others
+        self._dispatcher, self._onlookers, self._others = dispatcher, onlookers, others
         self._rows: dict[tuple[str, str], tuple[Endpoint, Handler]] = {
             (path, method): (endpoint, dispatcher.handler(endpoint))
             for endpoint in ENDPOINTS
@@ -102,7 +101,7 @@ class DirectAnswers:
             scope["root_path"] = ""
             await self._others(scope, receive, send)
             return
-        call = Call(scope, self._dumps, send=send)
+        call = Call(scope, self._onlookers, send=send)
         answer = await self._dispatcher.answer(*row, call)
         await _send(answer, send, call.state)
 

@@ -22,8 +22,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, shutting_down
-from trio_gateway.server.dumps import DumpWriter
-from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.call import Call, Onlookers
 from trio_gateway.server.handlers.requests import Dispatcher
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import RequestState
@@ -38,11 +37,11 @@ log = logging.getLogger(__name__)
 LONGEST_PATH = 200
 
 
-def quart_app(closing: trio.Event, dispatcher: Dispatcher, dumps: DumpWriter | None) -> AsgiApp:
+def quart_app(closing: trio.Event, dispatcher: Dispatcher, onlookers: Onlookers) -> AsgiApp:
     app = QuartTrio("trio_gateway", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # its default cuts a stream after 60 s, in silence
     app.config["MAX_CONTENT_LENGTH"] = None  # a request's body is its Upload, with limits there
-    _add_routes(app, dispatcher, dumps)
+    _add_routes(app, dispatcher, onlookers)
 
     @app.before_request
     async def refuse_while_closing() -> Response | None:
@@ -60,11 +59,11 @@ def quart_app(closing: trio.Event, dispatcher: Dispatcher, dumps: DumpWriter | N
     return app  # type: ignore[return-value]
 
 
-def _add_routes(app: QuartTrio, dispatcher: Dispatcher, dumps: DumpWriter | None) -> None:
+def _add_routes(app: QuartTrio, dispatcher: Dispatcher, onlookers: Onlookers) -> None:
     """HEAD goes with GET, and OPTIONS answers with what a path allows: Quart adds both."""
     app.url_map.merge_slashes = False  # a redirect does not answer a client's POST
     for endpoint in ENDPOINTS:
-        view = _answered_directly if endpoint.is_direct else _view(endpoint, dispatcher, dumps)
+        view = _answered_directly if endpoint.is_direct else _view(endpoint, dispatcher, onlookers)
         for path in endpoint.paths:
             rule = path.replace("{model}/{rest}", "<path:rest>").replace("{model}", "<path:model>")
             rule = rule.replace("{digest}", "<digest>").replace("{slot}", "<slot>")
@@ -77,11 +76,11 @@ async def _answered_directly() -> Response:
     raise NotFound
 
 
-def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) -> View:
+def _view(endpoint: Endpoint, dispatcher: Dispatcher, onlookers: Onlookers) -> View:
     handler = dispatcher.handler(endpoint)
 
     async def view(**values: str) -> Response:
-        call = Call(cast(Scope, request.scope), dumps, values)
+        call = Call(cast(Scope, request.scope), onlookers, values)
         return _response(await dispatcher.answer(endpoint, handler, call), call.state)
 
     return view
@@ -91,7 +90,7 @@ def _view(endpoint: Endpoint, dispatcher: Dispatcher, dumps: DumpWriter | None) 
 
 
 def _refusal(error: ApiError) -> Response:
-    call = Call(cast(Scope, request.scope), None)
+    call = Call(cast(Scope, request.scope))
     return _response(error_answer(call, error), call.state)
 
 

@@ -60,6 +60,7 @@ class UpstreamHandler:
         if not path:  # otherwise links of a page there would lead elsewhere
             return Answer(308, [(b"location", f"{raw}/{target}".encode())], b"")
         sender, pieces = call.sender(endpoint), await call.read_as_sent()
+        call.begin_capture(endpoint, pieces)
         data = light_body(pieces)
         known = self._preparer.find(model, sender.permissions).model
         if may_choose(known, sender.permissions):

@@ -125,6 +125,9 @@ ANSWERS: Mapping[str, Json] = {
     "requests": _object(requests=_list_of(reference("RequestRow")), more={"type": "boolean"}),
     "usage": _object(by=_STRING, usage=_list_of({"type": "object"})),
     "cancel": _object(id=_STRING, cancelled={"const": True}, stage=_STRING),
+    "captures": _object(
+        recording={"type": ["object", "null"]}, captures=_list_of({"type": "object"})
+    ),
     "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
     "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),
     "pin": _object(model=_STRING, pinned={"type": "boolean"}),
