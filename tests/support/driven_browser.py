@@ -135,13 +135,13 @@ class Page:
             raise PageFailed(f"{expression}: {said}")
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, within_s: float = SEEN_S) -> Any:
-        """The value of the expression, once it is one that counts as true."""
+    def wait_for(self, expression: str, within_s: float = SEEN_S) -> None:
+        """Until the expression's value is one that counts as true."""
         began = time.monotonic()
         while True:
             with suppress(PageFailed):  # of a page that is not there yet
-                if value := self.evaluate(expression):
-                    return value
+                if self.evaluate(f"Boolean({expression})"):
+                    return
             took_s = time.monotonic() - began
             if took_s > within_s and took_s > patient(within_s):
                 raise PageFailed(f"it was never so: {expression}\n{self.seen()}\n{self.complaints}")

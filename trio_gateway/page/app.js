@@ -30,7 +30,7 @@ const VIEWS = [
 const store = new Store();
 const main = document.querySelector('main');
 const tabs = new Map(VIEWS.map(([name, title]) => [name, h('a', { href: `#${name}` }, title)]));
-const opened = new Map(); // the elements of views, by name
+const opened = new Map(); // promises of the elements of views, by name
 let asked = ''; // the view that was asked for last, as modules take a moment to load
 
 function placeInHash() {
@@ -55,19 +55,22 @@ async function show() {
   else if (moved) view.placeChanged?.(place);
 }
 
-async function open(name) {
-  if (!opened.has(name)) {
-    try {
-      await styles(`views/${name}.css`);
-      const { default: View } = await import(`./views/${name}.js`);
-      customElements.define(`gw-${name}`, View);
-      opened.set(name, Object.assign(document.createElement(`gw-${name}`), { store, place: '' }));
-    } catch (error) {
-      console.error(error);
-      return h('p.empty', {}, `This view could not be loaded: ${error.message}. Reload the page to try again.`);
-    }
-  }
+function open(name) {
+  if (!opened.has(name)) opened.set(name, load(name));
   return opened.get(name);
+}
+
+async function load(name) {
+  try {
+    await styles(`views/${name}.css`);
+    const { default: View } = await import(`./views/${name}.js`);
+    customElements.define(`gw-${name}`, View);
+    return Object.assign(document.createElement(`gw-${name}`), { store, place: '' });
+  } catch (error) {
+    console.error(error);
+    opened.delete(name); // to be tried again
+    return h('p.empty', {}, `This view could not be loaded: ${error.message}. Reload the page to try again.`);
+  }
 }
 
 // Waited for, so that a view is never seen without them.

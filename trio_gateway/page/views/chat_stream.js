@@ -40,7 +40,7 @@ export async function answerStream(store, request, signal, tell) {
 
 // What the gateway decided, as it says it in the answer's headers.
 function headersOf(response) {
-  const found = { id: response.headers.get('x-request-id') };
+  const found = { id: response.headers.get('x-gateway-request-id') };
   for (const [name, value] of response.headers) {
     if (name.startsWith('x-gateway-')) found[name.slice('x-gateway-'.length)] = decoded(value);
   }

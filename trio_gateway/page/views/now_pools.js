@@ -3,6 +3,8 @@
 import { attr, h, hueOf, keyed, text } from '../dom.js';
 import { bytes, counting, number, plural, seconds, speed } from '../format.js';
 
+const MANY = 1_000; // engines: a pool for that many is for any number of them
+
 export function makePool() {
   const card = h('section.card.pool');
   const parts = card.parts = {
@@ -34,7 +36,7 @@ function sumsOf(pool, engines) {
   const parts = [limit ? `${bytes(used)} of ${bytes(limit)}` : used ? `${bytes(used)}, no limit` : ''];
   if (measured && used && Math.abs(measured - used) > used * 0.05) parts.push(`${bytes(measured)} measured`);
   if (others) parts.push(`others hold ${bytes(others)}`);
-  if (pool.engines_max) parts.push(`${engines.length} of ${plural(pool.engines_max, 'engine')}`);
+  parts.push(pool.engines_max < MANY ? `${engines.length} of ${plural(pool.engines_max, 'engine')}` : plural(engines.length, 'engine'));
   return parts.filter(Boolean).join(' · ');
 }
 
@@ -125,7 +127,7 @@ function tickEngine(item, store) {
   const loads = engine.state === 'starting';
   progress.hidden = !loads;
   if (loads) {
-    const loading = (engine.loading_s ?? 0) + since;
+    const loading = store.now() - (engine.started_at_s ?? engine.seen_s);
     const expected = engine.load_s ?? 0;
     progress.firstChild.style.transform = `scaleX(${expected ? Math.min(loading / expected, 0.98) : 0.1})`;
     text(next, `loading for ${counting(loading)}${expected ? ` of about ${seconds(expected)}` : ''}${engine.next ? `; ${engine.next}` : ''}`);

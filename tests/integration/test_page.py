@@ -1,0 +1,331 @@
+"""The page in a real browser, with a feed of the tests' own: what it makes of any moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.driven_browser import Browser, Page, driven_browser
+from tests.support.fake_feed import (
+    GIB,
+    FakeFeed,
+    Json,
+    chat_pieces,
+    engine,
+    fake_feed,
+    model,
+    moment,
+    pool,
+    request,
+    snapshot,
+)
+
+pytestmark = pytest.mark.untraced  # nothing of the product's Python runs
+
+VIEWS = ("now", "timeline", "requests", "models", "logs", "chat", "configuration")
+LIVE = "document.body.dataset.connection === 'live'"
+HOSTILE = "<img src=x onerror=\"document.title='gone'\"><script>document.title='gone'</script>"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with driven_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def feed() -> Iterator[FakeFeed]:
+    started = snapshot(pools=[pool()], models=[model("qwen"), model("gemma")])
+    with fake_feed(started) as made:
+        yield made
+
+
+def opened(chromium: Browser, feed: FakeFeed, place: str = "", **size: int) -> Page:
+    page = chromium.page("about:blank", **size)
+    page.prefer(reduced_motion="reduce")
+    page.go(f"{feed.url}#{place}")
+    page.wait_for(LIVE)
+    return page
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    found: list[str] = page.evaluate(
+        f"[...document.querySelectorAll({json.dumps(selector)})].map((e) => e.innerText)"
+    )
+    return found
+
+
+# -- now ------------------------------------------------------------------------------------------
+
+
+def test_it_says_what_to_do_first(chromium: Browser, feed: FakeFeed) -> None:
+    page = opened(chromium, feed)
+    page.wait_for_text("Nothing has happened yet")
+    line = page.evaluate("document.querySelector('.first pre').textContent")
+    assert line.startswith(f"curl {feed.url.removesuffix('ui/')}v1/chat/completions ")
+    assert json.loads(line.partition(" -d ")[2].strip("'"))["model"] == "qwen"
+    feed.say("request", request(1, "qwen", "waiting", sentence="qwen loads (about 8 s)"))
+    page.wait_for("document.querySelector('.first').hidden")
+
+
+def test_a_swap_is_seen(chromium: Browser, feed: FakeFeed) -> None:
+    feed.snapshot["engines"] = [engine(1, "qwen", leases=1, next="serves 1 answer")]
+    page = opened(chromium, feed)
+    page.wait_for("document.querySelector('.engine')?.innerText.includes('serving')")
+    waits = "waits for 1 answer of qwen to end, then gemma loads (about 8 s)"
+    feed.say("request", request(2, "gemma", "waiting", position=1, sentence=waits))
+    drains = "drains for gemma: 1 answer is running"
+    feed.say("engine", engine(1, "qwen", leases=1, state="draining", next=drains))
+    page.wait_for_text(waits)
+    page.wait_for_text(drains)
+    feed.say("engine_gone", {"engine": 1})
+    feed.say("engine", engine(2, "gemma", state="starting", loading_s=0.5, evicted=["qwen:1"]))
+    page.wait_for("document.querySelector('.engine')?.innerText.includes('in place of qwen:1')")
+    assert texts(page, ".engine .tag:not([hidden])") == ["loading"]
+    feed.say("engine", engine(2, "gemma", leases=1, speed=41.5))
+    feed.say("request", request(2, "gemma", "answering", generated_tokens=12, speed=41.5))
+    page.wait_for("document.querySelector('.engine')?.innerText.includes('42 tok/s')")
+    page.wait_for("[...document.querySelectorAll('.request')].length === 1")
+    feed.say("request", request(2, "gemma", "done", outcome="ok", took_s=9.0))
+    page.wait_for("document.querySelector('.ended .request')?.innerText.includes('done')")
+    assert page.complaints == []
+
+
+def test_times_are_counted_on_without_asking(chromium: Browser, feed: FakeFeed) -> None:
+    feed.snapshot["engines"] = [engine(1, "qwen", next="stops in 140 s if nobody asks")]
+    feed.snapshot["requests"] = [request(1, "qwen", "answering")]
+    page = opened(chromium, feed)
+    page.wait_for("document.querySelector('.request .time')?.innerText === '6 s'")
+    assert int(texts(page, ".engine .says")[0].split()[2]) < 140
+    assert feed.asked == ["GET /gateway/events"]
+
+
+def test_the_memory_of_a_pool_is_a_bar(chromium: Browser, feed: FakeFeed) -> None:
+    feed.snapshot["pools"] = [pool(used_bytes=12 * GIB, other_bytes=3 * GIB)]
+    feed.snapshot["engines"] = [engine(1, "qwen", memory_bytes=12 * GIB)]
+    page = opened(chromium, feed)
+    page.wait_for("document.querySelectorAll('.segment').length === 2")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.segment')].map((e) => e.getBoundingClientRect().width"
+        " / e.parentElement.getBoundingClientRect().width)"
+    )
+    assert widths == pytest.approx([0.5, 0.125], abs=0.01)
+    label = page.evaluate("document.querySelector('.memory').getAttribute('aria-label')")
+    assert "12 GiB of 24 GiB" in label
+    assert "others hold 3.0 GiB" in label
+
+
+def test_cancel_asks_for_just_that(chromium: Browser, feed: FakeFeed) -> None:
+    feed.snapshot["requests"] = [request(1, "qwen", "answering")]
+    feed.answers["/gateway/requests/req-1/cancel"] = {"id": "req-1"}
+    page = opened(chromium, feed)
+    page.click(".request button")
+    page.wait_for("document.querySelector('.request button').disabled")
+    assert feed.asked == ["GET /gateway/events", "POST /gateway/requests/req-1/cancel"]
+
+
+# -- the timeline ---------------------------------------------------------------------------------
+
+
+def test_lanes_say_what_engines_did_and_why(chromium: Browser, feed: FakeFeed) -> None:
+    feed.answers["/gateway/requests"] = {"requests": [], "more": False}
+    feed.snapshot["engines"] = [engine(2, "gemma", pool="gpu")]
+    feed.snapshot["timeline"] = [
+        moment(600, 1, "qwen", "starting"),
+        moment(590, 1, "qwen", "ready", load_s=10.0),
+        moment(300, 1, "qwen", "draining", reason="gemma waits for its memory"),
+        moment(290, 1, "qwen", "gone"),
+        moment(290, 2, "gemma", "starting", evicted=["qwen:1"]),
+        moment(280, 2, "gemma", "ready", load_s=10.0),
+    ]
+    done: Json = {"engine": 1, "took_s": 60.0, "granted_after_s": 0.0, "first_byte_after_s": 2.0}
+    done |= {"arrived_s": feed.snapshot["now_s"] - 500, "outcome": "ok"}
+    feed.snapshot["recent"] = [request(1, "qwen", "done", **done)]
+    page = opened(chromium, feed, "timeline")
+    page.wait_for("document.querySelector('svg .engine')")
+    said = page.evaluate(
+        "[...document.querySelectorAll('svg [data-says]')].map((e) => e.dataset.says)"
+    )
+    states = [words.split(",")[0] for words in said]
+    assert states[:6] == [
+        "qwen:1 loading", "qwen:1 ready", "qwen:1 draining", "qwen:1 served 1 request",
+        "gemma:1 loading", "gemma:1 ready",
+    ]  # fmt: skip
+    assert said[2].endswith("for 10 s: gemma waits for its memory")
+    assert "in place of qwen:1" in said[4]
+    assert "reading 2.0 s, answering 58 s" in said[6]
+    # With the keyboard alone: one stop, and from there the arrow keys.
+    page.evaluate("document.querySelector('svg [tabindex]').focus()")
+    for _ in range(2):
+        page.press("ArrowRight")
+    assert page.evaluate("document.querySelector('.tip').innerText") == said[2]
+    page.evaluate("document.activeElement.blur()")
+    feed.say("moment", moment(0, 2, "gemma", "stopping", reason="idle for 280 s"))
+    page.wait_for_text("stops: idle for 280 s")
+    assert page.complaints == []
+
+
+# -- chat -----------------------------------------------------------------------------------------
+
+
+def test_a_chat_shows_its_answer_and_what_was_decided(chromium: Browser, feed: FakeFeed) -> None:
+    feed.chat = [b": waits for 1 answer of gemma to end\n\n", *chat_pieces("Hello ", "there")]
+    feed.chat_headers = {
+        "x-gateway-request-id": "req-7", "x-gateway-model": "qwen", "x-gateway-variant": "8k",
+        "x-gateway-need": "512", "x-gateway-decision": "swapped; evicted=gemma:1",
+        "x-gateway-queue-ms": "9100", "x-gateway-load-ms": "8000",
+    }  # fmt: skip
+    page = opened(chromium, feed, "chat")
+    page.fill("#chat-prompt", "Hi")
+    page.press("Enter")
+    page.wait_for("document.querySelector('.assistant .body')?.innerText === 'Hello there'")
+    decided = texts(page, ".decision")[-1]
+    assert "qwen:8k" in decided
+    assert "swapped, in place of gemma:1" in decided
+    assert "9.1 s, a load of 8.0 s" in decided
+    took = {"outcome": "ok", "took_s": 9.9, "generated_tokens": 2, "why": "512 fit into 8k"}
+    feed.say("request", request(7, "qwen", "done", **took))
+    page.wait_for("document.querySelector('.assistant .decision').innerText.includes('9.9 s')")
+    page.reload()
+    page.wait_for("document.querySelector('.assistant .body')?.innerText === 'Hello there'")
+    assert "512 fit into 8k" in texts(page, ".decision")[-1]
+
+
+def test_an_answer_that_breaks_off_says_so(chromium: Browser, feed: FakeFeed) -> None:
+    error = {"error": {"message": "the engine of qwen crashed", "code": "engine_failed"}}
+    feed.chat = [*chat_pieces("Hel")[:1], f"data: {json.dumps(error)}\n\n".encode()]
+    page = opened(chromium, feed, "chat")
+    page.fill("#chat-prompt", "Hi")
+    page.press("Enter")
+    page.wait_for_text("the engine of qwen crashed")
+    assert "Hel" in texts(page, ".assistant .body")[-1]
+
+
+def test_a_load_test_is_bounded_and_drawn(chromium: Browser, feed: FakeFeed) -> None:
+    feed.chat = chat_pieces("one", "two")
+    feed.chat_headers = {"x-gateway-load-ms": "0"}
+    page = opened(chromium, feed, "chat")
+    page.wait_for("document.querySelector('#chat-model')?.options.length === 2")
+    page.evaluate("document.querySelector('#load-all').removeAttribute('max')")
+    page.fill("#load-at_once", "3")
+    page.fill("#load-all", "7")
+    page.click(".load-test .primary")
+    page.wait_for_text("7 of 7 done")
+    assert len(texts(page, ".runs li")) == 7
+    assert feed.asked.count("POST /v1/chat/completions") == 7
+
+
+# -- the connection -------------------------------------------------------------------------------
+
+
+def test_a_lost_connection_is_shown_and_goes_on_where_it_broke_off(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    page = opened(chromium, feed)
+    feed.break_off()
+    page.wait_for_text("Connection lost")
+    page.wait_for(LIVE)
+    assert feed.last_ids[0] is None
+    assert feed.last_ids[1] == "run-1"
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(chromium: Browser) -> None:
+    with fake_feed(snapshot(pools=[pool()]), key="tg-secret-0123") as feed:
+        page = chromium.page(feed.url)
+        page.wait_for("document.querySelector('dialog.key')?.open")
+        page.fill("#key", "wrong")
+        page.press("Enter")
+        page.wait_for_text("unknown API key")
+        page.fill("#key", "tg-secret-0123")
+        page.press("Enter")
+        page.wait_for(f"{LIVE} && !document.querySelector('dialog.key').open")
+        page.reload()
+        page.wait_for(LIVE)
+        assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+        other = chromium.page(feed.url)
+        other.wait_for("document.querySelector('dialog.key')?.open")
+
+
+# -- all of it ------------------------------------------------------------------------------------
+
+
+def test_whatever_is_said_is_text(chromium: Browser, feed: FakeFeed) -> None:
+    """Scripts in names, sentences, reasons, log lines and answers."""
+    feed.answers["/gateway/requests"] = {"requests": [], "more": False}
+    feed.snapshot["pools"] = [pool(HOSTILE)]
+    feed.snapshot["models"] = [model(HOSTILE)]
+    feed.snapshot["engines"] = [engine(1, HOSTILE, pool=HOSTILE, variant=HOSTILE, next=HOSTILE)]
+    rows = [
+        request(1, HOSTILE, "waiting", sentence=HOSTILE, client=HOSTILE),
+        request(2, HOSTILE, "answering", variant=HOSTILE, client=HOSTILE, evicted=[HOSTILE]),
+    ]
+    feed.snapshot["requests"] = rows
+    feed.snapshot["recent"] = [request(3, HOSTILE, "done", error=HOSTILE, took_s=1, why=HOSTILE)]
+    told = {"pool": HOSTILE, "reason": HOSTILE, "variant": HOSTILE, "evicted": [HOSTILE]}
+    feed.snapshot["timeline"] = [moment(9, 1, HOSTILE, "starting", **told)]
+    feed.chat = chat_pieces(HOSTILE)
+    feed.chat_headers = {"x-gateway-variant": HOSTILE, "x-gateway-model": HOSTILE}
+    page = opened(chromium, feed)
+    line = {"at_s": 1.0, "level": "ERROR", "source": HOSTILE, "text": HOSTILE}
+    for view in VIEWS:
+        page.evaluate(f"location.hash = '{view}'")
+        page.wait_for(f"document.querySelector('main > gw-{view}')")
+        feed.say("log", line)
+        feed.say("request", rows[0])
+        if view == "chat":
+            page.fill("#chat-prompt", HOSTILE)
+            page.press("Enter")
+            page.wait_for("document.querySelector('.assistant .body')?.textContent.length > 20")
+        page.wait_for("document.querySelector('main').innerText.length > 0")
+        assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
+    assert "gone" not in page.evaluate("document.title")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_fits_a_narrow_screen_and_keeps_its_place(
+    chromium: Browser, feed: FakeFeed, view: str
+) -> None:
+    feed.answers["/gateway/requests"] = {"requests": [], "more": False}
+    feed.snapshot["engines"] = [engine(1, "a-model-with-quite-a-long-name-q4_k_m", leases=3)]
+    feed.snapshot["requests"] = [
+        request(1, "a-model-with-quite-a-long-name-q4_k_m", "waiting", sentence="waits " * 30)
+    ]
+    page = opened(chromium, feed, view, width=360, height=740)
+    page.wait_for(f"document.querySelector('main > gw-{view}')")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    page.reload()
+    page.wait_for(LIVE)
+    page.wait_for(f"document.querySelector('main > gw-{view}')")
+    current = page.evaluate("document.querySelector('[aria-current]').getAttribute('href')")
+    assert current == f"#{view}"
+    assert not [url for url in page.asked if not url.startswith(feed.url.removesuffix("ui/"))]
+
+
+def test_tabs_are_reached_with_the_keyboard_alone(chromium: Browser, feed: FakeFeed) -> None:
+    page = opened(chromium, feed)
+    page.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(3):
+        page.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#timeline"
+    page.press("Enter")
+    page.wait_for("document.querySelector('main > gw-timeline')")
+
+
+def test_it_is_dark_and_light_after_the_system(chromium: Browser, feed: FakeFeed) -> None:
+    page = opened(chromium, feed)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    page.prefer(color_scheme="light")
+    light = page.evaluate(ground)
+    page.prefer(color_scheme="dark")
+    assert page.evaluate(ground) != light
+
+
+def test_a_picture_can_be_taken(chromium: Browser, feed: FakeFeed, tmp_path: Path) -> None:
+    """So that views can be looked at: a PNG of what is to be seen."""
+    opened(chromium, feed).picture(tmp_path / "now.png")
+    assert (tmp_path / "now.png").read_bytes().startswith(b"\x89PNG")

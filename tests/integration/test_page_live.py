@@ -1,0 +1,171 @@
+"""The page in a real browser, with a real gateway and real engines behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.driven_browser import Browser, Page, driven_browser
+from tests.support.harness import (
+    CLIENT_KEY,
+    GatewayProcess,
+    chat_body,
+    configuration,
+    fake_model,
+    model,
+    real_variant,
+    running_gateway,
+)
+
+pytestmark = pytest.mark.untraced  # what it goes through, quicker tests count
+
+LIVE = "document.body.dataset.connection === 'live'"
+LONG = "Write a very long story about a lighthouse, and do not stop."
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Two models with a real engine each, of which one is in memory at a time."""
+    config = configuration(
+        model("storyteller", real_variant(4096)), model("answerer", real_variant(2048))
+    )
+    with running_gateway(tmp_path_factory.mktemp("page"), config) as running:
+        yield running
+        assert " ERROR " not in running.log, running.log
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with driven_browser() as browser:
+        yield browser
+
+
+def opened(chromium: Browser, gateway: GatewayProcess, place: str) -> Page:
+    page = chromium.page(f"{gateway.base_url}/ui/#{place}")
+    page.wait_for(LIVE)
+    return page
+
+
+def asked_for(gateway: GatewayProcess, name: str, **fields: object) -> threading.Thread:
+    """A chat that somebody else has."""
+    client = threading.Thread(target=lambda: gateway.chat(name, LONG, **fields))
+    client.start()
+    return client
+
+
+def assert_clean(page: Page, gateway: GatewayProcess) -> None:
+    """Nothing in the console, and no request to elsewhere."""
+    assert page.complaints == []
+    assert page.asked
+    assert [url for url in page.asked if not url.startswith(f"{gateway.base_url}/")] == []
+
+
+def test_a_swap_is_seen_with_its_reason(chromium: Browser, gateway: GatewayProcess) -> None:
+    page = opened(chromium, gateway, "now")
+    first = asked_for(gateway, "storyteller", max_tokens=400)
+    page.wait_for("document.querySelector('.engine')?.innerText.includes('serving')")
+    second = asked_for(gateway, "answerer", max_tokens=8)
+    said = "document.querySelector('[aria-label=Waiting] .says')?.innerText ?? ''"
+    page.wait_for(f"({said}).includes('storyteller')")
+    page.wait_for("document.querySelector('.engine')?.innerText.includes('answerer')")
+    page.wait_for("document.querySelectorAll('.ended .request').length === 2")
+    first.join()
+    second.join()
+    page.evaluate("location.hash = 'timeline'")
+    page.wait_for("document.querySelectorAll('svg g.engine').length >= 2")
+    page.wait_for_text("in place of storyteller")
+    assert_clean(page, gateway)
+
+
+def test_cancel_ends_a_stream(chromium: Browser, gateway: GatewayProcess) -> None:
+    page = opened(chromium, gateway, "now")
+    ended: list[bytes] = []
+
+    def stream() -> None:
+        body = chat_body("answerer", LONG, stream=True, max_tokens=1900)
+        with gateway.client() as client:
+            answer = client.stream("POST", "/v1/chat/completions", json=body)
+            with answer as response:
+                ended.extend(response.iter_bytes())
+
+    client = threading.Thread(target=stream)
+    client.start()
+    page.wait_for("document.querySelector('[aria-label=Running] .says')?.innerText.includes('tok')")
+    page.click("[aria-label=Running] .request button")
+    page.wait_for("document.querySelector('.ended .request')?.innerText.includes('cancelled')")
+    client.join()
+    assert b"request_cancelled" in b"".join(ended)
+    assert b"[DONE]" not in b"".join(ended)
+    assert_clean(page, gateway)
+
+
+def test_a_chat_is_answered_and_can_be_stopped(chromium: Browser, gateway: GatewayProcess) -> None:
+    page = opened(chromium, gateway, "chat")
+    page.wait_for("document.querySelector('#chat-model')?.options.length === 2")
+    page.evaluate(
+        "(() => { const m = document.querySelector('#chat-model'); m.value = 'answerer';"
+        " m.dispatchEvent(new Event('input')); })()"
+    )
+    page.fill("#chat-max_tokens", "12")
+    page.fill("#chat-prompt", "Say hello.")
+    page.press("Enter")
+    page.wait_for("document.querySelector('.assistant .body')?.innerText.length > 3")
+    decided = "document.querySelector('.assistant .decision').innerText"
+    page.wait_for(f"/Took\\s+\\d/.test({decided})")
+    assert "answerer" in page.evaluate(decided)
+    page.fill("#chat-max_tokens", "1500")
+    page.fill("#chat-prompt", LONG)
+    page.press("Enter")
+    last = "[...document.querySelectorAll('.assistant')].at(-1)"
+    page.wait_for(f"{last}.querySelector('.body').innerText.length > 40")
+    page.evaluate(
+        "[...document.querySelectorAll('button')].find(b => b.innerText === 'Stop').click()"
+    )
+    page.wait_for(f"{last}.innerText.includes('Stopped.')")
+    page.reload()
+    page.wait_for(LIVE)
+    page.wait_for("document.querySelectorAll('.assistant').length === 2")
+    assert page.evaluate("document.querySelector('#chat-model').value") == "answerer"
+    assert_clean(page, gateway)
+
+
+def test_a_load_test_draws_what_each_request_did(
+    chromium: Browser, gateway: GatewayProcess
+) -> None:
+    page = opened(chromium, gateway, "chat")
+    page.wait_for("document.querySelector('#chat-model')?.options.length === 2")
+    for name, value in (("at_once", "2"), ("all", "3"), ("tokens", "8")):
+        page.fill(f"#load-{name}", value)
+    page.click(".load-test .primary")
+    page.wait_for_text("3 of 3 done", within_s=60)
+    page.wait_for("!!document.querySelector('.runs [data-phase=generating]')")
+    assert_clean(page, gateway)
+
+
+def test_a_gateway_with_keys_asks_for_one(chromium: Browser, tmp_path: Path) -> None:
+    keys = f'{{ {{ name = "admin", key = "{CLIENT_KEY}", admin = true }} }}'
+    with running_gateway(tmp_path, configuration(fake_model("fake"), api_keys=keys)) as gateway:
+        page = chromium.page(f"{gateway.base_url}/ui/")
+        page.wait_for("document.querySelector('dialog.key')?.open")
+        page.fill("#key", CLIENT_KEY)
+        page.press("Enter")
+        page.wait_for(f"{LIVE} && !document.querySelector('dialog.key').open")
+        page.wait_for("document.querySelector('.pool')")
+        page.reload()
+        page.wait_for("document.querySelector('.pool')")
+
+
+def test_a_lost_gateway_is_found_again(chromium: Browser, tmp_path: Path) -> None:
+    """Stopped and started anew at the same address: the page goes on by itself."""
+    with running_gateway(tmp_path, configuration(fake_model("fake"))) as first:
+        page = chromium.page(f"{first.base_url}/ui/")
+        page.wait_for(LIVE)
+        address = first.base_url.removeprefix("http://")
+    page.wait_for_text("Connection lost")
+    again = configuration(fake_model("fake"), fake_model("other"), listen=f'"{address}"')
+    with running_gateway(tmp_path, again):
+        page.wait_for(LIVE)
+        page.wait_for_text("Nothing has happened yet")
