@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,13 +15,14 @@ from click.testing import CliRunner, Result
 
 from tests.support.harness import configuration, free_port, model, real_variant, running_gateway
 from trio_gateway.commands.root import root
+from trio_gateway.stop_signals import StopSignals
 
 LISTEN = "127.0.0.1"
 
 
 def run(config: Path, *command: str) -> Result:
     name, *more = command
-    return CliRunner().invoke(root, [name, "-c", str(config), *more])
+    return CliRunner().invoke(root, [name, "-c", str(config), *more], obj=StopSignals())
 
 
 def written(tmp_path: Path, port: int) -> tuple[Path, str]:
@@ -66,6 +72,45 @@ def test_what_is_loaded_is_seen_and_changed(tmp_path: Path) -> None:
         assert "m was not loaded." in run(path, "unload", "m").stdout
         unknown = run(path, "load", "nobody")
         assert (unknown.exit_code, "there is no model" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.processes
+def test_logs_and_requests_of_a_running_gateway(tmp_path: Path) -> None:
+    path, text = written(tmp_path, free_port())
+    with running_gateway(tmp_path, text) as gateway:
+        assert "There were no such requests" in run(path, "requests").stdout
+        assert gateway.chat("m", max_tokens=4).status_code == 200
+        assert "m:512" in run(path, "requests").stdout
+        (row,) = json.loads(run(path, "requests", "--json", "--model", "m").stdout)["requests"]
+        assert row["outcome"] == "ok"
+        over = run(path, "cancel", row["id"])
+        assert (over.exit_code, "over" in over.stderr) == (1, True)
+        own = run(path, "logs").stdout
+        assert "m:512: ready in" in own
+        engine = run(path, "logs", "m", "--json").stdout.splitlines()
+        assert {json.loads(line)["source"] for line in engine} == {"m:512"}
+        assert "there is no model" in run(path, "logs", "nobody").stderr
+
+
+@pytest.mark.processes
+def test_top_draws_itself_and_gives_the_terminal_back(tmp_path: Path) -> None:
+    path, text = written(tmp_path, free_port())
+    with running_gateway(tmp_path, text):
+        command = [sys.executable, "-m", "trio_gateway", "top", "-c", str(path)]
+        terminal, its_side = pty.openpty()
+        env = {**os.environ, "TERM": "xterm-256color"}
+        top = subprocess.Popen(command, env=env, stdin=its_side, stdout=its_side)
+        os.close(its_side)
+        shown = b""
+        while b"Last requests" not in shown:
+            shown += os.read(terminal, 65536)
+        os.write(terminal, b"q")
+        with suppress(OSError):  # Linux' way of saying that the other end is closed
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        assert top.wait(20) == 0
+        assert b"\x1b[?1049l" in shown  # the screen as it was before
+        os.close(terminal)
 
 
 def test_the_shell_completes_the_names_of_models(

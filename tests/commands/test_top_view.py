@@ -45,7 +45,9 @@ def shown(state: FeedState, choice: Choice | None = None, note: str = "", **more
     console = Console(width=160, height=60, force_terminal=False, markup=False)
     with console.capture() as captured:
         given = choice or Choice()
-        console.print(view(state, given, NOW_S, 60, note, shows_models=more.get("models", False)))
+        console.print(
+            view(state, given, NOW_S, (160, 60), note, shows_models=more.get("models", False))
+        )
     return captured.get()
 
 
@@ -75,7 +77,7 @@ def test_what_ends_moves_to_the_last_requests() -> None:
                                       "error": "engine_failed"}))  # fmt: skip
     text = shown(state)
     assert "Running: 0" in text
-    assert "broken_off: engine_failed" in text
+    assert "broken off: engine_failed" in text
 
 
 def test_an_engine_that_is_gone_is_not_shown() -> None:

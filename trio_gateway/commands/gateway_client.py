@@ -51,7 +51,8 @@ def place_of(server: ServerConfig) -> Place:
     return Place(address.url)
 
 
-Query = Mapping[str, str | int | None]  # None: it is left out
+# None: it is left out; a list: it is there more than once.
+Query = Mapping[str, str | int | list[str] | None]
 NO_QUERY: Query = {}
 
 
@@ -84,7 +85,6 @@ class GatewayClient:
         self, method: str, path: str, content: bytes, query: Query, answer_timeout_s: float | None
     ) -> httpx.Response:
         self._check_socket()
-        asked = {name: value for name, value in query.items() if value is not None}
         timeout = httpx.Timeout(answer_timeout_s, connect=CONNECT_TIMEOUT_S)
         transport = httpx.HTTPTransport(verify=self._verify(), uds=self._socket(), trust_env=False)
         with (
@@ -92,12 +92,12 @@ class GatewayClient:
             httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client,
         ):
             return client.request(
-                method, f"{self.place.url}{path}", content=content or None, params=asked,
+                method, f"{self.place.url}{path}", content=content or None, params=_given(query),
                 headers=self._headers,
             )  # fmt: skip
 
     @asynccontextmanager
-    async def events(self, path: str, query: Query = NO_QUERY) -> AsyncIterator[AsyncIterator[str]]:
+    async def lines(self, path: str, query: Query = NO_QUERY) -> AsyncIterator[AsyncIterator[str]]:
         """The lines of a stream, which may pause for as long as it likes."""
         self._check_socket()
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
@@ -108,7 +108,7 @@ class GatewayClient:
             transport=transport, timeout=timeout, trust_env=False
         ) as client:
             request = client.build_request(
-                "GET", f"{self.place.url}{path}", params={**query}, headers=self._headers
+                "GET", f"{self.place.url}{path}", params=_given(query), headers=self._headers
             )
             with self._told():
                 response = await client.send(request, stream=True)
@@ -167,6 +167,10 @@ class GatewayClient:
 
     def _verify(self) -> ssl.SSLContext | bool:
         return _trusting(self.place.certificate) if self.place.certificate else False
+
+
+def _given(query: Query) -> dict[str, str | int | list[str]]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def in_path(name: str) -> str:

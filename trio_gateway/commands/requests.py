@@ -43,12 +43,10 @@ def requests(
     if as_json:
         print_json(found)
         return
-    from rich.console import Console
-
-    from trio_gateway.commands.tables import requests_table
+    from trio_gateway.commands.tables import console, requests_table
 
     if not found["requests"]:
         click.echo("There were no such requests since the gateway started.")
         return
-    console = Console(markup=False, emoji=False, highlight=False)
-    console.print(requests_table(found["requests"][::-1]))
+    out = console()
+    out.print(requests_table(found["requests"][::-1], out.width))

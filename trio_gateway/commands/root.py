@@ -9,6 +9,7 @@ from trio_gateway.commands.cancel import cancel
 from trio_gateway.commands.check import check
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.key import key
+from trio_gateway.commands.logs import logs
 from trio_gateway.commands.models import load, pin, unload
 from trio_gateway.commands.requests import requests
 from trio_gateway.commands.serve import serve
@@ -22,5 +23,18 @@ def root() -> None:
     """An OpenAI-compatible service over the llama.cpp engines of this machine."""
 
 
-for _command in (serve, check, explain, key, status, top, requests, load, unload, pin, cancel):
+for _command in (
+    serve,
+    check,
+    explain,
+    key,
+    status,
+    top,
+    requests,
+    logs,
+    load,
+    unload,
+    pin,
+    cancel,
+):
     root.add_command(_command)

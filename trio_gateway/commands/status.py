@@ -22,16 +22,14 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
     if as_json:
         print_json({**engines, **queue})
         return
-    from rich.console import Console
+    from trio_gateway.commands.tables import console, engines_table, waiting_table
 
-    from trio_gateway.commands.tables import engines_table, waiting_table
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    console.print(f"The gateway at {place} runs.\n")
+    out = console()
+    out.print(f"The gateway at {place} runs.\n")
     if engines["engines"]:
-        console.print(engines_table(engines["engines"]))
+        out.print(engines_table(engines["engines"]))
     else:
-        console.print("No engine runs: the next request starts one.")
+        out.print("No engine runs: the next request starts one.")
     if queue["tickets"]:
-        console.print(f"\n{len(queue['tickets'])} waiting:")
-        console.print(waiting_table(queue["tickets"]))
+        out.print(f"\n{len(queue['tickets'])} waiting:")
+        out.print(waiting_table(queue["tickets"]))

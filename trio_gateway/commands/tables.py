@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +21,18 @@ _STATE_STYLES = {
     "stopping": "dim",
     "failed": "red",
 }
-_OUTCOME_STYLES = {"ok": "green", "client_gone": "dim", "cancelled": "dim"}
+_SAY_ENOUGH = frozenset({"client_gone", "cancelled"})  # of themselves
+
+
+PIPE_WIDTH = 200  # where there is no terminal that has one
+
+
+def console() -> Console:
+    """For stdout. Names come from elsewhere, so nothing in them is markup."""
+    found = Console(markup=False, emoji=False, highlight=False)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+    return found
 
 
 def engines_table(engines: Sequence[Row]) -> Table:
@@ -58,40 +71,57 @@ def waiting_table(waiting: Sequence[Row]) -> Table:
     return table
 
 
-def requests_table(requests: Sequence[Row]) -> Table:
-    """Those that are over, or run."""
-    table = _table(
-        "time", "id", "model", "client", "decision", "waited", "first byte", "took",
-        "prompt", "cached", "answer", "speed", "result",
-    )  # fmt: skip
-    for row in requests:
-        waited_s = (row.get("waited_s") or 0.0) + (row.get("load_s") or 0.0)
-        variant = f":{row['variant']}" if row.get("variant") else ""
-        table.add_row(
-            words.clock(row["arrived_s"]),
-            str(row["id"])[:8],
-            _plain(f"{row.get('model') or row.get('asked') or '-'}{variant}"),
-            _plain(row.get("client")),
-            _plain(row.get("decision")),
-            words.seconds(waited_s if row.get("decision") else None),
-            words.seconds(row.get("first_byte_after_s")),
-            words.seconds(row.get("took_s")),
-            words.count(row.get("prompt_tokens")),
-            words.count(row.get("cached_tokens")),
-            words.count(row.get("generated_tokens")),
-            words.speed(row.get("speed")),
-            _result(row),
-        )
+# What a narrow terminal leaves out first: below so many columns of text.
+_NEEDS_WIDTH = {
+    "id": 80, "took": 80, "client": 100, "decision": 110, "cached": 120, "first byte": 130,
+    "prompt": 90, "waited": 90,
+}  # fmt: skip
+
+
+def requests_table(requests: Sequence[Row], width: int = 200) -> Table:
+    """Those that are over, or run. `width`: of the terminal, in characters."""
+    shown = [_request_cells(row) for row in requests]
+    names = [name for name in _request_cells(_EMPTY) if width >= _NEEDS_WIDTH.get(name, 0)]
+    table = _table(*names)
+    for cells in shown:
+        table.add_row(*(cells[name] for name in names))
     return table
+
+
+_EMPTY: Row = {"arrived_s": 0.0, "id": ""}
+
+
+def _request_cells(row: Row) -> dict[str, str | Text]:
+    waited_s = (row.get("waited_s") or 0.0) + (row.get("load_s") or 0.0)
+    variant = f":{row['variant']}" if row.get("variant") else ""
+    return {
+        "time": words.clock(row["arrived_s"]),
+        "id": str(row["id"]),
+        "model": _plain(f"{row.get('model') or row.get('asked') or '-'}{variant}"),
+        "client": _plain(row.get("client")),
+        "decision": _plain(row.get("decision")),
+        "waited": words.seconds(waited_s if row.get("decision") else None),
+        "first byte": words.seconds(row.get("first_byte_after_s")),
+        "took": words.seconds(row.get("took_s")),
+        "prompt": words.count(row.get("prompt_tokens")),
+        "cached": words.count(row.get("cached_tokens")),
+        "answer": words.count(row.get("generated_tokens")),
+        "speed": words.speed(row.get("speed")),
+        "result": _result(row),
+    }
 
 
 def _result(row: Row) -> Text:
     outcome = row.get("outcome")
     if outcome is None:
         return Text(str(row.get("stage") or ""), "cyan")
+    words_of = outcome.replace("_", " ")
+    if outcome in _SAY_ENOUGH:
+        return Text(words_of, "dim")
     said = row.get("error") or row.get("finish") or ""
-    style = _OUTCOME_STYLES.get(outcome, "red")
-    return Text(f"{outcome}: {said}" if said and outcome != "ok" else str(said or outcome), style)
+    if outcome == "ok":
+        return Text(said or "ok", "green")
+    return Text(f"{words_of}: {said}" if said else words_of, "red")
 
 
 def pools_table(pools: Sequence[Row], width: int = 30) -> Table:

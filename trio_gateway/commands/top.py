@@ -9,7 +9,6 @@ import time
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,8 +18,6 @@ from trio_gateway.commands.asking import asked_gateway, asking_options, json_opt
 from trio_gateway.stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    import trio
-
     from trio_gateway.commands.gateway_client import GatewayClient
 
 REFRESH_S = 0.5
@@ -43,51 +40,37 @@ def top(signals: StopSignals, path: Path | None, key_file: TextIO | None, *, as_
         trio.run(watching, gateway, signals)
 
 
-class _Ends:
-    """What a signal does: it leaves the loop, which gives the terminal back."""
-
-    def __init__(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
-
-    def begin_shutdown(self, why: str) -> None:
-        self._scope.cancel(reason=why)
-
-    def end_now(self, why: str) -> None:
-        self._scope.cancel(reason=why)
-
-
 async def _print_events(gateway: GatewayClient, signals: StopSignals) -> None:
     import json
 
-    import trio
-
     from trio_gateway.commands.feed_state import events_in
-    from trio_gateway.tasks import beside
+    from trio_gateway.commands.stopping import until_stopped
 
-    signals.attach()
-    with trio.CancelScope() as scope:
-        async with (
-            beside(partial(signals.watch, _Ends(scope))),
-            gateway.events("/gateway/events") as lines,
-        ):
+    async def print_them() -> None:
+        async with gateway.lines("/gateway/events") as lines:
             async for event in events_in(lines):
                 click.echo(json.dumps({"event": event.name, "data": event.data}))
 
+    await until_stopped(signals, print_them)
+
 
 async def _watch(gateway: GatewayClient, signals: StopSignals) -> None:
+    from trio_gateway.commands.stopping import until_stopped
     from trio_gateway.tasks import open_flat_nursery
 
-    signals.attach()
     screen = _Screen(gateway)
-    async with gateway.events("/gateway/events") as lines:  # or say at once that none answers
-        await screen.follow_once(lines, until_first=True)
-    with _raw_terminal():
-        async with open_flat_nursery() as nursery:
-            nursery.start_soon(signals.watch, _Ends(nursery.cancel_scope))
-            nursery.start_soon(screen.follow)
-            nursery.start_soon(screen.draw)
-            await screen.obey_keys()
-            nursery.cancel_scope.cancel(reason="the user left")
+
+    async def watch() -> None:
+        async with gateway.lines("/gateway/events") as lines:  # or say at once that none answers
+            await screen.follow_once(lines, until_first=True)
+        with _raw_terminal():
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(screen.follow)
+                nursery.start_soon(screen.draw)
+                await screen.obey_keys()
+                nursery.cancel_scope.cancel(reason="the user left")
+
+    await until_stopped(signals, watch)
 
 
 class _Screen:
@@ -115,7 +98,7 @@ class _Screen:
 
         while True:
             try:
-                async with self._gateway.events("/gateway/events") as lines:
+                async with self._gateway.lines("/gateway/events") as lines:
                     self._note = ""
                     await self.follow_once(lines)
                 self._note = "The gateway has ended."
@@ -135,7 +118,7 @@ class _Screen:
             while True:
                 if not self._is_paused:
                     shown = view(
-                        self._state, self._choice, time.time(), console.size.height, self._note,
+                        self._state, self._choice, time.time(), console.size, self._note,
                         shows_models=self._shows_models,
                     )  # fmt: skip
                     live.update(shown, refresh=True)

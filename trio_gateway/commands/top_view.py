@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from trio_gateway.commands.feed_state import FeedState, Row
@@ -41,9 +42,17 @@ def under_way(state: FeedState) -> list[Row]:
 
 
 def view(
-    state: FeedState, choice: Choice, now_s: float, height: int, note: str, *, shows_models: bool
+    state: FeedState,
+    choice: Choice,
+    now_s: float,
+    size: tuple[int, int],
+    note: str,
+    *,
+    shows_models: bool,
 ) -> RenderableType:
-    """`now_s`: Unix time. `note`: a line for the foot, such as a lost connection."""
+    """`now_s`: Unix time. `size`: columns and lines of the terminal. `note`: a line for the foot,
+    such as a lost connection."""
+    width, height = size
     foot = Text(KEYS if not note else f"{note}   {KEYS}", "bold yellow" if note else "dim")
     if not state.is_complete:
         return Group(Text("Waiting for the gateway…"), foot)
@@ -61,27 +70,25 @@ def view(
     )
     parts.append(_title(f"Waiting: {len(waiting)}"))
     if waiting:
-        parts.append(_marked(waiting_table, waiting, choice))
+        parts.append(_marked(waiting_table(waiting), waiting, choice))
     parts.append(_title(f"Running: {len(running)}"))
     if running:
-        parts.append(_marked(requests_table, running, choice))
+        parts.append(_marked(requests_table(running, width), running, choice))
     used = ABOVE + len(state.pools) + len(engines) + len(waiting) + len(running)
     room = max(height - used - (len(state.models) + 2 if shows_models else 0), RECENT_MIN)
     recent = [*state.recent][-room:][::-1]
     parts.append(_title("Last requests"))
     parts.append(
-        requests_table(recent) if recent else Text("None since the gateway started.", "dim")
+        requests_table(recent, width) if recent else Text("None since the gateway started.", "dim")
     )
     return Group(*parts, foot)
 
 
-def _marked(table_of: object, rows: list[Row], choice: Choice) -> RenderableType:
-    assert callable(table_of)
-    table = table_of(rows)
+def _marked(table: Table, rows: list[Row], choice: Choice) -> Table:
     for number, row in enumerate(rows):
         if row["id"] == choice.id:
             table.rows[number].style = "reverse"
-    return table  # type: ignore[no-any-return]
+    return table
 
 
 def _timed(row: Row, now_s: float) -> Row:
