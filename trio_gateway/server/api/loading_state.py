@@ -63,18 +63,18 @@ def _cleaned(message: dict[str, Any]) -> dict[str, Any]:
         blocks = [_own_thoughts(part) if isinstance(part, dict) else part for part in content]
         pairs = zip(blocks, content, strict=True)
         left = [block for block, before in pairs if block is before or not _is_empty(block)]
-        cleaned = {**cleaned, "content": left or [{"type": "text", "text": ""}]}
+        if content and not left:
+            left = [{"type": "text", "text": ""}]
+        cleaned = {**cleaned, "content": left}
     return cleaned
 
 
 def _own_thoughts(said: dict[str, Any]) -> dict[str, Any]:
     """With what its model thought itself; the same object, if that is all."""
     found = {name: said[name] for name in _THOUGHTS if _begins_with_sentence(said.get(name))}
-    return (
-        {**said, **{name: _after_sentences(text) for name, text in found.items()}}
-        if found
-        else said
-    )
+    if not found:
+        return said
+    return said | {name: _after_sentences(text) for name, text in found.items()}
 
 
 def _is_empty(block: dict[str, Any]) -> bool:
