@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.support.configurations import SMALLEST, smallest
-from tests.support.harness import running_gateway
+from tests.support.harness import SERVE, running_gateway
 from trio_gateway.commands.serve import say_ready
 from trio_gateway.config.schema import ListenAddress
+from trio_gateway.log import FORMAT_VARIABLE
 
 ADDRESS = ListenAddress("127.0.0.1", 7777)
 
@@ -68,6 +70,24 @@ def test_there_is_no_command_where_no_model_can_answer(
 ) -> None:
     lines = said(tmp_path, capsys, "", "m")
     assert lines[-1] == "Models: m"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_log_for_programs_is_an_object_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_variable: bool
+) -> None:
+    command = [*SERVE[:-1], "--log-format", "json"]
+    if by_variable:
+        command = [*SERVE[:-1]]
+        monkeypatch.setenv(FORMAT_VARIABLE, "json")
+    config = f"{SMALLEST} server.listen_v4 = '127.0.0.1:0'"
+    with running_gateway(tmp_path, config, command=command) as gateway:
+        pass
+    said = [json.loads(line) for line in gateway.log.splitlines()]
+    assert all({"time", "level", "logger", "message"} == line.keys() for line in said)
+    assert any(line["message"].startswith("Ready. Base URL") for line in said)
+    assert said[-1]["message"].startswith("SIGTERM: stopping")
 
 
 @pytest.mark.processes

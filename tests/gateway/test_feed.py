@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.server.feed.feed import LINGER_S
+from trio_gateway.server.feed.others import Others
 from trio_gateway.server.handlers.watching import OF_A_KEY, WATCHERS_MAX
 from trio_gateway.server.http.types import HALF_CLOSED_S
 from trio_gateway.server.records.request_book import RequestBegan
@@ -121,6 +123,34 @@ async def test_after_a_while_without_readers_it_begins_anew(autojump_clock: Cloc
             again = await reader.next()
     assert again.name == "snapshot"
     assert number_of(again) > number_of(last)
+
+
+class SlowToEnd:
+    """Others' memory, where the last reading takes a second."""
+
+    async def watch(self, tell: Callable[[Mapping[str, int | None]], None]) -> None:
+        tell({"primary": 5})
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.sleep(1)
+
+
+async def test_who_comes_while_it_goes_to_sleep_wakes_it_again(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        feed = stack.gateway.feed
+        feed._others = cast(Others, SlowToEnd())
+        async with reading(stack) as reader:
+            await reader.next("snapshot")
+            assert (await reader.next("pool")).data["other_bytes"] == 5
+        with trio.fail_after(100):
+            while feed.is_awake:  # noqa: ASYNC110 - nobody is told
+                await trio.sleep(0.1)
+        begun = trio.current_time()
+        async with reading(stack) as reader:
+            await reader.next("snapshot")
+        assert trio.current_time() - begun < 2
 
 
 def number_of(event: Event) -> int:

@@ -39,6 +39,7 @@ SLOW_S = 5.0  # between looks at what changes by itself, where nothing happens
 LINGER_S = 30.0  # a reader that comes back within this goes on where it was
 TIMELINE_MAX = 2000
 NOTED_MAX = 1000  # of each kind between two looks
+SHARED_S = 0.1  # a snapshot is the same for who comes within this
 _PLAIN_LEVELS = ("DEBUG", "INFO")
 
 
@@ -63,6 +64,7 @@ class Feed:
         self._moments: deque[Moment] = deque(maxlen=NOTED_MAX)
         self._over: deque[RequestRecord] = deque(maxlen=NOTED_MAX)
         self._lines: deque[LogLine] = deque(maxlen=NOTED_MAX)
+        self._snapshots: dict[View, tuple[float, bytes]] = {}
         self._looked_far_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -100,6 +102,7 @@ class Feed:
             self._differ = Differ()
             self._over.clear()
             self._lines.clear()
+            self._snapshots.clear()
 
     # -- on the bus: notes, and no more -------------------------------------------------------
 
@@ -128,6 +131,7 @@ class Feed:
 
     def _look(self, *, is_news: bool) -> float:
         """Put what has changed into the ring; how many seconds that took."""
+        self._snapshots.clear()
         begun, before, now = time.perf_counter(), self.ring.last, trio.current_time()
         for line in self._lines:
             self._add(Kind.LOG, line)
@@ -187,10 +191,16 @@ class Feed:
     def snapshot(self, view: View) -> bytes:
         """All that there is, as an event with the number of the last one in the ring. What is in it
         may be newer than that: rows are told again, and whoever has them takes the newest."""
+        now = trio.current_time()
+        made_at, text = self._snapshots.get(view, (0.0, b""))
+        if text and now - made_at < SHARED_S:
+            return text  # all that fell behind come at the same time
         told = len(self._book.recent) - len(self._over)  # the end of the others is still to be told
         over = [*self._book.recent][: max(told, 0)]
         data = self.composer.snapshot(self.run_id, view, over, self._timeline)
-        return self._event(Kind.SNAPSHOT, self.ring.last, data)
+        text = self._event(Kind.SNAPSHOT, self.ring.last, data)
+        self._snapshots[view] = now, text
+        return text
 
 
 def encoded(kind: Kind, id_: str, data: bytes) -> bytes:

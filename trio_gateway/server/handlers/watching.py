@@ -44,7 +44,11 @@ class Watchers:
             ApiError: 503, there are as many already.
             ClientGone: it was closed in the middle of a piece.
         """
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+        headers = [
+            (b"content-type", content_type),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),  # nginx would keep it until it is much
+        ]
         if call.method == "HEAD":
             return Answer(200, headers, b"")
         is_sending = True

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.engine.overview import EngineRow, TicketRow
+from trio_gateway.engine.resources import ModelRow
 from trio_gateway.engine.scheduling.model_load import LoadState
 from trio_gateway.lines import KEPT
 from trio_gateway.server.api.endpoint import Endpoint, ModelIn
@@ -18,6 +19,7 @@ from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
+from trio_gateway.server.feed.rows import UsableModel
 from trio_gateway.server.ollama.request import REQUESTS
 from trio_gateway.server.records.request_row import RequestRow
 
@@ -67,7 +69,7 @@ def _list_of(schema: Json) -> Json:
 
 
 def _components() -> dict[str, Json]:
-    rows = (TicketRow, EngineRow, RequestRow)
+    rows = (TicketRow, EngineRow, ModelRow, UsableModel, RequestRow)
     kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), *rows])
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = _object(message=_STRING)
@@ -121,7 +123,9 @@ ANSWERS: Mapping[str, Json] = {
         held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
     ),
     "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
-    "gateway models": _object(models=_list_of({"type": "object"})),
+    "gateway models": _object(
+        models={"anyOf": [_list_of(reference("ModelRow")), _list_of(reference("UsableModel"))]}
+    ),
     "requests": _object(requests=_list_of(reference("RequestRow")), more={"type": "boolean"}),
     "usage": _object(by=_STRING, usage=_list_of({"type": "object"})),
     "cancel": _object(id=_STRING, cancelled={"const": True}, stage=_STRING),
