@@ -1,7 +1,8 @@
 // The shell: tabs, the place in the URL, the connection and the key.
 //
 // A view is a module views/NAME.js whose default export is a custom element class; its styles, if it
-// has any of its own, are views/NAME.css, which is loaded with it. The shell makes one element of it
+// has any of its own, are views/NAME.css, which is loaded with it and stays: all of them are inside
+// `gw-NAME { … }`, so that they are about no other view. The shell makes one element of it
 // when its tab is first opened, and keeps it: it is connected while its tab is open, and
 // disconnected while another one is. So a view
 //   - builds itself in the first `connectedCallback`, and there subscribes to the store;

@@ -19,7 +19,7 @@ export class LoadTest {
     this.start = h('button.primary', { type: 'submit' }, 'Start');
     this.stop = h('button', { type: 'button', hidden: true, onclick: () => this.aborter?.abort() }, 'Stop');
     this.sums = h('p.sums', { role: 'status' });
-    this.rows = h('ol.runs', { 'aria-label': 'Requests of the load test' });
+    this.rows = h('ol.runs', { tabindex: '0', 'aria-label': 'Requests of the load test' });
     const keys = h('ul.keys', { 'aria-label': 'Colours' }, PHASES.map((phase) => h('li', {}, h('span.key', { 'data-phase': phase }), phase)));
     this.element = h('section.card.load-test', { 'aria-label': 'Load test' },
       h('header', {}, h('h2', {}, 'Load test'), h('span.soft.small', {}, 'the message and the settings from above, many times at once')),

@@ -25,7 +25,7 @@ export default class Timeline extends View {
     this.tip = h('div.tip', { role: 'status', hidden: true });
     this.frame = h('div.frame', {}, this.svg, this.tip);
     this.none = h('p.empty', {}, 'No engine did anything in this time.');
-    this.list = h('ol.moments');
+    this.list = h('ol.moments', { tabindex: '0', 'aria-label': 'What engines did, as text' });
     const keys = ['loading', 'serving', 'idle', 'draining', 'stopping', 'failed', 'waiting', 'reading'].map((state) => h('li', {}, h('span.key', { 'data-state': state }), state));
     this.append(h('h1.unseen', {}, 'Timeline'), h('div.stack', {},
       h('section.card', { 'aria-label': 'Lanes' }, h('header', {}, h('h2', {}, 'What engines did'), this.choice), this.frame, this.none, h('ul.keys', { 'aria-label': 'Colours' }, keys)),
