@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import msgspec
@@ -14,7 +15,9 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.engine.errors import EngineLost
 from trio_gateway.engine.happenings import Change, EngineChanged
 from trio_gateway.engine.scheduling.events import Cause
+from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.records.request_row import RequestRow, row_of
+from trio_gateway.server.relay.engine_stream import EngineStream
 
 ANSWER = json.dumps(
     {
@@ -210,3 +213,22 @@ async def test_what_engines_do_is_published(autojump_clock: Clock) -> None:
     assert "b" in seen[2].reason
     assert seen[2].cause is Cause.SWAP
     assert not seen[3].killed
+
+
+async def test_nothing_of_a_request_is_left_to_the_garbage_collector(
+    autojump_clock: Clock,
+) -> None:
+    """It would run a hundred times as often, and all others wait for it."""
+    async with running_stack(config(model("m"))) as stack:
+        await stack.post(CHAT, chat())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                stack.engines.scripts = [[EVENT, DONE], [ANSWER]]
+                await stream(stack, chat(stream=True))
+                await stack.post(CHAT, chat())
+            alive = [o for o in gc.get_objects() if isinstance(o, RequestState | EngineStream)]
+        finally:
+            gc.enable()
+    assert len(alive) < 5, [type(o) for o in alive]

@@ -85,6 +85,10 @@ class RequestState:
             self.is_cancelled = True
             self.scope.cancel(reason="somebody has cancelled the request")
 
+    def forget(self) -> None:
+        """It is over. What it refers to refers to it, which is work for the garbage collector."""
+        self.last_words, self.cycle, self.scope = _none, None, None
+
     def __str__(self) -> str:
         took_s = trio.current_time() - self.began_at
         return f"{self.status or 'no answer'} after {took_s:.3f} s"
@@ -123,6 +127,7 @@ class RequestScopes:
             is_gone = False
         finally:
             hold.close()
+            state.forget()
             record = state.record
             if record.endpoint:
                 record.ends(

@@ -50,69 +50,118 @@ class Measured(NamedTuple):
 
 
 def of_requests(all_: RequestTallies) -> Iterator[Counted | Spreading]:
+    of, by = all_.by_model, all_.by_more
     yield Counted(
-        "requests", "Requests that are over.", ("model", "endpoint", "outcome"), all_.requests
-    )
-    yield Counted("request_errors", "Errors that clients got.", ("model", "code"), all_.errors)
-    yield Counted(
-        "decisions", "How requests came by their engine.", ("model", "decision"), all_.decisions
-    )
-    yield Counted(
-        "request_retries", "Requests that were sent to an engine again.", MODEL, all_.retries
-    )
-    yield Counted("prompt_tokens", "Tokens of prompts.", MODEL, all_.prompt_tokens)
-    yield Counted(
-        "prompt_tokens_cached", "Tokens of prompts that were in an engine's KV cache.",
-        MODEL, all_.cached_tokens,
-    )  # fmt: skip
-    yield Counted("generated_tokens", "Tokens of answers.", MODEL, all_.generated_tokens)
-    yield Counted(
-        "drafted_tokens", "Tokens that a draft model proposed.", MODEL, all_.drafted_tokens
+        "requests",
+        "Requests that are over.",
+        ("model", "endpoint", "outcome"),
+        by(lambda m: m.requests),
     )
     yield Counted(
-        "drafted_tokens_accepted", "Those of them that were taken.", MODEL, all_.accepted_tokens
-    )
-    yield Counted("request_bytes", "Bytes of requests' bodies.", MODEL, all_.request_bytes)
-    yield Counted("answer_bytes", "Bytes of answers' bodies.", MODEL, all_.answer_bytes)
-    yield Counted(
-        "prompts_counted", "Prompts, by who counted their tokens.", ("model", "by"), all_.counted
+        "request_errors",
+        "Errors that clients got.",
+        ("model", "code"),
+        by(lambda m: m.errors),
     )
     yield Counted(
-        "prompts_counted_too_low", "Prompts that had more tokens than were counted.",
-        ("model", "by"), all_.counted_too_low,
-    )  # fmt: skip
+        "decisions",
+        "How requests came by their engine.",
+        ("model", "decision"),
+        by(lambda m: m.decisions),
+    )
+    yield Counted(
+        "request_retries",
+        "Requests that were sent to an engine again.",
+        MODEL,
+        of(lambda m: m.retries),
+    )
+    yield Counted("prompt_tokens", "Tokens of prompts.", MODEL, of(lambda m: m.prompt_tokens))
+    yield Counted(
+        "prompt_tokens_cached",
+        "Tokens of prompts that were in an engine's KV cache.",
+        MODEL,
+        of(lambda m: m.cached_tokens),
+    )
+    yield Counted("generated_tokens", "Tokens of answers.", MODEL, of(lambda m: m.generated_tokens))
+    yield Counted(
+        "drafted_tokens",
+        "Tokens that a draft model proposed.",
+        MODEL,
+        of(lambda m: m.drafted_tokens),
+    )
+    yield Counted(
+        "drafted_tokens_accepted",
+        "Those of them that were taken.",
+        MODEL,
+        of(lambda m: m.accepted_tokens),
+    )
+    yield Counted(
+        "request_bytes",
+        "Bytes of requests' bodies.",
+        MODEL,
+        of(lambda m: m.request_bytes),
+    )
+    yield Counted("answer_bytes", "Bytes of answers' bodies.", MODEL, of(lambda m: m.answer_bytes))
+    yield Counted(
+        "prompts_counted",
+        "Prompts, by who counted their tokens.",
+        ("model", "by"),
+        by(lambda m: m.counted),
+    )
+    yield Counted(
+        "prompts_counted_too_low",
+        "Prompts that had more tokens than were counted.",
+        ("model", "by"),
+        by(lambda m: m.counted_too_low),
+    )
     yield Spreading(
         "prompt_count_error_ratio",
         "How far off counts of prompts were, as a share of the tokens that the engine reported.",
-        ("model", "by"), all_.count_error,
-    )  # fmt: skip
-    yield Spreading(
-        "request_duration_seconds", "From a request's head to its answer's end.",
-        ("model", "outcome"), all_.duration,
-    )  # fmt: skip
-    yield Spreading(
-        "time_to_first_token_seconds",
-        "From a request's head to the first byte of its streamed answer.", MODEL, all_.first_token,
-    )  # fmt: skip
-    yield Spreading(
-        "queue_wait_seconds", "In line for an engine, without the load that it waited for.",
-        ("model", "priority"), all_.queue_wait,
-    )  # fmt: skip
-    yield Spreading(
-        "load_wait_seconds", "For a load, of the requests that waited for one.",
-        MODEL, all_.load_wait,
-    )  # fmt: skip
-    yield Spreading(
-        "generation_tokens_per_second", "Speed of answers, as engines say.", MODEL, all_.speed
+        ("model", "by"),
+        by(lambda m: m.count_error),
     )
     yield Spreading(
-        "prompt_tokens_per_second", "Speed at which prompts were read, as engines say.",
-        MODEL, all_.prompt_speed,
-    )  # fmt: skip
+        "request_duration_seconds",
+        "From a request's head to its answer's end.",
+        ("model", "outcome"),
+        by(lambda m: m.duration),
+    )
     yield Spreading(
-        "context_given_ratio", "The context that a request got, divided by what it needed.",
-        MODEL, all_.waste,
-    )  # fmt: skip
+        "time_to_first_token_seconds",
+        "From a request's head to the first byte of its streamed answer.",
+        MODEL,
+        of(lambda m: m.first_token),
+    )
+    yield Spreading(
+        "queue_wait_seconds",
+        "In line for an engine, without the load that it waited for.",
+        ("model", "priority"),
+        by(lambda m: m.queue_wait),
+    )
+    yield Spreading(
+        "load_wait_seconds",
+        "For a load, of the requests that waited for one.",
+        MODEL,
+        of(lambda m: m.load_wait),
+    )
+    yield Spreading(
+        "generation_tokens_per_second",
+        "Speed of answers, as engines say.",
+        MODEL,
+        of(lambda m: m.speed),
+    )
+    yield Spreading(
+        "prompt_tokens_per_second",
+        "Speed at which prompts were read, as engines say.",
+        MODEL,
+        of(lambda m: m.prompt_speed),
+    )
+    yield Spreading(
+        "context_given_ratio",
+        "The context that a request got, divided by what it needed.",
+        MODEL,
+        of(lambda m: m.waste),
+    )
 
 
 def of_engines(all_: EngineTallies) -> Iterator[Counted | Spreading]:
