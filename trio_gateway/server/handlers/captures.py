@@ -8,20 +8,12 @@ from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
-from trio_gateway.server.history.recorder import Recorder
+from trio_gateway.server.history.recorder import CapturesWanted, Recorder
 from trio_gateway.server.relay.answer import Answer
 from trio_gateway.server.relay.prepare import Preparer
 
 COUNT_MAX, SECONDS_MAX = 1000, 3600.0
 _BODY_MAX_BYTES = 4096
-
-
-class CapturesWanted(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a POST."""
-
-    model: str | None = None
-    count: int = 10
-    seconds: float = 600.0
 
 
 class CapturesHandler:
@@ -39,7 +31,7 @@ class CapturesHandler:
 
     async def _begin(self, call: Call) -> None:
         wanted = _wanted(b"".join(await call.read_pieces()))
-        model = self._preparer.find(wanted.model, call.permissions).model.name
+        model = self._preparer.find(wanted.model or None, call.permissions).model.name
         by = f'the API key "{call.permissions.key}"' if call.permissions.key else "somebody"
         self._recorder.begin(model, wanted.count, wanted.seconds, by)
 

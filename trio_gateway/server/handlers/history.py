@@ -112,7 +112,8 @@ def _status(call: Call) -> Status | None:
 
 
 def _limit(call: Call) -> int:
-    said = call.query("limit") or str(LIMIT)
+    if (said := call.query("limit")) is None:
+        return LIMIT
     if not (said.isascii() and said.isdecimal() and 1 <= int(said[:9]) <= LIMIT_MAX):
         raise _invalid("limit", said, f"1 to {LIMIT_MAX}")
     return int(said)
@@ -137,8 +138,9 @@ def _date(said: str) -> float:
 
 
 def _by(call: Call) -> By:
-    said = call.query("by") or By.MODEL.value
-    known = {by.value: by for by in By}
+    said, known = call.query("by"), {by.value: by for by in By}
+    if said is None:
+        return By.MODEL
     if (by := known.get(said)) is None:
         raise _invalid("by", said, ", ".join(known))
     return by

@@ -22,6 +22,14 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 10 * 2**20  # of all requests and answers together
 
 
+class CapturesWanted(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be recorded. `model` may be left out if there is only one."""
+
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    count: int = 10
+    seconds: float = 600.0
+
+
 class CapturedText(msgspec.Struct):
     """The beginning of it; `left_out`: bytes that are not."""
 

@@ -49,12 +49,14 @@ _WITH_BODY = {
 }
 _WITH_ENGINE = {
     "429": "The queue is full; `Retry-After` says when to ask again.",
+    "499": "Somebody has cancelled the request.",
     "502": "The engine did not start, crashed, or its answer is not valid.",
     "503": "The gateway is stopping, or waiting after failed starts; `Retry-After` says how long.",
     "504": "The engine did not start in time, or the request waited too long.",
     "4XX": "The engine's own error.",
     "5XX": "The engine's own error.",
 }
+_WITH_REQUEST = {"404": "There is no such request.", "409": "The request is over."}
 _NO_UPGRADE = {"426": "The request is not a WebSocket handshake."}
 _NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
 
@@ -176,6 +178,8 @@ def _bad(endpoint: Endpoint) -> Json:
         errors |= _WITH_MODEL
     if endpoint.body is not Body.NONE:
         errors |= _WITH_BODY
+    if endpoint.name == "cancel":
+        errors |= _WITH_REQUEST
     # Loading a model takes an engine as well, though not its answer.
     if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
         errors |= _WITH_ENGINE
@@ -197,14 +201,18 @@ def _shape(endpoint: Endpoint) -> str:
 
 
 def _response_name(shape: str, status: str, text: str) -> str:
-    return f"{shape}{status}{'Engine' if text == _WITH_ENGINE.get(status) else ''}"
+    kinds = {"Engine": _WITH_ENGINE, "Request": _WITH_REQUEST}
+    suffix = next((kind for kind, texts in kinds.items() if text == texts.get(status)), "")
+    return f"{shape}{status}{suffix}"
 
 
 def _responses() -> Json:
     """All error answers, by the names that `_bad` refers to."""
     made: Json = {}
     for shape in ("Error", "AnyError", *_ERROR_SCHEMAS.values()):
-        for texts in (_ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_ENGINE, _NO_UPGRADE, _NOT_HERE):
+        for texts in (
+            _ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_REQUEST, _WITH_ENGINE, _NO_UPGRADE, _NOT_HERE,
+        ):  # fmt: skip
             for status, text in texts.items():
                 content = {JSON: {"schema": reference(shape)}}
                 made[_response_name(shape, status, text)] = _answer(text, content)

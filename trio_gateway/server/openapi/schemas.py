@@ -20,6 +20,7 @@ from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.feed.rows import UsableModel
+from trio_gateway.server.history.recorder import CapturesWanted
 from trio_gateway.server.ollama.request import REQUESTS
 from trio_gateway.server.records.request_row import RequestRow
 
@@ -68,9 +69,12 @@ def _list_of(schema: Json) -> Json:
     return {"type": "array", "items": schema}
 
 
+_BODIES: Mapping[str, type[msgspec.Struct]] = {**REQUESTS, "captures": CapturesWanted}
+
+
 def _components() -> dict[str, Json]:
     rows = (TicketRow, EngineRow, ModelRow, UsableModel, RequestRow)
-    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *REQUESTS.values(), *rows])
+    kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *_BODIES.values(), *rows])
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = _object(message=_STRING)
     # An engine's code is a number, and some engines leave these out.
@@ -222,7 +226,7 @@ PARAMETERS: Mapping[str, tuple[Json, ...]] = {
 
 def json_schema(endpoint: Endpoint) -> Json:
     """Of a body: the known fields, and which of them must be there. Others are passed on."""
-    kind = REQUESTS.get(endpoint.name) or fields_of(endpoint.name)
+    kind = _BODIES.get(endpoint.name) or fields_of(endpoint.name)
     known = COMPONENTS[kind.__name__]["properties"]
     properties, required = {**known, "model": _MODEL_NAME}, []
     if endpoint.model_in is ModelIn.BODY:
