@@ -17,6 +17,8 @@ from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.keepalive import KeepaliveStyle
+from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import Outcome
 
 RESPONSES_EVENT = (
     b"event: response.output_text.delta\n"
@@ -300,3 +302,63 @@ async def test_a_key_may_cancel_its_own_and_an_admins_may_cancel_all(
         (id_,) = stack.gateway.book.live
         answer = await stack.post(f"/gateway/requests/{id_}/cancel", b"", bearer(by))
         assert answer.status == status
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    """Cancels the only request as a task, whichever it is, begins the n-th step since it came."""
+
+    def __init__(self, steps: int, book: RequestBook) -> None:
+        self._left, self._book = steps, book
+        self.has_cancelled = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._book.live and not self.has_cancelled:
+            self._left -= 1
+            if self._left == 0:
+                self.has_cancelled = True
+                (record,) = self._book.live.values()
+                self._book.cancel(record)
+
+
+@pytest.mark.parametrize("name", ["chat", "a stream", "a stream that waits", "Ollama", "upstream"])
+async def test_wherever_it_is_cancelled_its_client_learns_how_it_ended(
+    autojump_clock: Clock, name: str
+) -> None:
+    """Each answer is complete, or says so, or is torn; and the next request is served."""
+    whole = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
+    cases = {
+        "chat": Case(CHAT, chat(), [whole]),
+        "a stream": Case(CHAT, chat(stream=True), [EVENT, 1.0, EVENT, DONE]),
+        "a stream that waits": Case(CHAT, chat(stream=True), [40.0, EVENT, 1.0, DONE]),
+        "Ollama": Case("/api/chat", chat(), [EVENT, 1.0, DONE]),
+        "upstream": Case(STREAMS["upstream"].path, chat(stream=True), [EVENT, 1.0, DONE]),
+    }
+    case, seen = cases[name], set[str]()
+    async with running_stack(config(model("m"))) as stack:
+        for steps in range(1, 500):
+            answered, instrument = Answered(), _CancelAtStep(steps, stack.gateway.book)
+            stack.engines.scripts = [case.script]
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                with trio.fail_after(1000):
+                    await answered.ask(stack, case)
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+            await trio.testing.wait_all_tasks_blocked()
+            record = stack.gateway.book.recent[-1]
+            assert stack.gateway.book.live == {}
+            assert [e for e in stack.engines.exchanges if e.closed_at is None] == []
+            assert [e.leases for e in stack.manager.overview.engines() if e.leases] == []
+            assert record.outcome is not None
+            seen.add(record.outcome.value)
+            if record.outcome is Outcome.CANCELLED:
+                assert b"cancelled" in answered.body or answered.is_torn
+            else:
+                assert record.outcome is Outcome.OK
+                assert answered.status == 200
+                assert not answered.is_torn
+                assert b"cancelled" not in answered.body
+            if not instrument.has_cancelled:
+                break
+    assert seen == {"cancelled", "ok"}
+    assert 3 < steps < 499
