@@ -207,7 +207,9 @@ async def test_a_stream_under_way_ends_with_an_error(
         await trio.testing.wait_all_tasks_blocked()
         check_last_event(name, answered)
         check_all_is_given_back(stack, id_)
-        assert stack.gateway.book.recent[-1].answer_bytes > 0
+        record = stack.gateway.book.recent[-1]
+        assert record.answer_bytes > 0
+        assert record.generated == (None if name == "upstream" else 1)
 
 
 async def test_an_event_that_was_cut_in_the_middle_is_ended_first(autojump_clock: Clock) -> None:

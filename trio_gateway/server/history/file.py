@@ -277,7 +277,7 @@ def _values(record: RequestRecord) -> tuple[object, ...]:
         record.outcome.value, record.status,
         None if usage is None else usage.prompt_tokens,
         None if usage is None else usage.cached_tokens,
-        None if usage is None else usage.completion_tokens,
+        record.generated,
         record.queue_s, record.load_s, record.ended_at - record.arrived_at,
         msgspec.json.encode(row).decode(),
     )  # fmt: skip

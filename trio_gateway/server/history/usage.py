@@ -49,7 +49,7 @@ class Sums(msgspec.Struct, kw_only=True):
         if (usage := record.usage) is not None:
             self.prompt_tokens += usage.prompt_tokens or 0
             self.cached_tokens += usage.cached_tokens or 0
-            self.generated_tokens += usage.completion_tokens or 0
+        self.generated_tokens += record.generated or 0
         self.waited_s += record.queue_s
         self.load_s += record.load_s
         if record.ended_at is not None:

@@ -51,6 +51,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
     place in line, once it is there; `lease`: its engine, until it ends. `granted_at`: when it had
     that; `sent_at`: when it was sent to it; `first_byte_at`: when the answer's first byte came.
+    `seen_tokens`: of an answer that did not come to say how many it has.
     `error`: the code of the error that its client got. `conversation`: what
     its client calls its conversation; `thread`: what the conversation is told by otherwise.
     `cache_break`: where it parts from the last request of that.
@@ -84,6 +85,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     outcome: Outcome | None = None
     error: str | None = None
     usage: Usage | None = None
+    seen_tokens: int | None = None
     kv_restored: int = 0
     kv_saved: int = 0
     kv_spared: int | None = None
@@ -99,6 +101,16 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         if self.selection is not None:
             return self.selection.model.name
         return None if self.variant is None else self.variant.model
+
+    @property
+    def generated(self) -> int | None:
+        """Tokens of its answer until now: as its engine says or, of a stream, as they were seen."""
+        if self.usage is not None:
+            return self.usage.completion_tokens
+        progress = None if self.lease is None else self.lease.progress
+        if progress is not None and progress.is_seen:
+            return int(progress.tokens)
+        return self.seen_tokens
 
     @property
     def stage(self) -> Stage:
@@ -140,6 +152,8 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         if (lease := self.lease) is not None:
             self.kv_restored, self.kv_saved = lease.kv_move
             self.kv_spared = lease.spared
+            if self.usage is None:
+                self.seen_tokens = self.generated
             self.lease = None
         self.request = None
 

@@ -77,10 +77,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def row_of(record: RequestRecord, now: float) -> RequestRow:
     """As it is at this time of the monotonic clock."""
     began, selection, usage = record.arrived_at, record.selection, record.usage
-    live = record.lease.progress if record.lease is not None else None
-    generated = None if usage is None else usage.completion_tokens
-    if generated is None and live is not None and live.is_seen:
-        generated = int(live.tokens)
+    generated = record.generated
 
     def after_s(moment: float | None) -> float | None:
         return None if moment is None else round(max(moment - began, 0.0), 4)
