@@ -27,7 +27,7 @@ LIMITS = ConnectionLimits(send_timeout_s=60)
 GET = f"GET {FEED} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
 MIB = 1024**2
 # Of events: more than the ring has, and than the systems on both sides take ahead.
-MUCH = 16 * MIB
+MUCH = 8 * MIB
 LINE = "x" * 4096
 
 

@@ -98,8 +98,16 @@ async def test_following_goes_on_with_what_comes(autojump_clock: Clock) -> None:
                 event = await reader.next("log")
             assert event.data["text"] == "two"
             with trio.fail_after(60):
-                while not reader.comments:
+                while reader.comments < 2:
                     await reader.read()
+
+
+async def test_who_follows_has_an_answer_at_once(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        for path in (f"{LOGS}?engine=m&follow=1", f"{LOGS}?engine=m&follow=1&lines=0"):
+            begun = trio.current_time()
+            async with reading(stack, {}, path) as reader:
+                assert (reader.status, trio.current_time() - begun) == (200, 0)
 
 
 async def test_lines_of_other_threads_come_as_well(autojump_clock: Clock) -> None:

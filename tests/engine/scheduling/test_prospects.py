@@ -56,7 +56,8 @@ CASES = {
         (A,), [(0, arrive(1, "a"), ["start a:only as 1"])], 40, "is about to be ready",
     ),
     "it loads, and nobody knows for how long": Case(
-        (UNKNOWN,), [(0, arrive(1, "a"), ["start a:only as 1"])], 4, "is about to be ready",
+        (UNKNOWN,), [(0, arrive(1, "a"), ["start a:only as 1"])], 4,
+        "takes requests once it is loaded",
     ),
     "it is idle": Case((A,), IDLE, 15, "stops in 290 s if nobody asks"),
     "it is idle, and may be for long": Case((LONG,), IDLE, 15, "stops in 60 min if nobody asks"),

@@ -42,7 +42,9 @@ class Prospects:
 
     def _loading(self, engine: EngineView) -> str:
         load_s = self._state.forecast.known_load_s(engine.facts)
-        left_s = 0.0 if load_s is None else engine.started_at + load_s - self._now
+        if load_s is None:
+            return "takes requests once it is loaded"
+        left_s = engine.started_at + load_s - self._now
         return f"takes requests in about {_time(left_s)}" if left_s > 0 else "is about to be ready"
 
     def _making_way(self, engine: EngineView, step: Step) -> str:

@@ -10,7 +10,7 @@ from trio_gateway.server.feed.rows import Behind, Kind
 from trio_gateway.server.feed.view import View
 
 HEARTBEAT_S = 15.0
-_HEARTBEAT = b": the gateway is here\n\n"
+SIGN_OF_LIFE = b": the gateway is here\n\n"
 PIECE_BYTES = 65536
 _BEHIND = msgspec.json.encode(
     Behind("this reader was too slow; what follows is all that there is now")
@@ -48,7 +48,7 @@ class FeedReader:
             with trio.move_on_at(self._sent_at + HEARTBEAT_S) as silence:
                 await told.wait()
             if silence.cancelled_caught:
-                piece = _HEARTBEAT
+                piece = SIGN_OF_LIFE
                 break
         self._sent_at = trio.current_time()
         return piece

@@ -10,7 +10,7 @@ from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.feed.feed import Feed
-from trio_gateway.server.feed.reader import FeedReader
+from trio_gateway.server.feed.reader import SIGN_OF_LIFE, FeedReader
 from trio_gateway.server.feed.view import View
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
@@ -37,7 +37,8 @@ class FeedHandler:
         last_id = given[0] if given else call.query("last_event_id") or ""
         with self._feed.reading():
             reader = FeedReader(self._feed, view_of(call.permissions), last_id.strip())
-            return await self._watchers.send(call, sse.CONTENT_TYPE.encode(), reader.next)
+            kind = sse.CONTENT_TYPE.encode()
+            return await self._watchers.send(call, kind, reader.next, SIGN_OF_LIFE)
 
     async def handle_gateway_models(self, endpoint: Endpoint, call: Call) -> Answer:
         view = view_of(call.permissions)

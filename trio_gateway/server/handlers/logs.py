@@ -14,6 +14,7 @@ from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.feed.logs import LineReader, Logs
+from trio_gateway.server.feed.reader import SIGN_OF_LIFE
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of
 from trio_gateway.server.handlers.watching import Watchers
@@ -42,7 +43,7 @@ class LogHandler:
             return answer_of(_encoded(lines, as_events=wants_events), kind)
         with self._logs.followed(sources) as reader:
             follower = _Follower(reader, self._logs.last(sources, count), as_events=wants_events)
-            return await self._watchers.send(call, kind, follower.next)
+            return await self._watchers.send(call, kind, follower.next, follower.sign_of_life)
 
     def _sources(self, names: Sequence[str]) -> frozenset[str]:
         """The names as lines have them: of a model, those of all its variants.
@@ -71,6 +72,7 @@ class _Follower:
     def __init__(self, reader: LineReader, said: Sequence[LogLine], *, as_events: bool) -> None:
         self._reader, self._as_events = reader, as_events
         self._waiting = [*_pieces(said, as_events=as_events)][::-1]
+        self.sign_of_life = SIGN_OF_LIFE if as_events else b"\n"
 
     async def next(self) -> bytes:
         while not self._waiting:
@@ -80,7 +82,7 @@ class _Follower:
                     lines = [_left_out(missed), *lines]
                 self._waiting = [*_pieces(lines, as_events=self._as_events)][::-1]
                 continue
-            return b": the gateway is here\n\n" if self._as_events else b"\n"
+            return self.sign_of_life
         return self._waiting.pop()
 
 

@@ -36,9 +36,14 @@ class Watchers:
             scope.cancel(reason="the gateway is stopping")
 
     async def send(
-        self, call: Call, content_type: bytes, next_piece: Callable[[], Awaitable[bytes]]
+        self,
+        call: Call,
+        content_type: bytes,
+        next_piece: Callable[[], Awaitable[bytes]],
+        sign_of_life: bytes,
     ) -> Answer:
-        """Send its client piece after piece, until it is gone, or a piece is empty.
+        """Send its client piece after piece, until it is gone, or a piece is empty. It begins with
+        the sign of life: an answer's head goes out with the first of its body.
 
         Raises:
             ApiError: 503, there are as many already.
@@ -54,13 +59,12 @@ class Watchers:
         is_sending = True
         with self._place(call) as scope:
             await call.send({"type": "http.response.start", "status": 200, "headers": headers})
-            while True:
-                is_sending = False
-                piece = await next_piece()
-                if not piece:
-                    break
+            piece = sign_of_life
+            while piece:
                 is_sending = True
                 await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+                is_sending = False
+                piece = await next_piece()
         if scope.cancelled_caught and is_sending:
             raise ClientGone("the gateway is stopping")
         return Answer(200, headers, _Sent())
