@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import httpcore
@@ -17,6 +17,7 @@ from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.keepalive import KeepaliveStyle
+from trio_gateway.server.forms import spool
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import Outcome
 
@@ -364,3 +365,36 @@ async def test_wherever_it_is_cancelled_its_client_learns_how_it_ended(
                 break
     assert seen == {"cancelled", "ok"}
     assert 3 < steps < 499
+
+
+async def at_once(work: Callable[[], object]) -> object:
+    """The virtual clock does not wait for threads."""
+    await trio.lowlevel.checkpoint()
+    return work()
+
+
+async def test_one_whose_body_is_still_coming_is_answered(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A form that waits for its engine while it is sent, and a chat that has not come."""
+    monkeypatch.setattr(spool, "_in_thread", at_once)
+    head = b"POST %b HTTP/1.1\r\nHost: gateway\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+    whole = part("file", b"x" * 5_000_000, '; filename="a.wav"')
+    body = form(part("model", b"m"), whole)
+    begun = {
+        "waiting": head % (b"/v1/audio/transcriptions", TYPE.encode(), len(body)) + body[:3_000_000],
+        "arriving": head % (CHAT.encode(), b"application/json", 1000) + b'{"model": "m",',
+    }
+    for stage, sent in begun.items():
+        async with running_stack(config(model("m"))) as stack:
+            serving_all(stack).engines.load_s = LOAD_S
+            client = stack.network.connect()
+            await client.send_all(sent)
+            await trio.sleep(10.0)
+            id_ = await cancel_the_one(stack, stage)
+            answer = await client.receive_some(65536)
+            assert answer.startswith(b"HTTP/1.1 499 ")
+            assert b"request_cancelled" in answer
+            await trio.sleep(10.0)  # for the rest of it
+            check_all_is_given_back(stack, id_)
+            assert stack.gateway.budget.facts()["spooled_bytes"] == 0
