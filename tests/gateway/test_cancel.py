@@ -382,7 +382,8 @@ async def test_one_whose_body_is_still_coming_is_answered(
     whole = part("file", b"x" * 5_000_000, '; filename="a.wav"')
     body = form(part("model", b"m"), whole)
     begun = {
-        "waiting": head % (b"/v1/audio/transcriptions", TYPE.encode(), len(body)) + body[:3_000_000],
+        "waiting": head % (b"/v1/audio/transcriptions", TYPE.encode(), len(body))
+        + body[:3_000_000],
         "arriving": head % (CHAT.encode(), b"application/json", 1000) + b'{"model": "m",',
     }
     for stage, sent in begun.items():
