@@ -81,6 +81,8 @@ def test_a_swap_is_seen(chromium: Browser, feed: FakeFeed) -> None:
     feed.say("engine", engine(1, "qwen", leases=1, state="draining", next=drains))
     page.wait_for_text(waits)
     page.wait_for_text(drains)
+    spoken = "document.querySelector('gw-now [role=status]').textContent"
+    page.wait_for(f"{spoken} === 'qwen draining, 0 running, 1 waiting'")
     feed.say("engine_gone", {"engine": 1})
     feed.say("engine", engine(2, "gemma", state="starting", loading_s=0.5, evicted=["qwen:1"]))
     page.wait_for("document.querySelector('.engine')?.innerText.includes('in place of qwen:1')")

@@ -158,6 +158,25 @@ def test_a_gateway_with_keys_asks_for_one(chromium: Browser, tmp_path: Path) -> 
         page.wait_for("document.querySelector('.pool')")
 
 
+def test_a_key_that_is_no_admins_sees_its_own_requests(chromium: Browser, tmp_path: Path) -> None:
+    other = "tg-other-0123456789abcdef"
+    keys = f'{{ {{ name = "one", key = "{CLIENT_KEY}" }}, {{ name = "two", key = "{other}" }} }}'
+    with running_gateway(tmp_path, configuration(fake_model("fake"), api_keys=keys)) as gateway:
+        page = chromium.page(f"{gateway.base_url}/ui/")
+        page.wait_for("document.querySelector('dialog.key')?.open")
+        page.fill("#key", CLIENT_KEY)
+        page.press("Enter")
+        page.wait_for_text("Nothing has happened yet")
+        with gateway.client() as client:
+            for key in (other, CLIENT_KEY):
+                headers = {"Authorization": f"Bearer {key}"}
+                body = chat_body("fake")
+                client.post("/v1/chat/completions", json=body, headers=headers).raise_for_status()
+        page.wait_for("document.querySelector('.ended .request')?.innerText.includes('one')")
+        assert page.evaluate("document.querySelectorAll('.ended .request').length") == 1
+        assert page.evaluate("document.querySelectorAll('.pool').length") == 0
+
+
 def test_a_lost_gateway_is_found_again(chromium: Browser, tmp_path: Path) -> None:
     """Stopped and started anew at the same address: the page goes on by itself."""
     with running_gateway(tmp_path, configuration(fake_model("fake"))) as first:

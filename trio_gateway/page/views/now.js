@@ -3,7 +3,7 @@
 import { attr, h, hueOf, keyed, text } from '../dom.js';
 import { clock, counting, number, plural, seconds, speed } from '../format.js';
 import { View } from '../view.js';
-import { makePool, showPool, tickPool } from './now_pools.js';
+import { makePool, showPool, stateOf, tickPool } from './now_pools.js';
 import { firstSteps } from './first_steps.js';
 
 const SHOWN = 60; // rows of a list
@@ -21,8 +21,10 @@ export default class Now extends View {
     this.ended.card.classList.add('ended');
     this.first = firstSteps(this.store);
     this.loading = h('p.empty', {}, 'Waiting for the gateway’s first words…');
+    this.spoken = h('p.unseen', { role: 'status' }); // the lists themselves would never be silent
     this.append(
       h('h1.unseen', {}, 'Now'),
+      this.spoken,
       this.loading,
       this.content = h('div.stack', { hidden: true },
         this.pools, this.first.element, h('div.pair', {}, this.running.card, this.waiting.card), this.ended.card));
@@ -41,6 +43,8 @@ export default class Now extends View {
     this.#show(this.running, runs);
     this.#show(this.waiting, waits);
     this.#show(this.ended, store.recent.slice(-ENDED).reverse());
+    const states = engines.map((engine) => `${engine.model} ${stateOf(engine).word}`);
+    text(this.spoken, [...states, `${number(runs.length)} running`, `${number(waits.length)} waiting`].join(', '));
     this.first.show(!under_way.length && !store.recent.length && !engines.length);
   }
 
