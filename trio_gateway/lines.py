@@ -22,6 +22,10 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class EngineLine(LogLine, frozen=True, gc=False):
+    """One that an engine has printed: on the bus, who listens for the gateway's gets none."""
+
+
 def new_lines() -> deque[LogLine]:
     """Keeps the last ones."""
     return deque(maxlen=KEPT)

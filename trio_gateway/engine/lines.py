@@ -4,45 +4,73 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
-from itertools import chain
+from collections.abc import Collection, Iterator, Sequence
 
 from trio_gateway.bus import Bus
 from trio_gateway.engine.scheduling.events import VariantKey
-from trio_gateway.lines import LogLine, new_lines
+from trio_gateway.lines import KEPT, EngineLine
 
 GONE_KEPT = 5
+_LEVEL = "INFO"  # what engines print has no level that all of them share
+
+
+class _Kept:
+    """Of one engine, as it came: an engine prints ten lines for a request, which may cost no more
+    than a microsecond each. They are made into LogLines when somebody asks."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._pieces: deque[tuple[float, Sequence[str]]] = deque()
+        self._count = 0
+
+    def add(self, at_s: float, texts: Sequence[str]) -> None:
+        self._pieces.append((at_s, texts))
+        self._count += len(texts)
+        while self._count > KEPT and self._count - len(self._pieces[0][1]) >= KEPT:
+            self._count -= len(self._pieces.popleft()[1])
+
+    def lines(self) -> list[EngineLine]:
+        found = [_line(at_s, self.name, text) for at_s, texts in self._pieces for text in texts]
+        return found[-KEPT:]
 
 
 class EngineLines:
-    """Each engine's from `begin` on; of those that are gone, the last few. Every line is published
-    on the bus."""
+    """Each engine's from `begin` on; of those that are gone, the last few. Lines are published on
+    the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._kept: dict[int, tuple[str, deque[LogLine]]] = {}  # by engine, the oldest first
+        self._kept: dict[int, _Kept] = {}  # by engine, the oldest first
         self._gone: deque[int] = deque()
-        self._newest: dict[str, deque[LogLine]] = {}  # by name: MODEL:VARIANT
+        self._newest: dict[str, _Kept] = {}  # by name: MODEL:VARIANT
 
     def begin(self, engine: int, key: VariantKey) -> None:
-        lines = new_lines()
-        self._kept[engine] = (str(key), lines)
-        self._newest[str(key)] = lines
+        name = str(key)
+        self._kept[engine] = self._newest[name] = _Kept(name)
 
     def end(self, engine: int) -> None:
         self._gone.append(engine)
         while len(self._gone) > GONE_KEPT:
-            name, lines = self._kept.pop(self._gone.popleft())
-            if self._newest[name] is lines:
-                del self._newest[name]
+            kept = self._kept.pop(self._gone.popleft())
+            if self._newest[kept.name] is kept:
+                del self._newest[kept.name]
 
-    def keep(self, name: str, text: str) -> None:
-        """One line of the newest engine of this name."""
-        if (lines := self._newest.get(name)) is not None:
-            line = LogLine(round(time.time(), 3), "INFO", name, text)
-            lines.append(line)
-            self._bus.publish(line)
+    def keep(self, name: str, texts: Sequence[str]) -> None:
+        """Lines of the newest engine of this name."""
+        if (kept := self._newest.get(name)) is None:
+            return
+        at_s = time.time()
+        kept.add(at_s, texts)
+        if self._bus.has_listeners(EngineLine):
+            for text in texts:
+                self._bus.publish(_line(at_s, name, text))
 
-    def last(self, names: Collection[str]) -> Iterable[LogLine]:
+    def last(self, names: Collection[str]) -> Iterator[EngineLine]:
         """The lines of the engines of these names, one engine after the other."""
-        return chain(*(lines for name, lines in self._kept.values() if name in names))
+        for kept in self._kept.values():
+            if kept.name in names:
+                yield from kept.lines()
+
+
+def _line(at_s: float, name: str, text: str) -> EngineLine:
+    return EngineLine(round(at_s, 3), _LEVEL, name, text)

@@ -99,7 +99,7 @@ async def test_each_line_is_handed_on_with_its_colours() -> None:
         workdir=Path("/"),
         log=LOG,
         reaper=cast(Reaper, RecordingReaper()),
-        keep=lambda name, text: kept.append((name, text)),
+        keep=lambda name, texts: kept.extend((name, text) for text in texts),
     ) as process:
         await process.exited.wait()
         await until_line(process, "plain")

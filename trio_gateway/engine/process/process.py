@@ -34,6 +34,7 @@ PIPE_READ_BYTES = 65536
 PUMP_LINGER_S = 1.0
 # Between SIGKILL and the process being gone; only a process stuck in the kernel takes longer.
 KILL_WAIT_S = 5.0
+_ESCAPE = b"\x1b"  # begins a colour
 
 
 class EngineSpawnError(Exception):
@@ -84,7 +85,7 @@ class EngineProcess:
         process: trio.Process,
         log: logging.Logger,
         reaper: Reaper,
-        keep: Callable[[str, str], None] | None = None,
+        keep: Callable[[str, Sequence[str]], None] | None = None,
     ) -> None:
         self._process, self._log, self._reaper, self._keep_too = process, log, reaper, keep
         self._label = log.name.rpartition(ENGINE_LOGGERS)[2]
@@ -161,18 +162,20 @@ class EngineProcess:
                     while len(rest) >= LINE_MAX_BYTES:
                         lines.append(rest[:LINE_MAX_BYTES])
                         rest = rest[LINE_MAX_BYTES:]
-                    for line in lines:
-                        self._keep(line)
+                    self._keep(lines)
         if rest:
-            self._keep(rest)
+            self._keep([rest])
 
-    def _keep(self, line: bytes) -> None:
-        text = plain_line(line[:LINE_MAX_BYTES])
-        self._ring.append(text)
-        self._log.debug("%s | %s", self._label, text)
-        if self._keep_too is not None:
-            coloured = coloured_line(line[:LINE_MAX_BYTES]) if b"\x1b" in line else text
-            self._keep_too(self._label, coloured)
+    def _keep(self, lines: Sequence[bytes]) -> None:
+        """What one read gave; it may be less than a line."""
+        texts = [plain_line(line[:LINE_MAX_BYTES]) for line in lines]
+        self._ring.extend(texts)
+        for text in texts:
+            self._log.debug("%s | %s", self._label, text)
+        if self._keep_too is not None and texts:
+            if _ESCAPE in b"".join(lines):
+                texts = [coloured_line(line[:LINE_MAX_BYTES]) for line in lines]
+            self._keep_too(self._label, texts)
 
 
 def where(process: Process) -> str:
@@ -207,7 +210,7 @@ async def open_engine_process(
     workdir: Path,
     log: logging.Logger,
     reaper: Reaper,
-    keep: Callable[[str, str], None] | None = None,
+    keep: Callable[[str, Sequence[str]], None] | None = None,
 ) -> AsyncIterator[EngineProcess]:
     """Run a child for as long as the block runs; on leaving it nothing of its group is left.
 
@@ -215,7 +218,7 @@ async def open_engine_process(
         argv: the program and its arguments.
         env: its environment, all of it.
         log: receives each line of output at level DEBUG.
-        keep: gets each line as well, with its colours, after the engine's MODEL:VARIANT.
+        keep: gets the lines as well, with their colours, after the engine's MODEL:VARIANT.
 
     Raises:
         EngineSpawnError: it could not be started.

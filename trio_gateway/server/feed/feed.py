@@ -20,7 +20,7 @@ import trio
 from trio_gateway.bus import Bus
 from trio_gateway.engine.happenings import EngineChanged, ModelKept
 from trio_gateway.engine.resources import ModelRow
-from trio_gateway.lines import GATEWAY, LogLine
+from trio_gateway.lines import LogLine
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.differ import Differ
 from trio_gateway.server.feed.others import Others
@@ -115,7 +115,7 @@ class Feed:
         self._news.set()
 
     def _note_line(self, line: LogLine) -> None:
-        if line.source == GATEWAY and line.level not in _PLAIN_LEVELS:
+        if line.level not in _PLAIN_LEVELS:
             self._lines.append(line)
             self._news.set()
 

@@ -6,13 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 
 import trio
 
 from trio_gateway.bus import Bus
 from trio_gateway.engine.lines import EngineLines
-from trio_gateway.lines import GATEWAY, LogLine
+from trio_gateway.lines import GATEWAY, EngineLine, LogLine
 from trio_gateway.log import line_keeper
 
 AHEAD_MAX = 1000  # lines that wait for one reader
@@ -48,7 +47,7 @@ class Logs:
     def last(self, sources: Collection[str], count: int) -> list[LogLine]:
         """The newest lines of these sources, the oldest first."""
         own = [*self._own] if GATEWAY in sources else []
-        lines = [*chain(own, self._engines.last(sources))]
+        lines = [*own, *self._engines.last(sources)]
         if len(sources) > 1:
             lines.sort(key=lambda line: line.at_s)
         return lines[-count:] if count else []
@@ -57,7 +56,10 @@ class Logs:
     def followed(self, sources: Collection[str]) -> Iterator[LineReader]:
         """What these sources say while the block runs."""
         reader = LineReader(sources)
-        with self._bus.listening(LogLine, reader.note):
+        with (
+            self._bus.listening(LogLine, reader.note),
+            self._bus.listening(EngineLine, reader.note),
+        ):
             yield reader
 
 
