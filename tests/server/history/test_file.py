@@ -110,7 +110,8 @@ def test_a_place_is_found_by_its_id(file: HistoryFile) -> None:
 def test_it_is_there_after_a_restart(path: Path, file: HistoryFile) -> None:
     file.write([past(1)])
     file.close()
-    assert ids(HistoryFile(path, DAY_S, lambda: NOON_S)) == [1]
+    with closing(HistoryFile(path, DAY_S, lambda: NOON_S)) as again:
+        assert ids(again) == [1]
 
 
 def test_what_is_written_twice_is_there_once(file: HistoryFile) -> None:
