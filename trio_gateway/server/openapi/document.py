@@ -32,6 +32,7 @@ EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
 JSON = "application/json"
 ANYTHING = "*/*"
+OPENMETRICS = "application/openmetrics-text"
 
 _ERROR_SCHEMAS = {Family.ANTHROPIC: "AnthropicError", Family.OLLAMA: "OllamaError"}
 # By status: when it is given.
@@ -56,6 +57,7 @@ _WITH_ENGINE = {
     "4XX": "The engine's own error.",
     "5XX": "The engine's own error.",
 }
+_WITH_FILE = {"404": "The page has no such file."}
 _WITH_REQUEST = {"404": "There is no such request.", "409": "The request is over."}
 _NO_UPGRADE = {"426": "The request is not a WebSocket handshake."}
 _NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
@@ -158,7 +160,9 @@ def _good(endpoint: Endpoint) -> Json:
     if endpoint.name == "api/root":
         return {"200": _answer("The gateway is running.", {"text/plain": {}})}
     if endpoint.name == "page":
-        return {"200": _answer("The page, or a file of it.", {"text/html": {}})}
+        return {"200": _answer("The page, or a file of it.", {ANYTHING: {}})}
+    if endpoint.name == "metrics":
+        return {"200": _answer("The metrics.", {"text/plain": {}, OPENMETRICS: {}})}
     if endpoint.body is Body.ANY:
         return {"default": _answer("The engine's answer.", {ANYTHING: {}})}
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
@@ -180,6 +184,8 @@ def _bad(endpoint: Endpoint) -> Json:
         errors |= _WITH_BODY
     if endpoint.name == "cancel":
         errors |= _WITH_REQUEST
+    if endpoint.name == "page":
+        errors |= _WITH_FILE
     # Loading a model takes an engine as well, though not its answer.
     if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
         errors |= _WITH_ENGINE
@@ -201,7 +207,7 @@ def _shape(endpoint: Endpoint) -> str:
 
 
 def _response_name(shape: str, status: str, text: str) -> str:
-    kinds = {"Engine": _WITH_ENGINE, "Request": _WITH_REQUEST}
+    kinds = {"Engine": _WITH_ENGINE, "Request": _WITH_REQUEST, "File": _WITH_FILE}
     suffix = next((kind for kind, texts in kinds.items() if text == texts.get(status)), "")
     return f"{shape}{status}{suffix}"
 
@@ -211,7 +217,8 @@ def _responses() -> Json:
     made: Json = {}
     for shape in ("Error", "AnyError", *_ERROR_SCHEMAS.values()):
         for texts in (
-            _ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_REQUEST, _WITH_ENGINE, _NO_UPGRADE, _NOT_HERE,
+            _ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_REQUEST, _WITH_FILE, _WITH_ENGINE,
+            _NO_UPGRADE, _NOT_HERE,
         ):  # fmt: skip
             for status, text in texts.items():
                 content = {JSON: {"schema": reference(shape)}}
