@@ -63,8 +63,7 @@ def become_gateway(args: Sequence[str], binary: str) -> None:
     file = folder / "gateway.lua"
     file.write_text(configuration(args, binary, folder))
     serve = "import sys; from trio_gateway.main import main; sys.argv[0] = 'trio-gateway'; main()"
-    logs_engine = ["-v"] if "--verbose" in args else []
-    os.execv(sys.executable, [sys.executable, "-c", serve, "serve", *logs_engine, "-c", str(file)])
+    os.execv(sys.executable, [sys.executable, "-c", serve, "serve", "-c", str(file)])
 
 
 def configuration(args: Sequence[str], binary: str, folder: Path) -> str:
