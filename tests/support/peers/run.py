@@ -48,10 +48,11 @@ def main() -> int:
             for side in SIDES
         }
         unsteady: set[str] = set()
-        others = _verdict(runs, accepted).others
-        if others and len(others) <= MOST_TRIED_AGAIN:
-            print(f"\n{len(others)} differ and are not accepted; each is tried again, alone")
-            alone = ["-n", "0", *(difference.test for difference in others)]
+        verdict = _verdict(runs, accepted)
+        doubted = [*(difference.test for difference in verdict.others), *verdict.outdated]
+        if doubted and len(doubted) <= MOST_TRIED_AGAIN:
+            print(f"\n{len(doubted)} are not as listed; each is tried again, alone", flush=True)
+            alone = ["-n", "0", *doubted]
             for side in SIDES:
                 again = _run(side, programs[side], tests, work, alone)
                 unsteady.update(comparison.unsteady(runs[side], again))
