@@ -29,7 +29,9 @@ USAGE = {
     "total_tokens": 3203,
     "prompt_tokens_details": {"cached_tokens": 3190},
 }
-ALL = Usage(3198, completion_tokens=5, cached_tokens=3190, read_tokens=8, read_ms=40.0)
+ALL = Usage(
+    3198, completion_tokens=5, cached_tokens=3190, read_tokens=8, read_ms=40.0, made_ms=60.0
+)
 
 TEXT: dict[str, Any] = {"choices": [{"delta": {"content": "tok"}}]}
 DONE = b"data: [DONE]\n\n"

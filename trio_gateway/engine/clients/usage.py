@@ -7,6 +7,7 @@ stream only if the client asked for it. Either is enough.
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -14,6 +15,13 @@ from trio_gateway.rawjson import decode_or_none
 
 # Prompts shorter than this say little about the speed of long ones.
 SPEED_FROM_TOKENS = 64
+
+# What is beyond these is no number of tokens and no time, and so much as that is added up, divided
+# and written into files. An answer with one in it says nothing.
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+_SHORTEST_MS = 1e-6  # what took less has no speed
+_WORD_CHARACTERS = 40  # of `finish`
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -41,20 +49,20 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Tokens | None = None
 
 
 class _Usage(msgspec.Struct):
     """The first three of chat completions; `input_tokens` and what follows of the Responses and the
     Messages API, of which the latter counts cached tokens separately."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens | None = 0
     prompt_tokens_details: _Details | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
     input_tokens_details: _Details | None = None
-    cache_read_input_tokens: int | None = None
+    cache_read_input_tokens: Tokens | None = None
 
     def as_chat(self) -> _Usage:
         """In the terms of chat completions."""
@@ -66,13 +74,13 @@ class _Usage(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    prompt_n: int | None = None
-    prompt_ms: float | None = None
-    cache_n: int | None = None
-    predicted_n: int | None = None
-    predicted_ms: float | None = None
-    draft_n: int | None = None
-    draft_n_accepted: int | None = None
+    prompt_n: Tokens | None = None
+    prompt_ms: Milliseconds | None = None
+    cache_n: Tokens | None = None
+    predicted_n: Tokens | None = None
+    predicted_ms: Milliseconds | None = None
+    draft_n: Tokens | None = None
+    draft_n_accepted: Tokens | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -94,8 +102,10 @@ class _Answered(msgspec.Struct):
     def finish(self) -> str:
         """In its API's own word."""
         if self.choices:
-            return self.choices[0].finish_reason or ""
-        return self.stop_reason or self.stop_type or self.status or ""
+            said = self.choices[0].finish_reason
+        else:
+            said = self.stop_reason or self.stop_type or self.status
+        return (said or "")[:_WORD_CHARACTERS]
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
@@ -117,9 +127,13 @@ def usage_of_answer(body: bytes) -> Usage | None:
     else:
         return None
     return Usage(
-        prompt, completion, cached, timings.prompt_n, timings.prompt_ms, timings.predicted_ms,
-        timings.draft_n, timings.draft_n_accepted, answer.finish,
+        prompt, completion, cached, timings.prompt_n, _took(timings.prompt_ms),
+        _took(timings.predicted_ms), timings.draft_n, timings.draft_n_accepted, answer.finish,
     )  # fmt: skip
+
+
+def _took(ms: float | None) -> float | None:
+    return None if ms is not None and 0 < ms < _SHORTEST_MS else ms
 
 
 # Inside a text the quotes would have a backslash before them.
@@ -133,7 +147,7 @@ def usage_of_stream(tail: bytes) -> Usage | None:
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
             if not usage.finish and (said := _FINISH.findall(tail)):  # in an event before
-                return msgspec.structs.replace(usage, finish=said[-1].decode())
+                return msgspec.structs.replace(usage, finish=said[-1].decode()[:_WORD_CHARACTERS])
             return usage
     return None
 

@@ -18,7 +18,7 @@ from trio_gateway.server.feed.rows import Captures, Moment, Scene, Snapshot
 from trio_gateway.server.feed.view import View
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
-from trio_gateway.server.records.request_row import RequestRow, row_of
+from trio_gateway.server.records.request_row import RequestRow, known_of, row_of
 
 RECENT = 100
 TIMELINE_S = 3600.0
@@ -60,7 +60,7 @@ class Composer:
 
     def row(self, record: RequestRecord, knows: Knows = all_known) -> RequestRow:
         """Of one request, whether it is over or not."""
-        row = row_of(record, trio.current_time())
+        row = known_of(row_of(record, trio.current_time()), knows)
         waiting = None if record.request is None else record.request.waiting()
         return row if waiting is None else _waits(row, waiting, knows)
 
@@ -68,13 +68,16 @@ class Composer:
         return {model.name: self._overview.model_row(model) for model in self._models}
 
     def as_its_client_sees_it(self, row: RequestRow) -> RequestRow | None:
-        """A waiting request, if its key may not know of every model; None: as everybody does."""
+        """If its key may not know of every model; None: as everybody does."""
         models = None if row.key is None else self._limits.get(row.key)
-        record = self._book.live.get(row.id)
-        if models is None or not row.sentence or record is None or record.request is None:
+        if models is None:
             return None
-        waiting = record.request.waiting()
-        return None if waiting is None else _waits(row, waiting, models.__contains__)
+        seen, record = known_of(row, models.__contains__), self._book.live.get(row.id)
+        if row.sentence and record is not None and record.request is not None:
+            waiting = record.request.waiting()
+            if waiting is not None:
+                return _waits(seen, waiting, models.__contains__)
+        return None if seen is row else seen
 
     def snapshot(
         self, run: str, view: View, over: Collection[RequestRecord], timeline: Collection[Moment]
@@ -89,7 +92,7 @@ class Composer:
             now_s=round(now_s, 3),
             admin=view.is_admin,
             requests=tuple(row for record, row in rows if view.owns(record)),
-            recent=tuple(row_of(record, now) for record in recent),
+            recent=tuple(known_of(row_of(record, now), view.may_use) for record in recent),
             models=models if view.is_admin else view.usable(models),
         )
         if not view.is_admin:
@@ -116,7 +119,7 @@ class Composer:
         """Of the requests that are under way."""
         waits = self._overview.all_waiting()
         for record in self._book.live.values():
-            row, request = row_of(record, now), record.request
+            row, request = known_of(row_of(record, now), knows), record.request
             waiting = None if request is None else waits.get(request.event.ticket)
             yield record, row if waiting is None else _waits(row, waiting, knows)
 

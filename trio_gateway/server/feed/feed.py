@@ -7,6 +7,7 @@ way. Between two looks it only notes what it is told.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.records.request_row import RequestRow, row_of
 from trio_gateway.tasks import beside
 from trio_gateway.wall_clock import WallClock
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.25  # between two looks at least
 SHARE = 20  # and so many times what the last one took: it costs a twentieth of a processor at most
@@ -66,6 +69,7 @@ class Feed:
         self._lines: deque[LogLine] = deque(maxlen=NOTED_MAX)
         self._snapshots: dict[View, tuple[float, bytes]] = {}
         self._looked_far_at = 0.0
+        self._has_failed = False  # the log has the first time
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. What engines do is noted all the time, as it is rare."""
@@ -91,7 +95,11 @@ class Feed:
             stack.enter_context(self._bus.listening(RequestRecord, self._note_end))
             while self._readers or trio.current_time() < self._left_at + LINGER_S:
                 is_news, self._news = self._news.is_set(), trio.Event()
-                took_s = self._look(is_news=is_news)
+                try:
+                    took_s = self._look(is_news=is_news)
+                except Exception as error:  # noqa: BLE001 - who looks on must not end what works
+                    self._fail(error)
+                    took_s = SLOW_S / SHARE
                 await trio.sleep(max(LOOK_S, took_s * SHARE))
                 if not self._book.live:
                     with trio.move_on_after(SLOW_S):
@@ -103,6 +111,16 @@ class Feed:
             self._over.clear()
             self._lines.clear()
             self._snapshots.clear()
+
+    def _fail(self, error: Exception) -> None:
+        """What was noted is given up, and all readers begin anew."""
+        if not self._has_failed:
+            log.error("a bug in the gateway; please report it: the feed", exc_info=error)
+        self._has_failed = True
+        for noted in (self._lines, self._moments, self._over, self._snapshots):
+            noted.clear()
+        self.ring.clear()
+        self._differ = Differ()
 
     # -- on the bus: notes, and no more -------------------------------------------------------
 

@@ -6,11 +6,14 @@ import re
 import time
 from datetime import datetime
 
+import msgspec
+
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
+from trio_gateway.server.history.file import StoredRequest
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.selection import (
     Place,
@@ -22,6 +25,7 @@ from trio_gateway.server.history.selection import (
 from trio_gateway.server.history.usage import By, usage_rows
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import Outcome, RequestRecord, Stage
+from trio_gateway.server.records.request_row import RequestRow, known_of
 from trio_gateway.server.relay.answer import Answer
 
 LIMIT, LIMIT_MAX = 100, 1000
@@ -38,9 +42,9 @@ class HistoryHandler:
         wanted, limit = _wanted(call), _limit(call)
         before = await self._before(call, wanted)
         found = await self._history.page(wanted, before, limit + 1)
-        row_of, knows = self._composer.row, call.permissions.allows
+        row_of, allows = self._composer.row, call.permissions.allows
         rows = [
-            row_of(one, knows) if isinstance(one, RequestRecord) else one.row
+            row_of(one, allows) if isinstance(one, RequestRecord) else _known(one, call)
             for one in found.requests[:limit]
         ]
         page = {"requests": rows, "more": len(found.requests) > limit}
@@ -80,6 +84,14 @@ class HistoryHandler:
         raise ApiError(400, message, code="invalid_parameter", param="before")
 
 
+def _known(stored: StoredRequest, call: Call) -> msgspec.Raw | RequestRow:
+    """The row of the file as it is, or without what a key with some models only may not know."""
+    if call.permissions.models is None or b'"evicted":["' not in bytes(stored.row):
+        return stored.row
+    row = msgspec.json.decode(stored.row, type=RequestRow)
+    return known_of(row, call.permissions.allows)
+
+
 def _partial(fault: str) -> dict[str, str]:
     """Why something is missing, if it is."""
     return {"partial": fault} if fault else {}
@@ -114,7 +126,7 @@ def _status(call: Call) -> Status | None:
 def _limit(call: Call) -> int:
     if (said := call.query("limit")) is None:
         return LIMIT
-    if not (said.isascii() and said.isdecimal() and 1 <= int(said[:9]) <= LIMIT_MAX):
+    if not (said.isascii() and said.isdecimal() and len(said) < 10 and 1 <= int(said) <= LIMIT_MAX):
         raise _invalid("limit", said, f"1 to {LIMIT_MAX}")
     return int(said)
 

@@ -84,7 +84,8 @@ class OllamaHandler:
             asked, name, ask = await self._prepare_large(endpoint, sender, pieces)
         else:
             opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
-            name = sender.state.record.asked = opened.model
+            name = opened.model
+            sender.state.record.asks(name)
             wanted = self._preparer.find(name, sender.permissions)  # before anything else is read
             asked, ask = opened.read(), None
         if asked.only_loads:
@@ -109,7 +110,8 @@ class OllamaHandler:
     ) -> tuple[OllamaCall, str, Ask | None]:
         """What is asked for, of which model; the Ask, if there is more to do than to load it."""
         async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
-            name = sender.state.record.asked = opened.model or ""
+            name = opened.model or ""
+            sender.state.record.asks(name)
             wanted = self._preparer.find(name, sender.permissions)
             model = wanted.model
             read, asked = await opened.read(model, name, self._context_of(model))

@@ -174,7 +174,15 @@ class History:
         async with self._writing:
             batch = [*islice(self._waiting, BATCH_MAX)]
             # Cancelled, the thread goes on: then the same is written once more, which is no harm.
-            await self._in_thread(partial(self._file.write, batch))
+            try:
+                await self._in_thread(partial(self._file.write, batch))
+            except HistoryUnavailable:
+                raise
+            except Exception as error:
+                log.error(
+                    "a bug in the gateway; please report it: the history lacks %d requests",
+                    len(batch), exc_info=error,
+                )  # fmt: skip
             for _ in batch:
                 self._waiting.popleft()
 

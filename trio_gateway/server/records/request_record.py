@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio_gateway.models.cache_breaks import Thread
     from trio_gateway.models.model_selector import Selection
 
+NAME_CHARACTERS = 200  # of what a client calls a model: it may be anything, and is kept
 CANCELLED = "request_cancelled"  # the error's code, of a request that somebody ended
 
 
@@ -121,6 +122,10 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         if self.lease is not None:
             return Stage.READING
         return Stage.ARRIVING if self.request is None else Stage.WAITING
+
+    def asks(self, model: str | None) -> None:
+        """Its client has named this model."""
+        self.asked = None if model is None else model[:NAME_CHARACTERS]
 
     def waits(self, request: LeaseRequest) -> None:
         """It is in line for an engine; again, if it lost the one that it had."""

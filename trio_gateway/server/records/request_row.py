@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from trio_gateway.server.records.conversations import thread_id
@@ -132,6 +134,14 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         request_bytes=record.request_bytes,
         answer_bytes=record.answer_bytes,
     )
+
+
+def known_of(row: RequestRow, knows: Callable[[str], bool]) -> RequestRow:
+    """The row for whoever may know these models only: without the names of others that made way."""
+    evicted = tuple(name for name in row.evicted if knows(name.rpartition(":")[0]))
+    if len(evicted) == len(row.evicted):
+        return row
+    return msgspec.structs.replace(row, evicted=evicted)
 
 
 def _conversation(record: RequestRecord) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from urllib.parse import quote
 
 from trio_gateway.engine.http.exchange import Header
@@ -28,11 +29,13 @@ def selection_headers(selection: Selection) -> list[Header]:
     return headers
 
 
-def decision_headers(lease: Lease) -> list[Header]:
-    """How the request came by its engine."""
-    decision = lease.grant.how.value
-    if lease.grant.how is How.SWAPPED:
-        decision += "; evicted=" + ",".join(map(str, lease.grant.evicted))
+def decision_headers(lease: Lease, allows: Callable[[str], bool]) -> list[Header]:
+    """How the request came by its engine. `allows`: the models that its key may know."""
+    decision, grant = lease.grant.how.value, lease.grant
+    if grant.how is How.SWAPPED:
+        evicted = [str(key) for key in grant.evicted if allows(key.model)]
+        if evicted:
+            decision += "; evicted=" + ",".join(evicted)
     headers = [(b"x-gateway-kv", _kv_text(lease))] if any(lease.kv_move) else []
     return [
         *headers,

@@ -114,7 +114,9 @@ class LongAnswer:
     def answer(self, name: AnswerName) -> Answer:
         """In place of its engine's, which is waited for no more. Its start was not sent."""
         log.info("request %s: %s", self._ask.state.id, reason_of(self._lease.ended_after_s))
-        headers = [*selection_headers(self._ask.selection), *decision_headers(self._lease)]
+        allows = self._ask.sender.permissions.allows
+        decided = decision_headers(self._lease, allows)
+        headers = [*selection_headers(self._ask.selection), *decided]
         if self._ask.wants_stream:
             ending = ending_of(self.so_far, self._lease.ended_after_s)
             answer = Answer(200, [_EVENTS, *headers], _Given(ending))

@@ -85,7 +85,8 @@ class Preparer:
         Raises:
             ApiError: with what is wrong with it.
         """
-        asked = sender.state.record.asked = opened.model
+        asked = opened.model
+        sender.state.record.asks(asked)
         wanted = self.admitted(endpoint, asked, sender.permissions)
         model = wanted.model
         request = opened.read()
@@ -122,7 +123,7 @@ class Preparer:
         Raises:
             ApiError: 400, it is too long; 403, its key may not have what a field could choose.
         """
-        sender.state.record.asked = asked
+        sender.state.record.asks(asked)
         if may_choose(wanted.model, sender.permissions) and request.chooser is not None:
             raise chooser_refused(request.chooser, sender.permissions.key)
         selection, prompt, recount = await self._select(
@@ -218,7 +219,7 @@ class Preparer:
         Raises:
             ApiError: as `prepare`.
         """
-        sender.state.record.asked = model
+        sender.state.record.asks(model)
         wanted = self.admitted(endpoint, model, sender.permissions)
         selection = self._selector.select_any(wanted.model, endpoint.name, wanted.at_least)
         return Ask(

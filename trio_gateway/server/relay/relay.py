@@ -211,7 +211,7 @@ class Relay:
         ask.state.record.first_byte_at = trio.current_time()
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
-        headers += decision_headers(lease)
+        headers += decision_headers(lease, ask.sender.permissions.allows)
         if ask.cache_break is not None:
             headers.append(
                 (b"x-gateway-cache-break", ask.cache_break.where.encode("ascii", "replace"))

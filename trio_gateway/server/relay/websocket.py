@@ -126,7 +126,7 @@ class WebSocketRelay:
                 {
                     "type": "websocket.accept",
                     "subprotocol": _subprotocol(scope, socket),
-                    "headers": decision_headers(lease),
+                    "headers": decision_headers(lease, permissions_of(scope).allows),
                 }
             )
             state.record.first_byte_at = trio.current_time()
@@ -155,7 +155,8 @@ class WebSocketRelay:
         refuse_choosers(model, permissions_of(scope), dict(query))
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         record, caller = state.record, sender.caller
-        record.asked, record.client, record.priority = name, caller.client, caller.priority
+        record.client, record.priority = caller.client, caller.priority
+        record.asks(name)
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]
