@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trio_gateway.commands.loading import EXIT_WRONG_CONFIG, config_option, load_or_exit
-from trio_gateway.commands.missing import Missing, missing
+from trio_gateway.config.missing import Missing, missing
 from trio_gateway.config.readable_files import readable_secrets
 from trio_gateway.config.schema import NEVER, GatewayConfig, VariantConfig
 from trio_gateway.config.sizes import format_size

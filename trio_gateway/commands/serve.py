@@ -16,8 +16,8 @@ import msgspec
 from trio_gateway import __version__
 from trio_gateway.commands.key import KEY_VARIABLE
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
-from trio_gateway.commands.missing import missing
 from trio_gateway.config.access_schema import UnixAddress
+from trio_gateway.config.missing import missing
 from trio_gateway.config.schema import GatewayConfig, ListenAddress, ModelConfig
 from trio_gateway.engine.loadable import cannot_load
 from trio_gateway.log import FORMAT_VARIABLE, LogFormat, configure_logging

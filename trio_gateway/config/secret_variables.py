@@ -23,11 +23,12 @@ def secret_variables(
     Args:
         read: what the configuration has read of the environment.
     """
-    keys = {*_keys(access, models)}
+    keys = {*keys_of(access, models)}
     return frozenset(name for name, value in read.items() if any(_holds(value, k) for k in keys))
 
 
-def _keys(access: AccessConfig, models: Sequence[ModelConfig]) -> Iterator[str]:
+def keys_of(access: AccessConfig, models: Sequence[ModelConfig]) -> Iterator[str]:
+    """The keys, or hashes of keys, that the configuration itself holds."""
     for key in access.api_keys:
         yield key.secret
     for model in models:

@@ -27,6 +27,7 @@ from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.feed.others import Others
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.captures import CapturesHandler
+from trio_gateway.server.handlers.configuration import ConfigurationHandler
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
 from trio_gateway.server.handlers.history import HistoryHandler
@@ -125,6 +126,7 @@ class Gateway:
             ModelHandler(self.config, manager, catalog, counter, preparer, relay),
             HistoryHandler(self.book, self.history, self.feed.composer),
             CapturesHandler(self.recorder, preparer),
+            ConfigurationHandler(self.config),
             MetricsHandler(manager, self.book, self.budget, self.config.server.queue_timeout_s),
             OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
             FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),

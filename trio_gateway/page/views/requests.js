@@ -1,10 +1,148 @@
-// Not here yet.
+// Requests: those that are over or run, as a table; one of them in detail; speeds over time.
 
-import { h } from '../dom.js';
+import { attr, copyText, h, keyed, text } from '../dom.js';
+import { clock, number, seconds, speed } from '../format.js';
 import { View } from '../view.js';
+import { COLUMNS, asCsv, cellOf, resultOf } from './requests_columns.js';
+import { detail } from './requests_detail.js';
+import { speeds } from './requests_speeds.js';
 
-export default class extends View {
+const PAGE = 200;
+const DRAWN = 500; // rows; more are counted
+const KEPT_COLUMNS = 'trio-gateway-columns'; // in localStorage: which are shown
+
+export default class Requests extends View {
+  static topics = ['requests', 'recent'];
+
+  #older = [];
+  #sort = { column: 'time', down: true };
+
   build() {
-    this.append(h('p.empty', {}, 'This view is not here yet.'));
+    this.shown = new Set(kept() ?? COLUMNS.filter((column) => column.first).map((column) => column.id));
+    this.filter = h('input', { type: 'search', placeholder: 'Filter: model, client, result, conversation …', 'aria-label': 'Show requests with this text', oninput: () => this.#draw() });
+    this.count = h('span.soft.small', { role: 'status' });
+    this.copy = h('button.quiet', { type: 'button', onclick: () => this.#copy() }, 'Copy as CSV');
+    const boxes = COLUMNS.map((column) => h('label', {}, h('input', { type: 'checkbox', checked: this.shown.has(column.id), onchange: (event) => this.#choose(column.id, event.target.checked) }), ` ${column.title}`));
+    this.head = h('tr');
+    this.rows = h('tbody');
+    this.none = h('p.empty', {}, 'No request has come yet.');
+    this.more = h('button', { type: 'button', onclick: () => this.#ask() }, 'Older ones');
+    this.fault = h('span.fault', { role: 'alert' });
+    this.detail = h('section.card.detail', { 'aria-label': 'One request', hidden: true });
+    this.plot = h('div.plot');
+    this.append(h('h1.unseen', {}, 'Requests'), h('div.stack', {},
+      this.detail,
+      h('section.card', { 'aria-label': 'Speeds' }, h('header', {}, h('h2', {}, 'Speed of answers'), h('span.soft.small', {}, 'tokens a second, each answer a point')), this.plot),
+      h('section.card', { 'aria-label': 'Requests' },
+        h('header', {}, h('h2', {}, 'Requests'), this.filter, this.count, h('span.row.end', {}, h('details.columns', {}, h('summary', {}, 'Columns'), h('div.boxes', {}, boxes)), this.copy)),
+        h('div.scroll', { tabindex: '0', role: 'region', 'aria-label': 'Table of requests' }, h('table', {}, h('thead', {}, this.head), this.rows)),
+        this.none, h('div.row.foot', {}, this.more, this.fault))));
+  }
+
+  opened() {
+    this.placeChanged(this.place);
+  }
+
+  placeChanged() {
+    this.#draw();
+  }
+
+  update() {
+    this.#draw();
+  }
+
+  get all() {
+    const known = new Map();
+    for (const row of [...this.#older, ...this.store.recent, ...this.store.requests.values()]) known.set(row.id, row);
+    return [...known.values()];
+  }
+
+  #choose(id, isShown) {
+    if (isShown) this.shown.add(id);
+    else this.shown.delete(id);
+    localStorage.setItem(KEPT_COLUMNS, JSON.stringify([...this.shown]));
+    this.#draw();
+  }
+
+  #wanted() {
+    const wanted = this.filter.value.trim().toLowerCase();
+    const conversation = /^conversation:(.*)$/.exec(wanted)?.[1];
+    const column = COLUMNS.find(({ id }) => id === this.#sort.column) ?? COLUMNS[0];
+    const rows = this.all.filter((row) => (conversation !== undefined ? row.conversation?.toLowerCase() === conversation : !wanted || asText(row).includes(wanted)));
+    const by = (row) => column.value(row) ?? -Infinity;
+    const order = this.#sort.down ? -1 : 1;
+    return rows.sort((a, b) => order * (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : a.arrived_s - b.arrived_s));
+  }
+
+  #draw() {
+    const rows = this.#wanted();
+    const columns = COLUMNS.filter((column) => this.shown.has(column.id));
+    keyed(this.head, columns, (column) => column.id, (column) => h(column.isNumber ? 'th.number' : 'th', { scope: 'col' }, h('button.quiet', { type: 'button', onclick: () => this.#sortBy(column) }, column.title)), (cell, column) => {
+      const isSorted = column.id === this.#sort.column;
+      attr(cell, 'aria-sort', isSorted ? (this.#sort.down ? 'descending' : 'ascending') : null);
+    });
+    keyed(this.rows, rows.slice(0, DRAWN), (row) => row.id, () => h('tr'), (made, row) => {
+      attr(made, 'aria-selected', row.id === this.#chosen ? 'true' : null);
+      keyed(made, columns, (column) => column.id, (column) => h(column.isNumber ? 'td.number' : 'td'), (cell, column) => cellOf(cell, column, row, this));
+    });
+    const left = rows.length - DRAWN;
+    text(this.count, rows.length ? `${number(rows.length)}${left > 0 ? `, the first ${DRAWN} are shown` : ''}` : '');
+    this.none.hidden = rows.length > 0;
+    text(this.none, this.all.length ? 'No request has this text.' : 'No request has come yet.');
+    this.plot.replaceChildren(speeds(rows));
+    const chosen = this.all.find((row) => row.id === this.#chosen);
+    this.detail.hidden = !chosen;
+    if (chosen) this.detail.replaceChildren(...detail(chosen, this));
+  }
+
+  get #chosen() {
+    return this.place.split('?')[0];
+  }
+
+  // Those of one conversation, from its link in a detail.
+  showConversation(conversation) {
+    this.filter.value = `conversation:${conversation}`;
+    this.#draw();
+    this.filter.focus();
+  }
+
+  #sortBy(column) {
+    const { column: last, down } = this.#sort;
+    this.#sort = { column: column.id, down: last === column.id ? !down : true };
+    this.#draw();
+  }
+
+  async #ask() {
+    text(this.fault, '');
+    this.more.disabled = true;
+    try {
+      const oldest = this.all.reduce((first, row) => (first && first.arrived_s <= row.arrived_s ? first : row), null);
+      const path = `/gateway/requests?limit=${PAGE}${oldest ? `&before=${encodeURIComponent(oldest.id)}` : ''}`;
+      const { requests, more } = await this.store.json(path);
+      this.#older.push(...requests);
+      this.more.hidden = !more;
+      this.#draw();
+    } catch (error) {
+      text(this.fault, error.message);
+    }
+    this.more.disabled = false;
+  }
+
+  async #copy() {
+    const said = asCsv(this.#wanted(), COLUMNS.filter((column) => this.shown.has(column.id)));
+    await copyText(this.copy, said);
+  }
+}
+
+function asText(row) {
+  return [row.id, row.model, row.asked, row.variant, row.client, row.endpoint, row.stage, row.decision, row.conversation, resultOf(row), clock(row.arrived_s), seconds(row.took_s), speed(row.speed)].join(' ').toLowerCase();
+}
+
+function kept() {
+  try {
+    const found = JSON.parse(localStorage.getItem(KEPT_COLUMNS));
+    return Array.isArray(found) && found.length ? found : null;
+  } catch {
+    return null;
   }
 }

@@ -276,6 +276,12 @@ GATEWAY = (
         paths=("/ui/", "/ui", "/ui/{file}"),
     ),
     _gateway("openapi", "/openapi.json", "This API as an OpenAPI document.", "handle_openapi"),
+    _gateway(
+        "configuration",
+        "/gateway/configuration",
+        "The configuration in force, with its secrets left out, notes, and what is missing.",
+        "handle_configuration",
+    ),
     _gateway("metrics", "/metrics", "What Prometheus scrapes.", "handle_metrics"),
     _gateway("queue", "/gateway/queue", "The waiting requests.", "handle_queue"),
     _gateway("engines", "/gateway/engines", "The running engines.", "handle_engines"),

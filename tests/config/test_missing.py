@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.configurations import smallest
-from trio_gateway.commands.missing import missing
+from trio_gateway.config.missing import missing
 
 GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
 HERE = "variant.binary, variant.args, variant.workdir = 'sh', {}, '.' "

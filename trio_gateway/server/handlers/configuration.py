@@ -1,0 +1,30 @@
+"""ConfigurationHandler: the configuration in force without its secrets, and what it lacks."""
+
+from __future__ import annotations
+
+import trio
+
+from trio_gateway.config.missing import missing
+from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.shown import shown_configuration
+from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.handlers.call import Call
+from trio_gateway.server.handlers.responses import json_answer
+from trio_gateway.server.relay.answer import Answer
+
+
+class ConfigurationHandler:
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+
+    async def handle_configuration(self, endpoint: Endpoint, call: Call) -> Answer:
+        """What is missing is looked for anew, in a thread: files come and go."""
+        lacks = await trio.to_thread.run_sync(missing, self._config)
+        return json_answer(
+            {
+                "source": str(self._config.source),
+                "notes": [str(note) for note in self._config.notes],
+                "missing": [lack.text for lack in lacks],
+                "configuration": shown_configuration(self._config),
+            }
+        )
