@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpcore
 import pytest
 import trio
 
-from tests.support.asking import CHAT, Clock, chat, error_of
+from tests.support.asking import CHAT, Clock, chat, error_of, read_all
 from tests.support.feed_reader import reading
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
@@ -210,6 +211,22 @@ async def test_what_cannot_be_written_does_not_end_the_history(
         await stack.post(CHAT, chat())
         usage = json.loads((await get(stack, "/gateway/usage")).content)["usage"]
         assert [row["requests"] for row in usage] == [1]
+
+
+async def test_a_line_said_while_it_stops_does_not_tear_the_streams(autojump_clock: Clock) -> None:
+    ended = list[bytes]()
+
+    async def follow(stack: Stack, path: str) -> None:
+        async with stack.http.stream("GET", f"http://gateway{path}") as answer:
+            ended.append(await read_all(answer))
+
+    async with running_stack(config(model("m"))) as stack, trio.open_nursery() as nursery:
+        nursery.start_soon(follow, stack, "/gateway/logs?follow=1")
+        nursery.start_soon(follow, stack, "/gateway/events")
+        await trio.sleep(1.0)
+        logging.getLogger("trio_gateway").warning("SIGTERM")
+        stack.gateway.begin_shutdown()
+    assert len(ended) == 2
 
 
 PATHS = [

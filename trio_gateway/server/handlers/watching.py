@@ -60,7 +60,7 @@ class Watchers:
         with self._place(call) as scope:
             await call.send({"type": "http.response.start", "status": 200, "headers": headers})
             piece = sign_of_life
-            while piece:
+            while piece and not scope.cancel_called:  # what is not begun need not be torn
                 is_sending = True
                 await call.send({"type": "http.response.body", "body": piece, "more_body": True})
                 is_sending = False
