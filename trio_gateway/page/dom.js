@@ -75,6 +75,16 @@ export function hueOf(name) {
   return `var(--hue-${sum % HUES})`;
 }
 
+// A small square in a model's hue. It is set by way of the style itself: as an attribute, the
+// page's Content-Security-Policy would forbid it.
+export function chip(name) {
+  const made = h('span.chip');
+  tint(made, name);
+  return made;
+}
+
+export const tint = (element, name) => element.style.setProperty('--hue', hueOf(name));
+
 // Downloads or copies may fail (no permission): the button says what came of it, and then itself again.
 export async function copyText(button, value) {
   const before = button.textContent;

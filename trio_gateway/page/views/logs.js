@@ -147,8 +147,8 @@ class Column {
   #soon() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
+      this.#tell(); // which shows the list, if these are its first lines
       this.toEnd();
-      this.#tell();
     });
   }
 

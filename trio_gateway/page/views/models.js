@@ -1,6 +1,6 @@
 // Models: what there is, what is in memory, and what would happen to a request.
 
-import { attr, h, hueOf, keyed, text } from '../dom.js';
+import { attr, chip, h, keyed, text } from '../dom.js';
 import { bytes, number, percent, seconds } from '../format.js';
 import { View } from '../view.js';
 
@@ -60,7 +60,7 @@ function card(view, { name }) {
   made.counts = h('div.counts');
   const counts = h('details', { ontoggle: (event) => event.target.open && showCounts(view, path, made.counts) }, h('summary', {}, 'How exact its token counts were'), made.counts);
   made.append(
-    h('header', {}, h('span.chip', { style: `--hue: ${hueOf(name)}` }), h('h2', {}, name), made.state, made.pinned, made.hidden_, made.about, h('span.row.end', {}, made.doing, ...made.buttons)),
+    h('header', {}, chip(name), h('h2', {}, name), made.state, made.pinned, made.hidden_, made.about, h('span.row.end', {}, made.doing, ...made.buttons)),
     made.fault,
     h('div.scroll', {}, h('table', {}, h('thead', {}, h('tr', {}, ['Variant', 'Context', 'At a time', 'Memory', 'Load'].map((head, place) => h(place ? 'th.number' : 'th', { scope: 'col' }, head)))), made.rows)),
     h('footer', {}, made.carryover, counts));

@@ -1,6 +1,6 @@
 // The columns of the table of requests: what each shows, sorts by, and gives to CSV.
 
-import { attr, h, hueOf, text } from '../dom.js';
+import { attr, h, text, tint } from '../dom.js';
 import { bytes, clock, number, seconds, speed } from '../format.js';
 
 const OUTCOMES = { ok: ['done', 'good'], refused: ['refused', 'bad'], failed: ['failed', 'bad'], broken_off: ['broke off', 'bad'], client_gone: ['client left', ''], cancelled: ['cancelled', ''] };
@@ -25,7 +25,7 @@ export const COLUMNS = [
   { id: 'priority', title: 'Priority', value: (row) => row.priority ?? 'interactive' },
   { id: 'conversation', title: 'Conversation', value: (row) => row.conversation },
   { id: 'result', title: 'Result', first: true, value: (row) => resultOf(row) },
-  { id: 'decision', title: 'Engine', first: true, value: (row) => row.decision, shown: (row) => (row.decision === 'swapped' && row.evicted?.length ? `swapped, in place of ${row.evicted.join(', ')}` : row.decision ?? '–') },
+  { id: 'decision', title: 'Engine', first: true, value: (row) => row.decision, shown: (row) => row.decision ?? '–' },
   { id: 'waited', title: 'Waited', first: true, isNumber: true, value: waited, shown: (row) => seconds(waited(row)) },
   { id: 'load', title: 'Load', isNumber: true, value: (row) => row.load_s, shown: (row) => seconds(row.load_s) },
   { id: 'first', title: 'First byte', isNumber: true, value: (row) => row.first_byte_after_s, shown: (row) => seconds(row.first_byte_after_s) },
@@ -50,7 +50,7 @@ export function cellOf(cell, column, row) {
     text(link, said);
   } else if (column.id === 'model') {
     if (!cell.firstElementChild) cell.append(h('span.chip'), ' ', h('span'));
-    attr(cell.firstElementChild, 'style', `--hue: ${hueOf(row.model ?? row.asked ?? '')}`);
+    tint(cell.firstElementChild, row.model ?? row.asked ?? '');
     text(cell.lastElementChild, said);
   } else if (column.id === 'result') {
     const tag = cell.firstElementChild ?? cell.appendChild(h('span.tag'));

@@ -1,6 +1,6 @@
 // Speeds of answers over time, as a plot: each answer a point in its model's colour.
 
-import { h, hueOf } from '../dom.js';
+import { chip, h, tint } from '../dom.js';
 import { minute, number, speed } from '../format.js';
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [1000, 160, 44, 22, 8];
@@ -17,7 +17,11 @@ export function speeds(rows) {
   const lines = [0, 0.5, 1].map((share) => h('g', {},
     h('line', { x1: LEFT, x2: WIDTH - 10, y1: y(most * share), y2: y(most * share), class: 'grid' }),
     h('text', { x: LEFT - 6, y: y(most * share) + 4, 'text-anchor': 'end' }, number(most * share))));
-  const points = known.map((row) => h('circle', { cx: x(row), cy: y(row.speed), r: 4, style: `fill: ${hueOf(row.model)}` }, h('title', {}, `${row.model}, ${minute(row.arrived_s)}: ${speed(row.speed)}`)));
+  const points = known.map((row) => {
+    const point = h('circle.point', { cx: x(row), cy: y(row.speed), r: 4 }, h('title', {}, `${row.model}, ${minute(row.arrived_s)}: ${speed(row.speed)}`));
+    tint(point, row.model);
+    return point;
+  });
   const ends = [h('text', { x: LEFT, y: HEIGHT - 4 }, minute(begin)), h('text', { x: WIDTH - 10, y: HEIGHT - 4, 'text-anchor': 'end' }, minute(end))];
   const models = [...new Set(known.map((row) => row.model))];
   const average = (name) => {
@@ -26,7 +30,7 @@ export function speeds(rows) {
   };
   return h('figure', {},
     h('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `Speeds of ${known.length} answers: ${models.map((name) => `${name} ${average(name)} in the middle`).join(', ')}` }, lines, points, ends),
-    h('figcaption.row.small.soft', {}, models.map((name) => h('span', {}, h('span.chip', { style: `--hue: ${hueOf(name)}` }), ` ${name}: ${average(name)} in the middle`))));
+    h('figcaption.row.small.soft', {}, models.map((name) => h('span', {}, chip(name), ` ${name}: ${average(name)} in the middle`))));
 }
 
 function nice(value) {
