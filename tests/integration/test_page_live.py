@@ -188,3 +188,62 @@ def test_a_lost_gateway_is_found_again(chromium: Browser, tmp_path: Path) -> Non
     with running_gateway(tmp_path, again):
         page.wait_for(LIVE)
         page.wait_for_text("Nothing has happened yet")
+
+
+# -- requests, models, logs, configuration ----------------------------------------------------------
+
+
+def test_a_request_is_found_with_its_whole_way(chromium: Browser, gateway: GatewayProcess) -> None:
+    answer = gateway.chat("answerer", "Hi", max_tokens=4)
+    request_id = answer.headers["x-gateway-request-id"]
+    page = opened(chromium, gateway, "requests")
+    page.wait_for(f"document.querySelector('a[href$=\"{request_id}\"]')")
+    page.click(f'a[href$="{request_id}"]')
+    page.wait_for("document.querySelectorAll('gw-requests .waterfall li').length > 0")
+    said = page.evaluate("document.querySelector('gw-requests .detail').innerText")
+    assert "answerer" in said
+    assert request_id in said
+    page.fill("gw-requests input[type=search]", "no such text")
+    page.wait_for("document.querySelectorAll('gw-requests tbody tr').length === 0")
+    assert_clean(page, gateway)
+
+
+def test_a_model_is_loaded_and_a_request_explained(
+    chromium: Browser, gateway: GatewayProcess
+) -> None:
+    page = opened(chromium, gateway, "models")
+    card = "gw-models section[aria-label=storyteller]"
+    page.wait_for(f"document.querySelector('{card}')")
+    if page.evaluate(f"document.querySelector('{card} .tag').innerText") == "unloaded":
+        page.evaluate(f"document.querySelector('{card} button').click()")
+    page.wait_for(f"document.querySelector('{card} .tag').innerText === 'loaded'")
+    page.fill("#explain-text", "How long is this?")
+    page.evaluate("document.querySelector('gw-models form').requestSubmit()")
+    page.wait_for("document.querySelector('gw-models .explained')?.innerText.includes('Need')")
+    assert_clean(page, gateway)
+
+
+def test_logs_follow_and_a_wrong_expression_is_said(
+    chromium: Browser, gateway: GatewayProcess
+) -> None:
+    gateway.chat("answerer", "Hi", max_tokens=4)
+    page = opened(chromium, gateway, "logs/answerer")
+    page.wait_for("document.querySelector('gw-logs').innerText.includes('ready in')")
+    page.wait_for("document.querySelectorAll('gw-logs .lines')[1].childElementCount > 3")
+    page.click("#log-expression")
+    page.fill("gw-logs input[type=search]", "ready [in")
+    page.wait_for("document.querySelector('gw-logs .fault').innerText.length > 0")
+    page.fill("gw-logs input[type=search]", "ready (in|out)")
+    page.wait_for("document.querySelector('gw-logs .fault').innerText === ''")
+    shown = "[...document.querySelectorAll('gw-logs .lines')][0].innerText.split('\\n')"
+    assert all("ready in" in line for line in page.evaluate(shown))
+    assert_clean(page, gateway)
+
+
+def test_the_configuration_in_force_is_shown(chromium: Browser, gateway: GatewayProcess) -> None:
+    page = opened(chromium, gateway, "configuration")
+    page.wait_for("document.querySelector('gw-configuration details')")
+    said = page.evaluate("document.querySelector('gw-configuration').textContent")
+    assert "storyteller" in said
+    assert "fairness_window_s" in said
+    assert_clean(page, gateway)
