@@ -28,7 +28,7 @@ from trio_gateway.server.reading.messages import Body, Translation
 
 MIB = 1 << 20
 LARGEST = 64 * MIB
-GAP_S = 0.1  # of the loop's own CPU time: what the machine is busy with is not counted
+GAP_S = 0.25  # of the loop's own CPU time, which takes twice as long where others share the core
 
 
 @pytest.fixture(autouse=True)

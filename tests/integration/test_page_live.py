@@ -190,7 +190,7 @@ def test_a_lost_gateway_is_found_again(chromium: Browser, tmp_path: Path) -> Non
         page.wait_for_text("Nothing has happened yet")
 
 
-# -- requests, models, logs, configuration ----------------------------------------------------------
+# -- requests, models, logs, configuration ---------------------------------------------------------
 
 
 def test_a_request_is_found_with_its_whole_way(chromium: Browser, gateway: GatewayProcess) -> None:
