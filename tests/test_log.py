@@ -18,6 +18,7 @@ LOG = logging.getLogger("trio_gateway.test")
 @pytest.fixture(autouse=True)
 def logger_as_it_was() -> Iterator[None]:
     before = [*OURS.handlers], OURS.level, OURS.propagate
+    OURS.handlers[:] = []  # what pytest keeps must be UTF-8
     yield
     OURS.handlers[:], OURS.level, OURS.propagate = before
     OURS.setLevel(before[1])

@@ -11,7 +11,7 @@ import pytest
 from tests.support.schema_values import config, model, variant
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig
 from trio_gateway.config.engine_types import ENGINE_TYPES
-from trio_gateway.config.schema import EngineOptions, GatewayConfig, Secret
+from trio_gateway.config.schema import EngineOptions, GatewayConfig, RewriteConfig, Secret
 from trio_gateway.config.shown import HIDDEN, shown_configuration
 
 SECRET = "s3cr3t-value-0123"
@@ -27,17 +27,21 @@ def text_of(given: GatewayConfig) -> str:
         ("--api-key", SECRET),
         (f"--api-key={SECRET}",),
         ("--hf-token", SECRET),
-        ("-hft-token", SECRET),
+        ("--hft-token", SECRET),
         ("--password", SECRET),
         ("--header", f"Authorization: Bearer {SECRET}"),
         ("--url", f"https://me:{SECRET}@example.org/x"),
         ("--url", f"https://example.org/x?sig={SECRET}"),
+        ("run", "-e", f"HF_TOKEN={SECRET}", "image"),
+        (f"--env=WANDB_API_KEY={SECRET}",),
+        (f"-eAWS_SECRET={SECRET}",),
+        ("-hft", SECRET),
+        ("--hf-token", f"-{SECRET}"),
     ],
     ids=lambda args: " ".join(args).replace(SECRET, "…"),
 )
 def test_arguments(args: tuple[str, ...]) -> None:
-    known = AccessConfig(api_keys=(ApiKey(name="me", secret=SECRET),))  # a header may hold any
-    given = config(model("m", variant(args=("-c", "4096", *args))), access=known)
+    given = config(model("m", variant(args=("-c", "4096", *args))))
     shown = text_of(given)
     assert SECRET not in shown
     assert "4096" in shown
@@ -56,6 +60,19 @@ def test_keys_hashes_and_what_engines_are_given() -> None:
     assert SECRET not in shown
     for part in ('"me"', '"you"', "HF_TOKEN", "PLAIN", "/etc/key.pem", HIDDEN):
         assert part in shown
+
+
+def test_what_is_written_into_requests() -> None:
+    rewrite = RewriteConfig(set={"metadata": b'{"token": "%s", "plain": 7}' % SECRET.encode()})
+    shown = text_of(config(model("m", variant(), rewrite=rewrite)))
+    assert SECRET not in shown
+    assert '"plain": 7' in shown
+
+
+def test_what_follows_an_option_with_its_own_value_is_shown() -> None:
+    shown = text_of(config(model("m", variant(args=(f"--hf-token={SECRET}", "image")))))
+    assert SECRET not in shown
+    assert '"image"' in shown
 
 
 def test_a_server_elsewhere_with_a_password_in_its_address() -> None:

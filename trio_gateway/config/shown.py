@@ -1,117 +1,281 @@
-"""The configuration in force as it may be shown: every secret in it is `•••`. Pure.
+"""The configuration in force as it may be shown: every key with its value, and no secret. Pure.
 
-What is hidden is hidden by kind, not by name alone: keys and their hashes, whatever an engine's
-environment is given, values of options that are named like secrets, what an address has before its
-`@` and after its `?`, and any text that has one of the configuration's own keys in it.
+What is a secret is told three times over: by its place (API keys, `api_key`), by its name (a
+variable, an option or a field that is called a key, token, password …), and by its text: whatever
+was found to be one is taken out wherever else it occurs.
 """
 
 from __future__ import annotations
 
 import enum
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import msgspec
 
 from trio_gateway.config.access_schema import ApiKey
+from trio_gateway.config.engine_key import configured_key
 from trio_gateway.config.engine_types import EngineType
-from trio_gateway.config.schema import GatewayConfig, Secret
-from trio_gateway.config.secret_variables import keys_of
+from trio_gateway.config.schema import (
+    NEVER,
+    GatewayConfig,
+    RewriteConfig,
+    Secret,
+    VariantConfig,
+)
 
 HIDDEN = "•••"
-_SECRET_WORD = re.compile(
-    r"key|token|secret|passw|credential|authorization|bearer|cookie|auth", re.IGNORECASE
+# Shorter texts occur by chance; they are hidden in their own place only.
+_SHORTEST = 6
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+# Words of a name, after `_`, `-`, `.` or a small letter before a capital one.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRETS = frozenset(
+    {
+        "key", "keys", "apikey", "token", "secret", "secrets", "password", "passwd", "passphrase",
+        "pass", "pwd", "pw", "credential", "credentials", "auth", "authorization", "bearer",
+        "cookie", "hft", "pat", "jwt", "dsn", "signature",
+    }
+)  # fmt: skip
+# What such a name leads to is a place or a kind, not the secret: --api-key-file, --auth-type.
+_HARMLESS_ENDS = frozenset({"file", "path", "dir", "folder", "type", "name", "timeout"})
+# Variables whose values everybody may see: what engines are told about devices and threads.
+_OPEN_VARIABLES = re.compile(
+    r"(CUDA|HIP|ROCR|ROCM|HSA|GGML|GPU|NVIDIA|OMP|MKL|OPENBLAS|NCCL|VK|MTL|SYCL|ONEAPI|LLAMA|VLLM|"
+    r"SGLANG|MALLOC|GOMP|KMP|PYTORCH|TORCH|TRITON|LD_LIBRARY|DYLD_LIBRARY)_\w+|PATH|HOME|LANG|LC_\w+|TZ|TMPDIR"
 )
-_USER_OF_URL = re.compile(r"(?<=://)[^/@\s]*@")
-_QUERY_OF_URL = re.compile(r"(?<=\?)[^\s#]+(?=$|[\s#])")
-_OPTION = re.compile(r"(--?[A-Za-z][\w.-]*)(=)?")
-# Of these an option's name speaks and its value is no secret.
-_HARMLESS = frozenset({"--tokenizer", "--max-tokens", "--n-tokens", "--tokens", "--keep"})
-LEFT_OUT = frozenset({"source", "notes", "secret_variables"})
+_ASSIGNED = re.compile(r"(-e|-D|--env=|--build-arg=|--\w*)?([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
+_HEADER = re.compile(r"([A-Za-z][\w-]*):\s*(\S.*)", re.DOTALL)
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_QUERY_IN_URL = re.compile(r"([?&][\w.-]+=)[^&#\s\"']+")
 
 
 def shown_configuration(config: GatewayConfig) -> dict[str, Any]:
-    """What JSON can hold: tables as objects, sets in order, infinite times as `never`."""
-    hide = _Hider({*keys_of(config.server.access, config.models)})
-    shown = hide.value(config)
-    assert isinstance(shown, dict)
-    return {name: value for name, value in shown.items() if name not in LEFT_OUT}
+    """The tables `server`, `pools` and `models` as they are after all defaults. Times are seconds,
+    "never" where there is no end; sizes are bytes."""
+    hide = hider(config)
+    shown = {
+        "server": _shown(config.server),
+        "pools": _shown(config.pools),
+        "models": _shown(config.models),
+    }
+    return {name: _without(value, hide) for name, value in shown.items()}
 
 
-class _Hider:
-    """`secrets`: the configuration's own keys."""
+class Hider:
+    """Takes secrets out of texts."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = sorted((s for s in secrets if s), key=len, reverse=True)
+        self._whole = frozenset(secret for secret in secrets if secret)
+        # The longest first: one may be a part of another one.
+        parts = sorted((s for s in self._whole if len(s) >= _SHORTEST), key=len, reverse=True)
+        self._parts = re.compile("|".join(map(re.escape, parts))) if parts else None
 
-    def value(self, value: Any, name: str = "") -> Any:
-        match value:
-            case Secret():
-                return HIDDEN
-            case EngineType():
-                return value.value
-            case ApiKey():
-                return {**self._fields(value), "secret": HIDDEN}
-            case enum.Enum():
-                return value.name.lower() if isinstance(value, int) else value.value
-            case bool() | int() | None:
-                return value
-            case float():
-                return "never" if math.isinf(value) else value
-            case str() | PurePath():
-                return self._text(str(value), name)
-            case msgspec.Struct():
-                return self._fields(value)
-            case Mapping():
-                return {
-                    str(key): HIDDEN if name == "env" else self.value(inner, str(key))
-                    for key, inner in value.items()
-                }
-            case frozenset() | set():
-                return sorted(self.value(item) for item in value)
-            case tuple() | list():
-                return self._items(value, name)
-        return self._text(str(value), name)
-
-    def _fields(self, struct: msgspec.Struct) -> dict[str, Any]:
-        names = [field.name for field in msgspec.structs.fields(struct)]
-        return {name: self.value(getattr(struct, name), name) for name in names}
-
-    def _items(self, items: Sequence[Any], name: str) -> list[Any]:
-        """Arguments of a command: what follows an option that is named like a secret is one."""
-        shown: list[Any] = []
-        hides_next = False
-        for item in items:
-            if not isinstance(item, str):
-                shown.append(self.value(item, name))
-                continue
-            option = _OPTION.match(item)
-            is_secret = option is not None and _is_secret(option[1])
-            if hides_next and option is None:
-                shown.append(HIDDEN)
-            elif is_secret and option is not None and option[2]:
-                shown.append(f"{option[1]}={HIDDEN}")
-            else:
-                shown.append(self._text(item))
-            hides_next = is_secret
-        return shown
-
-    def _text(self, text: str, name: str = "") -> str:
-        if name and _SECRET_WORD.search(name) and name not in _NAMED_SO:
-            return HIDDEN
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
+    def __call__(self, text: str) -> str:
+        text = text if self._parts is None else self._parts.sub(HIDDEN, text)
         if "://" in text:
-            text = _QUERY_OF_URL.sub(HIDDEN, _USER_OF_URL.sub(f"{HIDDEN}@", text))
+            text = _QUERY_IN_URL.sub(rf"\1{HIDDEN}", _USER_IN_URL.sub(HIDDEN, text))
         return text
 
 
-# Fields of the schema whose names have such a word in them and which hold none.
-_NAMED_SO = frozenset({"key_file", "keepalive", "allowed_hosts", "key"})
+def hider(config: GatewayConfig, environment: Mapping[str, str] | None = None) -> Hider:
+    """What takes all secrets of this configuration out of a text, such as a note.
+
+    Args:
+        environment: the gateway's own, for the keys that the configuration has read there.
+    """
+    read = environment or {}
+    return Hider(
+        [*_secrets(config), *(read[name] for name in config.secret_variables if name in read)]
+    )
 
 
-def _is_secret(option: str) -> bool:
-    return option not in _HARMLESS and bool(_SECRET_WORD.search(option.replace("keep", "")))
+def _secrets(config: GatewayConfig) -> Iterator[str]:
+    for key in config.server.access.api_keys:
+        yield key.secret
+    for model in config.models:
+        if model.rewrite is not None:
+            for fields in (model.rewrite.set, model.rewrite.default):
+                yield from _named_texts({name: _decoded(raw) for name, raw in fields.items()})
+        tokens = model.tokenization
+        yield from _in_args(() if tokens is None else (*tokens.base_args, *tokens.extra_args))
+        for variant in model.variants:
+            yield from _of_variant(variant, model.engine.key_variables)
+
+
+def _of_variant(variant: VariantConfig, key_variables: Sequence[str]) -> Iterator[str]:
+    found = configured_key(variant, key_variables)
+    if found is not None and found.secret is not None:
+        yield found.secret.reveal()
+    for environment in (variant.env, variant.inherited_options):
+        for name, value in environment.items():
+            if names_a_secret(name):
+                yield value
+                yield from (part.strip() for part in value.split(","))
+    yield from _in_args(variant.args)
+    yield from _in_args(variant.stop_command)
+
+
+def _in_args(args: Sequence[str]) -> Iterator[str]:
+    for before, after in zip(args, _args(args), strict=True):
+        if before != after and after.endswith(HIDDEN):
+            secret = before.removeprefix(after.removesuffix(HIDDEN))
+            yield secret
+            yield from (part.strip() for part in secret.split(","))
+
+
+def _named_texts(value: Json) -> Iterator[str]:
+    """Texts in fields whose names say that they are secrets."""
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield from _texts(inner) if names_a_secret(name) else _named_texts(inner)
+        case list():
+            for inner in value:
+                yield from _named_texts(inner)
+
+
+def _texts(value: Json) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list() | dict():
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from _texts(inner)
+
+
+# -- showing --------------------------------------------------------------------------------------
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether what has this name is to be kept from those who look on. `max_tokens` is none."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    joined = "".join(words)
+    has_one = not _SECRETS.isdisjoint(words) or "apikey" in joined or "password" in joined
+    return has_one and words[-1] not in _HARMLESS_ENDS
+
+
+def _shown(value: object) -> Json:
+    match value:
+        case Secret() | ApiKey():
+            return HIDDEN if isinstance(value, Secret) else {**_fields(value), "secret": HIDDEN}
+        case EngineType():
+            return value.value
+        case VariantConfig():
+            return {**_fields(value), **_of_process(value)}
+        case RewriteConfig():
+            pairs = {"set": value.set, "default": value.default}
+            return _fields(value) | {name: _rewritten(raw) for name, raw in pairs.items()}
+        case msgspec.Struct():
+            return _fields(value)
+        case enum.Enum():
+            return _shown(value.value)
+        case float() if value == NEVER:
+            return "never"
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(name): _shown(inner) for name, inner in value.items()}
+        case frozenset() | set():
+            return [*sorted(map(str, value))]
+        case list() | tuple():
+            return [_shown(inner) for inner in value]
+        case PurePath():
+            return str(value)
+        case _:
+            return str(value)
+
+
+def _fields(value: msgspec.Struct) -> dict[str, Json]:
+    return {name: _shown(getattr(value, name)) for name in value.__struct_fields__}
+
+
+def _of_process(variant: VariantConfig) -> dict[str, Json]:
+    return {
+        "args": [*_args(variant.args)],
+        "stop_command": [*_args(variant.stop_command)],
+        "env": _environment(variant.env),
+        "inherited_options": _environment(variant.inherited_options),
+    }
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, Json]:
+    return {name: _of_variable(name, value) for name, value in environment.items()}
+
+
+def _of_variable(name: str, value: str) -> str:
+    """Its value, if it is one of those that are known to hold none: it may have any name."""
+    is_open = _OPEN_VARIABLES.fullmatch(name) is not None and not names_a_secret(name)
+    return value if is_open else HIDDEN
+
+
+def _args(args: Sequence[str]) -> Iterator[str]:
+    """The words of a command, without the values of options that are called secrets, of variables
+    that are set in it, and of headers."""
+    after = False  # the option before this word has a secret as its value
+    for word in args:
+        match = _ASSIGNED.fullmatch(word)
+        header = _HEADER.fullmatch(word)
+        if after:
+            # An option, not a value, where the one before it is a switch.
+            is_option = word.startswith("--")
+            after = is_option and names_a_secret(word) and match is None
+            if not is_option:
+                yield HIDDEN
+                continue
+        if match is not None:
+            yield _of_assignment(word, match)
+        elif header is not None and names_a_secret(header[1]):
+            yield f"{word[: header.start(2)]}{HIDDEN}"
+        else:
+            after = word.startswith("-") and names_a_secret(word)
+            yield word
+
+
+def _of_assignment(word: str, match: re.Match[str]) -> str:
+    is_variable = not word.startswith("--") or word.startswith(("--env=", "--build-arg="))
+    name, value = match[2], match[3]
+    is_shown = (
+        _of_variable(name, value) == value
+        if is_variable and name.isupper()
+        else not names_a_secret(name)
+    )
+    return word if is_shown or not value else word[: match.start(3)] + HIDDEN
+
+
+def _rewritten(fields: Mapping[str, bytes]) -> dict[str, Json]:
+    return _unnamed({name: _decoded(raw) for name, raw in fields.items()})
+
+
+def _unnamed(value: dict[str, Json]) -> dict[str, Json]:
+    return {
+        name: HIDDEN if names_a_secret(name) else _within(inner) for name, inner in value.items()
+    }
+
+
+def _within(value: Json) -> Json:
+    if isinstance(value, dict):
+        return _unnamed(value)
+    return [_within(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _decoded(raw: bytes) -> Json:
+    decoded: Json = msgspec.json.decode(raw)
+    return decoded
+
+
+def _without(value: Json, hide: Hider) -> Json:
+    """Also in names of fields: an `env` may have anything."""
+    match value:
+        case str():
+            return hide(value)
+        case list():
+            return [_without(inner, hide) for inner in value]
+        case dict():
+            return {hide(name): _without(inner, hide) for name, inner in value.items()}
+        case _:
+            return value

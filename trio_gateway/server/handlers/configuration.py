@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import trio
 
 from trio_gateway.config.missing import missing
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.config.shown import shown_configuration
+from trio_gateway.config.shown import hider, shown_configuration
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
@@ -19,12 +21,13 @@ class ConfigurationHandler:
 
     async def handle_configuration(self, endpoint: Endpoint, call: Call) -> Answer:
         """What is missing is looked for anew, in a thread: files come and go."""
+        hide = hider(self._config, os.environ)
         lacks = await trio.to_thread.run_sync(missing, self._config)
         return json_answer(
             {
                 "source": str(self._config.source),
-                "notes": [str(note) for note in self._config.notes],
-                "missing": [lack.text for lack in lacks],
+                "notes": [hide(str(note)) for note in self._config.notes],
+                "missing": [hide(lack.text) for lack in lacks],
                 "configuration": shown_configuration(self._config),
             }
         )
