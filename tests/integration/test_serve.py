@@ -85,7 +85,7 @@ def test_a_client_that_goes_away_stops_the_engine_s_work(gateway: GatewayProcess
             port = re.findall(r"slow:4096: ready .*http://127.0.0.1:(\d+)", gateway.log)[-1]
             slots = f"http://127.0.0.1:{port}/slots"
             assert client.get(slots).json()[0]["is_processing"]
-        assert eventually(lambda: not client.get(slots).json()[0]["is_processing"], within_s=1)
+        assert eventually(lambda: not client.get(slots).json()[0]["is_processing"], within_s=5)
 
 
 def test_a_body_over_the_limit_gets_its_413_while_it_is_still_being_sent(
