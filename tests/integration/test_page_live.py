@@ -61,6 +61,8 @@ def assert_clean(page: Page, gateway: GatewayProcess) -> None:
     assert page.complaints == []
     assert page.asked
     assert [url for url in page.asked if not url.startswith(f"{gateway.base_url}/")] == []
+    # A browser has six connections to one server, and each open page keeps some.
+    page.send("Page.close")
 
 
 def test_a_swap_is_seen_with_its_reason(chromium: Browser, gateway: GatewayProcess) -> None:
