@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.25  # between two looks at least
 SHARE = 20  # and so many times what the last one took: it costs a twentieth of a processor at most
+PAUSE_MAX_S = 1.0  # but no more: a garbage collection in a look would blind its readers for long
 SLOW_S = 5.0  # between looks at what changes by itself, where nothing happens
 LINGER_S = 30.0  # a reader that comes back within this goes on where it was
 TIMELINE_MAX = 2000
@@ -100,7 +101,7 @@ class Feed:
                 except Exception as error:  # noqa: BLE001 - who looks on must not end what works
                     self._fail(error)
                     took_s = SLOW_S / SHARE
-                await trio.sleep(max(LOOK_S, took_s * SHARE))
+                await trio.sleep(min(max(LOOK_S, took_s * SHARE), PAUSE_MAX_S))
                 if not self._book.live:
                     with trio.move_on_after(SLOW_S):
                         await self._news.wait()
@@ -148,9 +149,9 @@ class Feed:
     # -- looking ------------------------------------------------------------------------------
 
     def _look(self, *, is_news: bool) -> float:
-        """Put what has changed into the ring; how many seconds that took."""
+        """Put what has changed into the ring; how many seconds of CPU time that took."""
         self._snapshots.clear()
-        begun, before, now = time.perf_counter(), self.ring.last, trio.current_time()
+        begun, before, now = time.thread_time(), self.ring.last, trio.current_time()
         for line in self._lines:
             self._add(Kind.LOG, line)
         for moment in self._moments:
@@ -176,7 +177,7 @@ class Feed:
         if self.ring.last != before:
             self.told.set()
             self.told = trio.Event()
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     def _add(self, kind: Kind, row: msgspec.Struct | None) -> None:
         """Encode it, once for all readers."""
