@@ -22,6 +22,7 @@ from tests.support.fake_feed import (
     request,
     snapshot,
 )
+from tests.support.harness import eventually
 
 pytestmark = pytest.mark.untraced  # nothing of the product's Python runs
 
@@ -126,6 +127,7 @@ def test_cancel_asks_for_just_that(chromium: Browser, feed: FakeFeed) -> None:
     page = opened(chromium, feed)
     page.click(".request button")
     page.wait_for("document.querySelector('.request button').disabled")
+    eventually(lambda: len(feed.asked) > 1, within_s=10)  # the button does not wait for the server
     assert feed.asked == ["GET /gateway/events", "POST /gateway/requests/req-1/cancel"]
 
 

@@ -143,7 +143,7 @@ function factsOf(row) {
     row.stage === 'reading' && prompt ? `a prompt of ${number(prompt)} tokens` : '',
     tokens ? plural(tokens, 'token') : '',
     row.speed ? speed(row.speed) : '',
-    row.waited_s > LONG_S ? `waited ${seconds(row.waited_s)}${row.load_s > LONG_S ? `, ${seconds(row.load_s)} of it for a load` : ''}` : '',
+    waitedText(row.waited_s ?? 0, row.load_s ?? 0),
     evicted?.length ? `in place of ${evicted.join(', ')}` : '',
     row.error ?? '',
   ].filter(Boolean);
@@ -151,4 +151,10 @@ function factsOf(row) {
 
 function tickRequest(item, store) {
   text(item.parts.time, counting(store.now() - item.row.arrived_s));
+}
+
+// `queued`: in line, without the load that it waited for.
+function waitedText(queued, load) {
+  if (queued + load <= LONG_S) return '';
+  return `waited ${seconds(queued + load)}${load > LONG_S ? `, ${seconds(load)} of it for a load` : ''}`;
 }
