@@ -51,6 +51,19 @@ async def ask(stack: Stack, body: bytes, by: str | None = None) -> str:
     return dict(answer.headers)[b"x-gateway-request-id"].decode()
 
 
+async def test_what_two_keys_call_a_conversation_are_two(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"), access=ACCESS)) as stack:
+        for name, said in (("anna", "c"), ("bert", "c"), ("anna", "c"), ("anna", "my own words")):
+            await stack.post(CHAT, chat(), {**bearer(name), "X-Session-Id": said})
+        await stack.post(CHAT, chat(), {**bearer("bert"), "X-Session-Id": "my own words"})
+        seen = (await get(stack, "requests", by="boss"))["requests"]
+        own = (await get(stack, "requests", by="bert"))["requests"]
+    found = [row["conversation"] for row in reversed(seen)]
+    assert found[:3] == ["anna: c", "bert: c", "anna: c"]
+    assert len({*found}) == 4
+    assert [row["conversation"] for row in reversed(own)] == [found[1], found[4]]
+
+
 async def test_the_newest_comes_first_also_of_those_under_way(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack, trio.open_nursery() as nursery:
         stack.engines.scripts = [[ANSWER], [ANSWER], [1000.0]]

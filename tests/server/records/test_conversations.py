@@ -6,7 +6,7 @@ import pytest
 
 from trio_gateway.config.schema import SESSION_HEADERS
 from trio_gateway.models.cache_breaks import Thread
-from trio_gateway.server.records.conversations import SessionHeaders, thread_id
+from trio_gateway.server.records.conversations import SessionHeaders, named_id, thread_id
 
 UUID = "0199f3a2-7c11-7ad0-b3f5-2d3c7f0e9a41"
 
@@ -50,6 +50,14 @@ def test_what_is_no_id_is_told_by_a_digest(value: str) -> None:
     assert found is not None
     assert len(found) == 12
     assert found == session(("x-session-id", value)) != session(("x-session-id", value + "!"))
+
+
+def test_what_clients_call_a_conversation_is_apart_for_each_key() -> None:
+    keys = ("ann", "bob", "ann: x", "ann:", None)
+    found = [named_id(key, name) for key in keys for name in ("x", "y", "x:x", ":x")]
+    assert len({*found}) == len(found)
+    assert named_id("ann", "x") == "ann: x"
+    assert named_id(None, "x") == "x"
 
 
 def test_a_beginning_is_told_by_a_digest_of_its_own_for_each_owner() -> None:

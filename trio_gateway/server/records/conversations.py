@@ -39,6 +39,12 @@ def _said(value: bytes) -> str:
     return value.decode("ascii") if _PLAIN.fullmatch(value) else _digest(value)
 
 
+def named_id(key: str | None, name: str) -> str:
+    """Of a conversation that a client with this key calls so: other keys may use the same name.
+    A `session` has no spaces, so no two keys and names make the same id."""
+    return name if key is None else f"{key}: {name}"
+
+
 def thread_id(owner: str, thread: Thread) -> str:
     """Of a conversation that only its beginning tells. Nobody else's has the same."""
     return _digest(b"%b\0%b\0%d" % (owner.encode(), thread.beginning, thread.number))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from trio_gateway.server.records.conversations import thread_id
+from trio_gateway.server.records.conversations import named_id, thread_id
 from trio_gateway.server.records.request_record import RequestRecord
 
 
@@ -14,11 +14,11 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times: `arrived_s` is Unix time, `…_after_s` seconds since then, the others durations.
 
     `asked`: the model's name as the client wrote it. `client`: a key's name, or what tells clients
-    without keys apart. `conversation`: requests with the same go on from each other; its client's
-    own name for it, or a digest. `cache_break`: where it parts, early, from the last one
-    of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
-    `is_exact` whether that is all there is to know. `decision`: how it came by its engine;
-    `why`: why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
+    without keys apart. `conversation`: requests with the same go on from each other; its key's name
+    and its client's own name for it, or a digest. `cache_break`: where it parts, early, from the
+    last one of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
+    `is_exact` whether that is all there is to know. `decision`: how it came by its engine; `why`:
+    why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
     While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
     and `expected_wait_s` is what is left of its wait.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
@@ -145,8 +145,10 @@ def known_of(row: RequestRow, knows: Callable[[str], bool]) -> RequestRow:
 
 
 def _conversation(record: RequestRecord) -> str | None:
-    if record.conversation is not None or record.thread is None:
-        return record.conversation
+    if record.conversation is not None:
+        return named_id(record.key, record.conversation)
+    if record.thread is None:
+        return None
     return thread_id(record.key or record.client, record.thread)
 
 
