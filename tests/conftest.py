@@ -29,19 +29,22 @@ from tests.support.isolation import (
     signals_as_from_a_terminal,
     start_guardian,
 )
+from tests.support.reports import InternalErrors, sendable
 from tests.support.thoroughness import QUICK, THOROUGH
 from trio_gateway.config.lua import helper
 
 INTEGRATION = Path(__file__).with_name("integration")
 
-# Time limits of an example would fail on a busy machine, and say nothing about the code.
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Time limits of an example would fail on a busy machine, and say nothing about the code. The same
+# examples each time, as new ones would fail for whoever comes next; `thorough` looks for new ones.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("whole", CALM)
 settings.register_profile(QUICK, CALM, max_examples=20)
-settings.register_profile(THOROUGH, CALM, max_examples=1000)
+settings.register_profile(THOROUGH, CALM, max_examples=1000, derandomize=False)
 settings.load_profile("whole")
 GUARDIAN = pytest.StashKey[subprocess.Popen[bytes]]()
 guard = ProcessGuard()
+internal_errors = InternalErrors()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,6 +58,27 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers that were killed cannot end what they started."""
     if (guardian := config.stash.get(GUARDIAN, None)) is not None:
         guardian.communicate()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    return sendable((yield))
+
+
+def pytest_internalerror(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    internal_errors.add(excinfo.value)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker's error is printed pages before the one that it causes; and if it comes late enough,
+    it causes none, and pytest-xdist ends with 0."""
+    if not internal_errors.ends:
+        return
+    session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    if (terminal := session.config.pluginmanager.get_plugin("terminalreporter")) is not None:
+        for end in internal_errors.ends:
+            terminal.write_sep("=", "the end of an internal error")
+            terminal.write_line(end)
 
 
 @pytest.hookimpl(tryfirst=True)
