@@ -44,12 +44,8 @@ def asked_gateway(path: Path | None, key_file: TextIO | None) -> Iterator[Gatewa
     """A client of the configuration's gateway; what goes wrong with it ends the command."""
     config, _ = load_or_exit(path)
     # Imported here, and not with the command: httpx takes a quarter of a second.
-    from trio_gateway.commands.gateway_client import (
-        GatewayClient,
-        GatewayFailed,
-        place_of,
-        read_key,
-    )
+    from trio_gateway.commands.gateway_client import GatewayClient, place_of, read_key
+    from trio_gateway.commands.gateway_failures import GatewayFailed
 
     given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:

@@ -36,7 +36,8 @@ def explain(
     config, _ = load_or_exit(path)
     # Imported here: only this command needs all of it.
     from trio_gateway.commands.explanations import ask_gateway, explain_offline
-    from trio_gateway.commands.gateway_client import GatewayFailed, place_of, read_key
+    from trio_gateway.commands.gateway_client import place_of, read_key
+    from trio_gateway.commands.gateway_failures import GatewayFailed
 
     body = request.read().removeprefix(BOM_UTF8)
     place = place_of(config.server)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from trio_gateway.commands.gateway_client import GatewayClient, GatewayFailed, NoGateway, Place
+from trio_gateway.commands.gateway_client import GatewayClient
+from trio_gateway.commands.gateway_failures import GatewayFailed, NoGateway, Place
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
@@ -38,7 +39,7 @@ def ask_gateway(
     except NoGateway:
         return None
     except msgspec.ValidationError:
-        raise GatewayFailed(f"{place} is not a gateway of this version") from None
+        raise GatewayFailed(f"{place} is not a gateway of this version; start it again") from None
 
 
 def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = None) -> Explanation:

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from trio_gateway.commands.key import KEY_VARIABLE
+from trio_gateway.commands.gateway_failures import (
+    ANSWERED_BY,
+    GatewayFailed,
+    Place,
+    nobody,
+    refusal,
+    telling,
+)
 from trio_gateway.config.schema import ServerConfig
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
+SILENCE_S = 60.0  # of a stream, which says something every 15 s
 _FIRST_CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
 )
-
-
-class GatewayFailed(Exception):
-    """The gateway refused, or cannot be talked to; the message says why and what to do."""
-
-
-class NoGateway(GatewayFailed):
-    """None answers there."""
-
-
-class Place(NamedTuple):
-    """Where the gateway of a configuration can be asked from this machine."""
-
-    url: str
-    socket: Path | None = None
-    certificate: Path | None = None
-
-    def __str__(self) -> str:
-        return self.url if self.socket is None else f"unix:{self.socket}"
 
 
 def place_of(server: ServerConfig) -> Place:
@@ -88,7 +78,7 @@ class GatewayClient:
         timeout = httpx.Timeout(answer_timeout_s, connect=CONNECT_TIMEOUT_S)
         transport = httpx.HTTPTransport(verify=self._verify(), uds=self._socket(), trust_env=False)
         with (
-            self._told(),
+            telling(self.place),
             httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client,
         ):
             return client.request(
@@ -98,9 +88,9 @@ class GatewayClient:
 
     @asynccontextmanager
     async def lines(self, path: str, query: Query = NO_QUERY) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a stream, which may pause for as long as it likes."""
+        """The lines of a stream, which has signs of life in it."""
         self._check_socket()
-        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
         transport = httpx.AsyncHTTPTransport(
             verify=self._verify(), uds=self._socket(), trust_env=False
         )
@@ -110,57 +100,40 @@ class GatewayClient:
             request = client.build_request(
                 "GET", f"{self.place.url}{path}", params=_given(query), headers=self._headers
             )
-            with self._told():
+            with telling(self.place):
                 response = await client.send(request, stream=True)
             try:
-                if response.status_code != 200:
-                    await response.aread()
-                    self._json(response)
+                if response.status_code != 200 or ANSWERED_BY not in response.headers:
+                    with telling(self.place):
+                        await response.aread()
+                    raise refusal(self.place, response)
                 yield self._lines(response)
             finally:
                 await response.aclose()
 
     async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        with self._told():
+        with telling(self.place):
             async for line in response.aiter_lines():
                 yield line
 
     def _json(self, answer: httpx.Response) -> Any:
-        try:
-            value = answer.json()
-            if answer.status_code == 200:
-                return value
-            error = value["error"]
-            message, code = error["message"], error["code"]
-        except (ValueError, TypeError, KeyError):  # json's are ValueErrors
-            raise GatewayFailed(f"{self.place} is not a gateway of this version") from None
-        hint = f"; give a key with --key-file or ${KEY_VARIABLE}"
-        denied = code in ("invalid_api_key", "admin_only")
-        raise GatewayFailed(f"{self.place}: {message}{hint if denied else ''}")
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong on the way, as it is told."""
-        try:
-            yield
-        except httpx.ConnectError as error:
-            if _is_about_tls(error):
-                raise GatewayFailed(f"{self.place}: {error}") from None
-            raise self._nobody() from None
-        except httpx.ConnectTimeout:
-            raise self._nobody() from None
-        except httpx.HTTPError as error:
-            raise GatewayFailed(f"{self.place}: {str(error) or repr(error)}") from None
-
-    def _nobody(self) -> NoGateway:
-        return NoGateway(
-            f"no gateway answers at {self.place}; start it with `trio-gateway serve`, or name the "
-            "configuration of the one that runs with -c FILE"
-        )
+        if answer.status_code == 200 and ANSWERED_BY in answer.headers:
+            with suppress(ValueError):  # json's are
+                return answer.json()
+        raise refusal(self.place, answer)
 
     def _check_socket(self) -> None:
-        if self.place.socket is not None and not self.place.socket.exists():
-            raise self._nobody()
+        """httpx would not say what is wrong with a socket file, nor close what it tried it with."""
+        if self.place.socket is None:
+            return
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(CONNECT_TIMEOUT_S)
+            try:
+                tried.connect(str(self.place.socket))
+            except (FileNotFoundError, ConnectionRefusedError):  # or left over
+                raise nobody(self.place) from None
+            except OSError as error:
+                raise GatewayFailed(f"{self.place}: {error.strerror or error}") from None
 
     def _socket(self) -> str | None:
         return None if self.place.socket is None else str(self.place.socket)
@@ -174,8 +147,8 @@ def _given(query: Query) -> dict[str, str | int | list[str]]:
 
 
 def in_path(name: str) -> str:
-    """A name as a part of a path."""
-    return quote(name, safe="")
+    """A name as a part of a path, whichever bytes were typed."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def _trusting(certificate: Path) -> ssl.SSLContext:
@@ -196,14 +169,6 @@ def _trusting(certificate: Path) -> ssl.SSLContext:
     except OSError as error:
         raise GatewayFailed(f"{certificate}: {error.strerror or error}") from None
     return context
-
-
-def _is_about_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def read_key(text: str) -> str:

@@ -59,6 +59,7 @@ def logs(
 async def _print(
     gateway: GatewayClient, query: Query, show: Callable[[str], None], signals: StopSignals
 ) -> None:
+    from trio_gateway.commands.gateway_failures import ended
     from trio_gateway.commands.stopping import until_stopped
 
     async def print_them() -> None:
@@ -66,6 +67,8 @@ async def _print(
             async for line in lines:
                 if line:  # an empty one is a sign of life
                     show(line)
+        if query["follow"] is not None:
+            raise ended(gateway.place)  # only a gateway that stops ends this
 
     await until_stopped(signals, print_them)
 

@@ -44,12 +44,14 @@ async def _print_events(gateway: GatewayClient, signals: StopSignals) -> None:
     import json
 
     from trio_gateway.commands.feed_state import events_in
+    from trio_gateway.commands.gateway_failures import ended
     from trio_gateway.commands.stopping import until_stopped
 
     async def print_them() -> None:
         async with gateway.lines("/gateway/events") as lines:
             async for event in events_in(lines):
                 click.echo(json.dumps({"event": event.name, "data": event.data}))
+        raise ended(gateway.place)  # only a gateway that stops ends its feed
 
     await until_stopped(signals, print_them)
 
@@ -94,14 +96,14 @@ class _Screen:
         """Read the feed, again and again: a gateway may be started anew."""
         import trio
 
-        from trio_gateway.commands.gateway_client import GatewayFailed
+        from trio_gateway.commands.gateway_failures import GatewayFailed, ended
 
         while True:
             try:
                 async with self._gateway.lines("/gateway/events") as lines:
                     self._note = ""
                     await self.follow_once(lines)
-                self._note = "The gateway has ended."
+                self._note = str(ended(self._gateway.place))
             except GatewayFailed as error:
                 self._note = str(error)
             await trio.sleep(RETRY_S)
@@ -148,7 +150,7 @@ class _Screen:
     async def _cancel(self, request_id: str) -> None:
         import trio
 
-        from trio_gateway.commands.gateway_client import GatewayFailed
+        from trio_gateway.commands.gateway_failures import GatewayFailed
 
         try:
             await trio.to_thread.run_sync(
