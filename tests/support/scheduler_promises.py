@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
+    Cause,
     CountAgain,
     Drain,
     Event,
@@ -33,6 +34,7 @@ class Running:
     draining: bool = False
     stopping: bool = False
     unloading: bool = False
+    outdated: bool = False
     slots: int = 0
     shared_tokens: int | None = None
     leases: dict[int, int] = field(default_factory=dict)  # the need of each ticket
@@ -65,6 +67,8 @@ class Promises:
     counted: list[int] = field(default_factory=list)  # by ticket: what was ever counted again
     asked: dict[int, TicketArrived] = field(default_factory=dict)
     counting: list[int] = field(default_factory=list)  # of them, those without a count so far
+    reloading: bool = False  # in this moment
+    original: dict[VariantKey, VariantFacts] | None = None  # once they are others
 
     def take_in(self, event: Event) -> list[Action]:
         actions = self.subject.handle(event, self.now)
@@ -95,11 +99,12 @@ class Promises:
                 self._check_start(self.variants[key])
                 self.live[number] = Running(self.variants[key], self.context_of(key))
                 self.starts += 1
-            case Drain(number):
+            case Drain(number, _, cause):
                 engine = self.live[number]
                 assert engine.leases, "it could be stopped at once"
                 assert engine.usable
                 engine.draining = True
+                engine.unloading |= self._is_by_reload(cause)
             case Resume(number):
                 engine = self.live[number]
                 assert engine.draining
@@ -107,11 +112,11 @@ class Promises:
                 assert not engine.unloading
                 assert not self.closing
                 engine.draining = False
-            case Stop(number):
+            case Stop(number, _, cause):
                 engine = self.live[number]
                 assert not engine.leases
                 assert not engine.stopping
-                may_stop = self.closing or engine.unloading
+                may_stop = self.closing or engine.unloading or self._is_by_reload(cause)
                 assert not (engine.loading and self._is_wanted(engine)) or may_stop
                 engine.stopping = True
             case CountAgain(ticket):
@@ -119,6 +124,10 @@ class Promises:
                 self.counted.append(ticket)
                 self.counting.append(ticket)
                 self._check_count(ticket)
+
+    def _is_by_reload(self, cause: Cause) -> bool:
+        assert cause is not Cause.RELOAD or self.reloading
+        return cause is Cause.RELOAD
 
     def _check_count(self, ticket: int) -> None:
         """It is asked where an engine can tell, and where that can change something."""

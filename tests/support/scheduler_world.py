@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import msgspec
 from tests.support.picture import picture
 from tests.support.scheduler_promises import Promises, Running
 from trio_gateway.config.priority import Priority
+from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -23,6 +25,7 @@ from trio_gateway.engine.scheduling.events import (
     How,
     Keep,
     LeaseReturned,
+    Reconfigured,
     Recounted,
     Refusal,
     Reject,
@@ -33,9 +36,24 @@ from trio_gateway.engine.scheduling.events import (
     TicketGone,
     TimePassed,
     Unload,
+    VariantFacts,
+    VariantKey,
 )
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
+
+
+class Edit(enum.Enum):
+    """What somebody does to a configuration, about a model or a pool."""
+
+    NOTHING = enum.auto()
+    REMOVE = enum.auto()
+    RESTORE = enum.auto()  # all models, as they were
+    CHANGE = enum.auto()
+    MOVE = enum.auto()
+    RETIME = enum.auto()
+    SHRINK = enum.auto()
+    WIDEN = enum.auto()
 
 
 @dataclass
@@ -63,6 +81,11 @@ class World(Promises):
         engine, foreseen = self._engine_with_slot_for(event), self._preview(event)
         actions = self.take_in(event)
         if self.closing:
+            return
+        if all(key.model != model for key in self.variants):
+            (told,) = actions
+            assert isinstance(told, Reject)
+            assert told.refusal is Refusal.MODEL_GONE
             return
         if engine is not None:
             assert event.ticket in self.live[engine].leases, "it had a slot"
@@ -153,10 +176,11 @@ class World(Promises):
             engine.loading, engine.slots, engine.context = False, slots, context
             if shared_percent is not None:
                 engine.shared_tokens = context * shared_percent // 100
-            self.contexts[engine.facts.key] = context
-            for other in self.live.values():
-                if other.loading and other.facts.key == engine.facts.key:
-                    other.context = context  # what this one says, that one will
+            if not engine.outdated:
+                self.contexts[engine.facts.key] = context
+                for other in self.live.values():
+                    if other.loading and other.facts.key == engine.facts.key:
+                        other.context = context  # what this one says, that one will
             self.take_in(EngineReady(number, slots, context, engine.shared_tokens))
 
     def start_fails(self, choice: int) -> None:
@@ -176,8 +200,10 @@ class World(Promises):
 
     def engine_is_measured(self, choice: int, memory_bytes: int) -> None:
         if (number := self._pick(choice, lambda e: True)) is not None:
-            key = self.live[number].facts.key
-            self.measured[key] = max(memory_bytes, self.measured.get(key, 0))
+            engine = self.live[number]
+            key = engine.facts.key
+            if not engine.outdated:
+                self.measured[key] = max(memory_bytes, self.measured.get(key, 0))
             self.take_in(EngineMeasured(number, memory_bytes))
 
     def lease_ends(self, choice: int) -> None:
@@ -197,6 +223,64 @@ class World(Promises):
 
     def is_kept(self, model: str, idle_timeout_s: float | None, pinned: bool) -> None:
         self.take_in(Keep(model, idle_timeout_s, pinned))
+
+    def is_reconfigured(self, edit: Edit, model: str) -> None:
+        before, changed = self.variants, set()
+        if self.original is None:
+            self.original = before
+        after = dict(before)
+        of_model = [facts for key, facts in before.items() if key.model == model]
+        match edit:
+            case Edit.REMOVE:
+                after = {key: facts for key, facts in before.items() if key.model != model}
+            case Edit.RESTORE:
+                after = dict(self.original)
+                changed = {key for key in after if before.get(key) != after[key]}
+            case Edit.CHANGE:
+                changed = {facts.key for facts in of_model}
+            case Edit.MOVE:
+                for facts in of_model:
+                    pool = "q" if facts.pool == "p" else "p"
+                    after[facts.key] = msgspec.structs.replace(facts, pool=pool)
+            case Edit.RETIME:
+                for facts in of_model:
+                    after[facts.key] = msgspec.structs.replace(facts, idle_timeout_s=1.0)
+            case Edit.SHRINK:
+                self.pools = {name: PoolConfig(name, 1, 60) for name in self.pools}
+            case Edit.WIDEN:
+                self.pools = {name: PoolConfig(name, 3) for name in self.pools}
+        self._take_over(after, changed)
+
+    def _take_over(self, after: dict[VariantKey, VariantFacts], changed: set[VariantKey]) -> None:
+        gone = set(self.variants) - set(after)
+        for engine in self.live.values():
+            key = engine.facts.key
+            if engine.outdated:
+                continue
+            if key in changed or key in gone:
+                engine.outdated = engine.unloading = True
+                engine.facts = msgspec.structs.replace(
+                    engine.facts, memory_bytes=self._memory_of(engine.facts), memory_declared=True
+                )
+            else:
+                engine.facts = after[key]
+        for key in changed | gone:
+            self.contexts.pop(key, None)
+            self.measured.pop(key, None)
+        self.variants, self.reloading = after, True
+        self.take_in(
+            Reconfigured(
+                variants=tuple(sorted(after.values(), key=lambda f: (f.key.model, f.context))),
+                pools=self.pools,
+                changed=frozenset(changed),
+                queue_limit=20,
+                queue_timeout_s=3000.0,
+                fairness_window_s=self.subject.window_s,
+            )
+        )
+        self.reloading = False
+        for engine in self.live.values():
+            assert not engine.outdated or engine.draining or engine.stopping
 
     def time_passes(self, seconds: float) -> None:
         until = self.now + seconds

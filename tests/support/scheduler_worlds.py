@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from tests.support.scheduler_world import World
+from tests.support.scheduler_world import Edit, World
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
@@ -96,6 +96,7 @@ MISHAPS = st.one_of(
     every(World.engine_is_measured, CHOICE, BYTES),
     every(World.is_unloaded, "abcd"),
     every(World.is_kept, "abcd", (None, 5.0, 60.0), (True, False)),
+    every(World.is_reconfigured, Edit, "abcd"),
 )
 HAPPENING = st.one_of(
     ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, COUNTS, EXITS, WAITS, MISHAPS

@@ -50,6 +50,7 @@ def test_an_error_that_no_waiting_cures_has_no_retry_after() -> None:
         (Refusal.BACK_OFF, 503, "service_unavailable", "engine_back_off"),
         (Refusal.SHUTTING_DOWN, 503, "service_unavailable", "shutting_down"),
         (Refusal.UNLOADED, 503, "service_unavailable", "model_unloaded"),
+        (Refusal.MODEL_GONE, 404, "invalid_request_error", "model_not_found"),
         (Refusal.TOO_LARGE, 400, "invalid_request_error", "context_length_exceeded"),
     ],
     ids=lambda value: value.name if isinstance(value, Refusal) else str(value),

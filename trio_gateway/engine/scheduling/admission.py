@@ -62,5 +62,10 @@ def too_large(ticket: Ticket, state: SchedulerState) -> Reject:
     return Reject(ticket.id, Refusal.TOO_LARGE, message)
 
 
+def model_gone(ticket: Ticket) -> Reject:
+    message = f"the configuration was reloaded, and has no model {ticket.model} any more"
+    return Reject(ticket.id, Refusal.MODEL_GONE, message)
+
+
 def shutting_down(ticket: Ticket) -> Reject:
     return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")

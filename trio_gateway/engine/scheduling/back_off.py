@@ -67,6 +67,10 @@ class BackOff(Generic[Key]):
             self._pauses.pop(key, None)
         self._note(key, now, reason, output, free=1)
 
+    def forget(self, key: Key) -> None:
+        """Its engines are started otherwise from now on: they may be good ones."""
+        self._pauses.pop(key, None)
+
     def engine_stopped(self, key: Key) -> None:
         """A ready engine ended because it was told to: it was a good one."""
         self._pauses.pop(key, None)

@@ -39,7 +39,7 @@ class Decisions:
     """
 
     def __init__(self, state: SchedulerState, window_s: float) -> None:
-        self._state, self._window_s = state, window_s
+        self._state, self.window_s = state, window_s
         self._demands, self._recounts = Demands(state), Recounts(state)
         self._long_answers = LongAnswers(state)
         self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
@@ -115,7 +115,7 @@ class Decisions:
     ) -> set[int]:
         """Carry out the plan of this moment; the engines that are to make way by now."""
         making_way: set[int] = set()
-        for step in Planner(self._state, self._window_s, now).steps(demands):
+        for step in Planner(self._state, self.window_s, now).steps(demands):
             for victim in step.victims:
                 self._long_answers.note_wanted(victim, step.demand.priority)
             if step.yields_at <= now:

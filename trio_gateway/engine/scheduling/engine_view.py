@@ -31,7 +31,9 @@ class EngineView(msgspec.Struct, eq=False):
     `closed_since`: a demand that waits since then wants its room, and only tickets that came before
     it get a slot. `evicted`: what was stopped to make room for it.
 
-    `unloading`: its unload was requested, so its drain is not called off. `cause`: why it drains.
+    `unloading`: its drain is not called off, as its unload was requested, or the configuration has
+    no room for it. `outdated`: it was started by another configuration, so what it says of itself
+    holds for no other engine of its variant. `cause`: why it drains.
 
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
     """
@@ -50,6 +52,7 @@ class EngineView(msgspec.Struct, eq=False):
     evicted: tuple[VariantKey, ...] = ()
     shared_tokens: int | None = None
     unloading: bool = False
+    outdated: bool = False
     cause: Cause = Cause.SWAP
 
     @property

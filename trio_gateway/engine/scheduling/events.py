@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from trio_gateway.config.priority import Priority
+from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 
@@ -57,6 +59,7 @@ class Refusal(enum.Enum):
     SHUTTING_DOWN = enum.auto()
     TOO_LARGE = enum.auto()
     UNLOADED = enum.auto()
+    MODEL_GONE = enum.auto()  # the configuration has it no more
 
 
 # -- events ---------------------------------------------------------------------------------
@@ -161,6 +164,22 @@ class Keep(msgspec.Struct, frozen=True):
     pinned: bool = False
 
 
+class Reconfigured(msgspec.Struct, frozen=True, kw_only=True):
+    """These are the variants now, sorted by context within each model, these the pools, and these
+    the limits for all tickets.
+
+    `changed`: variants whose engines would be started otherwise now. What was learned of them is
+    forgotten, and their engines finish what runs, then go, as those of variants that are gone.
+    """
+
+    variants: tuple[VariantFacts, ...]
+    pools: Mapping[str, PoolConfig]
+    changed: frozenset[VariantKey] = frozenset()
+    queue_limit: int = 256
+    queue_timeout_s: float = 600.0
+    fairness_window_s: float = 10.0
+
+
 class TimePassed(msgspec.Struct, frozen=True):
     """`Scheduler.next_deadline` has come."""
 
@@ -180,6 +199,7 @@ Event = (
     | LeaseReturned
     | Unload
     | Keep
+    | Reconfigured
     | TimePassed
     | ShutDown
 )
@@ -218,6 +238,7 @@ class Cause(enum.Enum):
     UNLOAD = "unload"
     MEMORY = "memory"  # the pool's engines turned out to be larger than was known
     UNWANTED = "unwanted"  # the requests that it was started for are gone
+    RELOAD = "reload"  # the configuration has it otherwise, or no more, or less room for it
     SHUTDOWN = "shutdown"
 
 

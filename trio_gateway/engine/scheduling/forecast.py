@@ -57,6 +57,10 @@ class Forecast:
         """A request of that many bytes, for which nothing was generated."""
         self._reading.setdefault(model, _Rate()).took(max(size, 1), seconds)
 
+    def forget_load(self, key: VariantKey) -> None:
+        """Its engines are started otherwise from now on."""
+        self._load_s.pop(key, None)
+
     def lease_ended(self, model: str, lease: HeldLease, context: int, now: float) -> None:
         """`context`: of its engine."""
         if lease.progress is not None:

@@ -76,6 +76,8 @@ def _leaving(engine: EngineView, target: str | None) -> str:
             return "is being unloaded"
         case Cause.SHUTDOWN:
             return "ends with the gateway"
+        case Cause.RELOAD:
+            return "goes, as the configuration is another"
         case Cause.MEMORY:
             return "makes room in its pool"
     return "drains" if target is None else f"drains for {target}"

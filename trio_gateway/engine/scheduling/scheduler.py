@@ -19,6 +19,7 @@ The rules, for each pool:
 - A need that is only a bound or an estimate is counted again, once, where an engine of the model
   can tell, before anything is started for it or it waits for shared tokens (`recounts.py`).
 - What has failed is left alone for a while (`back_off.py`): a short while is waited out.
+- What another configuration changes is in `reconfiguration.py`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.scheduling.admission import full_for, shutting_down, too_large
+from trio_gateway.engine.scheduling.admission import (
+    full_for,
+    model_gone,
+    shutting_down,
+    too_large,
+)
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
+from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     Action,
     Cause,
@@ -39,6 +46,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     Keep,
     LeaseReturned,
+    Reconfigured,
     Recounted,
     Refusal,
     Reject,
@@ -48,11 +56,12 @@ from trio_gateway.engine.scheduling.events import (
     TimePassed,
     Unload,
     VariantFacts,
-    VariantKey,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import outlook_of
+from trio_gateway.engine.scheduling.overfull_pool import relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
+from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
@@ -71,11 +80,12 @@ class Scheduler:
         fairness_window_s: float = 10.0,
     ) -> None:
         self.state = SchedulerState(variants, pools)
-        self._queue_limit = queue_limit
-        self._queue_timeout_s = queue_timeout_s
-        self.window_s = fairness_window_s
-        self._ages_after_s = AGES_AFTER_WINDOWS * fairness_window_s
         self._decisions = Decisions(self.state, fairness_window_s)
+        self._limit(queue_limit, queue_timeout_s, fairness_window_s)
+
+    def _limit(self, queue_limit: int, queue_timeout_s: float, window_s: float) -> None:
+        self._queue_limit, self._queue_timeout_s = queue_limit, queue_timeout_s
+        self.window_s, self._ages_after_s = window_s, AGES_AFTER_WINDOWS * window_s
 
     def __repr__(self) -> str:
         tickets, engines = self.state.tickets.values(), self.state.engines.values()
@@ -104,13 +114,17 @@ class Scheduler:
             case EngineExited():
                 self._exited(event, now)
             case EngineMeasured(engine, memory_bytes):
-                if (view := state.engines.get(engine)) is not None:
+                view = state.engines.get(engine)
+                if view is not None and not view.outdated:
                     state.variants.note_memory(view.facts, memory_bytes)
-                    self._relieve(view.facts.pool, actions)
+                    relieve(view.facts.pool, state, self._decisions, actions)
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
                 state.variants.keep(event)
+            case Reconfigured():
+                self._limit(event.queue_limit, event.queue_timeout_s, event.fairness_window_s)
+                reconfigure(event, state, self._decisions, actions)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
@@ -180,7 +194,8 @@ class Scheduler:
             return
         sizes = self.state.variants.sizes_for(ticket)
         if sizes is None:
-            actions.append(too_large(ticket, self.state))
+            is_known = ticket.model in self.state.variants
+            actions.append(too_large(ticket, self.state) if is_known else model_gone(ticket))
             return
         ticket.size, ticket.start_size = sizes
         full = full_for(
@@ -219,11 +234,8 @@ class Scheduler:
         engine.slots, engine.context = event.slots, event.context
         engine.shared_tokens = event.shared_tokens
         engine.used_at = engine.ready_at = now
-        self.state.forecast.load_took(engine.key, now - engine.started_at)
-        self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
-        if self.state.variants.note_context(engine.facts, event.context):
-            self._expect_context(engine.key, event.context)
-            self._size_again(engine.key.model, actions)
+        if not engine.outdated:
+            self._learn(engine, event, now, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
         if engine.state is not EngineState.STARTING:
             return
@@ -233,11 +245,17 @@ class Scheduler:
             self._decisions.grant(oldest, engine, now, actions)
             self._decisions.grant_turns(engine, now, actions)
 
-    def _expect_context(self, key: VariantKey, context: int) -> None:
-        """What one engine of a variant said of its context, those that still load will say."""
-        for engine in self.state.engines.values():
-            if engine.key == key and engine.ready_at is None:
-                engine.context = context
+    def _learn(
+        self, engine: EngineView, event: EngineReady, now: float, actions: list[Action]
+    ) -> None:
+        """What it says of itself holds for the next engine of its variant."""
+        self.state.forecast.load_took(engine.key, now - engine.started_at)
+        self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
+        if self.state.variants.note_context(engine.facts, event.context):
+            for other in self.state.engines.values():  # those that still load will say the same
+                if other.key == engine.key and other.ready_at is None:
+                    other.context = event.context
+            self._size_again(engine.key.model, actions)
 
     def _size_again(self, model: str, actions: list[Action]) -> None:
         """A variant's context turned out to be another: the tickets fit other variants now."""
@@ -249,10 +267,12 @@ class Scheduler:
         engine = self.state.forget_engine(event.engine)
         if engine.state is EngineState.STOPPING:
             self.state.move_engine(engine, EngineState.STOPPED)
-            if engine.ready_at is not None:
+            if engine.ready_at is not None and not engine.outdated:
                 self.state.back_off.engine_stopped(engine.key)
             return
         self.state.move_engine(engine, EngineState.FAILED)
+        if engine.outdated:
+            return
         served_s = now - (now if engine.ready_at is None else engine.ready_at)
         why = event.reason, event.output
         self.state.back_off.engine_ended(engine.key, now, *why, served_s=served_s)
@@ -288,23 +308,6 @@ class Scheduler:
             unused = engine.state is EngineState.READY and not engine.leases
             if unused and engine.used_at + idle_s <= now:
                 self._decisions.leave(engine, f"idle for {idle_s:g} s", Cause.IDLE, actions)
-
-    def _relieve(self, pool: str, actions: list[Action]) -> None:
-        """Engines turned out to be larger than they were taken for: the idle ones leave, the one
-        that was idle longest first, until the rest fits into the pool."""
-        limit = self.state.pools[pool].memory_bytes
-        if limit is None:
-            return
-        here = [e for e in self.state.engines.values() if e.facts.pool == pool and not e.leaving]
-        over = sum(self.state.reserved_bytes(e.facts) for e in here) - limit
-        idle = [e for e in here if e.state is EngineState.READY and not e.leases]
-        is_pinned = self.state.variants.is_pinned
-        for engine in sorted(idle, key=lambda e: (is_pinned(e.facts), e.used_at)):
-            if over <= 0:
-                return
-            over -= self.state.reserved_bytes(engine.facts)
-            reason = f"the pool {pool} holds more memory than its limit"
-            self._decisions.leave(engine, reason, Cause.MEMORY, actions)
 
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()

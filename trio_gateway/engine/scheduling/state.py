@@ -115,7 +115,8 @@ class SchedulerState:
     def forget_engine(self, number: int) -> EngineView:
         self.engines_version += 1
         engine = self.engines.pop(number)
-        self.variants.note_run(engine.facts)
+        if not engine.outdated:
+            self.variants.note_run(engine.facts)
         for ticket in engine.leases:
             del self._holders[ticket]
         return engine

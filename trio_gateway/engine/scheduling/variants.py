@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from trio_gateway.engine.scheduling.events import Keep, VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
@@ -13,18 +13,38 @@ class Variants:
 
     def __init__(self, variants: Sequence[VariantFacts]) -> None:
         self._of_model: dict[str, list[VariantFacts]] = {}
-        for facts in variants:
-            self._of_model.setdefault(facts.key.model, []).append(facts)
         self._contexts: dict[VariantKey, int] = {}  # what engines said
         self._slots_of: dict[VariantKey, int] = {}  # what engines said
         self._shared_of: dict[VariantKey, int | None] = {}  # what engines said
         self._contexts_of: dict[str, list[int]] = {}  # by model, in the variants' order
         self._ascending: dict[str, list[int]] = {}
-        for model in self._of_model:
-            self._list_contexts(model)
         self._memory: dict[VariantKey, int] = {}  # what was measured
         self._has_run: set[VariantKey] = set()  # those that were measured from start to end
         self._kept: dict[str, Keep] = {}  # by model: what was asked for since the start
+        self._list(variants)
+
+    def _list(self, variants: Sequence[VariantFacts]) -> None:
+        of_model: dict[str, list[VariantFacts]] = {}
+        for facts in variants:
+            of_model.setdefault(facts.key.model, []).append(facts)
+        self._of_model, self._contexts_of, self._ascending = of_model, {}, {}
+        for model in of_model:
+            self._list_contexts(model)
+
+    def replace(self, variants: Sequence[VariantFacts], forget: Collection[VariantKey]) -> None:
+        """Others take their place. `forget`: what was learned of these holds no more."""
+        for key in forget:
+            for learned in (self._contexts, self._slots_of, self._shared_of, self._memory):
+                learned.pop(key, None)
+            self._has_run.discard(key)
+        self._list(variants)
+        self._kept = {model: keep for model, keep in self._kept.items() if model in self}
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._of_model
+
+    def keys(self) -> set[VariantKey]:
+        return {facts.key for of_model in self._of_model.values() for facts in of_model}
 
     def all(self) -> Sequence[Sequence[VariantFacts]]:
         return [*self._of_model.values()]
@@ -74,7 +94,7 @@ class Variants:
 
     def size_for(self, model: str, need: int) -> int | None:
         """The smallest context of the model that holds the need; None: none does."""
-        for context in self._ascending[model]:
+        for context in self._ascending.get(model, ()):  # the configuration may have it no more
             if context >= need:
                 return context
         return None

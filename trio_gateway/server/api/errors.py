@@ -244,6 +244,8 @@ def from_reject(model: str, reject: Reject) -> ApiError:
             return shutting_down()
         case Refusal.UNLOADED:
             return unloaded(reject.message)
+        case Refusal.MODEL_GONE:
+            return model_not_found(reject.message)
         case Refusal.TOO_LARGE:
             return ApiError(400, reject.message, code="context_length_exceeded")
         case Refusal.START_FAILED:
