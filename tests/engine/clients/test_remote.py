@@ -588,3 +588,17 @@ async def test_many_remote_engines_run_side_by_side_and_stop_when_idle() -> None
             stack.gateway.begin_shutdown()
             await stack.manager.stopped.wait()
             nursery.cancel_scope.cancel(reason="the test is over")
+
+
+TRACED = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+          "tracestate": "congo=1", "baggage": "user=ann"}  # fmt: skip
+
+
+async def test_it_is_told_of_the_trace_but_not_of_the_baggage() -> None:
+    """Wherever it is: at a loopback address there may be a proxy to anywhere."""
+    async with running(Site()) as site, gateway(site.url) as stack:
+        await stack.post(CHAT, chat(), TRACED)
+    head = site.heads[-1].lower()
+    assert f"traceparent: {TRACED['traceparent']}".encode() in head
+    assert b"tracestate: congo=1" in head
+    assert b"baggage" not in head

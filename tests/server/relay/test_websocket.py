@@ -229,6 +229,27 @@ async def test_the_engine_gets_the_protocols_and_no_key_but_its_own(
     assert headers[b"authorization"].decode() == f"Bearer {engine.launch.key.secret.reveal()}"
 
 
+async def test_the_engine_is_told_of_the_trace_and_the_client_finds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = list[WebSocketRequest]()
+
+    async def accept(request: WebSocketRequest) -> None:
+        seen.append(request)
+        await request.accept(extra_headers=[(b"traceparent", b"00-its-own-01")])
+
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    sent = {"traceparent": parent, "tracestate": "congo=1", "baggage": "user=ann"}
+    async with (
+        serving(accept, monkeypatch) as stack,
+        connected(stack, headers=sent) as socket,
+    ):
+        answered = dict(socket.handshake_headers)
+    assert answered[b"traceparent"].decode() == parent
+    got = dict(seen[0].headers)
+    assert {name: got[name.encode()].decode() for name in sent} == sent
+
+
 async def test_an_engine_that_chooses_no_protocol_is_helped_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -18,6 +18,7 @@ from trio_gateway.engine.clients.facts import (
     SlotRefused,
     SlotState,
 )
+from trio_gateway.engine.clients.headers import for_client, for_elsewhere, is_loopback
 from trio_gateway.engine.errors import (
     KEY_REFUSED,
     EngineDisconnected,
@@ -65,6 +66,7 @@ class EngineClient(abc.ABC):
         assert parts.hostname is not None
         self.base_url, self.options = base_url, options
         self.host, self.port = parts.hostname, parts.port or 80
+        self._is_here = is_loopback(self.host)
         self.idle = IdleConnections()
         self.connections = Connections(self.idle)  # those of requests
         # The gateway's own, such as saving a slot.
@@ -141,11 +143,7 @@ class EngineClient(abc.ABC):
 
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:
         """The engine's headers as the client gets them."""
-        return [
-            (name, value)
-            for name, value in headers
-            if name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
-        ]
+        return for_client(headers)
 
     def forward_request(
         self, method: str, target: str, headers: Sequence[Header], body: bytes | BodySource
@@ -184,7 +182,9 @@ class EngineClient(abc.ABC):
             yield socket
 
     def with_own_headers(self, headers: Sequence[Header]) -> Sequence[Header]:
-        """With the engine's key in place of any other."""
+        """With the engine's key in place of any other, and without what must not leave here."""
+        if not self._is_here:
+            headers = for_elsewhere(headers)
         if not self._own_headers:
             return headers
         others = [h for h in headers if h[0].lower() not in (b"authorization", b"x-api-key")]
@@ -298,50 +298,3 @@ def _key_headers(options: EngineOptions) -> list[Header]:
         return []
     key = options.api_key.reveal().encode()
     return [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]  # Anthropic's: the second
-
-
-# Hop-by-hop headers, those about the engine's server rather than the answer, and those by which it
-# would steer a proxy or a browser in the gateway's name. An engine's CORS headers would let any web
-# page read what the gateway answers, and others speak for all of the gateway's origin. Of a server
-# that is somebody else's only what clients need is passed on, see remote.py.
-_NOT_PASSED_ON = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"transfer-encoding",
-        b"te",
-        b"trailer",
-        b"upgrade",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"server",
-        b"date",
-        b"set-cookie",
-        b"access-control-allow-origin",
-        b"access-control-allow-credentials",
-        b"access-control-allow-methods",
-        b"access-control-allow-headers",
-        b"access-control-expose-headers",
-        b"access-control-max-age",
-        b"access-control-allow-private-network",
-        b"clear-site-data",
-        b"service-worker-allowed",
-        b"alt-svc",
-        b"strict-transport-security",
-        b"public-key-pins",
-        b"expect-ct",
-        b"refresh",
-        b"link",
-        b"content-location",
-        b"nel",
-        b"report-to",
-        b"reporting-endpoints",
-        b"origin-agent-cluster",
-        b"x-sendfile",
-        b"x-lighttpd-send-file",
-        b"x-reproxy-url",
-        b"surrogate-control",
-    }
-)
-# `x-gateway-` of another gateway would contradict ours; `x-accel-` makes nginx serve a file.
-_NOT_PASSED_ON_PREFIXES = (b"x-gateway-", b"x-accel-", b"proxy-")

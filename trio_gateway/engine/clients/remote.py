@@ -6,7 +6,6 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import ip_address
 from typing import TypeVar
 
 import trio
@@ -14,6 +13,7 @@ import trio
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, ask_health
 from trio_gateway.engine.clients.facts import Health
+from trio_gateway.engine.clients.headers import is_loopback
 from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import (
@@ -75,6 +75,7 @@ class RemoteEngine(OpenAIEngine):
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
+        self._is_here = False  # at a loopback address there may be a proxy to anywhere
         urls = options.urls or (base_url,)
         tls = _tls_context(options) if any(u.startswith("https:") for u in urls) else None
         self.sites = [
@@ -86,7 +87,7 @@ class RemoteEngine(OpenAIEngine):
         }
         self._checked_at: float | None = None
         for site in self.sites:
-            is_open = site.url.startswith("http:") and not _is_loopback(site.host)
+            is_open = site.url.startswith("http:") and not is_loopback(site.host)
             if options.api_key is not None and is_open:
                 log.warning("%s: its api_key goes there unencrypted", site.url)
 
@@ -310,10 +311,3 @@ def _tls_context(options: EngineOptions) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -157,6 +157,8 @@ class Call:
     def _sender(self, headers: list[Header]) -> Sender:
         caller, record = caller_of(self.scope), self.state.record
         record.client, record.priority = caller.client, caller.priority
+        if record.trace is not None:
+            headers = [*headers, *record.trace.to_engine]
         return Sender(self.state, caller, headers, self.permissions, self._send)
 
 

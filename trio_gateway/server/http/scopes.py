@@ -14,6 +14,7 @@ from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.observer import AnswerObserver
+from trio_gateway.server.api.trace_context import TRACEPARENT, trace_of
 from trio_gateway.server.budget import Budget, Hold
 from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.refusal import family_of, refusal_in
@@ -115,6 +116,7 @@ class RequestScopes:
         hold = self._budget.hold()
         state = scope[REQUEST_KEY] = RequestState(hold)
         state.family = family_of(scope["path"], scope["headers"])
+        state.record.trace = trace_of(scope["headers"])
         is_gone = True  # unless it comes to its own end
         try:
             if scope["type"] == "websocket":
@@ -201,6 +203,8 @@ async def _send_with_id(send: Send, state: RequestState, message: Message) -> No
         headers = [*message["headers"], (REQUEST_ID_HEADER, state.id.encode())]
         if message["type"] != "websocket.accept":
             headers += state.cors
+        if (trace := state.record.trace) is not None and trace.echo is not None:
+            headers.append((TRACEPARENT, trace.echo))
         message = {**message, "headers": headers}
     await send(message)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
     from trio_gateway.models.cache_breaks import Thread
     from trio_gateway.models.model_selector import Selection
+    from trio_gateway.server.api.trace_context import Trace
 
 NAME_CHARACTERS = 200  # of what a client calls a model: it may be anything, and is kept
 CANCELLED = "request_cancelled"  # the error's code, of a request that somebody ended
@@ -55,7 +56,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     `seen_tokens`: of an answer that did not come to say how many it has.
     `error`: the code of the error that its client got. `conversation`: what
     its client calls its conversation; `thread`: what the conversation is told by otherwise.
-    `cache_break`: where it parts from the last request of that.
+    `cache_break`: where it parts from the last request of that. `trace`: which one it belongs to.
     """
 
     id: str
@@ -95,6 +96,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     conversation: str | None = None
     thread: Thread | None = None
     cache_break: str | None = None
+    trace: Trace | None = None
 
     @property
     def model(self) -> str | None:

@@ -163,6 +163,8 @@ class WebSocketRelay:
         target = f"{REALTIME.engine_path}?{urlencode(query)}" if query else REALTIME.engine_path
         assert target is not None
         headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
+        if record.trace is not None:
+            headers += record.trace.to_engine
         state.record.sent_at = trio.current_time()
         try:
             socket = await stack.enter_async_context(
