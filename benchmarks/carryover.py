@@ -26,12 +26,12 @@ from benchmarks.scheduler_trace import wide_console
 from tests.support.harness import (
     GatewayProcess,
     configuration,
-    eventually,
     lua_string,
     model,
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 from trio_gateway.models.need.bounds import MARGIN_TOKENS
 
 ROUNDS = 1

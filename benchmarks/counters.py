@@ -32,7 +32,8 @@ from rich.table import Table
 
 from benchmarks.counter_texts import make_chats, make_texts
 from benchmarks.counter_vocabularies import write_with_pre_tokenizer
-from tests.support.harness import eventually, free_port
+from tests.support.harness import free_port
+from tests.support.patience import eventually
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.models.counting.gguf_vocabulary import PRE_TOKENIZERS
 

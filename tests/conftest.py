@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import lua
+from tests.support import lua, patience
 from tests.support.isolation import (
     ProcessGuard,
     end_what_is_left,
@@ -114,6 +114,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         sys.settrace(tracer)
         os.environ.update(followed)
         guard.allows = True
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(settings: Any) -> None:
+    """Only called with pytest-timeout, which sets the timer after it."""
+    patience.limit_begins(settings.timeout)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_cancel_timer() -> None:
+    patience.limit_ends()
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from tests.support import source
-from tests.support.harness import WAIT_S, eventually, started, wait_until_gone
+from tests.support.harness import WAIT_S, started, wait_until_gone
 from tests.support.isolation import FOLDERS, OF_A_TERMINAL, RUN, SETTINGS, end_what_is_left
+from tests.support.patience import eventually
 
 
 def test_a_test_without_the_mark_cannot_start_a_process(refused_processes: list[str]) -> None:

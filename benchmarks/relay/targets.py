@@ -27,13 +27,13 @@ from benchmarks.relay.client import Address
 from benchmarks.relay.forms import MODEL, Form, Wire
 from tests.support.harness import (
     configuration,
-    eventually,
     free_port,
     lua_array,
     lua_string,
     model,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 RAW, OURS, SWAP = "raw", "trio-gateway", "llama-swap"
 PROXIES = {

@@ -13,7 +13,7 @@ import trio
 
 from tests.support.asking import CHAT, chat
 from tests.support.feed_reader import FEED, Event, events_in
-from tests.support.harness import patient
+from tests.support.patience import patient
 from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack

@@ -11,7 +11,7 @@ import trio
 import trustme
 
 from tests.support.asking import CHAT, Clock, chat
-from tests.support.harness import patient
+from tests.support.patience import patient
 from tests.support.real_sockets import served
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack

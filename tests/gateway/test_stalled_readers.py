@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.support.asking import CHAT, chat
-from tests.support.harness import patient
+from tests.support.patience import patient
 from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack

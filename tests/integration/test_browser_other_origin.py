@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.browsing import PageServer, visit, visit_rebound
-from tests.support.harness import (
-    GatewayProcess,
-    configuration,
-    eventually,
-    fake_model,
-    running_gateway,
-)
+from tests.support.harness import GatewayProcess, configuration, fake_model, running_gateway
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 

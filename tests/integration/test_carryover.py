@@ -15,11 +15,11 @@ import pytest
 from tests.support.harness import (
     GatewayProcess,
     configuration,
-    eventually,
     model,
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # each has gateways of its own; engine/kv counts the lines
 

@@ -16,11 +16,11 @@ import pytest
 from tests.support.harness import (
     GatewayProcess,
     configuration,
-    eventually,
     model,
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 from tests.support.tiny_architectures import ARCHITECTURES, DENSE, write_model
 
 pytestmark = pytest.mark.untraced

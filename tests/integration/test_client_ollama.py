@@ -12,11 +12,11 @@ from ollama import Message
 from tests.support.harness import (
     GatewayProcess,
     configuration,
-    eventually,
     model,
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 

@@ -26,7 +26,6 @@ from tests.support.harness import (
     broken_off,
     chat_body,
     configuration,
-    eventually,
     fake_model,
     free_port,
     lua_string,
@@ -34,6 +33,7 @@ from tests.support.harness import (
     running_gateway,
     wait_until_gone,
 )
+from tests.support.patience import eventually
 
 CHECK_S = 0.3
 STOP_S = 0.5

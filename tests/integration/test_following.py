@@ -17,10 +17,10 @@ from tests.support.harness import (
     SERVE,
     GatewayProcess,
     configuration,
-    eventually,
     fake_model,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # what it goes through, quicker tests count
 COMMANDS = {

@@ -16,10 +16,10 @@ from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,
-    eventually,
     fake_model,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 MIB = 1024**2
 BODY_BYTES = 12 * MIB

@@ -16,12 +16,11 @@ import httpx
 from tests.support.harness import (
     GatewayProcess,
     configuration,
-    eventually,
     fake_model,
     lua_string,
-    patient,
     running_gateway,
 )
+from tests.support.patience import eventually, patient
 from trio_gateway.server.history.history import RETRY_S
 
 

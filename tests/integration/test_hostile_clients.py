@@ -15,10 +15,10 @@ from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,
-    eventually,
     fake_model,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 CLIENTS = 6
 SEQUENCES_EACH = 25

@@ -16,7 +16,8 @@ import psutil
 import trio
 import trio.testing
 
-from tests.support.harness import free_port, patient
+from tests.support.harness import free_port
+from tests.support.patience import patient
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.embedded_server import END_LIMIT_S
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine

@@ -17,15 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.harness import (
-    SERVE,
-    WAIT_S,
-    chat_body,
-    configuration,
-    eventually,
-    fake_model,
-    started,
-)
+from tests.support.harness import SERVE, WAIT_S, chat_body, configuration, fake_model, started
 from tests.support.held import (
     COMMANDS,
     ON_TERMINAL,
@@ -35,6 +27,7 @@ from tests.support.held import (
     sent_numbers,
     told_well,
 )
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 

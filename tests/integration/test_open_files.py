@@ -16,10 +16,10 @@ from tests.support.harness import (
     SERVE,
     GatewayProcess,
     configuration,
-    eventually,
     fake_model,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 if sys.platform == "win32":
     pytest.skip("no limit of open files can be set", allow_module_level=True)

@@ -17,12 +17,12 @@ from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,
-    eventually,
     fake_model,
     model,
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 QUESTION = "Name the capital city of France."
 STORY, STORY_TOKENS = "Write a long story.", 1500

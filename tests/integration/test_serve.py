@@ -23,16 +23,15 @@ from tests.support.harness import (
     GatewayProcess,
     chat_body,
     configuration,
-    eventually,
     fake_model,
     fake_variant,
     free_port,
     lua_array,
     lua_string,
     model,
-    patient,
     running_gateway,
 )
+from tests.support.patience import eventually, patient
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from tests.support.harness import (
     chat_body,
     configuration,
     fake_model,
-    patient,
     running_gateway,
     started,
 )
+from tests.support.patience import patient
 
 pytestmark = pytest.mark.untraced  # what they go through, quicker tests count
 

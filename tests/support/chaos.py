@@ -24,9 +24,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.harness import chat_body, patient
+from tests.support.harness import chat_body
 from tests.support.held import COMMANDS, SIGNALS, HeldGateway, held_gateway, told_well
 from tests.support.isolation import RUN
+from tests.support.patience import patient
 
 MOMENT_MAX_S = 1.5  # on a machine with nothing else to do
 BETWEEN_MAX_S = 0.2  # two signals

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.browsing import FLAGS
-from tests.support.harness import patient
 from tests.support.optional import browser
+from tests.support.patience import is_too_long, left_s, patient
 
 ANSWER_S = 30.0
 SEEN_S = 60.0  # for what must become visible; it is told by its absence
@@ -42,6 +42,7 @@ class Browser:
         self._lock = threading.Lock()
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
         self._pages: dict[str, Page] = {}
+        self._targets: list[str] = []
         threading.Thread(target=self._read, args=(reads,), daemon=True).start()
 
     def page(self, url: str, *, width: int = 1280, height: int = 900) -> Page:
@@ -50,11 +51,18 @@ class Browser:
         arguments = {"targetId": target, "flatten": True}
         session = self.send("Target.attachToTarget", arguments)["sessionId"]
         page = self._pages[session] = Page(self, session)
+        self._targets.append(target)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.send(f"{domain}.enable")
         page.resize(width, height)
         page.go(url)
         return page
+
+    def close_pages(self) -> None:
+        """All of them: a browser has six connections to one server, and each open page keeps some;
+        and a page whose server is gone asks for it for ever."""
+        while self._targets:
+            self.send("Target.closeTarget", {"targetId": self._targets.pop()})
 
     def send(
         self, method: str, arguments: dict[str, Any] | None = None, session: str | None = None
@@ -70,7 +78,7 @@ class Browser:
             while data:
                 data = data[os.write(self._sends, data) :]
         try:
-            answer = answers.get(timeout=patient(ANSWER_S))
+            answer = answers.get(timeout=min(patient(ANSWER_S), left_s() + 1))
         except queue.Empty:
             raise PageFailed(f"the browser does not answer {method}") from None
         if "error" in answer:
@@ -142,8 +150,7 @@ class Page:
             with suppress(PageFailed):  # of a page that is not there yet
                 if self.evaluate(f"Boolean({expression})"):
                     return
-            took_s = time.monotonic() - began
-            if took_s > within_s and took_s > patient(within_s):
+            if is_too_long(time.monotonic() - began, within_s):
                 raise PageFailed(f"it was never so: {expression}\n{self.seen()}\n{self.complaints}")
             time.sleep(0.05)
 

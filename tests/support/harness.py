@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+
+from tests.support.patience import eventually
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 WAIT_S = 60.0  # for what must come; it is told by its absence
@@ -243,31 +245,6 @@ def wait_until_gone(processes: list[psutil.Process], within_s: float) -> list[ps
     and in a container there may be no init that does it."""
     eventually(lambda: not any(_runs(p) for p in processes), within_s)
     return [p for p in processes if _runs(p)]
-
-
-def patient(seconds: float) -> float:
-    """A limit that holds on a machine with nothing else to do, as it is on this one now."""
-    return seconds * (1 + max(os.getloadavg()[0], _runnable()) / (os.cpu_count() or 1))
-
-
-def _runnable() -> int:
-    """Threads that want a processor right now: the average of a minute knows nothing of a load that
-    has just begun."""
-    try:
-        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
-    except OSError:  # Linux only
-        return 0
-
-
-def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Whether it becomes true in time, on a machine with nothing else to do. Polled: what it asks
-    is another process's state."""
-    begun = time.monotonic()
-    while not (result := condition()):
-        if time.monotonic() - begun > within_s and time.monotonic() - begun > patient(within_s):
-            break
-        time.sleep(0.005)
-    return result
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -12,16 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.harness import (
-    END_S,
-    WAIT_S,
-    configuration,
-    eventually,
-    fake_model,
-    free_port,
-    patient,
-)
+from tests.support.harness import END_S, WAIT_S, configuration, fake_model, free_port
 from tests.support.isolation import RUN, end_what_is_left
+from tests.support.patience import eventually, patient
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import trio
 
-from tests.support.harness import eventually
+from tests.support.patience import eventually
 from trio_gateway.config.lua import helper, program, sandbox
 from trio_gateway.config.lua.sandbox import LuaFailure
 from trio_gateway.config.lua.values import Table

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.support.gguf_files import NORMAL, USER_DEFINED, write_bpe, write_spm
-from tests.support.harness import eventually, free_port
+from tests.support.harness import free_port
+from tests.support.patience import eventually
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.models.counting.gguf_vocabulary import PRE_TOKENIZERS, GgufVocabulary
 from trio_gateway.models.counting.refusal import CannotCount

@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from tests.support.gguf_files import write_bpe
-from tests.support.harness import eventually, wait_until_gone
+from tests.support.harness import wait_until_gone
+from tests.support.patience import eventually
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.models.counting import vocabulary as vocabulary_module

@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.harness import patient
 from tests.support.memory_network import MemoryNetwork
+from tests.support.patience import patient
 from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
