@@ -22,7 +22,7 @@ from tests.support.fake_feed import (
     request,
     snapshot,
 )
-from tests.support.harness import eventually
+from tests.support.patience import eventually
 
 pytestmark = pytest.mark.untraced  # nothing of the product's Python runs
 
@@ -32,9 +32,15 @@ HOSTILE = "<img src=x onerror=\"document.title='gone'\"><script>document.title='
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def shared_browser() -> Iterator[Browser]:
     with driven_browser() as browser:
         yield browser
+
+
+@pytest.fixture
+def chromium(shared_browser: Browser) -> Iterator[Browser]:
+    yield shared_browser
+    shared_browser.close_pages()
 
 
 @pytest.fixture
@@ -101,7 +107,10 @@ def test_times_are_counted_on_without_asking(chromium: Browser, feed: FakeFeed) 
     feed.snapshot["engines"] = [engine(1, "qwen", next="stops in 140 s if nobody asks")]
     feed.snapshot["requests"] = [request(1, "qwen", "answering")]
     page = opened(chromium, feed)
-    page.wait_for("document.querySelector('.request .time')?.innerText === '6 s'")
+    shown_s = "parseInt(document.querySelector('.request .time').innerText)"
+    page.wait_for(f"{shown_s} > 0")
+    first_s = page.evaluate(shown_s)
+    page.wait_for(f"{shown_s} > {first_s + 1}")
     assert int(texts(page, ".engine .says")[0].split()[2]) < 140
     assert feed.asked == ["GET /gateway/events"]
 
@@ -229,11 +238,45 @@ def test_a_lost_connection_is_shown_and_goes_on_where_it_broke_off(
     chromium: Browser, feed: FakeFeed
 ) -> None:
     page = opened(chromium, feed)
+    feed.refuses = True
     feed.break_off()
     page.wait_for_text("Connection lost")
+    feed.refuses = False
     page.wait_for(LIVE)
     assert feed.last_ids[0] is None
     assert feed.last_ids[1] == "run-1"
+
+
+@pytest.mark.parametrize("file", ["views/now.css", "views/now.js", "views/first_steps.js"])
+def test_a_view_that_was_missing_is_loaded_once_the_gateway_is_back(
+    chromium: Browser, feed: FakeFeed, file: str
+) -> None:
+    """The gateway went while the page was being loaded."""
+    feed.missing.add(file)
+    page = opened(chromium, feed, "now")
+    page.wait_for_text("could not be loaded")
+    feed.missing.clear()
+    feed.break_off()
+    page.wait_for_text("Nothing has happened yet")
+    assert page.evaluate("document.styleSheets.length") == 2
+
+
+def test_a_view_that_stays_missing_is_not_asked_for_again_and_again(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    feed.missing.add("views/now.js")
+    page = opened(chromium, feed, "models")
+    page.wait_for("document.querySelector('main > gw-models')")
+    page.evaluate("location.hash = 'now'")
+    page.wait_for_text("could not be loaded")
+    feed.break_off()
+    page.wait_for("performance.getEntriesByType('navigation')[0].type === 'reload'")
+    page.wait_for_text("could not be loaded")
+    page.wait_for(LIVE)
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    assert len(feed.last_ids) == 3
+    page.evaluate("location.hash = 'models'")
+    page.wait_for("document.querySelector('main > gw-models')")
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(chromium: Browser) -> None:

@@ -38,9 +38,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def shared_browser() -> Iterator[Browser]:
     with driven_browser() as browser:
         yield browser
+
+
+@pytest.fixture
+def chromium(shared_browser: Browser) -> Iterator[Browser]:
+    yield shared_browser
+    shared_browser.close_pages()
 
 
 def opened(chromium: Browser, gateway: GatewayProcess, place: str) -> Page:
@@ -51,7 +57,7 @@ def opened(chromium: Browser, gateway: GatewayProcess, place: str) -> Page:
 
 def asked_for(gateway: GatewayProcess, name: str, **fields: object) -> threading.Thread:
     """A chat that somebody else has."""
-    client = threading.Thread(target=lambda: gateway.chat(name, LONG, **fields))
+    client = threading.Thread(target=lambda: gateway.chat(name, LONG, ignore_eos=True, **fields))
     client.start()
     return client
 
@@ -61,13 +67,11 @@ def assert_clean(page: Page, gateway: GatewayProcess) -> None:
     assert page.complaints == []
     assert page.asked
     assert [url for url in page.asked if not url.startswith(f"{gateway.base_url}/")] == []
-    # A browser has six connections to one server, and each open page keeps some.
-    page.send("Page.close")
 
 
 def test_a_swap_is_seen_with_its_reason(chromium: Browser, gateway: GatewayProcess) -> None:
     page = opened(chromium, gateway, "now")
-    first = asked_for(gateway, "storyteller", max_tokens=400)
+    first = asked_for(gateway, "storyteller", max_tokens=200)
     page.wait_for("document.querySelector('.engine')?.innerText.includes('serving')")
     second = asked_for(gateway, "answerer", max_tokens=8)
     said = "document.querySelector('[aria-label=Waiting] .says')?.innerText ?? ''"
@@ -87,7 +91,7 @@ def test_cancel_ends_a_stream(chromium: Browser, gateway: GatewayProcess) -> Non
     ended: list[bytes] = []
 
     def stream() -> None:
-        body = chat_body("answerer", LONG, stream=True, max_tokens=1900)
+        body = chat_body("answerer", LONG, stream=True, max_tokens=1900, ignore_eos=True)
         with gateway.client() as client:
             answer = client.stream("POST", "/v1/chat/completions", json=body)
             with answer as response:

@@ -26,7 +26,9 @@ CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 
 
 class FakeFeed:
     """`asked`: methods and paths of all requests but those for files. `last_ids`: what readers of
-    the feed said where they broke off. `chat`: the pieces of each streamed answer."""
+    the feed said where they broke off. `chat`: the pieces of each streamed answer. `missing`: files
+    that it does not give, as a gateway that is about to stop. `refuses`: no new reader gets the
+    feed."""
 
     def __init__(self, snapshot: Json, key: str | None = None) -> None:
         self.snapshot, self.key = snapshot, key
@@ -34,6 +36,8 @@ class FakeFeed:
         self.last_ids: list[str | None] = []
         self.answers: dict[str, Json] = {}
         self.chat: list[bytes] = []
+        self.missing: set[str] = set()
+        self.refuses = False
         self.chat_headers: dict[str, str] = {}
         self._readers: list[queue.Queue[tuple[str, Json] | None]] = []
         self._count = 0
@@ -45,7 +49,11 @@ class FakeFeed:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 if path.startswith("/ui/"):
-                    file = files.get(path.removeprefix("/ui/") or "index.html")
+                    name = path.removeprefix("/ui/") or "index.html"
+                    if name in feed.missing:
+                        self._json(503, {})
+                        return
+                    file = files.get(name)
                     self._send(404 if file is None else 200, b"" if file is None else file.body,
                                "" if file is None else file.content_type.decode())  # fmt: skip
                     return
@@ -54,6 +62,8 @@ class FakeFeed:
                 if feed.key is not None and given != f"Bearer {feed.key}":
                     word = "unknown API key; check the key" if given else "an API key is needed"
                     self._json(401, {"error": {"message": word, "code": "invalid_api_key"}})
+                elif path == "/gateway/events" and feed.refuses:
+                    self._json(503, {"error": {"message": "it stops", "code": "stopping"}})
                 elif path == "/gateway/events":
                     feed.last_ids.append(self.headers.get("last-event-id"))
                     self._feed()

@@ -1,8 +1,8 @@
 // The shell: tabs, the place in the URL, the connection and the key.
 //
-// A view is a module views/NAME.js whose default export is a custom element class; its styles, if it
-// has any of its own, are views/NAME.css, which is loaded with it and stays: all of them are inside
-// `gw-NAME { … }`, so that they are about no other view. The shell makes one element of it
+// A view is a module views/NAME.js whose default export is a custom element class; its styles are
+// views/NAME.css, which is loaded with it and stays: all of them are inside `gw-NAME { … }`, so that
+// they are about no other view. The shell makes one element of it
 // when its tab is first opened, and keeps it: it is connected while its tab is open, and
 // disconnected while another one is. So a view
 //   - builds itself in the first `connectedCallback`, and there subscribes to the store;
@@ -54,6 +54,7 @@ async function show() {
   view.place = place;
   if (main.firstElementChild !== view) main.replaceChildren(view);
   else if (moved) view.placeChanged?.(place);
+  mend();
 }
 
 function open(name) {
@@ -62,6 +63,7 @@ function open(name) {
 }
 
 async function load(name) {
+  const { returns } = store;
   try {
     await styles(`views/${name}.css`);
     const { default: View } = await import(`./views/${name}.js`);
@@ -70,14 +72,25 @@ async function load(name) {
   } catch (error) {
     console.error(error);
     opened.delete(name); // to be tried again
-    return h('p.empty', {}, `This view could not be loaded: ${error.message}. Reload the page to try again.`);
+    const missing = h('p.empty', { role: 'alert' }, `This view could not be loaded: ${error.message}. Reload the page to try again.`);
+    return Object.assign(missing, { missingSince: returns });
   }
+}
+
+// The gateway may go just when a view's modules are asked for. Once it is back they are asked for
+// anew by loading the page, which keeps its place: a browser may remember that a module was missing.
+function mend() {
+  if (store.connection.state === 'live' && store.returns > main.firstElementChild?.missingSince) location.reload();
 }
 
 // Waited for, so that a view is never seen without them.
 function styles(href) {
-  return new Promise((resolve) => {
-    const link = h('link', { rel: 'stylesheet', href, onload: resolve, onerror: resolve });
+  return new Promise((resolve, reject) => {
+    const failed = () => {
+      link.remove();
+      reject(new Error(`${href} is missing`));
+    };
+    const link = h('link', { rel: 'stylesheet', href, onload: resolve, onerror: failed });
     document.head.append(link);
   });
 }
@@ -87,6 +100,7 @@ const notice = document.querySelector('.notice');
 function showConnection() {
   const { state } = store.connection;
   document.body.dataset.connection = state;
+  mend();
   const { captures } = store;
   notice.hidden = !captures;
   text(notice, captures ? `Bodies and answers of the next requests of ${captures.model} are being recorded, in memory only: ${captures.left} left.` : '');

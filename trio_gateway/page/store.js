@@ -27,7 +27,8 @@ export class ApiError extends Error {
 //   held, captures, run, version, admin. Rows of engines and of requests under way have `seen_s`
 //   besides: when they came, for what is to be counted on from there. Before the first snapshot (`hasSnapshot`) they are empty.
 // Topics: those of EVERYTHING. A snapshot is news of all of them.
-// connection.state: 'connecting', 'live', 'lost' (`message`, `retryAt` in ms), 'key' (one is needed).
+// connection.state: 'connecting', 'live', 'lost' (`message`, `retryAt` in ms), 'key' (one is needed);
+// `returns`: how often it was live again after it was lost.
 export class Store {
   pools = new Map();
   engines = new Map();
@@ -43,12 +44,14 @@ export class Store {
   admin = false;
   hasSnapshot = false;
   connection = { state: 'connecting', message: '', retryAt: 0 };
+  returns = 0;
 
   #base = new URL('..', document.baseURI); // also where the gateway is below a path of a proxy
   #subscribers = new Set();
   #changed = new Set();
   #frame = 0;
   #lastId = '';
+  #wasLost = false;
   #skewMs = 0;
   #heardAt = Date.now();
   #wake = () => {};
@@ -163,6 +166,8 @@ export class Store {
   }
 
   #connect(connection) {
+    if (connection.state === 'lost') this.#wasLost = true;
+    if (connection.state === 'live' && this.#wasLost) [this.#wasLost, this.returns] = [false, this.returns + 1];
     this.connection = { message: '', retryAt: 0, ...connection };
     this.#news('connection');
   }
