@@ -76,7 +76,7 @@ def streamed(
     *, limit: int | None = 1000, tokens: int = 0, begun_at: float | None = None
 ) -> AnswerProgress:
     answer = AnswerProgress(1000, limit, is_seen=True)
-    answer.begun_at, answer.tokens = begun_at, tokens
+    answer.begun_at, answer.said = begun_at, tokens
     return answer
 
 
@@ -125,7 +125,7 @@ def test_it_counts_down_while_an_answer_comes() -> None:
     found = [subject.answer_left_s("a", answer, CONTEXT, 0.0, 5.0)]
     answer.begin(10.0)
     for second in (1, 5, 10, 20, 29):
-        answer.tokens = 100 * second
+        answer.said = 100 * second
         found.append(subject.answer_left_s("a", answer, CONTEXT, 0.0, 10.0 + second))
     assert found == [pytest.approx(left) for left in (35, 29, 25, 20, 10, 1)]
 

@@ -17,41 +17,38 @@ class AnswerProgress:
         is_seen: it is streamed, so that its tokens are seen as they come.
 
     `begun_at`: when its first piece came, if that is seen. `size`: bytes that have come since then;
-    `sample`: the newest of its pieces. `is_complete`: all of it
-    has come. `is_ended`: the scheduler wants it to end; that one is the scheduler's.
+    `first`: the first of its pieces, `sample`: the newest. `said`: tokens, once it says how many.
+    `is_complete`: all of it has come. `is_ended`: the scheduler wants it to end; that one is the
+    scheduler's.
     """
 
     __slots__ = (
-        "_tokens", "begun_at", "is_complete", "is_ended", "is_seen", "limit", "prompt", "sample",
-        "size",
+        "begun_at", "first", "is_complete", "is_ended", "is_seen", "limit", "prompt", "said",
+        "sample", "size",
     )  # fmt: skip
 
     def __init__(self, prompt: int, limit: int | None, *, is_seen: bool) -> None:
         self.prompt, self.limit, self.is_seen = prompt, limit, is_seen
         self.begun_at: float | None = None
-        self._tokens: float | None = None
-        self.size = 0
+        self.said: int | None = None
+        self.size, self.first = 0, b""
         self.sample: Sequence[bytes] = ()
         self.is_complete = self.is_ended = False
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, first: bytes = b"") -> None:
         """Its first piece is there. An engine is asked once more, if the first was lost."""
-        self.begun_at, self._tokens, self.size = now, None, 0
+        self.begun_at, self.said, self.size, self.first = now, None, 0, first
 
     @property
     def tokens(self) -> float:
-        """Those that have come: as the answer said, or as many as events, which mostly have a token
-        each. To count events as they come would take a microsecond for each; they are of much the
-        same size."""
-        if self._tokens is not None:
-            return self._tokens
+        """Those that have come: as the answer said, or about as many as events, which mostly have a
+        token each. To count events as they come would take a microsecond for each; they are of much
+        the same size."""
+        if self.said is not None:
+            return self.said
         text = b"".join(self.sample)
         events = max(text.count(b"\n\n") + text.count(b"\r\n\r\n"), 1)
         return self.size * events / len(text) if text else 0.0
-
-    @tokens.setter
-    def tokens(self, tokens: float) -> None:
-        self._tokens = tokens
 
     def limit_in(self, context: int) -> int:
         """Tokens that it has at most in a context of that size."""

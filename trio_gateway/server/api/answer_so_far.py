@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.rawjson import decode_or_none
+from trio_gateway.server.api.token_events import has_token
 
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
@@ -28,8 +29,8 @@ class AnswerSoFar(abc.ABC):
         model: its name, if no event says it.
         prompt: tokens of the prompt, if they were counted exactly. No number is made up otherwise.
 
-    `tokens`: events that have come, which mostly have a token each. `error`: that of an event which
-    is one.
+    `tokens`: events with a part of the answer that have come, which mostly have a token each.
+    `error`: that of an event which is one.
     """
 
     def __init__(self, model: str, prompt: int | None) -> None:
@@ -56,7 +57,7 @@ class AnswerSoFar(abc.ABC):
             data = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
             value = decode_or_none(data, dict[str, Any]) if data else None
             if value is not None:
-                self.tokens += 1
+                self.tokens += has_token(value)
                 if isinstance(value.get("error"), dict):
                     self.error = value["error"]
                 try:

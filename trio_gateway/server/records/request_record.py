@@ -14,9 +14,11 @@ import msgspec
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.events import How, VariantKey
+from trio_gateway.server.api.token_events import SeenEvents
 
 if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
+    from trio_gateway.engine.scheduling.progress import AnswerProgress
     from trio_gateway.models.cache_breaks import Thread
     from trio_gateway.models.model_selector import Selection
     from trio_gateway.server.api.trace_context import Trace
@@ -53,7 +55,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
     place in line, once it is there; `lease`: its engine, until it ends. `granted_at`: when it had
     that; `sent_at`: when it was sent to it; `first_byte_at`: when the answer's first byte came.
-    `seen_tokens`: of an answer that did not come to say how many it has.
+    `seen`: of an answer that did not come to say how many tokens it has.
     `error`: the code of the error that its client got. `conversation`: what
     its client calls its conversation; `thread`: what the conversation is told by otherwise.
     `cache_break`: where it parts from the last request of that. `trace`: which one it belongs to.
@@ -87,7 +89,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     outcome: Outcome | None = None
     error: str | None = None
     usage: Usage | None = None
-    seen_tokens: int | None = None
+    seen: SeenEvents | None = None
     kv_restored: int = 0
     kv_saved: int = 0
     kv_spared: int | None = None
@@ -112,8 +114,10 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
             return self.usage.completion_tokens
         progress = None if self.lease is None else self.lease.progress
         if progress is not None and progress.is_seen:
-            return int(progress.tokens)
-        return self.seen_tokens
+            if progress.said is not None:
+                return progress.said
+            return _seen(progress).tokens
+        return None if self.seen is None else self.seen.tokens
 
     @property
     def stage(self) -> Stage:
@@ -159,8 +163,9 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         if (lease := self.lease) is not None:
             self.kv_restored, self.kv_saved = lease.kv_move
             self.kv_spared = lease.spared
-            if self.usage is None:
-                self.seen_tokens = self.generated
+            progress = lease.progress
+            if self.usage is None and progress is not None and progress.is_seen:
+                self.seen = _seen(progress)
             self.lease = None
         self.request = None
 
@@ -179,3 +184,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     def is_begun(self) -> bool:
         """Its client has had some of an engine's answer."""
         return self.first_byte_at is not None and self.status < 400
+
+
+def _seen(progress: AnswerProgress) -> SeenEvents:
+    return SeenEvents.of(progress.first, progress.sample, progress.size)

@@ -102,7 +102,7 @@ class LongAnswer:
         while piece:
             hold.take(len(piece))
             self.so_far.continues(piece)
-            progress.tokens = self.so_far.tokens
+            progress.said = self.so_far.tokens
             piece = await exchange.receive()
         exchange.headers = [*_others(exchange.headers), _JSON]
         if (error := self.so_far.error) is not None:

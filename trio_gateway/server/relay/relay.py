@@ -228,7 +228,7 @@ class Relay:
                 self._learn(ask, lease, usage_of_answer(beginning.piece))
             return _whole_answer(status, headers, beginning.piece, name)
         if (progress := lease.progress) is not None:
-            progress.begin(trio.current_time())
+            progress.begin(trio.current_time(), beginning.piece)
             usage = UsageObserver(partial(self._learn, ask, lease), progress)
             usage.continues(beginning.piece)
             observers = [*observers, usage]
@@ -251,7 +251,7 @@ class Relay:
             ask.state.record.usage = usage
             lease.note_answer(usage)
             if lease.progress is not None and usage.completion_tokens:
-                lease.progress.tokens = usage.completion_tokens
+                lease.progress.said = usage.completion_tokens
             self._selector.note_answer(ask.selection, usage)
 
 
