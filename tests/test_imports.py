@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- server
     ("server.gateway_server",),
     ("server.gateway",),
+    ("server.front",),
     ("server.handlers",),
     ("server.openapi",),
     ("server.metrics", "server.history"),
@@ -47,6 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.overview", "engine.recounting"),
     ("engine.lease",),
     ("engine.engine",),
+    ("engine.configured",),
     ("engine.launch", "engine.variant_facts", "engine.loadable", "engine.resources"),
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),

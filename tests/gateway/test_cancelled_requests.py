@@ -78,7 +78,7 @@ def left_of(stack: Stack, records: Records) -> dict[str, Any]:
         "answering": [c for c in clients if c.connections.is_answering],
         "open": [len(c.connections) for c in clients if len(c.connections)],
         "uploads": [*gateway._uploads._open],
-        "under way": [n for n in gateway._guard._under_way.values() if n],  # type: ignore[attr-defined]
+        "under way": [n for n in gateway.front.guard._under_way.values() if n],  # type: ignore[attr-defined]
         "dumps": [*records.open],
         "bytes": [n for n in gateway.budget.facts().values() if n and n < LIMIT],
     }

@@ -230,7 +230,7 @@ async def test_a_message_that_finds_no_room_ends_its_websocket(
         got.append(message)
 
     async with running_stack(limited()) as stack:
-        stack.gateway._guard = app  # what is behind it holds nothing itself
+        stack.gateway.front.guard = app  # what is behind it holds nothing itself
         budget = stack.gateway.budget
         client, protocol = stack.network.connect(), WSConnection(ConnectionType.CLIENT)
         await client.send_all(protocol.send(Request(host="gateway", target="/v1/realtime")))

@@ -50,7 +50,7 @@ async def engine(gguf: Path) -> AsyncIterator[tuple[LlamaCppEngine, trio.Process
         process = await nursery.start(run)
         try:
             with trio.fail_after(patient(30)):
-                await HealthRecord("it", client, EngineTimeouts()).until_good()
+                await HealthRecord("it", client, EngineTimeouts).until_good()
             await client.read_facts(5)
             yield client, process
         finally:

@@ -207,7 +207,7 @@ class Engine:
     async def _serve(self, process: Process) -> Outcome:
         """Start it up and let it work, until there is a reason to end it."""
         timeouts = self.variant.timeouts
-        health = HealthRecord(str(self.key), self.client, timeouts)
+        health = HealthRecord(str(self.key), self.client, lambda: self.variant.timeouts)
         await self._until_ready(process, health)
         if self._stop_wanted.is_set():
             return self._outcome(process)

@@ -48,6 +48,10 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Reloaded(msgspec.Struct, frozen=True):
+    """The configuration is another: models and pools may have changed in all that they are."""
+
+
 class ModelKept(msgspec.Struct, frozen=True):
     """It was said how long a model stays loaded."""
 

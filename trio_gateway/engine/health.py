@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -33,9 +34,12 @@ class RefusedAtStart(Exception):
 
 
 class HealthRecord:
-    """What an engine's health endpoint said so far; `last` is its last word, for messages."""
+    """What an engine's health endpoint said so far; `last` is its last word, for messages.
+    `timeouts`: as they are at that moment."""
 
-    def __init__(self, name: str, client: EngineClient, timeouts: EngineTimeouts) -> None:
+    def __init__(
+        self, name: str, client: EngineClient, timeouts: Callable[[], EngineTimeouts]
+    ) -> None:
         self._name, self._client, self._timeouts = name, client, timeouts
         self.last = "no answer"
         self._beats = 0
@@ -50,7 +54,7 @@ class HealthRecord:
         begun = trio.current_time()
         say_next_s = SAY_LOADING_S
         while True:
-            health = await self._client.check_health(self._timeouts.health_check_s)
+            health = await self._client.check_health(self._timeouts().health_check_s)
             if health.ok:
                 self._beats = self._client.pulse.beats
                 return
@@ -59,7 +63,7 @@ class HealthRecord:
             self.last = health.detail
             waited = trio.current_time() - begun
             if waited >= say_next_s:
-                limit_s = self._timeouts.startup_s
+                limit_s = self._timeouts().startup_s
                 log.info("%s: loading for %.0f of at most %g s", self._name, waited, limit_s)
                 say_next_s += SAY_LOADING_S
             await trio.sleep(min(max(waited * POLL_SHARE, POLL_MIN_S), POLL_MAX_S))
@@ -69,10 +73,9 @@ class HealthRecord:
         return await first_of(self._until_silent, self._until_refusing)
 
     async def _until_silent(self) -> str:
-        every_s = self._timeouts.health_check_s
         due = trio.current_time()
         while True:
-            due = max(due + every_s, trio.current_time())
+            due = max(due + self._timeouts().health_check_s, trio.current_time())
             await trio.sleep_until(due)
             if (lost := await self.check()) is not None:
                 return lost
@@ -91,7 +94,7 @@ class HealthRecord:
         health endpoint. An answer other than 200 is one as well, and a check that the gateway
         could not make, with no descriptor left, says nothing of the engine.
         """
-        timeout_s = self._timeouts.health_check_s
+        timeout_s = self._timeouts().health_check_s
         health = await self._client.check_health(timeout_s)
         self.last = health.detail
         before, self._beats = self._beats, self._client.pulse.beats

@@ -19,10 +19,10 @@ from trio_gateway.bus import Bus
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
-from trio_gateway.engine.clients.registry import kind_of
+from trio_gateway.engine.configured import Configured, retimed
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
-from trio_gateway.engine.happenings import Change, ModelKept
+from trio_gateway.engine.happenings import Change, ModelKept, Reloaded
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
@@ -60,7 +60,6 @@ from trio_gateway.engine.scheduling.events import (
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.waiting import Waiting
-from trio_gateway.engine.variant_facts import facts_of
 
 log = logging.getLogger(__name__)
 
@@ -95,35 +94,22 @@ class EngineManager:
             self.meter = MemoryMeter()
             launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
         self._launch: Launcher = launch
-        self._kinds: Mapping[str, EngineKind] = kinds or {
-            model.engine.value: kind_of(model.engine) for model in config.models
-        }
-        self._secrets = config.secret_variables
-        self._variants: dict[VariantKey, tuple[ModelConfig, VariantConfig]] = {}
-        facts = []
-        for model in config.models:
-            for variant in model.variants:
-                key = VariantKey(model.name, variant.name)
-                self._variants[key] = (model, variant)
-                kind = self._kinds[model.engine.value]
-                facts.append(facts_of(key, model, variant, kind, config.pools.get(model.pool)))
+        self._configured = Configured(config, kinds)
         self._scheduler = scheduler(
-            facts,
+            self._configured.facts(),
             config.pools,
             queue_limit=config.server.queue_limit,
             queue_timeout_s=config.server.queue_timeout_s,
             fairness_window_s=config.server.fairness_window_s,
         )
         self.kv = KvCarryover(config.server.kv_carryover)
-        self._keeps_apart = config.server.keeps_owners_apart
         self._recounting = Recounting(self._dispatch)
         self._saved_tokens: dict[VariantKey, int] = {}  # when an engine of it was stopped last
         self._requests: dict[int, LeaseRequest] = {}
         self.engines: dict[int, Engine] = {}  # those that are not gone
-        pools = {model.name: model.pool for model in config.models}
-        self._news = EngineNews(self.bus, self.engines, pools)
-        saves_kv = config.server.kv_carryover is not None
-        self.overview = Overview(self._scheduler, self.engines, self._kinds, saves_kv=saves_kv)
+        self._news = EngineNews(self.bus, self.engines, self._configured.pools)
+        saves_kv, known = config.server.kv_carryover is not None, self._configured.kinds
+        self.overview = Overview(self._scheduler, self.engines, known, saves_kv=saves_kv)
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
@@ -247,6 +233,17 @@ class EngineManager:
         self._dispatch(Keep(model, idle_timeout_s, pinned))
         self.bus.publish(ModelKept(model))
 
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Go by another configuration from now on. Engines of unchanged variants live on, the
+        others finish what runs; requests that wait are looked at again. The folder of saved KV
+        caches stays what it was."""
+        event = self._configured.take_over(config)
+        for engine in self.engines.values():
+            if (found := self._configured.variants.get(engine.key)) is not None:
+                engine.variant = retimed(engine.variant, found[1])
+        self._dispatch(event)
+        self.bus.publish(Reloaded())
+
     # -- carrying out -------------------------------------------------------------------------
 
     def _dispatch(self, event: Event) -> None:
@@ -288,11 +285,11 @@ class EngineManager:
 
     def _start(self, number: int, key: VariantKey, reason: str) -> None:
         assert self._nursery is not None, "EngineManager.run is not running"
-        model, variant = self._variants[key]
+        model, variant = self._configured.variants[key]
         log.info("%s: start decided, %s", key, reason)
-        kind = self._kinds[model.engine.value]
+        kind = self._configured.kind(model)
         owners = None
-        if self._keeps_apart and kind.has_slots:
+        if self._configured.keeps_apart and kind.has_slots:
             owners = SlotOwners(is_trusted=kind.keeps_prompts_in_slots(variant))
             variant = kind.with_prompts_in_slots(variant)
         engine = Engine(
@@ -303,7 +300,7 @@ class EngineManager:
             launch=self._launch,
             engine_type=model.engine,
             kind=kind,
-            secrets=self._secrets,
+            secrets=self._configured.config.secret_variables,
             ports_in_use=self._ports_in_use,
             memory_of_group=None if self.meter is None else self.meter.read,
             kv=self._kv_of(key, model, variant, owners),
@@ -322,7 +319,7 @@ class EngineManager:
         variant: VariantConfig,
         owners: SlotOwners | None,
     ) -> EngineKv | None:
-        kind = self._kinds[model.engine.value]
+        kind = self._configured.kind(model)
         if not (model.kv_carryover and kind.has_slots):
             return None
         if (fault := self.overview.carryover_fault(model, variant)) is not None:

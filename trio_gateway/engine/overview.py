@@ -103,7 +103,8 @@ class Overview:
     ) -> None:
         self._scheduler, self._state = scheduler, scheduler.state
         self._engines, self._kinds, self._saves_kv = engines, kinds, saves_kv
-        self._carryover: dict[str, bool | str] = {}  # by model; takes long to find
+        # By model, of which configuration, and what was found; it takes long to find.
+        self._carryover: dict[str, tuple[ModelConfig, bool | str]] = {}
         self._wall = WallClock()
 
     # -- models -------------------------------------------------------------------------------
@@ -244,8 +245,10 @@ class Overview:
         return pool_rows(self._state)
 
     def model_row(self, model: ModelConfig) -> ModelRow:
-        if (carryover := self._carryover.get(model.name)) is None:
-            carryover = self._carryover[model.name] = self._find_carryover(model)
+        of, carryover = self._carryover.get(model.name, (None, False))
+        if of is not model:
+            carryover = self._find_carryover(model)
+            self._carryover[model.name] = model, carryover
         return model_row(self._state, model, carryover)
 
     def _find_carryover(self, model: ModelConfig) -> bool | str:

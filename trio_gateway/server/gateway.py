@@ -1,6 +1,7 @@
 """Gateway: the ASGI app with everything behind it, and the nursery of what it owns.
 
-The composition root: which parts there are, and who is handed which, is said here only.
+The composition root: which parts there are, and who is handed which, is said here, and in
+`front.py` for what goes by one configuration.
 """
 
 from __future__ import annotations
@@ -8,16 +9,12 @@ from __future__ import annotations
 import trio
 
 from trio_gateway.config.history_schema import HistoryConfig
-from trio_gateway.config.keepalive import LoadingState
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.media_support import MediaSupport
-from trio_gateway.models.model_selector import ModelSelector
-from trio_gateway.models.names import ModelNames
-from trio_gateway.server.access.guard import AccessGuard
 from trio_gateway.server.access.well_formed import fault_of
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
@@ -25,22 +22,9 @@ from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.feed.others import Others
+from trio_gateway.server.front import Front, Lasting
 from trio_gateway.server.handlers.call import Onlookers
-from trio_gateway.server.handlers.captures import CapturesHandler
-from trio_gateway.server.handlers.configuration import ConfigurationHandler
-from trio_gateway.server.handlers.feed import FeedHandler
-from trio_gateway.server.handlers.forms import FormHandler
-from trio_gateway.server.handlers.history import HistoryHandler
-from trio_gateway.server.handlers.llamacpp import LlamaCppHandler
-from trio_gateway.server.handlers.logs import LogHandler
 from trio_gateway.server.handlers.metrics import MetricsHandler
-from trio_gateway.server.handlers.models import ModelHandler
-from trio_gateway.server.handlers.ollama import OllamaHandler
-from trio_gateway.server.handlers.operations import OperationsHandler
-from trio_gateway.server.handlers.page import PageHandler
-from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
-from trio_gateway.server.handlers.routes import quart_app
-from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
 from trio_gateway.server.history.file import HistoryFile
 from trio_gateway.server.history.history import History
@@ -51,9 +35,9 @@ from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook
-from trio_gateway.server.relay.prepare import Preparer
-from trio_gateway.server.relay.relay import Relay
-from trio_gateway.server.relay.websocket import WebSocketRelay, with_key_as_header
+from trio_gateway.server.relay.cache_watch import CacheWatch
+from trio_gateway.server.relay.early_answer import EarlyAnswers
+from trio_gateway.server.relay.websocket import with_key_as_header
 
 
 class Gateway:
@@ -64,35 +48,19 @@ class Gateway:
         self.manager = manager or EngineManager(config)
         reaper, secrets = self.manager.reaper, config.secret_variables
         self.bus = self.manager.bus
-        kept, sessions = config.server.history.requests, config.server.session_headers
-        self.book = RequestBook(self.bus, kept, sessions)
-        self.history = History(self.bus, self.book, _history_file(config.server.history))
+        server, overview = config.server, self.manager.overview
+        self.book = RequestBook(self.bus, server.history.requests, server.session_headers)
+        self.history = History(self.bus, self.book, _history_file(server.history))
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
         self.media = MediaSupport()
         self._readers = Readers(reaper, secrets, self.closing, self.media)
-        self.counter = TokenCounter(self.manager.overview, self._vocabulary, reaper, secrets)
-        self.selector = ModelSelector(config, self.manager.overview, self.counter)
-        dumps = config.server.dumps_dir
-        self.budget = _budget(config.server)
-        clear = config.server.clear_dumps_on_start
+        self.counter = TokenCounter(overview, self._vocabulary, reaper, secrets)
+        self.budget, dumps, clear = _budget(server), server.dumps_dir, server.clear_dumps_on_start
         self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
-        self.names = ModelNames(config, self.manager.overview.contexts_of)
-        reasons = config.server.loading_state is LoadingState.REASONING
-        self.preparer = Preparer(
-            self.names, self.manager.overview, self.selector,
-            media=self.media, shows_excerpts=config.server.cache_break_excerpts, reasons=reasons,
-        )  # fmt: skip
-        keepalive_s = config.server.stream_keepalive_s
-        self.relay = Relay(
-            self.manager, self.selector, self.preparer, keepalive_s,
-            config.server.stream_keepalive_style,
-            reasons=reasons, hides_cached_tokens=config.server.hide_cached_tokens,
-        )  # fmt: skip
-        overview, held = self.manager.overview, self.budget.facts
-        keys = config.server.access.api_keys
-        own = {key.name: key.models for key in keys if key.models is not None and not key.admin}
-        composer = Composer(overview, self.book, config.models, held, own)
+        composer = Composer(
+            overview, self.book, config.models, self.budget.facts, _limits_of(server)
+        )
         self.recorder = Recorder(self.bus)
         composer.captures = self.recorder.facts
         meter = self.manager.meter
@@ -100,39 +68,33 @@ class Gateway:
         self.feed = Feed(self.bus, self.book, composer, others)
         self._logs = Logs(self.bus, self.manager.lines)
         self._watchers = Watchers("the feed"), Watchers("logs")
-        limits = config.server.limits
-        self._uploads = Uploads(config.server.max_body_bytes, limits.body_timeout_s)
-        dispatcher = Dispatcher(self.closing, self.book, *self._handlers())
-        onlookers = Onlookers(self._dumps, self.recorder)
-        quart = quart_app(self.closing, dispatcher, onlookers)
-        self._requests: AsgiApp = DirectAnswers(dispatcher, onlookers, quart)
-        self._websockets: AsgiApp = WebSocketRelay(
-            self.preparer, self.relay, self.closing, self.book
-        )
-        self._guard: AsgiApp = AccessGuard(self._inside, config.server)
+        self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
+        self._early_answers = EarlyAnswers(server.stream_keepalive_s)
+        self.front = Front(config, self._lasting())
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)
         self._nursery: trio.Nursery | None = None
 
-    def _handlers(self) -> tuple[object, ...]:
-        preparer, relay = self.preparer, self.relay
-        manager, selector, counter = self.manager, self.selector, self.counter
-        readers, catalog = self._readers, ModelCatalog(manager.overview)
-        requests = RequestHandler(preparer, relay, readers)
-        return (
-            requests,
-            FormHandler(preparer, relay, requests),
-            LlamaCppHandler(self.config, manager, preparer, relay),
-            UpstreamHandler(manager, self.names, preparer, relay, readers),
-            ModelHandler(self.config, manager, catalog, counter, preparer, relay),
-            HistoryHandler(self.book, self.history, self.feed.composer),
-            CapturesHandler(self.recorder, preparer),
-            ConfigurationHandler(self.config),
-            MetricsHandler(manager, self.book, self.budget, self.config.server.queue_timeout_s),
-            OperationsHandler(manager, selector, counter, preparer, self.budget, readers),
-            FeedHandler(self.feed, self._watchers[0], manager.overview, self.config.models),
-            LogHandler(self._logs, self._watchers[1], self.names),
-            OllamaHandler(self.config, manager, catalog, preparer, relay, readers),
-            PageHandler(is_on=self.config.server.page),
+    def _lasting(self) -> Lasting:
+        server = self.config.server
+        return Lasting(
+            manager=self.manager,
+            counter=self.counter,
+            media=self.media,
+            readers=self._readers,
+            catalog=ModelCatalog(self.manager.overview),
+            book=self.book,
+            history=self.history,
+            recorder=self.recorder,
+            budget=self.budget,
+            feed=self.feed,
+            logs=self._logs,
+            feed_watchers=self._watchers[0],
+            log_watchers=self._watchers[1],
+            onlookers=Onlookers(self._dumps, self.recorder),
+            early_answers=self._early_answers,
+            cache_watch=CacheWatch(shows_excerpts=server.cache_break_excerpts),
+            metrics=MetricsHandler(self.manager, self.book, self.budget, server.queue_timeout_s),
+            closing=self.closing,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,12 +110,7 @@ class Gateway:
         if scope["type"] == "http" and (fault := fault_of(scope)) is not None:
             await refusal_in(scope, fault).send(scope, send)
         else:
-            await self._guard(scope, receive, send)
-
-    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is behind the guard."""
-        app = self._websockets if scope["type"] == "websocket" else self._requests
-        await app(scope, receive, send)
+            await self.front.guard(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the engines, the dumps and the history until cancelled. After `begin_shutdown` the
@@ -167,7 +124,7 @@ class Gateway:
                     await nursery.start(self.history.run)
                 self._nursery = nursery
                 await nursery.start(self.manager.run)
-                await nursery.start(self.relay.early_answers.run)
+                await nursery.start(self._early_answers.run)
                 await nursery.start(self._vocabulary.run)
                 await nursery.start(self._readers.run)
                 await nursery.start(self.feed.run)
@@ -197,6 +154,12 @@ class Gateway:
         self.begin_shutdown()
         self.manager.abort_leases("the gateway is stopping")
         self.manager.kill_engines(reason)
+
+
+def _limits_of(server: ServerConfig) -> dict[str, frozenset[str]]:
+    """By a key's name, the models that it may use, if it may not use all."""
+    keys = server.access.api_keys
+    return {key.name: key.models for key in keys if key.models is not None and not key.admin}
 
 
 def _history_file(history: HistoryConfig) -> HistoryFile | None:

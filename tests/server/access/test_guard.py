@@ -566,7 +566,7 @@ async def test_what_the_guard_decided_stands_in_the_scope(
         await send({"type": "http.response.body", "body": b""})
 
     server = ServerConfig(access=AccessConfig(api_keys=KEYS))
-    network = MemoryNetwork(nursery, RequestScopes(AccessGuard(app, server)))
+    network = MemoryNetwork(nursery, RequestScopes(AccessGuard(app, app, server)))
     client = network.connect()
     head = f"GET / HTTP/1.1\r\nHost: localhost\r\nx-api-key: {KEY}\r\n\r\n"
     await client.send_all(head.encode())
@@ -591,8 +591,11 @@ async def test_without_keys_an_address_for_others_is_not_served_whoever_listens_
 
 
 def test_the_addresses_that_it_listens_on_are_its_names() -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
     server = ServerConfig(listen=(ListenAddress("Box", 1), ListenAddress("0.0.0.0", 2)))
-    assert AccessGuard(lambda *_: None, server)._rules.listen == {"box"}  # type: ignore[arg-type]
+    assert AccessGuard(app, app, server)._rules.listen == {"box"}
 
 
 # -- hashed keys: real time, as a thread works -------------------------------------------------

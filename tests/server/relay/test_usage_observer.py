@@ -68,7 +68,7 @@ async def test_what_is_answered_teaches(
         learnt.append(usage)
 
     async with running_stack(config(model("m"))) as stack:
-        monkeypatch.setattr(stack.gateway.selector, "note_answer", note)
+        monkeypatch.setattr(stack.gateway.front.selector, "note_answer", note)
         stack.engines.scripts, stack.engines.status = [script], status
         if streams:
             await stream(stack, chat(stream=True))

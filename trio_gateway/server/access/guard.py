@@ -105,10 +105,21 @@ _READ = {
 
 
 class AccessGuard:
-    """Lets in who may call, and answers the others."""
+    """Lets in who may call, and answers the others.
 
-    def __init__(self, app: AsgiApp, server: ServerConfig) -> None:
-        self._app = app
+    Args:
+        requests, websockets: what is behind it.
+        under_way: how many requests of each key are, by its name; another guard may count with it.
+    """
+
+    def __init__(
+        self,
+        requests: AsgiApp,
+        websockets: AsgiApp,
+        server: ServerConfig,
+        under_way: dict[str, int] | None = None,
+    ) -> None:
+        self._apps = {"http": requests, "websocket": websockets}
         config = server.access
         self._rules = BrowserRules(
             hosts=frozenset(filter(None, map(read_place, config.allowed_hosts))),
@@ -119,7 +130,7 @@ class AccessGuard:
         self._ring = KeyRing(config.api_keys)
         self._has_page = server.page
         self._is_open = config.allow_unauthenticated
-        self._under_way: dict[str, int] = {}
+        self._under_way = {} if under_way is None else under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _Headers.of(scope)
@@ -143,7 +154,7 @@ class AccessGuard:
             log.debug("refused: %s %s", error.status, error.code)
             await refusal_in(scope, error).send(scope, send)
             return
-        await self._app(scope, receive, send)
+        await self._apps[scope["type"]](scope, receive, send)
 
     def _check_page(self, scope: Scope, headers: _Headers) -> str | None:
         """The page's origin, as `cors_headers` takes it; None: no page asks."""

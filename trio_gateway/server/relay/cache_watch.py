@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class CacheWatch:
     """`shows_excerpts`: the log may have the words around the first difference."""
 
-    def __init__(self, *, shows_excerpts: bool) -> None:
-        self._breaks, self._shows_excerpts = CacheBreaks(), shows_excerpts
+    def __init__(self, *, shows_excerpts: bool = True) -> None:
+        self._breaks, self.shows_excerpts = CacheBreaks(), shows_excerpts
 
     def note(
         self, record: RequestRecord, key: str | None, model: ModelConfig, form: Form | None
@@ -30,7 +30,7 @@ class CacheWatch:
         record.thread = chat.thread
         if found is not None:
             record.cache_break = found.where
-            excerpts = f": {found.excerpts}" if self._shows_excerpts and found.excerpts else ""
+            excerpts = f": {found.excerpts}" if self.shows_excerpts and found.excerpts else ""
             log.info("request %s for %s: %s%s", record.id, model.name, found, excerpts)
         return found
 

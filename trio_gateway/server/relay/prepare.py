@@ -50,7 +50,7 @@ class Preparer:
     """Finds the model that a request names, checks that it may have it, and what it needs.
 
     Args:
-        shows_excerpts: the log may have a few words of prompts, where they broke a cache.
+        watch: notes where a conversation broke its cache.
         reasons: streams say as thoughts what they wait for, which clients may send back.
     """
 
@@ -61,12 +61,12 @@ class Preparer:
         selector: ModelSelector,
         *,
         media: MediaSupport | None = None,
-        shows_excerpts: bool = True,
+        watch: CacheWatch | None = None,
         reasons: bool = False,
     ) -> None:
         self._names, self._overview, self._selector = names, overview, selector
         self._media = media or MediaSupport()
-        self._watch = CacheWatch(shows_excerpts=shows_excerpts)
+        self._watch = watch or CacheWatch()
         self._reasons = reasons
 
     async def prepare(

@@ -70,11 +70,9 @@ class Relay:
     """Turns Asks into leases, forwarded requests and answers.
 
     Args:
-        stream_keepalive_s: how long a stream is waited for in silence; 0: however long it takes.
+        early_answers: streams that wait; they are told what for.
         reasons: streams say as thoughts what they wait for, unless their model wants it otherwise.
         hides_cached_tokens: no answer says how much of its prompt was in an engine's cache.
-
-    `early_answers`: `run` them in a task.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class Relay:
         manager: EngineManager,
         selector: ModelSelector,
         preparer: Preparer,
-        stream_keepalive_s: float,
+        early_answers: EarlyAnswers,
         stream_keepalive_style: KeepaliveStyle = KeepaliveStyle.COMMENT,
         *,
         reasons: bool = False,
@@ -91,7 +89,7 @@ class Relay:
         self._naming = HidingAnswerName if hides_cached_tokens else AnswerName
         self._hides = hides_cached_tokens
         self._manager, self._selector, self._preparer = manager, selector, preparer
-        self.early_answers = EarlyAnswers(stream_keepalive_s)
+        self._early_answers = early_answers
         self._keepalive_style, self._reasons = stream_keepalive_style, reasons
 
     @asynccontextmanager
@@ -121,13 +119,13 @@ class Relay:
         """The answer; of a stream that takes long, what is left of it once there is one."""
         ask.note()
         send = ask.sender.send if ask.wants_stream and ask.endpoint.streams else None
-        if send is None or not self.early_answers.takes(
+        if send is None or not self._early_answers.takes(
             opening := ask.opening_as(self._keepalive_style, reasons=self._reasons)
         ):
             return in_shape(ask.state.family, await self._answer(ask))
         ask.state.last_words = partial(ask.last_words, opening)
         observers = ask.state.observers
-        early = self.early_answers.begin(ask.wait, opening, ask.selection, send, observers)
+        early = self._early_answers.begin(ask.wait, opening, ask.selection, send, observers)
         result: Answer | Exception
         try:
             result = await self._answer(ask)
