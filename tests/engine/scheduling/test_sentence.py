@@ -209,6 +209,23 @@ CASES = {
         "waits for the turn of b before it, then a loads (less than 1 s); 1 request is before it",
         window_s=5,
     ),
+    "its model had its turn, and what came before the other one has not been served": Case(
+        (A, B),
+        [*loaded("a"), (1, arrive(2, "a"), []), (2, arrive(3, "b"), []),
+         (20, TimePassed(), ["drain 1"])],
+        2, 21,
+        "waits for the turn of b before it, then a loads (less than 1 s); 1 request is before it; "
+        "expected in about 49 s",
+        window_s=5, lease_s=30,
+    ),
+    "the other one is before it": Case(
+        (A, B),
+        [*loaded("a"), (1, arrive(2, "a"), []), (2, arrive(3, "b"), []),
+         (20, TimePassed(), ["drain 1"])],
+        3, 21,
+        "waits for 1 answer of a to end, then b loads (about 10 s); expected in about 19 s",
+        window_s=5, lease_s=30,
+    ),
     "it needs a larger engine than the one that runs": Case(
         GROWING, [(0, arrive(1, "a"), ["start a:small as 1"]), (0, ready(1), ["grant 1 engine 1"]),
                   (1, arrive(2, "a", LARGE), ["drain 1"])],

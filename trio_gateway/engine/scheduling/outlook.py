@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -113,7 +114,7 @@ class Outlooks:
         wait_s += _or_unknown(state.forecast.known_load_s(facts))
         slots = state.variants.slots_of(facts, ticket.need)
         wait_s += self._starts_s(ticket.model, None, slots)[ahead]
-        ahead += sum(len(state.queues.get(model, ())) for model in others)
+        ahead += sum(self._ahead_of(model, ticket) for model in others)
         return Outlook(ahead + 1, _known(wait_s), pause=pause)
 
     def _making_way_s(self, ticket: Ticket, pool: str) -> float:
@@ -190,18 +191,32 @@ class Outlooks:
 
     def _models_ahead(self, ticket: Ticket, pool: str) -> list[str]:
         """Other models of the pool that have a turn before this ticket: those whose engines are
-        busy, and those with an older ticket of the same or a higher priority, unless it waits for
-        the end of a pause."""
+        busy, and those that are in line before it with the same or a higher priority, unless they
+        wait for the end of a pause."""
         if (rivals := self._rivals.get(pool)) is None:
             rivals = self._rivals[pool] = self._rivals_in(pool)
-        own = ticket.priority, ticket.id
+        own = self._in_line(ticket)
         return [model for model, place in rivals if place < own and model != ticket.model]
+
+    def _ahead_of(self, model: str, ticket: Ticket) -> int:
+        """How many wait for a model that has a turn before the ticket, and have theirs in it."""
+        queue = self._state.queues.get(model)
+        if queue is None or (oldest := queue.oldest()) is None:
+            return 0
+        is_served = any(e.serving for e in self._state.engines_of(model))
+        return len(queue) if is_served or self._in_line(oldest) < self._in_line(ticket) else 0
+
+    def _in_line(self, ticket: Ticket) -> tuple[int, int]:
+        """Before whom it is: a model that had its turn is at the end of the line, however old its
+        tickets are. One that is in no line yet comes after all."""
+        place = self._state.in_line(ticket)[1] if ticket.place else sys.maxsize
+        return ticket.priority, place
 
     def _rivals_in(self, pool: str) -> list[tuple[str, tuple[int, int]]]:
         """Models of the pool, by name, and whom they are ahead of: whoever comes after that."""
         state = self._state
         found: dict[str, tuple[int, int]] = {
-            model: (oldest.priority, oldest.id)
+            model: self._in_line(oldest)
             for model, queue in state.queues.items()
             if state.variants[model][0].pool == pool
             and (oldest := queue.oldest()) is not None
