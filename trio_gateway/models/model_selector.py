@@ -130,7 +130,7 @@ class ModelSelector:
             refuse_media()
         clamps = is_ceiling if model.clamp_answer is None else model.clamp_answer
         demand = self._demand(model, form, size, at_least, clamps=clamps)
-        calibration = self._counter.calibration(model.name)
+        calibration = self._counter.calibration(model)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = calibration.correction(CountSource.BOUND)
         upper = _upper_bound(model, form, size, calibration)
@@ -195,18 +195,18 @@ class ModelSelector:
 
     def upper_bound(self, model: ModelConfig, form: Form) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
-        return _upper_bound(model, form, form.size(), self._counter.calibration(model.name))
+        return _upper_bound(model, form, form.size(), self._counter.calibration(model))
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Compare an answer's own numbers with what the request was taken for."""
         self._learn(selection, usage.prompt_tokens)
         if selection.is_plain and selection.turn_bytes is not None:
             turn = usage.completion_tokens + selection.turn_bytes // BYTES_PER_TOKEN
-            self._counter.calibration(selection.model.name).note_turn(turn)
+            self._counter.calibration(selection.model).note_turn(turn)
 
     def _learn(self, selection: Selection, prompt_tokens: int) -> None:
         if selection.is_plain:
-            self._counter.calibration(selection.model.name).note_answer(
+            self._counter.calibration(selection.model).note_answer(
                 selection.prompt, selection.source, prompt_tokens, selection.correction
             )
 
@@ -234,7 +234,7 @@ class ModelSelector:
         if (given := self._config.server.default_answer_tokens) is not None:
             return given, least
         # With room for an average turn, no conversation moves up in the middle of its answer.
-        turn = round(self._counter.calibration(model.name).average_turn_tokens)
+        turn = round(self._counter.calibration(model).average_turn_tokens)
         return max(least, turn), least
 
     def _by(
@@ -268,7 +268,7 @@ class ModelSelector:
         model, own_need = demand.model, demand.own_need(counted.tokens)
         need = start_need = max(own_need, demand.at_least)
         if demand.answer != 0:  # what generates nothing does not grow
-            turn = round(self._counter.calibration(model.name).average_turn_tokens)
+            turn = round(self._counter.calibration(model).average_turn_tokens)
             start_need = max(need, with_room(own_need, model.headroom, turn))
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,

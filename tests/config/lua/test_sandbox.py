@@ -163,6 +163,16 @@ def test_of_a_model_in_several_files_the_first_is_the_one(tmp_path: Path) -> Non
     assert names == ["x-Q4", "y-1-of-2"]
 
 
+def test_a_suffix_in_capitals_is_one(tmp_path: Path) -> None:
+    """As it is on disks that come from elsewhere."""
+    files, names, _ = found(
+        tmp_path, "A.GGUF", "b.Gguf", "c.gguf", "a/c.GGUF", "mmproj-A.GGUF", "d.GGUF",
+        "d.GGUF.part", "e-00001-of-00002.GGUF", "e-00002-of-00002.GGUF", "f.GGUFS", ".GGUF",
+    )  # fmt: skip
+    assert files == ["A.GGUF", "a/c.GGUF", "b.Gguf", "c.gguf", "e-00001-of-00002.GGUF"]
+    assert names == ["A", "a/c", "b", "c", "e"]
+
+
 def test_projectors_are_no_models_nor_is_what_is_still_being_loaded_down(tmp_path: Path) -> None:
     files, *_ = found(
         tmp_path, "m.gguf", "mmproj-m-f16.gguf", "v/m2.MMPROJ-F16.gguf", ".hidden.gguf",

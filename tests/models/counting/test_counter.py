@@ -54,6 +54,7 @@ class World:
     vocabulary: FakeVocabulary = field(default_factory=FakeVocabulary)
     engine_says: int | None = None
     runs: bool = False
+    engine_was_asked: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         (self.tmp_path / "m.gguf").write_bytes(b"GGUF")
@@ -61,6 +62,7 @@ class World:
 
     def engine_of(self, name: str) -> Any:
         async def count_tokens(endpoint: str, body: bytes, timeout_s: float) -> int | None:
+            self.engine_was_asked.append(body)
             return self.engine_says
 
         client = SimpleNamespace(count_tokens=count_tokens)
@@ -102,7 +104,7 @@ async def test_without_an_engine_the_vocabulary_counts_and_teaches_the_template(
     world.vocabulary.answer = VocabularyCount(30, exact=True)
     assert await world.count(world.model()) == Count(30, CountSource.VOCABULARY)
     assert len(world.vocabulary.asked) == 1 + len(PROBES)
-    assert world.counter.calibration("m").is_learned
+    assert world.counter.calibration(world.model()).is_learned
 
 
 async def test_what_the_engine_teaches_takes_the_place_of_what_the_file_taught(
@@ -110,11 +112,11 @@ async def test_what_the_engine_teaches_takes_the_place_of_what_the_file_taught(
 ) -> None:
     world.vocabulary.answer = VocabularyCount(30, exact=True)
     await world.count(world.model())
-    assert not world.counter.calibration("m").engine_has_taught
+    assert not world.counter.calibration(world.model()).engine_has_taught
     world.runs, world.engine_says = True, 50
     await world.count(world.model(), COMPLETION, prompt="another")
-    assert world.counter.calibration("m").engine_has_taught
-    assert world.counter.calibration("m").overhead.base == 50 + 8
+    assert world.counter.calibration(world.model()).engine_has_taught
+    assert world.counter.calibration(world.model()).overhead.base == 50 + 8
 
 
 async def test_tools_that_the_engine_ignores_are_not_counted_any_more(world: World) -> None:
@@ -153,7 +155,7 @@ async def test_a_count_that_may_be_too_high_is_raised_by_what_answers_showed(wor
     world.vocabulary.answer = VocabularyCount(100, exact=False)
     first = await world.count(world.model())
     assert first == Count(100, CountSource.VOCABULARY, is_exact=False)
-    world.counter.calibration("m").note_answer(100, CountSource.VOCABULARY, 130)
+    world.counter.calibration(world.model()).note_answer(100, CountSource.VOCABULARY, 130)
     second = await world.count(world.model())  # and it was not remembered as exact
     assert second == Count(130, CountSource.VOCABULARY, is_exact=False, correction=30)
 
@@ -175,9 +177,24 @@ async def test_an_engine_whose_template_is_not_known_is_left_to_the_bound(
     assert await world.count(world.model(option, value), COMPLETION, prompt="a") is not None
 
 
+async def test_tools_that_an_engine_refuses_are_not_counted(world: World) -> None:
+    """So that no larger variant is loaded for a chat which is refused there."""
+    tool = {"type": "function", "function": {"name": "f", "description": "x" * 10_000}}
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": "a b"}], "tools": [tool]}
+    world.vocabulary.answer = VocabularyCount(30, exact=True)
+    refusing = world.model("--no-jinja")
+    found = await world.count(refusing, **chat)
+    assert found is not None
+    assert found.source is CountSource.BOUND
+    assert found.tokens < 1000
+    world.runs, world.engine_says = True, 7
+    assert await world.count(refusing, **chat) == Count(7, CountSource.ENGINE)
+    assert b"tools" not in world.engine_was_asked[0]
+
+
 async def test_what_answers_have_shown_to_be_too_few_is_exact_no_more(world: World) -> None:
     world.vocabulary.answer = VocabularyCount(100, exact=True)
-    world.counter.calibration("m").note_answer(100, CountSource.VOCABULARY, 130)
+    world.counter.calibration(world.model()).note_answer(100, CountSource.VOCABULARY, 130)
     found = await world.count(world.model())
     assert found == Count(130, CountSource.VOCABULARY, is_exact=False, correction=30)
 

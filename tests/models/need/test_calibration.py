@@ -52,6 +52,14 @@ def test_the_probes_teach_what_the_template_adds() -> None:
     )
 
 
+def test_an_engine_that_refuses_tools_reads_none() -> None:
+    calibration = Calibration(refuses_tools=True)
+    assert calibration.ignores_tools
+    calibration.learn([ONE, WITH_SYSTEM, THREE, None, None], by_engine=True)
+    assert calibration.overhead.ignores_tools
+    assert not learned(ONE, WITH_SYSTEM, THREE, None, None).ignores_tools
+
+
 def test_a_system_message_of_the_template_s_own_is_counted() -> None:
     """It goes as soon as a chat has one itself: the first probe has more tokens than the next."""
     assert learned(30, 13, 40, None, None).overhead.base == 30 + SLACK_BASE

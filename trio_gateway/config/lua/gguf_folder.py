@@ -71,7 +71,7 @@ class Models:
         return links
 
     def _take(self, entry: os.DirEntry[str], beside: set[str]) -> None:
-        if not entry.name.endswith(_SUFFIX) or not entry.is_file():
+        if not entry.name.lower().endswith(_SUFFIX) or not entry.is_file():
             return
         if not _is_text(entry.path):
             self.remarks.append(f"{entry.path!a}: the file's name is not one line of text")
@@ -87,14 +87,19 @@ def _is_text(path: str) -> bool:
 
 
 def _is_model(name: str) -> bool:
-    shard = _SHARD.fullmatch(name.removesuffix(_SUFFIX))
+    shard = _SHARD.fullmatch(_bare(name))
     return _PROJECTOR not in name.lower() and (shard is None or int(shard[2]) == 1)
+
+
+def _bare(name: str) -> str:
+    """Without its suffix, which may be in capitals."""
+    return name[: -len(_SUFFIX)]
 
 
 def _names(top: str, files: list[str]) -> list[str]:
     """Different ones. A file in the folder itself needs no folder in its name, so all others get
     theirs: what a model is called does not depend on which file comes first."""
-    whole = [os.path.relpath(file, top).removesuffix(_SUFFIX) for file in files]
+    whole = [_bare(os.path.relpath(file, top)) for file in files]
     paths = [match[1] if (match := _SHARD.fullmatch(path)) else path for path in whole]
     # One in several files next to one of the same name that is whole.
     times = Counter(paths)

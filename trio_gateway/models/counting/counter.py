@@ -21,7 +21,7 @@ from trio_gateway.config.schema import ModelConfig, TokenizationConfig
 from trio_gateway.config.server_options import MODEL
 from trio_gateway.engine.clients.prompts import count_largest
 from trio_gateway.engine.process.reaper import Reaper
-from trio_gateway.models.counting.template_use import TemplateUse, template_use
+from trio_gateway.models.counting.template_use import TemplateUse, refuses_tools, template_use
 from trio_gateway.models.counting.tokenizer import Tokenizer
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.need.calibration import PROBES, Calibration, CountSource
@@ -91,9 +91,10 @@ class TokenCounter:
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
-    def calibration(self, model: str) -> Calibration:
-        if (known := self._calibrations.get(model)) is None:
-            known = self._calibrations[model] = Calibration()
+    def calibration(self, model: ModelConfig) -> Calibration:
+        if (known := self._calibrations.get(model.name)) is None:
+            known = Calibration(refuses_tools=refuses_tools(model))
+            self._calibrations[model.name] = known
         return known
 
     async def count(self, model: ModelConfig, form: Form) -> Count | None:
@@ -134,7 +135,7 @@ class TokenCounter:
         return None if why is None else self._bound(model, form, f"by file alone: {why}")
 
     def _bound(self, model: ModelConfig, form: Form, why: str) -> Count:
-        calibration, source = self.calibration(model.name), CountSource.BOUND
+        calibration, source = self.calibration(model), CountSource.BOUND
         correction = calibration.correction(source)
         upper = form.upper_bound(calibration.overhead, model.image_tokens) + correction
         return Count(upper, source, False, correction, why)
@@ -142,11 +143,13 @@ class TokenCounter:
     async def _count_text(
         self, model: ModelConfig, endpoint: str, fields: RequestFields, body: bytes
     ) -> Count | None:
+        if endpoint == "chat/completions" and self.calibration(model).ignores_tools:
+            body = _without(body, "tools")
         engine = self._engines.engine_of(model.name)
         if engine is not None:
             tokens = await engine.client.count_tokens(endpoint, body, COUNT_TIMEOUT_S)
             if tokens is not None:
-                if not self.calibration(model.name).engine_has_taught:
+                if not self.calibration(model).engine_has_taught:
                     await self._learn(model, partial(_ask_engine, engine.client), by_engine=True)
                 return Count(tokens, CountSource.ENGINE)
         if model.tokenization is not None:
@@ -164,7 +167,7 @@ class TokenCounter:
     ) -> None:
         """Have the probes counted. Five small questions: 5 ms. The helper gets them all at once, so
         that they wait together for what is before them."""
-        calibration = self.calibration(model.name)
+        calibration = self.calibration(model)
         counts: list[int | None] = [None] * len(PROBES)
 
         async def count(place: int) -> None:
@@ -193,7 +196,7 @@ class TokenCounter:
             if rendered is not None:
                 tokens = await tokenizer.count(rendered)
                 return None if tokens is None else Count(tokens, source)
-        calibration = self.calibration(model.name)
+        calibration = self.calibration(model)
         tokens = await tokenizer.count_request(fields, calibration.overhead)
         if tokens is None:
             return None
@@ -215,10 +218,8 @@ class TokenCounter:
         if endpoint == "chat/completions":
             if (use := template_use(model)) is None:
                 return None
-            if self.calibration(model.name).ignores_tools:
-                body = _without(body, "tools")
             counted = await self._vocabulary.count_chat(gguf, body, use)
-            if counted is not None and not self.calibration(model.name).is_learned:
+            if counted is not None and not self.calibration(model).is_learned:
                 await self._learn(model, partial(self._exact_count, gguf, use), by_engine=False)
         else:
             prompts = _texts(fields.input if endpoint == "embeddings" else fields.prompt)
@@ -227,7 +228,7 @@ class TokenCounter:
             counted = await self._vocabulary.count_prompts(gguf, prompts)
         source = CountSource.VOCABULARY
         # Answers may have shown that this build makes something else of a chat.
-        correction = self.calibration(model.name).correction(source)
+        correction = self.calibration(model).correction(source)
         if counted is not None and counted.exact and not correction:
             return Count(counted.tokens, source)
         if (tokenizer := _tokenizer_next_to(model.variants[0].binary)) is not None:

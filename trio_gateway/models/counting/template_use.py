@@ -67,3 +67,11 @@ def template_use(model: ModelConfig) -> TemplateUse | None:
         # No thinking at all in builds before October 2026; since then it only ends at once.
         may_not_think=args.number(REASONING_BUDGET) == 0,
     )
+
+
+def refuses_tools(model: ModelConfig) -> bool:
+    """A llama-server whose templates are no programs has no place for them: a chat with tools, or
+    with a word on their choice, is an error there."""
+    return model.engine.has_server_options and not any(
+        template_choice(variant.engine_args).uses_jinja for variant in model.variants
+    )

@@ -67,10 +67,14 @@ class ErrorSummary(msgspec.Struct, frozen=True):
 
 
 class Calibration:
-    """What is known about one model. One per model and run; changed between awaits only."""
+    """What is known about one model. One per model and run; changed between awaits only.
 
-    def __init__(self) -> None:
-        self.overhead = Overhead()
+    `refuses_tools`: its engines refuse a chat with tools, and so read none.
+    """
+
+    def __init__(self, *, refuses_tools: bool = False) -> None:
+        self._refuses_tools = refuses_tools
+        self.overhead = Overhead(first_tool=0, per_tool=0) if refuses_tools else Overhead()
         self.is_learned = False
         self.engine_has_taught = False
         self.average_turn_tokens = 0.0
@@ -80,7 +84,7 @@ class Calibration:
     @property
     def ignores_tools(self) -> bool:
         """The engine puts nothing of a request's tools into the prompt."""
-        return self.engine_has_taught and self.overhead.ignores_tools
+        return self._refuses_tools or (self.engine_has_taught and self.overhead.ignores_tools)
 
     def correction(self, source: CountSource) -> int:
         """Tokens to add to what this source says: the most that it was too low by."""
@@ -91,7 +95,7 @@ class Calibration:
         one, with_system, three, tool, two_tools = counts
         if one is None:
             return
-        cautious = Overhead()
+        cautious = self.overhead if self._refuses_tools else Overhead()
         per_message, first_tool, per_tool = (
             cautious.per_message, cautious.first_tool, cautious.per_tool,
         )  # fmt: skip

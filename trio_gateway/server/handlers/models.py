@@ -67,11 +67,10 @@ class ModelHandler:
     async def handle_model_facts(self, endpoint: Endpoint, call: Call) -> Answer:
         """A model as in the list, and what its answers taught about its counts."""
         known = await self._known(call)
-        name = known.model.name
-        calibration = self._counter.calibration(name)
+        calibration = self._counter.calibration(known.model)
         facts = {
             **as_openai(known, self._created),
-            "pinned": self._manager.overview.is_pinned(name),
+            "pinned": self._manager.overview.is_pinned(known.model.name),
             "template_overhead": calibration.overhead,
             "template_overhead_learned": calibration.is_learned,
             "average_turn_tokens": round(calibration.average_turn_tokens),

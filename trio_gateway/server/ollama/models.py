@@ -106,7 +106,9 @@ def details_of(known: KnownModel) -> dict[str, Any]:
     family = header.architecture if header is not None else ""
     return {
         "parent_model": "",
-        "format": "gguf" if header is not None or model_file(model).endswith(".gguf") else "",
+        "format": "gguf"
+        if header is not None or model_file(model).lower().endswith(".gguf")
+        else "",
         "family": family,
         "families": [family] if family else [],
         "parameter_size": _parameter_size(known.facts),
