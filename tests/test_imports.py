@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.handlers",),
     ("server.openapi",),
     ("server.metrics", "server.history"),
+    ("server.traces",),
     ("server.reading",),
     ("server.ollama", "server.feed"),
     ("server.relay",),

@@ -21,6 +21,7 @@ from hypercorn.utils import LifespanFailureError
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
+from trio_gateway.config.missing import missing
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.loadable import cannot_load
 from trio_gateway.engine.process.groups import HAS_GROUPS
@@ -80,6 +81,8 @@ class HypercornGateway:
             configure_logging(log_format=_log_format())
             config, why = load_config(None)
             log.info("configuration %s (%s)", config.source, why)
+            for lack in missing(config):
+                log.warning("%s: %s", config.source, lack.text)
             log.info("models: %s", ", ".join(m.name for m in config.models if not m.hidden))
             self._signals.attach()
             with single_worker(os.getppid()) as alone:

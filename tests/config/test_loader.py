@@ -718,3 +718,61 @@ def test_a_port_in_the_arguments_may_be_left_to_the_gateway(tmp_path: Path) -> N
         "{ binary = 'sh', context = 1024, args = { '--port', '${PORT}' } } } }}\n"
     )
     assert ConfigLoader(file).load().models[0].variants[0].args == ("--port", "${PORT}")
+
+
+URL = "http://127.0.0.1:4318/v1/traces"
+A_URL = f'the full URL of a collector for OTLP over HTTP, such as "{URL}"'
+
+
+@pytest.mark.parametrize(
+    ("traces", "message"),
+    [
+        ("true", ": expected a table, got true"),
+        ("{}", f".endpoint: missing; expected {A_URL}"),
+        ("{ endpoint = 4318 }", f".endpoint: expected {A_URL}"),
+        ('{ endpoint = "127.0.0.1:4318" }', f".endpoint: expected {A_URL}"),
+        ('{ endpoint = "grpc://h:4317/" }', f".endpoint: expected {A_URL}"),
+        (
+            '{ endpoint = "http://h:4318/" }',
+            f".endpoint: expected {A_URL}; this one has no path",
+        ),
+        (
+            '{ endpoint = "http://me:secret@h/v1/traces" }',
+            ".endpoint: expected a URL without a user; what it asks for belongs in headers",
+        ),
+        (
+            f'{{ endpoint = "{URL}", sample = 2 }}',
+            ".sample: expected a share of the requests, 0 to 1, got 2",
+        ),
+        (f'{{ endpoint = "{URL}", share = 1 }}', ".share: unknown key"),
+        (
+            f'{{ endpoint = "{URL}", headers = {{ Authorization = "a\\nb" }} }}',
+            ".headers.Authorization: expected a text (printable ASCII)",
+        ),
+        (
+            f'{{ endpoint = "{URL}", headers = {{ ["Content-Type"] = "x" }} }}',
+            ".headers.Content-Type: this header is set by the gateway",
+        ),
+        (
+            f'{{ endpoint = "{URL}", headers = {{ "x" }} }}',
+            ".headers: expected names of headers as keys, got 1",
+        ),
+    ],
+)  # fmt: skip
+def test_traces_are_checked(tmp_path: Path, traces: str, message: str) -> None:
+    assert mistakes(tmp_path, f"server.traces = {traces}") == [f"server.traces{message}"]
+
+
+def test_traces_have_a_place_headers_and_a_share(tmp_path: Path) -> None:
+    assert smallest(tmp_path, "").server.traces is None
+    alone = smallest(tmp_path, f'server.traces = {{ endpoint = "{URL}" }}').server.traces
+    assert alone is not None
+    assert (alone.endpoint, alone.headers, alone.sample) == (URL, {}, 1.0)
+    headers = '{ Authorization = "Basic a b", ["x-team"] = "t" }'
+    given = f'server.traces = {{ endpoint = "{URL}", headers = {headers}, sample = 0 }}'
+    traces = smallest(tmp_path, given).server.traces
+    assert traces is not None
+    assert {name: value.reveal() for name, value in traces.headers.items()} == {
+        "Authorization": "Basic a b", "x-team": "t",
+    }  # fmt: skip
+    assert traces.sample == 0.0

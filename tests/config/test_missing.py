@@ -104,3 +104,15 @@ def test_only_a_model_that_cannot_start_is_named(tmp_path: Path) -> None:
     assert [lack.model for lack in missing(config)] == [None]
     config = smallest(tmp_path, HERE + "variant.binary = '/none'")
     assert [lack.model for lack in missing(config)] == ["m"]
+
+
+def test_traces_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
+    (lack,) = texts(tmp_path, "server.traces = { endpoint = 'http://127.0.0.1:4318/v1/traces' }")
+    assert lack.startswith(
+        "server.traces: no traces are sent without the extra `otel`: pip install"
+    )
+    assert texts(tmp_path, "") == []

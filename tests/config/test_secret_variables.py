@@ -39,6 +39,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ('variant.args = { "--api-key", env("ONE") }', {"ONE"}),
         ('variant.args = { "--api-key=" .. env("ONE") }', {"ONE"}),
         ('variant.env = { LLAMA_API_KEY = env("ONE") }', {"ONE"}),
+        (
+            'server.traces = { endpoint = "http://h/v1", headers = { A = "Bearer "..env("TWO") } }',
+            {"TWO"},
+        ),
         # Not for keys.
         ('variant.env = { HOST = env("HOST"), OTHER = env("ONE") }', set()),
         ('variant.args = { "--api-key", "tg-ab-localhos" .. "t-", "-a", env("SHORT") }', set()),

@@ -11,8 +11,14 @@ import pytest
 from tests.support.schema_values import config, model, variant
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig
 from trio_gateway.config.engine_types import ENGINE_TYPES
-from trio_gateway.config.schema import EngineOptions, GatewayConfig, RewriteConfig, Secret
-from trio_gateway.config.shown import HIDDEN, shown_configuration
+from trio_gateway.config.schema import (
+    EngineOptions,
+    GatewayConfig,
+    RewriteConfig,
+    Secret,
+    TracesConfig,
+)
+from trio_gateway.config.shown import HIDDEN, hider, shown_configuration
 
 SECRET = "s3cr3t-value-0123"
 
@@ -100,3 +106,16 @@ def test_it_is_json_whatever_is_in_it() -> None:
         json.loads(msgspec.json.encode(shown_configuration(given)))["server"]["queue_timeout_s"]
         == "never"
     )
+
+
+def test_what_a_collector_is_sent() -> None:
+    url = f"https://collector.example.org/v1/traces?key={SECRET}"
+    traces = TracesConfig(endpoint=url, headers={"X-Team": Secret(SECRET)}, sample=0.5)
+    notes = hider(given := config(model("m"), traces=traces))
+    shown = shown_configuration(given)["server"]["traces"]
+    assert shown == {
+        "endpoint": f"https://collector.example.org/v1/traces?key={HIDDEN}",
+        "headers": {"X-Team": HIDDEN},
+        "sample": 0.5,
+    }
+    assert SECRET not in notes(f"about {SECRET}")

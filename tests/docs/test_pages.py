@@ -73,6 +73,7 @@ EVERY_TABLE = """
 server = {
   tls = { certificate = "cert.pem", key = "key.pem" }, listen_unix = { path = "gateway.sock" },
   api_keys = { { key = "a-key-that-is-long-enough" } }, kv_carryover = { persist = true },
+  traces = { endpoint = "http://127.0.0.1:4318/v1/traces" },
 }
 models = {
   {

@@ -23,6 +23,7 @@ ROOMS = (
     "server/metrics",
     "server/feed",
     "server/history",
+    "server/traces",
     "server/records",
     "server/relay",
     "server/access",

@@ -87,7 +87,7 @@ class ConfigLoader:
             models=models,
             pools=pools,
             notes=tuple(notes),
-            secret_variables=secret_variables(left.variables, callers, models),
+            secret_variables=secret_variables(left.variables, server, models),
             files=left.files,
         )
 

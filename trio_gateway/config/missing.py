@@ -6,6 +6,7 @@ error of it, `serve` a warning, as the other models can be served.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ from trio_gateway.config.server_options import (
 from trio_gateway.gguf.metadata import BadGguf, check_beginning
 
 _MODELS = (PROJECTOR, DRAFT)
+_NO_OTEL = (
+    "no traces are sent without the extra `otel`: pip install '.[otel]', "
+    "or pip install opentelemetry-proto"
+)
 
 
 class Missing(NamedTuple):
@@ -43,7 +48,18 @@ def missing(config: GatewayConfig) -> list[Missing]:
         for key, path in (("certificate", tls.certificate), ("key", tls.key)):
             if not path.is_file():
                 found.append(Missing(f"server.tls.{key}: {path} does not exist"))
+    if config.server.traces is not None and (lack := otel()) is not None:
+        found.append(Missing(f"server.traces: {lack}"))
     return found
+
+
+def otel() -> str | None:
+    """What is missing to send spans; None: nothing."""
+    try:
+        is_there = importlib.util.find_spec("opentelemetry.proto") is not None
+    except ModuleNotFoundError:  # not even its parent
+        is_there = False
+    return None if is_there else _NO_OTEL
 
 
 def _of_model(model: ModelConfig) -> Iterator[Missing]:

@@ -69,6 +69,10 @@ def _secrets(config: GatewayConfig) -> Iterator[tuple[str, str]]:
     for key in config.server.access.api_keys:
         if not is_hash(key.secret) and len(key.secret) >= _SECRET_MIN_LENGTH:
             yield f'server.api_keys "{key.name}"', key.secret
+    if config.server.traces is not None:
+        for header in config.server.traces.headers.values():
+            if len(header.reveal()) >= _SECRET_MIN_LENGTH:
+                yield "server.traces.headers", header.reveal()
     for model in config.models:
         for variant in model.variants:
             for secret in _secrets_of(variant, model.engine.key_variables):

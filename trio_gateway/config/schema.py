@@ -262,8 +262,17 @@ class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):
     persist: bool = False
 
 
+class TracesConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where spans of requests go: a collector for OTLP over HTTP. `headers` are sent along.
+    `sample`: the share of requests whose client does not say whether they are traced."""
+
+    endpoint: str
+    headers: Mapping[str, Secret] = {}
+    sample: float = 1.0
+
+
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The table `server`. `kv_carryover` None: switched off.
+    """The table `server`. `kv_carryover`, `traces` None: switched off.
 
     `default_answer_tokens`: tokens reserved for an answer without a maximum; None: what the
     model's answers have shown, and at least its `min_answer_tokens`. `max_buffered_bytes`,
@@ -297,6 +306,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_break_excerpts: bool = True
     session_headers: tuple[str, ...] = SESSION_HEADERS
     history: HistoryConfig = HistoryConfig()
+    traces: TracesConfig | None = None
     page: bool = True
 
     @property

@@ -97,6 +97,8 @@ def hider(config: GatewayConfig, environment: Mapping[str, str] | None = None) -
 def _secrets(config: GatewayConfig) -> Iterator[str]:
     for key in config.server.access.api_keys:
         yield key.secret
+    if config.server.traces is not None:
+        yield from (header.reveal() for header in config.server.traces.headers.values())
     for model in config.models:
         if model.rewrite is not None:
             for fields in (model.rewrite.set, model.rewrite.default):

@@ -123,6 +123,8 @@ class LeaseRequest:
         prompt: the request itself, so that its conversation's KV cache can be found.
         recount: for one with a `least_need`.
 
+    `arrived_at`: since when it waits.
+
     Raises:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
         Exception: on entering; what `recount` raised.
@@ -142,10 +144,10 @@ class LeaseRequest:
         self._lease: Lease | None = None
         self._reject: Reject | None = None
         self._error: Exception | None = None
-        self._arrived_at = 0.0
+        self.arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
-        self._arrived_at = trio.current_time()
+        self.arrived_at = trio.current_time()
         self._leases.take_in(self)
         try:
             if self.is_waiting:
@@ -188,7 +190,7 @@ class LeaseRequest:
 
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
         """`saved_tokens`: of the engines that made way for it."""
-        self._lease = Lease(engine, grant, self._arrived_at, self.prompt, saved_tokens)
+        self._lease = Lease(engine, grant, self.arrived_at, self.prompt, saved_tokens)
         self._lease.progress = self.event.progress
         self._tell()
 

@@ -6,10 +6,14 @@ The composition root: which parts there are, and who is handed which, is said he
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
+from trio_gateway.bus import Bus
 from trio_gateway.config.history_schema import HistoryConfig
-from trio_gateway.config.schema import GatewayConfig, ServerConfig
+from trio_gateway.config.missing import otel
+from trio_gateway.config.schema import GatewayConfig, ServerConfig, TracesConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
@@ -38,6 +42,10 @@ from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.early_answer import EarlyAnswers
 from trio_gateway.server.relay.websocket import with_key_as_header
+from trio_gateway.server.traces.tally import TraceTally
+
+if TYPE_CHECKING:
+    from trio_gateway.server.traces.traces import Traces
 
 
 class Gateway:
@@ -49,7 +57,12 @@ class Gateway:
         reaper, secrets = self.manager.reaper, config.secret_variables
         self.bus = self.manager.bus
         server, overview = config.server, self.manager.overview
-        self.book = RequestBook(self.bus, server.history.requests, server.session_headers)
+        self._trace_tally = TraceTally()
+        self._traces = _traces(self.bus, server.traces, self._trace_tally)
+        self.book = RequestBook(
+            self.bus, server.history.requests, server.session_headers,
+            None if self._traces is None else self._traces.sampler,
+        )  # fmt: skip
         self.history = History(self.bus, self.book, _history_file(server.history))
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
@@ -93,7 +106,9 @@ class Gateway:
             onlookers=Onlookers(self._dumps, self.recorder),
             early_answers=self._early_answers,
             cache_watch=CacheWatch(shows_excerpts=server.cache_break_excerpts),
-            metrics=MetricsHandler(self.manager, self.book, self.budget, server.queue_timeout_s),
+            metrics=MetricsHandler(
+                self.manager, self.book, self.budget, server.queue_timeout_s, self._trace_tally
+            ),
             closing=self.closing,
         )
 
@@ -113,15 +128,17 @@ class Gateway:
             await self.front.guard(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the engines, the dumps and the history until cancelled. After `begin_shutdown` the
-        engines end by themselves (`manager.stopped`); what is written outlives them, for the last
-        answers' sake."""
+        """Own the engines, the dumps, the history and the traces until cancelled. After
+        `begin_shutdown` the engines end by themselves (`manager.stopped`); what is written outlives
+        them, for the last answers' sake."""
         with self._logs.hearing():
             async with trio.open_nursery() as nursery:
                 if self._dumps is not None:
                     await nursery.start(self._dumps.run)
                 if self.config.server.history.file is not None:
                     await nursery.start(self.history.run)
+                if self._traces is not None:
+                    await nursery.start(self._traces.run)
                 self._nursery = nursery
                 await nursery.start(self.manager.run)
                 await nursery.start(self._early_answers.run)
@@ -164,6 +181,16 @@ def _limits_of(server: ServerConfig) -> dict[str, frozenset[str]]:
 
 def _history_file(history: HistoryConfig) -> HistoryFile | None:
     return HistoryFile(history.file, history.keep_s) if history.file is not None else None
+
+
+def _traces(bus: Bus, config: TracesConfig | None, tally: TraceTally) -> Traces | None:
+    """None: there is no collector; or nothing to send with, of which `missing` tells."""
+    if config is None or otel() is not None:
+        return None
+    # Imported here: what it sends with, and what it loads for that, is an extra.
+    from trio_gateway.server.traces.traces import Traces
+
+    return Traces(bus, config, tally)
 
 
 def _budget(server: ServerConfig) -> Budget:

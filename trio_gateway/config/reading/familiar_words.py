@@ -22,7 +22,7 @@ _SERVER_KEYS = (
     "allow_unauthenticated", "dumps_dir", "clear_dumps_on_start", "max_body_size",
     "max_buffered", "max_spooled",
     "default_answer_tokens", "queue_limit", "queue_timeout", "fairness_window", "shutdown_grace",
-    "stream_keepalive", "engine_stop_timeout", "history",
+    "stream_keepalive", "engine_stop_timeout", "history", "traces",
 )  # fmt: skip
 _MODEL_KEYS = (
     "aliases", "engine", "pool", "pinned", "hidden", "description", "tokenization", "rewrite",

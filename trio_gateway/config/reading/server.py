@@ -20,6 +20,7 @@ from trio_gateway.config.reading import (
     familiar_words,
     fields,
     paths,
+    traces,
 )
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import KvCarryoverConfig, ListenAddress, ServerConfig
@@ -75,6 +76,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
         ),
         kv_carryover=_kv_carryover(record, resolve),
         history=_history(mistakes, record, resolve),
+        traces=traces.traces(mistakes, record),
         hide_cached_tokens=record.read(
             "hide_cached_tokens", fields.boolean, default.hide_cached_tokens
         ),

@@ -12,16 +12,22 @@ from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.metrics.gateway_metrics import GatewayMetrics
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.answer import Answer
+from trio_gateway.server.traces.tally import TraceTally
 
 
 class MetricsHandler:
     """Its registry is its own: what others in this process register is no business of this page."""
 
     def __init__(
-        self, manager: EngineManager, book: RequestBook, budget: Budget, queue_timeout_s: float
+        self,
+        manager: EngineManager,
+        book: RequestBook,
+        budget: Budget,
+        queue_timeout_s: float,
+        traces: TraceTally,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(GatewayMetrics(manager, book, budget, queue_timeout_s))
+        self._registry.register(GatewayMetrics(manager, book, budget, queue_timeout_s, traces))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 

@@ -26,6 +26,7 @@ from trio_gateway.server.metrics.families import (
 from trio_gateway.server.metrics.request_tallies import RequestTallies
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
+from trio_gateway.server.traces.tally import Loss, TraceTally
 
 
 class GatewayMetrics(Collector):
@@ -33,8 +34,14 @@ class GatewayMetrics(Collector):
     nothing changes meanwhile."""
 
     def __init__(
-        self, manager: EngineManager, book: RequestBook, budget: Budget, queue_timeout_s: float
+        self,
+        manager: EngineManager,
+        book: RequestBook,
+        budget: Budget,
+        queue_timeout_s: float,
+        traces: TraceTally,
     ) -> None:
+        self._traces = traces
         self._queue_timeout_s = queue_timeout_s
         self._manager, self._book, self._budget = manager, book, budget
         self.requests, self.engines = RequestTallies(), EngineTallies()
@@ -51,7 +58,7 @@ class GatewayMetrics(Collector):
         yield build_info(trio_gateway.__version__)
         for counted in (*of_requests(self.requests), *of_engines(self.engines)):
             yield family(counted)
-        for measured in (*self._now(), *self._carryover()):
+        for measured in (*self._now(), *self._carryover(), *self._of_traces()):
             yield family(measured)
 
     def _now(self) -> Iterator[Measured]:
@@ -108,6 +115,16 @@ class GatewayMetrics(Collector):
                 ("memory",): float(held["buffered_bytes"]),
                 ("files",): float(held["spooled_bytes"]),
             },
+        )  # fmt: skip
+
+    def _of_traces(self) -> Iterator[Counted]:
+        yield Counted(
+            "traces_sent", "Requests whose spans a collector has.",
+            (), {(): float(self._traces.sent)},
+        )  # fmt: skip
+        yield Counted(
+            "traces_lost", "Requests whose spans no collector has, and why.",
+            ("reason",), {(why.value,): float(self._traces.lost[why]) for why in Loss},
         )  # fmt: skip
 
     def _carryover(self) -> Iterator[Counted | Measured]:

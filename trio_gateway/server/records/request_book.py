@@ -9,6 +9,7 @@ import msgspec
 
 from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.trace_context import Sampler
 from trio_gateway.server.records.conversations import SessionHeaders
 from trio_gateway.server.records.request_record import RequestRecord
 
@@ -28,12 +29,19 @@ class RequestBook:
     Args:
         kept: how many are remembered that are over.
         sessions: the names of headers that tell requests of one conversation.
+        sampler: where the gateway makes spans of its own; None: it makes none.
 
     `live`: by their ids, in the order in which they came. `recent`: the newest is the last.
     """
 
-    def __init__(self, bus: Bus, kept: int = KEPT, sessions: Sequence[str] = ()) -> None:
-        self._sessions = SessionHeaders(sessions)
+    def __init__(
+        self,
+        bus: Bus,
+        kept: int = KEPT,
+        sessions: Sequence[str] = (),
+        sampler: Sampler | None = None,
+    ) -> None:
+        self._sessions, self._sampler = SessionHeaders(sessions), sampler
         self._bus = bus
         self.live: dict[str, RequestRecord] = {}
         self._cancels: dict[str, Callable[[], None]] = {}
@@ -51,6 +59,8 @@ class RequestBook:
         it is over."""
         record.endpoint, record.key = endpoint.name, key
         record.conversation = self._sessions.session(headers)
+        if self._sampler is not None:
+            record.trace = self._sampler.joined(record.trace)
         self.live[record.id], self._cancels[record.id] = record, cancel
         if self._bus.has_listeners(RequestBegan):
             self._bus.publish(RequestBegan(record.id))

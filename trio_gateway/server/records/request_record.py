@@ -53,11 +53,11 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     """Times are seconds of the monotonic clock, but `arrived_s`, which is Unix time.
 
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
-    place in line, once it is there; `lease`: its engine, until it ends. `granted_at`: when it had
-    that; `sent_at`: when it was sent to it; `first_byte_at`: when the answer's first byte came.
-    `seen`: of an answer that did not come to say how many tokens it has.
-    `error`: the code of the error that its client got. `conversation`: what
-    its client calls its conversation; `thread`: what the conversation is told by otherwise.
+    place in line, once it is there; `lease`: its engine, until it ends. `queued_at`: since when it
+    was in line, of one that got no engine. `granted_at`: when it had that; `sent_at`: when it was
+    sent to it; `first_byte_at`: when the answer's first byte came. `seen`: of an answer that did
+    not come to say how many tokens it has. `error`: the code of the error that its client got.
+    `conversation`: what its client calls that; `thread`: what it is told by otherwise.
     `cache_break`: where it parts from the last request of that. `trace`: which one it belongs to.
     """
 
@@ -77,6 +77,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     context: int = 0
     how: How | None = None
     evicted: tuple[VariantKey, ...] = ()
+    queued_at: float | None = None
     granted_at: float | None = None
     queue_s: float = 0.0
     load_s: float = 0.0
@@ -167,6 +168,8 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
             if self.usage is None and progress is not None and progress.is_seen:
                 self.seen = _seen(progress)
             self.lease = None
+        elif self.request is not None and self.granted_at is None:
+            self.queued_at = self.request.arrived_at
         self.request = None
 
     def _outcome(self, *, is_gone: bool, is_torn: bool) -> Outcome:
