@@ -85,6 +85,34 @@ async def test_a_stream(autojump_clock: Clock) -> None:
     assert row.answer_bytes == len(answer)
 
 
+async def test_a_stream_of_a_message(autojump_clock: Clock) -> None:
+    begun = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 0}}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"text": "tok"}}
+    ended = {
+        "type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}
+    }  # fmt: skip
+    events = [b"data: %b\n\n" % json.dumps(one).encode() for one in (begun, *[delta] * 9, ended)]
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.kind.endpoints |= {"messages"}
+        stack.engines.scripts = [events]
+        await stream(stack, chat(stream=True), "/v1/messages")
+        row = the_row(stack)
+    assert (row.endpoint, row.finish) == ("messages", "end_turn")
+    assert (row.prompt_tokens, row.generated_tokens) == (5, 7)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank", "/api/embed", "/upstream/m/x"])
+async def test_what_is_only_read(autojump_clock: Clock, path: str) -> None:
+    answer = {"usage": {"prompt_tokens": 5}, "data": [{"index": 0, "embedding": [0.5]}]}
+    body = {"model": "m", "input": "Hi", "query": "Hi", "documents": ["Hi"]}
+    endpoints = frozenset({"embeddings", "rerank"})
+    async with running_stack(config(model("m", endpoints=endpoints))) as stack:
+        stack.engines.scripts = [[json.dumps(answer).encode()]]
+        await stack.post(path, json.dumps(body).encode())
+        row = the_row(stack)
+    assert (row.outcome, row.prompt_tokens, row.generated_tokens) == ("ok", 5, 0)
+
+
 async def test_one_that_is_under_way_is_seen(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack, trio.open_nursery() as nursery:
         stack.engines.load_s = 10.0

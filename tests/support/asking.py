@@ -37,6 +37,6 @@ async def read_all(response: httpcore.Response) -> bytes:
     return b"".join([piece async for piece in response.aiter_stream()])
 
 
-async def stream(stack: Stack, body: bytes) -> bytes:
-    async with stack.http.stream("POST", f"http://gateway{CHAT}", content=body) as response:
+async def stream(stack: Stack, body: bytes, path: str = CHAT) -> bytes:
+    async with stack.http.stream("POST", f"http://gateway{path}", content=body) as response:
         return await read_all(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from trio_gateway.engine.clients.usage import (
     SPEED_FROM_TOKENS,
     Usage,
     usage_of_answer,
+    usage_of_ends,
     usage_of_stream,
 )
 
@@ -104,6 +106,29 @@ def test_a_usage_of_no_tokens_leaves_it_to_the_timings() -> None:
 )
 def test_any_other_answer_says_nothing(body: bytes) -> None:
     assert usage_of_answer(body) is None
+
+
+@pytest.mark.parametrize("numbers", [1, 50_000], ids=["small", "large"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_embeddings_say_it_before_or_after_their_numbers(numbers: int, is_first: bool) -> None:
+    said = b'"usage": {"prompt_tokens": 7, "total_tokens": 7, "prompt_tokens_details": {}}'
+    data = b'"data": [{"embedding": [%b]}]' % b",".join([b"0.25"] * numbers)
+    body = b"{%b}" % b", ".join([said, data] if is_first else [data, said])
+    assert usage_of_ends(body) == Usage(7)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"data": []}',
+        b'{"usage": null}',
+        b'{"usage": {"prompt_tokens": -1}}',
+        b'{"results": [{"document": {"text": "\\"usage\\": {\\"prompt_tokens\\": 7}"}}]}',
+    ],
+)
+def test_other_embeddings_say_nothing(body: bytes) -> None:
+    assert usage_of_ends(body) is None
 
 
 # -- streams ---------------------------------------------------------------------------------
@@ -204,3 +229,55 @@ def test_a_prompt_that_says_little_of_the_speed_has_none(
 
 def test_a_prompt_just_long_enough_has_a_speed() -> None:
     assert Usage(64, read_tokens=SPEED_FROM_TOKENS, read_ms=64.0).speed == pytest.approx(1000.0)
+
+
+# -- streams of the Messages API ---------------------------------------------------------------
+
+
+def messages_event(**fields: object) -> bytes:
+    return f"event: {fields['type']}\ndata: {json.dumps(fields)}\n\n".encode()
+
+
+def begun(**usage: int) -> bytes:
+    return messages_event(type="message_start", message={"id": "m", "usage": usage})
+
+
+def ended(**usage: int) -> bytes:
+    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    last = messages_event(type="message_delta", delta=delta, usage=usage)
+    return last + messages_event(type="message_stop")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "end", "expected"),
+    [
+        (
+            begun(input_tokens=9, cache_read_input_tokens=30, output_tokens=0),
+            ended(output_tokens=12),
+            Usage(39, 12, 30, finish="end_turn"),
+        ),
+        (
+            begun(input_tokens=9, cache_creation_input_tokens=5, output_tokens=1),
+            ended(output_tokens=12),
+            Usage(14, 12, finish="end_turn"),
+        ),
+        (
+            begun(input_tokens=1, output_tokens=1),
+            ended(input_tokens=9, output_tokens=12),
+            Usage(9, 12, finish="end_turn"),
+        ),
+    ],
+    ids=["as llama.cpp", "as Anthropic", "the end has it, too"],
+)
+def test_a_message_says_at_its_beginning_how_long_the_prompt_is(
+    beginning: bytes, end: bytes, expected: Usage
+) -> None:
+    assert usage_of_stream(end, beginning) == expected
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"event: message_start\n", b'data: {"type":"message_start","message":7}\n\n'],
+)
+def test_a_message_without_its_beginning_says_nothing(beginning: bytes) -> None:
+    assert usage_of_stream(ended(output_tokens=12), beginning) is None

@@ -63,14 +63,21 @@ class _Usage(msgspec.Struct):
     output_tokens: Tokens = 0
     input_tokens_details: _Details | None = None
     cache_read_input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
 
     def as_chat(self) -> _Usage:
         """In the terms of chat completions."""
         if not self.input_tokens:
             return self
         details = self.input_tokens_details or _Details(self.cache_read_input_tokens)
-        prompt = self.input_tokens + (self.cache_read_input_tokens or 0)
-        return _Usage(prompt, self.output_tokens, details)
+        apart = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        return _Usage(self.input_tokens + apart, self.output_tokens, details)
+
+    def after(self, begun: _Usage | None) -> _Usage:
+        """With the prompt's tokens as a stream's first event has them, if this one has none."""
+        if begun is None or self.input_tokens or self.prompt_tokens:
+            return self
+        return msgspec.structs.replace(begun, output_tokens=self.output_tokens)
 
 
 class _Timings(msgspec.Struct):
@@ -108,15 +115,22 @@ class _Answered(msgspec.Struct):
         return (said or "")[:_WORD_CHARACTERS]
 
 
-def usage_of_answer(body: bytes) -> Usage | None:
-    """Of a whole answer, or of one event's data; None if it says nothing."""
+class _Begun(msgspec.Struct):
+    """The first event of a stream of the Messages API. Only it says how long the prompt is."""
+
+    message: _Answered
+
+
+def usage_of_answer(body: bytes, begun: _Usage | None = None) -> Usage | None:
+    """Of a whole answer, or of one event's data; None if it says nothing. `begun`: what the first
+    event of its stream has said."""
     answer = decode_or_none(body, _Answered)
     if answer is None:
         return None
     if answer.usage is None and answer.response is not None:
         answer = answer.response
     timings = answer.timings or _Timings()
-    usage = answer.usage.as_chat() if answer.usage is not None else _Usage()
+    usage = answer.usage.after(begun).as_chat() if answer.usage is not None else _Usage()
     if usage.prompt_tokens:
         details = usage.prompt_tokens_details or _Details()
         cached = timings.cache_n if details.cached_tokens is None else details.cached_tokens
@@ -140,16 +154,40 @@ def _took(ms: float | None) -> float | None:
 _FINISH = re.compile(rb'"(?:finish_reason|stop_reason|stop_type)": ?"(\w+)"')
 
 
-def usage_of_stream(tail: bytes) -> Usage | None:
-    """Of the end of a stream of events: its last event that says anything."""
+def usage_of_stream(tail: bytes, beginning: bytes = b"") -> Usage | None:
+    """Of the end of a stream of events: its last event that says anything. `beginning`: of the
+    same stream."""
     if b'"usage"' not in tail and b'"timings"' not in tail:
         return None  # otherwise a burst's last pieces, 256 KiB of events, would all be decoded
+    begun = _begun(beginning)
     for line in reversed(tail.splitlines()):
-        if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:])) is not None:
+        if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:], begun)) is not None:
             if not usage.finish and (said := _FINISH.findall(tail)):  # in an event before
                 return msgspec.structs.replace(usage, finish=said[-1].decode()[:_WORD_CHARACTERS])
             return usage
     return None
+
+
+def _begun(beginning: bytes) -> _Usage | None:
+    if b'"message_start"' not in beginning:
+        return None
+    for line in beginning.splitlines():
+        if line.startswith(b"data: {"):
+            event = decode_or_none(line[6:], _Begun)
+            return None if event is None else event.message.usage
+    return None
+
+
+_ENDS = 2048
+_USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+def usage_of_ends(body: bytes) -> Usage | None:
+    """Of embeddings, ranks and the like, which may be megabytes of numbers. Nobody has the time to
+    decode those, so only their beginning and their end are looked at: 3 µs."""
+    ends = body if len(body) <= 2 * _ENDS else body[:_ENDS] + b"\n" + body[-_ENDS:]
+    found = _USAGE.search(ends)
+    return None if found is None else usage_of_answer(b'{"usage":%b}' % found[1])
 
 
 def usage_so_far(piece: bytes) -> Usage | None:

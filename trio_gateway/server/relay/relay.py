@@ -24,7 +24,7 @@ from trio_gateway.engine.clients.llamacpp_place import (
     wipe_slot,
     with_place,
 )
-from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_so_far
+from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_of_ends, usage_so_far
 from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted, KeyRefused
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header
@@ -32,6 +32,7 @@ from trio_gateway.engine.kv.slot_owners import SAMPLE_BYTES, SlotOwners
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoint import Body
 from trio_gateway.server.api.errors import (
@@ -218,6 +219,8 @@ class Relay:
         for observer in observers:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
+        if lease.progress is None and status == 200 and not sse.has_events(exchange.headers):
+            ask.state.record.usage = usage_of_ends(beginning.piece)
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
@@ -227,7 +230,7 @@ class Relay:
             return _whole_answer(status, headers, beginning.piece, name)
         if (progress := lease.progress) is not None:
             progress.begin(trio.current_time(), beginning.piece)
-            usage = UsageObserver(partial(self._learn, ask, lease), progress)
+            usage = UsageObserver(partial(self._learn, ask, lease), progress, beginning.piece)
             usage.continues(beginning.piece)
             observers = [*observers, usage]
         # The rest belongs to the request: it ends with the answer, or with the client.

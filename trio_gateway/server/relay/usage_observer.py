@@ -16,11 +16,17 @@ class UsageObserver:
     """An AnswerObserver. It keeps the end of the answer only, and looks into that once. Until then
     it counts bytes.
 
-    `learn` is called with what a complete stream says; None: it says nothing.
+    `learn` is called with what a complete stream says; None: it says nothing. `beginning`: its
+    first piece, which is told again with `continues`.
     """
 
-    def __init__(self, learn: Callable[[Usage | None], None], progress: AnswerProgress) -> None:
-        self._learn, self._progress = learn, progress
+    def __init__(
+        self,
+        learn: Callable[[Usage | None], None],
+        progress: AnswerProgress,
+        beginning: bytes = b"",
+    ) -> None:
+        self._learn, self._progress, self._beginning = learn, progress, beginning
         self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECES)
         progress.sample = self._tail
 
@@ -34,4 +40,4 @@ class UsageObserver:
 
     def completes(self) -> None:
         self._progress.is_complete = True
-        self._learn(usage_of_stream(b"".join(self._tail)))
+        self._learn(usage_of_stream(b"".join(self._tail), self._beginning))
