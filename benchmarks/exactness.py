@@ -35,10 +35,11 @@ from trio_gateway.engine.clients.llamacpp import LlamaCppEngine
 from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
-from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
 from trio_gateway.models.need.bounds import answer_tokens, least_answer, lower_bound, need_of
 from trio_gateway.models.need.calibration import CountSource
 from trio_gateway.models.need.counted_form import CountedForm
+from trio_gateway.models.selection import Selection
 
 REQUESTS, EDGES = 500, 25
 CONTEXTS = (1024, 2048, 4096, 8192)

@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- models
     ("models.explanation", "models.recount"),
     ("models.model_selector", "models.catalog"),
-    ("models.counting", "models.cache_breaks", "models.media_support"),
+    ("models.counting", "models.cache_breaks", "models.media_support", "models.selection"),
     ("models.need", "models.names", "models.model_files", "models.known_model"),
     ("models.capabilities",),
     ("models.model_facts", "models.medium"),

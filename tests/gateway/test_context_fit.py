@@ -22,7 +22,9 @@ def two_contexts(**fields: Any) -> Any:
     return config(model("m", variant(1024), variant(4096), **fields))
 
 
-async def ask(stack: Stack, **fields: Any) -> httpcore.Response:
+async def ask(stack: Stack, text: str | None = None, **fields: Any) -> httpcore.Response:
+    if text is not None:
+        fields["messages"] = [{"role": "user", "content": text}]
     return await stack.post(CHAT, chat("m", **fields))
 
 
@@ -70,6 +72,43 @@ async def test_what_no_variant_holds_is_refused_with_what_to_cut(autojump_clock:
         assert "needs 5024 tokens" in error["message"]
         assert "this model's maximum context length is 4096 tokens (m)" in error["message"]
         assert "cut 928 tokens" in error["message"]
+
+
+def vllm_refuses(asked: int, context: int = 4096) -> bytes:
+    """It reads no more of a prompt than shows that there is no room."""
+    least = context - asked + 1
+    said = (
+        f"This model's maximum context length is {context} tokens. However, you requested {asked} "
+        f"output tokens and your prompt contains at least {least} input tokens, for a total of at "
+        f"least {context + 1} tokens."
+    )
+    return json.dumps({"error": {"message": said, "code": 400}}).encode()
+
+
+async def test_an_engine_that_says_the_least_only_gets_an_answer_that_fits(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.statuses = [400]
+        stack.engines.scripts = [[vllm_refuses(4000)], [answered(500)]]
+        response = await ask(stack, "word " * 400, max_tokens=5000)
+        assert response.status == 200
+        lowered = int(header(response, "X-Gateway-Answer-Limit").split(";")[0])
+        assert lowered < 4096 - 2000  # beside the bytes of the prompt, which are its bound
+        assert json.loads(stack.engines.requests[-1][2])["max_tokens"] == lowered
+
+
+async def test_what_is_told_of_such_an_engine_is_enough_to_follow(autojump_clock: Clock) -> None:
+    """Also by a request whose maximum is an order."""
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.statuses = [400]
+        stack.engines.scripts = [[vllm_refuses(4000)]]
+        body = {"model": "m", "prompt": "word " * 400, "max_tokens": 3500}
+        response = await stack.post("/v1/completions", json.dumps(body).encode())
+        said = error_of(response)["message"]
+        assert "up to" in said
+        lowered = int(said.partition("lower max_tokens to ")[2].partition(",")[0])
+        assert 500 < lowered < 4096 - 2000
 
 
 async def test_another_error_of_the_engine_is_passed_on_as_it_is(autojump_clock: Clock) -> None:

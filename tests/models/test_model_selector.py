@@ -25,13 +25,10 @@ from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.overview import Overview
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
-from trio_gateway.models.model_selector import (
-    ContextLengthExceeded,
-    ModelSelector,
-    Selection,
-)
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
 from trio_gateway.models.need.calibration import PROBES, CountSource
 from trio_gateway.models.need.counted_form import as_is
+from trio_gateway.models.selection import Selection
 
 CHAT, COMPLETION, EMBEDDINGS = "chat/completions", "completions", "embeddings"
 DEFAULT_ANSWER = 512
@@ -312,9 +309,19 @@ async def test_the_need_that_is_named_is_larger_than_the_context_that_is_named()
 
 async def test_an_answer_larger_than_any_context_is_refused_even_when_nothing_can_count() -> None:
     model = a_model()
-    with pytest.raises(ContextLengthExceeded, match="at least 40017 tokens") as refused:
+    with pytest.raises(ContextLengthExceeded, match="needs up to 40") as refused:
         await select(selector(model), model, messages=says("hello"), max_tokens=40_000)
-    assert "lower max_tokens to" in str(refused.value)
+    lowered = int(str(refused.value).rpartition("lower max_tokens to ")[2])
+    followed = await select(selector(model), model, messages=says("hello"), max_tokens=lowered)
+    assert followed.need == 32768  # with the most that the prompt may have
+
+
+async def test_where_the_prompt_may_leave_no_room_no_number_is_made_up() -> None:
+    model = a_model("m", 1000)
+    prompt = "four " * 300  # 300 to 1500 tokens
+    with pytest.raises(ContextLengthExceeded, match="at least") as refused:
+        await select(selector(model), model, COMPLETION, prompt=prompt, max_tokens=900)
+    assert "lower max_tokens, or cut at least" in str(refused.value)
 
 
 async def test_an_input_too_long_for_embeddings_is_refused_without_a_word_on_answers() -> None:
@@ -356,6 +363,47 @@ async def test_an_engine_that_refuses_the_sum_says_what_the_answer_is_lowered_to
     assert (again.answer, again.clamped, again.need) == (1000 - 300 - 16, 5000, 1000)
     with pytest.raises(ContextLengthExceeded, match="1000 for the prompt"):
         subject.select_larger(selection, 1000, 1000)
+
+
+def vllm(selection: Selection, tokens: int, context: int = 1000) -> int | None:
+    """What it says of a prompt with so many: at least how many it has, beside the answer that it is
+    asked for. None: it answers."""
+    assert selection.answer is not None
+    room = context - selection.answer
+    return None if tokens <= room else min(tokens, room + 1)
+
+
+@pytest.mark.parametrize("tokens", [220, 400, 480, 484])
+async def test_an_engine_that_says_the_least_only_is_asked_for_what_fits_for_sure(
+    tokens: int,
+) -> None:
+    model = a_model("m", 1000, clamp_answer=True, min_answer_tokens=500)
+    subject = selector(model)
+    prompt = "four " * 200  # 200 to 1000 tokens
+    selection = await select(subject, model, COMPLETION, prompt=prompt, max_tokens=5000)
+    least = vllm(selection, tokens)
+    assert least is not None
+    again = subject.select_larger(selection, least, 1000, is_least=True)
+    assert (again.clamped, again.context) == (5000, 1000)
+    assert vllm(again, tokens) is None
+    assert not subject._counter.calibration(model).errors()
+
+
+async def test_what_an_engine_says_the_least_of_is_told_so_that_following_it_is_enough() -> None:
+    model = a_model("m", 1000)
+    subject = selector(model)
+    selection = await select(subject, model, COMPLETION, prompt="four " * 100, max_tokens=600)
+    assert vllm(selection, 450) == 401
+    with pytest.raises(ContextLengthExceeded, match="needs up to") as refused:
+        subject.select_larger(selection, 401, 1000, is_least=True)
+    lowered = int(str(refused.value).split("lower max_tokens to ")[1].split(",")[0])
+    again = msgspec.structs.replace(selection, answer=lowered)
+    assert vllm(again, 450) is None
+    with pytest.raises(ContextLengthExceeded, match="cut at least"):
+        subject.select_larger(selection, 1001, 1000, is_least=True)
+    larger = a_model("l", 1000, 4000)
+    grown = await select(selector(larger), larger, COMPLETION, prompt="four", max_tokens=600)
+    assert selector(larger).select_larger(grown, 401, 1000, is_least=True).context == 4000
 
 
 async def test_no_answer_is_lowered_below_the_least() -> None:

@@ -11,15 +11,12 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.models.counting.counter import Count, TokenCounter
-from trio_gateway.models.model_selector import (
-    ContextLengthExceeded,
-    ModelSelector,
-    Selection,
-)
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
 from trio_gateway.models.names import Wanted
 from trio_gateway.models.need.bounds import Bounds
 from trio_gateway.models.need.excess import Terms, sentence
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.models.selection import Selection
 
 _SECONDS_DIGITS = 2
 

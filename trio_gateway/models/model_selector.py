@@ -19,8 +19,9 @@ from trio_gateway.models.need.bounds import (
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
 from trio_gateway.models.need.contents import ChatSize
 from trio_gateway.models.need.demand import Demand
-from trio_gateway.models.need.excess import Excess, Known, excess_of, sentence
+from trio_gateway.models.need.excess import Excess, Known, between, excess_of, sentence
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.models.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -34,55 +35,6 @@ class ContextLengthExceeded(Exception):
     def __init__(self, excess: Excess) -> None:
         super().__init__(sentence(excess))
         self.excess = excess
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request needs, and who should serve it. All numbers are tokens.
-
-    `prompt`: as counted or bounded by `source`; not `is_exact`: it may be fewer. `answer`: the
-    maximum that applies; None: none was named. `clamps`: it is lowered where it does not
-    fit; `clamped`: what the request asked for, where that was done. `start_need`: what an engine
-    should hold that is started for it. `context`: that of the smallest
-    variant that holds the need, or of the running engine that serves it.
-    `reason`: why this one. `is_plain`: the answer's `usage` can be compared with `prompt`, of which
-    `correction` was added.
-
-    `least_need`: what a count by an engine may make of the need; None: it is exact, or as good as
-    it gets. `is_provisional`: such a count may also change what the answer gets, or show that it is
-    too long, so one is due before the request is sent.
-    """
-
-    model: ModelConfig
-    endpoint: str
-    prompt: int
-    source: CountSource
-    is_exact: bool = False
-    answer: int | None
-    need: int
-    start_need: int
-    context: int
-    reason: str
-    clamps: bool = False
-    clamped: int | None = None
-    turn_bytes: int | None = None
-    is_plain: bool = False
-    correction: int = 0
-    least_need: int | None = None
-    is_provisional: bool = False
-
-    @property
-    def asked(self) -> int | None:
-        """The answer's maximum as the client sent it."""
-        return self.answer if self.clamped is None else self.clamped
-
-    def excess(self, context: int, prompt: int | None = None, why: str = "") -> Excess:
-        """What is said if no more than this context is to be had. `prompt`: its tokens, if an
-        engine has told them; `why`: what else it has told."""
-        bounded = prompt is None and self.source is CountSource.BOUND
-        return excess_of(
-            self.model, context, self.prompt if prompt is None else prompt, self.asked,
-            clamps=self.clamps, known=Known.AT_MOST if bounded else Known.EXACTLY, why=why,
-        )  # fmt: skip
 
 
 class ModelSelector:
@@ -168,13 +120,17 @@ class ModelSelector:
         lower = form.lower_bound(model.image_tokens)
         return self._by(demand, counted, lower, bound, is_final=True)
 
-    def select_larger(self, selection: Selection, prompt: int, refused_context: int) -> Selection:
-        """After an engine of `refused_context` said how many tokens the prompt has.
+    def select_larger(
+        self, selection: Selection, prompt: int, refused_context: int, *, is_least: bool = False
+    ) -> Selection:
+        """After an engine of `refused_context` said how many tokens the prompt has, or how many at
+        least.
 
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
-        self._learn(selection, prompt)
+        if not is_least or prompt > selection.prompt:
+            self._learn(selection, prompt)
         # Not only what a count says: the engine that refused is too small whatever that is.
         contexts = sorted(self._overview.contexts_of(selection.model.name))
         larger = [c for c in contexts if c > refused_context]
@@ -184,14 +140,29 @@ class ModelSelector:
             larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
             selection.clamps,
         )  # fmt: skip
-        if not larger and not (selection.clamps and prompt < refused_context):
+        if is_least and not larger:
+            chosen = self._by_least(demand, selection, prompt)
+        elif not larger and not (selection.clamps and prompt < refused_context):
             raise _too_long(demand, prompt)
-        chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
+        else:
+            chosen = self._by_count(demand, Count(prompt, CountSource.ENGINE))
         reason = f"an engine with a context of {refused_context} refused the prompt"
         need = max(chosen.need, refused_context + bool(larger))
         return msgspec.structs.replace(
             chosen, need=need, start_need=max(need, chosen.start_need), reason=reason
         )
+
+    def _by_least(self, demand: Demand, selection: Selection, prompt: int) -> Selection:
+        """The largest engine has refused prompt and answer together, and read no more of the prompt
+        than that takes: the answer gets what is left beside all that the prompt may have, if that
+        is less than was asked for."""
+        most = max(selection.prompt, prompt)
+        left = max(demand.largest - most - MARGIN_TOKENS, demand.least)
+        is_possible = demand.largest - prompt - MARGIN_TOKENS >= left
+        if demand.clamps and is_possible and left < (selection.answer or 0):
+            return self._clamped(demand, Count(most, CountSource.BOUND, False), left)
+        found, known = between(prompt, most, demand.largest, demand.answer)
+        raise _too_long(demand, found, known)
 
     def upper_bound(self, model: ModelConfig, form: Form) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
@@ -300,7 +271,8 @@ class ModelSelector:
         if demand.clamps and demand.answer and demand.least <= left < demand.answer:
             return self._clamped(demand, bound, left)
         if demand.need(lower) > demand.largest:
-            raise _too_long(demand, lower, Known.AT_LEAST)
+            found, known = between(lower, bound.tokens, demand.largest, demand.answer)
+            raise _too_long(demand, found, known)
         reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"
         selected = self._selected(demand, bound, demand.largest, reason)
         return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from trio_gateway.engine.lease import Needs
-from trio_gateway.models.model_selector import ModelSelector, Selection
+from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.models.selection import Selection
 
 
 class Recount:

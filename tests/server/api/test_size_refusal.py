@@ -59,6 +59,18 @@ def test_the_sizes_are_found_in_everyones_words(words: str) -> None:
         assert size_refusal(json.dumps(body).encode()) == SizeRefusal(5031, 4096)
 
 
+def test_a_server_that_reads_no_further_than_it_has_to_says_how_many_there_are_at_least() -> None:
+    """vLLM: 4096 - 65 + 1."""
+    words = (
+        "This model's maximum context length is 4096 tokens. However, you requested 65 output "
+        "tokens and your prompt contains at least 4032 input tokens, for a total of at least 4097 "
+        "tokens. Please reduce the length of the input prompt or the number of requested output "
+        "tokens."
+    )
+    body = json.dumps({"error": {"message": words}}).encode()
+    assert size_refusal(body) == SizeRefusal(4032, 4096, is_least=True)
+
+
 @pytest.mark.parametrize(
     "said",
     [

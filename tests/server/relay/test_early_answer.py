@@ -11,8 +11,8 @@ import trio.testing
 
 from tests.support.asking import Clock
 from tests.support.schema_values import model
-from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.calibration import CountSource
+from trio_gateway.models.selection import Selection
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import ClientGone, Message
 from trio_gateway.server.relay.early_answer import EVENTS, EarlyAnswer, EarlyAnswers, Wait

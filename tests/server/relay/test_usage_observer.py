@@ -9,7 +9,7 @@ from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.progress import AnswerProgress
-from trio_gateway.models.model_selector import Selection
+from trio_gateway.models.selection import Selection
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 USAGE = b'{"usage":{"prompt_tokens":7,"completion_tokens":2}}'

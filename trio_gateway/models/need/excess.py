@@ -94,6 +94,14 @@ def excess_of(
     )  # fmt: skip
 
 
+def between(least: int, most: int, context: int, answer: int | None) -> tuple[int, Known]:
+    """What is said of a prompt between the two: if an answer can be lowered so that it fits for
+    sure, by how much is worked out of the most."""
+    if answer and least <= most < context - MARGIN_TOKENS:
+        return most, Known.AT_MOST
+    return least, Known.AT_LEAST
+
+
 def _why(model: ModelConfig, context: int) -> str:
     """Where the model's largest variant holds less than its context."""
     for variant in model.variants:
@@ -124,7 +132,11 @@ def sentence(excess: Excess, terms: Terms = TERMS) -> str:
 
 def _cure(excess: Excess, terms: Terms) -> str:
     """Nothing that the client did not send can be lowered, nor more cut than there is."""
-    cures = [f"lower {terms.limit} to {excess.left}"] if excess.could_lower(terms) else []
+    cures = []
+    if excess.could_lower(terms):
+        # To how many is known only where no more is in the way than was counted.
+        to = f" to {excess.left}" if excess.known is not Known.AT_LEAST else ""
+        cures.append(f"lower {terms.limit}{to}")
     cut = excess.need - excess.context
     if cut < excess.prompt:
         tokens = f"{excess.known.value}{cut} token{'' if cut == 1 else 's'}"

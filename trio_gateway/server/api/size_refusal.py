@@ -31,11 +31,13 @@ _LONGEST_MESSAGE = 4000  # characters
 
 
 class SizeRefusal(NamedTuple):
-    """`prompt_tokens`: what the prompt has. `context`: what a request may have there, prompt and
-    answer together; 0: it was not said."""
+    """`prompt_tokens`: what the prompt has; `is_least`: or more, of a server that reads no further
+    than leaves no room for the answer. `context`: what a request may have there, prompt and answer
+    together; 0: it was not said."""
 
     prompt_tokens: int
     context: int
+    is_least: bool = False
 
 
 class _Error(msgspec.Struct):
@@ -68,4 +70,4 @@ def size_refusal(body: bytes) -> SizeRefusal | None:
     found_prompts = (pattern.search(message) for pattern in _PROMPTS)
     if (prompt := next(filter(None, found_prompts), None)) is None:
         return None
-    return SizeRefusal(int(prompt[1]), int(context[1] or context[2]))
+    return SizeRefusal(int(prompt[1]), int(context[1] or context[2]), "at least" in prompt[0])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
     from trio_gateway.engine.scheduling.progress import AnswerProgress
     from trio_gateway.models.cache_breaks import Thread
-    from trio_gateway.models.model_selector import Selection
+    from trio_gateway.models.selection import Selection
     from trio_gateway.server.api.trace_context import Trace
 
 NAME_CHARACTERS = 200  # of what a client calls a model: it may be anything, and is kept

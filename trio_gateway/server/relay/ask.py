@@ -14,9 +14,9 @@ from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.cache_breaks import CacheBreak
-from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.excess import Excess
 from trio_gateway.models.recount import Recount
+from trio_gateway.models.selection import Selection
 from trio_gateway.rawjson import Members, replace_member
 from trio_gateway.server.access.caller import Caller
 from trio_gateway.server.access.permissions import Permissions

@@ -21,7 +21,7 @@ import trio
 
 from trio_gateway.engine.lease import LeaseRequest
 from trio_gateway.engine.scheduling.sentence import sentence_of
-from trio_gateway.models.model_selector import Selection
+from trio_gateway.models.selection import Selection
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug

@@ -31,12 +31,21 @@ _BATCH_CURE = (
 
 class Outgrown(Exception):
     """The engine said that the prompt does not fit into its context. `refused`: a variant with no
-    larger context would say the same. `why`: what can be done about it, as a sentence."""
+    larger context would say the same. `why`: what can be done about it, as a sentence. `is_least`:
+    the prompt may have more tokens."""
 
-    def __init__(self, prompt_tokens: int, context: int, refused: int, why: str = "") -> None:
+    def __init__(
+        self,
+        prompt_tokens: int,
+        context: int,
+        refused: int,
+        why: str = "",
+        *,
+        is_least: bool = False,
+    ) -> None:
         super().__init__(f"{prompt_tokens} tokens are more than its context of {context} holds")
         self.prompt_tokens, self.context, self.refused = prompt_tokens, context, refused
-        self.why = why
+        self.why, self.is_least = why, is_least
 
 
 def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
@@ -48,7 +57,7 @@ def outgrown_of(body: bytes, lease: Lease) -> Outgrown | None:
     if (said := size_refusal(body)) is None:
         return None
     context = said.context or served
-    return Outgrown(said.prompt_tokens, context, context)
+    return Outgrown(said.prompt_tokens, context, context, is_least=said.is_least)
 
 
 def said_of(body: bytes) -> str:

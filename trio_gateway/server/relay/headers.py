@@ -9,7 +9,7 @@ from urllib.parse import quote
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.scheduling.events import How
-from trio_gateway.models.model_selector import Selection
+from trio_gateway.models.selection import Selection
 
 DECISION_PREFIX = b"x-gateway-"
 

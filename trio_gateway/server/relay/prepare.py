@@ -16,10 +16,11 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.models.explanation import Question
 from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.medium import Medium
-from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector, Selection
+from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
 from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
 from trio_gateway.models.need.measured_form import Form
 from trio_gateway.models.recount import Recount
+from trio_gateway.models.selection import Selection
 from trio_gateway.rawjson import Members
 from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
@@ -28,11 +29,7 @@ from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
 from trio_gateway.server.api.media import MediaPart, media_parts, refuse_media
 from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused
-from trio_gateway.server.api.request_body import (
-    OpenRequest,
-    ParsedRequest,
-    nested_too_deeply,
-)
+from trio_gateway.server.api.request_body import OpenRequest, ParsedRequest, nested_too_deeply
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.cache_watch import CacheWatch
@@ -235,9 +232,9 @@ class Preparer:
         Raises:
             ApiError: 400, the larger one does not hold it either.
         """
-        told = outgrown.prompt_tokens, outgrown.refused
+        told, is_least = (outgrown.prompt_tokens, outgrown.refused), outgrown.is_least
         try:
-            selection = self._selector.select_larger(ask.selection, *told)
+            selection = self._selector.select_larger(ask.selection, *told, is_least=is_least)
         except ContextLengthExceeded as error:
             if outgrown.why:
                 return None

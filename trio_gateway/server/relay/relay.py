@@ -166,9 +166,12 @@ class Relay:
                 ask, shrunk = await chosen_anew(ask, refused), True
             except Outgrown as outgrown:
                 ask = ask.recounted()
-                told = outgrown.context, outgrown.prompt_tokens, outgrown.why
                 if grown or (larger := self._preparer.for_larger(ask, outgrown)) is None:
-                    raise ask.too_long(ask.selection.excess(*told)) from None
+                    excess = ask.selection.excess(
+                        outgrown.context, outgrown.prompt_tokens, outgrown.why,
+                        is_least=outgrown.is_least,
+                    )  # fmt: skip
+                    raise ask.too_long(excess) from None
                 ask, grown = larger, True
 
     async def _try(self, ask: Ask) -> Answer:
