@@ -114,3 +114,16 @@ async def test_errors_and_pages_name_the_trace_as_well(autojump_clock: Clock) ->
     assert [answer.status for answer in (refused, unknown, page)] == [401, 404, 200]
     for answer in (refused, unknown, page):
         assert echoed(answer) == {"traceparent": TRACEPARENT}
+
+
+async def test_a_request_that_leaves_the_line_has_waited_since_it_came_there(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"), queue_timeout_s=2.0)) as stack:
+        stack.engines.load_s = 60.0
+        answer = await ask(stack, CASES["chat"], SENT)
+        record = stack.gateway.book.recent[-1]
+    assert answer.status == 504
+    assert record.queued_at is not None
+    assert record.ended_at is not None
+    assert record.ended_at - record.queued_at == pytest.approx(2.0, abs=0.1)

@@ -26,7 +26,7 @@ from tests.support.harness import (
     free_port,
     running_gateway,
 )
-from tests.support.optional import client_package_there
+from tests.support.optional import traces_there
 from tests.support.patience import patient
 
 pytestmark = pytest.mark.processes
@@ -63,7 +63,7 @@ def remote_model(url: str) -> str:
 
 @pytest.fixture(autouse=True)
 def needs_the_extra() -> None:
-    client_package_there("opentelemetry.proto")
+    traces_there()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from tests.support.harness import WAIT_S
-from tests.support.optional import missing
 
 KINDS = {1: "internal", 2: "server", 3: "client"}
 
@@ -79,10 +78,8 @@ class Collector:
 
 def decoded(body: bytes) -> tuple[dict[str, Any], list[Found]]:
     """The resource, and the spans."""
-    try:
-        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
-    except ImportError:
-        missing("opentelemetry-proto is not installed: pip install '.[test]'")
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
     request = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
     (resource,) = request.resource_spans
     (scope,) = resource.scope_spans

@@ -23,6 +23,8 @@ from typing import NoReturn
 import platformdirs
 import pytest
 
+from trio_gateway.config.missing import otel
+
 NODE_TESTS = Path(__file__).with_name("node")
 NPM_LIMIT_S = 100.0
 # As at the import: while tests run, neither the user's folders nor their settings are in reach.
@@ -33,7 +35,7 @@ USER = dict(os.environ)
 def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def client_package(name: str) -> ModuleType:
@@ -47,6 +49,12 @@ def client_package_there(name: str) -> None:
     """As `client_package`, for what runs in a process of its own."""
     if importlib.util.find_spec(name) is None:
         missing(f"{name} is not installed: pip install '.[clients]'")
+
+
+def traces_there() -> None:
+    """What the gateway sends traces with."""
+    if (lack := otel()) is not None:
+        missing(lack)
 
 
 def node_packages() -> Path:

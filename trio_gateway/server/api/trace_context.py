@@ -60,7 +60,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def trace_of(headers: Sequence[Header]) -> Trace | None:
-    """What a client says; None: nothing. Names are in small letters. 0.3 µs for most requests."""
+    """What a client says; None: nothing. Names are in small letters. 0.6 µs without."""
     for name, _ in headers:
         if name in _READ:
             return _said(headers)

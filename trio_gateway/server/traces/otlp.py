@@ -30,7 +30,7 @@ _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 
 def encode(spans: Iterable[Span], resource: Mapping[str, Value], version: str) -> bytes:
     """The body of a request. `resource`: who sends them; `version`: of the gateway. A span takes
-    40 µs."""
+    15 µs."""
     request = trace_service_pb2.ExportTraceServiceRequest()
     of_resource = request.resource_spans.add()
     _fill(of_resource.resource.attributes, resource)

@@ -29,7 +29,7 @@ from trio_gateway.server.traces.tally import Loss, TraceTally
 log = logging.getLogger(__name__)
 
 BATCH_S = 1.0  # for others to come, before what is noted is sent
-BATCH_MAX = 100  # requests: 10 ms of the event loop
+BATCH_MAX = 50  # requests, which keep the event loop busy for 4 ms
 WAITING_MAX = 2000  # requests, for a collector that is slow; beyond, new ones are lost
 SEND_S = 10.0  # for the answer to one batch
 RETRY_S = 5.0  # after an error
@@ -74,6 +74,7 @@ class Traces:
         # Shielded: the last requests before a shutdown are those that people ask for. The deadline
         # comes with the cancel.
         flush = trio.CancelScope(shield=True)
+        log.info("traces are sent to %s", self._where)
         with self._bus.listening(RequestRecord, self._note):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_all, flush)
@@ -99,16 +100,15 @@ class Traces:
         with until:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(self._client())
+                is_good = True
                 while not self._closing.is_set():
-                    is_good = True
-                    if self._waiting:
-                        is_good = await self._try_to_send(client)
-                    elif not self._closing.is_set():
+                    if not self._waiting:
                         self._news = trio.Event()
                         await self._news.wait()
                     if len(self._waiting) < BATCH_MAX or not is_good:
                         with trio.move_on_after(BATCH_S if is_good else RETRY_S):
                             await self._closing.wait()
+                    is_good = not self._waiting or await self._try_to_send(client)
                 while self._waiting and await self._try_to_send(client):
                     pass
         if left := len(self._waiting):
