@@ -171,7 +171,7 @@ class Traces:
         except trio.TooSlowError:
             raise Unreachable(f"no answer within {SEND_S:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
+            raise Unreachable(_reason(error)) from None
         if answer.status_code in _AGAIN:
             raise Unreachable(f"HTTP {answer.status_code}")
         if not answer.is_success:
@@ -184,6 +184,16 @@ class Traces:
     def _lose(self, why: Loss, count: int) -> None:
         self._lost[why] += count
         self._tally.lost[why] += count
+
+
+def _reason(error: BaseException) -> str:
+    """Of an error that may have none in its own words: of TLS it is two causes away."""
+    told: BaseException | None = error
+    while told is not None:
+        if text := str(told):
+            return text
+        told = told.__cause__ or told.__context__
+    return type(error).__name__
 
 
 def _spans_of(batch: list[RequestRecord]) -> list[Span]:
