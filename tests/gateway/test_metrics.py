@@ -170,6 +170,6 @@ async def test_who_may_scrape(autojump_clock: Clock, key: str, status: int) -> N
 def test_a_spread_s_buckets_include_their_limits() -> None:
     spread = Spread((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 2.0, 9.0):
-        spread.add(value)
+        spread.add([value])
     assert spread.cumulative() == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
     assert spread.total == 14.0

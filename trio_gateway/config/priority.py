@@ -14,9 +14,12 @@ class Priority(enum.IntEnum):
     @property
     def word(self) -> str:
         """As configurations and headers write it: `"interactive"`."""
-        return self.name.lower()
+        return _WORDS[self]
 
     @classmethod
     def from_word(cls, word: str) -> Priority | None:
         """The priority with exactly this word; None if there is none."""
         return next((known for known in cls if known.word == word), None)
+
+
+_WORDS = tuple(known.name.lower() for known in Priority)

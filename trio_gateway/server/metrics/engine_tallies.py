@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from trio_gateway.engine.happenings import Change, EngineChanged, Refused
 from trio_gateway.engine.scheduling.events import Cause
 from trio_gateway.server.metrics.request_tallies import SECONDS
-from trio_gateway.server.metrics.tallies import Spreads, counts
+from trio_gateway.server.metrics.tallies import Counts, Labels, Spreads
 
 
 class EngineTallies:
     """By model and variant, where nothing else is said."""
 
     def __init__(self) -> None:
-        self.starts = counts()
-        self.failures = counts()  # and "timeout", "start" or "running"
-        self.stops = counts()  # and why
-        self.swaps = counts()  # the model that went, the model that came
-        self.drains = counts()
-        self.resumes = counts()
-        self.kills = counts()
-        self.loads = Spreads(SECONDS)
-        self.refused = counts()  # model, why
+        self.starts: Counts[Labels] = defaultdict(int)
+        self.failures: Counts[Labels] = defaultdict(int)  # and "timeout", "start" or "running"
+        self.stops: Counts[Labels] = defaultdict(int)  # and why
+        self.swaps: Counts[Labels] = defaultdict(int)  # the model that went, the model that came
+        self.drains: Counts[Labels] = defaultdict(int)
+        self.resumes: Counts[Labels] = defaultdict(int)
+        self.kills: Counts[Labels] = defaultdict(int)
+        self.loads = Spreads[Labels](SECONDS)
+        self.refused: Counts[Labels] = defaultdict(int)  # model, why
         self._stopping: set[int] = set()
 
     def note(self, changed: EngineChanged) -> None:
@@ -31,7 +33,7 @@ class EngineTallies:
                 for gone in changed.evicted:
                     self.swaps[gone.model, changed.key.model] += 1
             case Change.READY if changed.load_s is not None:
-                self.loads[of_variant].add(changed.load_s)
+                self.loads[of_variant].add([changed.load_s])
             case Change.DRAINING:
                 self.drains[of_variant] += 1
             case Change.RESUMED:

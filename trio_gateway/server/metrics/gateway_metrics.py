@@ -46,7 +46,7 @@ class GatewayMetrics(Collector):
         self._manager, self._book, self._budget = manager, book, budget
         self.requests, self.engines = RequestTallies(), EngineTallies()
         bus = manager.bus
-        bus.listen(RequestRecord, self.requests.fold)
+        bus.listen(RequestRecord, self.requests.note)
         bus.listen(EngineChanged, self.engines.note)
         bus.listen(Refused, self.engines.note_refused)
 

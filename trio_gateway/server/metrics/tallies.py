@@ -6,11 +6,14 @@ takes seven to eleven times as long as these do, and a request has a dozen of th
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 Labels = tuple[str, ...]
+K = TypeVar("K", str, Labels)
+Counts = defaultdict[K, int]
 
 
 class Spread:
@@ -23,9 +26,15 @@ class Spread:
         self.limits, self.total = limits, 0.0
         self.counts = [0] * (len(limits) + 1)
 
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.limits, value)] += 1
-        self.total += value
+    def add(self, values: Iterable[float]) -> None:
+        """Sorted, they need no look each: of many, each takes a tenth of that."""
+        ordered, below = sorted(values), 0
+        for index, limit in enumerate(self.limits):
+            up_to = bisect_right(ordered, limit)
+            self.counts[index] += up_to - below
+            below = up_to
+        self.counts[-1] += len(ordered) - below
+        self.total += sum(ordered)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """As Prometheus has buckets: how many are up to each limit, as text."""
@@ -36,20 +45,13 @@ class Spread:
         return [(limit, float(count)) for limit, count in buckets]
 
 
-class Spreads(dict[Labels, Spread]):
-    """One for each set of labels, made when it is first needed."""
+class Spreads(dict[K, Spread]):
+    """One for each label, or set of them, made when it is first needed."""
 
     def __init__(self, limits: Sequence[float]) -> None:
         super().__init__()
         self._limits = limits
 
-    def __missing__(self, labels: Labels) -> Spread:
+    def __missing__(self, labels: K) -> Spread:
         spread = self[labels] = Spread(self._limits)
         return spread
-
-
-Counts = defaultdict[Labels, float]
-
-
-def counts() -> Counts:
-    return defaultdict(float)
