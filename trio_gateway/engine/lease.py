@@ -41,15 +41,21 @@ class LeaseRefused(Exception):
 class Lease:
     """How a request came by its engine, and the seconds that it waited.
 
-    `load_s` is the part of the wait in which the engine was loading, `queue_s` the rest. `kv_move`:
-    what was restored for it, and saved of what made way. `spared`: tokens of its prompt that its
-    engine then found in its cache; None if it did not say, or nothing was restored. `progress`: how
-    far its answer is, if that can be told. `ended_after_s`: its answer has to end, after so long,
-    because others wait; `when_ended` is called then.
+    `granted_at`: when it got it. `load_s` is the part of the wait in which the engine was loading,
+    `queue_s` the rest. `kv_move`: what was restored for it, and saved of what made way. `spared`:
+    tokens of its prompt that its engine then found in its cache; None if it did not say, or nothing
+    was restored. `progress`: how far its answer is, if that can be told. `ended_after_s`: its
+    answer has to end, after so long, because others wait; `when_ended` is called then.
     """
 
     def __init__(
-        self, engine: Engine, grant: Grant, arrived_at: float, prompt: Prompt | None, saved: int
+        self,
+        engine: Engine,
+        grant: Grant,
+        arrived_at: float,
+        prompt: Prompt | None,
+        saved: int,
+        now: float,
     ) -> None:
         self.engine, self.grant, self._prompt = engine, grant, prompt
         restored = 0
@@ -62,7 +68,7 @@ class Lease:
         self.progress: AnswerProgress | None = None
         self.ended_after_s: float | None = None
         self.when_ended: Callable[[], None] | None = None
-        waited_s = trio.current_time() - arrived_at
+        self.granted_at, waited_s = now, now - arrived_at
         ready_at = engine.ready_at or arrived_at
         loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
         self.load_s = max(loaded_s, 0.0)
@@ -188,9 +194,9 @@ class LeaseRequest:
     def is_granted(self) -> bool:
         return self._lease is not None
 
-    def grant(self, grant: Grant, engine: Engine, saved_tokens: int) -> None:
+    def grant(self, grant: Grant, engine: Engine, saved_tokens: int, now: float) -> None:
         """`saved_tokens`: of the engines that made way for it."""
-        self._lease = Lease(engine, grant, self.arrived_at, self.prompt, saved_tokens)
+        self._lease = Lease(engine, grant, self.arrived_at, self.prompt, saved_tokens, now)
         self._lease.progress = self.event.progress
         self._tell()
 

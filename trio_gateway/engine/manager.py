@@ -197,7 +197,7 @@ class EngineManager:
 
     def take_in(self, request: LeaseRequest) -> None:
         self._requests[request.event.ticket] = request
-        self._dispatch(request.event)
+        self._dispatch(request.event, request.arrived_at)
 
     def let_go(self, request: LeaseRequest) -> None:
         ticket = request.event.ticket
@@ -246,9 +246,10 @@ class EngineManager:
 
     # -- carrying out -------------------------------------------------------------------------
 
-    def _dispatch(self, event: Event) -> None:
-        for action in self._scheduler.handle(event, trio.current_time()):
-            self._carry_out(action)
+    def _dispatch(self, event: Event, now: float | None = None) -> None:
+        now = trio.current_time() if now is None else now
+        for action in self._scheduler.handle(event, now):
+            self._carry_out(action, now)
         # A later one is found when the timer wakes up. Each request makes its engine's idle stop
         # later, and to set the deadline at its start and its end would cost 6 µs.
         if (deadline := self._next_deadline()) < self._timer.deadline:
@@ -256,12 +257,12 @@ class EngineManager:
         if self._closing and not self.engines:
             self.stopped.set()
 
-    def _carry_out(self, action: Action) -> None:
+    def _carry_out(self, action: Action, now: float) -> None:
         match action:
             case Grant(ticket, engine):
                 evicted = action.evicted
                 saved = sum(self._saved_tokens.get(key, 0) for key in evicted) if evicted else 0
-                self._requests[ticket].grant(action, self.engines[engine], saved)
+                self._requests[ticket].grant(action, self.engines[engine], saved, now)
             case EndAnswer(ticket, _, after_s):
                 self._requests[ticket].end_answer(after_s)
             case Reject(ticket):

@@ -170,16 +170,20 @@ class ModelSelector:
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Compare an answer's own numbers with what the request was taken for."""
-        self._learn(selection, usage.prompt_tokens)
-        if selection.is_plain and selection.turn_bytes is not None:
+        calibration = self._learn(selection, usage.prompt_tokens)
+        if calibration is not None and selection.turn_bytes is not None:
             turn = usage.completion_tokens + selection.turn_bytes // BYTES_PER_TOKEN
-            self._counter.calibration(selection.model).note_turn(turn)
+            calibration.note_turn(turn)
 
-    def _learn(self, selection: Selection, prompt_tokens: int) -> None:
-        if selection.is_plain:
-            self._counter.calibration(selection.model).note_answer(
-                selection.prompt, selection.source, prompt_tokens, selection.correction
-            )
+    def _learn(self, selection: Selection, prompt_tokens: int) -> Calibration | None:
+        """What has learned from it, if there was anything to learn."""
+        if not selection.is_plain:
+            return None
+        calibration = self._counter.calibration(selection.model)
+        calibration.note_answer(
+            selection.prompt, selection.source, prompt_tokens, selection.correction
+        )
+        return calibration
 
     # -- choosing ------------------------------------------------------------------------------
 

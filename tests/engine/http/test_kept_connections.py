@@ -610,7 +610,7 @@ async def test_an_engine_that_is_told_to_stop_has_no_idle_connection_left(
         await stack.post(CHAT, chat("m"))
         (first,) = [engine.client for engine in stack.manager.overview._engines.values()]
         ours, engines = socket.socketpair()
-        first.idle.keep(PlainTransport(ours), first._opener, KeepAlive(60.0))
+        first.idle.keep(PlainTransport(ours), first._opener, KeepAlive(60.0), trio.current_time())
         assert len(first.idle) == 1
         await stack.post(CHAT, chat("n"))
         assert idle == [0]

@@ -115,6 +115,9 @@ class _Answered(msgspec.Struct):
         return (said or "")[:_WORD_CHARACTERS]
 
 
+_NO_TIMINGS, _NO_USAGE, _NO_DETAILS = _Timings(), _Usage(), _Details()
+
+
 class _Begun(msgspec.Struct):
     """The first event of a stream of the Messages API. Only it says how long the prompt is."""
 
@@ -129,10 +132,10 @@ def usage_of_answer(body: bytes, begun: _Usage | None = None) -> Usage | None:
         return None
     if answer.usage is None and answer.response is not None:
         answer = answer.response
-    timings = answer.timings or _Timings()
-    usage = answer.usage.after(begun).as_chat() if answer.usage is not None else _Usage()
+    timings = answer.timings or _NO_TIMINGS
+    usage = answer.usage.after(begun).as_chat() if answer.usage is not None else _NO_USAGE
     if usage.prompt_tokens:
-        details = usage.prompt_tokens_details or _Details()
+        details = usage.prompt_tokens_details or _NO_DETAILS
         cached = timings.cache_n if details.cached_tokens is None else details.cached_tokens
         prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
     elif timings.prompt_n is not None and timings.cache_n is not None:

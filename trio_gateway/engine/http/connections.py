@@ -95,8 +95,8 @@ class Connections:
         while True:
             if self._over is not None:
                 raise self._over
-            kept = self.idle.take(opener) if may_reuse else None
-            began_at = 0.0 if kept is None else trio.current_time()
+            began_at = trio.current_time()
+            kept = self.idle.take(opener, began_at) if may_reuse else None
             transport = kept or await opener.connect()
             transport.exchanges += 1
             exchange = Exchange(transport, opener, self.pulse)
@@ -129,20 +129,23 @@ class Connections:
 
     def finish(self, exchange: Exchange) -> None:
         """It is over, or nobody wants the rest of it."""
-        self._forget(exchange)
+        now = self._forget(exchange)
         if self._over is not None or not exchange.leaves_connection_open:
             exchange.close()
             return
         said = parse_keep_alive(exchange.keep_alive)
-        self.idle.keep(exchange.transport, exchange.opener, said)
+        self.idle.keep(exchange.transport, exchange.opener, said, now)
         exchange.let_go()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Connection) -> float:
+        """When that was."""
+        now = trio.current_time()
         self._open.discard(connection)
         if connection in self._looks:
             self._looks.discard(connection)
         else:
-            self._last_end = trio.current_time()
+            self._last_end = now
+        return now
 
     @contextmanager
     def held(self, connection: _C) -> Iterator[_C]:

@@ -62,7 +62,7 @@ class IdleConnections:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, transport: Transport, opener: Opener, said: KeepAlive) -> None:
+    def keep(self, transport: Transport, opener: Opener, said: KeepAlive, now: float) -> None:
         """Keep a connection that nobody uses any more, or close it."""
         timeout_s = opener.keep_s if said.timeout_s is None else said.timeout_s
         keep_s = min(timeout_s - KEEP_MARGIN_S, KEEP_MAX_S)
@@ -70,15 +70,15 @@ class IdleConnections:
         if keep_s <= 0 or worn or len(self._kept) + sum(map(len, self.users)) >= self.most:
             transport.close()
         else:
-            self._kept.append((transport, opener, trio.current_time() + keep_s))
+            self._kept.append((transport, opener, now + keep_s))
 
-    def take(self, wanted: Opener) -> Transport | None:
+    def take(self, wanted: Opener, now: float) -> Transport | None:
         """One that can be used, the one used last first; None: there is none."""
         for index in range(len(self._kept) - 1, -1, -1):
             transport, opener, until = self._kept[index]
             if opener is wanted:
                 del self._kept[index]
-                if transport.is_quiet and trio.current_time() < until:
+                if transport.is_quiet and now < until:
                     return transport
                 transport.close()  # too old, or its server has closed it, or said what nobody asked
         return None

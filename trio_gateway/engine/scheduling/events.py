@@ -214,6 +214,8 @@ class How(enum.Enum):
     STARTED = "started"
     SWAPPED = "swapped"
 
+    __hash__ = object.__hash__  # enum's own is a Python function
+
 
 class Grant(msgspec.Struct, frozen=True):
     """`evicted`: what was stopped to make room for the engine that the ticket waited for."""

@@ -118,7 +118,7 @@ def answer_tokens(endpoint: str, fields: RequestFields) -> int | None:
     if endpoint == "embeddings":
         return 0
     for value in (fields.n_predict, fields.max_completion_tokens, fields.max_tokens):
-        if isinstance(value, int) and not isinstance(value, bool):
+        if type(value) is int:  # JSON's true is none
             return value if value >= 0 else None
     return None
 

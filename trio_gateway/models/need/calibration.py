@@ -54,6 +54,9 @@ class CountSource(enum.Enum):
     TOKENIZER = "llama-tokenize"
     VOCABULARY = "vocabulary"
 
+    # Each request looks up several of them, and enum's own hash is a Python function.
+    __hash__ = object.__hash__
+
 
 class ErrorSummary(msgspec.Struct, frozen=True):
     """Tokens counted minus tokens that the engine reported: below 0 it was too low."""
@@ -119,7 +122,7 @@ class Calibration:
             errors = self._errors[source] = deque(maxlen=KEPT_ERRORS)
         errors.append(error)
         shortfall = correction - error
-        if shortfall > self.correction(source):
+        if shortfall > self._shortfalls.get(source, 0):
             self._shortfalls[source] = shortfall
 
     def note_turn(self, turn_tokens: int) -> None:

@@ -55,6 +55,9 @@ class Need(enum.Enum):
     UNCOUNTED = "not counted: any engine of the model will do"
     NO_ENGINE = "no engine is needed"
 
+    # Each request looks up several of them, and enum's own hash is a Python function.
+    __hash__ = object.__hash__
+
 
 _READ = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
 _MADE_UNCOUNTED = frozenset({"audio/speech", "images/generations", "realtime"})

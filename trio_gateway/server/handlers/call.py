@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.permissions import Permissions, permissions_of
+from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.endpoint import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
@@ -58,6 +58,7 @@ class Call:
         self.scope, self.values, self._send = scope, values, send
         self._onlookers = onlookers
         self.state: RequestState = scope[REQUEST_KEY]
+        self.permissions = permissions_of(scope)
 
     @property
     def method(self) -> str:
@@ -68,10 +69,6 @@ class Call:
         """Of an answer that the handler sends itself."""
         assert self._send is not None, "its row is answered directly"
         await self._send(message)
-
-    @property
-    def permissions(self) -> Permissions:
-        return permissions_of(self.scope)
 
     def header_values(self, wanted: bytes) -> list[str]:
         """All headers of this name, which is in small letters."""

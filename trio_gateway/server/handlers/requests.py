@@ -120,7 +120,9 @@ async def _send(answer: Answer, send: Send, state: RequestState) -> None:
         return
     state.record.answer_bytes = len(body)
     # Whatever an engine said of it: where an answer ends is for the gateway to say.
-    headers = [*without_length(headers), (b"content-length", b"%d" % len(body))]
+    length = (b"content-length", b"%d" % len(body))
+    if length not in headers:
+        headers = [*without_length(headers), length]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

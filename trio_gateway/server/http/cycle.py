@@ -198,13 +198,12 @@ class Cycle:
 
     def _choose_framing(self, whole_length: int | None) -> Framing:
         """`whole_length`: of a body that is sent in one piece."""
-        length = None
-        for name, value in self.headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                length = int(value)
-            elif lower == b"connection" and value.lower() == b"close":
-                self.keeps_alive = False
+        known = dict(self.headers)
+        if not b"".join(known).islower():  # they are, as ASGI wants it, unless an app forgets
+            known = {name.lower(): value for name, value in self.headers}
+        length = int(known[b"content-length"]) if b"content-length" in known else None
+        if known.get(b"connection", b"").lower() == b"close":
+            self.keeps_alive = False
         if self._turn is not None and not self.body.complete:
             # It may now send the body, or not. What comes next could be read in two ways.
             self.keeps_alive = False

@@ -78,8 +78,9 @@ def _refusal(error: ApiError, path: str, headers: Iterable[Header]) -> Refusal:
 
 
 def family_of(path: str, headers: Iterable[Header]) -> Family:
-    """Whose client sent a request: it says so by a header, or by the path that it asks for."""
-    if any(name.lower() == _SAYS_ANTHROPIC for name, _ in headers):
+    """Whose client sent a request: it says so by a header, or by the path that it asks for. The
+    headers' names are in small letters."""
+    if _SAYS_ANTHROPIC in dict(headers):
         return Family.ANTHROPIC
     if path.startswith(_UPSTREAM):
         path = _at_engine(path)

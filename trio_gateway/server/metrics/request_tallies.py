@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.events import How
-from trio_gateway.models.model_selector import Selection
 from trio_gateway.models.need.calibration import CountSource
+from trio_gateway.models.selection import Selection
 from trio_gateway.server.metrics.tallies import Counts, Labels, Spread, Spreads
 from trio_gateway.server.records.request_record import Outcome, RequestRecord
 

@@ -38,6 +38,8 @@ class Outcome(enum.Enum):
     CLIENT_GONE = "client_gone"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # enum's own is a Python function
+
 
 class Stage(enum.Enum):
     """Where a request is."""
@@ -139,9 +141,9 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         self.request, self.lease = request, None
         self.tries += 1
 
-    def has(self, lease: Lease, now: float) -> None:
+    def has(self, lease: Lease) -> None:
         """It has an engine."""
-        self.lease, self.granted_at = lease, now
+        self.lease, self.granted_at = lease, lease.granted_at
         self.engine, self.variant = lease.grant.engine, lease.engine.key
         self.how, self.evicted = lease.grant.how, lease.grant.evicted
         self.queue_s, self.load_s = lease.queue_s, lease.load_s
@@ -160,7 +162,9 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         self.ended_at, self.status = now, status
         if status >= 400 and self.error is None:
             self.error = f"http_{status}"
-        self.outcome = self._outcome(is_gone=is_gone, is_torn=is_torn)
+        self.outcome = Outcome.OK
+        if self.error is not None or is_gone or is_torn:
+            self.outcome = self._bad_outcome(is_gone=is_gone, is_torn=is_torn)
         if (lease := self.lease) is not None:
             self.kv_restored, self.kv_saved = lease.kv_move
             self.kv_spared = lease.spared
@@ -172,16 +176,14 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
             self.queued_at = self.request.arrived_at
         self.request = None
 
-    def _outcome(self, *, is_gone: bool, is_torn: bool) -> Outcome:
+    def _bad_outcome(self, *, is_gone: bool, is_torn: bool) -> Outcome:
         if self.error == CANCELLED:
             return Outcome.CANCELLED
         if is_gone:
             return Outcome.CLIENT_GONE
         if is_torn or (self.error is not None and self.is_begun):
             return Outcome.BROKEN_OFF
-        if self.error is not None:
-            return Outcome.REFUSED if self.sent_at is None else Outcome.FAILED
-        return Outcome.OK
+        return Outcome.REFUSED if self.sent_at is None else Outcome.FAILED
 
     @property
     def is_begun(self) -> bool:

@@ -137,8 +137,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     def note(self) -> None:
         """Write down what is asked for."""
-        record = self.state.record
-        record.asked, record.selection = self.asked or self.model.name, self.selection
+        record, selection = self.sender.state.record, self.selection
+        record.asked, record.selection = self.asked or selection.model.name, selection
         record.is_streamed = self.wants_stream
 
     def progress(self) -> AnswerProgress | None:

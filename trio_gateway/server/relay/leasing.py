@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import msgspec
-import trio
 
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
@@ -57,7 +56,7 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> 
         raise from_reject(ask.model.name, refused.reject) from None
     ask = ask.recounted()
     record.selection = ask.selection
-    record.has(lease, trio.current_time())
+    record.has(lease)
     if lease.progress is not None:
         lease.progress.prompt, lease.progress.limit = ask.selection.prompt, ask.selection.answer
     return ask.as_sent(), lease

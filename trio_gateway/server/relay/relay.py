@@ -113,7 +113,7 @@ class Relay:
                 lease = await stack.enter_async_context(request)
             except LeaseRefused as refused:
                 raise from_reject(wanted.model.name, refused.reject) from None
-            sender.state.record.has(lease, trio.current_time())
+            sender.state.record.has(lease)
             yield lease
 
     async def respond(self, ask: Ask) -> Answer:
@@ -210,7 +210,8 @@ class Relay:
         long: LongAnswer | None,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
-        ask.state.record.first_byte_at = trio.current_time()
+        state, now = ask.state, trio.current_time()
+        state.record.first_byte_at = now
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
         headers += decision_headers(lease, ask.sender.permissions.allows)
@@ -218,7 +219,7 @@ class Relay:
             headers.append(
                 (b"x-gateway-cache-break", ask.cache_break.where.encode("ascii", "replace"))
             )
-        observers, name = ask.state.observers, self._naming(ask.asked)
+        observers, name = state.observers, self._naming(ask.asked)
         for observer in observers:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
@@ -232,16 +233,16 @@ class Relay:
                 self._learn(ask, lease, usage_of_answer(beginning.piece))
             return _whole_answer(status, headers, beginning.piece, name)
         if (progress := lease.progress) is not None:
-            progress.begin(trio.current_time(), beginning.piece)
+            progress.begin(now, beginning.piece)
             usage = UsageObserver(partial(self._learn, ask, lease), progress, beginning.piece)
             usage.continues(beginning.piece)
             observers = [*observers, usage]
         # The rest belongs to the request: it ends with the answer, or with the client.
         rest = stack.pop_all()
-        ask.state.stack.push_async_callback(rest.aclose)
+        state.stack.push_async_callback(rest.aclose)
         stream = EngineStream(
             beginning.piece, exchange, lease, rest, observers, name, ask.error_events,
-            ask.state.record,
+            state.record,
         )  # fmt: skip
         if long is not None:
             stream.may_end(long.so_far)
