@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.access", "server.forms"),
     ("server.http",),
     ("server.dumps",),
-    ("server.budget", "server.records"),
+    ("server.budget", "server.records", "server.reloading"),
     ("server.api",),
     # -- models
     ("models.explanation", "models.recount"),

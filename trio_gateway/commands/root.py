@@ -11,6 +11,7 @@ from trio_gateway.commands.explain import explain
 from trio_gateway.commands.key import key
 from trio_gateway.commands.logs import logs
 from trio_gateway.commands.models import load, pin, unload
+from trio_gateway.commands.reload import reload
 from trio_gateway.commands.requests import requests
 from trio_gateway.commands.serve import serve
 from trio_gateway.commands.status import status
@@ -36,5 +37,6 @@ for _command in (
     unload,
     pin,
     cancel,
+    reload,
 ):
     root.add_command(_command)

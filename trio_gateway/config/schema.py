@@ -41,6 +41,12 @@ class Secret:
     def __init__(self, text: str) -> None:
         self._text = text
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
     def __repr__(self) -> str:
         return "Secret(…)"
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trio_gateway.config.schema import EngineTimeouts, GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.config.difference import is_started_otherwise
+from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.registry import kind_of
 from trio_gateway.engine.scheduling.events import Reconfigured, VariantFacts, VariantKey
@@ -79,31 +80,6 @@ class Configured:
         )
 
 
-def is_started_otherwise(
-    model: ModelConfig, variant: VariantConfig, now: ModelConfig, variant_now: VariantConfig
-) -> bool:
-    """Whether an engine that runs is another than one that would be started now.
-
-    Times, what is said of its memory, and how it is asked to stop hold for those that run as well;
-    so does all that a model has for its requests."""
-    return _start_of(model, variant) != _start_of(now, variant_now)
-
-
 def retimed(running: VariantConfig, now: VariantConfig) -> VariantConfig:
     """With what holds for an engine that runs already: its times, and how it is asked to stop."""
     return msgspec.structs.replace(running, timeouts=now.timeouts, stop_command=now.stop_command)
-
-
-def _start_of(model: ModelConfig, variant: VariantConfig) -> tuple[object, ...]:
-    started = msgspec.structs.replace(
-        variant,
-        timeouts=EngineTimeouts(),
-        memory_bytes=None,
-        estimated_memory_bytes=None,
-        load_time_s=None,
-        stop_command=(),
-        options=msgspec.structs.replace(variant.options, api_key=None),
-    )
-    key = variant.options.api_key
-    secret = None if key is None else key.reveal()  # a Secret is equal to none but itself
-    return started, secret, model.engine, model.kv_carryover, model.kv_conversations

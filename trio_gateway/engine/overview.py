@@ -6,6 +6,7 @@ read the scheduler's state themselves.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -130,8 +131,10 @@ class Overview:
         return self._kinds[model.engine.value].carryover_fault(args)
 
     def longest_answer_s(self, model: str) -> float:
-        """An answer of it ends after so long, if others wait; infinite: it goes on."""
-        return self._state.variants[model][0].longest_answer_s
+        """An answer of it ends after so long, if others wait; infinite: it goes on, as does one of
+        a model that a reload has taken away."""
+        variants = self._state.variants
+        return variants[model][0].longest_answer_s if model in variants else math.inf
 
     def is_pinned(self, model: str) -> bool:
         return self._state.variants.is_pinned(self._state.variants[model][0])

@@ -23,6 +23,10 @@ class MediaSupport:
             known = self._refusals[model.name] = _by_options(model)
         return known
 
+    def forget(self) -> None:
+        """The configuration is another; its projectors are still to be read."""
+        self._refusals.clear()
+
     async def read_files(self, models: Sequence[ModelConfig]) -> None:
         """Look into their projectors, once: an engine has what was there when it began."""
         named = [model for model in models if _projector_of(model) is not None]

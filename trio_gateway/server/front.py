@@ -35,6 +35,7 @@ from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
 from trio_gateway.server.handlers.page import PageHandler
+from trio_gateway.server.handlers.reload import ReloadHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
@@ -49,6 +50,7 @@ from trio_gateway.server.relay.early_answer import EarlyAnswers
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.server.relay.websocket import WebSocketRelay
+from trio_gateway.server.reloading import Reloader
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Lasting:
     counter: TokenCounter
     media: MediaSupport
     readers: Readers
-    catalog: ModelCatalog
+    reloader: Reloader
     book: RequestBook
     history: History
     recorder: Recorder
@@ -105,7 +107,8 @@ class Front:
         )
 
     def _handlers(self, lasting: Lasting) -> tuple[object, ...]:
-        config, manager, catalog = self.config, lasting.manager, lasting.catalog
+        config, manager = self.config, lasting.manager
+        catalog = ModelCatalog(manager.overview)
         preparer, relay, selector = self.preparer, self.relay, self.selector
         counter, readers = lasting.counter, lasting.readers
         requests = RequestHandler(preparer, relay, readers)
@@ -118,6 +121,7 @@ class Front:
             HistoryHandler(lasting.book, lasting.history, lasting.feed.composer),
             CapturesHandler(lasting.recorder, preparer),
             ConfigurationHandler(config),
+            ReloadHandler(lasting.reloader),
             lasting.metrics,
             OperationsHandler(manager, selector, counter, preparer, lasting.budget, readers),
             FeedHandler(lasting.feed, lasting.feed_watchers, manager.overview, config.models),

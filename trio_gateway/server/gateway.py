@@ -15,7 +15,6 @@ from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.missing import otel
 from trio_gateway.config.schema import GatewayConfig, ServerConfig, TracesConfig
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.models.catalog import ModelCatalog
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.media_support import MediaSupport
@@ -42,6 +41,7 @@ from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.early_answer import EarlyAnswers
 from trio_gateway.server.relay.websocket import with_key_as_header
+from trio_gateway.server.reloading import Reloader
 from trio_gateway.server.traces.tally import TraceTally
 
 if TYPE_CHECKING:
@@ -71,30 +71,33 @@ class Gateway:
         self.counter = TokenCounter(overview, self._vocabulary, reaper, secrets)
         self.budget, dumps, clear = _budget(server), server.dumps_dir, server.clear_dumps_on_start
         self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
-        composer = Composer(
-            overview, self.book, config.models, self.budget.facts, _limits_of(server)
-        )
+        composer = Composer(overview, self.book, config, self.budget.facts)
         self.recorder = Recorder(self.bus)
         composer.captures = self.recorder.facts
         meter = self.manager.meter
-        others = None if meter is None else Others(meter, config.models, self.manager.engines)
-        self.feed = Feed(self.bus, self.book, composer, others)
+        self._others = None if meter is None else Others(meter, config, self.manager.engines)
+        self.feed = Feed(self.bus, self.book, composer, self._others)
         self._logs = Logs(self.bus, self.manager.lines)
         self._watchers = Watchers("the feed"), Watchers("logs")
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
         self._early_answers = EarlyAnswers(server.stream_keepalive_s)
-        self.front = Front(config, self._lasting())
+        self._cache_watch = CacheWatch(shows_excerpts=server.cache_break_excerpts)
+        self._metrics = MetricsHandler(
+            self.manager, self.book, self.budget, server.queue_timeout_s, self._trace_tally
+        )
+        self.reloader = Reloader(config, self.take_over)
+        self._lasting = self._what_lasts()
+        self.front = Front(config, self._lasting)
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)
         self._nursery: trio.Nursery | None = None
 
-    def _lasting(self) -> Lasting:
-        server = self.config.server
+    def _what_lasts(self) -> Lasting:
         return Lasting(
             manager=self.manager,
             counter=self.counter,
             media=self.media,
             readers=self._readers,
-            catalog=ModelCatalog(self.manager.overview),
+            reloader=self.reloader,
             book=self.book,
             history=self.history,
             recorder=self.recorder,
@@ -105,10 +108,8 @@ class Gateway:
             log_watchers=self._watchers[1],
             onlookers=Onlookers(self._dumps, self.recorder),
             early_answers=self._early_answers,
-            cache_watch=CacheWatch(shows_excerpts=server.cache_break_excerpts),
-            metrics=MetricsHandler(
-                self.manager, self.book, self.budget, server.queue_timeout_s, self._trace_tally
-            ),
+            cache_watch=self._cache_watch,
+            metrics=self._metrics,
             closing=self.closing,
         )
 
@@ -150,6 +151,33 @@ class Gateway:
                 task_status.started()
                 await trio.sleep_forever()
 
+    def take_over(self, config: GatewayConfig) -> None:
+        """Go by another configuration from now on. Requests under way keep their front, and
+        engines of unchanged variants live on. What `server` reads once stays as it was."""
+        if self.closing.is_set():
+            return
+        front, server, before = Front(config, self._lasting), config.server, self.config
+        changed = {m.name for m in before.models} - {
+            m.name for m in config.models if m in before.models
+        }
+        self.config, self.front = config, front
+        self.media.forget()
+        self.counter.forget(changed)
+        self._uploads.max_bytes = server.max_body_bytes
+        self._uploads.timeout_s = server.limits.body_timeout_s
+        self._cache_watch.shows_excerpts = server.cache_break_excerpts
+        self._metrics.expect(server.queue_timeout_s)
+        self.book.name_conversations(server.session_headers)
+        self.feed.composer.take_over(config)
+        if self._others is not None:
+            self._others.take_over(config)
+        if server.access != before.server.access:
+            for watchers in self._watchers:
+                watchers.turn_out("the keys were changed")
+        self.manager.reconfigure(config)
+        if self._nursery is not None:
+            self._nursery.start_soon(self.media.read_files, config.models)
+
     def begin_shutdown(self) -> None:
         """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""
         if self.closing.is_set():
@@ -171,12 +199,6 @@ class Gateway:
         self.begin_shutdown()
         self.manager.abort_leases("the gateway is stopping")
         self.manager.kill_engines(reason)
-
-
-def _limits_of(server: ServerConfig) -> dict[str, frozenset[str]]:
-    """By a key's name, the models that it may use, if it may not use all."""
-    keys = server.access.api_keys
-    return {key.name: key.models for key in keys if key.models is not None and not key.admin}
 
 
 def _history_file(history: HistoryConfig) -> HistoryFile | None:

@@ -6,6 +6,7 @@ from trio_gateway.engine.scheduling.events import Refusal, Reject
 from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.variants import ModelGone
 
 RETRY_S = 10.0  # where the wait is not known
 
@@ -63,8 +64,7 @@ def too_large(ticket: Ticket, state: SchedulerState) -> Reject:
 
 
 def model_gone(ticket: Ticket) -> Reject:
-    message = f"the configuration was reloaded, and has no model {ticket.model} any more"
-    return Reject(ticket.id, Refusal.MODEL_GONE, message)
+    return Reject(ticket.id, Refusal.MODEL_GONE, str(ModelGone(ticket.model)))
 
 
 def shutting_down(ticket: Ticket) -> Reject:

@@ -8,8 +8,16 @@ from trio_gateway.engine.scheduling.events import Keep, VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 
+class ModelGone(Exception):
+    """A request has begun with a configuration that had the model; the one in force has not."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the configuration was reloaded, and has no model {model} any more")
+
+
 class Variants:
-    """`variants` must be sorted by context within each model. `[model]` has those of a model."""
+    """`variants` must be sorted by context within each model. `[model]` has those of a model, and
+    raises ModelGone, as does what asks for a model's contexts."""
 
     def __init__(self, variants: Sequence[VariantFacts]) -> None:
         self._of_model: dict[str, list[VariantFacts]] = {}
@@ -50,7 +58,9 @@ class Variants:
         return [*self._of_model.values()]
 
     def __getitem__(self, model: str) -> list[VariantFacts]:
-        return self._of_model[model]
+        if (found := self._of_model.get(model)) is None:
+            raise ModelGone(model)
+        return found
 
     # -- contexts and slots --------------------------------------------------------------------
 
@@ -60,7 +70,9 @@ class Variants:
 
     def contexts(self, model: str) -> list[int]:
         """Tokens that one request gets in each variant of the model."""
-        return [*self._contexts_of[model]]
+        if (contexts := self._contexts_of.get(model)) is None:
+            raise ModelGone(model)
+        return [*contexts]
 
     def _list_contexts(self, model: str) -> None:
         contexts = [self.context_of(facts) for facts in self._of_model[model]]

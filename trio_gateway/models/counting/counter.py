@@ -91,6 +91,12 @@ class TokenCounter:
         self._known: OrderedDict[bytes, Count] = OrderedDict()
         self._calibrations: dict[str, Calibration] = {}
 
+    def forget(self, models: Collection[str]) -> None:
+        """These are others now: what was counted and learned of them holds no more."""
+        self._known.clear()
+        for model in models:
+            self._calibrations.pop(model, None)
+
     def calibration(self, model: ModelConfig) -> Calibration:
         if (known := self._calibrations.get(model.name)) is None:
             known = Calibration(refuses_tools=refuses_tools(model))

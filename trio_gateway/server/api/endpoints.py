@@ -337,6 +337,13 @@ GATEWAY = (
         model_in=ModelIn.BODY_OR_NONE,
     ),
     _gateway(
+        "reload",
+        "/gateway/reload",
+        "Read the configuration anew: what is other takes effect, engines of what is not live on.",
+        "handle_reload",
+        methods=("POST",),
+    ),
+    _gateway(
         "explain",
         "/gateway/explain",
         "What would happen to a request, and why; nothing is started. `?endpoint=` names its "

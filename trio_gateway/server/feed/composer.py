@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 import trio
 
 from trio_gateway import __version__
-from trio_gateway.config.schema import ModelConfig
+from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.resources import ModelRow, PoolRow
 from trio_gateway.engine.scheduling.sentence import Knows, all_known, sentence_of
@@ -22,30 +22,36 @@ from trio_gateway.server.records.request_row import RequestRow, known_of, row_of
 
 RECENT = 100
 TIMELINE_S = 3600.0
-NO_LIMITS: Mapping[str, frozenset[str]] = {}
 
 
 class Composer:
     """`captures`: what is being recorded. `others`: by pool, the bytes that other programs hold.
 
     Args:
-        models: the configuration's.
         held: what requests hold of the budget.
-        limits: by a key's name, the models that it may use; a key without an entry may use all.
     """
 
     def __init__(
         self,
         overview: Overview,
         book: RequestBook,
-        models: Sequence[ModelConfig],
+        config: GatewayConfig,
         held: Callable[[], Mapping[str, int]] = dict,
-        limits: Mapping[str, frozenset[str]] = NO_LIMITS,
     ) -> None:
-        self._overview, self._book, self._models = overview, book, models
-        self._held, self._limits = held, limits
+        self._overview, self._book, self._held = overview, book, held
+        self.take_over(config)
         self.others: Mapping[str, int | None] = {}
         self.captures: Callable[[], Captures | None] = lambda: None
+
+    def take_over(self, config: GatewayConfig) -> None:
+        """Another configuration is in force."""
+        self._models = config.models
+        # By a key's name, the models that it may use; a key without an entry may use all.
+        self._limits = {
+            key.name: key.models
+            for key in config.server.access.api_keys
+            if key.models is not None and not key.admin
+        }
 
     def scene(self, before: Scene | None) -> Scene:
         """`before`: has the pools and models, as nothing has happened that would change them."""

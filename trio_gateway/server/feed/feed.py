@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from trio_gateway.bus import Bus
-from trio_gateway.engine.happenings import EngineChanged, ModelKept
+from trio_gateway.engine.happenings import EngineChanged, ModelKept, Reloaded
 from trio_gateway.engine.resources import ModelRow
 from trio_gateway.lines import LogLine
 from trio_gateway.server.feed.composer import Composer
@@ -90,7 +90,7 @@ class Feed:
             if self._others is not None:
                 watch = partial(self._others.watch, self._note_others)
                 await stack.enter_async_context(beside(watch))
-            for kind in (RequestBegan, ModelKept, CapturesChanged):
+            for kind in (RequestBegan, ModelKept, Reloaded, CapturesChanged):
                 stack.enter_context(self._bus.listening(kind, self.wake))
             stack.enter_context(self._bus.listening(LogLine, self._note_line))
             stack.enter_context(self._bus.listening(RequestRecord, self._note_end))

@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 import trio
 
-from trio_gateway.config.schema import ModelConfig
+from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
 
@@ -24,10 +24,16 @@ class Others:
     """`engines`: those that are not gone, by their numbers."""
 
     def __init__(
-        self, meter: MemoryMeter, models: Sequence[ModelConfig], engines: Mapping[int, Engine]
+        self, meter: MemoryMeter, config: GatewayConfig, engines: Mapping[int, Engine]
     ) -> None:
         self._meter, self._engines = meter, engines
-        self._pools = {model.name: model.pool for model in models if model.engine.has_process}
+        self._pools: dict[str, str] = {}
+        self.take_over(config)
+
+    def take_over(self, config: GatewayConfig) -> None:
+        """Another configuration is in force; engines of earlier ones may still run."""
+        local = (model for model in config.models if model.engine.has_process)
+        self._pools |= {model.name: model.pool for model in local}
 
     async def watch(self, tell: Callable[[Mapping[str, int | None]], None]) -> None:
         """Tell it whenever that has changed, by pool; until cancelled."""

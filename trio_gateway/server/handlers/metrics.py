@@ -27,9 +27,14 @@ class MetricsHandler:
         traces: TraceTally,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(GatewayMetrics(manager, book, budget, queue_timeout_s, traces))
+        self._metrics = GatewayMetrics(manager, book, budget, queue_timeout_s, traces)
+        self._registry.register(self._metrics)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
+
+    def expect(self, queue_timeout_s: float) -> None:
+        """It has another value from now on."""
+        self._metrics.queue_timeout_s = queue_timeout_s
 
     async def handle_metrics(self, endpoint: Endpoint, call: Call) -> Answer:
         """In OpenMetrics' or in Prometheus' own format, as the client asks."""

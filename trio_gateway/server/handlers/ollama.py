@@ -194,7 +194,7 @@ class OllamaHandler:
         what = OLLAMA_CANNOT[endpoint.name]
         message = (
             f"trio-gateway does not {what}: its models are listed in its configuration, with files "
-            "that exist; change the configuration and restart it"
+            "that exist; change the configuration and reload it"
         )
         raise ApiError(501, message, "not_supported_error", code="not_supported")
 

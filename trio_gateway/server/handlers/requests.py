@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import trio
 
+from trio_gateway.engine.scheduling.variants import ModelGone
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
-from trio_gateway.server.api.errors import ApiError, bug, shutting_down
+from trio_gateway.server.api.errors import ApiError, bug, model_not_found, shutting_down
 from trio_gateway.server.api.own_form import (
     OPENAI_FORMS,
     OWN_FORMS,
@@ -69,6 +70,8 @@ class Dispatcher:
             return await handler(endpoint, call)
         except ApiError as error:
             return error_answer(call, error)
+        except ModelGone as error:
+            return error_answer(call, model_not_found(str(error)))
         except (TornStream, ClientGone):
             raise
         except Exception as error:

@@ -35,6 +35,11 @@ class Watchers:
         for scope in self._scopes:
             scope.cancel(reason="the gateway is stopping")
 
+    def turn_out(self, reason: str) -> None:
+        """End those that there are: who comes back is asked for a key again."""
+        for scope in self._scopes:
+            scope.cancel(reason=reason)
+
     async def send(
         self,
         call: Call,
@@ -66,7 +71,7 @@ class Watchers:
                 is_sending = False
                 piece = await next_piece()
         if scope.cancelled_caught and is_sending:
-            raise ClientGone("the gateway is stopping")
+            raise ClientGone("it was ended by the gateway")
         return Answer(200, headers, _Sent())
 
     @contextmanager

@@ -42,7 +42,7 @@ class GatewayMetrics(Collector):
         traces: TraceTally,
     ) -> None:
         self._traces = traces
-        self._queue_timeout_s = queue_timeout_s
+        self.queue_timeout_s = queue_timeout_s
         self._manager, self._book, self._budget = manager, book, budget
         self.requests, self.engines = RequestTallies(), EngineTallies()
         bus = manager.bus
@@ -73,7 +73,7 @@ class GatewayMetrics(Collector):
         )  # fmt: skip
         yield Measured(
             "queue_timeout_seconds", "After so long a request is told that it waits in vain.",
-            (), {(): self._queue_timeout_s},
+            (), {(): self.queue_timeout_s},
         )  # fmt: skip
         stages = Counter(
             (record.model or "", record.stage.value) for record in self._book.live.values()

@@ -136,6 +136,9 @@ ANSWERS: Mapping[str, Json] = {
     "captures": _object(
         recording={"type": ["object", "null"]}, captures=_list_of({"type": "object"})
     ),
+    "reload": _object(
+        changes=_list_of(_STRING), needs_restart={"type": "boolean"}, notes=_list_of(_STRING)
+    ),
     "load": _object(model=_STRING, variant=_STRING, decision=_STRING),
     "unload": _object(model=_STRING, engines_stopped={"type": "integer"}),
     "pin": _object(model=_STRING, pinned={"type": "boolean"}),

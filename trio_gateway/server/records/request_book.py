@@ -47,6 +47,10 @@ class RequestBook:
         self._cancels: dict[str, Callable[[], None]] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=kept)
 
+    def name_conversations(self, headers: Sequence[str]) -> None:
+        """By these headers from now on."""
+        self._sessions = SessionHeaders(headers)
+
     def begin(
         self,
         record: RequestRecord,
