@@ -198,7 +198,7 @@ def test_a_chat_shows_its_answer_and_what_was_decided(chromium: Browser, feed: F
     decided = texts(page, ".decision")[-1]
     assert "qwen:8k" in decided
     assert "swapped, in place of gemma:1" in decided
-    assert "9.1 s, a load of 8.0 s" in decided
+    assert "9.1 s in line, 8.0 s for a load" in decided
     took = {"outcome": "ok", "took_s": 9.9, "generated_tokens": 2, "why": "512 fit into 8k"}
     feed.say("request", request(7, "qwen", "done", **took))
     page.wait_for("document.querySelector('.assistant .decision').innerText.includes('9.9 s')")

@@ -20,7 +20,7 @@ export class Connection extends HTMLElement {
     this.fault = h('p.fault', { id: 'key-fault', role: 'alert' });
     const form = h('form', { method: 'dialog', onsubmit: (event) => this.#take(event) },
       h('h2', { id: 'key-title' }, 'An API key, please'),
-      h('p', {}, 'This gateway has keys. Yours is kept for this tab only, and sent to this gateway only.'),
+      h('p', {}, 'This gateway asks for a key. Yours is kept in this tab only, and sent only to this gateway.'),
       h('label', { for: 'key' }, 'Key'),
       this.input,
       this.fault,
@@ -32,7 +32,7 @@ export class Connection extends HTMLElement {
     event.preventDefault();
     const key = this.input.value.trim();
     if (!/^[\x21-\x7e]+$/.test(key)) {
-      text(this.fault, 'A key has letters, digits and signs only, and no spaces.');
+      text(this.fault, 'A key consists of letters, digits and punctuation, without spaces.');
       return;
     }
     text(this.fault, '');

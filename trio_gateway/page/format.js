@@ -34,9 +34,9 @@ export const speed = (value) => (known(value) ? `${value < 9.95 ? value.toFixed(
 
 export const percent = (part, all) => (known(part) && all ? `${Math.round((part / all) * 100)} %` : NONE);
 
-const clockTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
-const shortTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hour12: false });
-const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+const clockTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+const shortTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' });
 
 export const clock = (unix) => (known(unix) ? clockTime.format(unix * 1000) : NONE);
 export const minute = (unix) => (known(unix) ? shortTime.format(unix * 1000) : NONE);

@@ -18,7 +18,7 @@ export default class Chat extends View {
     this.settings = { ...SETTINGS, ...kept.settings };
     this.controls = this.#makeControls();
     this.log = h('div.log', { role: 'log', 'aria-label': 'Conversation', tabindex: '0' });
-    this.none = h('p.empty', {}, 'Ask something. The answer is streamed, and beside it stands what was decided for it: which engine, why, and how long each part took.');
+    this.none = h('p.empty', {}, 'Ask something. The answer is streamed, and next to it you see what was decided: which engine, why, and how long each part took.');
     this.status = h('p.unseen', { role: 'status' });
     this.image = null;
     this.load = new LoadTest(this.store, () => this.#request([{ role: 'user', content: this.prompt.value.trim() || 'Count from one to fifty, in words.' }]));
@@ -77,7 +77,7 @@ export default class Chat extends View {
       const remove = h('button.quiet', { type: 'button', 'aria-label': 'Remove the image', onclick: () => { this.image = null; this.preview.replaceChildren(); } }, 'Remove');
       this.preview.replaceChildren(this.image.picture, remove);
     } catch (error) {
-      this.preview.replaceChildren(h('span.fault', {}, `This is no image that a browser can read: ${error.message}`));
+      this.preview.replaceChildren(h('span.fault', {}, `The browser cannot read this image: ${error.message}`));
     }
   }
 

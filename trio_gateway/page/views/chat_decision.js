@@ -18,7 +18,7 @@ export function decisionOf(decision) {
     ['Engine', variant && `${decision.model ?? row?.model}:${variant}`],
     ['How', HOW[how] && `${HOW[how]}${evicted ? `, in place of ${evicted}` : ''}`],
     ['Why', row?.why],
-    ['Waited', queue_s !== undefined && `${queue_s < 0.01 ? 'not at all' : seconds(queue_s)}${load_s ? `, a load of ${seconds(load_s)}` : ''}`],
+    ['Waited', queue_s !== undefined && ([queue_s < 0.01 ? '' : `${seconds(queue_s)} in line`, load_s ? `${seconds(load_s)} for a load` : ''].filter(Boolean).join(', ') || 'not at all')],
     ['Needs', decision.need && `${number(Number(decision.need))} tokens${counted ? `, by ${counted}` : ''}`],
     ['Limit', decision['answer-limit']],
     ['Cache', decision.kv],

@@ -27,7 +27,7 @@ export default class Configuration extends View {
       const found = await this.store.json('/gateway/configuration');
       this.body.replaceChildren(
         remarks('Notes', found.notes, 'Nothing to note.'),
-        remarks('Missing on this machine', found.missing, 'Everything that it names is there.'),
+        remarks('Missing on this machine', found.missing, 'Everything it names exists.'),
         h('section.card', { 'aria-label': 'In force' },
           h('header', {}, h('h2', {}, 'In force'), h('span.soft.small', {}, `${found.source}; secrets are left out as •••`)),
           ...Object.entries(found.configuration).map(([name, value]) => part(name, value, name === 'server'))));

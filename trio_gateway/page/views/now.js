@@ -16,11 +16,11 @@ export default class Now extends View {
   build() {
     this.pools = h('div.pools');
     this.running = list('Running', 'Nothing runs.');
-    this.waiting = list('Waiting', 'Nobody waits.');
+    this.waiting = list('Waiting', 'No request waits.');
     this.ended = list('Just ended', 'Nothing has ended yet.');
     this.ended.card.classList.add('ended');
     this.first = firstSteps(this.store);
-    this.loading = h('p.empty', {}, 'Waiting for the gateway’s first words…');
+    this.loading = h('p.empty', {}, 'Waiting for the gateway…');
     this.spoken = h('p.unseen', { role: 'status' }); // the lists themselves would never be silent
     this.append(
       h('h1.unseen', {}, 'Now'),
