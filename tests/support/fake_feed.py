@@ -26,9 +26,9 @@ CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 
 
 class FakeFeed:
     """`asked`: methods and paths of all requests but those for files. `last_ids`: what readers of
-    the feed said where they broke off. `chat`: the pieces of each streamed answer. `missing`: files
-    that it does not give, as a gateway that is about to stop. `refuses`: no new reader gets the
-    feed."""
+    the feed said where they broke off. `chat`: the pieces of each streamed answer. `logs`: the
+    lines of each log. `missing`: files that it does not give, as a gateway that is about to stop.
+    `refuses`: no new reader gets the feed."""
 
     def __init__(self, snapshot: Json, key: str | None = None) -> None:
         self.snapshot, self.key = snapshot, key
@@ -36,6 +36,7 @@ class FakeFeed:
         self.last_ids: list[str | None] = []
         self.answers: dict[str, Json] = {}
         self.chat: list[bytes] = []
+        self.logs: list[Json] = []
         self.missing: set[str] = set()
         self.refuses = False
         self.chat_headers: dict[str, str] = {}
@@ -66,7 +67,9 @@ class FakeFeed:
                     self._json(503, {"error": {"message": "it stops", "code": "stopping"}})
                 elif path == "/gateway/events":
                     feed.last_ids.append(self.headers.get("last-event-id"))
-                    self._feed()
+                    self._follow(("snapshot", {**feed.snapshot, "now_s": time.time()}))
+                elif path == "/gateway/logs":
+                    self._follow(*(("log", line) for line in feed.logs))
                 else:
                     self._json(200 if path in feed.answers else 404, feed.answers.get(path, {}))
 
@@ -76,15 +79,17 @@ class FakeFeed:
                 if self.path == CHAT:
                     self._stream()
                     return
-                self._json(200, feed.answers.get(self.path, {}))
+                answer = feed.answers.get(self.path, {})
+                self._json(409 if "error" in answer else 200, answer)
 
-            def _feed(self) -> None:
+            def _follow(self, *first: tuple[str, Json]) -> None:
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")
                 self.send_header("connection", "close")
                 self.end_headers()
                 news: queue.Queue[tuple[str, Json] | None] = queue.Queue()
-                news.put(("snapshot", {**feed.snapshot, "now_s": time.time()}))
+                for begun in first:
+                    news.put(begun)
                 feed._readers.append(news)
                 try:
                     while (event := news.get()) is not None:

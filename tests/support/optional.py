@@ -61,9 +61,14 @@ def node_packages() -> Path:
     """The folder with tests/node's `node_modules`: installed once for each lock file, and kept."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        missing("node and npm are not on the PATH: the client for Node and the browser need them")
+        missing("node and npm are not on the PATH: node's client, the browser, axe-core need them")
     sources = [NODE_TESTS / "package.json", NODE_TESTS / "package-lock.json"]
     return _kept("node", b"".join(s.read_bytes() for s in sources), _install_with(npm))
+
+
+def axe_core() -> str:
+    """The script that finds what keeps people out of a page, to be run in the page."""
+    return (node_packages() / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 def browser() -> tuple[Path, dict[str, str]]:

@@ -58,6 +58,20 @@ export function keyed(parent, items, key, make, update) {
   }
 }
 
+// Around what may be wider than its place, such as a table: where it is, the arrow keys scroll it.
+export function scroller(label, content) {
+  const made = h('div.scroll', {}, content);
+  const fit = new ResizeObserver(() => {
+    const isWider = made.scrollWidth > made.clientWidth;
+    attr(made, 'tabindex', isWider ? '0' : null);
+    attr(made, 'role', isWider ? 'region' : null);
+    attr(made, 'aria-label', isWider ? label : null);
+  });
+  fit.observe(made);
+  fit.observe(content);
+  return made;
+}
+
 const HUES = 8; // of style.css: `--hue-0` …
 const hues = new Map();
 

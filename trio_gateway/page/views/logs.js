@@ -92,7 +92,7 @@ class Column {
     this.view = view;
     this.head = h('header');
     this.count = h('span.soft.small.end');
-    this.list = h('ol.lines', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': 'Lines' });
+    this.list = h('div.lines', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': 'Lines' });
     this.none = h('p.empty', {}, 'Nothing was written yet.');
     this.card = h('section.card', {}, this.head, this.list, this.none);
     queueMicrotask(() => this.head.append(this.count));
@@ -102,6 +102,7 @@ class Column {
     if (source === this.#source && this.#reading) return;
     this.stop();
     this.#source = source;
+    attr(this.list, 'aria-label', `Lines of ${source === GATEWAY ? 'the gateway' : source}`);
     this.list.replaceChildren();
     this.#tell();
     if (source) this.#read(source, this.#reading = new AbortController());
@@ -133,7 +134,7 @@ class Column {
 
   #add(line) {
     const plain = line.text.replace(/\x1b\[[0-9;]*m/g, '');
-    const row = h('li', { 'data-level': line.level }, h('time.soft', {}, clock(line.at_s)), ' ', coloured(line.text));
+    const row = h('div', { 'data-level': line.level }, h('time.soft', {}, clock(line.at_s)), ' ', coloured(line.text));
     row.gwText = plain;
     row.hidden = !this.view.matches(plain);
     const { list } = this;

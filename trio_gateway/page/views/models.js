@@ -1,6 +1,6 @@
 // Models: what there is, what is in memory, and what would happen to a request.
 
-import { attr, chip, h, keyed, text } from '../dom.js';
+import { attr, chip, h, keyed, scroller, text } from '../dom.js';
 import { bytes, number, percent, seconds } from '../format.js';
 import { View } from '../view.js';
 
@@ -11,7 +11,7 @@ export default class Models extends View {
 
   build() {
     this.list = h('div.models');
-    this.none = h('p.empty', {}, 'Waiting for the gateway’s first words…');
+    this.none = h('p.empty', {}, 'Waiting for the gateway…');
     this.says = h('p.unseen', { role: 'status' });
     this.explaining = explainer(this);
     this.append(h('h1.unseen', {}, 'Models'), this.says, h('div.stack', {}, this.none, this.list, this.explaining.card));
@@ -20,7 +20,7 @@ export default class Models extends View {
   update() {
     const models = [...this.store.models.values()];
     this.none.hidden = models.length > 0;
-    if (this.store.hasSnapshot && !models.length) text(this.none, 'Your key may see no models here.');
+    if (this.store.hasSnapshot && !models.length) text(this.none, 'Your key may not see any models.');
     keyed(this.list, models, (model) => model.name, (model) => card(this, model), (made, model) => show(made, model, this.store));
     this.explaining.models(models.map((model) => model.name));
   }
@@ -58,11 +58,11 @@ function card(view, { name }) {
   made.rows = h('tbody');
   made.carryover = h('p.soft.small.note');
   made.counts = h('div.counts');
-  const counts = h('details', { ontoggle: (event) => event.target.open && showCounts(view, path, made.counts) }, h('summary', {}, 'How exact its token counts were'), made.counts);
+  const counts = h('details', { ontoggle: (event) => event.target.open && showCounts(view, name, path, made.counts) }, h('summary', {}, 'How exact its token counts were'), made.counts);
   made.append(
     h('header', {}, chip(name), h('h2', {}, name), made.state, made.pinned, made.hidden_, made.about, h('span.row.end', {}, made.doing, ...made.buttons)),
     made.fault,
-    h('div.scroll', {}, h('table', {}, h('thead', {}, h('tr', {}, ['Variant', 'Context', 'At a time', 'Memory', 'Load'].map((head, place) => h(place ? 'th.number' : 'th', { scope: 'col' }, head)))), made.rows)),
+    scroller(`Variants of ${name}`, h('table', {}, h('thead', {}, h('tr', {}, ['Variant', 'Context', 'At a time', 'Memory', 'Load'].map((head, place) => h(place ? 'th.number' : 'th', { scope: 'col' }, head)))), made.rows)),
     h('footer', {}, made.carryover, counts));
   return made;
 }
@@ -88,17 +88,18 @@ function show(made, model, store) {
     text(memory, variant.memory_bytes ? `${bytes(variant.memory_bytes)}, ${variant.memory_is}` : 'not known');
     text(load, variant.load_s ? `${seconds(variant.load_s)}, ${variant.load_is ?? 'guessed'}` : 'not measured');
   });
-  const works = model.carryover === true ? 'works' : model.carryover || 'is off';
-  text(made.carryover, model.carryover === undefined ? '' : `KV carry-over ${model.carryover === true ? works : `does not: ${works}`}`);
+  const { carryover } = model;
+  const works = typeof carryover === 'string' ? `does not work: ${carryover}` : carryover ? 'works' : 'is off';
+  text(made.carryover, carryover === undefined ? '' : `KV carry-over ${works}`);
 }
 
-async function showCounts(view, path, place) {
+async function showCounts(view, name, path, place) {
   try {
     const facts = await view.store.json(path);
     const errors = Object.entries(facts.count_errors ?? {});
-    if (!errors.length) place.replaceChildren(h('p.soft.small', {}, 'No answer has told yet.'));
-    else place.replaceChildren(h('div.scroll', {}, h('table', {}, h('thead', {}, h('tr', {}, ['Counted by', 'Answers', 'Exact', 'Lowest', 'Median', 'Highest'].map((head) => h('th', { scope: 'col' }, head)))), h('tbody', {}, errors.map(([by, summary]) => h('tr', {}, h('td', {}, by), h('td', {}, number(summary.answers)), h('td', {}, percent(summary.exact_share, 1)), h('td', {}, number(summary.least)), h('td', {}, number(summary.median)), h('td', {}, number(summary.most))))))),
-      h('p.soft.small', {}, 'Tokens counted less tokens that the engine reported: below 0 it was too low.'));
+    if (!errors.length) place.replaceChildren(h('p.soft.small', {}, 'No answers yet.'));
+    else place.replaceChildren(scroller(`Counts of ${name}`, h('table', {}, h('thead', {}, h('tr', {}, ['Counted by', 'Answers', 'Exact', 'Lowest', 'Median', 'Highest'].map((head) => h('th', { scope: 'col' }, head)))), h('tbody', {}, errors.map(([by, summary]) => h('tr', {}, h('td', {}, by), h('td', {}, number(summary.answers)), h('td', {}, percent(summary.exact_share, 1)), h('td', {}, number(summary.least)), h('td', {}, number(summary.median)), h('td', {}, number(summary.most))))))),
+      h('p.soft.small', {}, 'Tokens counted minus tokens that the engine reported: below 0, the count was too low.'));
   } catch (error) {
     place.replaceChildren(h('p.fault', {}, error.message));
   }
@@ -125,7 +126,7 @@ function explainer(view) {
     }
   };
   const form = h('form', { onsubmit: submit },
-    h('div.row', {}, h('label', { for: 'explain-model' }, 'Model'), model, h('label', { for: 'explain-limit' }, 'Max tokens'), limit),
+    h('div.row', {}, h('span.row', {}, h('label', { for: 'explain-model' }, 'Model'), model), h('span.row', {}, h('label', { for: 'explain-limit' }, 'Max tokens'), limit)),
     h('label', { for: 'explain-text' }, 'Request'), said,
     h('div.row', {}, h('button.primary', {}, 'Explain'), fault));
   const card = h('section.card', { 'aria-label': 'Explain a request' }, h('header', {}, h('h2', {}, 'What would happen to a request'), h('span.soft.small', {}, 'nothing is started')), form, result);

@@ -1,6 +1,6 @@
 // Requests: those that are over or run, as a table; one of them in detail; speeds over time.
 
-import { attr, copyText, h, keyed, text } from '../dom.js';
+import { attr, copyText, h, keyed, scroller, text } from '../dom.js';
 import { clock, number, seconds, speed } from '../format.js';
 import { View } from '../view.js';
 import { COLUMNS, asCsv, cellOf, resultOf } from './requests_columns.js';
@@ -9,6 +9,7 @@ import { speeds } from './requests_speeds.js';
 
 const PAGE = 200;
 const DRAWN = 500; // rows; more are counted
+const PLOT_PADDING = 28; // pixels, of the style
 const KEPT_COLUMNS = 'trio-gateway-columns'; // in localStorage: which are shown
 
 export default class Requests extends View {
@@ -26,16 +27,17 @@ export default class Requests extends View {
     this.head = h('tr');
     this.rows = h('tbody');
     this.none = h('p.empty', {}, 'No request has come yet.');
-    this.more = h('button', { type: 'button', onclick: () => this.#ask() }, 'Older ones');
+    this.more = h('button', { type: 'button', onclick: () => this.#ask() }, 'Older requests');
     this.fault = h('span.fault', { role: 'alert' });
     this.detail = h('section.card.detail', { 'aria-label': 'One request', hidden: true });
     this.plot = h('div.plot');
+    new ResizeObserver(() => this.#plot()).observe(this.plot);
     this.append(h('h1.unseen', {}, 'Requests'), h('div.stack', {},
       this.detail,
       h('section.card', { 'aria-label': 'Speeds' }, h('header', {}, h('h2', {}, 'Speed of answers'), h('span.soft.small', {}, 'tokens a second, each answer a point')), this.plot),
       h('section.card', { 'aria-label': 'Requests' },
-        h('header', {}, h('h2', {}, 'Requests'), this.filter, this.count, h('span.row.end', {}, h('details.columns', {}, h('summary', {}, 'Columns'), h('div.boxes', {}, boxes)), this.copy)),
-        h('div.scroll', { tabindex: '0', role: 'region', 'aria-label': 'Table of requests' }, h('table', {}, h('thead', {}, this.head), this.rows)),
+        h('header', {}, h('h2', {}, 'Requests'), this.filter, this.count, h('span.row.end', {}, h('details.columns', { onfocusout: left, onkeydown: left }, h('summary', {}, 'Columns'), h('div.boxes', {}, boxes)), this.copy)),
+        scroller('Table of requests', h('table', {}, h('thead', {}, this.head), this.rows)),
         this.none, h('div.row.foot', {}, this.more, this.fault))));
   }
 
@@ -82,17 +84,26 @@ export default class Requests extends View {
       attr(cell, 'aria-sort', isSorted ? (this.#sort.down ? 'descending' : 'ascending') : null);
     });
     keyed(this.rows, rows.slice(0, DRAWN), (row) => row.id, () => h('tr'), (made, row) => {
-      attr(made, 'aria-selected', row.id === this.#chosen ? 'true' : null);
+      attr(made, 'aria-current', row.id === this.#chosen ? 'true' : null);
       keyed(made, columns, (column) => column.id, (column) => h(column.isNumber ? 'td.number' : 'td'), (cell, column) => cellOf(cell, column, row, this));
     });
     const left = rows.length - DRAWN;
     text(this.count, rows.length ? `${number(rows.length)}${left > 0 ? `, the first ${DRAWN} are shown` : ''}` : '');
     this.none.hidden = rows.length > 0;
-    text(this.none, this.all.length ? 'No request has this text.' : 'No request has come yet.');
-    this.plot.replaceChildren(speeds(rows));
+    text(this.none, this.all.length ? 'No request matches.' : 'No request has come yet.');
+    this.#plot();
     const chosen = this.all.find((row) => row.id === this.#chosen);
     this.detail.hidden = !chosen;
-    if (chosen) this.detail.replaceChildren(...detail(chosen, this));
+    if (!chosen) return;
+    if (this.detailed?.id !== chosen.id) {
+      this.detailed = { id: chosen.id, ...detail(chosen.id, this) };
+      this.detail.replaceChildren(...this.detailed.parts);
+    }
+    this.detailed.show(chosen);
+  }
+
+  #plot() {
+    this.plot.replaceChildren(speeds(this.#wanted(), Math.max(this.plot.clientWidth - PLOT_PADDING, 240)));
   }
 
   get #chosen() {
@@ -132,6 +143,13 @@ export default class Requests extends View {
     const said = asCsv(this.#wanted(), COLUMNS.filter((column) => this.shown.has(column.id)));
     await copyText(this.copy, said);
   }
+}
+
+// A menu closes when the focus goes elsewhere, or with Escape.
+function left({ type, key, relatedTarget, currentTarget: menu }) {
+  if (type === 'keydown' ? key !== 'Escape' : !relatedTarget || menu.contains(relatedTarget)) return;
+  menu.open = false;
+  if (type === 'keydown') menu.firstElementChild.focus();
 }
 
 function asText(row) {

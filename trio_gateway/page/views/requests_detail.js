@@ -1,19 +1,27 @@
 // One request in detail: its whole way as a waterfall, and all that is known of it.
 
-import { h } from '../dom.js';
+import { h, text } from '../dom.js';
 import { bytes, moment, number, seconds, speed } from '../format.js';
 import { resultOf } from './requests_columns.js';
 
-export function detail(row, view) {
+// Its elements, made once, so that its buttons keep the focus; `show(row)` each time.
+export function detail(id, view) {
+  let shown = {};
+  const title = h('h2');
   const close = h('button.quiet', { type: 'button', onclick: () => view.goTo('') }, 'Close');
-  const parts = [h('h2', {}, `${row.model ?? row.asked ?? 'a request'} · ${row.endpoint}`), h('span.soft.small', {}, row.id)];
-  const cancels = row.outcome ? null : h('button.quiet.danger', { type: 'button', onclick: (event) => cancel(event.target, row, view) }, 'Cancel');
-  return [
-    h('header', {}, parts, h('span.row.end', {}, cancels, close)),
-    waterfall(row, view.store.now()),
-    h('dl.facts', {}, facts(row).filter(([, value]) => value).map(([what, value]) => h('div', {}, h('dt', {}, what), h('dd', {}, value)))),
-    row.conversation ? h('p.foot', {}, h('button.quiet', { type: 'button', onclick: () => view.showConversation(row.conversation) }, 'Show the requests of this conversation')) : null,
-  ].filter(Boolean);
+  const cancels = h('button.quiet.danger', { type: 'button', onclick: () => cancel(cancels, shown, view) }, 'Cancel');
+  const body = h('div');
+  const conversation = h('p.foot', {}, h('button.quiet', { type: 'button', onclick: () => view.showConversation(shown.conversation) }, 'Show the requests of this conversation'));
+  const show = (row) => {
+    if (row === shown && row.outcome) return;
+    shown = row;
+    text(title, `${row.model ?? row.asked ?? 'a request'} · ${row.endpoint}`);
+    cancels.hidden = Boolean(row.outcome);
+    conversation.hidden = !row.conversation;
+    body.replaceChildren(waterfall(row, view.store.now()),
+      h('dl.facts', {}, facts(row).filter(([, value]) => value).map(([what, value]) => h('div', {}, h('dt', {}, what), h('dd', {}, value)))));
+  };
+  return { parts: [h('header', {}, title, h('span.soft.small', {}, id), h('span.row.end', {}, cancels, close)), body, conversation], show };
 }
 
 async function cancel(button, row, view) {

@@ -27,10 +27,11 @@ export default class Timeline extends View {
     this.none = h('p.empty', {}, 'No engine did anything in this time.');
     this.list = h('ol.moments', { tabindex: '0', 'aria-label': 'What engines did, as text' });
     const keys = ['loading', 'serving', 'idle', 'draining', 'stopping', 'failed', 'waiting', 'reading'].map((state) => h('li', {}, h('span.key', { 'data-state': state }), state));
+    this.why = h('section.card', { 'aria-label': 'As text' }, h('header', {}, h('h2', {}, 'Why'), h('span.soft.small', {}, 'newest first')), this.list);
     this.append(h('h1.unseen', {}, 'Timeline'), h('div.stack', {},
       h('section.card', { 'aria-label': 'Lanes' }, h('header', {}, h('h2', {}, 'What engines did'), this.choice), this.frame, this.none, h('ul.keys', { 'aria-label': 'Colours' }, keys)),
-      h('section.card', { 'aria-label': 'As text' }, h('header', {}, h('h2', {}, 'Why'), h('span.soft.small', {}, 'the newest is the first')), this.list)));
-    new ResizeObserver(() => this.#draw()).observe(this.frame);
+      this.why));
+    new ResizeObserver(() => this.#draw(true)).observe(this.frame);
     this.frame.addEventListener('pointerover', (event) => this.#point(event.target.closest('[data-says]')));
     this.frame.addEventListener('pointerleave', () => this.#point(null));
     this.frame.addEventListener('focusin', (event) => this.#point(event.target.closest('[data-says]')));
@@ -76,10 +77,12 @@ export default class Timeline extends View {
 
   // -- drawing -----------------------------------------------------------------------------------
 
-  #draw() {
+  // Not below the focus, unless it `isNew` in size.
+  #draw(isNew = false) {
     const { store } = this;
     const width = this.frame?.clientWidth ?? 0;
-    if (!width || !store.hasSnapshot || this.contains(document.activeElement) && document.activeElement.dataset.says) return;
+    const focused = this.#told().indexOf(document.activeElement);
+    if (!width || !store.hasSnapshot || (focused >= 0 && !isNew)) return;
     this.#dirty = false;
     const now = store.now();
     const from = now - this.minutes * 60;
@@ -111,7 +114,9 @@ export default class Timeline extends View {
     this.svg.replaceChildren(...axis(from, now, x, width, height), ...drawn);
     attr(this.svg, 'height', height);
     attr(this.svg, 'viewBox', `0 0 ${width} ${height}`);
-    attr(this.svg.querySelector('[data-says]') ?? this.svg, 'tabindex', '0');
+    const stop = this.#told()[Math.max(focused, 0)];
+    if (stop) attr(stop, 'tabindex', '0');
+    if (focused >= 0) stop?.focus();
     this.none.hidden = spans.length + rows.length > 0;
     this.#listMoments(from);
   }
@@ -121,7 +126,11 @@ export default class Timeline extends View {
     keyed(this.list, told, (moment) => `${moment.engine} ${moment.change} ${moment.at_s}`, (moment) => h('li', {},
       h('time.soft', {}, clock(moment.at_s)), h('span.chip', {}), h('strong', {}, `${moment.model}:${moment.variant}`), h('span', {}, wordsOf(moment))),
     (item, moment) => item.children[1].style.setProperty('--hue', hueOf(moment.model)));
-    if (!told.length) this.list.replaceChildren();
+    this.why.hidden = !told.length;
+  }
+
+  #told() {
+    return [...this.svg.querySelectorAll('[data-says]')];
   }
 
   // -- pointing ----------------------------------------------------------------------------------
@@ -139,7 +148,7 @@ export default class Timeline extends View {
 
   // One stop of the Tab key for all of them; from there the arrow keys lead on.
   #key(event) {
-    const all = [...this.svg.querySelectorAll('[data-says]')];
+    const all = this.#told();
     const at = all.indexOf(document.activeElement);
     const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
     if (event.key === 'Enter') this.#follow(event.target);
@@ -169,7 +178,8 @@ function engineOf(span, x, y) {
   }
   const [left, right] = [x(span.from), x(span.to)];
   const letters = Math.floor((right - left - 12) / LETTER);
-  if (letters > 3) group.append(h('text.name', { x: left + 6, y: y + 15, 'aria-hidden': 'true' }, name.length > letters ? `${name.slice(0, letters - 1)}…` : name));
+  const under = span.parts.findLast((part) => x(part.from) <= left + 6)?.state;
+  if (letters > 3) group.append(h('text.name', { x: left + 6, y: y + 15, 'aria-hidden': 'true', 'data-on': under }, name.length > letters ? `${name.slice(0, letters - 1)}…` : name));
   return group;
 }
 

@@ -34,6 +34,7 @@ export function engineSpans({ timeline, engines, requests, from, now }) {
   }
   const found = [...spans.values()].filter((span) => span.to > from);
   const byEngine = Map.groupBy(requests.filter((row) => row.engine !== null && row.engine !== undefined), (row) => row.engine);
+  for (const span of found) span.parts = span.parts.filter((part) => part.to > from);
   for (const span of found) span.serving = merged((byEngine.get(span.engine) ?? []).map((row) => servedIn(row, now)).filter(Boolean), span);
   return found.sort((a, b) => a.from - b.from);
 }
