@@ -182,6 +182,7 @@ def test_a_damaged_file_is_moved_aside_with_one_line(
     assert ids(file) == [200]
     (record,) = caplog.records
     assert "is damaged" in record.message
+    assert "\n" not in record.message
     aside = [one for one in path.parent.iterdir() if ".damaged-2026" in one.name]
     assert len(aside) == 1
 
@@ -215,9 +216,19 @@ def test_one_of_another_program_is_left_alone(path: Path, file: HistoryFile) -> 
     with closing(sqlite3.connect(path)) as others:
         others.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
+    path.chmod(0o644)
     with pytest.raises(HistoryUnavailable, match="another program"):
         file.write([past(1)])
     assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_what_is_not_a_file_is_left_alone(path: Path, file: HistoryFile) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path, 0o640)
+    with pytest.raises(HistoryUnavailable, match="not a file on a disk"):
+        file.write([past(1)])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_one_of_a_newer_version_is_left_alone(path: Path, file: HistoryFile) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -158,9 +159,7 @@ class HistoryFile:
             self.close()  # somebody has removed the file, or put another one there
         if self._open is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives the files beside it the same mode.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(self.path, 0o600)
+            _make_private(self.path)
             made = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
@@ -181,7 +180,7 @@ class HistoryFile:
                 os.replace(f"{self.path}{end}", f"{aside}{end}")
         log.error(
             "the history %s is damaged (%s): it is %s now, and a new one is begun",
-            self.path, why, aside.name,
+            self.path, " ".join(why.split()), aside.name,
         )  # fmt: skip
 
     # -- pruning ------------------------------------------------------------------------------
@@ -198,6 +197,20 @@ class HistoryFile:
             ).rowcount
         connection.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})").fetchall()
         self._pruned_at = self._now_s()
+
+
+def _make_private(path: Path) -> None:
+    """A history, or a new file: SQLite gives those beside it the same mode. One of somebody else
+    stays as it is. Raises OSError, HistoryUnavailable."""
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise HistoryUnavailable("it is not a file on a disk")
+        head = os.pread(opened, 100, 0)
+        if not head or head[68:72] == APPLICATION_ID.to_bytes(4, "big"):
+            os.fchmod(opened, 0o600)
+    finally:
+        os.close(opened)
 
 
 def _inode(path: Path) -> int | None:
