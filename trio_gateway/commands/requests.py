@@ -45,8 +45,12 @@ def requests(
         return
     from trio_gateway.commands.tables import console, requests_table
 
+    if partial := found.get("partial"):
+        click.echo(
+            f"There may be more: the history's file cannot be used now ({partial}).", err=True
+        )
     if not found["requests"]:
-        click.echo("There were no such requests since the gateway started.")
+        click.echo("The gateway remembers no such requests.")
         return
     out = console()
     out.print(requests_table(found["requests"][::-1], out.width))

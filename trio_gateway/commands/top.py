@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import termios
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.5
 RETRY_S = 2.0
+_KEYS = re.compile(rb"\x1b[\[O].|.", re.DOTALL)  # several may come at once
 _ARROWS = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down"}
 
 
@@ -132,20 +134,26 @@ class _Screen:
 
         while True:
             await trio.lowlevel.wait_readable(sys.stdin.fileno())
-            pressed = os.read(sys.stdin.fileno(), 16)
-            if not pressed or pressed in (b"q", b"Q", b"\x03", b"\x1b"):
+            pressed = os.read(sys.stdin.fileno(), 1024)
+            for key in _KEYS.findall(pressed):
+                if key in (b"q", b"Q", b"\x03", b"\x1b"):
+                    return
+                await self._obey(_ARROWS.get(key, key.decode("ascii", "replace").lower()))
+            if not pressed:
                 return
-            match _ARROWS.get(pressed, pressed.decode("ascii", "replace").lower()):
-                case "up" | "k":
-                    self._choice.move(self._state, -1)
-                case "down" | "j":
-                    self._choice.move(self._state, 1)
-                case "p" | " ":
-                    self._is_paused = not self._is_paused
-                case "m":
-                    self._shows_models = not self._shows_models
-                case "c" if self._choice.id is not None:
-                    await self._cancel(self._choice.id)
+
+    async def _obey(self, key: str) -> None:
+        match key:
+            case "up" | "k":
+                self._choice.move(self._state, -1)
+            case "down" | "j":
+                self._choice.move(self._state, 1)
+            case "p" | " ":
+                self._is_paused = not self._is_paused
+            case "m":
+                self._shows_models = not self._shows_models
+            case "c" if self._choice.id is not None:
+                await self._cancel(self._choice.id)
 
     async def _cancel(self, request_id: str) -> None:
         import trio
