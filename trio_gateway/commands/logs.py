@@ -75,13 +75,18 @@ async def _print(
 
 def _show(text: str, *, with_source: bool) -> None:
     line = json.loads(text)
-    parts = _COLOUR.split(line["text"])
+    style = _STYLES.get(line["level"])
+    source = click.style(line["source"], dim=True) + " " if with_source else ""
+    # What the gateway says of an engine has that one's last lines with it.
+    said = [_coloured(one, style) for one in line["text"].split("\n")]
+    click.echo(f"{words.clock(line['at_s'])} {source}" + "\n    ".join(said))
+
+
+def _coloured(text: str, style: str | None) -> str:
+    parts = _COLOUR.split(text)
     said = "".join(p if n % 2 else _printable(p) for n, p in enumerate(parts))
     said += "\x1b[0m" if len(parts) > 1 else ""
-    style = _STYLES.get(line["level"])
-    said = click.style(said, fg=style) if style else said
-    source = click.style(line["source"], dim=True) + " " if with_source else ""
-    click.echo(f"{words.clock(line['at_s'])} {source}{said}")
+    return click.style(said, fg=style) if style else said
 
 
 def _printable(text: str) -> str:
