@@ -40,6 +40,12 @@ def test_a_key_s_models_are_named_with_latest_or_without(tmp_path: Path) -> None
     assert [key.models for key in server.access.api_keys] == [frozenset({"llama3:latest"})] * 2
 
 
+def test_a_key_for_metrics_may_use_no_model(tmp_path: Path) -> None:
+    keys = f'api_keys = {{ {{ key = "{SECRET}", metrics = true, models = {{}} }} }}'
+    (key,) = smallest(tmp_path, f"server = {{ {keys} }}").server.access.api_keys
+    assert (key.metrics, key.models) == (True, frozenset())
+
+
 def test_every_key_is_read(tmp_path: Path) -> None:
     hashed = str(hash_of("anything"))
     server = smallest(
@@ -109,6 +115,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (
             'api_keys = { { key = "{S}", models = {} } }',
             "server.api_keys[1].models: expected at least one model; leave it out",
+        ),
+        (
+            'api_keys = { { key = "{S}", models = {}, admin = true } }',
+            "server.api_keys[1].models: expected at least one model; leave it out",
+        ),
+        (
+            'api_keys = { { key = "{S}", models = { 7 }, metrics = true } }',
+            "server.api_keys[1].models[1]: expected",
         ),
         (
             'api_keys = { { key = "{S}", name = "a", models = { "n" } } }',

@@ -215,6 +215,9 @@ def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey
         admin=record.read("admin", fields.boolean, False),
         metrics=record.read("metrics", fields.boolean, False),
     )
+    if models == frozenset() and not key.metrics:
+        what = "expected at least one model; leave it out for a key that may use all"
+        mistakes.add(record.field_path("models"), what)
     record.finish()
     return key
 
@@ -240,9 +243,7 @@ def _secret(mistakes: Mistakes, path: str, value: Any) -> str | None:
 def _models(mistakes: Mistakes, path: str, value: Any) -> frozenset[str] | None:
     before = len(mistakes.lines)
     found = fields.names(mistakes, path, value)
-    if not found and len(mistakes.lines) == before:
-        mistakes.add(path, "expected at least one model; leave it out for a key that may use all")
-    return frozenset(found) if found else None
+    return frozenset(found) if found is not None and len(mistakes.lines) == before else None
 
 
 def _priority(mistakes: Mistakes, path: str, value: Any) -> Priority | None:
