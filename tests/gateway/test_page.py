@@ -89,6 +89,8 @@ async def test_a_browser_is_led_to_the_page_and_ollamas_clients_are_not(
             answer = await get(stack, "/", **accepts)
             assert (answer.status, answer.content) == (200, b"Ollama is running")
             assert "Accept" in header(answer, "Vary")
+        shouted = await get(stack, "/", Accept="TEXT/HTML")
+        assert shouted.status == 302
         without_slash = await get(stack, "/ui")
         assert (without_slash.status, header(without_slash, "Location")) == (302, "/ui/")
 

@@ -85,6 +85,14 @@ async def test_a_stream(autojump_clock: Clock) -> None:
     assert row.answer_bytes == len(answer)
 
 
+async def test_a_stream_that_comes_in_one_piece_shows_no_speed(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[EVENT * 3 + DONE]]
+        await stream(stack, chat(stream=True))
+        row = the_row(stack)
+    assert (row.generated_tokens, row.speed) == (3, None)
+
+
 async def test_a_stream_of_a_message(autojump_clock: Clock) -> None:
     begun = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 0}}}
     delta = {"type": "content_block_delta", "index": 0, "delta": {"text": "tok"}}

@@ -356,6 +356,8 @@ async def test_what_cannot_be_is_refused_before_it_is_accepted(
     async with serving(echo, monkeypatch) as stack:
         assert await refusal_of(stack, path) == (status, code)
         assert not stack.engines.processes
+        (record,) = stack.gateway.book.recent
+        assert record.asked == ("nope" if "nope" in path else None)
 
 
 async def test_engines_without_a_websocket_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

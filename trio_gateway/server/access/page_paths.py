@@ -16,4 +16,6 @@ def leads_to_page(path: str, accepts: Iterable[str]) -> bool:
     """Whether somebody opens the gateway's address in a browser. `accepts`: its `Accept` headers;
     Ollama's clients, which ask for the same path, name no HTML there."""
     kinds = (kind for value in accepts for kind in value.split(","))
-    return path == "/" and any(kind.partition(";")[0].strip() == "text/html" for kind in kinds)
+    return path == "/" and any(
+        kind.partition(";")[0].strip().lower() == "text/html" for kind in kinds
+    )

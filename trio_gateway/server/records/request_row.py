@@ -9,6 +9,8 @@ import msgspec
 from trio_gateway.server.records.conversations import named_id, thread_id
 from trio_gateway.server.records.request_record import RequestRecord
 
+_SHORTEST_S = 0.1  # an answer that comes in one piece has been made before: that shows no speed
+
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times: `arrived_s` is Unix time, `…_after_s` seconds since then, the others durations.
@@ -159,8 +161,8 @@ def _speed(record: RequestRecord, generated: int | None, now: float) -> float | 
         return usage.completion_tokens / usage.made_ms * 1000
     if not generated or generated < 2 or not record.is_streamed or record.first_byte_at is None:
         return None
-    end = now if record.ended_at is None else record.ended_at
-    return generated / (end - record.first_byte_at) if end > record.first_byte_at else None
+    took_s = (now if record.ended_at is None else record.ended_at) - record.first_byte_at
+    return generated / took_s if took_s >= _SHORTEST_S else None
 
 
 def _rounded(number: float | None) -> float | None:

@@ -150,13 +150,13 @@ class WebSocketRelay:
             message = "the address names two models (`?model=`); name one"
             raise ApiError(400, message, code="duplicate_model", param="model")
         name = named[0] if named else None
+        state.record.asks(name)
         model = self._preparer.find(name, permissions_of(scope)).model
         self._preparer.check_served(REALTIME, model)
         refuse_choosers(model, permissions_of(scope), dict(query))
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         record, caller = state.record, sender.caller
         record.client, record.priority = caller.client, caller.priority
-        record.asks(name)
         lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]
