@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_gateway import stop_signals
 from trio_gateway.stop_signals import SIGNALS, StopSignals, forget_dead_output, terminal_is_gone
 
 INT, TERM, HUP = SIGNALS
@@ -46,13 +47,21 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[StopSignals]:
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def closed_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_signals, "terminal_is_gone", lambda: True)
+
+
 def exited(code: int) -> None:
     raise Exited(code)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_the_loop_a_signal_ends_the_process(
-    number: signal.Signals, signals: StopSignals, capfd: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    signals: StopSignals,
+    capfd: pytest.CaptureFixture[str],
+    closed_terminal: None,
 ) -> None:
     with pytest.raises(Exited) as ended:
         signal.raise_signal(number)
@@ -71,7 +80,7 @@ def test_before_the_loop_a_signal_ends_the_process(
     ],
 )
 async def test_in_the_loop_the_first_begins_the_shutdown_and_the_second_hurries_it(
-    sent: list[signal.Signals], calls: list[str], signals: StopSignals
+    sent: list[signal.Signals], calls: list[str], signals: StopSignals, closed_terminal: None
 ) -> None:
     told = Told()
     signals.attach()
@@ -84,6 +93,30 @@ async def test_in_the_loop_the_first_begins_the_shutdown_and_the_second_hurries_
                 await trio.testing.wait_all_tasks_blocked()
         await trio.testing.wait_all_tasks_blocked()
         assert told.calls == calls
+        nursery.cancel_scope.cancel(reason="all were told")
+
+
+async def test_a_hangup_that_is_no_terminals_end_reloads_also_if_it_came_before_the_loop(
+    signals: StopSignals,
+) -> None:
+    told, why = Told(), list[str]()
+
+    async def reload(because: str) -> None:
+        why.append(because)
+
+    signal.raise_signal(HUP)
+    signals.attach()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(signals.watch, told)
+        nursery.start_soon(signals.watch_reloads, reload)
+        await trio.testing.wait_all_tasks_blocked()
+        assert why == ["SIGHUP"]
+        for _ in range(3):
+            signal.raise_signal(HUP)
+        with trio.fail_after(5):
+            while len(why) < 2:
+                await trio.testing.wait_all_tasks_blocked()
+        assert (told.calls, signals.received, signals.exit_code) == ([], None, 0)
         nursery.cancel_scope.cancel(reason="all were told")
 
 

@@ -1,5 +1,8 @@
 """StopSignals: what SIGINT, SIGTERM and SIGHUP do, from the first line of a command to its last.
 
+The first two stop the gateway. SIGHUP means two things: from a terminal that closes, the same; from
+anybody else, as of any service, that the configuration is to be read anew.
+
 One handler for all of that time. Until the gateway's loop runs there is nothing to end in order, so
 a signal ends the process right in the handler. From then on it sets an event that the gateway waits
 for. Nothing is raised, and no signal is passed on as another: a KeyboardInterrupt would come up at
@@ -20,6 +23,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
     import trio
@@ -49,6 +53,9 @@ class StopSignals:
         self._token: trio.lowlevel.TrioToken | None = None
         self._first: trio.Event
         self._second: trio.Event
+        self._reload: trio.Event
+        self._wants_reload = False  # since before there was a loop
+        self._has_terminal = False
         self._count = 0
         self.is_ready = False
         self.received: signal.Signals | None = None  # the first one
@@ -59,6 +66,7 @@ class StopSignals:
 
         Only SIGHUP stays ignored if it was: that is what `nohup` is for.
         """
+        self._has_terminal = _has_terminal()
         for number in SIGNALS:
             if number not in _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
@@ -70,7 +78,9 @@ class StopSignals:
         """Called in the loop, before anything is begun that has to end in order."""
         import trio
 
-        self._first, self._second = trio.Event(), trio.Event()
+        self._first, self._second, self._reload = trio.Event(), trio.Event(), trio.Event()
+        if self._wants_reload:
+            self._reload.set()
         self._token = trio.lowlevel.current_trio_token()
 
     async def watch(self, gateway: Stoppable) -> None:
@@ -81,6 +91,16 @@ class StopSignals:
         await self._second.wait()
         gateway.end_now("a second signal")
 
+    async def watch_reloads(self, reload: Callable[[str], Awaitable[object]]) -> None:
+        """Call it for each SIGHUP that is no terminal's end, and for several that come meanwhile
+        once; until cancelled."""
+        import trio
+
+        while True:
+            await self._reload.wait()
+            self._reload = trio.Event()
+            await reload("SIGHUP")
+
     def mark_ready(self) -> None:
         """From here on a signal ends a gateway that was ready."""
         self.is_ready = True
@@ -89,6 +109,9 @@ class StopSignals:
         """In the main thread, between any two lines of Python."""
         received = signal.Signals(number)
         if received in _HANGUP:
+            if not self._is_terminals_end():
+                self._want_reload()
+                return
             forget_dead_output()
             if self._count:
                 return  # a terminal that closes may tell it twice
@@ -103,6 +126,26 @@ class StopSignals:
 
         with contextlib.suppress(trio.RunFinishedError):  # then it ends already
             self._token.run_sync_soon((self._first if self._count == 1 else self._second).set)
+
+    def _is_terminals_end(self) -> bool:
+        return terminal_is_gone() or (self._has_terminal and not _has_terminal())
+
+    def _want_reload(self) -> None:
+        self._wants_reload = True
+        if self._token is not None:
+            import trio
+
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(lambda: self._reload.set())
+
+
+def _has_terminal() -> bool:
+    """Whether this process is of a terminal's session. A terminal that closes has none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 def _say(line: str) -> None:

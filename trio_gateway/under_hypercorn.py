@@ -118,7 +118,12 @@ class HypercornGateway:
         install(connections, self._stop)  # early enough: hypercorn serves after this startup
         self._gateway = gateway = self._create(config)
         _end_parent_with_its_terminal()
-        async with beside(partial(self._signals.watch, self)), trio.open_nursery() as nursery:
+        reload = gateway.reloader.try_to_reload
+        async with (
+            beside(partial(self._signals.watch, self)),
+            beside(partial(self._signals.watch_reloads, reload)),
+            trio.open_nursery() as nursery,
+        ):
             await nursery.start(gateway.run)
             nursery.start_soon(self._end_with_parent)
             nursery.start_soon(connections.watch, gateway.begin_shutdown)

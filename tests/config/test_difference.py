@@ -58,6 +58,13 @@ def test_an_edit_is_said_in_words(name: str, tmp_path: Path) -> None:
     assert changes(after, smallest(tmp_path, edit)) == ()
 
 
+def test_what_waits_for_the_next_start_is_said_until_it_is_as_it_was(tmp_path: Path) -> None:
+    first, moved = smallest(tmp_path), smallest(tmp_path, 'server.listen_v4 = "127.0.0.1:9"')
+    said = ["! server: listen_v4 (takes effect at the next start)"]
+    assert [str(change) for change in changes(moved, moved, first)] == said
+    assert changes(moved, first, first) == ()
+
+
 def test_a_key_that_is_another_is_named_and_not_shown(tmp_path: Path) -> None:
     given = 'server.api_keys = {{ {{ name = "me", key = "sk-a-long-secret-{}" }} }}'
     one, other = (given.format(n) for n in (1, 2))

@@ -76,7 +76,8 @@ def cases() -> list[tuple[str, str, str, bool]]:
     if ALL in os.environ:
         return every
     # Coprime steps: each moment, each signal and each way with each of the others, in few starts.
-    return [every[(index * 12 + 5 * index) % 12 + index * 12] for index in range(len(points))]
+    size = len(SIGNALS) * 2
+    return [every[3 * index % size + index * size] for index in range(len(points))]
 
 
 def chat(gateway: HeldGateway) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,8 @@ import trio
 
 from tests.support.harness import (
     CLIENT_KEY,
+    HYPERCORN,
+    SERVE,
     GatewayProcess,
     chat_body,
     configuration,
@@ -120,3 +123,46 @@ def test_the_command_says_what_has_changed(tmp_path: Path) -> None:
         assert gateway.chat("more").status_code == 200
         run = subprocess.run(argv, capture_output=True, text=True, timeout=60)
         assert (run.returncode, run.stdout) == (0, "Nothing has changed.\n")
+
+
+def write_with(file: Path, name: str, listen: str) -> None:
+    file.write_text(configuration(fake_model("fake"), fake_model(name), listen=listen))
+
+
+UNDER_HYPERCORN = (*HYPERCORN, "-k", "trio", "-w", "0", "-b", "127.0.0.1:0", "trio_gateway.app:app")
+
+
+@pytest.mark.parametrize(
+    ("command", "ready"),
+    [(SERVE, r"Base URL for clients: (\S+)/v1"), (UNDER_HYPERCORN, r"Running on (\S+) \(CTRL")],
+)
+def test_a_hangup_reloads(command: Sequence[str], ready: str, tmp_path: Path) -> None:
+    file, listen = tmp_path / "gateway.lua", f'"127.0.0.1:{free_port()}"'
+    first = configuration(fake_model("fake"), listen=listen)
+    with running_gateway(tmp_path, first, command=command, ready=ready) as it:
+        write_with(file, "more", listen)
+        it.send_signal(signal.SIGHUP)
+        it.wait_for_line(r"\+ model more")
+        assert it.chat("more").status_code == 200
+        file.write_text("server = {")
+        it.send_signal(signal.SIGHUP)
+        it.wait_for_line("the configuration stays as it was")
+        assert it.chat("more").status_code == 200
+
+
+def test_the_file_is_watched(tmp_path: Path) -> None:
+    file, listen = tmp_path / "gateway.lua", f'"127.0.0.1:{free_port()}"'
+    first = configuration(fake_model("fake"), listen=listen)
+    command = (sys.executable, "-m", "trio_gateway", "serve", "--watch", "-c", str(file))
+    with running_gateway(tmp_path, first, command=command) as gateway:
+        write_with(file, "more", listen)
+        gateway.wait_for_line(r"\+ model more")
+        (tmp_path / "part.lua").write_text("return 3")
+        part = 'local limit = include("part.lua")\n'
+        file.write_text(
+            part + configuration(fake_model("fake"), listen=listen, queue_limit="limit")
+        )
+        gateway.wait_for_line(r"- model more")
+        (tmp_path / "part.lua").write_text("return 4")
+        after = gateway.lines_so_far()
+        gateway.wait_for_line(r"~ server: queue_limit", after=max(after - 2, 0))

@@ -28,7 +28,6 @@ COMMANDS = {
 SIGNALS = {
     "SIGINT": (signal.SIGINT,),
     "SIGTERM": (signal.SIGTERM,),
-    "SIGHUP": (signal.SIGHUP,),
     "closed terminal": (),
     "SIGINT twice": (signal.SIGINT, signal.SIGINT),
     "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),

@@ -38,9 +38,12 @@ log = logging.getLogger(__name__)
     help="How the log is written: lines for people, or an object a line for programs. "
     f"${FORMAT_VARIABLE} says the same.",
 )
+@click.option("--watch", is_flag=True, help="Reload whenever the configuration has changed.")
 @click.pass_obj
-def serve(signals: StopSignals, path: Path | None, verbose: bool, log_format: str) -> None:
-    """Serve the models until Ctrl-C (or SIGTERM)."""
+def serve(
+    signals: StopSignals, path: Path | None, *, verbose: bool, log_format: str, watch: bool
+) -> None:
+    """Serve the models until Ctrl-C (or SIGTERM). SIGHUP reloads the configuration."""
     config, why = load_or_exit(path)
     configure_logging(verbose=verbose, log_format=LogFormat(log_format))
     say = _say if log_format == LogFormat.TEXT.value else _log_line
@@ -66,12 +69,19 @@ def serve(signals: StopSignals, path: Path | None, verbose: bool, log_format: st
 
     async def run() -> None:
         signals.attach()
-        server = GatewayServer(create_app(config))
-        async with beside(partial(signals.watch, server)), open_flat_nursery() as nursery:
+        gateway = create_app(config)
+        server, reloader = GatewayServer(gateway), gateway.reloader
+        async with (
+            beside(partial(signals.watch, server)),
+            beside(partial(signals.watch_reloads, reloader.try_to_reload)),
+            open_flat_nursery() as nursery,
+        ):
             addresses: list[ListenAddress | UnixAddress] = await nursery.start(server.run)
             if signals.received is not None:
                 return
             signals.mark_ready()
+            if watch:
+                nursery.start_soon(reloader.watch)
             # Takes a moment, in which requests are served already.
             unloadable = await trio.to_thread.run_sync(cannot_load, config)
             for lack in unloadable:

@@ -53,10 +53,13 @@ class Change(msgspec.Struct, frozen=True):
         return f"{self.kind.value} {self.what}{keys}{' (starts anew)' if self.replaces else ''}"
 
 
-def changes(before: GatewayConfig, after: GatewayConfig) -> tuple[Change, ...]:
-    """In the order of a file: the server, its keys, pools, models with their variants."""
+def changes(
+    before: GatewayConfig, after: GatewayConfig, started: GatewayConfig | None = None
+) -> tuple[Change, ...]:
+    """In the order of a file: the server, its keys, pools, models with their variants. `started`:
+    what the gateway began with, if that is another than `before`."""
     return (
-        *_of_server(before, after),
+        *_of_server(before, after, started or before),
         *_of_named("key", _keys(before), _keys(after)),
         *_of_named("pool", before.pools, after.pools),
         *_of_models(before, after),
@@ -85,14 +88,18 @@ def _start_of(model: ModelConfig, variant: VariantConfig) -> tuple[object, ...]:
     return started, model.engine, model.kv_carryover, model.kv_conversations
 
 
-def _of_server(before: GatewayConfig, after: GatewayConfig) -> Iterator[Change]:
-    old, new = before.server, after.server
+def _of_server(
+    before: GatewayConfig, after: GatewayConfig, started: GatewayConfig
+) -> Iterator[Change]:
+    old, new, first = before.server, after.server, started.server
     different = [name for name in _different(old, new) if name not in ("access", "limits")]
     now = [name for name in different if name not in _AT_START]
-    later = [name for name in different if name in _AT_START]
+    later = [name for name in _different(first, new) if name in _AT_START]
     now += [name for name in _different(old.access, new.access) if name != "api_keys"]
-    for name in _different(old.limits, new.limits):
-        (now if name in _LIMITS_AT_ONCE else later).append(f"limits.{name}")
+    limits = _different(old.limits, new.limits)
+    now += [f"limits.{name}" for name in limits if name in _LIMITS_AT_ONCE]
+    limits = _different(first.limits, new.limits)
+    later += [f"limits.{name}" for name in limits if name not in _LIMITS_AT_ONCE]
     if now:
         yield Change(Kind.CHANGED, "server", _as_written(now))
     if later:

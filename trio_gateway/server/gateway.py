@@ -85,7 +85,7 @@ class Gateway:
         self._metrics = MetricsHandler(
             self.manager, self.book, self.budget, server.queue_timeout_s, self._trace_tally
         )
-        self.reloader = Reloader(config, self.take_over)
+        self.reloader = Reloader(config, self.take_over, self.closing)
         self._lasting = self._what_lasts()
         self.front = Front(config, self._lasting)
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import trio
@@ -11,14 +14,23 @@ import trio
 from trio_gateway.config.difference import Change, Kind, changes
 from trio_gateway.config.loader import ConfigError
 from trio_gateway.config.locate import load_config
+from trio_gateway.config.missing import missing
+from trio_gateway.config.readable_files import readable_secrets
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.config.shown import hider
+from trio_gateway.tasks import beside
+
+_Stamps = dict[Path, tuple[int, int, int] | None]
 
 log = logging.getLogger(__name__)
+
+WATCH_S = 1.0
+SETTLED_S = 0.3
 
 
 class Reload(msgspec.Struct, frozen=True):
     """What came of it. `changes`: in words, one each. `needs_restart`: some of them take effect at
-    the next start. `notes`: what the new configuration is remarked on."""
+    the next start. `notes`: what is to be said of the configuration, and what it lacks."""
 
     changes: tuple[str, ...]
     needs_restart: bool
@@ -31,11 +43,19 @@ class Reloader:
     Args:
         config: the one in force.
         take_over: makes another one that; it does not wait.
+        closing: the gateway stops, and takes over nothing any more.
     """
 
-    def __init__(self, config: GatewayConfig, take_over: Callable[[GatewayConfig], None]) -> None:
-        self.config, self._take_over = config, take_over
+    def __init__(
+        self,
+        config: GatewayConfig,
+        take_over: Callable[[GatewayConfig], None],
+        closing: trio.Event,
+    ) -> None:
+        self.config, self._take_over, self._closing = config, take_over, closing
+        self._started = config
         self._turn = trio.Lock()
+        self._known = _stamps(self._files)  # at once: what changes from here on is news
 
     async def reload(self, why: str) -> Reload:
         """The file is read and checked in a thread, as a whole, before anything changes.
@@ -47,29 +67,86 @@ class Reloader:
             source = self.config.source
             log.info("%s: reading %s anew", why, source)
             try:
-                config, _ = await trio.to_thread.run_sync(
-                    load_config, source, abandon_on_cancel=True
-                )
+                config, notes = await trio.to_thread.run_sync(_read, source, abandon_on_cancel=True)
             except ConfigError as error:
                 log.error("the configuration stays as it was, as %s has mistakes:", source)
                 for mistake in error.mistakes:
                     log.error("%s", mistake)
                 raise
-            found = changes(self.config, config)
+            if self._closing.is_set():
+                log.info("the gateway is stopping: the configuration stays as it was")
+                return Reload((), needs_restart=False, notes=())
+            found = changes(self.config, config, self._started)
             self._take_over(config)
             self.config = config
-        _say(found, config)
+        _say(found, notes, config.source)
         return Reload(
             changes=tuple(map(str, found)),
             needs_restart=any(change.kind is Kind.LATER for change in found),
-            notes=config.notes,
+            notes=notes,
         )
 
+    async def try_to_reload(self, why: str) -> None:
+        """The same for those who read the log: mistakes are there."""
+        with suppress(ConfigError):
+            await self.reload(why)
 
-def _say(found: tuple[Change, ...], config: GatewayConfig) -> None:
+    async def watch(self) -> None:
+        """Reload when a file of the configuration has changed and then been left alone for a
+        moment, as an editor may write it in pieces; until the gateway stops."""
+        async with beside(self._watch):
+            await self._closing.wait()
+
+    async def _watch(self) -> None:
+        while True:
+            await trio.sleep(WATCH_S)
+            seen = await self._look()
+            if seen == self._known:
+                continue
+            while True:
+                await trio.sleep(SETTLED_S)
+                before, seen = seen, await self._look()
+                if seen == before:
+                    break
+            await self.try_to_reload("the file has changed")
+            now = {**await self._look(), **seen}  # it may include others now
+            self._known = {file: now[file] for file in self._files}
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return self.config.files or (self.config.source,)
+
+    async def _look(self) -> _Stamps:
+        """In a thread: a folder may be on another machine."""
+        return await trio.to_thread.run_sync(_stamps, self._files)
+
+
+def _stamps(files: Sequence[Path]) -> _Stamps:
+    """What changes with a file: when it was written, its size and number. None: it is not there."""
+    found: _Stamps = dict.fromkeys(files)
+    for file in files:
+        with suppress(OSError):
+            seen = file.stat()
+            found[file] = seen.st_mtime_ns, seen.st_size, seen.st_ino
+    return found
+
+
+def _read(source: Path) -> tuple[GatewayConfig, tuple[str, ...]]:
+    """With what is to be said of it.
+
+    Raises:
+        ConfigError
+    """
+    config, _ = load_config(source)
+    lacks = [lack.text for lack in missing(config)]
+    hide = hider(config, os.environ)
+    return config, tuple(map(hide, (*config.notes, *readable_secrets(config), *lacks)))
+
+
+def _say(found: Sequence[Change], notes: Sequence[str], source: Path) -> None:
     if not found:
-        log.info("nothing has changed in %s", config.source)
+        log.info("nothing has changed in %s", source)
     for change in found:
         log.log(logging.WARNING if change.kind is Kind.LATER else logging.INFO, "%s", change)
-    for note in config.notes:
-        log.info("%s: %s", config.source, note)
+    for note in notes:
+        log.warning("%s: %s", source, note)
