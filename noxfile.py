@@ -142,7 +142,8 @@ def audit(session: nox.Session) -> None:
     wanted = Path(session.create_tmp()) / "requirements.txt"
     for resolution in ("highest", "lowest-direct"):
         session.run("uv", "pip", "compile", "--quiet", "--resolution", resolution, "--extra",
-                    "embedded", "--output-file", str(wanted), "pyproject.toml")  # fmt: skip
+                    "embedded", "--extra", "otel", "--output-file", str(wanted),
+                    "pyproject.toml")  # fmt: skip
         # Strict, as it would pass with "no known vulnerabilities" if it could ask about none.
         session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", str(wanted),
                     *session.posargs)  # fmt: skip
