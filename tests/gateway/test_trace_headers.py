@@ -13,6 +13,8 @@ from tests.support.forms import TYPE, form, part
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
+from trio_gateway.server.api.trace_context import Sampler
+from trio_gateway.server.traces.spans import Kind, spans_of
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SENT = {"traceparent": TRACEPARENT, "tracestate": "congo=t61rcWkgMzE", "baggage": "user=ann"}
@@ -91,6 +93,26 @@ async def test_without_them_nothing_is_made_up(autojump_clock: Clock, case: Case
         answer = await ask(stack, case, {})
         (_, got, _), *_ = stack.engines.requests
     assert (traced(got), echoed(answer)) == ({}, {})
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("sent", [SENT, {}], ids=["the client's trace", "a new one"])
+async def test_with_spans_of_the_gateways_own_the_engines_parent_is_one(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, case: Case, sent: dict[str, str]
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        monkeypatch.setattr(stack.gateway.book, "_sampler", Sampler(1.0))
+        answer = await ask(stack, case, sent)
+        (_, got, _), *_ = stack.engines.requests
+        found = spans_of(stack.gateway.book.recent[-1])
+    request, engine = found[0], found[-1]
+    assert (request.kind, engine.kind) == (Kind.SERVER, Kind.CLIENT)
+    flags = "01" if sent else "03"
+    parent = f"00-{request.trace.hex()}-{engine.id.hex()}-{flags}"
+    assert traced(got) == {**sent, "traceparent": parent}
+    own = f"00-{request.trace.hex()}-{request.id.hex()}-{flags}"
+    assert echoed(answer) == {"traceparent": sent.get("traceparent", own)}
+    assert request.begin_ns <= engine.begin_ns <= engine.end_ns <= request.end_ns
 
 
 async def test_an_invalid_traceparent_goes_nowhere_and_its_tracestate_neither(

@@ -28,10 +28,12 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import Transport
+from trio_gateway.server.api.trace_context import Sampler
 from trio_gateway.server.http.websocket_session import _Session
 from trio_gateway.server.records.request_record import Outcome
 from trio_gateway.server.relay import prepare
 from trio_gateway.server.relay import websocket as websocket_relay
+from trio_gateway.server.traces.spans import spans_of
 
 PATH = "/v1/realtime?model=m"
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
@@ -248,6 +250,20 @@ async def test_the_engine_is_told_of_the_trace_and_the_client_finds_it(
     assert answered[b"traceparent"].decode() == parent
     got = dict(seen[0].headers)
     assert {name: got[name.encode()].decode() for name in sent} == sent
+
+
+async def test_a_websockets_spans_last_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(echo, monkeypatch) as stack:
+        monkeypatch.setattr(stack.gateway.book, "_sampler", Sampler(1.0))
+        async with connected(stack) as socket:
+            await socket.send_message("Hi")
+            await socket.get_message()
+            await socket.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        request, *_, engine = spans_of(stack.gateway.book.recent[-1])
+    assert request.name == "GET /v1/realtime"
+    assert (engine.name, engine.parent, engine.error) == ("engine", request.id, None)
+    assert request.begin_ns < engine.begin_ns < engine.end_ns == request.end_ns
 
 
 async def test_an_engine_that_chooses_no_protocol_is_helped_out(
