@@ -29,7 +29,6 @@ from trio_gateway.server.front import Front, Lasting
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.metrics import MetricsHandler
 from trio_gateway.server.handlers.watching import Watchers
-from trio_gateway.server.history.file import HistoryFile
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.refusal import refusal_in
@@ -45,6 +44,7 @@ from trio_gateway.server.reloading import Reloader
 from trio_gateway.server.traces.tally import TraceTally
 
 if TYPE_CHECKING:
+    from trio_gateway.server.history.file import HistoryFile
     from trio_gateway.server.traces.traces import Traces
 
 
@@ -202,7 +202,12 @@ class Gateway:
 
 
 def _history_file(history: HistoryConfig) -> HistoryFile | None:
-    return HistoryFile(history.file, history.keep_s) if history.file is not None else None
+    if history.file is None:
+        return None
+    # Imported here: SQLite takes 1 MB.
+    from trio_gateway.server.history.file import HistoryFile
+
+    return HistoryFile(history.file, history.keep_s)
 
 
 def _traces(bus: Bus, config: TracesConfig | None, tally: TraceTally) -> Traces | None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.past_requests import NOON_S, past
 from trio_gateway.server.history import file as history_file
-from trio_gateway.server.history.file import HistoryFile, HistoryUnavailable
+from trio_gateway.server.history.file import HistoryFile
 from trio_gateway.server.history.selection import (
     Place,
     Status,
@@ -25,6 +25,7 @@ from trio_gateway.server.history.selection import (
     page_of,
     place_of,
 )
+from trio_gateway.server.history.stored import HistoryUnavailable
 from trio_gateway.server.history.usage import By, sums_of
 from trio_gateway.server.records.request_record import CANCELLED, Outcome, RequestRecord, Stage
 from trio_gateway.server.records.request_row import RequestRow, row_of

@@ -15,9 +15,10 @@ from tests.support.past_requests import past
 from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoints import CHAT
 from trio_gateway.server.history import history as history_module
-from trio_gateway.server.history.file import HistoryFile, HistoryUnavailable
+from trio_gateway.server.history.file import HistoryFile
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.selection import Wanted, place_of
+from trio_gateway.server.history.stored import HistoryUnavailable
 from trio_gateway.server.history.usage import By
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord

@@ -13,7 +13,6 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
-from trio_gateway.server.history.file import StoredRequest
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.selection import (
     Place,
@@ -22,6 +21,7 @@ from trio_gateway.server.history.selection import (
     Whether,
     status_of_word,
 )
+from trio_gateway.server.history.stored import StoredRequest
 from trio_gateway.server.history.usage import By, usage_rows
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import Outcome, RequestRecord, Stage

@@ -15,7 +15,6 @@ from trio_gateway.server.api.request_body import nested_too_deeply
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import answer_of, json_answer
-from trio_gateway.server.openapi import document as openapi
 from trio_gateway.server.reading.explained import (
     ROWS,
     asked_to_explain,
@@ -46,7 +45,10 @@ class OperationsHandler:
         return json_answer({"status": "ok"})
 
     async def handle_openapi(self, endpoint: Endpoint, call: Call) -> Answer:
-        return answer_of(openapi.encoded(), b"application/json")
+        # Imported here: the schemas take 0.6 MB, and few ask for them.
+        from trio_gateway.server.openapi.document import encoded
+
+        return answer_of(encoded(), b"application/json")
 
     async def handle_queue(self, endpoint: Endpoint, call: Call) -> Answer:
         return json_answer(

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.server.history.selection import Place, StatusCodes, Wanted, Whether, client_of
+from trio_gateway.server.history.stored import HistoryUnavailable, StoredRequest
 from trio_gateway.server.history.usage import By, Sums
 from trio_gateway.server.records.request_record import Outcome, RequestRecord, Stage
 from trio_gateway.server.records.request_row import row_of
@@ -62,19 +63,8 @@ _NAMES = {
 }
 
 
-class HistoryUnavailable(Exception):
-    """The file cannot be used now, and why."""
-
-
 class Damaged(Exception):
     """What is there is not a history any more."""
-
-
-class StoredRequest(msgspec.Struct, frozen=True):
-    """`row`: a RequestRow as JSON."""
-
-    place: Place
-    row: msgspec.Raw
 
 
 class HistoryFile:

@@ -12,17 +12,20 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import trio
 
 from trio_gateway.bus import Bus
-from trio_gateway.server.history.file import HistoryFile, HistoryUnavailable, StoredRequest
 from trio_gateway.server.history.selection import Place, Wanted, page_of, place_of
+from trio_gateway.server.history.stored import HistoryUnavailable, StoredRequest
 from trio_gateway.server.history.usage import By, Sums, sums_of
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
+
+if TYPE_CHECKING:
+    from trio_gateway.server.history.file import HistoryFile
 
 log = logging.getLogger(__name__)
 
