@@ -1,5 +1,4 @@
-"""What a file of the history gives, apart from how: whoever reads it needs no SQLite, which takes
-1 MB of memory."""
+"""What a file of the history gives. Apart from the file, as SQLite takes 1 MB of memory."""
 
 from __future__ import annotations
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-
 from trio_gateway.server.metrics.engine_tallies import EngineTallies
 from trio_gateway.server.metrics.request_tallies import RequestTallies
 from trio_gateway.server.metrics.tallies import Labels, Spread
 
-PREFIX = "trio_gateway_"
 MODEL = ("model",)
 VARIANT = ("model", "variant")
 
@@ -192,29 +183,3 @@ def of_engines(all_: EngineTallies) -> Iterator[Counted | Spreading]:
         "refused_tickets", "Requests that got no engine.", ("model", "reason"), all_.refused
     )
     yield Spreading("engine_load_seconds", "What loads took.", VARIANT, all_.loads)
-
-
-def family(what: Counted | Spreading | Measured) -> Metric:
-    name = PREFIX + what.name
-    match what:
-        case Spreading():
-            histogram = HistogramMetricFamily(name, what.help, labels=what.labels)
-            for labels, spread in [*what.spreads.items()]:
-                histogram.add_metric(labels, spread.cumulative(), spread.total)
-            return histogram
-        case Counted():
-            counter = CounterMetricFamily(name, what.help, labels=what.labels)
-            for labels, value in [*what.values.items()]:
-                counter.add_metric(labels, value)
-            return counter
-        case Measured():
-            gauge = GaugeMetricFamily(name, what.help, labels=what.labels)
-            for labels, value in [*what.values.items()]:
-                gauge.add_metric(labels, value)
-            return gauge
-
-
-def build_info(version: str) -> Metric:
-    info = InfoMetricFamily(f"{PREFIX}build", "The gateway itself.")
-    info.add_metric((), {"version": version})
-    return info

@@ -1,14 +1,10 @@
-"""GatewayMetrics: counts what happens, and is a collector for prometheus-client."""
+"""GatewayMetrics: counts what happens, and tells all numbers that there are."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
-import trio_gateway
 from trio_gateway.engine.happenings import EngineChanged, Refused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.server.budget import Budget
@@ -18,8 +14,7 @@ from trio_gateway.server.metrics.families import (
     VARIANT,
     Counted,
     Measured,
-    build_info,
-    family,
+    Spreading,
     of_engines,
     of_requests,
 )
@@ -29,7 +24,7 @@ from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.traces.tally import Loss, TraceTally
 
 
-class GatewayMetrics(Collector):
+class GatewayMetrics:
     """It counts from when it is made. `collect` is to run in the gateway's own thread, where
     nothing changes meanwhile."""
 
@@ -50,16 +45,12 @@ class GatewayMetrics(Collector):
         bus.listen(EngineChanged, self.engines.note)
         bus.listen(Refused, self.engines.note_refused)
 
-    def describe(self) -> Iterator[Metric]:
-        """None: what there is depends on what happened, and is not asked for twice."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        yield build_info(trio_gateway.__version__)
-        for counted in (*of_requests(self.requests), *of_engines(self.engines)):
-            yield family(counted)
-        for measured in (*self._now(), *self._carryover(), *self._of_traces()):
-            yield family(measured)
+    def collect(self) -> Iterator[Counted | Spreading | Measured]:
+        yield from of_requests(self.requests)
+        yield from of_engines(self.engines)
+        yield from self._now()
+        yield from self._carryover()
+        yield from self._of_traces()
 
     def _now(self) -> Iterator[Measured]:
         overview = self._manager.overview
