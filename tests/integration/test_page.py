@@ -207,6 +207,32 @@ def test_a_chat_shows_its_answer_and_what_was_decided(chromium: Browser, feed: F
     assert "512 fit into 8k" in texts(page, ".decision")[-1]
 
 
+def test_a_chat_that_waits_says_for_what_and_then_what_was_decided(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    thought = {"reasoning_content": "trio-gateway: waits for qwen to load (2 s so far)\n\n"}
+    feed.chat = [
+        f"data: {json.dumps({'choices': [{'delta': thought}]})}\n\n".encode(),
+        b": X-Gateway-Model: qwen; X-Gateway-Counted: bound; at-most; X-Gateway-Variant: 8k; "
+        b"X-Gateway-Decision: swapped; evicted=gemma:1; X-Gateway-Queue-Ms: 5; "
+        b"X-Gateway-Load-Ms: 8000\n\n",
+        *chat_pieces("Hello"),
+    ]
+    feed.chat_headers = {"x-gateway-request-id": "req-7", "x-gateway-need": "512"}
+    page = opened(chromium, feed, "chat")
+    page.fill("#chat-prompt", "Hi")
+    feed.chat_pause.clear()
+    page.press("Enter")
+    page.wait_for("document.querySelector('.assistant .waits')?.innerText.startsWith('waits for')")
+    feed.chat_pause.set()
+    page.wait_for("document.querySelector('.assistant .decision').innerText.includes('qwen:8k')")
+    decided = texts(page, ".decision")[-1]
+    assert "swapped, in place of gemma:1" in decided
+    assert "512 tokens, by bound, at most" in decided
+    assert "8.0 s for a load" in decided
+    assert texts(page, ".assistant .waits:not([hidden]), .reasoning:not([hidden])") == []
+
+
 def test_an_answer_that_breaks_off_says_so(chromium: Browser, feed: FakeFeed) -> None:
     error = {"error": {"message": "the engine of qwen crashed", "code": "engine_failed"}}
     feed.chat = [*chat_pieces("Hel")[:1], f"data: {json.dumps(error)}\n\n".encode()]
@@ -229,6 +255,17 @@ def test_a_load_test_is_bounded_and_drawn(chromium: Browser, feed: FakeFeed) -> 
     page.wait_for_text("7 of 7 done")
     assert len(texts(page, ".runs li")) == 7
     assert feed.asked.count("POST /v1/chat/completions") == 7
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def test_older_requests_may_be_forgotten_by_now(chromium: Browser, feed: FakeFeed) -> None:
+    page = opened(chromium, feed, "requests")
+    forgotten = {"message": "?before=req-1 is not …", "code": "invalid_parameter"}
+    feed.answers["/gateway/requests"] = {"error": forgotten}
+    page.click("gw-requests .foot button")
+    page.wait_for_text("The gateway remembers no older ones.")
 
 
 # -- the connection -------------------------------------------------------------------------------

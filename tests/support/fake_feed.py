@@ -26,9 +26,9 @@ CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 
 
 class FakeFeed:
     """`asked`: methods and paths of all requests but those for files. `last_ids`: what readers of
-    the feed said where they broke off. `chat`: the pieces of each streamed answer. `logs`: the
-    lines of each log. `missing`: files that it does not give, as a gateway that is about to stop.
-    `refuses`: no new reader gets the feed."""
+    the feed said where they broke off. `chat`: the pieces of each streamed answer, of which each
+    but the first waits for `chat_pause`. `logs`: the lines of each log. `missing`: files that it
+    does not give, as a gateway that is about to stop. `refuses`: no new reader gets the feed."""
 
     def __init__(self, snapshot: Json, key: str | None = None) -> None:
         self.snapshot, self.key = snapshot, key
@@ -36,6 +36,8 @@ class FakeFeed:
         self.last_ids: list[str | None] = []
         self.answers: dict[str, Json] = {}
         self.chat: list[bytes] = []
+        self.chat_pause = threading.Event()
+        self.chat_pause.set()
         self.logs: list[Json] = []
         self.missing: set[str] = set()
         self.refuses = False
@@ -71,7 +73,9 @@ class FakeFeed:
                 elif path == "/gateway/logs":
                     self._follow(*(("log", line) for line in feed.logs))
                 else:
-                    self._json(200 if path in feed.answers else 404, feed.answers.get(path, {}))
+                    answer = feed.answers.get(path)
+                    status = 404 if answer is None else 400 if "error" in answer else 200
+                    self._json(status, answer or {})
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -112,6 +116,7 @@ class FakeFeed:
                 for piece in feed.chat:
                     self.wfile.write(piece)
                     self.wfile.flush()
+                    feed.chat_pause.wait()
                 self.close_connection = True
 
             def _json(self, status: int, body: Json) -> None:

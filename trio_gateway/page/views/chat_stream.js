@@ -4,6 +4,8 @@ import { eventsOf } from '../sse.js';
 
 const IMAGE_SIDE = 1536; // pixels; vision models scale larger ones down themselves
 const PREVIEW_SIDE = 96;
+const SPEAKER = 'trio-gateway: '; // begins thoughts that are the gateway's, with loading_state = "reasoning"
+const PREFIX = 'x-gateway-';
 
 // `tell(news)` gets the fields that are new: { text, reasoning, waits, decision, usage, finish }.
 // Raises what goes wrong, an error event in the middle of the answer included.
@@ -11,11 +13,13 @@ export async function answerStream(store, request, signal, tell) {
   const response = await store.fetch('/v1/chat/completions', {
     method: 'POST', body: JSON.stringify(request), headers: { 'Content-Type': 'application/json' }, signal,
   });
-  tell({ decision: headersOf(response) });
+  let decision = headersOf(response);
+  tell({ decision });
   let [said, reasoning, complete] = ['', '', false];
   for await (const { comment, data } of eventsOf(response)) {
     if (comment !== undefined) {
-      if (comment) tell({ waits: comment });
+      if (comment.toLowerCase().startsWith(PREFIX)) tell({ decision: decision = { ...decision, ...headersIn(comment) }, waits: '' });
+      else if (comment) tell({ waits: comment });
       continue;
     }
     if (data === '[DONE]') {
@@ -25,8 +29,13 @@ export async function answerStream(store, request, signal, tell) {
     const event = JSON.parse(data);
     if (event.error) throw new Error(event.error.message ?? String(event.error));
     const [choice] = event.choices ?? [];
+    const thought = choice?.delta?.reasoning_content ?? '';
+    if (thought.startsWith(SPEAKER)) {
+      tell({ waits: thought.slice(SPEAKER.length).trim() });
+      continue;
+    }
     said += choice?.delta?.content ?? '';
-    reasoning += choice?.delta?.reasoning_content ?? '';
+    reasoning += thought;
     tell({
       text: said,
       reasoning,
@@ -42,9 +51,15 @@ export async function answerStream(store, request, signal, tell) {
 function headersOf(response) {
   const found = { id: response.headers.get('x-gateway-request-id') };
   for (const [name, value] of response.headers) {
-    if (name.startsWith('x-gateway-')) found[name.slice('x-gateway-'.length)] = decoded(value);
+    if (name.startsWith(PREFIX)) found[name.slice(PREFIX.length)] = decoded(value);
   }
   return found;
+}
+
+// Of an answer that was begun before all was decided: the rest of its headers is a comment.
+function headersIn(comment) {
+  const pairs = comment.split(/; (?=X-Gateway-)/).map((header) => header.split(/: (.*)/));
+  return Object.fromEntries(pairs.map(([name, value]) => [name.toLowerCase().slice(PREFIX.length), decoded(value)]));
 }
 
 function decoded(value) {

@@ -59,7 +59,8 @@ export class LoadTest {
     run.state = 'under way';
     try {
       await answerStream(this.store, body, this.aborter.signal, ({ decision, text: said, reasoning, usage }) => {
-        if (decision) Object.assign(run, { decision, head: performance.now() });
+        if (decision) run.decision = decision;
+        if (decision?.decision) run.head ??= performance.now(); // it has an engine
         if (said || reasoning) run.first ??= performance.now();
         if (usage) run.tokens = usage.completion_tokens;
       });

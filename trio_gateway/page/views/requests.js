@@ -134,7 +134,9 @@ export default class Requests extends View {
       this.more.hidden = !more;
       this.#draw();
     } catch (error) {
-      text(this.fault, error.message);
+      // The oldest row here may be one that it has forgotten since.
+      this.more.hidden = error.code === 'invalid_parameter';
+      text(this.fault, this.more.hidden ? 'The gateway remembers no older ones.' : error.message);
     }
     this.more.disabled = false;
   }
