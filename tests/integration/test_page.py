@@ -257,6 +257,34 @@ def test_a_load_test_is_bounded_and_drawn(chromium: Browser, feed: FakeFeed) -> 
     assert feed.asked.count("POST /v1/chat/completions") == 7
 
 
+# -- models ----------------------------------------------------------------------------------------
+
+
+def test_a_request_is_explained_as_the_command_does(chromium: Browser, feed: FakeFeed) -> None:
+    variants = [
+        {"variant": "2k", "context": 2048, "holds": False},
+        {"variant": "8k", "context": 8192, "holds": True},
+    ]
+    feed.answers["/gateway/explain"] = {
+        "counted": 36, "counted_by": "engine", "is_exact": True, "answer": 4000,
+        "clamped_from": 9000, "need": 4089, "start_need": 4498, "variants": variants,
+        "variant": "8k", "reason": "both bounds need this one", "decision": "swapped",
+        "evicts": ["gemma:1"], "expected_wait_s": 12.0, "expected_load_s": 8.0,
+        "back_off": "qwen:8k failed once; the next start is in 0.5 s", "kv": "nothing is saved",
+    }  # fmt: skip
+    page = opened(chromium, feed, "models")
+    page.fill("#explain-text", "Hi")
+    page.click("gw-models form .primary")
+    page.wait_for("document.querySelector('.explained').innerText.includes('nothing is saved')")
+    (said,) = texts(page, ".explained")
+    for part in (
+        "36 tokens, counted by engine", "at most 4,000 tokens, lowered from 9,000",
+        "4,089 tokens with the answer, 4,498 for an engine", "2k, 8k (fits)",
+        "8k: both bounds need this one", "gemma:1", "12 s, 8.0 s of it for a load", "failed once",
+    ):  # fmt: skip
+        assert part in said
+
+
 # -- requests --------------------------------------------------------------------------------------
 
 

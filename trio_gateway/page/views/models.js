@@ -141,10 +141,19 @@ function explainer(view) {
 function explained(found) {
   const rows = [['Prompt', found.counted === null ? `${number(found.bounds.lower)} to ${number(found.bounds.upper)} tokens, by its size` : `${number(found.counted)} tokens, counted by ${found.counted_by}${found.is_exact ? '' : ', at most'}`]];
   if (found.refused) rows.push(['Refused', found.refused]);
-  if (found.need) rows.push(['Need', `${number(found.need)} tokens with the answer`]);
+  if (found.need) {
+    const answer = found.answer === null ? 'no maximum' : `at most ${number(found.answer)} tokens`;
+    rows.push(['Answer', `${answer}${found.clamped_from ? `, lowered from ${number(found.clamped_from)}` : ''}`],
+      ['Need', `${number(found.need)} tokens with the answer, ${number(found.start_need)} for an engine that is started for it`]);
+  }
+  if (found.variants?.length) rows.push(['Variants', found.variants.map((one) => `${one.variant}${one.holds ? ' (fits)' : ''}`).join(', ')]);
   if (found.variant) rows.push(['Variant', `${found.variant}: ${found.reason}`], ['Engine', `${found.decision}${found.engine_state ? `, ${found.engine_state}` : ''}`]);
   if (found.evicts?.length) rows.push(['Stops', found.evicts.join(', ')]);
-  if (found.need) rows.push(['Expected wait', found.expected_wait_s === null ? 'not known' : seconds(found.expected_wait_s)]);
+  if (found.need) {
+    const load = found.expected_load_s ? `, ${seconds(found.expected_load_s)} of it for a load` : '';
+    rows.push(['Expected wait', found.expected_wait_s === null ? 'not known' : `${seconds(found.expected_wait_s)}${load}`]);
+  }
+  if (found.back_off) rows.push(['Back-off', found.back_off]);
   if (found.kv) rows.push(['Carry-over', found.kv]);
   return rows;
 }
