@@ -8,6 +8,7 @@ import { eventsOf } from './sse.js';
 const KEY_PLACE = 'trio-gateway-key'; // in sessionStorage: for this tab only
 const [RETRY_MIN_MS, RETRY_MAX_MS] = [500, 10_000];
 const SILENCE_MS = 40_000; // a heartbeat comes every 15 s
+const LOG_LINES = 500; // of each log, at first
 const [RECENT_MAX, TIMELINE_MAX, LOGS_MAX] = [1_000, 4_000, 1_000];
 const EVERYTHING = [
   'engines', 'pools', 'models', 'requests', 'recent', 'timeline', 'logs', 'captures', 'held', 'connection',
@@ -56,6 +57,8 @@ export class Store {
   #heardAt = Date.now();
   #wake = () => {};
   #keysGiven = 0;
+  #logs = []; // whose lines are wanted
+  #takeLines = null;
   #attempt = new AbortController();
 
   // `callback(topics)` is called with the Set of topics that changed, at most once in a frame, and
@@ -107,6 +110,22 @@ export class Store {
     return response.json();
   }
 
+  // Follows logs in the feed, of which there is one: a browser has six connections to a server, for
+  // all its tabs. `sources`: 'gateway' and names of models; `take({ lines, begins })` gets their
+  // lines as they come, if it `begins` in place of all before. An admin's only. Gives back what ends
+  // that. A `take({ fault })` says why there are none.
+  followLogs(sources, take) {
+    const wanted = this.admin ? sources : [];
+    this.#takeLines = take;
+    if (wanted.join('\n') !== this.#logs.join('\n')) {
+      this.#logs = wanted;
+      this.#attempt.abort(); // and it goes on where it was
+    }
+    return () => {
+      if (this.#takeLines === take) this.followLogs([], null);
+    };
+  }
+
   // -- the feed ----------------------------------------------------------------------------------
 
   // Follows the feed for as long as the page is open, and mends a lost connection.
@@ -120,6 +139,11 @@ export class Store {
         await this.#read();
       } catch (error) {
         message = error instanceof ApiError ? error.message : 'The gateway does not answer';
+        if (this.#logs.length && [403, 404].includes(error.status)) { // no admin's key any more
+          this.#logs = [];
+          this.#takeLines?.({ fault: message });
+          continue;
+        }
         if (error.status === 401) {
           for (const given = this.#keysGiven; given === this.#keysGiven;) {
             await new Promise((resolve) => { this.#wake = resolve; });
@@ -128,7 +152,7 @@ export class Store {
           continue;
         }
       }
-      if (this.#attempt.signal.aborted) continue; // another key
+      if (this.#attempt.signal.aborted) continue; // another key, or other logs
       if (Date.now() - before > RETRY_MAX_MS) wait = RETRY_MIN_MS;
       this.#connect({ state: 'lost', message, retryAt: Date.now() + wait });
       await new Promise((resolve) => {
@@ -152,7 +176,9 @@ export class Store {
     const headers = { Accept: 'text/event-stream', ...(this.#lastId && { 'Last-Event-ID': this.#lastId }) };
     try {
       heard();
-      const response = await this.fetch('/gateway/events', { headers, signal: AbortSignal.any([signal, reading.signal]) });
+      const query = new URLSearchParams(this.#logs.map((source) => ['logs', source]));
+      if (query.size) query.set('lines', LOG_LINES);
+      const response = await this.fetch(`/gateway/events${query.size ? `?${query}` : ''}`, { headers, signal: AbortSignal.any([signal, reading.signal]) });
       for await (const { event, data, id } of eventsOf(response)) {
         heard();
         if (this.connection.state !== 'live') this.#connect({ state: 'live' });
@@ -182,6 +208,7 @@ export class Store {
       case 'model': this.models.set(data.name, data); return this.#news('models');
       case 'moment': push(this.timeline, data, TIMELINE_MAX); return this.#news('timeline');
       case 'log': push(this.logs, data, LOGS_MAX); return this.#news('logs');
+      case 'lines': return this.#takeLines?.(data);
       case 'captures': this.captures = data; return this.#news('captures');
       case 'request': return this.#request(data);
     }

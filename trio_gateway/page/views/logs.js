@@ -2,26 +2,29 @@
 
 import { attr, h, text } from '../dom.js';
 import { clock } from '../format.js';
-import { eventsOf } from '../sse.js';
+import { keep, kept } from '../kept.js';
 import { View } from '../view.js';
 import { coloured } from './logs_colours.js';
 
-const LINES = 500; // asked for at first
 const KEPT = 3_000; // in one column; the oldest go
 const NEAR = 40; // pixels from the end: then it follows
-const RETRY_MS = 2_000;
 const GATEWAY = 'gateway';
+const NOTHING = 'Nothing was written yet.';
 
 export default class Logs extends View {
   static topics = ['models', 'connection'];
 
+  #end = null; // of the lines that come
+
   build() {
+    const { filter, isExpression, follows } = kept('logs', { filter: '', isExpression: false, follows: true });
     this.filter = h('input', { type: 'search', placeholder: 'Filter', 'aria-label': 'Show lines with this text', oninput: () => this.#refilter() });
-    this.isExpression = h('input', { type: 'checkbox', id: 'log-expression', onchange: () => this.#refilter() });
-    this.follows = h('input', { type: 'checkbox', id: 'log-follow', checked: true, onchange: () => this.#follow() });
+    this.filter.value = filter;
+    this.isExpression = h('input', { type: 'checkbox', id: 'log-expression', checked: isExpression, onchange: () => this.#refilter() });
+    this.follows = h('input', { type: 'checkbox', id: 'log-follow', checked: follows, onchange: () => this.#follow() });
     this.fault = h('span.fault', { role: 'alert' });
     this.second = h('select', { 'aria-label': 'Engine whose log is shown', onchange: () => this.goTo(this.second.value) });
-    this.columns = [new Column(this, GATEWAY), new Column(this, '')];
+    this.columns = [new Column(this), new Column(this)];
     this.append(h('h1.unseen', {}, 'Logs'), h('div.stack', {},
       h('div.row', {}, this.filter,
         h('label', { for: 'log-expression' }, this.isExpression, ' regular expression'),
@@ -29,6 +32,7 @@ export default class Logs extends View {
       h('div.pair', {}, this.columns.map((column) => column.card))));
     this.columns[0].head.append(h('h2', {}, 'Gateway'));
     this.columns[1].head.append(h('h2', {}, 'Engine'), this.second);
+    this.#refilter();
   }
 
   opened() {
@@ -36,31 +40,44 @@ export default class Logs extends View {
   }
 
   closed() {
-    for (const column of this.columns) column.stop();
+    this.#end?.();
+    this.#end = null;
   }
 
   update() {
     const names = [...this.store.models.keys()];
     const known = [...this.second.options].map((option) => option.value);
-    if (names.join('\n') !== known.join('\n')) {
-      this.second.replaceChildren(...names.map((name) => h('option', { value: name }, name)));
-      this.placeChanged(this.place);
-    }
+    if (names.join('\n') !== known.join('\n')) this.second.replaceChildren(...names.map((name) => h('option', { value: name }, name)));
+    this.placeChanged(this.place);
   }
 
   placeChanged(place) {
     const names = [...this.store.models.keys()];
     const name = names.includes(decodeURIComponent(place)) ? decodeURIComponent(place) : names[0] ?? '';
-    this.second.value = name;
-    this.columns[0].show(GATEWAY);
-    this.columns[1].show(name);
+    if (this.second.value !== name) this.second.value = name;
+    if (this.name !== name) this.columns[1].clear();
+    this.name = name;
+    attr(this.columns[0].list, 'aria-label', 'Lines of the gateway');
+    attr(this.columns[1].list, 'aria-label', `Lines of ${name}`);
+    if (!this.store.hasSnapshot) return;
+    this.#end = this.store.followLogs(name ? [GATEWAY, name] : [GATEWAY], this.#take);
+    if (!this.store.admin) this.#take({ fault: 'It takes an admin’s key to see the logs.' });
   }
+
+  #take = ({ lines = [], begins = false, fault = '' }) => {
+    const isOwn = (line) => line.source === GATEWAY;
+    for (const [place, column] of this.columns.entries()) {
+      if (begins || fault) column.clear(fault);
+      column.add(lines.filter((line) => isOwn(line) === (place === 0)));
+    }
+  };
 
   get matches() {
     return this.test ?? (() => true);
   }
 
   #refilter() {
+    this.#keep();
     const wanted = this.filter.value;
     text(this.fault, '');
     if (!this.isExpression.checked) {
@@ -78,71 +95,49 @@ export default class Logs extends View {
     for (const column of this.columns) column.refilter();
   }
 
+  #keep() {
+    keep('logs', { filter: this.filter.value, isExpression: this.isExpression.checked, follows: this.follows.checked });
+  }
+
   #follow() {
+    this.#keep();
     if (this.follows.checked) for (const column of this.columns) column.toEnd();
   }
 }
 
-// One log, which reads its stream for as long as it is shown.
+// The lines of one log.
 class Column {
-  #reading = null;
-  #source = null;
-
   constructor(view) {
     this.view = view;
     this.head = h('header');
     this.count = h('span.soft.small.end');
     this.list = h('div.lines', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': 'Lines' });
-    this.none = h('p.empty', {}, 'Nothing was written yet.');
+    this.none = h('p.empty', {}, NOTHING);
     this.card = h('section.card', {}, this.head, this.list, this.none);
     queueMicrotask(() => this.head.append(this.count));
   }
 
-  show(source) {
-    if (source === this.#source && this.#reading) return;
-    this.stop();
-    this.#source = source;
-    attr(this.list, 'aria-label', `Lines of ${source === GATEWAY ? 'the gateway' : source}`);
+  clear(fault = '') {
     this.list.replaceChildren();
+    text(this.none, fault || NOTHING);
     this.#tell();
-    if (source) this.#read(source, this.#reading = new AbortController());
   }
 
-  stop() {
-    this.#reading?.abort();
-    this.#reading = null;
-  }
-
-  async #read(source, reading) {
-    const { store } = this.view;
-    while (!reading.signal.aborted) {
-      try {
-        const path = `/gateway/logs?engine=${encodeURIComponent(source)}&lines=${LINES}&follow=1`;
-        const response = await store.fetch(path, { headers: { Accept: 'text/event-stream' }, signal: reading.signal });
-        this.list.replaceChildren();
-        for await (const { event, data } of eventsOf(response)) {
-          if (event === 'log') this.#add(JSON.parse(data));
-        }
-      } catch (error) {
-        if (reading.signal.aborted) return;
-        text(this.none, error.message);
-        this.#tell();
-      }
-      await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
-    }
-  }
-
-  #add(line) {
-    const plain = line.text.replace(/\x1b\[[0-9;]*m/g, '');
-    const row = h('div', { 'data-level': line.level }, h('time.soft', {}, clock(line.at_s)), ' ', coloured(line.text));
-    row.gwText = plain;
-    row.hidden = !this.view.matches(plain);
+  add(lines) {
+    if (!lines.length) return;
     const { list } = this;
     const wasAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR;
-    list.append(row);
+    list.append(...lines.map((line) => this.#rowOf(line)));
     while (list.childElementCount > KEPT) list.firstElementChild.remove();
     if (this.view.follows.checked && wasAtEnd) this.#soon();
     else this.#tell();
+  }
+
+  #rowOf(line) {
+    const row = h('div', { 'data-level': line.level }, h('time.soft', {}, clock(line.at_s)), ' ', coloured(line.text));
+    row.gwText = line.text.replace(/\x1b\[[0-9;]*m/g, '');
+    row.hidden = !this.view.matches(row.gwText);
+    return row;
   }
 
   #soon() {

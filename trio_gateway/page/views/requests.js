@@ -2,6 +2,7 @@
 
 import { attr, copyText, h, keyed, scroller, text } from '../dom.js';
 import { clock, number, seconds, speed } from '../format.js';
+import { keep, kept } from '../kept.js';
 import { View } from '../view.js';
 import { COLUMNS, asCsv, cellOf, resultOf } from './requests_columns.js';
 import { detail } from './requests_detail.js';
@@ -16,11 +17,12 @@ export default class Requests extends View {
   static topics = ['requests', 'recent'];
 
   #older = [];
-  #sort = { column: 'time', down: true };
+  #sort = kept('requests-sort', { column: 'time', down: true });
 
   build() {
-    this.shown = new Set(kept() ?? COLUMNS.filter((column) => column.first).map((column) => column.id));
-    this.filter = h('input', { type: 'search', placeholder: 'Filter: model, client, result, conversation …', 'aria-label': 'Show requests with this text', oninput: () => this.#draw() });
+    this.shown = new Set(keptColumns() ?? COLUMNS.filter((column) => column.first).map((column) => column.id));
+    this.filter = h('input', { type: 'search', placeholder: 'Filter: model, client, result, conversation …', 'aria-label': 'Show requests with this text', oninput: () => this.#filtered() });
+    this.filter.value = kept('requests', { filter: '' }).filter;
     this.count = h('span.soft.small', { role: 'status' });
     this.copy = h('button.quiet', { type: 'button', onclick: () => this.#copy() }, 'Copy as CSV');
     const boxes = COLUMNS.map((column) => h('label', {}, h('input', { type: 'checkbox', checked: this.shown.has(column.id), onchange: (event) => this.#choose(column.id, event.target.checked) }), ` ${column.title}`));
@@ -67,10 +69,11 @@ export default class Requests extends View {
   }
 
   #wanted() {
-    const wanted = this.filter.value.trim().toLowerCase();
-    const conversation = /^conversation:(.*)$/.exec(wanted)?.[1];
+    const said = this.filter.value.trim();
+    const conversation = /^conversation:(.*)$/.exec(said)?.[1];
+    const wanted = said.toLowerCase();
     const column = COLUMNS.find(({ id }) => id === this.#sort.column) ?? COLUMNS[0];
-    const rows = this.all.filter((row) => (conversation !== undefined ? row.conversation?.toLowerCase() === conversation : !wanted || asText(row).includes(wanted)));
+    const rows = this.all.filter((row) => (conversation !== undefined ? row.conversation === conversation : !wanted || asText(row).includes(wanted)));
     const by = (row) => column.value(row) ?? -Infinity;
     const order = this.#sort.down ? -1 : 1;
     return rows.sort((a, b) => order * (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : a.arrived_s - b.arrived_s));
@@ -110,16 +113,22 @@ export default class Requests extends View {
     return this.place.split('?')[0];
   }
 
+  #filtered() {
+    keep('requests', { filter: this.filter.value });
+    this.#draw();
+  }
+
   // Those of one conversation, from its link in a detail.
   showConversation(conversation) {
     this.filter.value = `conversation:${conversation}`;
-    this.#draw();
+    this.#filtered();
     this.filter.focus();
   }
 
   #sortBy(column) {
     const { column: last, down } = this.#sort;
     this.#sort = { column: column.id, down: last === column.id ? !down : true };
+    keep('requests-sort', this.#sort);
     this.#draw();
   }
 
@@ -158,7 +167,7 @@ function asText(row) {
   return [row.id, row.model, row.asked, row.variant, row.client, row.endpoint, row.stage, row.decision, row.conversation, resultOf(row), clock(row.arrived_s), seconds(row.took_s), speed(row.speed)].join(' ').toLowerCase();
 }
 
-function kept() {
+function keptColumns() {
   try {
     const found = JSON.parse(localStorage.getItem(KEPT_COLUMNS));
     return Array.isArray(found) && found.length ? found : null;

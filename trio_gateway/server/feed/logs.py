@@ -84,7 +84,15 @@ class LineReader:
 
     async def more(self) -> tuple[int, list[LogLine]]:
         """How many were missed, and the lines after these; it waits for one."""
+        await self.wait()
+        return self.take()
+
+    async def wait(self) -> None:
+        """Until there is a line."""
         await self._news.wait()
+
+    def take(self) -> tuple[int, list[LogLine]]:
+        """As `more`, of what is there."""
         self._news = trio.Event()
         missed, lines = self.missed, [*self._lines]
         self.missed = 0

@@ -6,8 +6,10 @@ import msgspec
 import trio
 
 from trio_gateway.server.feed.feed import Feed, encoded
+from trio_gateway.server.feed.followed_lines import FollowedLines
 from trio_gateway.server.feed.rows import Behind, Kind
 from trio_gateway.server.feed.view import View
+from trio_gateway.tasks import first_of
 
 HEARTBEAT_S = 15.0
 SIGN_OF_LIFE = b": the gateway is here\n\n"
@@ -23,10 +25,13 @@ class FeedReader:
     Args:
         last_id: of the last event that the reader has; empty: it begins. What is not known (of
             another run, or no longer kept) is the same.
+        lines: of the logs that it follows as well.
     """
 
-    def __init__(self, feed: Feed, view: View, last_id: str = "") -> None:
-        self._feed, self._view = feed, view
+    def __init__(
+        self, feed: Feed, view: View, last_id: str = "", lines: FollowedLines | None = None
+    ) -> None:
+        self._feed, self._view, self._lines = feed, view, lines
         self._place = self._place_of(last_id)
         self._sent_at = trio.current_time()
 
@@ -43,10 +48,14 @@ class FeedReader:
         feed = self._feed
         while True:
             told = feed.told
-            if feed.is_awake and (piece := self._take()):
+            piece = self._take() if feed.is_awake else b""
+            lines = self._lines if self._place is not None else None  # a snapshot comes first
+            if lines is not None:
+                piece += lines.take()
+            if piece:
                 break
             with trio.move_on_at(self._sent_at + HEARTBEAT_S) as silence:
-                await told.wait()
+                await (told.wait() if lines is None else first_of(told.wait, lines.wait))
             if silence.cancelled_caught:
                 piece = SIGN_OF_LIFE
                 break

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from trio_gateway.engine.happenings import EngineChanged
 from trio_gateway.engine.overview import EngineRow
 from trio_gateway.engine.resources import ModelRow, PoolRow
+from trio_gateway.lines import LogLine
 from trio_gateway.server.records.request_row import RequestRow
 
 
@@ -24,6 +25,7 @@ class Kind(enum.Enum):
     MODEL = "model"
     MOMENT = "moment"
     LOG = "log"
+    LINES = "lines"
     CAPTURES = "captures"
     BEHIND = "behind"
 
@@ -44,6 +46,13 @@ class Moment(msgspec.Struct, frozen=True):
 
 class EngineGone(msgspec.Struct, frozen=True):
     engine: int
+
+
+class Lines(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of logs that a reader follows. `begins`: in place of those that it had."""
+
+    lines: Sequence[LogLine]
+    begins: bool = False
 
 
 class Behind(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +12,7 @@ from trio_gateway.models.names import ModelNames, ModelNotFound
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import ApiError, model_not_found
+from trio_gateway.server.feed.followed_lines import left_out
 from trio_gateway.server.feed.logs import LineReader, Logs
 from trio_gateway.server.feed.reader import SIGN_OF_LIFE
 from trio_gateway.server.handlers.call import Call
@@ -33,8 +33,8 @@ class LogHandler:
 
     async def handle_logs(self, endpoint: Endpoint, call: Call) -> Answer:
         """An object a line, or server-sent events for whoever accepts those."""
-        sources = self._sources(call.queries("engine") or [GATEWAY])
-        count, follows = _count(call.query("lines")), call.flag("follow", default=False)
+        sources = sources_of(self._names, call.queries("engine") or [GATEWAY])
+        count, follows = count_of(call.query("lines")), call.flag("follow", default=False)
         accepted = ",".join(call.header_values(b"accept"))
         wants_events = sse.CONTENT_TYPE in accepted.lower()
         kind = EVENTS if wants_events else LINES
@@ -45,25 +45,26 @@ class LogHandler:
             follower = _Follower(reader, self._logs.last(sources, count), as_events=wants_events)
             return await self._watchers.send(call, kind, follower.next, follower.sign_of_life)
 
-    def _sources(self, names: Sequence[str]) -> frozenset[str]:
-        """The names as lines have them: of a model, those of all its variants.
 
-        Raises:
-            ApiError: 404, there is no such model or variant.
-        """
-        found = set[str]()
-        for name in names:
-            if name == GATEWAY:
-                found.add(GATEWAY)
-                continue
-            try:
-                named = self._names.find_named(name)
-            except ModelNotFound as error:
-                raise model_not_found(f"{error}; `{GATEWAY}` is its own log") from None
-            variants = [variant.name for variant in named.model.variants]
-            wanted = variants if named.variant is None else [named.variant]
-            found.update(f"{named.model.name}:{variant}" for variant in wanted)
-        return frozenset(found)
+def sources_of(names: ModelNames, wanted: Sequence[str]) -> frozenset[str]:
+    """As lines have them, of `gateway`, models (of all their variants) and variants.
+
+    Raises:
+        ApiError: 404, there is no such model or variant.
+    """
+    found = set[str]()
+    for name in wanted:
+        if name == GATEWAY:
+            found.add(GATEWAY)
+            continue
+        try:
+            named = names.find_named(name)
+        except ModelNotFound as error:
+            raise model_not_found(f"{error}; `{GATEWAY}` is its own log") from None
+        variants = [variant.name for variant in named.model.variants]
+        known = variants if named.variant is None else [named.variant]
+        found.update(f"{named.model.name}:{variant}" for variant in known)
+    return frozenset(found)
 
 
 class _Follower:
@@ -78,17 +79,11 @@ class _Follower:
         while not self._waiting:
             with trio.move_on_after(HEARTBEAT_S):
                 missed, lines = await self._reader.more()
-                if missed:
-                    lines = [_left_out(missed), *lines]
+                lines = [*left_out(missed), *lines]
                 self._waiting = [*_pieces(lines, as_events=self._as_events)][::-1]
                 continue
             return self.sign_of_life
         return self._waiting.pop()
-
-
-def _left_out(missed: int) -> LogLine:
-    text = f"{missed} lines are left out here: this reader was too slow"
-    return LogLine(round(time.time(), 3), "WARNING", GATEWAY, text)
 
 
 def _pieces(lines: Sequence[LogLine], *, as_events: bool) -> list[bytes]:
@@ -113,7 +108,7 @@ def _one(line: LogLine, *, as_events: bool) -> bytes:
     return b"event: log\ndata: %b\n\n" % data if as_events else data + b"\n"
 
 
-def _count(said: str | None) -> int:
+def count_of(said: str | None) -> int:
     """Raises ApiError: 400, it is no number of lines."""
     if not said:
         return LINES_DEFAULT

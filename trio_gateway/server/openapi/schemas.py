@@ -199,9 +199,24 @@ _LAST_EVENT = {
     "description": "The `id` of the last event that the client has; or `?last_event_id=`.",
     "schema": _STRING,
 }
+_LINES = {
+    "name": "lines",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 0, "maximum": KEPT},
+}
 _OF_USAGE = (*map(_text, ("model", "client")), _MOMENTS["since"])
 PARAMETERS: Mapping[str, tuple[Json, ...]] = {
-    "events": (_LAST_EVENT,),
+    "events": (
+        _LAST_EVENT,
+        {
+            "name": "logs",
+            "in": "query",
+            "description": "A log to follow as well, as `engine` of `/gateway/logs` names them; "
+            "more than one may be given.",
+            "schema": _STRING,
+        },
+        _LINES,
+    ),
     "logs": (
         {
             "name": "engine",
@@ -209,11 +224,7 @@ PARAMETERS: Mapping[str, tuple[Json, ...]] = {
             "description": "`gateway`, a model, or `model:variant`; more than one may be given.",
             "schema": _STRING,
         },
-        {
-            "name": "lines",
-            "in": "query",
-            "schema": {"type": "integer", "minimum": 0, "maximum": KEPT},
-        },
+        _LINES,
         _flag("follow"),
     ),
     "explain": (_ENDPOINT,),
