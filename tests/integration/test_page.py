@@ -364,37 +364,195 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(chromium: Browser) -> None:
 # -- all of it ------------------------------------------------------------------------------------
 
 
-def test_whatever_is_said_is_text(chromium: Browser, feed: FakeFeed) -> None:
-    """Scripts in names, sentences, reasons, log lines and answers."""
+def filled(feed: FakeFeed, word: str) -> None:
+    """So that each view has this in all that others say: names, reasons, errors, lines, answers."""
     feed.answers["/gateway/requests"] = {"requests": [], "more": False}
-    feed.snapshot["pools"] = [pool(HOSTILE)]
-    feed.snapshot["models"] = [model(HOSTILE)]
-    feed.snapshot["engines"] = [engine(1, HOSTILE, pool=HOSTILE, variant=HOSTILE, next=HOSTILE)]
-    rows = [
-        request(1, HOSTILE, "waiting", sentence=HOSTILE, client=HOSTILE),
-        request(2, HOSTILE, "answering", variant=HOSTILE, client=HOSTILE, evicted=[HOSTILE]),
+    feed.answers["/gateway/explain"] = {
+        "bounds": {"lower": 1, "upper": 9}, "counted": 5, "counted_by": word, "is_exact": True,
+        "need": 9, "variant": word, "reason": word, "decision": word, "engine_state": word,
+        "refused": word, "evicts": [word], "kv": word, "expected_wait_s": None,
+    }  # fmt: skip
+    feed.answers["/gateway/configuration"] = {
+        "source": word, "notes": [word], "missing": [word],
+        "configuration": {"server": {word: word}, "models": [{"name": word, "args": [word, word]}]},
+    }  # fmt: skip
+    variant = {"name": word, "context": 8192, "parallel": 1, "load_is": word, "load_s": 1.0}
+    variant |= {"memory_bytes": GIB, "memory_is": word}
+    feed.snapshot["pools"] = [pool(word)]
+    feed.snapshot["models"] = [
+        model(word, variants=[variant], aliases=[word], pool=word, carryover=word, engine_type=word)
     ]
-    feed.snapshot["requests"] = rows
-    feed.snapshot["recent"] = [request(3, HOSTILE, "done", error=HOSTILE, took_s=1, why=HOSTILE)]
-    told = {"pool": HOSTILE, "reason": HOSTILE, "variant": HOSTILE, "evicted": [HOSTILE]}
-    feed.snapshot["timeline"] = [moment(9, 1, HOSTILE, "starting", **told)]
-    feed.chat = chat_pieces(HOSTILE)
-    feed.chat_headers = {"x-gateway-variant": HOSTILE, "x-gateway-model": HOSTILE}
-    page = opened(chromium, feed)
-    line = {"at_s": 1.0, "level": "ERROR", "source": HOSTILE, "text": HOSTILE}
-    for view in VIEWS:
-        page.evaluate(f"location.hash = '{view}'")
-        page.wait_for(f"document.querySelector('main > gw-{view}')")
-        feed.say("log", line)
-        feed.say("request", rows[0])
-        if view == "chat":
-            page.fill("#chat-prompt", HOSTILE)
-            page.press("Enter")
-            page.wait_for("document.querySelector('.assistant .body')?.textContent.length > 20")
-        page.wait_for("document.querySelector('main').innerText.length > 0")
-        assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
-    page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
+    feed.snapshot["engines"] = [engine(1, word, pool=word, variant=word, next=word)]
+    feed.snapshot["requests"] = [
+        request(1, word, "waiting", sentence=word, client=word),
+        request(2, word, "answering", variant=word, client=word, evicted=[word]),
+    ]
+    over: Json = {"error": word, "took_s": 1, "why": word, "conversation": word, "client": word}
+    over |= {"cache_break": word, "counted_by": word, "counted_tokens": 1, "variant": word}
+    feed.snapshot["recent"] = [request(3, word, "done", outcome="failed", **over)]
+    told = {"pool": word, "reason": word, "variant": word, "evicted": [word]}
+    feed.snapshot["timeline"] = [moment(9, 1, word, "starting", **told)]
+    feed.logs = [{"at_s": 1.0, "level": "ERROR", "text": f"\x1b[31m{word}\x1b[0m"}]
+    feed.chat = chat_pieces(word)
+    feed.chat_headers = {"x-gateway-variant": word, "x-gateway-model": word}
+
+
+# What is the last to come.
+SHOWN = {"logs": "document.querySelectorAll('.lines > div').length === 2"}
+
+
+def say_lines(feed: FakeFeed, *texts: str, begins: bool = True) -> None:
+    """Of both logs that the page follows."""
+    sources = ("gateway", "qwen:1")
+    lines = [
+        {"at_s": 1.0, "level": "ERROR", "source": source, "text": text}
+        for source in sources
+        for text in texts
+    ]
+    feed.say("lines", {"begins": begins, "lines": lines})
+
+
+# What is done in a view before it shows all that it can.
+DONE_FIRST = {
+    "requests": "location.hash = 'requests/req-3'",
+    "models": "document.querySelector('gw-models form').requestSubmit()",
+    "configuration": "document.querySelectorAll('details').forEach((d) => { d.open = true; })",
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_whatever_is_said_is_text(chromium: Browser, feed: FakeFeed, view: str) -> None:
+    """Scripts in names, sentences, reasons, configurations, log lines and answers."""
+    filled(feed, HOSTILE)
+    page = opened(chromium, feed, view)
+    page.wait_for(f"document.querySelector('main > gw-{view}')")
+    feed.say("request", feed.snapshot["requests"][0])
+    feed.say("log", {"at_s": 1.0, "level": "ERROR", "source": HOSTILE, "text": HOSTILE})
+    if view == "logs":
+        page.wait_for(SHOWN["logs"])
+        say_lines(feed, HOSTILE, begins=False)
+        page.wait_for("document.querySelectorAll('.lines > div').length === 4")
+    if view == "chat":
+        page.fill("#chat-prompt", HOSTILE)
+        page.press("Enter")
+        page.wait_for("document.querySelector('.assistant .body')?.textContent.length > 20")
+    page.wait_for(f"document.querySelector('main').textContent.includes({json.dumps(HOSTILE)})")
+    page.evaluate(DONE_FIRST.get(view, "0"))
+    page.wait_for(f"document.querySelectorAll('.explained dd').length > 5 || '{view}' !== 'models'")
+    page.wait_for(f"document.querySelector('.detail .facts') || '{view}' !== 'requests'")
+    assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
     assert "gone" not in page.evaluate("document.title")
+    assert_clean(page, feed)
+
+
+def assert_clean(page: Page, feed: FakeFeed) -> None:
+    """Nothing in the console, and no request to elsewhere."""
+    assert page.complaints == []
+    assert [url for url in page.asked if not url.startswith(feed.url.removesuffix("ui/"))] == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_lost_connection_is_shown_and_mended_in_each_view(
+    chromium: Browser, feed: FakeFeed, view: str
+) -> None:
+    filled(feed, "a-word")
+    page = opened(chromium, feed, view)
+    page.wait_for("document.querySelector('main').textContent.includes('a-word')")
+    page.wait_for(SHOWN.get(view, "true"))
+    feed.refuses = True
+    feed.break_off()
+    page.wait_for_text("Connection lost")
+    feed.refuses = False
+    assert "a-word" in page.evaluate("document.querySelector('main').textContent")
+    page.wait_for(LIVE)
+    feed.say("model", model("a-newer-word"))
+    if view in ("models", "chat", "logs"):
+        page.wait_for("document.querySelector('main').textContent.includes('a-newer-word')")
+    if view == "logs":
+        page.wait_for(SHOWN["logs"])
+        say_lines(feed, "once", "more", begins=False)
+        page.wait_for("document.querySelectorAll('.lines > div').length === 6")
+    assert page.evaluate(f"document.querySelector('main > gw-{view}') !== null")
+    page.complaints = [said for said in page.complaints if "503" not in said]  # while it refuses
+    assert_clean(page, feed)
+
+
+def test_filters_and_order_of_requests_stay_over_a_reload(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    feed.answers["/gateway/requests"] = {"requests": [], "more": False}
+    feed.snapshot["recent"] = [
+        request(number, name, "done", outcome="ok", took_s=took_s, conversation=conversation)
+        for number, name, took_s, conversation in (
+            (1, "qwen", 3.0, "ann: A"), (2, "gemma", 1.0, "ann: a"), (3, "gemma", 2.0, "bob: a"),
+        )
+    ]  # fmt: skip
+    page = opened(chromium, feed, "requests")
+    rows = "[...document.querySelectorAll('tbody tr a')].map((a) => a.hash).join(' ')"
+    page.wait_for(f"{rows} === '#requests/req-3 #requests/req-2 #requests/req-1'")
+    page.fill("gw-requests input[type=search]", "gemma")
+    heads = "[...document.querySelectorAll('th button')].find((b) => b.innerText === 'Took')"
+    page.evaluate(f"{heads}.click()")
+    page.evaluate(f"{heads}.click()")
+    page.evaluate("location.hash = 'requests/req-2'")
+    for _ in range(2):
+        page.wait_for(f"{rows} === '#requests/req-2 #requests/req-3'")
+        page.wait_for(
+            "document.querySelector('.detail:not([hidden])')?.innerText.includes('req-2')"
+        )
+        assert page.evaluate("location.hash") == "#requests/req-2"
+        assert page.evaluate("document.querySelector('[aria-sort]').ariaSort") == "ascending"
+        page.reload()
+        page.wait_for(LIVE)
+    page.click(".detail .foot button")  # its conversation, and none that looks alike
+    page.wait_for(f"{rows} === '#requests/req-2'")
+    assert_clean(page, feed)
+
+
+def test_what_is_shown_of_logs_stays_over_a_reload(chromium: Browser, feed: FakeFeed) -> None:
+    feed.logs = [
+        {"at_s": 1.0, "level": "INFO", "text": text} for text in ("one", "two", "three", "one two")
+    ]
+    page = opened(chromium, feed, "logs/gemma")
+    page.click("#log-expression")
+    page.click("#log-follow")
+    page.fill("gw-logs input[type=search]", "^(one|two)$")
+    shown = "[...document.querySelectorAll('.lines > div:not([hidden])')].length"
+    for _ in range(2):
+        page.wait_for(f"{shown} === 4")
+        assert page.evaluate("location.hash") == "#logs/gemma"
+        assert page.evaluate("document.querySelector('#log-follow').checked") is False
+        page.reload()
+        page.wait_for(LIVE)
+    logs = "GET /gateway/events?logs=gateway&logs=gemma&lines=500"
+    assert {*feed.asked} == {"GET /gateway/events", logs}
+    assert_clean(page, feed)
+
+
+def test_a_change_of_view_or_engine_asks_for_other_logs_and_no_snapshot(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    page = opened(chromium, feed, "logs/gemma")
+    asked = "GET /gateway/events?logs=gateway&logs={}&lines=500"
+    eventually(lambda: asked.format("gemma") in feed.asked, within_s=10)
+    page.evaluate("location.hash = 'logs/qwen'")
+    eventually(lambda: asked.format("qwen") in feed.asked, within_s=10)
+    page.evaluate("location.hash = 'now'")
+    eventually(lambda: feed.asked.count("GET /gateway/events") == 2, within_s=10)
+    assert feed.last_ids[0] is None
+    assert None not in feed.last_ids[1:]
+    assert page.evaluate("document.body.dataset.connection") == "live"
+    assert_clean(page, feed)
+
+
+def test_who_is_no_admin_is_told_that_logs_are_not_for_them(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    feed.snapshot["admin"] = False
+    page = opened(chromium, feed, "logs")
+    page.wait_for_text("key to see the logs.")
+    assert feed.asked == ["GET /gateway/events"]
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -246,6 +246,29 @@ def test_logs_follow_and_a_wrong_expression_is_said(
     assert_clean(page, gateway)
 
 
+def test_many_tabs_with_logs_leave_the_gateway_usable(
+    chromium: Browser, gateway: GatewayProcess
+) -> None:
+    """A browser has six connections to a server, for all its tabs; each takes one."""
+    pages = [opened(chromium, gateway, "logs/answerer") for _ in range(5)]
+    gateway.chat("answerer", "Hi", max_tokens=4)
+    for page in pages:
+        page.wait_for("document.querySelector('gw-logs .lines').childElementCount > 0")
+        page.wait_for("document.querySelectorAll('gw-logs .lines')[1].childElementCount > 0")
+    page = pages[-1]
+    asked = (
+        "Promise.race([fetch('/v1/models', { cache: 'no-store' }).then((r) => r.status),"
+        " new Promise((end) => setTimeout(end, 10_000, 'hangs'))])"
+    )
+    assert page.evaluate(asked) == 200
+    page.evaluate("location.hash = 'configuration'")
+    page.wait_for("document.querySelector('gw-configuration details')")
+    page.evaluate("location.hash = 'logs/storyteller'")
+    page.wait_for("document.querySelector('gw-logs select').value === 'storyteller'")
+    for page in pages:
+        assert_clean(page, gateway)
+
+
 def test_the_configuration_in_force_is_shown(chromium: Browser, gateway: GatewayProcess) -> None:
     page = opened(chromium, gateway, "configuration")
     page.wait_for("document.querySelector('gw-configuration details')")

@@ -10,10 +10,11 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 from trio_gateway.server.handlers.page import read_page
 
@@ -69,9 +70,9 @@ class FakeFeed:
                     self._json(503, {"error": {"message": "it stops", "code": "stopping"}})
                 elif path == "/gateway/events":
                     feed.last_ids.append(self.headers.get("last-event-id"))
-                    self._follow(("snapshot", {**feed.snapshot, "now_s": time.time()}))
-                elif path == "/gateway/logs":
-                    self._follow(*(("log", line) for line in feed.logs))
+                    snapshot = {**feed.snapshot, "now_s": time.time()}
+                    wanted = parse_qs(self.path.partition("?")[2]).get("logs", [])
+                    self._follow(("snapshot", snapshot), *feed._lines(wanted))
                 else:
                     answer = feed.answers.get(path)
                     status = 404 if answer is None else 400 if "error" in answer else 200
@@ -150,6 +151,13 @@ class FakeFeed:
         """To all who read the feed now."""
         for reader in self._readers:
             reader.put((event, data))
+
+    def _lines(self, wanted: Sequence[str]) -> Iterator[tuple[str, Json]]:
+        """Of these logs, for a reader that begins."""
+        sources = ["gateway" if name == "gateway" else f"{name}:1" for name in wanted]
+        lines = [{**line, "source": source} for source in sources for line in self.logs]
+        if sources:
+            yield "lines", {"begins": True, "lines": lines}
 
     def break_off(self) -> None:
         """End the feed for all who read it; they may come again."""
