@@ -173,6 +173,17 @@ async def test_one_whose_client_goes(autojump_clock: Clock) -> None:
     assert (row.outcome, row.stage) == ("client_gone", "done")
 
 
+async def test_one_that_waits_in_vain(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.load_s = 100.0
+        with trio.move_on_after(10.0):
+            await stream(stack, chat(stream=True))
+        await trio.testing.wait_all_tasks_blocked()
+        row = the_row(stack)
+    assert (row.outcome, row.decision, row.load_s) == ("client_gone", None, None)
+    assert row.waited_s == pytest.approx(10.0, abs=0.1)
+
+
 async def test_pages_are_no_news(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack:
         await stack.get("/health")

@@ -296,6 +296,17 @@ def test_older_requests_may_be_forgotten_by_now(chromium: Browser, feed: FakeFee
     page.wait_for_text("The gateway remembers no older ones.")
 
 
+def test_a_request_that_waited_in_vain_was_in_line(chromium: Browser, feed: FakeFeed) -> None:
+    lost = request(4, "qwen", "done", outcome="cancelled", took_s=9.0, waited_s=8.5)
+    feed.snapshot["recent"] = [lost]
+    page = opened(chromium, feed, "requests/" + lost["id"])
+    page.wait_for("document.querySelector('.waterfall')")
+    steps = [step.split("\n") for step in texts(page, ".waterfall li")]
+    assert [(step[0], step[-1]) for step in steps] == [
+        ("read and counted", "0.50 s"), ("in line", "8.5 s")
+    ]  # fmt: skip
+
+
 # -- the connection -------------------------------------------------------------------------------
 
 

@@ -100,7 +100,7 @@ def _request_cells(row: Row) -> dict[str, str | Text]:
         "model": _plain(f"{row.get('model') or row.get('asked') or '-'}{variant}"),
         "client": _plain(row.get("client")),
         "decision": _plain(row.get("decision")),
-        "waited": words.seconds(waited_s if row.get("decision") else None),
+        "waited": words.seconds(None if row.get("waited_s") is None else waited_s),
         "first byte": words.seconds(row.get("first_byte_after_s")),
         "took": words.seconds(row.get("took_s")),
         "prompt": words.count(row.get("prompt_tokens")),

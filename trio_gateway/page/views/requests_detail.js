@@ -40,7 +40,9 @@ export function stepsOf(row, now_s) {
   const steps = [];
   const step = (name, from, to) => { if (to - from > 0.0005) steps.push({ name, from, to }); };
   if (granted === undefined) {
-    step(row.stage === 'waiting' ? 'waiting' : 'arriving', 0, end);
+    const since = row.stage === 'waiting' ? 0 : end - (row.waited_s ?? 0); // it never had an engine
+    step('arriving', 0, since);
+    step('waiting', since, end);
     return { steps, end };
   }
   const [waited, load] = [row.waited_s ?? 0, row.load_s ?? 0];

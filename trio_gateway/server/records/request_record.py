@@ -173,7 +173,8 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
                 self.seen = _seen(progress)
             self.lease = None
         elif self.request is not None and self.granted_at is None:
-            self.queued_at = self.request.arrived_at
+            self.queued_at = max(self.request.arrived_at, self.arrived_at)  # 0: not in line yet
+            self.queue_s = now - self.queued_at  # in vain
         self.request = None
 
     def _bad_outcome(self, *, is_gone: bool, is_torn: bool) -> Outcome:

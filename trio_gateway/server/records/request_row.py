@@ -20,7 +20,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     and its client's own name for it, or a digest. `cache_break`: where it parts, early, from the
     last one of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
     `is_exact` whether that is all there is to know. `decision`: how it came by its engine; `why`:
-    why this variant. `waited_s` is its time in line, `load_s` of a load that it waited for.
+    why this variant. `waited_s` is its time in line, perhaps in vain; `load_s` of a load that it
+    waited for.
     While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
     and `expected_wait_s` is what is left of its wait.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
@@ -86,7 +87,8 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
     def after_s(moment: float | None) -> float | None:
         return None if moment is None else round(max(moment - began, 0.0), 4)
 
-    has_waited = record.granted_at is not None
+    is_granted = record.granted_at is not None
+    has_waited = is_granted or record.queued_at is not None
     counted = selection is not None and selection.prompt > 0
     return RequestRow(
         id=record.id,
@@ -115,7 +117,7 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         tries=record.tries,
         granted_after_s=after_s(record.granted_at),
         waited_s=round(record.queue_s, 4) if has_waited else None,
-        load_s=round(record.load_s, 4) if has_waited else None,
+        load_s=round(record.load_s, 4) if is_granted else None,
         sent_after_s=after_s(record.sent_at),
         first_byte_after_s=after_s(record.first_byte_at),
         took_s=after_s(now if record.ended_at is None else record.ended_at),
