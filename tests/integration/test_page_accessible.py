@@ -38,7 +38,8 @@ ORDER = {
              "button Send", "select Model", "textarea System prompt", "input Temperature",
              "input Max tokens", "button New conversation", "input At once, up to 32",
              "button Start"],
-    "configuration": ["summary server", "summary pools", "summary models"],
+    "configuration": ["button Reload the file", "summary server", "summary pools",
+                      "summary models"],
 }  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def full() -> Iterator[FakeFeed]:
 def empty() -> Iterator[FakeFeed]:
     with fake_feed(snapshot(pools=[pool()], models=[model("qwen")])) as feed:
         feed.answers["/gateway/requests"] = {"requests": [], "more": False}
-        told = {"source": "gateway.lua", "notes": [], "missing": [], "configuration": {}}
+        remarks = dict.fromkeys(("mistakes", "notes", "missing"), ())
+        told = {"source": "gateway.lua", **remarks, "configuration": {}}
         feed.answers["/gateway/configuration"] = told
         yield feed
 

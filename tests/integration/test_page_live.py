@@ -15,6 +15,7 @@ from tests.support.harness import (
     chat_body,
     configuration,
     fake_model,
+    free_port,
     model,
     real_variant,
     running_gateway,
@@ -276,3 +277,24 @@ def test_the_configuration_in_force_is_shown(chromium: Browser, gateway: Gateway
     assert "storyteller" in said
     assert "fairness_window_s" in said
     assert_clean(page, gateway)
+
+
+def test_mistakes_are_shown_and_a_mended_file_is_reloaded_from_the_page(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    file, listen = tmp_path / "gateway.lua", f'"127.0.0.1:{free_port()}"'
+    with running_gateway(tmp_path, configuration(fake_model("fake"), listen=listen)) as running:
+        file.write_text('server = {}\nmodels = { { name = "<b>x</b>" } }')
+        with running.client() as client:
+            assert client.post("/gateway/reload").status_code == 400
+        page = opened(chromium, running, "configuration")
+        page.wait_for_text("Mistakes in the file, which is not in force")
+        page.wait_for_text('models[1] "<b>x</b>"')
+        more = configuration(fake_model("fake"), fake_model("more"), listen=listen)
+        file.write_text(more)
+        page.evaluate("document.querySelector('gw-configuration button').click()")
+        page.wait_for_text("Changed: + model more")
+        assert "Mistakes" not in page.evaluate("document.body.innerText")
+        page.evaluate("location.hash = 'models'")
+        page.wait_for("document.querySelector('main > gw-models')?.innerText.includes('more')")
+        assert_clean(page, running)

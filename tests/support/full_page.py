@@ -85,6 +85,7 @@ def fill(feed: FakeFeed) -> None:
     }  # fmt: skip
     feed.answers["/gateway/configuration"] = {
         "source": "/etc/trio-gateway/gateway.lua", "notes": ["qwen: its file is not there"],
+        "mistakes": ["gateway.lua: server.queue_limit: expected a number"],
         "missing": ["/models/phi.gguf"],
         "configuration": {
             "server": {"listen_v4": "127.0.0.1:7777", "api_keys": [{"name": "a", "key": "•••"}]},

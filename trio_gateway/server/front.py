@@ -120,7 +120,7 @@ class Front:
             ModelHandler(config, manager, catalog, counter, preparer, relay),
             HistoryHandler(lasting.book, lasting.history, lasting.feed.composer),
             CapturesHandler(lasting.recorder, preparer),
-            ConfigurationHandler(config),
+            ConfigurationHandler(config, lasting.reloader),
             ReloadHandler(lasting.reloader),
             lasting.metrics,
             OperationsHandler(manager, selector, counter, preparer, lasting.budget, readers),

@@ -54,6 +54,7 @@ class Reloader:
     ) -> None:
         self.config, self._take_over, self._closing = config, take_over, closing
         self._started = config
+        self.mistakes: tuple[str, ...] = ()  # of the file as it was read last
         self._turn = trio.Lock()
         self._known = _stamps(self._files)  # at once: what changes from here on is news
 
@@ -72,7 +73,9 @@ class Reloader:
                 log.error("the configuration stays as it was, as %s has mistakes:", source)
                 for mistake in error.mistakes:
                     log.error("%s", mistake)
+                self.mistakes = tuple(error.mistakes)
                 raise
+            self.mistakes = ()
             if self._closing.is_set():
                 log.info("the gateway is stopping: the configuration stays as it was")
                 return Reload((), needs_restart=False, notes=())

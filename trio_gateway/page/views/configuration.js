@@ -1,4 +1,4 @@
-// Configuration: the one in force, with its secrets left out, and what `check` says of it.
+// Configuration: the one in force, with its secrets left out, what `check` says of it, and Reload.
 
 import { h, text } from '../dom.js';
 import { View } from '../view.js';
@@ -8,8 +8,11 @@ export default class Configuration extends View {
 
   build() {
     this.fault = h('p.fault', { role: 'alert' });
+    this.said = h('span.soft', { role: 'status' });
+    this.button = h('button', { type: 'button', onclick: () => this.#reload() }, 'Reload the file');
     this.body = h('div.stack');
-    this.append(h('h1.unseen', {}, 'Configuration'), h('div.stack', {}, this.fault, this.body));
+    this.append(h('h1.unseen', {}, 'Configuration'),
+      h('div.stack', {}, h('div.row', {}, this.button, this.said), this.fault, this.body));
   }
 
   opened() {
@@ -20,12 +23,27 @@ export default class Configuration extends View {
     if (this.store.connection.state === 'live' && this.askedFor !== this.store.run) this.#ask();
   }
 
+  // Its mistakes are shown below, as they are kept.
+  async #reload() {
+    this.button.disabled = true;
+    text(this.said, 'Reading the file…');
+    try {
+      const { changes } = await this.store.json('/gateway/reload', { method: 'POST' });
+      text(this.said, changes.length ? `Changed: ${changes.join('; ')}` : 'Nothing has changed.');
+    } catch (error) {
+      text(this.said, error.message.split('\n')[0]);
+    }
+    this.button.disabled = false;
+    await this.#ask();
+  }
+
   async #ask() {
     this.askedFor = this.store.run;
     text(this.fault, '');
     try {
       const found = await this.store.json('/gateway/configuration');
       this.body.replaceChildren(
+        ...(found.mistakes.length ? [remarks('Mistakes in the file, which is not in force', found.mistakes)] : []),
         remarks('Notes', found.notes, 'Nothing to note.'),
         remarks('Missing on this machine', found.missing, 'Everything it names exists.'),
         h('section.card', { 'aria-label': 'In force' },
