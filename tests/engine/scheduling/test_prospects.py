@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.scheduler_tables import (
+    GROWING,
+    LARGE,
     A,
     B,
     LeaseBack,
@@ -74,6 +76,12 @@ CASES = {
         [(0, TicketArrived(1, "a", 100, read_bytes=9), ["start a:only as 1"]),
          (0, ready(1), ["grant 1 engine 1"]), (1, arrive(3, "b"), ["drain 1"])],
         30, "drains for b: 1 request is running",
+    ),
+    "it drains for a larger one of its own model": Case(
+        GROWING,
+        [(0, arrive(1, "a"), ["start a:small as 1"]), (0, ready(1), ["grant 1 engine 1"]),
+         (1, arrive(2, "a", LARGE), ["drain 1"])],
+        2, "drains for a:large: 1 answer is running",
     ),
     "another waits for its window": Case(
         (A, B), [*loaded("a"), (2, arrive(3, "b"), [])], 5,

@@ -161,9 +161,24 @@ CASES = {
         "expected in about 18 s",
         primary=2, memory_bytes=10 * GB,
     ),
+    "its memory is not free, and the other model has its turn": Case(
+        (SMALL_ONE, BIG), [*loaded("a"), (5, arrive(2, "b"), [])], 2, 8,
+        "waits for the turn of a to end (at most 17 s) and for 1 answer to end, for its memory, "
+        "then b loads (about 10 s); expected in about 12 s",
+        window_s=20, primary=2, memory_bytes=10 * GB,
+    ),
+    "its memory is not free, and the other model takes what came before": Case(
+        (SMALL_ONE, BIG),
+        [*loaded("a"), (1, arrive(2, "a"), []), (2, arrive(3, "b"), []), (2, arrive(4, "a"), [])],
+        3, 8,
+        "waits for a to take what came before it (at most 12 s) and for 1 answer to end, for its "
+        "memory, then b loads (about 10 s); 2 requests are before it; expected in about 20 s",
+        window_s=5, primary=2, memory_bytes=10 * GB,
+    ),
     "another engine has its address": Case(
         (HERE, THERE), [*loaded("a"), (1, arrive(2, "b"), ["drain 1"])], 2, 2,
-        "waits for 1 answer of a to end, which has its address, then b loads (about 10 s); "
+        "waits for 1 answer of a to end, for the address that both have, then b loads "
+        "(about 10 s); "
         "expected in about 10 s",
     ),
     "another model has its turn": Case(

@@ -28,7 +28,7 @@ class Prospects:
 
     def of(self, engine: EngineView) -> str:
         step = self._steps.get(engine.id)
-        target = None if step is None else step.demand.facts.key.model
+        target = None if step is None else _target(engine, step)
         match engine.state:
             case EngineState.STARTING:
                 return self._loading(engine)
@@ -48,7 +48,7 @@ class Prospects:
         return f"takes requests in about {_time(left_s)}" if left_s > 0 else "is about to be ready"
 
     def _making_way(self, engine: EngineView, step: Step) -> str:
-        target, now = step.demand.facts.key.model, self._now
+        target, now = _target(engine, step), self._now
         if step.closes_at == math.inf:
             return f"goes on; {target} waits until it is idle"
         if step.closes_at > now:
@@ -68,6 +68,11 @@ class Prospects:
             return f"stops once nobody has asked for {_time(idle_s)}"
         left_s = engine.used_at + idle_s - self._now
         return f"stops in {_time(left_s)} if nobody asks" if left_s > 0 else "stops now"
+
+
+def _target(engine: EngineView, step: Step) -> str:
+    key = step.demand.facts.key
+    return str(key) if key.model == engine.key.model else key.model
 
 
 def _leaving(engine: EngineView, target: str | None) -> str:

@@ -65,40 +65,45 @@ class _Teller:
                 return f"waits for {own} to count its tokens"
             case Cause.PAUSE:
                 return f"waits as {w.outlook.pause}; then it loads{_takes(w.load_s)}"
-        return f"{self._in_the_way()}, then {own} loads{_takes(w.load_s)}"
+        return f"{self._in_the_way()}{self._purpose()}, then {own} loads{_takes(w.load_s)}"
 
     def _in_the_way(self) -> str:
         """Before a start."""
         w, names = self._w, self._names()
-        purpose = {
-            Scarce.PLACE: "",
-            Scarce.MEMORY: ", for their memory" if len(w.blockers) > 1 else ", for its memory",
-            Scarce.ADDRESS: ", which has its address",
-        }[w.scarce]
         running = sum(blocker.running for blocker in w.blockers)
         ends = f" and for {self._requests()} to end" if running else ""
         match w.cause:
             case Cause.ANSWERS:
-                return f"waits for {self._requests()} of {names} to end{purpose}"
+                return f"waits for {self._requests()} of {names} to end"
             case Cause.STOP:
-                return f"waits for {names} to stop{purpose}"
+                return f"waits for {names} to stop"
             case Cause.OTHER_LOAD:
                 loads = _progress(w.loading_s, w.other_load_s)
                 return f"waits for {names} to load{loads} and have its turn"
             case Cause.OVERTIME:
-                return f"waits for {names}{purpose} to take what came before it{self._most()}{ends}"
+                return f"waits for {names} to take what came before it{self._most()}{ends}"
             case Cause.BATCH:
                 return (
                     f"waits, as a batch request, until no interactive request wants {names}"
-                    f"{purpose}{self._most()}{ends}"
+                    f"{self._most()}{ends}"
                 )
             case Cause.TURN if w.within_s is None:
-                return f"waits for {names}{purpose} to be idle{ends}"
+                return f"waits for {names} to be idle{ends}"
             case Cause.TURN:
                 turn = "turn" if len(w.blockers) == 1 else "turns"
-                return f"waits for the {turn} of {names}{purpose} to end{self._most()}{ends}"
+                return f"waits for the {turn} of {names} to end{self._most()}{ends}"
         turn = "turn" if len(w.blockers) < 2 else "turns"
         return f"waits for the {turn} of {names} before it"
+
+    def _purpose(self) -> str:
+        """What has to become free, where that is not a place."""
+        w = self._w
+        match w.scarce:
+            case Scarce.MEMORY:
+                return ", for their memory" if len(w.blockers) > 1 else ", for its memory"
+            case Scarce.ADDRESS:
+                return ", for the address that both have"
+        return ""
 
     def _most(self) -> str:
         return "" if self._w.within_s is None else f" (at most {_seconds(self._w.within_s)})"
