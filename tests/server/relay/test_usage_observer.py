@@ -10,6 +10,7 @@ from tests.support.stack import running_stack
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.selection import Selection
+from trio_gateway.server.api.token_events import opening_of
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 USAGE = b'{"usage":{"prompt_tokens":7,"completion_tokens":2}}'
@@ -95,3 +96,18 @@ def test_events_are_counted_as_they_come(pieces: list[bytes], tokens: int) -> No
     assert (progress.tokens, progress.is_complete) == (tokens, False)
     observer.completes()
     assert progress.is_complete
+
+
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 50])
+def test_what_opens_a_stream_is_no_token_once_somebody_has_looked(count: int) -> None:
+    progress = AnswerProgress(7, None, is_seen=True)
+    progress.begin(1.0, ROLE + EVENT)
+    observer = UsageObserver(lambda usage: None, progress)
+    for piece in [ROLE + EVENT, *[EVENT] * (count - 1)]:
+        observer.continues(piece)
+    assert round(progress.tokens) > count
+    progress.opening = opening_of(progress.first)
+    assert round(progress.tokens) == count

@@ -18,13 +18,14 @@ class AnswerProgress:
 
     `begun_at`: when its first piece came, if that is seen. `size`: bytes that have come since then;
     `first`: the first of its pieces, `sample`: the newest. `said`: tokens, once it says how many.
+    `opening`: events of `first` without a token, and their bytes, once somebody has looked.
     `is_complete`: all of it has come. `is_ended`: the scheduler wants it to end; that one is the
     scheduler's.
     """
 
     __slots__ = (
-        "begun_at", "first", "is_complete", "is_ended", "is_seen", "limit", "prompt", "said",
-        "sample", "size",
+        "begun_at", "first", "is_complete", "is_ended", "is_seen", "limit", "opening", "prompt",
+        "said", "sample", "size",
     )  # fmt: skip
 
     def __init__(self, prompt: int, limit: int | None, *, is_seen: bool) -> None:
@@ -32,12 +33,14 @@ class AnswerProgress:
         self.begun_at: float | None = None
         self.said: int | None = None
         self.size, self.first = 0, b""
+        self.opening: tuple[int, int] | None = None
         self.sample: Sequence[bytes] = ()
         self.is_complete = self.is_ended = False
 
     def begin(self, now: float, first: bytes = b"") -> None:
         """Its first piece is there. An engine is asked once more, if the first was lost."""
         self.begun_at, self.said, self.size, self.first = now, None, 0, first
+        self.opening = None
 
     @property
     def tokens(self) -> float:
@@ -48,7 +51,10 @@ class AnswerProgress:
             return self.said
         text = b"".join(self.sample)
         events = max(text.count(b"\n\n") + text.count(b"\r\n\r\n"), 1)
-        return self.size * events / len(text) if text else 0.0
+        empty, size = self.opening or (0, 0)
+        if self.size == len(text):
+            return max(events - empty, 0) if text else 0.0
+        return (self.size - size) * events / len(text) if text else 0.0
 
     def limit_in(self, context: int) -> int:
         """Tokens that it has at most in a context of that size."""

@@ -14,7 +14,7 @@ import msgspec
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.events import How, VariantKey
-from trio_gateway.server.api.token_events import SeenEvents
+from trio_gateway.server.api.token_events import SeenEvents, opening_of
 
 if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
@@ -58,9 +58,10 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     place in line, once it is there; `lease`: its engine, until it ends. `queued_at`: since when it
     was in line, of one that got no engine. `granted_at`: when it had that; `sent_at`: when it was
     sent to it; `first_byte_at`: when the answer's first byte came. `seen`: of an answer that did
-    not come to say how many tokens it has. `error`: the code of the error that its client got.
-    `conversation`: what its client calls that; `thread`: what it is told by otherwise.
-    `cache_break`: where it parts from the last request of that. `trace`: which one it belongs to.
+    not come to say how many tokens it has, and once somebody has looked its `seen_tokens`. `error`:
+    the code of the error that its client got. `conversation`: what its client calls that; `thread`:
+    what it is told by otherwise. `cache_break`: where it parts from the last request of that.
+    `trace`: which one it belongs to.
     """
 
     id: str
@@ -93,6 +94,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     error: str | None = None
     usage: Usage | None = None
     seen: SeenEvents | None = None
+    seen_tokens: int | None = None
     kv_restored: int = 0
     kv_saved: int = 0
     kv_spared: int | None = None
@@ -119,8 +121,12 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
         if progress is not None and progress.is_seen:
             if progress.said is not None:
                 return progress.said
-            return _seen(progress).tokens
-        return None if self.seen is None else self.seen.tokens
+            if progress.opening is None:
+                progress.opening = opening_of(progress.first)
+            return round(progress.tokens)
+        if (seen := self.seen) is not None:  # worked out when somebody looks, and then kept
+            self.seen_tokens, self.seen = seen.tokens, None
+        return self.seen_tokens
 
     @property
     def stage(self) -> Stage:
