@@ -17,14 +17,14 @@ def texts(lines: EngineLines, name: str = "m:1") -> list[str]:
 def test_the_last_lines_of_an_engine() -> None:
     lines = EngineLines(Bus())
     lines.begin(1, KEY)
-    lines.keep("m:1", ["first"])
+    lines.keep("m:1", [b"first"])
     for number in range(KEPT // 2):
-        lines.keep("m:1", [f"{number} a", f"{number} b"])
+        lines.keep("m:1", [b"%d a" % number, b"%d b" % number])
     assert len(texts(lines)) == KEPT
     assert texts(lines)[0] == "0 a"
-    lines.keep("m:1", ["x"] * 3 * KEPT)
+    lines.keep("m:1", [b"x"] * 3 * KEPT)
     assert texts(lines) == ["x"] * KEPT
-    lines.keep("m:1", ["last"])
+    lines.keep("m:1", [b"last"])
     assert texts(lines)[-2:] == ["x", "last"]
 
 
@@ -32,10 +32,10 @@ def test_those_of_the_last_engines_that_are_gone() -> None:
     lines = EngineLines(Bus())
     for number in range(GONE_KEPT + 2):
         lines.begin(number, VariantKey("m", str(number)))
-        lines.keep(f"m:{number}", ["said"])
+        lines.keep(f"m:{number}", [b"said"])
         lines.end(number)
     assert [texts(lines, f"m:{number}") for number in range(3)] == [[], [], ["said"]]
-    lines.keep("m:0", ["nobody's"])
+    lines.keep("m:0", [b"nobody's"])
     assert texts(lines, "m:0") == []
 
 
@@ -45,6 +45,6 @@ def test_they_are_told_to_who_listens_for_them_and_not_as_the_gateways_own() -> 
     bus.listen(LogLine, own.append)
     lines = EngineLines(bus)
     lines.begin(1, KEY)
-    lines.keep("m:1", ["one", "two"])
+    lines.keep("m:1", [b"one", b"two"])
     assert [(line.source, line.text) for line in heard] == [("m:1", "one"), ("m:1", "two")]
     assert own == []

@@ -37,7 +37,7 @@ async def test_lines_come_after_the_snapshot_and_go_on(autojump_clock: Clock) ->
     async with running_stack(given) as stack:
         for name in ("m", "n"):
             await stack.post(CHAT, chat(name))
-        stack.manager.lines.keep("m:4096", [f"m {number}" for number in range(5)])
+        stack.manager.lines.keep("m:4096", [b"m %d" % number for number in range(5)])
         for said in ("long before", "just before", "before"):
             LOG.warning(said)
         path = f"{FEED}?logs=gateway&logs=m&lines=2"
@@ -50,8 +50,8 @@ async def test_lines_come_after_the_snapshot_and_go_on(autojump_clock: Clock) ->
             assert {("m:4096", "m 3"), ("m:4096", "m 4"), ("gateway", "before")} < {*told}
             times = [line["at_s"] for line in first.data["lines"]]
             assert times == sorted(times)
-            stack.manager.lines.keep("n:4096", ["of another"])
-            stack.manager.lines.keep("m:4096", ["m 5", "m 6"])
+            stack.manager.lines.keep("n:4096", [b"of another"])
+            stack.manager.lines.keep("m:4096", [b"m 5", b"m 6"])
             assert await next_lines(reader) == [("m:4096", "m 5"), ("m:4096", "m 6")]
             await stack.post(CHAT, chat("m"))
             assert (await reader.next("request")).id != ""

@@ -49,15 +49,15 @@ async def test_an_engines_lines_outlive_it(autojump_clock: Clock) -> None:
     async with running_stack(given) as stack:
         for number in range(7):
             await stack.post(CHAT, chat("m"))
-            stack.manager.lines.keep("m:4096", [f"of its life {number}"])
+            stack.manager.lines.keep("m:4096", [b"of its life %d" % number])
             await stack.manager.unload("m")
-            stack.manager.lines.keep("m:4096", [f"late in {number}"])
+            stack.manager.lines.keep("m:4096", [b"late in %d" % number])
         of_m = texts(await lines(stack, "?engine=m"))
         assert of_m == [f"{said} {n}" for n in range(2, 7) for said in ("of its life", "late in")]
         assert texts(await lines(stack, "?engine=m:4096&lines=1")) == ["late in 6"]
         assert await lines(stack, "?engine=m:8192") == []
         await stack.post(CHAT, chat("n"))
-        stack.manager.lines.keep("n:4096", ["\x1b[31mred\x1b[0m"])
+        stack.manager.lines.keep("n:4096", [b"\x1b[31mred\x1b[0m"])
         (line,) = await lines(stack, "?engine=nn")
         assert (line["source"], line["text"]) == ("n:4096", "\x1b[31mred\x1b[0m")
         both = texts(await lines(stack, "?engine=n&engine=m&lines=2"))
@@ -92,7 +92,7 @@ async def test_following_goes_on_with_what_comes(autojump_clock: Clock) -> None:
             LOG.error("one")
             assert (await reader.next("log")).data["text"] == "one"
             await stack.post(CHAT, chat("m"))
-            stack.manager.lines.keep("m:4096", ["two"])
+            stack.manager.lines.keep("m:4096", [b"two"])
             event = await reader.next("log")
             while event.data["source"] == "gateway":
                 event = await reader.next("log")

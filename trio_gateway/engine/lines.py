@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 from trio_gateway.bus import Bus
+from trio_gateway.engine.process.plain_line import coloured_line
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.lines import KEPT, EngineLine
 
@@ -20,18 +21,18 @@ class _Kept:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._pieces: deque[tuple[float, Sequence[str]]] = deque()
+        self._pieces: deque[tuple[float, Sequence[bytes]]] = deque()
         self._count = 0
 
-    def add(self, at_s: float, texts: Sequence[str]) -> None:
-        self._pieces.append((at_s, texts))
-        self._count += len(texts)
+    def add(self, at_s: float, lines: Sequence[bytes]) -> None:
+        self._pieces.append((at_s, lines))
+        self._count += len(lines)
         while self._count > KEPT and self._count - len(self._pieces[0][1]) >= KEPT:
             self._count -= len(self._pieces.popleft()[1])
 
     def lines(self) -> list[EngineLine]:
-        found = [_line(at_s, self.name, text) for at_s, texts in self._pieces for text in texts]
-        return found[-KEPT:]
+        found = [(at_s, line) for at_s, lines in self._pieces for line in lines]
+        return [_line(at_s, self.name, line) for at_s, line in found[-KEPT:]]
 
 
 class EngineLines:
@@ -55,15 +56,15 @@ class EngineLines:
             if self._newest[kept.name] is kept:
                 del self._newest[kept.name]
 
-    def keep(self, name: str, texts: Sequence[str]) -> None:
+    def keep(self, name: str, lines: Sequence[bytes]) -> None:
         """Lines of the newest engine of this name."""
         if (kept := self._newest.get(name)) is None:
             return
         at_s = time.time()
-        kept.add(at_s, texts)
+        kept.add(at_s, lines)
         if self._bus.has_listeners(EngineLine):
-            for text in texts:
-                self._bus.publish(_line(at_s, name, text))
+            for line in lines:
+                self._bus.publish(_line(at_s, name, line))
 
     def last(self, names: Collection[str]) -> Iterator[EngineLine]:
         """The lines of the engines of these names, one engine after the other."""
@@ -72,5 +73,5 @@ class EngineLines:
                 yield from kept.lines()
 
 
-def _line(at_s: float, name: str, text: str) -> EngineLine:
-    return EngineLine(round(at_s, 3), _LEVEL, name, text)
+def _line(at_s: float, name: str, line: bytes) -> EngineLine:
+    return EngineLine(round(at_s, 3), _LEVEL, name, coloured_line(line))

@@ -90,8 +90,8 @@ async def test_output_is_kept_in_order_and_logged(
     assert reaper.calls == [("+", process.pid), ("-", process.pid)]
 
 
-async def test_each_line_is_handed_on_with_its_colours() -> None:
-    kept = list[tuple[str, str]]()
+async def test_each_line_is_handed_on_as_it_is() -> None:
+    kept = list[tuple[str, bytes]]()
     program = "print('\\x1b[31mred\\x1b[0m'); print('plain')"
     async with open_engine_process(
         [sys.executable, "-c", program],
@@ -99,12 +99,12 @@ async def test_each_line_is_handed_on_with_its_colours() -> None:
         workdir=Path("/"),
         log=LOG,
         reaper=cast(Reaper, RecordingReaper()),
-        keep=lambda name, texts: kept.extend((name, text) for text in texts),
+        keep=lambda name, lines: kept.extend((name, line) for line in lines),
     ) as process:
         await process.exited.wait()
         await until_line(process, "plain")
         assert process.last_lines() == ["red", "plain"]
-    assert kept == [("test:1", "\x1b[31mred\x1b[0m"), ("test:1", "plain")]
+    assert kept == [("test:1", b"\x1b[31mred\x1b[0m"), ("test:1", b"plain")]
 
 
 async def test_only_the_last_lines_are_kept_and_endless_ones_are_cut() -> None:

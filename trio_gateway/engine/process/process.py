@@ -17,7 +17,7 @@ import trio
 
 from trio_gateway.engine.process import groups
 from trio_gateway.engine.process.missing_library import missing_library
-from trio_gateway.engine.process.plain_line import coloured_line, plain_line
+from trio_gateway.engine.process.plain_line import plain_line
 from trio_gateway.engine.process.ports import listener_of_group
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.process.telling_line import telling_line
@@ -34,7 +34,6 @@ PIPE_READ_BYTES = 65536
 PUMP_LINGER_S = 1.0
 # Between SIGKILL and the process being gone; only a process stuck in the kernel takes longer.
 KILL_WAIT_S = 5.0
-_ESCAPE = b"\x1b"  # begins a colour
 
 
 class EngineSpawnError(Exception):
@@ -85,11 +84,11 @@ class EngineProcess:
         process: trio.Process,
         log: logging.Logger,
         reaper: Reaper,
-        keep: Callable[[str, Sequence[str]], None] | None = None,
+        keep: Callable[[str, Sequence[bytes]], None] | None = None,
     ) -> None:
         self._process, self._log, self._reaper, self._keep_too = process, log, reaper, keep
         self._label = log.name.rpartition(ENGINE_LOGGERS)[2]
-        self._ring: deque[str] = deque(maxlen=RING_LINES)
+        self._ring: deque[bytes] = deque(maxlen=RING_LINES)
         self.exited = trio.Event()
 
     def __repr__(self) -> str:
@@ -114,7 +113,7 @@ class EngineProcess:
 
     def last_lines(self, count: int = RING_LINES) -> list[str]:
         """The newest lines of its output, the oldest first."""
-        return list(self._ring)[-count:]
+        return [plain_line(line) for line in [*self._ring][-count:]]
 
     def owns_port(self, port: int) -> bool | None:
         """Whether this process (or a child of it) listens there; None: cannot be read."""
@@ -167,15 +166,15 @@ class EngineProcess:
             self._keep([rest])
 
     def _keep(self, lines: Sequence[bytes]) -> None:
-        """What one read gave; it may be less than a line."""
-        texts = [plain_line(line[:LINE_MAX_BYTES]) for line in lines]
-        self._ring.extend(texts)
-        for text in texts:
-            self._log.debug("%s | %s", self._label, text)
-        if self._keep_too is not None and texts:
-            if _ESCAPE in b"".join(lines):
-                texts = [coloured_line(line[:LINE_MAX_BYTES]) for line in lines]
-            self._keep_too(self._label, texts)
+        """What one read gave; it may be less than a line. An engine prints ten lines for a request,
+        so they are made into text where somebody wants to read them."""
+        lines = [line[:LINE_MAX_BYTES] for line in lines]
+        self._ring.extend(lines)
+        if self._log.isEnabledFor(logging.DEBUG):
+            for line in lines:
+                self._log.debug("%s | %s", self._label, plain_line(line))
+        if self._keep_too is not None and lines:
+            self._keep_too(self._label, lines)
 
 
 def where(process: Process) -> str:
@@ -210,7 +209,7 @@ async def open_engine_process(
     workdir: Path,
     log: logging.Logger,
     reaper: Reaper,
-    keep: Callable[[str, Sequence[str]], None] | None = None,
+    keep: Callable[[str, Sequence[bytes]], None] | None = None,
 ) -> AsyncIterator[EngineProcess]:
     """Run a child for as long as the block runs; on leaving it nothing of its group is left.
 
@@ -218,7 +217,7 @@ async def open_engine_process(
         argv: the program and its arguments.
         env: its environment, all of it.
         log: receives each line of output at level DEBUG.
-        keep: gets the lines as well, with their colours, after the engine's MODEL:VARIANT.
+        keep: gets the lines as well, as they are, after the engine's MODEL:VARIANT.
 
     Raises:
         EngineSpawnError: it could not be started.
