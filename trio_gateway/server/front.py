@@ -37,7 +37,6 @@ from trio_gateway.server.handlers.operations import OperationsHandler
 from trio_gateway.server.handlers.page import PageHandler
 from trio_gateway.server.handlers.reload import ReloadHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
-from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
 from trio_gateway.server.history.history import History
@@ -55,7 +54,8 @@ from trio_gateway.server.reloading import Reloader
 
 @dataclass(frozen=True)
 class Lasting:
-    """What fronts share. `under_way`: requests of each key, by its name."""
+    """What fronts share. `others`: answers what is not answered directly. `under_way`: requests of
+    each key, by its name."""
 
     manager: EngineManager
     counter: TokenCounter
@@ -71,6 +71,7 @@ class Lasting:
     feed_watchers: Watchers
     log_watchers: Watchers
     onlookers: Onlookers
+    others: AsgiApp
     early_answers: EarlyAnswers
     cache_watch: CacheWatch
     metrics: MetricsHandler
@@ -96,11 +97,9 @@ class Front:
             server.stream_keepalive_style,
             reasons=reasons, hides_cached_tokens=server.hide_cached_tokens,
         )  # fmt: skip
-        dispatcher = Dispatcher(lasting.closing, lasting.book, *self._handlers(lasting))
-        onlookers = lasting.onlookers
-        quart = quart_app(lasting.closing, dispatcher, onlookers)
+        self.dispatcher = Dispatcher(lasting.closing, lasting.book, *self._handlers(lasting))
         self.guard: AsgiApp = AccessGuard(
-            DirectAnswers(dispatcher, onlookers, quart),
+            DirectAnswers(self.dispatcher, lasting.onlookers, lasting.others),
             WebSocketRelay(self.preparer, self.relay, lasting.closing, lasting.book),
             server,
             lasting.under_way,

@@ -28,6 +28,7 @@ from trio_gateway.server.feed.others import Others
 from trio_gateway.server.front import Front, Lasting
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.metrics import MetricsHandler
+from trio_gateway.server.handlers.routes import quart_app
 from trio_gateway.server.handlers.watching import Watchers
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.recorder import Recorder
@@ -92,6 +93,7 @@ class Gateway:
         self._nursery: trio.Nursery | None = None
 
     def _what_lasts(self) -> Lasting:
+        onlookers = Onlookers(self._dumps, self.recorder)
         return Lasting(
             manager=self.manager,
             counter=self.counter,
@@ -106,7 +108,8 @@ class Gateway:
             logs=self._logs,
             feed_watchers=self._watchers[0],
             log_watchers=self._watchers[1],
-            onlookers=Onlookers(self._dumps, self.recorder),
+            onlookers=onlookers,
+            others=quart_app(self.closing, lambda: self.front.dispatcher, onlookers),
             early_answers=self._early_answers,
             cache_watch=self._cache_watch,
             metrics=self._metrics,

@@ -133,7 +133,8 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
     """Quart alone answers none of the direct rows, whatever the method; and the layer before it
     answers nothing else."""
     by_quart, directly = Handlers(), Handlers()
-    quart = quart_app(trio.Event(), Dispatcher(trio.Event(), RequestBook(Bus()), by_quart), NOBODY)
+    dispatched = Dispatcher(trio.Event(), RequestBook(Bus()), by_quart)
+    quart = quart_app(trio.Event(), lambda: dispatched, NOBODY)
 
     async def nowhere(_: Scope, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 999, "headers": []})
@@ -160,7 +161,7 @@ async def test_a_request_has_one_way_and_no_other(autojump_clock: Clock) -> None
 async def test_another_spelling_of_a_direct_path_leads_to_no_handler(path: str) -> None:
     handlers = Handlers()
     dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
-    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), dispatcher, NOBODY))
+    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), lambda: dispatcher, NOBODY))
     start, _ = (await messages_of(app, path=path))[:2]
     assert start["status"] == 404
     assert not handlers.seen
@@ -171,7 +172,7 @@ async def test_a_root_path_makes_no_other_path_of_it(method: str, path: str) -> 
     """The guard goes by the path that the client wrote, so nobody may go by less of it."""
     handlers = Handlers()
     dispatcher = Dispatcher(trio.Event(), RequestBook(Bus()), handlers)
-    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), dispatcher, NOBODY))
+    app = DirectAnswers(dispatcher, NOBODY, quart_app(trio.Event(), lambda: dispatcher, NOBODY))
     start, _ = (await messages_of(app, method, f"/x{path}", root_path="/x"))[:2]
     assert start["status"] == 404
     assert not handlers.seen
@@ -256,7 +257,7 @@ async def test_an_error_is_the_same_in_both_ways(
     headers = [(b"anthropic-version", b"x")] if path == "/v1/messages" else []
     mine = await messages_of(direct(handlers), path=path, headers=headers)
     quarts = await messages_of(
-        quart_app(trio.Event(), dispatcher, NOBODY), "GET", other, headers=headers
+        quart_app(trio.Event(), lambda: dispatcher, NOBODY), "GET", other, headers=headers
     )
     assert mine[0]["status"] == quarts[0]["status"] == status
     assert without_id(mine[0]) == without_id(quarts[0])
