@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -166,3 +167,27 @@ def test_the_file_is_watched(tmp_path: Path) -> None:
         (tmp_path / "part.lua").write_text("return 4")
         after = gateway.lines_so_far()
         gateway.wait_for_line(r"~ server: queue_limit", after=max(after - 2, 0))
+
+
+def test_a_hangup_in_a_load_changes_nothing_of_it_and_in_a_shutdown_nothing_at_all(
+    tmp_path: Path,
+) -> None:
+    file, listen = tmp_path / "gateway.lua", f'"127.0.0.1:{free_port()}"'
+    slow = fake_model("slow", "--load-s", "2", "--interval-s", "0.01")
+    with running_gateway(tmp_path, configuration(slow, listen=listen)) as gateway:
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(gateway.chat, "slow")
+            gateway.wait_for_line("slow:4096: starting at")
+            file.write_text(configuration(slow, fake_model("more"), listen=listen))
+            gateway.send_signal(signal.SIGHUP)
+            gateway.wait_for_line(r"\+ model more")
+            assert answer.result().status_code == 200
+        assert len(gateway.engines()) == 1
+        with gateway.streaming("slow"):
+            gateway.send_signal(signal.SIGTERM)
+            gateway.wait_for_line("SIGTERM: stopping")
+            file.write_text(configuration(slow, listen=listen))
+            gateway.send_signal(signal.SIGHUP)
+            gateway.wait_for_line("the gateway is stopping: the configuration stays as it was")
+        assert gateway.wait() == 0
+        assert "- model more" not in gateway.log
