@@ -166,8 +166,9 @@ async def test_what_was_done_is_counted_on_the_engines_page(
     async with slot_stack(files.two_models()) as stack:
         assert await carryover(stack) == {
             "active": True, "files": 0, "bytes": 0, "max_bytes": 4 * 2**30,
-            "not_helpful_for": {}, "saves": 0, "saved_tokens": 0, "failed_saves": 0,
-            "restores": 0, "restored_tokens": 0, "failed_restores": 0,
+            "not_helpful_for": {}, "saves": 0, "saved_tokens": 0, "saved_bytes": 0,
+            "failed_saves": 0, "restores": 0, "restored_tokens": 0, "restored_bytes": 0,
+            "failed_restores": 0, "unhelpful_restores": 0,
         }  # fmt: skip
         await ask(stack, "a", A)
         await ask(stack, "b", B)

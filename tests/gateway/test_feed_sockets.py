@@ -100,6 +100,10 @@ async def test_one_that_was_too_slow_is_told_so_and_begins_anew(
         numbers = [number_of(event) for event in found[:-2]]
         assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
         assert number_of(snapshot) > numbers[-1] + 1
+        page = (await stack.get("/metrics")).content.decode()
+        assert "trio_gateway_feed_readers_behind_total 1.0\n" in page
+        missed = number_of(snapshot) - numbers[-1]
+        assert f"trio_gateway_feed_events_dropped_total {missed}.0\n" in page
 
 
 def number_of(event: Event) -> int:

@@ -127,6 +127,8 @@ async def test_a_slow_follower_is_told_what_it_missed(autojump_clock: Clock) -> 
             for number in range(AHEAD_MAX + 7):
                 LOG.error("line %d", number)
             left_out, first = await reader.next("log"), await reader.next("log")
+        page = (await stack.get("/metrics")).content.decode()
+    assert "trio_gateway_log_lines_dropped_total 7.0\n" in page
     assert left_out.data["text"] == "7 lines are left out here: this reader was too slow"
     assert first.data["text"] == "line 7"
 

@@ -92,7 +92,7 @@ async def test_a_swap_says_who_went_and_who_came(autojump_clock: Clock) -> None:
         await stack.post(CHAT, chat("a"))
         await stack.post(CHAT, chat("b"))
         seen = await scrape(stack)
-    assert seen["swaps_total", "a", "b"] == 1
+    assert seen["swaps_total", "a", "b", "idle"] == 1
     assert seen["engine_stops_total", "a", "4096", "swap"] == 1
     assert seen["engine_failures_total", "a", "4096", "running"] == 0
 

@@ -20,6 +20,7 @@ from trio_gateway.server import dumps as dump_writer
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.dumps import (
     ANSWER_MAX_BYTES,
+    DumpLoss,
     DumpRecord,
     DumpWriter,
     clear_dumps,
@@ -194,6 +195,7 @@ async def test_a_full_disk_leaves_no_half_dump_and_one_line_each_time_it_gets_fu
     assert "hi there" in file.read_text()
     assert len(errors_in(caplog)) == 2
     assert all("No space left" in line for line in errors_in(caplog))
+    assert (writer.written, writer.lost) == (1, {DumpLoss.DISK_FAILED: 4})
 
 
 async def test_a_slow_disk_loses_dumps_beyond_a_bound_and_says_which(
@@ -208,6 +210,7 @@ async def test_a_slow_disk_loses_dumps_beyond_a_bound_and_says_which(
         pass
     assert len(dumps(tmp_path)) == 2
     assert [line.split()[4] for line in errors_in(caplog)] == [f"{n:016x}" for n in (2, 3)]
+    assert (writer.written, writer.lost) == (2, {DumpLoss.DISK_SLOW: 2})
 
 
 # -- the end --------------------------------------------------------------------------------
@@ -232,6 +235,7 @@ async def test_a_record_after_the_end_is_lost_with_a_line(
     record(writer, ANSWER).finish()
     (line,) = errors_in(caplog)
     assert "the gateway is stopping" in line
+    assert writer.lost == {DumpLoss.STOPPED: 1}
 
 
 async def test_a_disk_that_hangs_does_not_hold_up_the_end(

@@ -198,11 +198,11 @@ class Overview:
             found.setdefault((ticket.model,), now - ticket.arrived_at)
         return found
 
-    def backing_off(self) -> list[VariantKey]:
-        """The variants that are left alone now, as they failed."""
+    def backing_off(self) -> dict[VariantKey, bool]:
+        """Of all variants: whether it is left alone now, as it failed."""
         now, variants = trio.current_time(), self._state.variants
         keys = [facts.key for model in variants.all() for facts in model]
-        return [key for key in keys if self._state.back_off.pause(key, now) is not None]
+        return {key: self._state.back_off.pause(key, now) is not None for key in keys}
 
     # -- engines ------------------------------------------------------------------------------
 

@@ -7,10 +7,12 @@ disk that is full, slow or read-only costs the dump, with a line in the log, and
 from __future__ import annotations
 
 import contextlib
+import enum
 import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +37,14 @@ _FLUSH_S = 2.0
 READABLE_DEPTH = 64
 _NO_BRACKETS = bytes(b for b in range(256) if b not in b"[]{}")
 _OUR_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z_[0-9a-f]+" + re.escape(SUFFIX))
+
+
+class DumpLoss(enum.Enum):
+    """Why there is no file of a request."""
+
+    DISK_SLOW = "disk_slow"
+    DISK_FAILED = "disk_failed"
+    STOPPED = "stopped"
 
 
 class DumpRecord:
@@ -88,13 +98,16 @@ class DumpRecord:
 
 
 class DumpWriter:
-    """Writes records into `folder`; `run` in a task. What waits is held of the budget."""
+    """Writes records into `folder`; `run` in a task. What waits is held of the budget. `written`
+    and `lost` are records."""
 
     def __init__(self, folder: Path, budget: Budget, *, clear: bool) -> None:
         self._folder, self._clear = folder, clear
         self._send, self._receive = trio.open_memory_channel[DumpRecord](10_000)
         self._pending = budget.hold("dumps")
         self._failing = False
+        self.written = 0
+        self.lost: Counter[DumpLoss] = Counter()
 
     def begin(self, request_id: str, endpoint: str, request: bytes, hold: Hold) -> DumpRecord:
         """`hold`: of the request, for as much of its answer as is kept."""
@@ -107,16 +120,20 @@ class DumpWriter:
                 raise trio.WouldBlock
             self._pending.take(size)
         except (trio.WouldBlock, NoRoom):
-            log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
+            self._lose(record, DumpLoss.DISK_SLOW, "the disk is too slow")
             return
         try:
             self._send.send_nowait(record)
         except trio.WouldBlock:
             self._pending.give(size)
-            log.error("the dump of request %s is lost: the disk is too slow", record.request_id)
+            self._lose(record, DumpLoss.DISK_SLOW, "the disk is too slow")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._pending.give(size)
-            log.error("the dump of request %s is lost: the gateway is stopping", record.request_id)
+            self._lose(record, DumpLoss.STOPPED, "the gateway is stopping")
+
+    def _lose(self, record: DumpRecord, loss: DumpLoss, why: str) -> None:
+        self.lost[loss] += 1
+        log.error("the dump of request %s is lost: %s", record.request_id, why)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then what is pending, within a short time."""
@@ -146,7 +163,9 @@ class DumpWriter:
             # Abandoned only when the time to flush is over: a disk that hangs holds up no exit.
             await trio.to_thread.run_sync(_write_file, self._folder, record, abandon_on_cancel=True)
             self._failing = False
+            self.written += 1
         except OSError as error:
+            self.lost[DumpLoss.DISK_FAILED] += 1
             if not self._failing:  # one line, not one for each request
                 log.error("dumps cannot be written to %s: %s", self._folder, error.strerror)
             self._failing = True

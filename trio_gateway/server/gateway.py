@@ -36,6 +36,7 @@ from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
+from trio_gateway.server.metrics.readings import Parts
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
@@ -83,9 +84,11 @@ class Gateway:
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
         self._early_answers = EarlyAnswers(server.stream_keepalive_s)
         self._cache_watch = CacheWatch(shows_excerpts=server.cache_break_excerpts)
-        self._metrics = MetricsHandler(
-            self.manager, self.book, self.budget, server.queue_timeout_s, self._trace_tally
-        )
+        parts = Parts(
+            self.manager, self.book, self.budget, self.feed, self._logs, self.history, self._dumps,
+            self._trace_tally,
+        )  # fmt: skip
+        self._metrics = MetricsHandler(parts, self._others, server.queue_timeout_s)
         self.reloader = Reloader(config, self.take_over, self.closing)
         self._lasting = self._what_lasts()
         self.front = Front(config, self._lasting)

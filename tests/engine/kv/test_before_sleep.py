@@ -52,11 +52,11 @@ async def test_what_it_held_is_saved_before_it_sleeps(virtual: Clock, tmp_path: 
     async with running(tmp_path) as world, started(world, *SLEEP) as engine:
         await ask(engine, A)
         await trio.sleep(49)
-        assert world.owner.counts.saves == 0
+        assert world.owner.all_counts().saves == 0
         await trio.sleep(2)
-        assert (world.owner.counts.saves, world.owner.counts.saved_tokens) == (1, 300)
+        assert (world.owner.all_counts().saves, world.owner.all_counts().saved_tokens) == (1, 300)
         await trio.sleep(600)
-        assert world.owner.counts.saves == 1
+        assert world.owner.all_counts().saves == 1
 
 
 async def test_a_sleeping_engine_is_not_woken_at_its_stop(virtual: Clock, tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ async def test_each_break_has_its_own_save(virtual: Clock, tmp_path: Path) -> No
             await ask(engine, text, takes_s=100)
             await ask(engine, text)
             await trio.sleep(55)
-        assert world.owner.counts.saves == 2
+        assert world.owner.all_counts().saves == 2
         await ask(engine, A)
         assert await engine.save() == 300  # it does not sleep yet
-        assert world.owner.counts.saves == 3
+        assert world.owner.all_counts().saves == 3
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ async def test_others_are_saved_at_their_stop(
     async with running(tmp_path) as world, started(world, *args) as engine:
         await ask(engine, A)
         await trio.sleep(3600)
-        assert world.owner.counts.saves == 0
+        assert world.owner.all_counts().saves == 0
         assert await engine.save() == 300

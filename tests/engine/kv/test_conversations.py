@@ -47,7 +47,7 @@ async def test_the_conversation_that_leaves_is_saved_and_the_one_that_comes_back
         comes_back = prompt(f"{A} next")
         assert await engine.kv.switch(engine.client, comes_back, 1) == (300, 300)
         assert engine.holds(A)
-        counts = world.owner.counts
+        counts = world.owner.all_counts()
         assert (counts.saved_tokens, counts.restored_tokens) == (600, 300)
 
 
@@ -152,7 +152,7 @@ async def test_a_save_that_is_refused_costs_that_conversation_only(tmp_path: Pat
         await engine.ask(B)
         world.faults.before_save = refuse
         assert await engine.ask(f"{A} next") == (300, 0)
-        assert (world.owner.counts.failed_saves, kept(world)) == (1, 1)
+        assert (world.owner.all_counts().failed_saves, kept(world)) == (1, 1)
 
 
 async def test_a_restore_that_is_refused_costs_its_file_only(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ async def test_a_restore_that_is_refused_costs_its_file_only(tmp_path: Path) -> 
         await engine.ask(B)
         world.faults.before_restore = refuse
         assert await engine.ask(f"{A} next") == (0, 300)
-        assert (world.owner.counts.failed_restores, kept(world)) == (1, 1)
+        assert (world.owner.all_counts().failed_restores, kept(world)) == (1, 1)
 
 
 async def test_an_engine_that_hangs_in_a_save_delays_the_request_no_longer_than_its_stop_would(
@@ -189,7 +189,7 @@ async def test_an_engine_that_hangs_in_a_restore_delays_the_request_no_longer_th
         begun = trio.current_time()
         assert await engine.ask(f"{A} next") == (0, 300)
         assert trio.current_time() - begun == pytest.approx(RESTORE_LIMIT_S)
-        assert (world.owner.counts.failed_restores, kept(world)) == (1, 1)
+        assert (world.owner.all_counts().failed_restores, kept(world)) == (1, 1)
 
 
 async def test_a_client_that_leaves_during_the_save_leaves_no_temporary_file(

@@ -64,6 +64,7 @@ def test_a_restore_that_helped_in_between_begins_the_count_anew(
         answers(judge, CHANGED, 0)
         answers(judge, CONTINUES, CONTINUES - 1)
     assert owner.unhelpful == {}
+    assert owner.counts["m"].unhelpful_restores == 3
 
 
 def test_where_the_last_prompt_is_not_known_all_of_the_conversation_counts(

@@ -33,7 +33,7 @@ def _log_all(caplog: pytest.LogCaptureFixture) -> None:
 
 def failed(world: World) -> tuple[int, int]:
     """How many restores failed, and how many files are kept now."""
-    return world.owner.counts.failed_restores, len([*world.store.glob("*.bin")])
+    return world.owner.all_counts().failed_restores, len([*world.store.glob("*.bin")])
 
 
 # -- which conversations ---------------------------------------------------------------------

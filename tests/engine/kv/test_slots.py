@@ -48,9 +48,10 @@ async def test_a_conversation_is_saved_before_the_stop_and_restored_after_the_ne
         assert engine.kv.restored_tokens == 300
         assert not engine.kv.in_doubt
         assert said(caplog, "m:4096: restored 300 tokens into slot 0 in 5 ms")
-        counts = world.owner.counts
+        counts = world.owner.all_counts()
         assert (counts.saves, counts.saved_tokens, counts.failed_saves) == (1, 300, 0)
         assert (counts.restores, counts.restored_tokens, counts.failed_restores) == (1, 300, 0)
+        assert counts.saved_bytes == counts.restored_bytes == world.cache.stat().st_size
 
 
 async def test_a_saved_conversation_is_for_the_user_s_eyes_only(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ async def test_a_conversation_that_turns_out_to_be_shorter_is_not_kept(tmp_path:
 
         world.faults.before_save = lose_most
         assert await engine.save() == 0
-        assert (world.files, world.owner.counts.saves) == ([], 0)
+        assert (world.files, world.owner.all_counts().saves) == ([], 0)
 
 
 @pytest.mark.parametrize(("prompt_speed", "saved"), [(1000.0, 300), (9000.0, 0)])
@@ -127,7 +128,7 @@ async def test_a_conversation_is_saved_if_reading_it_again_takes_longer(
         numbers = f"reading again: {300 / prompt_speed:.2f} s, save and restore: 0.08 s"
         assert said(caplog, numbers)
         assert said(caplog, "slot 0 is not worth saving") is (not saved)
-        assert world.owner.counts.failed_saves == 0
+        assert world.owner.all_counts().failed_saves == 0
 
 
 async def test_an_engine_with_a_restore_that_does_not_help_is_not_saved_again(
@@ -199,7 +200,7 @@ async def test_an_engine_without_slot_support_is_started_as_configured_and_not_a
         assert engine.holds("")
         engine.slots.take(A)
         assert await engine.save() == 0
-        assert (world.owner.counts.restores, world.owner.counts.failed_saves) == (0, 0)
+        assert (world.owner.all_counts().restores, world.owner.all_counts().failed_saves) == (0, 0)
 
 
 async def test_an_engine_that_does_not_show_its_slots_is_not_saved_and_restored_all_the_same(
@@ -233,7 +234,7 @@ async def test_a_save_that_the_engine_refuses_is_counted_and_leaves_nothing(
     async with running(tmp_path) as world:
         world.faults.before_save = refuse
         assert await world.saved(A) == 0
-        assert (world.owner.counts.failed_saves, world.files) == (1, [])
+        assert (world.owner.all_counts().failed_saves, world.files) == (1, [])
         assert said(caplog, "slot 0 could not be saved: no space left on device")
 
 
@@ -256,7 +257,7 @@ async def test_a_file_that_is_shorter_than_the_engine_says_is_never_kept(
     async with running(tmp_path) as world:
         world.faults.after_save = lambda path: os.truncate(path, path.stat().st_size - 1)
         assert await world.saved(A) == 0
-        assert (world.owner.counts.failed_saves, world.files) == (1, [])
+        assert (world.owner.all_counts().failed_saves, world.files) == (1, [])
         assert said(caplog, "slot 0 could not be saved: the engine reported 300 tokens in")
         assert (await world.start()).holds("")
 
@@ -265,7 +266,7 @@ async def test_a_file_that_the_engine_did_not_write_is_never_kept(tmp_path: Path
     async with running(tmp_path) as world:
         world.faults.after_save = Path.unlink
         assert await world.saved(A) == 0
-        assert (world.owner.counts.failed_saves, world.files) == (1, [])
+        assert (world.owner.all_counts().failed_saves, world.files) == (1, [])
 
 
 @pytest.mark.parametrize(("closing", "limit_s"), [(False, STOP_S), (True, STOP_S / 2)])
@@ -298,7 +299,7 @@ async def test_a_save_that_hangs_is_counted_as_failed(virtual: Clock, tmp_path: 
     async with running(tmp_path) as world:
         world.faults.before_save = hang
         await world.saved(A)
-        assert world.owner.counts.failed_saves == 1
+        assert world.owner.all_counts().failed_saves == 1
 
 
 async def test_a_save_that_is_cancelled_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
 
+from tests.support.schema_values import config, model
 from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
-from trio_gateway.server.feed.others import others_of
+from trio_gateway.server.feed import others as others_module
+from trio_gateway.server.feed.others import Others, others_of
 
 MIB = 2**20
 ME = os.getpgrp()
@@ -68,3 +71,45 @@ def test_without_a_device_it_is_the_memory_of_the_machine() -> None:
     assert held is not None
     assert held > 10 * MIB
     assert (others([], cpu=[ME])["cpu"] or 0) <= held + 500 * MIB
+
+
+class Slow(Meter):
+    """Takes as long as one wants. `asked`: how often."""
+
+    def __init__(self) -> None:
+        super().__init__([OTHERS_ONLY])
+        self.asked, self.goes_on = 0, threading.Event()
+        self.goes_on.set()
+
+    def devices(self) -> Sequence[DeviceReading]:
+        self.asked += 1
+        self.goes_on.wait()
+        return super().devices()
+
+
+async def test_who_asks_gets_what_is_some_seconds_old_at_most() -> None:
+    meter = Slow()
+    asked = Others(cast(MemoryMeter, meter), config(model("m")), {})
+    for _ in range(3):
+        assert await asked.now() == {"primary": 400 * MIB}
+    assert meter.asked == 1
+
+
+async def test_a_driver_that_hangs_holds_nobody_up_and_takes_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(others_module, "ASK_S", 0.02)
+    meter = Slow()
+    asked = Others(cast(MemoryMeter, meter), config(model("m")), {})
+    meter.goes_on.clear()
+    try:
+        for _ in range(3):
+            assert await asked.now() == {}
+        assert meter.asked == 1
+    finally:
+        meter.goes_on.set()
+
+
+async def test_a_driver_that_breaks_is_no_reason_to_fail_either() -> None:
+    meter = cast(MemoryMeter, Meter(OSError("broken")))
+    assert await Others(meter, config(model("m")), {}).now() == {}

@@ -163,6 +163,7 @@ async def test_a_disk_that_hangs_costs_history_and_no_memory(
         assert caplog.records[0].message == (
             "900 requests are not in the history: the disk is too slow"
         )
+        assert place.history.lost == 900
     assert place.written() == list(range(100, 0, -1))
 
 

@@ -6,6 +6,7 @@ What happens to one engine's slots is in `slots.py`; what is worth it, in `polic
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +31,18 @@ CLOSE_S = 2.0
 
 
 class KvCounts(msgspec.Struct):
-    """What was done so far, for `/gateway/engines`; tokens where not said otherwise."""
+    """What was done so far. `unhelpful_restores`: after which the engine read the prompt again all
+    the same."""
 
     saves: int = 0
     saved_tokens: int = 0
+    saved_bytes: int = 0
     failed_saves: int = 0
     restores: int = 0
     restored_tokens: int = 0
+    restored_bytes: int = 0
     failed_restores: int = 0
+    unhelpful_restores: int = 0
 
 
 class KvCarryover:
@@ -51,7 +56,7 @@ class KvCarryover:
         self._costs: dict[str, KvCosts] = {}
         self.unhelpful: dict[str, str] = {}  # models whose restores do not help: how that showed
         self.misses: dict[str, int] = {}  # by model: restores that did not help, since one did
-        self.counts = KvCounts()
+        self.counts: defaultdict[str, KvCounts] = defaultdict(KvCounts)  # by model
         self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
         self.is_closing = False  # the gateway is stopping: what is saved now must outlive it
 
@@ -167,8 +172,13 @@ class KvCarryover:
             "bytes": store.total_bytes if store is not None else 0,
             "max_bytes": store.max_bytes if store is not None else 0,
             "not_helpful_for": self.unhelpful,
-            **msgspec.structs.asdict(self.counts),
+            **msgspec.structs.asdict(self.all_counts()),
         }
+
+    def all_counts(self) -> KvCounts:
+        """Of all models together."""
+        each = [msgspec.structs.astuple(counts) for counts in self.counts.values()]
+        return KvCounts(*map(sum, zip(*each, strict=True)))
 
 
 def default_folder() -> Path:

@@ -65,6 +65,7 @@ class Judge:
         if has_helped(expected.tokens, cached_tokens):
             misses.pop(model, None)
             return
+        self._owner.counts[model].unhelpful_restores += 1
         misses[model] = misses.get(model, 0) + 1
         numbers = f"only {cached_tokens} of {expected.tokens} restored tokens were used"
         if not expected.is_certain and misses[model] < MISSES_MAX:

@@ -136,8 +136,10 @@ class SlotFiles:
                     await self._owner.with_store(lambda store: store.give_back(lent))
         self._being_restored = None
         self._owner.costs(self._model.name).note_restore(read.size_bytes, read.took_ms)
-        self._owner.counts.restores += 1
-        self._owner.counts.restored_tokens += entry.tokens
+        counts = self._owner.counts[self._model.name]
+        counts.restores += 1
+        counts.restored_tokens += entry.tokens
+        counts.restored_bytes += read.size_bytes
         await self._owner.with_store(lambda store: store.used(entry))
         log.info(
             "%s: restored %d tokens into slot %d in %.0f ms",
@@ -162,7 +164,7 @@ class SlotFiles:
     async def _drop(self, entry: KvEntry, why: str) -> None:
         await self._owner.with_store(lambda store: store.remove(entry))
         self._being_restored = None
-        self._owner.counts.failed_restores += 1
+        self._owner.counts[self._model.name].failed_restores += 1
         log.warning("%s: %d saved tokens are dropped: %s", self._key, entry.tokens, why)
 
     # -- saving --------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ class SlotFiles:
             written = await client.save_slot(slot, name, limit_s)
             kept = await self._keep(folder / name, written, owner)
         except (SlotRefused, KvSaveRefused) as error:
-            self._owner.counts.failed_saves += 1
+            self._owner.counts[model].failed_saves += 1
             log.warning("%s: slot %d could not be saved: %s", self._key, slot, error)
             return 0
         finally:
@@ -195,8 +197,10 @@ class SlotFiles:
         if not kept:
             return 0
         costs.note_save(written.tokens, written.size_bytes, written.took_ms)
-        self._owner.counts.saves += 1
-        self._owner.counts.saved_tokens += written.tokens
+        counts = self._owner.counts[model]
+        counts.saves += 1
+        counts.saved_tokens += written.tokens
+        counts.saved_bytes += written.size_bytes
         log.info(
             "%s: saved %d tokens of slot %d, %.1f MB in %.0f ms (%s)",
             self._key, written.tokens, slot, written.size_bytes / 1e6, written.took_ms,

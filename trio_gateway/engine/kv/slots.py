@@ -204,7 +204,7 @@ class EngineKv:
                         client, slot.id, slot.tokens, limit_s, owner
                     )
         if limit.cancelled_caught:
-            self._owner.counts.failed_saves += 1
+            self._owner.counts[self._model.name].failed_saves += 1
             log.warning(
                 "%s: saving took over %g s, gave up (engine_stop_timeout)", self._key, limit_s
             )

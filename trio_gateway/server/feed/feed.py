@@ -49,7 +49,9 @@ _PLAIN_LEVELS = ("DEBUG", "INFO")
 
 class Feed:
     """`run` in a task; `reading` while there is a reader. `ring` has the events; `told` is set, and
-    another one takes its place, when there are more in it. `is_awake`: it has all that happens."""
+    another one takes its place, when there are more in it. `is_awake`: it has all that happens.
+    `behind`: how often a reader was too slow and began anew; `missed`: the events that such readers
+    did not get, and those that were never made, as too much happened between two looks."""
 
     def __init__(
         self, bus: Bus, book: RequestBook, composer: Composer, others: Others | None = None
@@ -60,6 +62,7 @@ class Feed:
         self.ring = Ring()
         self.told = trio.Event()
         self.is_awake = False
+        self.behind = self.missed = 0
         self._wall = WallClock()
         self._differ = Differ()
         self._readers, self._left_at = 0, 0.0
@@ -135,6 +138,7 @@ class Feed:
 
     def _note_line(self, line: LogLine) -> None:
         if line.level not in _PLAIN_LEVELS:
+            self.missed += len(self._lines) == NOTED_MAX
             self._lines.append(line)
             self._news.set()
 
@@ -206,6 +210,11 @@ class Feed:
         finally:
             self._readers -= 1
             self._left_at = trio.current_time()
+
+    def misses(self, events: int) -> None:
+        """A reader fell behind, and does not get so many."""
+        self.behind += 1
+        self.missed += events
 
     def snapshot(self, view: View) -> bytes:
         """All that there is, as an event with the number of the last one in the ring. What is in it

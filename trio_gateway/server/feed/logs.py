@@ -18,11 +18,12 @@ AHEAD_MAX = 1000  # lines that wait for one reader
 
 
 class Logs:
-    """`hearing` around the gateway's life."""
+    """`hearing` around the gateway's life. `missed`: the lines that readers were too slow for."""
 
     def __init__(self, bus: Bus, engines: EngineLines) -> None:
         self._bus, self._engines = bus, engines
         self._own: Sequence[LogLine] | deque[LogLine] = ()
+        self.missed = 0
 
     @contextmanager
     def hearing(self) -> Iterator[None]:
@@ -55,7 +56,7 @@ class Logs:
     @contextmanager
     def followed(self, sources: Collection[str]) -> Iterator[LineReader]:
         """What these sources say while the block runs."""
-        reader = LineReader(sources)
+        reader = LineReader(sources, self)
         with (
             self._bus.listening(LogLine, reader.note),
             self._bus.listening(EngineLine, reader.note),
@@ -67,8 +68,8 @@ class LineReader:
     """Lines wait here for one reader, up to so many. `missed`: those that found no place since it
     was last asked for."""
 
-    def __init__(self, sources: Collection[str]) -> None:
-        self._sources = sources
+    def __init__(self, sources: Collection[str], logs: Logs) -> None:
+        self._sources, self._logs = sources, logs
         self._lines: deque[LogLine] = deque()
         self._news = trio.Event()
         self.missed = 0
@@ -79,6 +80,7 @@ class LineReader:
         if len(self._lines) == AHEAD_MAX:
             self._lines.popleft()
             self.missed += 1
+            self._logs.missed += 1
         self._lines.append(line)
         self._news.set()
 

@@ -16,6 +16,7 @@ from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter,
 
 EVERY_S = 5.0
 CHANGE_BYTES = 16 * 1024**2  # less is no news
+ASK_S = 1.0  # for who cannot wait for a driver that takes long
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ class Others:
     ) -> None:
         self._meter, self._engines = meter, engines
         self._pools: dict[str, str] = {}
+        self._read, self._read_at = dict[str, int | None](), -EVERY_S
+        self._reading = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)  # a driver that hangs takes no further one
         self.take_over(config)
 
     def take_over(self, config: GatewayConfig) -> None:
@@ -40,10 +44,7 @@ class Others:
         known: Mapping[str, int | None] = {}
         while True:
             try:
-                # In a thread: the first reading may take long where there is a GPU.
-                read = await trio.to_thread.run_sync(
-                    others_of, self._meter, self._groups(), abandon_on_cancel=True
-                )
+                read = await self._fresh()
             except Exception as error:  # noqa: BLE001 - whatever a driver or /proc comes up with
                 log.debug("what other programs hold cannot be read: %r", error)
                 return
@@ -51,6 +52,26 @@ class Others:
                 known = read
                 tell(read)
             await trio.sleep(EVERY_S)
+
+    async def now(self) -> Mapping[str, int | None]:
+        """By pool, some seconds old at most; empty: it cannot be read, or not in time."""
+        with trio.move_on_after(ASK_S):
+            try:
+                return await self._fresh()
+            except Exception as error:  # noqa: BLE001 - as above
+                log.debug("what other programs hold cannot be read: %r", error)
+        return {}
+
+    async def _fresh(self) -> Mapping[str, int | None]:
+        async with self._reading:
+            if trio.current_time() >= self._read_at + EVERY_S:
+                # In a thread: the first reading may take long where there is a GPU.
+                self._read = await trio.to_thread.run_sync(
+                    others_of, self._meter, self._groups(),
+                    abandon_on_cancel=True, limiter=self._thread,
+                )  # fmt: skip
+                self._read_at = trio.current_time()
+            return self._read
 
     def _groups(self) -> dict[str, list[int]]:
         """The process groups of each pool's engines."""

@@ -68,7 +68,10 @@ class FeedReader:
         if place is None or not ring.has_after(place):
             self._place = ring.last
             snapshot = self._feed.snapshot(self._view)
-            return snapshot if place is None else self._say_behind(ring.last) + snapshot
+            if place is None:
+                return snapshot
+            self._feed.misses(ring.last - place)
+            return self._say_behind(ring.last) + snapshot
         pieces, size = list[bytes](), 0
         for number, entry in ring.after(place):
             self._place = number

@@ -52,6 +52,8 @@ class History:
 
     Args:
         file: None: what is in memory is all.
+
+    `lost`: requests that the file lacks, in this run.
     """
 
     def __init__(self, bus: Bus, book: RequestBook, file: HistoryFile | None = None) -> None:
@@ -61,7 +63,8 @@ class History:
         self._thread = trio.CapacityLimiter(1)  # a connection of SQLite is for one at a time
         self._writing = trio.Lock()
         self._fault = ""
-        self._lost = 0
+        self.lost = 0
+        self._lost = 0  # since the last good write
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class History:
             self._news.set()
         else:
             self._lost += 1
+            self.lost += 1
 
     async def _write_all(self, until: trio.CancelScope) -> None:
         assert self._file is not None
@@ -186,6 +190,7 @@ class History:
                     "a bug in the gateway; please report it: the history lacks %d requests",
                     len(batch), exc_info=error,
                 )  # fmt: skip
+                self.lost += len(batch)
             for _ in batch:
                 self._waiting.popleft()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from trio_gateway.engine.scheduling.events import Refusal, VariantKey
 from trio_gateway.server.metrics.engine_tallies import EngineTallies
 from trio_gateway.server.metrics.request_tallies import RequestTallies
 from trio_gateway.server.metrics.tallies import Labels, Spread
@@ -155,18 +156,29 @@ def of_requests(all_: RequestTallies) -> Iterator[Counted | Spreading]:
     )
 
 
-def of_engines(all_: EngineTallies) -> Iterator[Counted | Spreading]:
-    yield Counted("engine_starts", "Engines that were started.", VARIANT, all_.starts)
+def of_engines(
+    all_: EngineTallies, variants: Iterable[VariantKey]
+) -> Iterator[Counted | Spreading]:
+    """`variants`: that are configured. What alerts ask for is there before it happens: Prometheus
+    sees no growth in what was not there."""
+    keys: list[Labels] = [(key.model, key.variant) for key in variants]
+    whens, whys = ("start", "timeout", "running"), [why.name.lower() for why in Refusal]
+    failures: dict[Labels, int] = {(*key, when): 0 for key in keys for when in whens}
+    refused: dict[Labels, int] = {(key[0], why): 0 for key in keys for why in whys}
+    yield Counted(
+        "engine_starts", "Engines that were started.", VARIANT, dict.fromkeys(keys, 0) | all_.starts
+    )
     yield Counted(
         "engine_failures", "Engines that did not start, or ended by themselves.",
-        (*VARIANT, "when"), all_.failures,
+        (*VARIANT, "when"), failures | all_.failures,
     )  # fmt: skip
     yield Counted(
         "engine_stops", "Engines that were told to end, and why.", (*VARIANT, "reason"), all_.stops
     )
     yield Counted(
-        "engine_kills", "Engines that had to be killed, as they did not end.", VARIANT, all_.kills
-    )
+        "engine_kills", "Engines that had to be killed, as they did not end.",
+        VARIANT, dict.fromkeys(keys, 0) | all_.kills,
+    )  # fmt: skip
     yield Counted(
         "engine_drains", "Engines that took nothing new until their requests were done.",
         VARIANT, all_.drains,
@@ -176,10 +188,11 @@ def of_engines(all_: EngineTallies) -> Iterator[Counted | Spreading]:
         VARIANT, all_.resumes,
     )  # fmt: skip
     yield Counted(
-        "swaps", "Engines that made way for another model's, or a larger one of their own.",
-        ("from_model", "to_model"), all_.swaps,
+        "swaps", "Engines that made way for another model's, or for another size of their own.",
+        ("from_model", "to_model", "reason"), all_.swaps,
     )  # fmt: skip
     yield Counted(
-        "refused_tickets", "Requests that got no engine.", ("model", "reason"), all_.refused
-    )
+        "refused_tickets", "Requests that got no engine.",
+        ("model", "reason"), refused | all_.refused,
+    )  # fmt: skip
     yield Spreading("engine_load_seconds", "What loads took.", VARIANT, all_.loads)
