@@ -85,6 +85,17 @@ async def test_a_stream(autojump_clock: Clock) -> None:
     assert row.answer_bytes == len(answer)
 
 
+async def test_a_stream_that_says_nothing_of_its_tokens_says_why_it_ends(
+    autojump_clock: Clock,
+) -> None:
+    last = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[EVENT, EVENT, last, DONE]]
+        await stream(stack, chat(stream=True))
+        row = the_row(stack)
+    assert (row.prompt_tokens, row.generated_tokens, row.finish) == (None, 2, "length")
+
+
 async def test_a_stream_that_comes_in_one_piece_shows_no_speed(autojump_clock: Clock) -> None:
     async with running_stack(config(model("m"))) as stack:
         stack.engines.scripts = [[EVENT * 3 + DONE]]

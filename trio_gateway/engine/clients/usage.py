@@ -165,10 +165,16 @@ def usage_of_stream(tail: bytes, beginning: bytes = b"") -> Usage | None:
     begun = _begun(beginning)
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and (usage := usage_of_answer(line[6:], begun)) is not None:
-            if not usage.finish and (said := _FINISH.findall(tail)):  # in an event before
-                return msgspec.structs.replace(usage, finish=said[-1].decode()[:_WORD_CHARACTERS])
+            if not usage.finish and (said := finish_of_stream(tail)):  # in an event before
+                return msgspec.structs.replace(usage, finish=said)
             return usage
     return None
+
+
+def finish_of_stream(tail: bytes) -> str:
+    """Why it ended, in its API's word; empty: it does not say."""
+    said = _FINISH.findall(tail)
+    return said[-1].decode()[:_WORD_CHARACTERS] if said else ""
 
 
 def _begun(beginning: bytes) -> _Usage | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from trio_gateway.engine.clients.usage import finish_of_stream
 from trio_gateway.rawjson import decode_or_none
 
 _FIRST, _LAST = 1024, 2048  # bytes
@@ -56,6 +57,11 @@ class SeenEvents(NamedTuple):
         newest = _Part(last)
         between = self.size - len(last) - begun.size
         return begun.tokens + newest.tokens + round(between / newest.each if newest.each else 0)
+
+    @property
+    def finish(self) -> str:
+        """Why it ended, in its API's word; empty: it does not say."""
+        return finish_of_stream(self.last)
 
 
 class _Part:

@@ -58,10 +58,10 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     place in line, once it is there; `lease`: its engine, until it ends. `queued_at`: since when it
     was in line, of one that got no engine. `granted_at`: when it had that; `sent_at`: when it was
     sent to it; `first_byte_at`: when the answer's first byte came. `seen`: of an answer that did
-    not come to say how many tokens it has, and once somebody has looked its `seen_tokens`. `error`:
-    the code of the error that its client got. `conversation`: what its client calls that; `thread`:
-    what it is told by otherwise. `cache_break`: where it parts from the last request of that.
-    `trace`: which one it belongs to.
+    not come to say how many tokens it has, and once somebody has looked its `seen_tokens` and
+    `seen_finish`. `error`: the code of the error that its client got. `conversation`: what its
+    client calls that; `thread`: what it is told by otherwise. `cache_break`: where it parts from
+    the last request of that. `trace`: which one it belongs to.
     """
 
     id: str
@@ -95,6 +95,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     usage: Usage | None = None
     seen: SeenEvents | None = None
     seen_tokens: int | None = None
+    seen_finish: str = ""
     kv_restored: int = 0
     kv_saved: int = 0
     kv_spared: int | None = None
@@ -125,7 +126,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
                 progress.opening = opening_of(progress.first)
             return round(progress.tokens)
         if (seen := self.seen) is not None:  # worked out when somebody looks, and then kept
-            self.seen_tokens, self.seen = seen.tokens, None
+            self.seen_tokens, self.seen_finish, self.seen = seen.tokens, seen.finish, None
         return self.seen_tokens
 
     @property

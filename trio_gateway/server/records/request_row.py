@@ -133,7 +133,7 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         kv_spared=record.kv_spared,
         status=record.status,
         outcome=None if record.outcome is None else record.outcome.value,
-        finish="" if usage is None else usage.finish,
+        finish=record.seen_finish if usage is None else usage.finish,
         error=record.error,
         request_bytes=record.request_bytes,
         answer_bytes=record.answer_bytes,
