@@ -17,7 +17,7 @@ from tests.support.asking import DONE, EVENT
 from tests.support.optional import client_package
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
-from trio_gateway.config.keepalive import LoadingState
+from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.errors import EngineLost
 from trio_gateway.server.api.endpoints import ENDPOINTS
@@ -200,6 +200,24 @@ async def test_what_is_not_news_is_a_comment(autojump_clock: Clock) -> None:
     said = [c["choices"][0]["delta"] for c in data_of(got) if c["id"] != "chatcmpl-engine"]
     assert said == [{"reasoning_content": f"trio-gateway: {sentence}\n\n"}]
     assert comments_of(got)[:2] == [f": {sentence}"] * 2
+
+
+async def test_what_is_not_news_is_no_comment_where_none_are_wanted(autojump_clock: Clock) -> None:
+    given = config(
+        model("m", variant(parallel=1)),
+        loading_state=REASONING,
+        stream_keepalive_style=KeepaliveStyle.DATA,
+    )
+    async with running_stack(given) as stack, trio.open_nursery() as nursery:
+        stack.engines.scripts = [[40.0, b"{}"], [*AS_CHAT]]
+        body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
+        nursery.start_soon(stack.post, CHAT, body)
+        await trio.sleep(2)
+        got = await answer(stack, CHAT)
+    said = [c["choices"][0]["delta"] for c in data_of(got) if c["id"] != "chatcmpl-engine"]
+    assert "reasoning_content" in said[0]
+    assert said[1:] == [{}] * (len(said) - 1) != []
+    assert comments_of(got) == []
 
 
 async def test_who_is_answered_at_once_thinks_nothing(autojump_clock: Clock) -> None:

@@ -36,12 +36,17 @@ def can_reason(endpoint: Endpoint) -> bool:
 
 
 def reasoning_events(
-    endpoint: Endpoint, model: str, request_id: str, created: int
+    endpoint: Endpoint,
+    model: str,
+    request_id: str,
+    created: int,
+    signs: WaitingEvents | None = None,
 ) -> WaitingEvents:
-    """For one stream, in the words of its API. `created`: seconds since 1970."""
+    """For one stream, in the words of its API. `created`: seconds since 1970. `signs`: of life,
+    where there is nothing new to say; None: comments."""
     if endpoint.name == _MESSAGES:
-        return _MessageEvents(model, request_id)
-    return _ChatEvents(model, request_id, created)
+        return _MessageEvents(model, request_id, signs)
+    return _ChatEvents(model, request_id, created, signs)
 
 
 def may_have_sentences(messages: bytes) -> bool:
@@ -92,21 +97,24 @@ def _after_sentences(text: str) -> str:
 
 
 class _Said:
-    """What was said last is not said again: a comment shows that the connection is alive."""
+    """What was said last is not said again: a sign of life is enough."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    def __init__(self, signs: WaitingEvents | None) -> None:
+        self._signs, self._last = signs, ""
 
     def is_news(self, sentence: str) -> bool:
         last, self._last = self._last, sentence
         return sentence != last
 
+    def sign(self, sentence: str) -> bytes:
+        return comment(sentence) if self._signs is None else self._signs.next(sentence)
+
 
 class _ChatEvents:
-    has_comments = True
-
-    def __init__(self, model: str, request_id: str, created: int) -> None:
-        self._said = _Said()
+    def __init__(
+        self, model: str, request_id: str, created: int, signs: WaitingEvents | None
+    ) -> None:
+        self._said, self.has_comments = _Said(signs), signs is None
         self._chunk: dict[str, Any] = {
             "id": f"chatcmpl-{request_id}",
             "object": "chat.completion.chunk",
@@ -116,7 +124,7 @@ class _ChatEvents:
 
     def next(self, sentence: str) -> bytes:
         if not self._said.is_news(sentence):
-            return comment(sentence)
+            return self._said.sign(sentence)
         delta = {"reasoning_content": f"{SPEAKER}{sentence}{END}"}
         choice = {"index": 0, "delta": delta, "finish_reason": None}
         return b"data: %b\n\n" % msgspec.json.encode({**self._chunk, "choices": [choice]})
@@ -129,10 +137,8 @@ class _ChatEvents:
 
 
 class _MessageEvents:
-    has_comments = True
-
-    def __init__(self, model: str, request_id: str) -> None:
-        self._said = _Said()
+    def __init__(self, model: str, request_id: str, signs: WaitingEvents | None) -> None:
+        self._said, self.has_comments = _Said(signs), signs is None
         self._model, self._id = model, request_id
         self._is_open = self._is_begun = False
         self._held: list[bytes] = []  # of an event
@@ -140,7 +146,7 @@ class _MessageEvents:
 
     def next(self, sentence: str) -> bytes:
         if not self._said.is_news(sentence):
-            return comment(sentence)
+            return self._said.sign(sentence)
         begun, self._is_begun, self._is_open = self._is_begun, True, True
         delta = {"type": "thinking_delta", "thinking": f"{SPEAKER}{sentence}{END}"}
         return (b"" if begun else self._beginning()) + _event(

@@ -125,12 +125,13 @@ class Ask(msgspec.Struct, frozen=True):
         """How its answer begins if it has to wait: in this style, or with thoughts if the
         configuration `reasons`, unless its model or its client wants it otherwise. What an Ollama
         client gets has no comments in any."""
-        style = self._style(style, reasons=reasons)
+        without, style = style, self._style(style, reasons=reasons)
         if style is KeepaliveStyle.COMMENT:
             return self.opening
         of = self.endpoint, self.asked or self.model.name, self.state.id, int(time.time())
         if style is KeepaliveStyle.REASONING:
-            return self.opening._replace(events=reasoning_events(*of), is_thought=True)
+            signs = KeepaliveEvents(*of) if without is KeepaliveStyle.DATA else None
+            return self.opening._replace(events=reasoning_events(*of, signs), is_thought=True)
         if self.opening is not EVENTS:
             return self.opening
         return EVENTS._replace(events=KeepaliveEvents(*of))
