@@ -37,7 +37,12 @@ def program_error(folder: Path, source: str) -> str:
         ("server.port = 7777", 'server.port: unknown key; use "listen_v4"'),
         ("server.healthCheckTimeout = 500", 'unknown key; use "engine_startup_timeout"'),
         ("server.globalTTL = 60", 'unknown key; use "engine_idle_timeout"'),
-        ("server.hooks = {}", "unknown key; load a model with POST /gateway/models/NAME/load"),
+        (
+            "server.hooks = {}",
+            'unknown key; use preload = { "NAME" } in server, or preload = true in a model',
+        ),
+        ('server.preload = { "n" }', 'no model "n"'),
+        ('model.aliases = { "coder" } server.preload = { "codr@8192" }', 'no model "codr@8192"'),
         ('model.filters = { stripParams = "top_k" }', 'unknown key; use "rewrite" in the model'),
         ('server.logLevel = "debug"', "unknown key; run `trio-gateway serve --verbose`"),
         ("server.startPort = 5800", "unknown key; free ports are picked"),

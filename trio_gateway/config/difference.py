@@ -17,7 +17,7 @@ from trio_gateway.config.schema import EngineTimeouts, GatewayConfig, ModelConfi
 _AT_START = (
     "listen", "listen_unix", "tls", "shutdown_grace_s", "dumps_dir", "clear_dumps_on_start",
     "max_buffered_bytes", "max_spooled_bytes", "stream_keepalive_s", "kv_carryover", "history",
-    "traces",
+    "traces", "preload",
 )  # fmt: skip
 _LIMITS_AT_ONCE = ("body_timeout_s",)
 _UNITS = ("_s", "_bytes")

@@ -16,6 +16,7 @@ from trio_gateway.config.reading import access, fields
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
 from trio_gateway.config.reading.pool import read_pools
+from trio_gateway.config.reading.preload import check_preload
 from trio_gateway.config.reading.server import read_server
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.config.secret_variables import secret_variables
@@ -71,6 +72,7 @@ class ConfigLoader:
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
         callers = access.with_known_models(mistakes, server.access, models)
         server = msgspec.structs.replace(server, access=callers)
+        check_preload(mistakes, server.preload, models)
         notes = [
             *left.remarks,
             *_notes(reader.ignored),

@@ -208,7 +208,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     `kv_carryover`: the KV cache is kept across a stop. `kv_conversations`: how many conversations
     take turns on one slot, 0: none. `endpoints`: what its engines serve, or None: what their type
     implies. `longest_answer_s`: an answer ends after this long if others wait; None: as its pool
-    has it. `loading_state` None: as the server has it.
+    has it. `loading_state` None: as the server has it. `preload`: loaded at the start.
     """
 
     name: str
@@ -218,6 +218,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[VariantConfig, ...]
     tokenization: TokenizationConfig | None = None
     pinned: bool = False
+    preload: bool = False
     hidden: bool = False
     description: str = ""
     image_tokens: int = 1024
@@ -284,7 +285,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     model's answers have shown, and at least its `min_answer_tokens`. `max_buffered_bytes`,
     `max_spooled_bytes`: what all requests may hold at a time in memory, and in files; None: as
     `server/budget.py` says. `session_headers`: they tell requests of one conversation; the first
-    of them that a request has counts.
+    of them that a request has counts. `preload`: names of models, as in requests, that are loaded
+    at the start.
     """
 
     listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", DEFAULT_PORT),)
@@ -314,6 +316,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     history: HistoryConfig = HistoryConfig()
     traces: TracesConfig | None = None
     page: bool = True
+    preload: tuple[str, ...] = ()
 
     @property
     def keeps_owners_apart(self) -> bool:

@@ -37,6 +37,7 @@ from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
 from trio_gateway.server.metrics.readings import Parts
+from trio_gateway.server.preload import preload
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
@@ -154,6 +155,7 @@ class Gateway:
                 await nursery.start(self.feed.run)
                 await nursery.start(self.recorder.run)
                 nursery.start_soon(self.media.read_files, self.config.models)
+                nursery.start_soon(preload, self.config, self.front.names, self.manager)
                 task_status.started()
                 await trio.sleep_forever()
 

@@ -12,7 +12,7 @@ _LISTEN = 'use "listen_v4", such as "127.0.0.1:7777"'
 _CONTEXT = 'use "context" in a variant, and "--ctx-size" in its args'
 _LAYERS = 'use args = { "--gpu-layers", "…" } in a variant'
 _VERBOSE = "run `trio-gateway serve --verbose`"
-_PRELOAD = "load a model with POST /gateway/models/NAME/load"
+_PRELOAD = 'use preload = { "NAME" } in server, or preload = true in a model'
 _IDLE, _STARTUP = 'use "engine_idle_timeout"', 'use "engine_startup_timeout"'
 
 # Tables of their own, which are easily put into another one.
@@ -23,11 +23,12 @@ _SERVER_KEYS = (
     "max_buffered", "max_spooled",
     "default_answer_tokens", "queue_limit", "queue_timeout", "fairness_window", "shutdown_grace",
     "stream_keepalive", "engine_stop_timeout", "history", "traces",
+    "preload",
 )  # fmt: skip
 _MODEL_KEYS = (
-    "aliases", "engine", "pool", "pinned", "hidden", "description", "tokenization", "rewrite",
-    "endpoints", "headroom", "clamp_answer", "min_answer_tokens", "image_tokens", "kv_carryover",
-    "kv_conversations", "longest_answer", "variants",
+    "aliases", "engine", "pool", "pinned", "preload", "hidden", "description", "tokenization",
+    "rewrite", "endpoints", "headroom", "clamp_answer", "min_answer_tokens", "image_tokens",
+    "kv_carryover", "kv_conversations", "longest_answer", "variants",
 )  # fmt: skip
 _VARIANT_KEYS = ("binary", "args", "context", "parallel", "env", "workdir", "memory", "load_time")
 
@@ -58,7 +59,7 @@ SERVER = {
     "startPort": "free ports are picked",
     "macros": _LUA,
     **dict.fromkeys(("groups", "matrix"), 'use "pools", at the top level'),
-    **dict.fromkeys(("hooks", "preload"), _PRELOAD),
+    "hooks": _PRELOAD,
     "sendLoadingState": 'use loading_state = "reasoning"',
     **_TOP,
 }

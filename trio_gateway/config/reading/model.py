@@ -94,6 +94,7 @@ class ModelReader:
             variants=tuple(served_as(variant, name) for variant in variants),
             tokenization=tokenization,
             pinned=record.read("pinned", fields.boolean, False),
+            preload=record.read("preload", fields.boolean, False),
             hidden=record.read("hidden", fields.boolean, False),
             description=record.read("description", fields.text, ""),
             image_tokens=record.read("image_tokens", fields.positive_int, 1024),

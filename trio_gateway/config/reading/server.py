@@ -84,6 +84,7 @@ def read_server(mistakes: Mistakes, table: Any, folder: Path) -> ServerConfig:
             "cache_break_excerpts", fields.boolean, default.cache_break_excerpts
         ),
         session_headers=record.read("session_headers", _headers, default.session_headers),
+        preload=record.read("preload", fields.names, ()),
         page=record.read("page", fields.boolean, default.page),
         share_prefixes=record.read("share_prefixes", fields.boolean, default.share_prefixes),
     )
