@@ -86,6 +86,26 @@ def test_an_engine_that_is_gone_is_not_shown() -> None:
     assert "None runs: the next request starts one." in shown(state)
 
 
+def test_a_key_that_is_no_admins_is_not_told_that_nothing_runs() -> None:
+    state = FeedState()
+    own = {**SNAPSHOT, "admin": False, "pools": [], "engines": []}
+    state.apply(FeedEvent("snapshot", own))
+    text = shown(state)
+    assert "This key is no admin's" in text
+    assert "None runs" not in text
+    assert "waits for 1 answer of qwen3 to end" in text
+
+
+def test_a_narrow_terminal_still_says_why_and_what_comes_next() -> None:
+    console = Console(width=40, height=60, force_terminal=False, markup=False)
+    with console.capture() as captured:
+        console.print(view(begun(), Choice(), NOW_S, (40, 60), "", shows_models=False))
+    words = " ".join(captured.get().split())
+    for part in ("waits for 1", "drains for", "running"):
+        assert part in words
+    assert "…" not in words
+
+
 def test_models_are_shown_on_demand() -> None:
     assert "Models" not in shown(begun())
     assert "Models" in shown(begun(), models=True)

@@ -31,10 +31,11 @@ async def events_in(lines: AsyncIterable[str]) -> AsyncIterator[FeedEvent]:
 
 
 class FeedState:
-    """`engines`, `requests` and so on are by their keys, in the order in which they came."""
+    """`engines`, `requests` and so on are by their keys, in the order in which they came.
+    `is_admin`: the feed has all of them; otherwise only the reader's own requests, and models."""
 
     def __init__(self) -> None:
-        self.version = ""
+        self.version, self.is_admin = "", True
         self.pools: dict[str, Row] = {}
         self.engines: dict[int, Row] = {}
         self.requests: dict[str, Row] = {}
@@ -62,7 +63,7 @@ class FeedState:
                 self.requests[data["id"]] = data
 
     def _begin(self, data: Row) -> None:
-        self.version = data["version"]
+        self.version, self.is_admin = data["version"], data["admin"]
         self.pools = {row["name"]: row for row in data["pools"]}
         self.engines = {row["engine"]: row for row in data["engines"]}
         self.requests = {row["id"]: row for row in data["requests"]}

@@ -27,9 +27,9 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
     out = console()
     out.print(f"The gateway at {place} runs.\n")
     if engines["engines"]:
-        out.print(engines_table(engines["engines"]))
+        out.print(engines_table(engines["engines"], out.width))
     else:
         out.print("No engine runs: the next request starts one.")
     if queue["tickets"]:
         out.print(f"\n{len(queue['tickets'])} waiting:")
-        out.print(waiting_table(queue["tickets"]))
+        out.print(waiting_table(queue["tickets"], out.width))

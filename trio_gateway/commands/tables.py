@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -35,21 +35,35 @@ def console() -> Console:
     return found
 
 
-def engines_table(engines: Sequence[Row]) -> Table:
-    table = _table("model", "variant", "state", "busy", "context", "memory", "speed", "next")
-    for row in engines:
-        state = str(row["state"])
-        table.add_row(
-            _plain(row["model"]),
-            _plain(row["variant"]),
-            Text(state, _STATE_STYLES.get(state, "")),
-            f"{row['leases']} of {row['slots'] or '?'}",
-            words.count(row["context"]),
-            words.size(row.get("memory_bytes")),
-            words.speed(row.get("speed")),
-            _plain(row.get("next") or _loading(row)),
-        )
-    return table
+# What a narrow terminal leaves out: below so many columns of text.
+_ENGINES_NEED = {"busy": 50, "variant": 60, "speed": 70, "memory": 75, "context": 80}
+_POOLS_NEED = {"others hold": 60, "": 80}
+BAR = 30  # columns of a pool's memory
+_WAITING_NEEDS = {"waited": 50, "client": 70}
+
+
+def engines_table(engines: Sequence[Row], width: int = 200) -> Table:
+    shown = [_engine_cells(row) for row in engines]
+    return _fitted(shown, _engine_cells(_NO_ENGINE), _ENGINES_NEED, width)
+
+
+_NO_ENGINE: Row = {
+    "model": "", "variant": "", "state": "", "leases": 0, "slots": 0, "context": 0
+}  # fmt: skip
+
+
+def _engine_cells(row: Row) -> dict[str, str | Text]:
+    state = str(row["state"])
+    return {
+        "model": _plain(row["model"]),
+        "variant": _plain(row["variant"]),
+        "state": Text(state, _STATE_STYLES.get(state, "")),
+        "busy": f"{row['leases']} of {row['slots'] or '?'}",
+        "context": words.count(row["context"]),
+        "memory": words.size(row.get("memory_bytes")),
+        "speed": words.speed(row.get("speed")),
+        "next": _plain(row.get("next") or _loading(row)),
+    }
 
 
 def _loading(row: Row) -> str:
@@ -58,34 +72,32 @@ def _loading(row: Row) -> str:
     return f"loading for {words.seconds(row['loading_s'])}"
 
 
-def waiting_table(waiting: Sequence[Row]) -> Table:
-    table = _table("", "model", "client", "waited", "what it waits for")
-    for row in waiting:
-        table.add_row(
-            str(row.get("position") or ""),
-            _plain(row.get("model") or row.get("asked")),
-            _plain(row.get("client")),
-            words.seconds(row.get("waited_s", row.get("took_s"))),
-            _plain(row.get("sentence")),
-        )
-    return table
+def waiting_table(waiting: Sequence[Row], width: int = 200) -> Table:
+    shown = [_waiting_cells(row) for row in waiting]
+    return _fitted(shown, _waiting_cells({}), _WAITING_NEEDS, width)
+
+
+def _waiting_cells(row: Row) -> dict[str, str | Text]:
+    return {
+        "": str(row.get("position") or ""),
+        "model": _plain(row.get("model") or row.get("asked")),
+        "client": _plain(row.get("client")),
+        "waited": words.seconds(row.get("waited_s", row.get("took_s"))),
+        "what it waits for": _plain(row.get("sentence")),
+    }
 
 
 # What a narrow terminal leaves out first: below so many columns of text.
 _NEEDS_WIDTH = {
     "id": 80, "took": 80, "client": 100, "decision": 110, "cached": 120, "first byte": 130,
-    "prompt": 90, "waited": 90,
+    "prompt": 90, "waited": 90, "speed": 60, "answer": 50, "time": 45,
 }  # fmt: skip
 
 
 def requests_table(requests: Sequence[Row], width: int = 200) -> Table:
     """Those that are over, or run. `width`: of the terminal, in characters."""
     shown = [_request_cells(row) for row in requests]
-    names = [name for name in _request_cells(_EMPTY) if width >= _NEEDS_WIDTH.get(name, 0)]
-    table = _table(*names)
-    for cells in shown:
-        table.add_row(*(cells[name] for name in names))
-    return table
+    return _fitted(shown, _request_cells(_EMPTY), _NEEDS_WIDTH, width)
 
 
 _EMPTY: Row = {"arrived_s": 0.0, "id": ""}
@@ -124,14 +136,21 @@ def _result(row: Row) -> Text:
     return Text(f"{words_of}: {said}" if said else words_of, "red")
 
 
-def pools_table(pools: Sequence[Row], width: int = 30) -> Table:
-    table = _table("pool", "memory", "", "others hold")
-    for row in pools:
-        limit, used = row.get("memory_bytes"), row.get("used_bytes") or 0
-        text = words.size(used) + (f" of {words.size(limit)}" if limit else "")
-        other = row.get("other_bytes")
-        table.add_row(_plain(row["name"]), text, bar(used, limit, other, width), words.size(other))
-    return table
+def pools_table(pools: Sequence[Row], width: int = 200) -> Table:
+    return _fitted(
+        [_pool_cells(row) for row in pools], _pool_cells({"name": ""}), _POOLS_NEED, width
+    )
+
+
+def _pool_cells(row: Row) -> dict[str, str | Text]:
+    limit, used = row.get("memory_bytes"), row.get("used_bytes") or 0
+    other = row.get("other_bytes")
+    return {
+        "pool": _plain(row["name"]),
+        "memory": words.size(used) + (f" of {words.size(limit)}" if limit else ""),
+        "": bar(used, limit, other, BAR),
+        "others hold": words.size(other),
+    }
 
 
 def bar(used: int, limit: int | None, other: int | None, width: int) -> Text:
@@ -153,6 +172,20 @@ def models_table(models: Sequence[Row]) -> Table:
             _plain(row["name"]), _plain(row.get("pool")), _plain(row.get("state")), variants,
             "yes" if row.get("pinned") else "",
         )  # fmt: skip
+    return table
+
+
+def _fitted(
+    rows: Sequence[Mapping[str, str | Text]],
+    columns: Iterable[str],
+    needs: Mapping[str, int],
+    width: int,
+) -> Table:
+    """With the columns that there is room for."""
+    names = [name for name in columns if width >= needs.get(name, 0)]
+    table = _table(*names)
+    for cells in rows:
+        table.add_row(*(cells[name] for name in names))
     return table
 
 

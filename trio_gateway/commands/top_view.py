@@ -58,19 +58,20 @@ def view(
         return Group(Text("Waiting for the gateway…"), foot)
     waiting = [_timed(row, now_s) for row in state.with_stage("arriving", "waiting")]
     running = [_timed(row, now_s) for row in state.with_stage("reading", "answering")]
-    parts: list[RenderableType] = [_title("Memory"), pools_table([*state.pools.values()])]
+    engines, parts = [*state.engines.values()], list[RenderableType]()
+    if state.is_admin:
+        parts += [_title("Memory"), pools_table([*state.pools.values()], width)]
     if shows_models:
         parts += [_title("Models"), models_table([*state.models.values()])]
-    engines = [*state.engines.values()]
-    parts.append(_title(f"Engines: {len(engines)}"))
-    parts.append(
-        engines_table(engines)
-        if engines
-        else Text("None runs: the next request starts one.", "dim")
-    )
+    if state.is_admin:
+        none = Text("None runs: the next request starts one.", "dim")
+        parts.append(_title(f"Engines: {len(engines)}"))
+        parts.append(engines_table(engines, width) if engines else none)
+    else:
+        parts.append(Text("This key is no admin's: these are its own requests.", "dim"))
     parts.append(_title(f"Waiting: {len(waiting)}"))
     if waiting:
-        parts.append(_marked(waiting_table(waiting), waiting, choice))
+        parts.append(_marked(waiting_table(waiting, width), waiting, choice))
     parts.append(_title(f"Running: {len(running)}"))
     if running:
         parts.append(_marked(requests_table(running, width), running, choice))
