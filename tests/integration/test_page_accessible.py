@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.accessibility import controls, findings, settle, stops
+from tests.support.accessibility import (
+    NARROW,
+    WIDE,
+    assert_nothing_serious,
+    controls,
+    findings,
+    settle,
+    stops,
+)
 from tests.support.driven_browser import Browser, Page, driven_browser
 from tests.support.fake_feed import FakeFeed, fake_feed, model, pool, snapshot
 from tests.support.full_page import FAILED, VIEWS, fill
@@ -19,7 +27,6 @@ pytestmark = pytest.mark.untraced  # nothing of the product's Python runs
 LIVE = "document.body.dataset.connection === 'live'"
 HEAD = ["a Skip to the content", "a trio-gateway"]
 TABS = [f"a {view.capitalize()}" for view in VIEWS]
-WIDE, NARROW = (1280, 900), (360, 740)
 # What the Tab key leads to in each view, in this order; some others are between.
 ORDER = {
     "now": ["a qwen:1", "a phi:1", "button Cancel the request for qwen of laptop",
@@ -85,15 +92,6 @@ def filled(chromium: Browser, full: FakeFeed, view: str) -> Page:
     page = opened(chromium, full, view, place)
     open_all(page)
     return page
-
-
-def assert_nothing_serious(page: Page) -> None:
-    for scheme, (width, height) in (("light", WIDE), ("dark", WIDE), ("light", NARROW)):
-        page.prefer(reduced_motion="reduce", color_scheme=scheme)
-        page.resize(width, height)
-        found = findings(page)
-        assert found == [], f"{scheme}, {width} px wide:\n" + "\n".join(found)
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 # -- what axe-core finds --------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.accessibility import assert_nothing_serious
 from tests.support.driven_browser import Browser, Page, driven_browser
 from tests.support.harness import (
     CLIENT_KEY,
@@ -298,3 +299,29 @@ def test_mistakes_are_shown_and_a_mended_file_is_reloaded_from_the_page(
         page.evaluate("location.hash = 'models'")
         page.wait_for("document.querySelector('main > gw-models')?.innerText.includes('more')")
         assert_clean(page, running)
+
+
+# -- for everybody ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("view", "something"),
+    [
+        ("now", ".engine, .first"),
+        ("timeline", "svg .pool"),
+        ("requests", "thead button"),
+        ("models", ".models tbody tr"),
+        ("logs", ".lines > div"),
+        ("chat", "#chat-model option"),
+        ("configuration", "details"),
+    ],
+)
+def test_nothing_serious_is_found_in_a_view_of_a_real_gateway(
+    chromium: Browser, gateway: GatewayProcess, view: str, something: str
+) -> None:
+    """What test_page_accessible.py finds with answers of its own, with those that gateways give."""
+    page = opened(chromium, gateway, view)
+    page.wait_for(f"document.querySelector('gw-{view} :is({something})')")
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert_nothing_serious(page)
+    assert_clean(page, gateway)

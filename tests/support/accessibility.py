@@ -8,6 +8,7 @@ from typing import Any
 from tests.support.driven_browser import Page
 from tests.support.optional import axe_core
 
+WIDE, NARROW = (1280, 900), (360, 740)
 SERIOUS = ("serious", "critical")
 FOUND = """
 axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
@@ -59,6 +60,16 @@ def findings(page: Page, *impacts: str) -> list[str]:
         for one in found
         if one["impact"] in (impacts or SERIOUS)
     ]
+
+
+def assert_nothing_serious(page: Page) -> None:
+    """Light, dark, and on a narrow screen, where nothing may be wider than it."""
+    for scheme, (width, height) in (("light", WIDE), ("dark", WIDE), ("light", NARROW)):
+        page.prefer(reduced_motion="reduce", color_scheme=scheme)
+        page.resize(width, height)
+        found = findings(page)
+        assert found == [], f"{scheme}, {width} px wide:\n" + "\n".join(found)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 @dataclass(frozen=True)
