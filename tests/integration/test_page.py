@@ -167,6 +167,8 @@ def test_lanes_say_what_engines_did_and_why(chromium: Browser, feed: FakeFeed) -
         "qwen:1 loading", "qwen:1 ready", "qwen:1 draining", "qwen:1 served 1 request",
         "gemma:1 loading", "gemma:1 ready",
     ]  # fmt: skip
+    lanes = page.evaluate("document.querySelectorAll('svg .lane').length")
+    assert lanes == 1  # one after the other
     assert said[2].endswith("for 10 s: gemma waits for its memory")
     assert "in place of qwen:1" in said[4]
     assert "reading 2.0 s, answering 58 s" in said[6]
@@ -190,6 +192,7 @@ def test_a_chat_shows_its_answer_and_what_was_decided(chromium: Browser, feed: F
         "x-gateway-request-id": "req-7", "x-gateway-model": "qwen", "x-gateway-variant": "8k",
         "x-gateway-need": "512", "x-gateway-decision": "swapped; evicted=gemma:1",
         "x-gateway-queue-ms": "9100", "x-gateway-load-ms": "8000",
+        "x-gateway-kv": "restored=3190 saved=2393",
     }  # fmt: skip
     page = opened(chromium, feed, "chat")
     page.fill("#chat-prompt", "Hi")
@@ -199,6 +202,7 @@ def test_a_chat_shows_its_answer_and_what_was_decided(chromium: Browser, feed: F
     assert "qwen:8k" in decided
     assert "swapped, in place of gemma:1" in decided
     assert "9.1 s in line, 8.0 s for a load" in decided
+    assert "tokens: 3,190 restored, 2,393 saved" in decided
     took = {"outcome": "ok", "took_s": 9.9, "generated_tokens": 2, "why": "512 fit into 8k"}
     feed.say("request", request(7, "qwen", "done", **took))
     page.wait_for("document.querySelector('.assistant .decision').innerText.includes('9.9 s')")
@@ -228,7 +232,7 @@ def test_a_chat_that_waits_says_for_what_and_then_what_was_decided(
     page.wait_for("document.querySelector('.assistant .decision').innerText.includes('qwen:8k')")
     decided = texts(page, ".decision")[-1]
     assert "swapped, in place of gemma:1" in decided
-    assert "512 tokens, by bound, at most" in decided
+    assert "at most 512 tokens, by its size" in decided
     assert "8.0 s for a load" in decided
     assert texts(page, ".assistant .waits:not([hidden]), .reasoning:not([hidden])") == []
 

@@ -80,8 +80,9 @@ def fill(feed: FakeFeed) -> None:
     feed.answers["/gateway/models/phi/load"] = {"error": {"message": FAILED, "code": "engine"}}
     feed.answers["/gateway/explain"] = {
         "counted": 31, "counted_by": "the vocabulary", "is_exact": True, "need": 47,
-        "variant": "1", "reason": "47 fit into 32768", "decision": "swap", "evicts": ["qwen:1"],
-        "engine_state": None, "expected_wait_s": 9.0, "kv": "nothing is saved", "refused": None,
+        "variant": "1", "reason": "47 fit into 32768", "answer": 16, "start_need": 55,
+        "decision": "swap", "evicts": ["qwen:1"], "engine_state": None,
+        "expected_wait_s": 9.0, "kv": "nothing is saved", "refused": None,
     }  # fmt: skip
     feed.answers["/gateway/configuration"] = {
         "source": "/etc/trio-gateway/gateway.lua", "notes": ["qwen: its file is not there"],

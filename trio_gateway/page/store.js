@@ -75,6 +75,13 @@ export class Store {
     return (at + this.#skewMs) / 1000;
   }
 
+  // Those that a model is in: a configuration has more of them by default.
+  get usedPools() {
+    const used = new Set([...this.models.values(), ...this.engines.values()].map((row) => row.pool));
+    const pools = [...this.pools.values()];
+    return used.size ? pools.filter((pool) => used.has(pool.name)) : pools;
+  }
+
   // -- asking ------------------------------------------------------------------------------------
 
   get key() {

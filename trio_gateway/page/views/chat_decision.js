@@ -4,6 +4,7 @@ import { attr, h, keyed, text } from '../dom.js';
 import { number, seconds, speed } from '../format.js';
 
 const HOW = { reused: 'an engine that was loaded', started: 'an engine was started', swapped: 'swapped' };
+const COUNTERS = { bound: 'by its size', engine: 'counted by the engine', vocabulary: 'counted by the vocabulary' };
 
 // [label, value] pairs.
 export function decisionOf(decision) {
@@ -13,15 +14,15 @@ export function decisionOf(decision) {
   const queue_s = ms(decision['queue-ms']) ?? row?.waited_s;
   const load_s = ms(decision['load-ms']) ?? row?.load_s;
   const variant = decision.variant ?? row?.variant;
-  const counted = decision.counted?.replace('; at-most', ', at most') ?? row?.counted_by;
+  const [by, isBound] = (decision.counted ?? '').split('; ');
   const pairs = [
     ['Engine', variant && `${decision.model ?? row?.model}:${variant}`],
     ['How', HOW[how] && `${HOW[how]}${evicted ? `, in place of ${evicted}` : ''}`],
     ['Why', row?.why],
     ['Waited', queue_s !== undefined && ([queue_s < 0.01 ? '' : `${seconds(queue_s)} in line`, load_s ? `${seconds(load_s)} for a load` : ''].filter(Boolean).join(', ') || 'not at all')],
-    ['Needs', decision.need && `${number(Number(decision.need))} tokens${counted ? `, by ${counted}` : ''}`],
+    ['Needs', decision.need && `${isBound ? 'at most ' : ''}${number(Number(decision.need))} tokens${by ? `, ${COUNTERS[by] ?? `counted by ${by}`}` : ''}`],
     ['Limit', decision['answer-limit']],
-    ['Cache', decision.kv],
+    ['Cache', decision.kv && `tokens: ${[...decision.kv.matchAll(/(\w+)=(\d+)/g)].map(([, what, count]) => `${number(Number(count))} ${what}`).join(', ')}`],
   ];
   if (row) {
     const first = row.first_byte_after_s - (row.granted_after_s ?? 0);

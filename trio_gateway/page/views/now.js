@@ -36,7 +36,7 @@ export default class Now extends View {
     this.content.hidden = !store.hasSnapshot;
     if (!store.hasSnapshot) return;
     const engines = [...store.engines.values()];
-    keyed(this.pools, usedPools(store, engines), (pool) => pool.name, makePool, (card, pool) => showPool(card, pool, engines.filter((engine) => engine.pool === pool.name), store));
+    keyed(this.pools, store.usedPools, (pool) => pool.name, makePool, (card, pool) => showPool(card, pool, engines.filter((engine) => engine.pool === pool.name), store));
     const under_way = [...store.requests.values()];
     const waits = under_way.filter((row) => row.stage === 'waiting').sort((a, b) => (a.position ?? 1e9) - (b.position ?? 1e9) || a.arrived_s - b.arrived_s);
     const runs = under_way.filter((row) => row.stage !== 'waiting');
@@ -89,13 +89,6 @@ export default class Now extends View {
       cancel.disabled = false;
     }
   }
-}
-
-// Those that a model is in: a configuration has more of them by default.
-function usedPools(store, engines) {
-  const used = new Set([...store.models.values(), ...engines].map((row) => row.pool));
-  const pools = [...store.pools.values()];
-  return used.size ? pools.filter((pool) => used.has(pool.name)) : pools;
 }
 
 function list(title, none) {

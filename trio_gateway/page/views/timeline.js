@@ -91,7 +91,7 @@ export default class Timeline extends View {
     const spans = engineSpans({ timeline: store.timeline, engines: store.engines, requests, from, now });
     const drawn = [];
     let y = AXIS;
-    for (const { name, lanes } of lanesOf(spans, store.pools)) {
+    for (const { name, lanes } of lanesOf(spans, store.usedPools)) {
       drawn.push(h('text.pool', { x: 12, y: y + 15 }, name));
       y += HEAD;
       for (const lane of lanes.length ? lanes : [[]]) {
@@ -219,7 +219,7 @@ function axis(from, now, x, width, height) {
   for (let at = Math.ceil(from / step) * step; at < now; at += step) {
     const place = x(at);
     marks.push(h('line.mark', { x1: place, x2: place, y1: AXIS - 4, y2: height }));
-    if (place > 18 && place < width - 18) marks.push(h('text.hour', { x: place, y: 13, 'text-anchor': 'middle' }, minute(at)));
+    if (place > 18 && place < width - 18) marks.push(h('text.hour', { x: place, y: 13, 'text-anchor': 'middle' }, (step < 60 ? clock : minute)(at)));
   }
   return marks;
 }

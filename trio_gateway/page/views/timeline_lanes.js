@@ -61,8 +61,8 @@ function merged(spans, { from, to }) {
 
 // Pools with their lanes: each engine gets the first place that is free when it starts.
 export function lanesOf(spans, pools) {
-  const names = new Set([...pools.keys(), ...spans.map((span) => span.pool)]);
-  return [...names].map((name) => ({ name, lanes: packed(spans.filter((span) => span.pool === name), 1) }));
+  const names = new Set([...pools.map((pool) => pool.name), ...spans.map((span) => span.pool)]);
+  return [...names].map((name) => ({ name, lanes: packed(spans.filter((span) => span.pool === name), 0) }));
 }
 
 // Requests as { row, from, to, phases }, a phase { state, from, to }: as they waited and ran.
