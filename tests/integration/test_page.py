@@ -388,7 +388,7 @@ def filled(feed: FakeFeed, word: str) -> None:
         "refused": word, "evicts": [word], "kv": word, "expected_wait_s": None,
     }  # fmt: skip
     feed.answers["/gateway/configuration"] = {
-        "source": word, "notes": [word], "missing": [word],
+        "source": word, "notes": [word], "missing": [word], "mistakes": [word],
         "configuration": {"server": {word: word}, "models": [{"name": word, "args": [word, word]}]},
     }  # fmt: skip
     variant = {"name": word, "context": 8192, "parallel": 1, "load_is": word, "load_s": 1.0}

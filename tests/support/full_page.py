@@ -84,6 +84,7 @@ def fill(feed: FakeFeed) -> None:
         "decision": "swap", "evicts": ["qwen:1"], "engine_state": None,
         "expected_wait_s": 9.0, "kv": "nothing is saved", "refused": None,
     }  # fmt: skip
+    feed.answers["/gateway/reload"] = {"changes": ["+ model mistral"]}
     feed.answers["/gateway/configuration"] = {
         "source": "/etc/trio-gateway/gateway.lua", "notes": ["qwen: its file is not there"],
         "mistakes": ["gateway.lua: server.queue_limit: expected a number"],
@@ -184,6 +185,8 @@ def _chat(page: Page) -> None:
 
 
 def _configuration(page: Page) -> None:
+    page.click("main button")
+    page.wait_for_text("Changed: + model mistral")
     page.wait_for("document.querySelectorAll('details').length > 3")
     page.evaluate(OPEN_ALL)
 
