@@ -185,9 +185,11 @@ def _chat(page: Page) -> None:
 
 
 def _configuration(page: Page) -> None:
+    page.wait_for("document.querySelector('details')")
+    page.evaluate("document.querySelector('details').className = 'before'")
     page.click("main button")
     page.wait_for_text("Changed: + model mistral")
-    page.wait_for("document.querySelectorAll('details').length > 3")
+    page.wait_for("document.querySelector('details') && !document.querySelector('.before')")
     page.evaluate(OPEN_ALL)
 
 
