@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 from trio_gateway.app import create_app
-from trio_gateway.server.http.types import Scope
+from trio_gateway.bus import Bus
+from trio_gateway.server.api.endpoints import ENDPOINTS
+from trio_gateway.server.http.scopes import RequestScopes
+from trio_gateway.server.http.types import CYCLE_KEY, REQUEST_KEY, Scope
+from trio_gateway.server.records.request_book import RequestBook
+from trio_gateway.server.records.request_record import Outcome
 from trio_gateway.stop_signals import StopSignals
 from trio_gateway.under_hypercorn import HypercornGateway
 
@@ -46,3 +53,25 @@ async def test_another_path_stays_as_it_is(path: str, raw_path: bytes) -> None:
     scope = await seen_for(path, raw_path, "/pre")
     assert (scope["path"], scope["raw_path"], scope["root_path"]) == (path, raw_path, "")
     assert (await seen_for(path, raw_path, ""))["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("is_complete", "outcome"), [(True, Outcome.OK), (False, Outcome.CLIENT_GONE)]
+)
+async def test_a_client_that_goes_with_its_whole_answer_was_served(
+    is_complete: bool, outcome: Outcome
+) -> None:
+    book, gone = RequestBook(Bus()), trio.CancelScope()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        book.begin(scope[REQUEST_KEY].record, ENDPOINTS[0], None, gone.cancel)
+        gone.cancel(reason="the client is gone")
+        await trio.lowlevel.checkpoint()
+
+    cycle = SimpleNamespace(scope=gone, is_complete=is_complete)
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    with gone:
+        receive: Any = trio.sleep_forever
+        await RequestScopes(app, book=book)({**scope, CYCLE_KEY: cycle}, receive, receive)
+    (record,) = book.recent
+    assert record.outcome is outcome

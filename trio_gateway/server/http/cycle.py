@@ -11,7 +11,7 @@ import trio
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.http1 import RequestHead, body_of
-from trio_gateway.server.http.types import Header, Message
+from trio_gateway.server.http.types import ClientGone, Header, Message
 from trio_gateway.server.http.wire import Inbox, Wire
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -159,6 +159,9 @@ class Cycle:
                     await trio.lowlevel.checkpoint()
             except trio.Cancelled:  # nothing of it was sent, or nothing more can be
                 self.has_sent, self.is_complete = not is_first, False
+                raise
+            except ClientGone:
+                self.is_complete = False
                 raise
         elif message["type"] == "http.response.start":
             if self.began:

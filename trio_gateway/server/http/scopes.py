@@ -128,6 +128,8 @@ class RequestScopes:
                 await self._request(scope, state, receive, send)
             is_gone = False
         finally:
+            if state.cycle is not None and state.cycle.is_complete:
+                is_gone = False  # it went with all of its answer, before anybody here was done
             hold.close()
             state.forget()
             record = state.record
