@@ -28,7 +28,7 @@ export default class Requests extends View {
     const boxes = COLUMNS.map((column) => h('label', {}, h('input', { type: 'checkbox', checked: this.shown.has(column.id), onchange: (event) => this.#choose(column.id, event.target.checked) }), ` ${column.title}`));
     this.head = h('tr');
     this.rows = h('tbody');
-    this.none = h('p.empty', {}, 'No request has come yet.');
+    this.none = h('p.empty', {}, 'No request has come since the gateway started.');
     this.more = h('button', { type: 'button', onclick: () => this.#ask() }, 'Older requests');
     this.fault = h('span.fault', { role: 'alert' });
     this.detail = h('section.card.detail', { 'aria-label': 'One request', hidden: true });
@@ -93,7 +93,7 @@ export default class Requests extends View {
     const left = rows.length - DRAWN;
     text(this.count, rows.length ? `${number(rows.length)}${left > 0 ? `, the first ${DRAWN} are shown` : ''}` : '');
     this.none.hidden = rows.length > 0;
-    text(this.none, this.all.length ? 'No request matches.' : 'No request has come yet.');
+    text(this.none, this.all.length ? 'No request matches.' : 'No request has come since the gateway started.');
     this.#plot();
     const chosen = this.all.find((row) => row.id === this.#chosen);
     this.detail.hidden = !chosen;
