@@ -57,7 +57,9 @@ class Gateway:
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
         self.manager = manager or EngineManager(config)
-        reaper, secrets = self.manager.reaper, config.secret_variables
+        reaper = self.manager.reaper
+        # Helpers that start later look at it again.
+        secrets = self._secrets = set(config.secret_variables)
         self.bus = self.manager.bus
         server, overview = config.server, self.manager.overview
         self._trace_tally = TraceTally()
@@ -69,6 +71,7 @@ class Gateway:
         self.history = History(self.bus, self.book, _history_file(server.history))
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
+        self.shutdown_grace_s = server.shutdown_grace_s  # hypercorn knows this one
         self.media = MediaSupport()
         self._readers = Readers(reaper, secrets, self.closing, self.media)
         self.counter = TokenCounter(overview, self._vocabulary, reaper, secrets)
@@ -169,6 +172,7 @@ class Gateway:
             m.name for m in config.models if m in before.models
         }
         self.config, self.front = config, front
+        self._secrets |= config.secret_variables
         self.media.forget()
         self.counter.forget(changed)
         self._uploads.max_bytes = server.max_body_bytes
@@ -199,7 +203,7 @@ class Gateway:
         self.manager.begin_shutdown()
 
     async def _end_grace(self) -> None:
-        await trio.sleep(self.config.server.shutdown_grace_s)
+        await trio.sleep(self.shutdown_grace_s)
         self.manager.abort_leases("the gateway is stopping")
 
     def end_now(self, reason: str) -> None:

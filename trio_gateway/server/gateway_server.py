@@ -71,7 +71,7 @@ class GatewayServer:
     def begin_shutdown(self, why: str) -> None:
         """The listeners close, tickets are rejected, streams have `shutdown_grace`, engines stop
         as they get free."""
-        grace_s = self._gateway.config.server.shutdown_grace_s
+        grace_s = self._gateway.shutdown_grace_s
         log.info("%s: stopping; streams have %g s to finish", why, grace_s)
         self._gateway.begin_shutdown()
 
