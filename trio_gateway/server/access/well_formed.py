@@ -8,15 +8,12 @@ from __future__ import annotations
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import Scope
 
-_NO_CODING = frozenset({b"", b"identity"})
-
 
 def fault_of(scope: Scope) -> ApiError | None:
     """What is wrong with a request's head, if anything. Pure."""
-    path, headers = scope["path"], scope["headers"]
-    if b"content-encoding" in dict(headers):
-        codings = (value.strip().lower() for name, value in headers if name == b"content-encoding")
-        if not _NO_CODING.issuperset(codings):
+    path = scope["path"]
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             message = "the body is compressed (Content-Encoding); send it uncompressed"
             return _fault(415, message, "compressed_body")
     if not path.startswith(("/", "*")):

@@ -19,6 +19,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _CLOSE = b"connection: close\r\n"
 _NO_BODY = frozenset({204, 304})
+_OF_FRAMING = frozenset({b"content-length", b"connection"})
 # What may stand in an answer's head: nothing that would end a line.
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _STATUS_LINES = {
@@ -201,12 +202,14 @@ class Cycle:
 
     def _choose_framing(self, whole_length: int | None) -> Framing:
         """`whole_length`: of a body that is sent in one piece."""
-        known = dict(self.headers)
-        if not b"".join(known).islower():  # they are, as ASGI wants it, unless an app forgets
-            known = {name.lower(): value for name, value in self.headers}
-        length = int(known[b"content-length"]) if b"content-length" in known else None
-        if known.get(b"connection", b"").lower() == b"close":
-            self.keeps_alive = False
+        length = None
+        for name, value in self.headers:
+            if (lower := name.lower()) not in _OF_FRAMING:
+                continue
+            if lower == b"content-length":
+                length = int(value)
+            elif value.lower() == b"close":
+                self.keeps_alive = False
         if self._turn is not None and not self.body.complete:
             # It may now send the body, or not. What comes next could be read in two ways.
             self.keeps_alive = False

@@ -80,8 +80,9 @@ def _refusal(error: ApiError, path: str, headers: Iterable[Header]) -> Refusal:
 def family_of(path: str, headers: Iterable[Header]) -> Family:
     """Whose client sent a request: it says so by a header, or by the path that it asks for. The
     headers' names are in small letters."""
-    if _SAYS_ANTHROPIC in dict(headers):
-        return Family.ANTHROPIC
+    for name, _ in headers:
+        if name == _SAYS_ANTHROPIC:
+            return Family.ANTHROPIC
     if path.startswith(_UPSTREAM):
         path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):

@@ -166,6 +166,10 @@ class Upload:
 
 
 def _length_of(scope: Scope) -> int | None:
-    known: dict[bytes, bytes] = dict(scope["headers"])
-    length = known.get(b"content-length", b"")
-    return int(length) if length.isdigit() and b"transfer-encoding" not in known else None
+    length = None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length
