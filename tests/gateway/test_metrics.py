@@ -13,6 +13,7 @@ from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.engine.errors import EngineLost
+from trio_gateway.server.metrics import exposition
 from trio_gateway.server.metrics.tallies import Spread
 
 ANSWER = (
@@ -139,6 +140,17 @@ async def test_openmetrics_where_it_is_asked_for(autojump_clock: Clock) -> None:
     parse = openmetrics.text_string_to_metric_families
     families = parse(answer.content.decode())  # type: ignore[no-untyped-call]
     assert "trio_gateway_requests" in {family.name for family in families}
+
+
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["in a thread", "at once"])
+async def test_a_long_page_is_the_same(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(exposition, "SAMPLES_MAX", limit)
+    async with running_stack(config(model("m"))) as stack:
+        await stack.post(CHAT, chat())
+        seen = await scrape(stack)
+        answer = await ask(stack, Accept="application/openmetrics-text; version=1.0.0")
+    assert seen["requests_total", "m", "chat/completions", "ok"] == 1
+    assert answer.content.endswith(b"# EOF\n")
 
 
 async def test_every_name_follows_prometheus_rules(autojump_clock: Clock) -> None:

@@ -35,5 +35,5 @@ class MetricsHandler:
             from trio_gateway.server.metrics.exposition import Exposition
 
             self._exposition = Exposition(self._metrics)
-        body, content_type = self._exposition.encoded(accepted)
+        body, content_type = await self._exposition.encoded(accepted)
         return Answer(200, [(b"content-type", content_type.encode())], body)
