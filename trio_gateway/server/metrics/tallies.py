@@ -27,7 +27,7 @@ class Spread:
         self.counts = [0] * (len(limits) + 1)
 
     def add(self, values: Iterable[float]) -> None:
-        """Sorted, they need no look each: of many, each takes a tenth of that."""
+        """They are sorted once, so that each limit is looked for and not each value."""
         ordered, below = sorted(values), 0
         for index, limit in enumerate(self.limits):
             up_to = bisect_right(ordered, limit)
