@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.lua.presets import preset
 from trio_gateway.config.template_choice import template_choice
 from trio_gateway.engine.clients import embedded_server
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """The program is run in this process, and makes it an engine's: other tests come after it."""
+    umask, on_interrupt = os.umask(0o022), signal.getsignal(signal.SIGINT)
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    signal.signal(signal.SIGINT, on_interrupt)
 
 
 @pytest.fixture

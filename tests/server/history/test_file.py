@@ -226,7 +226,8 @@ def test_one_of_another_program_is_left_alone(path: Path, file: HistoryFile) -> 
 
 def test_what_is_not_a_file_is_left_alone(path: Path, file: HistoryFile) -> None:
     path.parent.mkdir()
-    os.mkfifo(path, 0o640)
+    os.mkfifo(path)
+    path.chmod(0o640)
     with pytest.raises(HistoryUnavailable, match="not a file on a disk"):
         file.write([past(1)])
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
