@@ -15,12 +15,13 @@ export default class Configuration extends View {
       h('div.stack', {}, h('div.row', {}, this.button, this.said), this.fault, this.body));
   }
 
-  opened() {
-    this.#ask();
+  closed() {
+    this.askedFor = null;
   }
 
+  // Once an opening and run: what comes a second time is replaced under somebody's hands.
   update() {
-    if (this.store.connection.state === 'live' && this.askedFor !== this.store.run) this.#ask();
+    if (this.store.hasSnapshot && this.store.connection.state === 'live' && this.askedFor !== this.store.run) this.#ask();
   }
 
   // Its mistakes are shown below, as they are kept.
