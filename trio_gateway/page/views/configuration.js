@@ -28,14 +28,16 @@ export default class Configuration extends View {
   async #reload() {
     this.button.disabled = true;
     text(this.said, 'Reading the file…');
+    let said;
     try {
       const { changes } = await this.store.json('/gateway/reload', { method: 'POST' });
-      text(this.said, changes.length ? `Changed: ${changes.join('; ')}` : 'Nothing has changed.');
+      said = changes.length ? `Changed: ${changes.join('; ')}` : 'Nothing has changed.';
     } catch (error) {
-      text(this.said, error.message.split('\n')[0]);
+      said = error.message.split('\n')[0];
     }
-    this.button.disabled = false;
     await this.#ask();
+    text(this.said, said);
+    this.button.disabled = false;
   }
 
   async #ask() {
