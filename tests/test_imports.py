@@ -59,7 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.scheduling", "engine.process"),
     # -- the ground
     ("config",),
-    ("gguf",),
+    ("gguf", "hardware"),
     ("tasks", "rawjson", "log", "bus", "wall_clock"),
     ("stop_signals", "lines"),  # anybody may import them
 )

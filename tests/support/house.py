@@ -43,6 +43,7 @@ ROOMS = (
     "config/reading",
     "config/lua",
     "gguf",
+    "hardware",
 )
 
 

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import psutil
 import pytest
 import trio
 import trio.testing
 
+from tests.support.devices import FakeNvml
 from trio_gateway.engine.process import memory_meter
 from trio_gateway.engine.process.memory_meter import MemoryMeter, watch_peak
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.processes
 
 MIB = 2**20
 HELD = 40 * MIB
-DRIVERS = 300 * MIB  # of each device
 
 # Each holds 40 MiB that it has written to; the first starts the second and tells its id.
 GRANDCHILD = f"held = bytearray(b'x') * {HELD}; print('ready', flush=True); input()"
@@ -50,51 +49,6 @@ def family() -> Iterator[tuple[int, int]]:
         yield child.pid, int(child.stdout.readline())
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-
-
-class FakeNvml:
-    """The module `pynvml` on a machine with these devices: (pid, bytes) of each process."""
-
-    class NVMLError(Exception):
-        pass
-
-    class NVMLError_NotSupported(NVMLError):  # noqa: N801
-        pass
-
-    class NVMLError_FunctionNotFound(NVMLError):  # noqa: N801
-        pass
-
-    def __init__(self, *devices: list[tuple[int, int | None]]) -> None:
-        self.devices = devices
-        self.drawing: list[tuple[int, int | None]] = []
-        self.inits = 0
-        self.init_error: Exception | None = None
-        self.read_error: Exception | None = None
-        self.drawing_error: Exception | None = None
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        self.inits += 1
-        if self.init_error is not None:
-            raise self.init_error
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return len(self.devices)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(used=sum(used or 0 for _, used in self.devices[handle]) + DRIVERS)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
-        if self.read_error is not None:
-            raise self.read_error
-        return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.devices[handle]]
-
-    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
-        if self.drawing_error is not None:
-            raise self.drawing_error
-        return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.drawing]
 
 
 def use(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> MemoryMeter:
@@ -237,16 +191,3 @@ async def test_a_peak_is_reported_whenever_it_grows_until_nothing_can_be_read(
         nursery.cancel_scope.cancel(reason="the test is over")
     assert peaks == [5, 8]
     assert "Too many open files" in caplog.text
-
-
-def test_devices_say_what_is_in_use_and_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml([(1, 5 * MIB)], [(2, 7 * MIB), (3, None)])
-    first, second = use(monkeypatch, nvml).devices()
-    assert (first.used, first.held) == (DRIVERS + 5 * MIB, {1: 5 * MIB})
-    assert (second.used, second.held) == (DRIVERS + 7 * MIB, {2: 7 * MIB, 3: 0})
-
-
-def test_without_a_driver_there_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
-    nvml.init_error = nvml.NVMLError("no driver")
-    assert use(monkeypatch, nvml).devices() == []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 
+from tests.support.devices import gpu
 from tests.support.schema_values import config, model
-from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
+from trio_gateway.engine.process.memory_meter import MemoryMeter
+from trio_gateway.hardware.devices import Device, Holder, Reading
 from trio_gateway.server.feed import others as others_module
 from trio_gateway.server.feed.others import Others, others_of
 
@@ -19,26 +20,30 @@ ME = os.getpgrp()
 MINE, NOBODYS = os.getpid(), 2**22 + 1  # a process of this group, and none
 
 
-class Meter:
-    """Says this of the devices."""
+class Says:
+    """Hardware that says this, or does not."""
 
-    def __init__(self, readings: Sequence[DeviceReading] | Exception) -> None:
-        self._readings = readings
+    def __init__(self, devices: Sequence[Device], fault: Exception | None = None) -> None:
+        self._devices, self._fault = devices, fault
 
-    def devices(self) -> Sequence[DeviceReading]:
-        if isinstance(self._readings, Exception):
-            raise self._readings
-        return self._readings
-
-
-def others(
-    readings: Sequence[DeviceReading] | Exception, **groups: list[int]
-) -> dict[str, int | None]:
-    return others_of(cast(MemoryMeter, Meter(readings)), groups)
+    def read(self) -> Reading:
+        if self._fault is not None:
+            raise self._fault
+        return Reading(tuple(self._devices))
 
 
-ONE = DeviceReading(900 * MIB, {MINE: 500 * MIB, NOBODYS: 300 * MIB})
-OTHERS_ONLY = DeviceReading(400 * MIB, {NOBODYS: 400 * MIB})
+def others(readings: Sequence[Device], **groups: list[int]) -> dict[str, int | None]:
+    return others_of(MemoryMeter(Says(readings)), groups)
+
+
+def used(total: int, **held: int) -> Device:
+    pids = {"mine": MINE, "nobodys": NOBODYS}
+    holders = [Holder(pids[who], who, size * MIB) for who, size in held.items()]
+    return gpu(used=total * MIB, holders=holders)
+
+
+ONE = used(900, mine=500, nobodys=300)
+OTHERS_ONLY = used(400, nobodys=400)
 
 
 def test_of_the_devices_that_the_pools_engines_use() -> None:
@@ -62,7 +67,11 @@ def test_it_is_not_known_where_the_driver_does_not_name_the_engines() -> None:
 
 
 def test_a_driver_that_does_not_answer_is_no_reason_to_fail() -> None:
-    assert others(NotReadable("broken"), gpu=[ME]) == {"gpu": None}
+    class Broken(Says):
+        def read(self) -> Reading:
+            return Reading((), ("broken",))
+
+    assert others_of(MemoryMeter(Broken([])), {"gpu": [ME]}) == {"gpu": None}
 
 
 @pytest.mark.processes
@@ -73,7 +82,7 @@ def test_without_a_device_it_is_the_memory_of_the_machine() -> None:
     assert (others([], cpu=[ME])["cpu"] or 0) <= held + 500 * MIB
 
 
-class Slow(Meter):
+class Slow(Says):
     """Takes as long as one wants. `asked`: how often."""
 
     def __init__(self) -> None:
@@ -81,15 +90,15 @@ class Slow(Meter):
         self.asked, self.goes_on = 0, threading.Event()
         self.goes_on.set()
 
-    def devices(self) -> Sequence[DeviceReading]:
+    def read(self) -> Reading:
         self.asked += 1
         self.goes_on.wait()
-        return super().devices()
+        return super().read()
 
 
 async def test_who_asks_gets_what_is_some_seconds_old_at_most() -> None:
     meter = Slow()
-    asked = Others(cast(MemoryMeter, meter), config(model("m")), {})
+    asked = Others(MemoryMeter(meter), config(model("m")), {})
     for _ in range(3):
         assert await asked.now() == {"primary": 400 * MIB}
     assert meter.asked == 1
@@ -100,7 +109,7 @@ async def test_a_driver_that_hangs_holds_nobody_up_and_takes_one_thread(
 ) -> None:
     monkeypatch.setattr(others_module, "ASK_S", 0.02)
     meter = Slow()
-    asked = Others(cast(MemoryMeter, meter), config(model("m")), {})
+    asked = Others(MemoryMeter(meter), config(model("m")), {})
     meter.goes_on.clear()
     try:
         for _ in range(3):
@@ -111,5 +120,5 @@ async def test_a_driver_that_hangs_holds_nobody_up_and_takes_one_thread(
 
 
 async def test_a_driver_that_breaks_is_no_reason_to_fail_either() -> None:
-    meter = cast(MemoryMeter, Meter(OSError("broken")))
+    meter = MemoryMeter(Says([], OSError("broken")))
     assert await Others(meter, config(model("m")), {}).now() == {}

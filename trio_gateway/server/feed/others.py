@@ -12,7 +12,8 @@ import trio
 
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.engine.engine import Engine
-from trio_gateway.engine.process.memory_meter import DeviceReading, MemoryMeter, NotReadable
+from trio_gateway.engine.process.memory_meter import MemoryMeter
+from trio_gateway.hardware.devices import Device
 
 EVERY_S = 5.0
 CHANGE_BYTES = 16 * 1024**2  # less is no news
@@ -85,28 +86,26 @@ class Others:
 def others_of(meter: MemoryMeter, groups: Mapping[str, Collection[int]]) -> dict[str, int | None]:
     """By pool, the bytes that nobody of these process groups holds: of the devices that its engines
     use, or of the only one there is; without any, of the machine. None: that cannot be told."""
-    try:
-        devices = meter.devices()
-    except NotReadable as error:
-        log.debug("the GPU's memory cannot be read: %s", error)
+    reading = meter.hardware.read()
+    if reading.faults:
+        log.debug("the GPU's memory cannot be read: %s", reading.faults)
         return dict.fromkeys(groups)
+    devices = reading.gpus
     ours = frozenset(group for pool in groups.values() for group in pool)
     if not devices:
         return dict.fromkeys(groups, _of_machine(ours))
     return {pool: _of_devices(devices, frozenset(its), ours) for pool, its in groups.items()}
 
 
-def _of_devices(
-    devices: Sequence[DeviceReading], its: frozenset[int], ours: frozenset[int]
-) -> int | None:
+def _of_devices(devices: Sequence[Device], its: frozenset[int], ours: frozenset[int]) -> int | None:
     used = [device for device in devices if _held_by(device, its)]
     if not its and len(devices) == 1:
         used = [*devices]
     # In a container the driver may name processes by other ids: then whose is whose is not known.
-    return sum(max(d.used - _held_by(d, ours), 0) for d in used) if used else None
+    return sum(max(d.used_bytes - _held_by(d, ours), 0) for d in used) if used else None
 
 
-def _held_by(device: DeviceReading, groups: frozenset[int]) -> int:
+def _held_by(device: Device, groups: frozenset[int]) -> int:
     return sum(size for pid, size in device.held.items() if _group_of(pid) in groups)
 
 
