@@ -59,6 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.scheduling", "engine.process"),
     # -- the ground
     ("config",),
+    ("finding",),
     ("gguf", "hardware"),
     ("tasks", "rawjson", "log", "bus", "wall_clock"),
     ("stop_signals", "lines"),  # anybody may import them
@@ -70,6 +71,7 @@ STAIRS = ("", "server", "models", "engine")
 PURE = (
     "gguf",
     "config",
+    "finding.lua_text",
     "rawjson",
     "engine.errors",
     "engine.scheduling",

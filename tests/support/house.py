@@ -42,6 +42,7 @@ ROOMS = (
     "config",
     "config/reading",
     "config/lua",
+    "finding",
     "gguf",
     "hardware",
 )
