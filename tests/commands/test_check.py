@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from trio_gateway.commands.root import root
 from trio_gateway.config import pool_memory
-from trio_gateway.config.memory_estimate import MemoryEstimate
+from trio_gateway.gguf.memory import MemoryEstimate
 
 REPOSITORY = Path(__file__).parents[2]
 EARLIER = REPOSITORY / "tests" / "support" / "data" / "earlier_gateway.lua"

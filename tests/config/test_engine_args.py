@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_gateway.config.engine_args import EngineArgs, files_of_model, swa_full
+from trio_gateway.config.engine_args import EngineArgs, swa_full
 from trio_gateway.config.server_options import (
     ALIAS,
     BY_SPELLING,
@@ -18,6 +18,7 @@ from trio_gateway.config.server_options import (
     UNIFIED_KV,
     ServerOption,
 )
+from trio_gateway.gguf.shards import files_of_model
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import pytest
 
 from trio_gateway.config import memory_estimate
 from trio_gateway.config.lua.presets import PresetError, preset
-from trio_gateway.config.memory_estimate import MemoryEstimate, estimate_variants
+from trio_gateway.config.memory_estimate import estimate_variants
 from trio_gateway.config.schema import EngineTimeouts, VariantConfig
+from trio_gateway.gguf import memory
 from trio_gateway.gguf.header import GgufHeader, Number
+from trio_gateway.gguf.memory import MemoryEstimate
 
 WEIGHTS = 1000
 # 10 layers of 2 KV heads of 64: 512 bytes of a token in a layer, as f16.
@@ -102,7 +104,7 @@ def test_the_cache_types_count(model: Model, args: list[str], share: float) -> N
 
 
 def test_the_sizes_of_the_cache_types_are_those_of_the_package_gguf() -> None:
-    for name, (size, elements) in memory_estimate._CACHE_TYPES.items():
+    for name, (size, elements) in memory.CACHE_TYPES.items():
         kind = gguf.GGMLQuantizationType[name.upper()]
         assert gguf.GGML_QUANT_SIZES[kind] == (elements, size)
 

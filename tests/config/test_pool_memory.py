@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.configurations import mistakes, smallest
 from trio_gateway.config import memory_estimate, pool_memory
-from trio_gateway.config.memory_estimate import MemoryEstimate
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.config.sizes import format_over, format_size
+from trio_gateway.gguf.memory import MemoryEstimate
 
 GIB = 2**30
 POOL = 'pools = { primary = { memory = "24GiB" } } '

@@ -44,6 +44,7 @@ def test_a_header_is_read_without_its_long_lists(tmp_path: Path) -> None:
             },
             general={"architecture": "qwen3"},
             tensors=TensorTotals(0, 0),
+            data_end=path.stat().st_size,
         )
     }  # fmt: skip
 

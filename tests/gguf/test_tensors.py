@@ -6,10 +6,12 @@ import struct
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 from trio_gateway.gguf import metadata
-from trio_gateway.gguf.metadata import read_metadata
+from trio_gateway.gguf.header import check_whole, read_header
+from trio_gateway.gguf.metadata import BadGguf, read_metadata
 from trio_gateway.gguf.tensors import BLOCKS, TensorTotals
 
 F32, F16, Q4_0 = 0, 1, 2
@@ -65,3 +67,23 @@ def test_the_types_are_those_of_the_library() -> None:
     known = {kind.value: sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
     assert {kind: BLOCKS.get(kind, sizes) for kind, sizes in known.items()} == known
     assert known.keys() - BLOCKS.keys() <= {gguf.GGMLQuantizationType.Q8_1, 15}
+
+
+def test_a_file_says_where_its_data_ends(tmp_path: Path) -> None:
+    """In what the package `gguf` writes, there is nothing behind it but a filling."""
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_custom_alignment(64)
+    for name, size in (("a", 100), ("b", 7)):
+        writer.add_tensor(name, np.zeros(size, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    header = read_header(path)
+    assert header.data_end is not None
+    assert path.stat().st_size - 64 < header.data_end <= path.stat().st_size
+    check_whole(path, header.data_end)
+    path.write_bytes(path.read_bytes()[: header.data_end - 1])
+    with pytest.raises(BadGguf, match="is cut off"):
+        check_whole(path, read_header(path).data_end)

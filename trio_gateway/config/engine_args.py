@@ -49,7 +49,6 @@ _WHOLE_NUMBER = re.compile(r"\s*([+-]?[0-9]+)")  # what follows is ignored, as b
 _SWA_FULL_WORD = re.compile(rf"(?<![^\s\"'=]){SWA_FULL.name}(?![^\s\"'=;&|])")
 _SWA_FULL_SET = re.compile(rf"\b{SWA_FULL.variables[0]}=(\w+)")
 _NO = frozenset({"", "0", "false", "off", "disabled"})
-_SPLIT = re.compile(r"(?P<start>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.gguf")
 
 
 class EngineArgs:
@@ -212,12 +211,3 @@ def swa_full(args: EngineArgs) -> str | None:
     in_words = (found[1] for word in args.words for found in _SWA_FULL_SET.finditer(word))
     values = (args.variable(SWA_FULL.variables[0]), *in_words)
     return SWA_FULL.variables[0] if any(value.lower() not in _NO for value in values) else None
-
-
-def files_of_model(path: Path) -> list[Path]:
-    """The file, or all files of a model that was split."""
-    split = _SPLIT.fullmatch(path.name)
-    if split is None:
-        return [path]
-    start, count = split["start"], split["count"]
-    return [path.with_name(f"{start}-{i:05d}-of-{count}.gguf") for i in range(1, int(count) + 1)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trio_gateway.config.engine_args import EngineArgs, files_of_model, runs_elsewhere
+from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.config.server_options import (
@@ -26,6 +26,7 @@ from trio_gateway.config.server_options import (
     ServerOption,
 )
 from trio_gateway.gguf.metadata import BadGguf, check_beginning
+from trio_gateway.gguf.shards import files_of_model
 
 _MODELS = (PROJECTOR, DRAFT)
 _NO_OTEL = (

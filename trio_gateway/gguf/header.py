@@ -14,6 +14,7 @@ from trio_gateway.gguf.tensors import TensorTotals
 
 log = logging.getLogger(__name__)
 
+_RANK = 4  # llama.cpp's number of this kind of pooling
 _LONGEST_TEXT = 200  # characters of what describes the file; a licence may be a book
 _LONGEST_LIST = 4096  # elements; lists of one per layer are shorter, those of the vocabulary longer
 
@@ -30,7 +31,8 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     `vocabulary`: tokens, 0 if the file names none. `general`: texts and integers that describe the
     file, `"size_label"`. `chat_template` None: it has none. `tools_template`: the one for chats
     with tools, if that is another. `fills_in`: it has tokens for a text in the middle. `tensors`:
-    of this file; None: not known.
+    of this file; None: not known. `data_end`: bytes that the file has at least, if it is whole;
+    None: not known.
     """
 
     architecture: str
@@ -41,11 +43,17 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     tools_template: str | None = None
     fills_in: bool = False
     tensors: TensorTotals | None = None
+    data_end: int | None = None
 
     @property
     def is_embedding(self) -> bool:
         """Whether the model makes vectors of texts and cannot go on with one."""
         return "pooling_type" in self.values or self.values.get("attention.causal") in (0, False)
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it ranks documents; its pooling says so."""
+        return self.values.get("pooling_type") == _RANK
 
     def number(self, key: str) -> int | None:
         """The integer at this key; the largest, where the file has one for each layer."""
@@ -88,12 +96,32 @@ def read_header(path: Path) -> GgufHeader:
         tools_template=metadata.text(_TOOLS_TEMPLATE),
         fills_in=any(name in metadata for name in _MIDDLE),
         tensors=metadata.tensors,
+        data_end=metadata.data_end,
     )
 
 
 def read_tensors(path: Path) -> TensorTotals | None:
     """Of a file that is not a model's first. Raises BadGguf."""
     return read_metadata(path, lambda _: False, tensors=True).tensors
+
+
+def check_whole(path: Path, data_end: int | None) -> None:
+    """Compare what the header says of the file's end with its size.
+
+    Raises:
+        BadGguf: it is cut off, or gone.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise BadGguf(f"cannot be read: {error.strerror}") from None
+    if data_end is not None and size < data_end:
+        raise BadGguf(f"is cut off: of {data_end} bytes it has {size}")
+
+
+def read_data_end(path: Path) -> int | None:
+    """Of a file that is not a model's first. Raises BadGguf."""
+    return read_metadata(path, lambda _: False, tensors=True).data_end
 
 
 def _is_wanted(key: str) -> bool:

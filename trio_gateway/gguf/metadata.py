@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from trio_gateway.gguf.tensors import TensorTotals
+from trio_gateway.gguf.tensors import TensorTotals, size_of
 
 Scalar: TypeAlias = bool | int | float
 Value: TypeAlias = Scalar | str | list[str] | tuple[Scalar, ...]
@@ -42,6 +42,7 @@ _SCALARS = {
     for kind, form in enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))
 } | {10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
 _LEAST_PAIR = 8 + 4 + 1  # bytes: the length of a key, the kind of its value, and the value
+_ALIGNMENT_KEY, _ALIGNMENT = "general.alignment", 32  # bytes, where a file does not say it
 _PIECE = 1 << 20  # bytes read at a time
 
 
@@ -51,15 +52,18 @@ class BadGguf(Exception):
 
 class Metadata:
     """The values that were wanted, and the length of every list. `tensors`: all of this file; None:
-    they were not asked for, or are not what they should be."""
+    they were not asked for, or are not what they should be. `data_end`: where the last one of them
+    ends in the file, in bytes; None in the same cases."""
 
     def __init__(
         self,
         values: dict[str, Value],
         lengths: dict[str, int],
         tensors: TensorTotals | None = None,
+        data_end: int | None = None,
     ) -> None:
-        self._values, self._lengths, self.tensors = values, lengths, tensors
+        self._values, self._lengths = values, lengths
+        self.tensors, self.data_end = tensors, data_end
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -117,7 +121,7 @@ def read_metadata(
     with _header_of(path) as header:
         found = header.read(wants, longest_list)
         if tensors:
-            found.tensors = header.tensors()
+            found.tensors, found.data_end = header.tensors()
         return found
 
 
@@ -157,6 +161,7 @@ class _Header:
         self._file, self._size = file, size
         self._data, self._at = bytearray(), 0
         self._tensor_count = 0
+        self._alignment = _ALIGNMENT  # of the tensors' data
 
     def read(self, wants: Callable[[str], bool], longest_list: int | None) -> Metadata:
         count = self.key_count()
@@ -182,29 +187,39 @@ class _Header:
                     values[key] = self._text()
                 else:
                     self._skip(self._take(_LENGTH))
-            elif wanted:
-                values[key] = self._scalars(kind, 1)[0]
+            elif wanted or key == _ALIGNMENT_KEY:
+                number = self._scalars(kind, 1)[0]
+                if key == _ALIGNMENT_KEY and isinstance(number, int) and number > 0:
+                    self._alignment = number
+                if wanted:
+                    values[key] = number
             else:
                 self._skip(_scalar(kind).size)
         return Metadata(values, lengths)
 
-    def tensors(self) -> TensorTotals | None:
-        """All of them, behind the keys: each has a name, its dimensions, a type and a place."""
+    def tensors(self) -> tuple[TensorTotals | None, int | None]:
+        """All of them, behind the keys: each has a name, its dimensions, a type and a place. And
+        where the last one ends; of types that are not known, where it begins."""
         total: TensorTotals | None = TensorTotals()
+        end = 0
         try:
             if self._tensor_count > MOST_TENSORS:
-                return None
+                return None, None
             for _ in range(self._tensor_count):
                 self._skip(self._take(_LENGTH))
                 dimensions = self._take(_KIND)
                 if total is None or dimensions > _MOST_DIMENSIONS:
-                    return None
-                shape = self._scalars(_COUNT, dimensions)
-                total = total.plus([int(size) for size in shape], self._take(_KIND))
-                self._skip(_LENGTH.size)
+                    return None, None
+                shape = [int(size) for size in self._scalars(_COUNT, dimensions)]
+                kind = self._take(_KIND)
+                total = total.plus(shape, kind)
+                end = max(end, self._take(_LENGTH) + (size_of(shape, kind) or 0))
         except BadGguf:
-            return None
-        return total
+            return None, None
+        if total is None:
+            return None, None
+        start = -(-self._at // self._alignment) * self._alignment
+        return total, start + end if self._tensor_count else self._at
 
     def key_count(self) -> int:
         if self._size < _START.size:

@@ -28,10 +28,7 @@ class TensorTotals(msgspec.Struct, frozen=True):
 
     def plus(self, shape: Sequence[int], kind: int) -> TensorTotals | None:
         """With one more. None: it cannot be a tensor."""
-        elements = math.prod(shape)
-        block = BLOCKS.get(kind)
-        size = None if block is None else elements // block[0] * block[1]
-        return self.with_part(TensorTotals(elements, size))
+        return self.with_part(TensorTotals(math.prod(shape), size_of(shape, kind)))
 
     def with_part(self, other: TensorTotals) -> TensorTotals | None:
         """Of two files of one model. None: no model is that large."""
@@ -40,3 +37,9 @@ class TensorTotals(msgspec.Struct, frozen=True):
             size = self.size_bytes + other.size_bytes
         parameters = self.parameters + other.parameters
         return None if max(parameters, size or 0) > _MOST else TensorTotals(parameters, size)
+
+
+def size_of(shape: Sequence[int], kind: int) -> int | None:
+    """The bytes of a tensor; None: its type is not known."""
+    block = BLOCKS.get(kind)
+    return None if block is None else math.prod(shape) // block[0] * block[1]

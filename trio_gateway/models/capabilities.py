@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Collection
 
 from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import POOLING, RERANKING, SKIP_CHAT_PARSING
 from trio_gateway.config.template_choice import CHATML, template_choice
+from trio_gateway.gguf.chat_template import knows_thinking, knows_tools
 from trio_gateway.gguf.header import GgufHeader
 from trio_gateway.models.model_facts import ModelFacts
 
-_RANK = 4  # llama.cpp's number of this kind of pooling, in files
 _GENERATING = frozenset({"chat/completions", "completions", "responses", "messages", "completion"})
-_THINKING = ("enable_thinking", "reasoning_effort", "reasoning_content", "<think>")
-_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 class Capability(enum.Enum):
@@ -114,7 +111,7 @@ def _vectors(args: EngineArgs, header: GgufHeader | None) -> frozenset[Capabilit
     if not args.is_embedding and not is_embedding:
         return None
     pooling = args.value(POOLING)
-    if pooling is None and header is not None and header.values.get("pooling_type") == _RANK:
+    if pooling is None and header is not None and header.is_reranker:
         pooling = "rank"
     ranks = args.is_on(RERANKING) or pooling == "rank"
     return frozenset({Capability.RERANK if ranks else Capability.EMBEDDINGS})
@@ -140,9 +137,8 @@ def _chat(args: EngineArgs, template: str, header: GgufHeader | None) -> frozens
         found.add(Capability.INSERT)
     # Without a program, llama-server refuses tools; a comment is no program.
     if template_choice(args).uses_jinja and not args.is_on(SKIP_CHAT_PARSING):
-        program = _COMMENT.sub("", template)
-        if "tools" in program:
+        if knows_tools(template):
             found.add(Capability.TOOLS)
-        if any(word in program for word in _THINKING):
+        if knows_thinking(template):
             found.add(Capability.THINKING)
     return frozenset(found)

@@ -9,12 +9,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
-from trio_gateway.config.engine_args import files_of_model
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import MODEL, PROJECTOR
 from trio_gateway.config.template_choice import template_choice
 from trio_gateway.gguf.header import GgufHeader, read_header, read_tensors
 from trio_gateway.gguf.metadata import BadGguf
+from trio_gateway.gguf.shards import files_of_model
 from trio_gateway.gguf.tensors import TensorTotals
 from trio_gateway.models.model_facts import ModelFacts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -12,7 +11,7 @@ import msgspec
 
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import GPU_LAYERS, MODEL
-from trio_gateway.gguf.header import GgufHeader
+from trio_gateway.gguf.quantization import quantization
 from trio_gateway.models.capabilities import Capability, template_of
 from trio_gateway.models.known_model import KnownModel
 from trio_gateway.models.model_facts import ModelFacts
@@ -25,19 +24,7 @@ OLLAMA_VERSION = "0.12.6"
 
 NEVER = "2318-01-01T00:00:00Z"  # Ollama's own answer for a model that stays is about 292 years off
 
-_QUANTIZATION = re.compile(
-    r"(?<![A-Za-z0-9])(I?Q[1-8](?:_[0-9KSMLX]+)*|TQ[12]_0|BF16|F16|F32|MXFP4)(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
 _OURS = frozenset({"architecture", "basename"})  # of what a file says about itself
-# general.file_type, from llama.cpp's `llama_ftype`.
-_FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
-    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
-    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
-    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
-    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
-}  # fmt: skip
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +99,7 @@ def details_of(known: KnownModel) -> dict[str, Any]:
         "family": family,
         "families": [family] if family else [],
         "parameter_size": _parameter_size(known.facts),
-        "quantization_level": _quantization(model, header),
+        "quantization_level": quantization(header, PurePath(model_file(model)).name),
     }
 
 
@@ -175,12 +162,3 @@ def _parameter_size(facts: ModelFacts) -> str:
         if count >= size:
             return f"{count / size:.{digits}f}{unit}"
     return ""
-
-
-def _quantization(model: ModelConfig, header: GgufHeader | None) -> str:
-    """As the file says; otherwise as its name does."""
-    kind = header.general.get("file_type") if header is not None else None
-    if isinstance(kind, int) and kind in _FILE_TYPES:
-        return _FILE_TYPES[kind]
-    found = _QUANTIZATION.findall(PurePath(model_file(model)).name)
-    return found[-1].upper() if found else ""
