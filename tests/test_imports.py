@@ -47,11 +47,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- engine
     ("engine.manager",),
     ("engine.news",),
-    ("engine.overview", "engine.recounting"),
+    ("engine.overview", "engine.recounting", "engine.remembering"),
     ("engine.lease",),
     ("engine.engine",),
     ("engine.configured",),
     ("engine.launch", "engine.variant_facts", "engine.loadable", "engine.resources"),
+    ("engine.ledger", "engine.speeds"),
     ("engine.kv", "engine.health", "engine.address", "engine.info", "engine.outcome"),
     ("engine.clients",),
     ("engine.http",),

@@ -288,6 +288,7 @@ def running_gateway(
             **os.environ,
             "TRIO_GATEWAY_CONFIG": str(file),
             "XDG_CACHE_HOME": str(tmp_path / "cache"),  # saved KV caches of this gateway only
+            "XDG_STATE_HOME": str(tmp_path / "state"),  # and what it has measured
         },
         start_new_session=True,
     )

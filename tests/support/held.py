@@ -62,6 +62,7 @@ class HeldGateway:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "TRIO_GATEWAY_CONFIG": str(config),
             "XDG_CACHE_HOME": str(self._folder / "cache"),
+            "XDG_STATE_HOME": str(self._folder / "state"),
         }
         if moment is not None:
             env |= {

@@ -34,6 +34,7 @@ ROOMS = (
     "models/counting",
     "models/need",
     "engine",
+    "engine/ledger",
     "engine/kv",
     "engine/clients",
     "engine/http",

@@ -8,6 +8,7 @@ import trio
 from trio_gateway.commands.gateway_client import GatewayClient
 from trio_gateway.commands.gateway_failures import GatewayFailed, NoGateway, Place
 from trio_gateway.config.schema import GatewayConfig
+from trio_gateway.engine.ledger.file import own_ledger
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
@@ -57,7 +58,8 @@ def explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None = N
 
 
 async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | None) -> Explanation:
-    manager, vocabulary = EngineManager(config), Vocabulary(None, config.secret_variables)
+    manager = EngineManager(config, ledger=own_ledger())
+    vocabulary = Vocabulary(None, config.secret_variables)
     counter = TokenCounter(manager.overview, vocabulary, None, config.secret_variables)
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
@@ -68,6 +70,7 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
         await nursery.start(vocabulary.run)
         if carryover is not None and carryover.persist:
             await nursery.start(manager.kv.run)
+        await manager.remembering.recall()
         result = await explain(selector, counter, manager.overview, manager.kv, asked)
         nursery.cancel_scope.cancel(reason="the explanation is complete")
     return result

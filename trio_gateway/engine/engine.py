@@ -46,6 +46,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     VariantKey,
 )
+from trio_gateway.engine.speeds import Speeds
 from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.tasks import first_of
 
@@ -80,6 +81,7 @@ class Engine:
         self._memory_of_group = memory_of_group
         self.kv, self._may_restore = kv, True
         self.owners: SlotOwners | None = None  # where owners are kept apart
+        self.speeds = Speeds()
         self._client: EngineClient | None = None
         self._stop_wanted = trio.Event()
         self.gone = trio.Event()

@@ -40,6 +40,13 @@ class EngineChanged(msgspec.Struct, frozen=True):
     killed: bool = False
 
 
+class MemorySeen(msgspec.Struct, frozen=True):
+    """The most that an engine's processes held so far."""
+
+    engine: int
+    memory_bytes: int
+
+
 class Refused(msgspec.Struct, frozen=True):
     """A ticket that got no engine. `refusal`: the name of what kept it out."""
 
@@ -49,7 +56,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """The configuration is another: models and pools may have changed in all that they are."""
+    """The configuration is another: models and pools may have changed in all that they are.
+    `changed`: variants whose engines are started otherwise now."""
+
+    changed: frozenset[VariantKey] = frozenset()
 
 
 class ModelKept(msgspec.Struct, frozen=True):

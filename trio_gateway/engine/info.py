@@ -18,7 +18,8 @@ DEFAULT_SLOTS = 1
 
 class EngineInfo(msgspec.Struct, frozen=True):
     """A ready engine, for pages and headers. `pid` None: it runs elsewhere. `slots`: those that the
-    gateway fills, by `parallel` or by what the engine says. `template`, `media`: see EngineFacts.
+    gateway fills, by `parallel` or by what the engine says. `template`, `media`, `build`: see
+    EngineFacts.
     """
 
     pid: int | None
@@ -28,6 +29,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     shared_tokens: int | None = None
     template: str | None = None
     media: frozenset[str] | None = None
+    build: str | None = None
 
 
 def info_of(
@@ -49,7 +51,7 @@ def info_of(
         )  # fmt: skip
     slots = variant.parallel or facts.slots or DEFAULT_SLOTS
     holds = min(context, variant.holds)
-    return EngineInfo(pid, slots, holds, load_s, shared, facts.template, facts.media)
+    return EngineInfo(pid, slots, holds, load_s, shared, facts.template, facts.media, facts.build)
 
 
 def ready_words(info: EngineInfo, base_url: str) -> str:

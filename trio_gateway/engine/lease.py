@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import trio
@@ -104,6 +104,8 @@ class Lease:
 
     def note_answer(self, usage: Usage) -> None:
         """What the answer said about its tokens and its time."""
+        begun_at = self.progress.begun_at if self.progress is not None else None
+        self.engine.speeds.note(usage, begun_at, trio.current_time())
         if self.engine.kv is not None:
             self.engine.kv.note_answer(self.grant.ticket, usage)
 
@@ -221,3 +223,9 @@ class LeaseRequest:
     def waiting(self) -> Waiting | None:
         """What it waits for, and may expect; None once it is decided."""
         return self._leases.waiting(self.event.ticket)
+
+
+def waiting_prompts(requests: Mapping[int, LeaseRequest], model: str) -> dict[int, Prompt]:
+    """Those of the model's requests that wait, by ticket."""
+    waiting = [r for r in requests.values() if r.event.model == model and r.is_waiting]
+    return {r.event.ticket: r.prompt for r in waiting if r.prompt is not None}

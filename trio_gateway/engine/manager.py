@@ -27,7 +27,8 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.lease import LeaseRequest, Recount
+from trio_gateway.engine.lease import LeaseRequest, Recount, waiting_prompts
+from trio_gateway.engine.ledger.file import LedgerFile
 from trio_gateway.engine.lines import EngineLines
 from trio_gateway.engine.news import EngineNews
 from trio_gateway.engine.overview import Overview
@@ -35,6 +36,7 @@ from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
 from trio_gateway.engine.process.reaper import Reaper
 from trio_gateway.engine.recounting import Recounting
+from trio_gateway.engine.remembering import Remembering
 from trio_gateway.engine.scheduling.events import (
     Action,
     CountAgain,
@@ -65,8 +67,7 @@ log = logging.getLogger(__name__)
 
 
 class EngineManager:
-    """Run `run` in a task; `lease` works from then until the shutdown. `overview` answers
-    questions.
+    """Run `run` in a task; `lease` works until the shutdown. `overview` answers questions.
 
     Args:
         config: the models, pools and limits.
@@ -74,6 +75,7 @@ class EngineManager:
         kinds: by the name of its type, what is known of such engines; a test may pass fakes.
         scheduler: what decides; a benchmark may pass another policy.
         bus: is told of EngineChanged and Refused.
+        ledger: where what is measured is kept beyond this run; None: nowhere.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class EngineManager:
         kinds: Mapping[str, EngineKind] | None = None,
         scheduler: Callable[..., Scheduler] = Scheduler,
         bus: Bus | None = None,
+        ledger: LedgerFile | None = None,
     ) -> None:
         self.bus = bus or Bus()
         self.lines = EngineLines(self.bus)
@@ -110,6 +113,9 @@ class EngineManager:
         self._news = EngineNews(self.bus, self.engines, self._configured.pools)
         saves_kv, known = config.server.kv_carryover is not None, self._configured.kinds
         self.overview = Overview(self._scheduler, self.engines, known, saves_kv=saves_kv)
+        self.remembering = Remembering(
+            ledger, self._configured, self.engines, self.kv, self.bus, self._dispatch
+        )
         self._ticket_numbers = itertools.count(1)
         self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
@@ -126,6 +132,7 @@ class EngineManager:
             if self.reaper is not None:
                 await around.start(self.reaper.run)
             await around.start(self.kv.run)  # outlives the engines: their last files are for it
+            await around.start(self.remembering.run)
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
                 task_status.started()
@@ -242,7 +249,7 @@ class EngineManager:
             if (found := self._configured.variants.get(engine.key)) is not None:
                 engine.variant = retimed(engine.variant, found[1])
         self._dispatch(event)
-        self.bus.publish(Reloaded())
+        self.bus.publish(Reloaded(event.changed))
 
     # -- carrying out -------------------------------------------------------------------------
 
@@ -328,11 +335,7 @@ class EngineManager:
                 log.warning("%s: %s", key, fault)
             return None
 
-        def waiting() -> dict[int, Prompt]:
-            requests = [r for r in self._requests.values() if r.event.model == key.model]
-            waiting = [(r.event.ticket, r.prompt) for r in requests if r.is_waiting]
-            return {ticket: prompt for ticket, prompt in waiting if prompt is not None}
-
+        waiting = partial(waiting_prompts, self._requests, key.model)
         return EngineKv(self.kv, key, model, variant, kind, waiting, owners)
 
     def _report(self, event: Event) -> None:

@@ -8,11 +8,12 @@ import trio
 
 from trio_gateway.bus import Bus
 from trio_gateway.engine.engine import Engine
-from trio_gateway.engine.happenings import Change, EngineChanged, Refused
+from trio_gateway.engine.happenings import Change, EngineChanged, MemorySeen, Refused
 from trio_gateway.engine.scheduling.events import (
     Cause,
     EngineExited,
     EngineFailed,
+    EngineMeasured,
     EngineReady,
     Event,
     Reject,
@@ -56,6 +57,8 @@ class EngineNews:
                 self.tell(number, Change.FAILED, reason, timed_out=event.timed_out)
             case EngineExited(number, reason):
                 self.tell(number, Change.GONE, reason, killed=self._engines[number].was_killed)
+            case EngineMeasured(number, memory_bytes):
+                self._bus.publish(MemorySeen(number, memory_bytes))
 
     def refused(self, model: str, reject: Reject) -> None:
         self._bus.publish(Refused(model, reject.refusal.name.lower(), reject.message))

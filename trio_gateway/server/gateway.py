@@ -14,6 +14,7 @@ from trio_gateway.bus import Bus
 from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.missing import otel
 from trio_gateway.config.schema import GatewayConfig, ServerConfig, TracesConfig
+from trio_gateway.engine.ledger.file import own_ledger
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
@@ -56,7 +57,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
-        self.manager = manager or EngineManager(config)
+        self.manager = manager or EngineManager(config, ledger=own_ledger())
         reaper = self.manager.reaper
         # Helpers that start later look at it again.
         secrets = self._secrets = set(config.secret_variables)

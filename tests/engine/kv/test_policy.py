@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.policy import (
     LEAST_TOKENS,
-    NEWEST_SHARE,
     Expected,
     KvCosts,
     best_continued,
@@ -23,6 +22,7 @@ from trio_gateway.engine.kv.policy import (
     next_of,
     shared_prefix,
 )
+from trio_gateway.engine.scheduling.forecast import NEWEST_SHARE
 
 SPEED = 200.0  # tokens/s
 BYTES_PER_TOKEN = 23_000

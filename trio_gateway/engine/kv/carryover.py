@@ -20,8 +20,9 @@ from trio_gateway.config.schema import KvCarryoverConfig, VariantConfig
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import BUILD, LAYOUT, fingerprint_of
 from trio_gateway.engine.kv.own_folder import open_own_store
-from trio_gateway.engine.kv.policy import KvCosts
+from trio_gateway.engine.kv.policy import KvCosts, Verdict
 from trio_gateway.engine.kv.store import KvStore, KvStoreUnavailable
+from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class KvCarryover:
         self._lock = trio.Lock()  # the store takes one caller at a time
         self._costs: dict[str, KvCosts] = {}
         self.unhelpful: dict[str, str] = {}  # models whose restores do not help: how that showed
+        self.verdicts: dict[VariantKey, Verdict] = {}  # of this run
         self.misses: dict[str, int] = {}  # by model: restores that did not help, since one did
         self.counts: defaultdict[str, KvCounts] = defaultdict(KvCounts)  # by model
         self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
@@ -106,6 +108,22 @@ class KvCarryover:
         if (known := self._costs.get(model)) is None:
             known = self._costs[model] = KvCosts()
         return known
+
+    def remember(self, model: str, known: KvCosts, no_help: str | None) -> None:
+        """What earlier runs have found out; what this one has stays as it is. `no_help`: what
+        showed that restores do not help."""
+        costs = self.costs(model)
+        for name in KvCosts.__slots__:
+            if getattr(costs, name) is None:
+                setattr(costs, name, getattr(known, name))
+        if no_help is not None and model not in self.unhelpful:
+            self.unhelpful[model] = f"{no_help}, in an earlier run; its slots are not saved"
+
+    def forget(self, model: str) -> None:
+        """Its engines are started otherwise from now on."""
+        self._costs.pop(model, None)
+        self.misses.pop(model, None)
+        self.unhelpful.pop(model, None)
 
     @contextmanager
     def saving(self, limit_s: float, limit_at_shutdown_s: float) -> Iterator[trio.CancelScope]:

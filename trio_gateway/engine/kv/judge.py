@@ -12,6 +12,7 @@ from trio_gateway.engine.kv.policy import (
     LEAST_TOKENS,
     MISSES_MAX,
     Expected,
+    Verdict,
     has_helped,
     next_of,
 )
@@ -62,15 +63,18 @@ class Judge:
 
     def _judge(self, expected: Expected, cached_tokens: int) -> None:
         misses, model = self._owner.misses, self._key.model
+        used = f"{cached_tokens} of {expected.tokens} restored tokens were used"
         if has_helped(expected.tokens, cached_tokens):
             misses.pop(model, None)
+            self._owner.verdicts[self._key] = Verdict(helps=True, said=used)
             return
         self._owner.counts[model].unhelpful_restores += 1
         misses[model] = misses.get(model, 0) + 1
-        numbers = f"only {cached_tokens} of {expected.tokens} restored tokens were used"
+        numbers = f"only {used}"
         if not expected.is_certain and misses[model] < MISSES_MAX:
             log.info("%s: %s, of a prompt that had changed", self._key, numbers)
             return
         why = f"{numbers}; this model's slots are not saved again in this run"
         self._owner.unhelpful[model] = why
+        self._owner.verdicts[self._key] = Verdict(helps=False, said=numbers)
         log.warning("%s: %s", self._key, why)

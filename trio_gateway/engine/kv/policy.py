@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from trio_gateway.engine.clients.usage import Usage
+from trio_gateway.engine.scheduling.forecast import mean
 
 # Shorter conversations are read again in a moment, and what two prompts share up to here is a
 # template and a system prompt.
@@ -19,7 +20,6 @@ CONTINUES_SHARE = 0.9  # of a conversation that a prompt goes on with
 # An engine whose state cannot go back to any token can go back to this many before a prompt's end.
 CHECKPOINT_TOKENS = 4
 MISSES_MAX = 2  # restores that did not help, one after the other, before that is a verdict
-NEWEST_SHARE = 0.3  # of the newest measurement in a running mean
 
 
 class Worth(msgspec.Struct, frozen=True):
@@ -29,8 +29,17 @@ class Worth(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a restored cache helps; `said`: the numbers that showed it."""
+
+    helps: bool
+    said: str
+
+
 class KvCosts:
     """What was measured of one model: running means, None until there is a first measurement."""
+
+    __slots__ = ("bytes_per_token", "prompt_speed", "restore_speed", "save_speed")
 
     def __init__(self) -> None:
         self.prompt_speed: float | None = None  # tokens/s
@@ -40,14 +49,14 @@ class KvCosts:
 
     def note_usage(self, usage: Usage) -> None:
         if usage.speed is not None:
-            self.prompt_speed = _mean(self.prompt_speed, usage.speed)
+            self.prompt_speed = mean(self.prompt_speed, usage.speed)
 
     def note_save(self, tokens: int, size_bytes: int, took_ms: float) -> None:
-        self.bytes_per_token = _mean(self.bytes_per_token, size_bytes / max(tokens, 1))
-        self.save_speed = _mean(self.save_speed, _speed(size_bytes, took_ms))
+        self.bytes_per_token = mean(self.bytes_per_token, size_bytes / max(tokens, 1))
+        self.save_speed = mean(self.save_speed, _speed(size_bytes, took_ms))
 
     def note_restore(self, size_bytes: int, took_ms: float) -> None:
-        self.restore_speed = _mean(self.restore_speed, _speed(size_bytes, took_ms))
+        self.restore_speed = mean(self.restore_speed, _speed(size_bytes, took_ms))
 
     def reread_s(self, tokens: int) -> float | None:
         """What reading these tokens again would take."""
@@ -170,7 +179,3 @@ def has_helped(expected_tokens: int, cached_tokens: int) -> bool:
 
 def _speed(size_bytes: int, took_ms: float) -> float:
     return size_bytes / max(took_ms, 0.1) * 1000
-
-
-def _mean(mean: float | None, newest: float) -> float:
-    return newest if mean is None else mean + NEWEST_SHARE * (newest - mean)

@@ -180,6 +180,28 @@ class Reconfigured(msgspec.Struct, frozen=True, kw_only=True):
     fairness_window_s: float = 10.0
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlier runs have measured of one variant; None: nothing.
+
+    `memory_bytes`: the most that its engines held. `slots`, `shared_tokens`: as in EngineReady.
+    Speeds are tokens a second.
+    """
+
+    memory_bytes: int | None = None
+    load_s: float | None = None
+    slots: int | None = None
+    shared_tokens: int | None = None
+    prompt_speed: float | None = None
+    speed: float | None = None
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """This was measured in earlier runs. What this run has measured by itself stays as it is. Of
+    variants of one model, the first tells how fast it is."""
+
+    known: Mapping[VariantKey, Known]
+
+
 class TimePassed(msgspec.Struct, frozen=True):
     """`Scheduler.next_deadline` has come."""
 
@@ -200,6 +222,7 @@ Event = (
     | Unload
     | Keep
     | Reconfigured
+    | Remembered
     | TimePassed
     | ShutDown
 )

@@ -15,6 +15,7 @@ from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 NEWEST_SHARE = 0.3  # of the newest measurement in the running mean
 KNOWN_LENGTHS = 64  # the newest answers of a model that ended by themselves
+REMEMBERED_TOKENS = 64  # so many count what was measured in earlier runs
 TELLING_LENGTHS = 8  # so many of them tell how long others will be
 
 
@@ -47,15 +48,23 @@ class Forecast:
     # -- what was measured --------------------------------------------------------------------
 
     def load_took(self, key: VariantKey, seconds: float) -> None:
-        self._load_s[key] = _mean(self._load_s.get(key), seconds)
+        self._load_s[key] = mean(self._load_s.get(key), seconds)
 
     def lease_took(self, model: str, seconds: float) -> None:
         """A request of which nothing else is known, such as a WebSocket."""
-        self._lease_s[model] = _mean(self._lease_s.get(model), seconds)
+        self._lease_s[model] = mean(self._lease_s.get(model), seconds)
 
     def reading_took(self, model: str, size: int, seconds: float) -> None:
         """A request of that many bytes, for which nothing was generated."""
         self._reading.setdefault(model, _Rate()).took(max(size, 1), seconds)
+
+    def remember(self, model: str, prompt_speed: float | None, speed: float | None) -> None:
+        """What earlier runs have measured, in tokens a second; soon outweighed by what this one
+        does."""
+        for rates, remembered in ((self._prompts, prompt_speed), (self._answers, speed)):
+            if remembered is not None and model not in rates:
+                rates[model] = _Rate()
+                rates[model].took(REMEMBERED_TOKENS, REMEMBERED_TOKENS / remembered)
 
     def forget_load(self, key: VariantKey) -> None:
         """Its engines are started otherwise from now on."""
@@ -153,5 +162,6 @@ class Forecast:
         return max(min(limit, round(sum(longer) / len(longer))), answer.tokens)
 
 
-def _mean(mean: float | None, newest: float) -> float:
-    return newest if mean is None else mean + NEWEST_SHARE * (newest - mean)
+def mean(before: float | None, newest: float) -> float:
+    """A running one."""
+    return newest if before is None else before + NEWEST_SHARE * (newest - before)

@@ -28,12 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.scheduling.admission import (
-    full_for,
-    model_gone,
-    shutting_down,
-    too_large,
-)
+from trio_gateway.engine.scheduling.admission import full_for, model_gone, shutting_down, too_large
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
@@ -50,6 +45,7 @@ from trio_gateway.engine.scheduling.events import (
     Recounted,
     Refusal,
     Reject,
+    Remembered,
     ShutDown,
     TicketArrived,
     TicketGone,
@@ -62,6 +58,7 @@ from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.overfull_pool import relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
+from trio_gateway.engine.scheduling.remembered import remember
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
@@ -125,6 +122,8 @@ class Scheduler:
             case Reconfigured():
                 self._limit(event.queue_limit, event.queue_timeout_s, event.fairness_window_s)
                 reconfigure(event, state, self._decisions, actions)
+            case Remembered():
+                remember(event, state)
             case TimePassed():
                 self._expire(now, actions)
             case ShutDown():
