@@ -37,8 +37,8 @@ class Kind(enum.Enum):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `key NAME` or `server`. `keys`:
-    those of a changed one that have other values. `replaces`: its engines are to be started anew.
+    """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `choice NAME`, `key NAME` or
+    `server`. `keys`: those of a changed one that have other values. `replaces`: its engines are to be started anew.
     """
 
     kind: Kind
@@ -56,13 +56,14 @@ class Change(msgspec.Struct, frozen=True):
 def changes(
     before: GatewayConfig, after: GatewayConfig, started: GatewayConfig | None = None
 ) -> tuple[Change, ...]:
-    """In the order of a file: the server, its keys, pools, models with their variants. `started`:
-    what the gateway began with, if that is another than `before`."""
+    """In the order of a file: the server, its keys, pools, models with their variants, choices.
+    `started`: what the gateway began with, if that is another than `before`."""
     return (
         *_of_server(before, after, started or before),
         *_of_named("key", _keys(before), _keys(after)),
         *_of_named("pool", before.pools, after.pools),
         *_of_models(before, after),
+        *_of_named("choice", _choices(before), _choices(after)),
     )
 
 
@@ -154,6 +155,10 @@ def _of_named(
 
 def _keys(config: GatewayConfig) -> dict[str, msgspec.Struct]:
     return {key.name: key for key in config.server.access.api_keys}
+
+
+def _choices(config: GatewayConfig) -> dict[str, msgspec.Struct]:
+    return {choice.name: choice for choice in config.choices}
 
 
 def _different(old: msgspec.Struct, new: msgspec.Struct) -> list[str]:

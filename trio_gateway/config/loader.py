@@ -13,6 +13,7 @@ from trio_gateway.config.largest_input import with_largest_inputs
 from trio_gateway.config.lua import sandbox
 from trio_gateway.config.lua.values import NotText
 from trio_gateway.config.reading import access, fields
+from trio_gateway.config.reading.choices import read_choices
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
 from trio_gateway.config.reading.pool import read_pools
@@ -25,7 +26,7 @@ _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
     "models": "an array of models",
 }
-_READ = (*_REQUIRED_TABLES, "pools")
+_READ = (*_REQUIRED_TABLES, "pools", "choices")
 
 
 class ConfigError(Exception):
@@ -70,14 +71,16 @@ class ConfigLoader:
         reader = ModelReader(mistakes, self._folder, server.timeouts)
         models, paths = reader.read(top["models"], pools)
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
-        callers = access.with_known_models(mistakes, server.access, models)
+        choices = read_choices(mistakes, top["choices"], models)
+        callers = access.with_known_models(mistakes, server.access, models, choices)
         server = msgspec.structs.replace(server, access=callers)
-        check_preload(mistakes, server.preload, models)
+        check_preload(mistakes, server.preload, models, choices)
         notes = [
             *left.remarks,
             *_notes(reader.ignored),
             *remarks.on_globals(key for key in top if isinstance(key, str)),
             *remarks.on_variants(models, paths, server, os.environ),
+            *remarks.on_choices(choices, models, pools),
             *access.notes(callers, server.listen, server.tls),
         ]
         models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)
@@ -88,6 +91,7 @@ class ConfigLoader:
             server=server,
             models=models,
             pools=pools,
+            choices=choices,
             notes=tuple(notes),
             secret_variables=secret_variables(left.variables, server, models),
             files=left.files,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from trio_gateway.config.choice_schema import ChoiceConfig, Strategy
 from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.engine_types import LLAMACPP
 from trio_gateway.config.reading.familiar_words import GLOBALS
-from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
+from trio_gateway.config.schema import ModelConfig, PoolConfig, ServerConfig, VariantConfig
 from trio_gateway.config.server_options import (
     API_KEY,
     API_PREFIX,
@@ -61,6 +62,32 @@ def on_variants(
                     if (how := swa_full(args)) is not None:
                         found.append(f"{path}: {no_carryover(how)}")
     return found
+
+
+def on_choices(
+    choices: Sequence[ChoiceConfig], models: Sequence[ModelConfig], pools: Mapping[str, PoolConfig]
+) -> Iterator[str]:
+    """Members that no request will get, or only in place of each other."""
+    by_name = {model.name: model for model in models}
+    for choice in choices:
+        members = [by_name[member.model] for member in choice.members]
+        largest, pooled = 0, dict[str, ModelConfig]()
+        for model in members:
+            if choice.strategy is Strategy.FITS and model.largest_context <= largest:
+                yield (
+                    f"choices.{choice.name}: {model.name} holds no more than those before it, so "
+                    "that it is taken for what only it can do; put it before them"
+                )
+            largest = max(largest, model.largest_context)
+            before = pooled.setdefault(model.pool, model)
+            pool = pools.get(model.pool)
+            if choice.strategy is Strategy.SPILL and before is not model and pool is not None:
+                if pool.engines == 1:
+                    yield (
+                        f"choices.{choice.name}: {before.name} and {model.name} share the pool "
+                        f"{pool.name}, which has one engine at a time, so that one would have to "
+                        "leave for the other; give them different pools"
+                    )
 
 
 def no_carryover(how: str) -> str:

@@ -18,6 +18,7 @@ from trio_gateway.config.access_schema import (
     TlsConfig,
     UnixAddress,
 )
+from trio_gateway.config.choice_schema import ChoiceConfig
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.history_schema import HistoryConfig
@@ -334,6 +335,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerConfig
     models: tuple[ModelConfig, ...]
     pools: Mapping[str, PoolConfig]
+    choices: tuple[ChoiceConfig, ...] = ()
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()

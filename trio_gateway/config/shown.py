@@ -55,13 +55,14 @@ _QUERY_IN_URL = re.compile(r"([?&][\w.-]+=)[^&#\s\"']+")
 
 
 def shown_configuration(config: GatewayConfig) -> dict[str, Any]:
-    """The tables `server`, `pools` and `models` as they are after all defaults. Times are seconds,
+    """The tables of a configuration as they are after all defaults. Times are seconds,
     "never" where there is no end; sizes are bytes."""
     hide = hider(config)
     shown = {
         "server": _shown(config.server),
         "pools": _shown(config.pools),
         "models": _shown(config.models),
+        "choices": _shown(config.choices),
     }
     return {name: _without(value, hide) for name, value in shown.items()}
 

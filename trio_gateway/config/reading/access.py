@@ -23,10 +23,12 @@ from trio_gateway.config.access_schema import (
     UnixAddress,
     is_loopback,
 )
+from trio_gateway.config.choice_schema import ChoiceConfig
 from trio_gateway.config.key_hash import is_hash, parse_hash
 from trio_gateway.config.places import read_place
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.reading import familiar_words, fields
+from trio_gateway.config.reading.choices import words_of
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import ListenAddress, ModelConfig
 
@@ -146,13 +148,18 @@ def notes(
 
 
 def with_known_models(
-    mistakes: Mistakes, config: AccessConfig, models: Sequence[ModelConfig]
+    mistakes: Mistakes,
+    config: AccessConfig,
+    models: Sequence[ModelConfig],
+    choices: Sequence[ChoiceConfig] = (),
 ) -> AccessConfig:
     """With the models of each key by their names, where the file may have aliases, and `:latest`
-    or not as in requests."""
+    or not as in requests. A choice stands for all its models."""
     if not models:  # that is an error of its own
         return config
-    names = {word: model.name for model in models for word in (model.name, *model.aliases)}
+    names = words_of(choices) | {
+        word: frozenset([model.name]) for model in models for word in (model.name, *model.aliases)
+    }
     names = {_with_or_without_latest(word): name for word, name in names.items()} | names
     keys = []
     for key in config.api_keys:
@@ -161,7 +168,7 @@ def with_known_models(
                 hint = fields.nearest(word, names)
                 at = f"server.api_keys {fields.show(key.name)}.models"
                 mistakes.add(at, f"no model {fields.show(word)}{hint}")
-            known = frozenset(names[word] for word in key.models if word in names)
+            known = frozenset[str]().union(*(names[w] for w in key.models if w in names))
             key = msgspec.structs.replace(key, models=known)
         keys.append(key)
     return msgspec.structs.replace(config, api_keys=tuple(keys))

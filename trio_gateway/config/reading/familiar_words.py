@@ -16,7 +16,7 @@ _PRELOAD = 'use preload = { "NAME" } in server, or preload = true in a model'
 _IDLE, _STARTUP = 'use "engine_idle_timeout"', 'use "engine_startup_timeout"'
 
 # Tables of their own, which are easily put into another one.
-_TOP = dict.fromkeys(("server", "models", "pools"), "it belongs at the top level")
+_TOP = dict.fromkeys(("server", "models", "pools", "choices"), "it belongs at the top level")
 _SERVER_KEYS = (
     "listen_v4", "listen_v6", "listen_unix", "tls", "api_keys", "allowed_hosts", "allowed_origins",
     "allow_unauthenticated", "dumps_dir", "clear_dumps_on_start", "max_body_size",
@@ -41,6 +41,7 @@ GLOBALS = {
     "macros": _LUA,
     **dict.fromkeys(("groups", "matrix"), 'use "pools"'),
     "hooks": _PRELOAD,
+    **dict.fromkeys(("selectors", "profiles", "choice"), 'use "choices"'),
     "sendLoadingState": 'use loading_state = "reasoning" in server',
     "apiKeys": 'use "api_keys" in server',
     "peers": "use models with presets.engines.remote",
@@ -96,6 +97,13 @@ POOL = {
     **dict.fromkeys(("swap", "exclusive", "limit"), 'use "engines", how many run at a time'),
     **dict.fromkeys(("vram", "ram", "memory_limit"), 'use "memory"'),
     "persistent": 'use "pinned" in a model',
+}
+
+CHOICE = {
+    **dict.fromkeys(("models", "members", "targets"), 'list them: { "qwen3", "gemma" }'),
+    **dict.fromkeys(("max_requests", "limit", "parallel"), 'use "spill_after"'),
+    **dict.fromkeys(("policy", "mode"), 'use "strategy"'),
+    "name": "its name is its key: choices = { NAME = { … } }",
 }
 
 API_KEY = {
