@@ -39,8 +39,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.api",),
     # -- models
     ("models.explanation", "models.recount"),
-    ("models.model_selector", "models.catalog"),
-    ("models.counting", "models.cache_breaks", "models.media_support", "models.selection"),
+    ("models.model_selector", "models.catalog", "models.choosing"),
+    (
+        "models.counting",
+        "models.cache_breaks",
+        "models.media_support",
+        "models.selection",
+        "models.known_choice",
+    ),
     ("models.need", "models.names", "models.model_files", "models.known_model"),
     ("models.capabilities",),
     ("models.model_facts", "models.medium"),

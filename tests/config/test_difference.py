@@ -46,6 +46,7 @@ EDITS: dict[str, tuple[str, list[str]]] = {
         'server.queue_limit = 3; server.listen_v4 = "127.0.0.1:9"',
         ["~ server: queue_limit", "! server: listen_v4 (takes effect at the next start)"],
     ),
+    "a choice": ('choices = { c = { "m" } }', ["+ choice c"]),
     "keys": ('server.api_keys = { { name = "me", key = "sk-a-long-secret" } }', ["+ key me"]),
 }
 

@@ -28,6 +28,14 @@ AROUND = {
     "in server": f"server = {{ BLOCK }} models = {{ {{ {MODEL} }} }}",
     "in models": "server = {} models = { BLOCK }",
     "in a model": f"server = {{}} models = {{ {{ {MODEL} BLOCK }} }}",
+    "at the end of a file that has these models": f"""
+        server, models = {{}}, {{}}
+        for _, name in ipairs {{ "qwen3-coder", "gemma", "qwen3-8b", "cloud", "small", "large" }} do
+          models[#models + 1] = {{ {MODEL} }}
+          models[#models].name = name
+        end
+        BLOCK
+    """,
     "at the end of the file": f"server = {{}} models = {{ {{ {MODEL} }} }} BLOCK",
 }
 KEYS = ("API_KEY", "CLUSTER_KEY", "OPENAI_API_KEY", "TABBY_API_KEY")

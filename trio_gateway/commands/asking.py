@@ -72,6 +72,7 @@ class ModelName(_TextType):
         except ConfigError:
             return []
         names = [name for model in config.models for name in (model.name, *model.aliases)]
+        names += [choice.name for choice in config.choices]
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 

@@ -73,6 +73,9 @@ def _print_models(config: GatewayConfig) -> None:
     natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.width = max(console.width, natural)
     console.print(table)
+    for choice in config.choices:
+        members = ", ".join(member.name for member in choice.members)
+        console.print(f"choice {choice.name}: {members} ({choice.strategy.value})")
 
 
 def _describe_variant(variant: VariantConfig, kind: EngineKind) -> tuple[str, str, str]:

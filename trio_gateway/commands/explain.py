@@ -75,6 +75,7 @@ def _rows_of(found: Explanation) -> list[tuple[str, str]]:
     variants = ", ".join(f"{v.variant}{' (fits)' if v.holds else ''}" for v in found.variants)
     rows = [
         ("Model", f"{found.model}, {found.endpoint}"),
+        *([("Choice of models", found.choice)] if found.choice is not None else ()),
         ("Prompt, by its bytes", bounds),
         ("Prompt, counted", counted),
     ]

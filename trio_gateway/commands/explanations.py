@@ -18,6 +18,7 @@ from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.permissions import EVERYTHING
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.reading.explained import asked_to_explain, open_to_explain
+from trio_gateway.server.relay.choices import Choices
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.tasks import open_flat_nursery
 
@@ -63,7 +64,8 @@ async def _explain_offline(config: GatewayConfig, body: bytes, endpoint: str | N
     counter = TokenCounter(manager.overview, vocabulary, None, config.secret_variables)
     selector = ModelSelector(config, manager.overview, counter)
     names = ModelNames(config, manager.overview.contexts_of)
-    preparer = Preparer(names, manager.overview, selector)
+    choices = Choices(config.choices, manager.overview)
+    preparer = Preparer(names, manager.overview, selector, choices=choices)
     asked = asked_to_explain(preparer, open_to_explain(endpoint, body), EVERYTHING)
     carryover = config.server.kv_carryover
     async with open_flat_nursery() as nursery:

@@ -7,6 +7,7 @@ import click
 from trio_gateway import __version__
 from trio_gateway.commands.cancel import cancel
 from trio_gateway.commands.check import check
+from trio_gateway.commands.choose import choose
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.key import key
 from trio_gateway.commands.logs import logs
@@ -36,6 +37,7 @@ for _command in (
     load,
     unload,
     pin,
+    choose,
     cancel,
     reload,
 ):

@@ -115,6 +115,8 @@ def say_ready(
     names = [model.name for model in config.models if not model.hidden]
     if names:
         say(f"Models: {', '.join(names)}")
+    if choices := [choice.name for choice in config.choices if not choice.hidden]:
+        say(f"Choices among them: {', '.join(choices)}")
     talkers = [m.name for m in config.models if _chats(m) and m.name not in incomplete]
     talker = next((name for name in (*names, *talkers) if name in talkers), None)
     if talker is not None:

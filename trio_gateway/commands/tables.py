@@ -175,6 +175,17 @@ def models_table(models: Sequence[Row]) -> Table:
     return table
 
 
+def choices_table(choices: Sequence[Row]) -> Table:
+    table = _table("choice", "strategy", "models", "now", "why")
+    for row in choices:
+        has = row["requests"]
+        models = ", ".join(
+            f"{name} ({has[name]})" if has.get(name) else str(name) for name in row["models"]
+        )
+        table.add_row(*map(_plain, (row["name"], row["strategy"], models, row["next"], row["why"])))
+    return table
+
+
 def _fitted(
     rows: Sequence[Mapping[str, str | Text]],
     columns: Iterable[str],
@@ -198,7 +209,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-_LONG = frozenset({"next", "what it waits for", "variants"})
+_LONG = frozenset({"next", "what it waits for", "variants", "models", "why"})
 
 
 def _plain(value: object) -> Text:

@@ -38,8 +38,8 @@ class Kind(enum.Enum):
 
 class Change(msgspec.Struct, frozen=True):
     """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `choice NAME`, `key NAME` or
-    `server`. `keys`: those of a changed one that have other values. `replaces`: its engines are to be started anew.
-    """
+    `server`. `keys`: those of a changed one that have other values. `replaces`: its engines are to
+    be started anew."""
 
     kind: Kind
     what: str

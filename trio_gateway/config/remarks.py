@@ -81,13 +81,14 @@ def on_choices(
             largest = max(largest, model.largest_context)
             before = pooled.setdefault(model.pool, model)
             pool = pools.get(model.pool)
-            if choice.strategy is Strategy.SPILL and before is not model and pool is not None:
-                if pool.engines == 1:
-                    yield (
-                        f"choices.{choice.name}: {before.name} and {model.name} share the pool "
-                        f"{pool.name}, which has one engine at a time, so that one would have to "
-                        "leave for the other; give them different pools"
-                    )
+            if choice.strategy is not Strategy.SPILL or before is model or pool is None:
+                continue
+            if pool.engines == 1:
+                yield (
+                    f"choices.{choice.name}: {before.name} and {model.name} share the pool "
+                    f"{pool.name}, which has one engine at a time, so that one would have to leave "
+                    "for the other; give them different pools"
+                )
 
 
 def no_carryover(how: str) -> str:

@@ -18,6 +18,7 @@ from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.resources import ModelRow, PoolRow, model_row, pool_rows
+from trio_gateway.engine.scheduling.activity import activity_of
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
@@ -149,10 +150,14 @@ class Overview:
         return [self._engines[view.id] for view in self._state.engines_of(model)]
 
     def load_of(self, model: str) -> ModelLoad:
-        """What of the model is in memory."""
+        """What of the model is in memory, and what it has to do. Raises ModelGone."""
         keys = [facts.key for facts in self._state.variants[model]]
         has_failed = any(map(self._state.back_off.has_failed, keys))
-        return model_load(self._state.engines_of(model), has_failed=has_failed)
+        return model_load(
+            self._state.engines_of(model),
+            activity_of(self._state, model, trio.current_time()),
+            has_failed=has_failed,
+        )
 
     # -- what waits, and what would -----------------------------------------------------------
 

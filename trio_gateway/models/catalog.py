@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from trio_gateway.config.schema import ModelConfig
+from trio_gateway.config.choice_schema import ChoiceConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.info import EngineInfo
 from trio_gateway.engine.overview import Overview
 from trio_gateway.models.capabilities import capabilities_of, likely_capabilities
+from trio_gateway.models.known_choice import known_choice, members_of
 from trio_gateway.models.known_model import KnownModel
 from trio_gateway.models.model_facts import ModelFacts
 from trio_gateway.models.model_files import ModelFiles
@@ -27,6 +29,29 @@ class ModelCatalog:
         """Of each, in their order. Files are read in a thread."""
         facts = await self._files.facts_of(models)
         return [self._known(*pair) for pair in zip(models, facts, strict=True)]
+
+    async def listed(
+        self, config: GatewayConfig, allows: Callable[[str], bool]
+    ) -> list[KnownModel]:
+        """The models that are to be listed for whoever may use those that it `allows`, and behind
+        them the choices among such."""
+        choices = [(one, members_of(one, config, allows)) for one in config.choices]
+        choices = [(one, members) for one, members in choices if members and not one.hidden]
+        shown = [model for model in config.models if not model.hidden and allows(model.name)]
+        behind = [model for _, members in choices for model in members]
+        wanted = list(dict.fromkeys(model.name for model in (*shown, *behind)))
+        by_name = {model.name: model for model in (*shown, *behind)}
+        known = dict(zip(wanted, await self.of([by_name[n] for n in wanted]), strict=True))
+        return [
+            *(known[model.name] for model in shown),
+            *(known_choice(one, [known[m.name] for m in members]) for one, members in choices),
+        ]
+
+    async def of_choice(
+        self, choice: ChoiceConfig, config: GatewayConfig, allows: Callable[[str], bool]
+    ) -> KnownModel:
+        """Raises ValueError: none of its models is allowed."""
+        return known_choice(choice, await self.of(members_of(choice, config, allows)))
 
     def _known(self, model: ModelConfig, facts: ModelFacts) -> KnownModel:
         engine = self._overview.engine_of(model.name)

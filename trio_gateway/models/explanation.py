@@ -10,6 +10,7 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.models.choosing import after, as_last_resort, suits
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
 from trio_gateway.models.names import Wanted
@@ -22,12 +23,16 @@ _SECONDS_DIGITS = 2
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A request that is to be explained. `is_ceiling`, `terms`: of its answer's maximum."""
+    """A request that is to be explained. `is_ceiling`, `terms`: of its answer's maximum. `others`:
+    the same for what is asked next of several models, if this one cannot have it. `wish`: tokens
+    that the context should have."""
 
     wanted: Wanted
     form: Form
     is_ceiling: bool
     terms: Terms
+    others: tuple[Question, ...] = ()
+    wish: int = 0
 
 
 class VariantRow(msgspec.Struct, frozen=True):
@@ -43,7 +48,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     `prompt`: what the choice was made with, from `prompt_source`; `counted` by `counted_by`: what
     is known for certain. `refused`: the error that a client would get. `back_off`: what it would
-    wait for failed, and is left alone for a while.
+    wait for failed, and is left alone for a while. `choice`: by which rule this model was taken of
+    several.
     """
 
     model: str
@@ -69,6 +75,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     expected_wait_s: float | None = None
     expected_load_s: float | None = None
     kv: str = ""
+    choice: str | None = None
 
 
 async def explain(
@@ -79,26 +86,55 @@ async def explain(
     asked: Question,
 ) -> Explanation:
     """Counts and chooses as for a real request, and changes nothing."""
+    kept, passed = None, list[str]()
+    for one in (asked, *asked.others):
+        wanted = after(one.wanted, passed)
+        found, selection = await _explain(
+            selector, counter, overview, kv, msgspec.structs.replace(one, wanted=wanted)
+        )
+        largest = max(row.context for row in found.variants)
+        if selection is not None and suits(wanted, selection, is_large=largest >= one.wish):
+            return found
+        passed.append(found.model)
+        rank = largest, found.refused is None
+        if kept is None or rank > kept[0]:
+            kept = rank, found, wanted.chosen
+    assert kept is not None
+    _, found, chosen = kept
+    if chosen is None or found.refused is not None:
+        return found
+    return msgspec.structs.replace(found, choice=str(as_last_resort(chosen)))
+
+
+async def _explain(
+    selector: ModelSelector,
+    counter: TokenCounter,
+    overview: Overview,
+    kv: KvCarryover,
+    asked: Question,
+) -> tuple[Explanation, Selection | None]:
+    """None: it is too long."""
     wanted, form, model = asked.wanted, asked.form, asked.wanted.model
     bounds = Bounds(form.lower_bound(model.image_tokens), selector.upper_bound(model, form))
     counted = await counter.count(model, form)
-    start = _start(model, form.kind, bounds, counted)
+    start = _start(wanted, form.kind, bounds, counted)
     try:
         selection = await selector.select_variant(
             model, form, wanted.at_least, is_ceiling=asked.is_ceiling
         )
     except ContextLengthExceeded as error:
         refused = sentence(error.excess, asked.terms)
-        return msgspec.structs.replace(
+        start = msgspec.structs.replace(
             start, variants=_rows(model, overview, None), refused=refused, reason="too long"
         )
+        return start, None
     preview = overview.preview(
         model.name, selection.need, selection.start_need, selection.least_need
     )
     chosen = preview.variant.variant if preview.variant is not None else None
     waits = preview.pause is not None and preview.pause.is_waited_out
     paused = f"{preview.pause}. Last failure: {preview.pause.reason}" if preview.pause else None
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         start,
         variants=_rows(model, overview, selection.need),
         prompt=selection.prompt,
@@ -118,13 +154,15 @@ async def explain(
         expected_load_s=_rounded(preview.expected_load_s),
         kv=await _kv(model, overview, kv, preview),
     )
+    return found, selection
 
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, _SECONDS_DIGITS)
 
 
-def _start(model: ModelConfig, endpoint: str, bounds: Bounds, counted: Count | None) -> Explanation:
+def _start(wanted: Wanted, endpoint: str, bounds: Bounds, counted: Count | None) -> Explanation:
+    model = wanted.model
     return Explanation(
         model=model.name,
         endpoint=endpoint,
@@ -133,6 +171,7 @@ def _start(model: ModelConfig, endpoint: str, bounds: Bounds, counted: Count | N
         counted_by=counted.source.value if counted is not None else None,
         is_exact=counted is not None and counted.is_exact,
         variants=[],
+        choice=None if wanted.chosen is None else str(wanted.chosen),
     )
 
 

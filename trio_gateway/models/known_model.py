@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from trio_gateway.config.choice_schema import ChoiceConfig
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.engine.scheduling.model_load import ModelLoad
 from trio_gateway.models.capabilities import Capability
@@ -15,7 +16,8 @@ from trio_gateway.models.model_facts import ModelFacts
 class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     """`contexts`: tokens that one request gets, in each variant, the smallest first.
     `capabilities` None: not all are known; `likely`: those that clients are told that must be told
-    something."""
+    something. `choice`: it stands for several models, and `model` for the first of them, under its
+    name."""
 
     model: ModelConfig
     facts: ModelFacts
@@ -23,6 +25,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     load: ModelLoad
     capabilities: frozenset[Capability] | None
     likely: frozenset[Capability]
+    choice: ChoiceConfig | None = None
 
     @property
     def context(self) -> int:

@@ -279,7 +279,9 @@ class ModelSelector:
             raise _too_long(demand, found, known)
         reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"
         selected = self._selected(demand, bound, demand.largest, reason)
-        return msgspec.structs.replace(selected, need=demand.largest, start_need=demand.largest)
+        return msgspec.structs.replace(
+            selected, need=demand.largest, start_need=demand.largest, may_exceed=True
+        )
 
     def _clamped(self, demand: Demand, counted: Count, answer: int) -> Selection:
         lowered = msgspec.structs.replace(demand, answer=answer)

@@ -22,7 +22,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     `least_need`: what a count by an engine may make of the need; None: it is exact, or as good as
     it gets. `is_provisional`: such a count may also change what the answer gets, or show that it is
-    too long, so one is due before the request is sent.
+    too long, so one is due before the request is sent. `may_exceed`: nobody could tell whether the
+    largest context holds it.
     """
 
     model: ModelConfig
@@ -42,6 +43,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     correction: int = 0
     least_need: int | None = None
     is_provisional: bool = False
+    may_exceed: bool = False
 
     @property
     def asked(self) -> int | None:

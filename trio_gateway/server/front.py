@@ -24,6 +24,7 @@ from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.captures import CapturesHandler
+from trio_gateway.server.handlers.choices import ChoicesHandler
 from trio_gateway.server.handlers.configuration import ConfigurationHandler
 from trio_gateway.server.handlers.feed import FeedHandler
 from trio_gateway.server.handlers.forms import FormHandler
@@ -45,6 +46,7 @@ from trio_gateway.server.http.types import AsgiApp
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
+from trio_gateway.server.relay.choices import Choices, Homes
 from trio_gateway.server.relay.early_answer import EarlyAnswers
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
@@ -55,7 +57,7 @@ from trio_gateway.server.reloading import Reloader
 @dataclass(frozen=True)
 class Lasting:
     """What fronts share. `others`: answers what is not answered directly. `under_way`: requests of
-    each key, by its name."""
+    each key, by its name. `homes`: which models know conversations."""
 
     manager: EngineManager
     counter: TokenCounter
@@ -77,6 +79,7 @@ class Lasting:
     metrics: MetricsHandler
     closing: trio.Event
     under_way: dict[str, int] = field(default_factory=dict)
+    homes: Homes = field(default_factory=Homes)
 
 
 class Front:
@@ -88,9 +91,10 @@ class Front:
         self.selector = ModelSelector(config, manager.overview, lasting.counter)
         self.names = ModelNames(config, manager.overview.contexts_of)
         reasons = server.loading_state is LoadingState.REASONING
+        self.choices = Choices(config.choices, manager.overview, lasting.homes)
         self.preparer = Preparer(
             self.names, manager.overview, self.selector,
-            media=lasting.media, watch=lasting.cache_watch, reasons=reasons,
+            media=lasting.media, watch=lasting.cache_watch, choices=self.choices, reasons=reasons,
         )  # fmt: skip
         self.relay = Relay(
             manager, self.selector, self.preparer, lasting.early_answers,
@@ -119,6 +123,7 @@ class Front:
             ModelHandler(config, manager, catalog, counter, preparer, relay),
             HistoryHandler(lasting.book, lasting.history, lasting.feed.composer),
             CapturesHandler(lasting.recorder, preparer),
+            ChoicesHandler(self.choices, self.names),
             ConfigurationHandler(config, lasting.reloader),
             ReloadHandler(lasting.reloader),
             lasting.metrics,

@@ -31,7 +31,7 @@ from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.api.trace_context import Sampler
 from trio_gateway.server.http.websocket_session import _Session
 from trio_gateway.server.records.request_record import Outcome
-from trio_gateway.server.relay import prepare
+from trio_gateway.server.relay import model_finder
 from trio_gateway.server.relay import websocket as websocket_relay
 from trio_gateway.server.traces.spans import spans_of
 
@@ -293,7 +293,7 @@ async def test_a_limited_key_cannot_choose_another_model_of_a_site(
     monkeypatch.setattr(
         websocket_relay, "may_choose", lambda model, permissions: permissions.models is not None
     )
-    monkeypatch.setattr(prepare, "may_choose", lambda *_: True)
+    monkeypatch.setattr(model_finder, "may_choose", lambda *_: True)
     async with serving(echo, monkeypatch, access=access) as stack:
         refused = await refusal_of(stack, f"{PATH}&models=other", key)
         assert refused == (403, "field_not_allowed")

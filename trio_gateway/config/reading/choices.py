@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trio_gateway.config.choice_schema import ChoiceConfig, Member, Strategy
-from trio_gateway.config.lua.values import Table
+from trio_gateway.config.lua.values import Table, Value
 from trio_gateway.config.reading import familiar_words, fields
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.schema import ModelConfig
@@ -62,9 +62,9 @@ def _check_name(
             mistakes.add(path, f"{what}; rename one of the two")
             return
         variants = {f"{word}:{variant.name}" for word in names for variant in model.variants}
-        if name in variants:
-            what = f"{fields.show(name)} is already a variant of {fields.show(model.name)}"
-            mistakes.add(path, f"{what}; rename one of the two")
+        if name in variants or any(name.startswith(f"{word}@") for word in names):
+            what = f"{fields.show(name)} already means a variant of {fields.show(model.name)}"
+            mistakes.add(path, f"{what}; give the choice another name")
             return
     if any(bare == _bare(other) for other in before):
         mistakes.add(path, f"another choice has the name {fields.show(bare)}; rename one of them")
@@ -78,9 +78,10 @@ def _choice(
     known: Mapping[str, ModelConfig],
     choices: set[str],
 ) -> ChoiceConfig:
-    named = [(key, value) for key, value in table.items() if isinstance(key, str)]
-    listed = Table([(key, value) for key, value in table.items() if not isinstance(key, str)])
-    record = Record(mistakes, path, Table(named), familiar_words.CHOICE)
+    named, numbered = list[tuple[Value, Value]](), list[tuple[Value, Value]]()
+    for key, value in table.items():
+        (named if isinstance(key, str) else numbered).append((key, value))
+    record, listed = Record(mistakes, path, Table(named), familiar_words.CHOICE), Table(numbered)
     strategy = record.read("strategy", _strategy, Strategy.LOADED)
     choice = ChoiceConfig(
         name=name,
@@ -116,11 +117,15 @@ def _members(
         model = known[start]
         if (rest := word[len(start) :]).startswith(":") and not _is_variant(model, rest[1:]):
             variants = ", ".join(variant.name for variant in model.variants)
-            mistakes.add(at, f"{model.name} has no variant {fields.show(rest[1:])}; it has: {variants}")
+            mistakes.add(
+                at, f"{model.name} has no variant {fields.show(rest[1:])}; it has: {variants}"
+            )
             continue
         if model.name in seen:
             other = seen[model.name]
-            same = "is listed twice" if other == word else f"is the same model as {fields.show(other)}"
+            same = (
+                "is listed twice" if other == word else f"is the same model as {fields.show(other)}"
+            )
             mistakes.add(at, f"{fields.show(word)} {same}; remove one")
             continue
         seen[model.name] = word
@@ -129,9 +134,7 @@ def _members(
 
 def _start(word: str, known: Mapping[str, ModelConfig]) -> str | None:
     """The longest of the models' names that it is, or that it begins with up to a `:` or an `@`."""
-    found = [
-        name for name in known if word == name or word.startswith((f"{name}:", f"{name}@"))
-    ]
+    found = [name for name in known if word == name or word.startswith((f"{name}:", f"{name}@"))]
     return max(found, key=len, default=None)
 
 

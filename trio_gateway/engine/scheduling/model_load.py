@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from trio_gateway.engine.scheduling.activity import Activity
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 
+_NOTHING = Activity()
 _LOADED = (EngineState.READY, EngineState.DRAINING)
 
 
@@ -21,18 +23,21 @@ class LoadState(enum.Enum):
 
 class ModelLoad(msgspec.Struct, frozen=True):
     """`variant`: the largest that is loaded; None: none is. `has_failed`: no engine of the model
-    runs, and its last one failed."""
+    runs, and its last one failed. `activity`: what it has to do."""
 
     state: LoadState
     variant: str | None = None
     has_failed: bool = False
+    activity: Activity = _NOTHING
 
 
-def model_load(engines: Sequence[EngineView], *, has_failed: bool) -> ModelLoad:
+def model_load(
+    engines: Sequence[EngineView], activity: Activity = _NOTHING, *, has_failed: bool
+) -> ModelLoad:
     """Of a model's engines, the smallest first. `has_failed`: whether a variant's last one has."""
     loaded = [engine for engine in engines if engine.state in _LOADED]
     if loaded:
-        return ModelLoad(LoadState.LOADED, loaded[-1].key.variant)
+        return ModelLoad(LoadState.LOADED, loaded[-1].key.variant, activity=activity)
     if any(engine.state is EngineState.STARTING for engine in engines):
-        return ModelLoad(LoadState.LOADING)
-    return ModelLoad(LoadState.UNLOADED, has_failed=has_failed)
+        return ModelLoad(LoadState.LOADING, activity=activity)
+    return ModelLoad(LoadState.UNLOADED, has_failed=has_failed, activity=activity)

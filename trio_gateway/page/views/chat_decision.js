@@ -18,6 +18,7 @@ export function decisionOf(decision) {
   const pairs = [
     ['Engine', variant && `${decision.model ?? row?.model}:${variant}`],
     ['How', HOW[how] && `${HOW[how]}${evicted ? `, in place of ${evicted}` : ''}`],
+    ['Choice', decision.choice ?? row?.choice],
     ['Why', row?.why],
     ['Waited', queue_s !== undefined && ([queue_s < 0.01 ? '' : `${seconds(queue_s)} in line`, load_s ? `${seconds(load_s)} for a load` : ''].filter(Boolean).join(', ') || 'not at all')],
     ['Needs', decision.need && `${isBound ? 'at most ' : ''}${number(Number(decision.need))} tokens${by ? `, ${COUNTERS[by] ?? `counted by ${by}`}` : ''}`],

@@ -85,6 +85,7 @@ function facts(row) {
     ['Waits', row.sentence],
     ['Served by', row.variant ? `${row.model}:${row.variant}, ${number(row.context)} tokens` : ''],
     ['Why', row.why],
+    ['Choice', row.choice],
     ['Engine', row.decision ? `${row.decision}${evicted}` : ''],
     ['Need', row.need ? `${number(row.need)} tokens` : ''],
     ['Counted', counted],

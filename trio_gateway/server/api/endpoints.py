@@ -337,6 +337,22 @@ GATEWAY = (
         model_in=ModelIn.BODY_OR_NONE,
     ),
     _gateway(
+        "choices",
+        "/gateway/choices",
+        "The names that mean one of several models, and which one a request would get now.",
+        "handle_choices",
+    ),
+    _gateway(
+        "choose",
+        "/gateway/choices/{model}",
+        'Pin one of a choice\'s models until the next reload: `{"use": "MODEL"}`; `{"use": null}` '
+        "undoes that.",
+        "handle_choose",
+        methods=("POST",),
+        body=Body.JSON,
+        model_in=ModelIn.PATH,
+    ),
+    _gateway(
         "reload",
         "/gateway/reload",
         "Read the configuration anew: what is other takes effect, engines of what is not live on.",

@@ -47,10 +47,10 @@ class LlamaCppHandler:
         body = await _small_body(call)
         match rawjson.decode_or_none(body):
             case [*entries] if all(isinstance(entry, dict) for entry in entries):
+                known = self._preparer.find(model, call.permissions, endpoint).model
                 target = endpoint.paths[0]
                 answer = await self._relayed(endpoint, call, model, target, "POST", body)
                 if answer.status == 200:
-                    known = self._preparer.find(model, call.permissions).model
                     distrust_slots(self._manager.overview, known)
                 return answer
         message = 'the body is not an array of objects such as {"id": 0, "scale": 0.5}'
@@ -66,7 +66,7 @@ class LlamaCppHandler:
             raise ApiError(400, message, code="invalid_parameter", param="action")
         body = await _small_body(call)
         model = self._model(endpoint, call, _model_in(body))
-        known = self._preparer.find(model, call.permissions).model
+        known = self._preparer.find(model, call.permissions, endpoint).model
         is_carried = known.kv_carryover and self._manager.kv.folder is not None
         path = f"/slots/{slot}"
         check_slot_action(known.name, call.method, path, "", body, is_carried=is_carried)

@@ -47,7 +47,7 @@ class LogHandler:
 
 
 def sources_of(names: ModelNames, wanted: Sequence[str]) -> frozenset[str]:
-    """As lines have them, of `gateway`, models (of all their variants) and variants.
+    """As lines have them, of `gateway`, models (of all their variants), variants and choices.
 
     Raises:
         ApiError: 404, there is no such model or variant.
@@ -61,9 +61,10 @@ def sources_of(names: ModelNames, wanted: Sequence[str]) -> frozenset[str]:
             named = names.find_named(name)
         except ModelNotFound as error:
             raise model_not_found(f"{error}; `{GATEWAY}` is its own log") from None
-        variants = [variant.name for variant in named.model.variants]
-        known = variants if named.variant is None else [named.variant]
-        found.update(f"{named.model.name}:{variant}" for variant in known)
+        for one in [named] if named.choice is None else names.members(named.choice):
+            variants = [variant.name for variant in one.model.variants]
+            known = variants if one.variant is None else [one.variant]
+            found.update(f"{one.model.name}:{variant}" for variant in known)
     return frozenset(found)
 
 

@@ -33,6 +33,9 @@ def as_openai(known: KnownModel, created: int) -> dict[str, Any]:
         "loaded": load.variant is not None,
         "loaded_variant": load.variant,
     }
+    if (choice := known.choice) is not None:
+        members = [member.name for member in choice.members]
+        entry["choice"] = {"strategy": choice.strategy.value, "models": members}
     if known.capabilities is not None:
         entry["capabilities"] = words(known.capabilities)
         entry["architecture"] = modalities(known.capabilities)

@@ -48,14 +48,15 @@ class ModelHandler:
         return self._preparer.find(call.values["model"], call.permissions).model
 
     async def _known(self, call: Call) -> KnownModel:
+        name, permissions = call.values["model"], call.permissions
+        if (choice := self._preparer.choice_of(name, permissions)) is not None:
+            return await self._catalog.of_choice(choice, self._config, permissions.allows)
         (known,) = await self._catalog.of([self._find(call)])
         return known
 
     async def handle_models_list(self, endpoint: Endpoint, call: Call) -> Answer:
-        """All models that are not hidden, and that the key may use."""
-        allows = call.permissions.allows
-        shown = [m for m in self._config.models if not m.hidden and allows(m.name)]
-        models = await self._catalog.of(shown)
+        """All models and choices that are not hidden, and that the key may use."""
+        models = await self._catalog.listed(self._config, call.permissions.allows)
         if _is_anthropic(call):
             return json_answer(_anthropic_page(call, models, self._created))
         return json_answer(as_openai_list(models, self._created))
@@ -65,12 +66,13 @@ class ModelHandler:
         return json_answer(as_entry(await self._known(call), self._created))
 
     async def handle_model_facts(self, endpoint: Endpoint, call: Call) -> Answer:
-        """A model as in the list, and what its answers taught about its counts."""
-        known = await self._known(call)
-        calibration = self._counter.calibration(known.model)
+        """A model as in the list, and what its answers taught about its counts; of a choice, those
+        of the model that a request would get now."""
+        known, model = await self._known(call), self._find(call)
+        calibration = self._counter.calibration(model)
         facts = {
             **as_openai(known, self._created),
-            "pinned": self._manager.overview.is_pinned(known.model.name),
+            "pinned": self._manager.overview.is_pinned(model.name),
             "template_overhead": calibration.overhead,
             "template_overhead_learned": calibration.is_learned,
             "average_turn_tokens": round(calibration.average_turn_tokens),

@@ -14,6 +14,7 @@ from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import LoadedEngine
 from trio_gateway.models.catalog import ModelCatalog
+from trio_gateway.models.names import Wanted
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, INFILL, OLLAMA_CANNOT
@@ -86,7 +87,8 @@ class OllamaHandler:
             opened = open_call(Kind(endpoint.name.removeprefix("api/")), data)
             name = opened.model
             sender.state.record.asks(name)
-            wanted = self._preparer.find(name, sender.permissions)  # before anything else is read
+            # Before anything else is read.
+            wanted = self._preparer.find(name, sender.permissions, _row_of(endpoint))
             asked, ask = opened.read(), None
         if asked.only_loads:
             return await self._load(sender, asked, name)
@@ -109,20 +111,30 @@ class OllamaHandler:
         self, endpoint: Endpoint, sender: Sender, pieces: Sequence[bytes]
     ) -> tuple[OllamaCall, str, Ask | None]:
         """What is asked for, of which model; the Ask, if there is more to do than to load it."""
-        async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
+        client = sender.state.hold.client
+        async with self._readers.opened(pieces, endpoint.name, client) as opened:
             name = opened.model or ""
             sender.state.record.asks(name)
-            wanted = self._preparer.find(name, sender.permissions)
-            model = wanted.model
-            read, asked = await opened.read(model, name, self._context_of(model))
+            wanted = self._preparer.find(name, sender.permissions, _row_of(endpoint))
+            read, asked = await opened.read(wanted.model, name, self._context_of(wanted.model))
         assert asked is not None
         if asked.only_loads:
             return asked, name, None
-        at_engine = _AT_THE_ENGINE[asked.endpoint]
-        self._preparer.check_served(at_engine, model)
-        ask = await self._preparer.prepare_large(
-            sender, at_engine, wanted, name, read, wish=asked.num_ctx or 0
-        )
+        at_engine, wish = _AT_THE_ENGINE[asked.endpoint], asked.num_ctx or 0
+        if wanted.chosen is None:
+            self._preparer.check_served(at_engine, wanted.model)
+            ask = await self._preparer.prepare_large(
+                sender, at_engine, wanted, name, read, wish=wish
+            )
+            return asked, name, ask
+
+        async def prepare(way: Wanted) -> Ask:
+            """It is read once more for each model, as they have rules of their own."""
+            async with self._readers.opened(pieces, endpoint.name, client) as opened:
+                read, _ = await opened.read(way.model, name, self._context_of(way.model))
+            return await self._preparer.prepare_large(sender, at_engine, way, name, read, wish=wish)
+
+        ask = await self._preparer.prepare_chosen(sender, at_engine, name, {}, prepare, wish=wish)
         return asked, name, ask
 
     def _context_of(self, model: ModelConfig) -> int:
@@ -161,15 +173,18 @@ class OllamaHandler:
     # -- models -------------------------------------------------------------------------------
 
     async def handle_ollama_tags(self, endpoint: Endpoint, call: Call) -> Answer:
-        allows = call.permissions.allows
-        models = [m for m in self._config.models if not m.hidden and allows(m.name)]
-        return json_answer(tags_answer(await self._catalog.of(models), self._began_s))
+        models = await self._catalog.listed(self._config, call.permissions.allows)
+        return json_answer(tags_answer(models, self._began_s))
 
     async def handle_ollama_show(self, endpoint: Endpoint, call: Call) -> Answer:
         if (data := light_body(await call.read_pieces())) is None:
             message = f"the body is larger than {LIGHT_BYTES} bytes"
             raise ApiError(413, message, code="body_too_large")
-        wanted = self._preparer.find(read_model_name(data), call.permissions)
+        name, permissions = read_model_name(data), call.permissions
+        if (choice := self._preparer.choice_of(name, permissions)) is not None:
+            known = await self._catalog.of_choice(choice, self._config, permissions.allows)
+            return json_answer(show_answer(known, known.context, self._began_s))
+        wanted = self._preparer.find(name, permissions)
         model, at_least = wanted.model, wanted.at_least
         contexts = self._manager.overview.contexts_of(model.name)
         context = min(c for c in contexts if c >= at_least) if at_least else max(contexts)
@@ -251,6 +266,11 @@ async def _translated(
                 how.kind, how.model, how.created_at, whole, how.durations, how.dimensions
             )
     return Answer(answer.status, [*headers, (b"content-type", content_type)], body)
+
+
+def _row_of(endpoint: Endpoint) -> Endpoint:
+    """What engines are asked for it, as far as its path tells."""
+    return EMBEDDINGS if endpoint.name.startswith("api/embed") else CHAT
 
 
 def _translator(asked: OllamaCall) -> NdjsonTranslator:

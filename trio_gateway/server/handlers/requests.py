@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from trio_gateway.engine.scheduling.variants import ModelGone
+from trio_gateway.models.names import Wanted
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, model_not_found, shutting_down
@@ -169,9 +170,21 @@ class RequestHandler:
         async with self._readers.opened(pieces, endpoint.name, sender.state.hold.client) as opened:
             if OWN_FORMS.get(call.scope["path"]) is endpoint:
                 endpoint = self._row_of(call, endpoint, opened.model, is_own=opened.is_own_form)
-            wanted = self._preparer.admitted(endpoint, opened.model, sender.permissions)
-            read, _ = await opened.read(wanted.model)
-        return await self._preparer.prepare_large(sender, endpoint, wanted, opened.model, read)
+            name = opened.model
+            wanted = self._preparer.admitted(endpoint, name, sender.permissions)
+            if wanted.chosen is None:
+                read, _ = await opened.read(wanted.model)
+        if wanted.chosen is None:
+            return await self._preparer.prepare_large(sender, endpoint, wanted, name, read)
+
+        async def prepare(wanted: Wanted) -> Ask:
+            """It is read once more for each model, as they have rules of their own."""
+            async with self._readers.opened(pieces, endpoint.name, client) as opened:
+                read, _ = await opened.read(wanted.model)
+            return await self._preparer.prepare_large(sender, endpoint, wanted, name, read)
+
+        client = sender.state.hold.client
+        return await self._preparer.prepare_chosen(sender, endpoint, name, {}, prepare)
 
     # -- /completions and /embeddings ---------------------------------------------------------
 
@@ -198,7 +211,7 @@ class RequestHandler:
         Raises:
             ApiError: as `Preparer.find`; 400, it has to name a model.
         """
-        model = self._preparer.find(name, call.permissions).model
+        model = self._preparer.find(name, call.permissions, own).model
         if self._preparer.is_served(own, model) and (is_own or gives_token_vectors(own, model)):
             return own
         if name is None:

@@ -20,7 +20,8 @@ from trio_gateway.server.handlers.upstream_paths import (
 )
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.relay.answer import Answer
-from trio_gateway.server.relay.prepare import Preparer, may_choose
+from trio_gateway.server.relay.model_finder import may_choose
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 
 _NO_OBJECT = b"?"
@@ -62,7 +63,7 @@ class UpstreamHandler:
         sender, pieces = call.sender(endpoint), await call.read_as_sent()
         call.begin_capture(endpoint, pieces)
         data = light_body(pieces)
-        known = self._preparer.find(model, sender.permissions).model
+        known = self._preparer.find(model, sender.permissions, endpoint).model
         if may_choose(known, sender.permissions):
             raise _any_model_there(sender.permissions, known.name)
         is_carried = known.kv_carryover and self._manager.kv.folder is not None

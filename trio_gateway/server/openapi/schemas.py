@@ -136,6 +136,8 @@ ANSWERS: Mapping[str, Json] = {
     "captures": _object(
         recording={"type": ["object", "null"]}, captures=_list_of({"type": "object"})
     ),
+    "choices": _object(choices=_list_of({"type": "object"})),
+    "choose": {"type": "object"},
     "reload": _object(
         changes=_list_of(_STRING), needs_restart={"type": "boolean"}, notes=_list_of(_STRING)
     ),

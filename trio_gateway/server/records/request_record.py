@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio_gateway.engine.lease import Lease, LeaseRequest
     from trio_gateway.engine.scheduling.progress import AnswerProgress
     from trio_gateway.models.cache_breaks import Thread
+    from trio_gateway.models.names import Chosen
     from trio_gateway.models.selection import Selection
     from trio_gateway.server.api.trace_context import Trace
 
@@ -61,7 +62,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     not come to say how many tokens it has, and once somebody has looked its `seen_tokens` and
     `seen_finish`. `error`: the code of the error that its client got. `conversation`: what its
     client calls that; `thread`: what it is told by otherwise. `cache_break`: where it parts from
-    the last request of that. `trace`: which one it belongs to.
+    the last request of that. `trace`: which one it belongs to. `chosen`: of several models.
     """
 
     id: str
@@ -105,6 +106,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     thread: Thread | None = None
     cache_break: str | None = None
     trace: Trace | None = None
+    chosen: Chosen | None = None
 
     @property
     def model(self) -> str | None:

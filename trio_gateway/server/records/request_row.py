@@ -20,7 +20,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     and its client's own name for it, or a digest. `cache_break`: where it parts, early, from the
     last one of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
     `is_exact` whether that is all there is to know. `decision`: how it came by its engine; `why`:
-    why this variant. `waited_s` is its time in line, perhaps in vain; `load_s` of a load that it
+    why this variant. `choice`: by which rule this model was taken of several: `coder; loaded; its
+    engine runs`. `waited_s` is its time in line, perhaps in vain; `load_s` of a load that it
     waited for.
     While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
     and `expected_wait_s` is what is left of its wait.
@@ -50,6 +51,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     decision: str | None = None
     evicted: tuple[str, ...] = ()
     why: str = ""
+    choice: str | None = None
     is_streamed: bool = False
     tries: int = 0
     granted_after_s: float | None = None
@@ -113,6 +115,7 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         decision=None if record.how is None else record.how.value,
         evicted=tuple(map(str, record.evicted)),
         why="" if selection is None else selection.reason,
+        choice=None if record.chosen is None else str(record.chosen),
         is_streamed=record.is_streamed,
         tries=record.tries,
         granted_after_s=after_s(record.granted_at),

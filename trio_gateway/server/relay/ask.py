@@ -14,6 +14,7 @@ from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.kv.prompt import Prompt
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.cache_breaks import CacheBreak
+from trio_gateway.models.names import Chosen
 from trio_gateway.models.need.excess import Excess
 from trio_gateway.models.recount import Recount
 from trio_gateway.models.selection import Selection
@@ -56,7 +57,7 @@ class Ask(msgspec.Struct, frozen=True):
     streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
     long in coming. `cache_break`: why an engine will find little of it in its cache. `recount`:
     counts it again; None: it is not counted, or its engine has told. `select_anew`: chooses from
-    the beginning, for contexts that turned out to be others.
+    the beginning, for contexts that turned out to be others. `chosen`: of several models, and why.
     """
 
     sender: Sender
@@ -76,6 +77,7 @@ class Ask(msgspec.Struct, frozen=True):
     cache_break: CacheBreak | None = None
     recount: Recount | None = None
     select_anew: Callable[[], Awaitable[Selection]] | None = None
+    chosen: Chosen | None = None
 
     @property
     def state(self) -> RequestState:
@@ -140,7 +142,7 @@ class Ask(msgspec.Struct, frozen=True):
         """Write down what is asked for."""
         record, selection = self.sender.state.record, self.selection
         record.asked, record.selection = self.asked or selection.model.name, selection
-        record.is_streamed = self.wants_stream
+        record.is_streamed, record.chosen = self.wants_stream, self.chosen
 
     def progress(self) -> AnswerProgress | None:
         """Of its answer, if that is generated and the request was counted."""

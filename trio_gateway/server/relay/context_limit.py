@@ -35,11 +35,16 @@ def too_long(
 
 
 def question(
-    wanted: Wanted, form: Form, endpoint: Endpoint, family: Family, fields: Members | LargeBody
+    wanted: Wanted,
+    form: Form,
+    endpoint: Endpoint,
+    family: Family,
+    fields: Members | LargeBody,
+    wish: int = 0,
 ) -> Question:
-    """For a dry run of a request of this family."""
+    """For a dry run of a request of this family. `wish`: tokens that the context should have."""
     terms = _terms(endpoint, family, wanted.model, fields)
-    return Question(wanted, form, is_ceiling(endpoint, family), terms)
+    return Question(wanted, form, is_ceiling(endpoint, family), terms, wish=wish)
 
 
 def _terms(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.lease import Lease
 from trio_gateway.engine.scheduling.events import How
+from trio_gateway.models.names import Chosen
 from trio_gateway.models.selection import Selection
 
 DECISION_PREFIX = b"x-gateway-"
@@ -27,6 +28,11 @@ def selection_headers(selection: Selection) -> list[Header]:
         limit = b"%d; asked=%d" % (selection.answer, selection.clamped)
         headers.append((b"x-gateway-answer-limit", limit))
     return headers
+
+
+def choice_header(chosen: Chosen) -> Header:
+    """Which choice it was, and why this model."""
+    return b"x-gateway-choice", _header_text(str(chosen))
 
 
 def decision_headers(lease: Lease, allows: Callable[[str], bool]) -> list[Header]:

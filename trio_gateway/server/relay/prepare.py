@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,25 +17,26 @@ from trio_gateway.models.explanation import Question
 from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.medium import Medium
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
-from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound, Wanted
+from trio_gateway.models.names import ModelNames, Wanted
 from trio_gateway.models.need.measured_form import Form
 from trio_gateway.models.recount import Recount
 from trio_gateway.models.selection import Selection
 from trio_gateway.rawjson import Members
-from trio_gateway.server.access.permissions import EVERYTHING, Permissions, model_not_allowed
+from trio_gateway.server.access.permissions import EVERYTHING, Permissions
 from trio_gateway.server.api.endpoint import Endpoint, Family, Need
 from trio_gateway.server.api.endpoints import CHAT
-from trio_gateway.server.api.errors import ApiError, model_not_found
 from trio_gateway.server.api.large_body import LargeBody, LargeRequest
 from trio_gateway.server.api.media import MediaPart, media_parts, refuse_media
-from trio_gateway.server.api.model_choosers import chooser_among, chooser_refused
+from trio_gateway.server.api.model_choosers import chooser_refused
 from trio_gateway.server.api.request_body import OpenRequest, ParsedRequest, nested_too_deeply
 from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.cache_watch import CacheWatch
+from trio_gateway.server.relay.choices import Choices, conversation_of
 from trio_gateway.server.relay.context_limit import is_ceiling, question, too_long
 from trio_gateway.server.relay.early_answer import Wait
 from trio_gateway.server.relay.engine_answer import Outgrown
+from trio_gateway.server.relay.model_finder import ModelFinder, may_choose, refuse_choosers
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,12 @@ _OF_SOUND = ("audio/transcriptions", "audio/translations")
 _EMBEDDING = frozenset({Need.INPUT, Need.CONTENT, Need.RERANK})
 
 
-class Preparer:
+class Preparer(ModelFinder):
     """Finds the model that a request names, checks that it may have it, and what it needs.
 
     Args:
         watch: notes where a conversation broke its cache.
+        choices: which of several models a name means; None: there are no such names.
         reasons: streams say as thoughts what they wait for, which clients may send back.
     """
 
@@ -59,10 +61,11 @@ class Preparer:
         *,
         media: MediaSupport | None = None,
         watch: CacheWatch | None = None,
+        choices: Choices | None = None,
         reasons: bool = False,
     ) -> None:
-        self._names, self._overview, self._selector = names, overview, selector
-        self._media = media or MediaSupport()
+        super().__init__(names, overview, media or MediaSupport(), choices or Choices((), overview))
+        self._selector = selector
         self._watch = watch or CacheWatch()
         self._reasons = reasons
 
@@ -85,8 +88,49 @@ class Preparer:
         asked = opened.model
         sender.state.record.asks(asked)
         wanted = self.admitted(endpoint, asked, sender.permissions)
-        model = wanted.model
         request = opened.read()
+        if wanted.chosen is None:
+            return await self._prepare(sender, endpoint, request, asked, wish, wanted)
+        prepare = partial(self._prepare, sender, endpoint, request, asked, wish)
+        return await self.prepare_chosen(
+            sender, endpoint, asked, request.values, prepare, wish=wish
+        )
+
+    async def prepare_chosen(
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        asked: str | None,
+        values: Mapping[str, Any],
+        prepare: Callable[[Wanted], Awaitable[Ask]],
+        *,
+        wish: int = 0,
+    ) -> Ask:
+        """For the first model of a choice that can have it. `values`: the request's fields, if they
+        were decoded.
+
+        Raises:
+            ApiError: as the model says that has the largest context.
+        """
+        owner = sender.permissions.key or sender.caller.client
+        talk = conversation_of(sender.state.record, owner, values)
+        home = talk.key if talk is not None and talk.goes_on else None
+        ways = self.ways(endpoint, asked, sender.permissions, home)
+        ask = await self.first_that_holds(ways, prepare, wish)
+        assert ask.chosen is not None
+        self.choices.note(ask.chosen, talk, ask.model.name)
+        return ask
+
+    async def _prepare(
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        request: ParsedRequest,
+        asked: str | None,
+        wish: int,
+        wanted: Wanted,
+    ) -> Ask:
+        model = wanted.model
         refuse_choosers(model, sender.permissions, request.values)
         refuse = self._media_refused(model, endpoint, request, sender.state.family)
         request = self._changed(request, model, sender.caller.keepalive)
@@ -102,7 +146,9 @@ class Preparer:
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(sender.permissions),
             cache_break=self._watch.note(sender.state.record, sender.permissions.key, model, form),
-            recount=recount, select_anew=partial(self._anew, sender, endpoint, asked, form, wish),
+            recount=recount,
+            select_anew=partial(self._anew, sender, endpoint, asked, wanted, form, wish),
+            chosen=wanted.chosen,
         )  # fmt: skip
 
     async def prepare_large(
@@ -135,7 +181,8 @@ class Preparer:
                 sender.state.record, sender.permissions.key, wanted.model, request.form
             ),
             recount=recount,
-            select_anew=partial(self._anew, sender, endpoint, asked, request.form, wish),
+            select_anew=partial(self._anew, sender, endpoint, asked, wanted, request.form, wish),
+            chosen=wanted.chosen,
         )  # fmt: skip
 
     async def _select(
@@ -168,7 +215,13 @@ class Preparer:
         return selection, Prompt(form.kind, form.body, sender.permissions.key or ""), recount
 
     async def _anew(
-        self, sender: Sender, endpoint: Endpoint, name: str | None, form: Form | None, wish: int
+        self,
+        sender: Sender,
+        endpoint: Endpoint,
+        name: str | None,
+        wanted: Wanted,
+        form: Form | None,
+        wish: int,
     ) -> Selection:
         """For the contexts as they are by now, which its name may have asked for.
 
@@ -176,7 +229,8 @@ class Preparer:
             ApiError: 400, there is no such context any more.
             ContextLengthExceeded
         """
-        wanted = self.find(name, sender.permissions)
+        if wanted.chosen is None:
+            wanted = self.find(name, sender.permissions)
         at_least = self.context_for(wanted, wish)
         if form is None:
             return self._selector.select_any(wanted.model, endpoint.name, at_least)
@@ -222,7 +276,8 @@ class Preparer:
         return Ask(
             sender, endpoint, "", method, target, body, None, False, selection, None,
             Wait(sender.permissions),
-            select_anew=partial(self._anew, sender, endpoint, model, None, 0),
+            select_anew=partial(self._anew, sender, endpoint, model, wanted, None, 0),
+            chosen=wanted.chosen,
         )  # fmt: skip
 
     def for_larger(self, ask: Ask, outgrown: Outgrown) -> Ask | None:
@@ -262,11 +317,19 @@ class Preparer:
         """
         wanted = self.admitted(endpoint, opened.model, permissions)
         request = opened.read()
-        if (refuse := self._media_refused(wanted.model, endpoint, request, family)) is not None:
-            refuse()
-        request = self._changed(request, wanted.model)
-        wished = msgspec.structs.replace(wanted, at_least=self.context_for(wanted, wish))
-        return question(wished, request.counted(endpoint), endpoint, family, request.members)
+
+        def ask(wanted: Wanted) -> Question:
+            refuse = self._media_refused(wanted.model, endpoint, request, family)
+            if refuse is not None:
+                refuse()
+            changed = self._changed(request, wanted.model)
+            wished = msgspec.structs.replace(wanted, at_least=self.context_for(wanted, wish))
+            form = changed.counted(endpoint)
+            return question(wished, form, endpoint, family, changed.members, wish)
+
+        if wanted.chosen is None:
+            return ask(wanted)
+        return self.all_that_can(self.ways(endpoint, opened.model, permissions), ask)
 
     def _changed(
         self, request: ParsedRequest, model: ModelConfig, style: KeepaliveStyle | None = None
@@ -277,41 +340,6 @@ class Preparer:
             request = request.without_sentences()
         return request.configured(model)
 
-    def admitted(
-        self, endpoint: Endpoint, name: str | None, permissions: Permissions = EVERYTHING
-    ) -> Wanted:
-        """The model of a request, before anything else in it is looked at.
-
-        Raises:
-            ApiError: as `find`, and 400, the model's engines have no such endpoint.
-        """
-        wanted = self.find(name, permissions)
-        self.check_served(endpoint, wanted.model)
-        return wanted
-
-    def find(self, name: str | None, permissions: Permissions = EVERYTHING) -> Wanted:
-        """Raises ApiError: 404 without such a model, 403 if its key may not use it."""
-        try:
-            named = self._names.find_named(name)
-            if not permissions.allows(named.model.name):
-                raise model_not_allowed(permissions, named.model.name)
-            return self._names.wanted(named)
-        except ModelNotFound as error:
-            if permissions.models is None:
-                raise model_not_found(str(error)) from None
-            message = "there is no such model; GET /v1/models lists those that your API key may use"
-            raise model_not_found(message) from None
-        except ContextNotFound as error:
-            message = str(error) if permissions.models is None else "the model has no such context"
-            raise ApiError(400, message, code="context_not_found", param="model") from None
-
-    def context_for(self, wanted: Wanted, wish: int) -> int:
-        """Tokens that the context has at least: what the name asks for, or what is wished for, up
-        to the model's largest."""
-        if not wish:
-            return wanted.at_least
-        return max(wanted.at_least, min(wish, max(self._overview.contexts_of(wanted.model.name))))
-
     def _media_refused(
         self, model: ModelConfig, endpoint: Endpoint, request: ParsedRequest, family: Family
     ) -> Callable[[], None] | None:
@@ -320,28 +348,3 @@ class Preparer:
         if not (refusals := self._media.refusals(model)):
             return None
         return lambda: refuse_media(refusals, media_parts(request.values, endpoint), family)
-
-    def is_served(self, endpoint: Endpoint, model: ModelConfig) -> bool:
-        """Whether the model's engines have this endpoint."""
-        return endpoint.name in self._overview.endpoints_of(model)
-
-    def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
-        """Raises ApiError: 400, the model's engines have no such endpoint."""
-        if endpoint.family is not Family.GATEWAY and not self.is_served(endpoint, model):
-            served = self._overview.endpoints_of(model)
-            message = (
-                f"the engine of {model.name} ({model.engine.value}) does not serve "
-                f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
-            )
-            raise ApiError(400, message, code="endpoint_not_supported")
-
-
-def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[str, Any]) -> None:
-    """Raises ApiError: 403, the key may not have what a field of the request could choose."""
-    if may_choose(model, permissions) and (field := chooser_among(values)) is not None:
-        raise chooser_refused(field, permissions.key)
-
-
-def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
-    """Whether a request of this key could reach models there that the key may not use."""
-    return permissions.models is not None and not model.engine.has_process

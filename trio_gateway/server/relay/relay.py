@@ -34,7 +34,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Body
+from trio_gateway.server.api.endpoint import Body, Endpoint
 from trio_gateway.server.api.errors import (
     aborted,
     engine_failed,
@@ -54,7 +54,7 @@ from trio_gateway.server.relay.engine_answer import (
     said_of,
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
-from trio_gateway.server.relay.headers import decision_headers, selection_headers
+from trio_gateway.server.relay.headers import choice_header, decision_headers, selection_headers
 from trio_gateway.server.relay.leasing import Shrunk, chosen_anew, lease_for
 from trio_gateway.server.relay.long_answer import LongAnswer
 from trio_gateway.server.relay.prepare import Preparer
@@ -94,14 +94,17 @@ class Relay:
         self._keepalive_style, self._reasons = stream_keepalive_style, reasons
 
     @asynccontextmanager
-    async def lease_any(self, sender: Sender, model: str, *, wish: int = 0) -> AsyncIterator[Lease]:
-        """A lease of an engine of the model, of whatever variant its name asks for. `wish`: as for
-        `Preparer.prepare`.
+    async def lease_any(
+        self, sender: Sender, model: str, endpoint: Endpoint | None = None, *, wish: int = 0
+    ) -> AsyncIterator[Lease]:
+        """A lease of an engine of the model, of whatever variant its name asks for. `endpoint`:
+        what it is for. `wish`: as for `Preparer.prepare`.
 
         Raises:
             ApiError: no engine, or no such model.
         """
-        wanted = self._preparer.find(model, sender.permissions)
+        wanted = self._preparer.find(model, sender.permissions, endpoint)
+        sender.state.record.chosen = wanted.chosen
         need = max(self._preparer.context_for(wanted, wish), 1)
         caller = sender.caller
         request = self._manager.lease(
@@ -215,6 +218,8 @@ class Relay:
         status, headers = exchange.status, lease.client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
         headers += decision_headers(lease, ask.sender.permissions.allows)
+        if ask.chosen is not None:
+            headers.append(choice_header(ask.chosen))
         if ask.cache_break is not None:
             headers.append(
                 (b"x-gateway-cache-break", ask.cache_break.where.encode("ascii", "replace"))

@@ -43,8 +43,9 @@ from trio_gateway.server.records.request_record import CANCELLED
 from trio_gateway.server.relay.ask import Sender
 from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
-from trio_gateway.server.relay.headers import decision_headers
-from trio_gateway.server.relay.prepare import Preparer, may_choose, refuse_choosers
+from trio_gateway.server.relay.headers import choice_header, decision_headers
+from trio_gateway.server.relay.model_finder import may_choose, refuse_choosers
+from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.tasks import beside, first_of
 
@@ -122,11 +123,14 @@ class WebSocketRelay:
             if opened is None:
                 return None
             lease, socket, check = opened
+            headers = decision_headers(lease, permissions_of(scope).allows)
+            if (chosen := state.record.chosen) is not None:
+                headers.append(choice_header(chosen))
             await send(
                 {
                     "type": "websocket.accept",
                     "subprotocol": _subprotocol(scope, socket),
-                    "headers": decision_headers(lease, permissions_of(scope).allows),
+                    "headers": headers,
                 }
             )
             state.record.first_byte_at = trio.current_time()
@@ -151,13 +155,15 @@ class WebSocketRelay:
             raise ApiError(400, message, code="duplicate_model", param="model")
         name = named[0] if named else None
         state.record.asks(name)
-        model = self._preparer.find(name, permissions_of(scope)).model
+        model = self._preparer.find(name, permissions_of(scope), REALTIME).model
         self._preparer.check_served(REALTIME, model)
         refuse_choosers(model, permissions_of(scope), dict(query))
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         record, caller = state.record, sender.caller
         record.client, record.priority = caller.client, caller.priority
-        lease = await stack.enter_async_context(self._relay.lease_any(sender, name or model.name))
+        lease = await stack.enter_async_context(
+            self._relay.lease_any(sender, name or model.name, REALTIME)
+        )
         own_name = lease.client.served_name
         query = [(k, own_name or v if k == "model" else v) for k, v in query]
         target = f"{REALTIME.engine_path}?{urlencode(query)}" if query else REALTIME.engine_path
