@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("main",),
     ("commands",),
+    ("examining",),
     ("app",),
     ("under_hypercorn",),
     # -- server

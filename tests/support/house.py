@@ -15,6 +15,7 @@ BEGIN = "<!-- rooms -->\n"
 ROOMS = (
     "",
     "commands",
+    "examining",
     "server",
     "server/handlers",
     "server/openapi",

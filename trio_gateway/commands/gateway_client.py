@@ -57,6 +57,13 @@ class GatewayClient:
         self.place = place
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
+    def is_there(self) -> bool:
+        """Whether a gateway answers, whatever it says."""
+        with suppress(GatewayFailed):
+            answer = self._answer("GET", "/health", b"", NO_QUERY, CONNECT_TIMEOUT_S)
+            return ANSWERED_BY in answer.headers
+        return False
+
     def get(self, path: str, query: Query = NO_QUERY) -> Any:
         """What its JSON says."""
         return self._json(self._answer("GET", path, b"", query, ANSWER_TIMEOUT_S))

@@ -8,6 +8,7 @@ from trio_gateway import __version__
 from trio_gateway.commands.cancel import cancel
 from trio_gateway.commands.check import check
 from trio_gateway.commands.choose import choose
+from trio_gateway.commands.doctor import doctor
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.key import key
 from trio_gateway.commands.logs import logs
@@ -28,6 +29,7 @@ def root() -> None:
 for _command in (
     serve,
     check,
+    doctor,
     explain,
     key,
     status,

@@ -28,6 +28,8 @@ from trio_gateway.config.server_options import (
 from trio_gateway.gguf.metadata import BadGguf, check_beginning
 from trio_gateway.gguf.shards import files_of_model
 
+_CORRECT = "correct the path"
+_AGAIN = "download it again, or correct the path"
 _MODELS = (PROJECTOR, DRAFT)
 _NO_OTEL = (
     "no traces are sent without the extra `otel`: pip install '.[otel]', "
@@ -36,10 +38,16 @@ _NO_OTEL = (
 
 
 class Missing(NamedTuple):
-    """`model`: the one that cannot start without it; None if all can."""
+    """`model`: the one that cannot start without it; None if all can. `cure`: what to do."""
 
     text: str
     model: str | None = None
+    cure: str = _CORRECT
+
+
+class _Lack(NamedTuple):
+    text: str
+    cure: str = _CORRECT
 
 
 def missing(config: GatewayConfig) -> list[Missing]:
@@ -50,7 +58,7 @@ def missing(config: GatewayConfig) -> list[Missing]:
             if not path.is_file():
                 found.append(Missing(f"server.tls.{key}: {path} does not exist"))
     if config.server.traces is not None and (lack := otel()) is not None:
-        found.append(Missing(f"server.traces: {lack}"))
+        found.append(Missing(f"server.traces: {lack}", None, ""))
     return found
 
 
@@ -64,7 +72,7 @@ def otel() -> str | None:
 
 
 def _of_model(model: ModelConfig) -> Iterator[Missing]:
-    lacks = dict[str, list[str]]()
+    lacks = dict[_Lack, list[str]]()
     for variant in model.variants:
         if variant.has_process:
             for lack in _of_variant(model, variant):
@@ -73,38 +81,38 @@ def _of_model(model: ModelConfig) -> Iterator[Missing]:
         where = f'model "{model.name}"'
         if len(variants) < len(model.variants):
             where += f", variant {' and '.join(variants)}"
-        yield Missing(f"{where}: {lack}", model.name)
+        yield Missing(f"{where}: {lack.text}", model.name, lack.cure)
     programs = [("stop_command", v.stop_command[0]) for v in model.variants if v.stop_command]
     if model.tokenization is not None:
         programs.append(("tokenization", model.tokenization.binary))
     for key, program in dict.fromkeys(programs):
         if why := _program(program):
-            yield Missing(f'model "{model.name}": {key}: {why}')
+            yield Missing(f'model "{model.name}": {key}: {why.text}', None, why.cure)
     ca_files = {v.options.ca_file: None for v in model.variants if v.options.ca_file is not None}
     for path in ca_files:
         if not path.is_file():
             yield Missing(f'model "{model.name}": ca_file: {path} does not exist', model.name)
 
 
-def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[str]:
+def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[_Lack]:
     if lack := _program(variant.binary):
-        yield f"binary: {lack}"
+        yield lack._replace(text=f"binary: {lack.text}")
     elif not variant.workdir.is_dir():
-        yield f"workdir: {variant.workdir} does not exist"
+        yield _Lack(f"workdir: {variant.workdir} does not exist")
     if model.engine.kind != LLAMACPP.kind or runs_elsewhere(variant.binary):
         return
     args = variant.engine_args
     if model_file := args.value(MODEL):
         for part in files_of_model(variant.workdir / model_file):
             if lack := _gguf(part):
-                yield f"its model file {lack}"
+                yield lack._replace(text=f"its model file {lack.text}")
     for option in _MODELS:
         if (file := args.value(option)) and (lack := _gguf(variant.workdir / file)):
-            yield f"{option.name}: {lack}"
+            yield lack._replace(text=f"{option.name}: {lack.text}")
     for option, files in _other_files(args):
         for file in files:
             if not (variant.workdir / file).is_file():
-                yield f"{option.name}: {variant.workdir / file} does not exist"
+                yield _Lack(f"{option.name}: {variant.workdir / file} does not exist")
 
 
 def _other_files(args: EngineArgs) -> Iterator[tuple[ServerOption, list[str]]]:
@@ -117,23 +125,25 @@ def _other_files(args: EngineArgs) -> Iterator[tuple[ServerOption, list[str]]]:
         yield LORA_SCALED, [name for part in scaled.split(",") if (name := part.rpartition(":")[0])]
 
 
-def _gguf(path: Path) -> str | None:
+def _gguf(path: Path) -> _Lack | None:
     """Why it cannot be a model's file; None if it can. Only its first bytes are read."""
     if not path.exists():
-        return f"{path} does not exist"
+        return _Lack(f"{path} does not exist", "download it, or correct the path")
     try:
         check_beginning(path)
     except BadGguf as error:
-        return f"{path} {error}"
+        return _Lack(f"{path} {error}", _AGAIN)
     return None
 
 
-def _program(program: str) -> str | None:
+def _program(program: str) -> _Lack | None:
     """Why it cannot be run; None if it can."""
     if shutil.which(program) is not None:
         return None
     if os.sep not in program:
-        return f"{program} is not on PATH"
+        return _Lack(f"{program} is not on PATH", "install it, or write its whole path")
     if Path(program).is_file():
-        return f"{program} is not executable"
-    return f"{program} is a folder" if Path(program).is_dir() else f"{program} does not exist"
+        return _Lack(f"{program} is not executable", f"chmod +x {program}")
+    if Path(program).is_dir():
+        return _Lack(f"{program} is a folder", "write the path of the program in it")
+    return _Lack(f"{program} does not exist", "install it, or correct the path")

@@ -12,6 +12,8 @@ from trio_gateway.config.schema import ModelConfig, PoolConfig, VariantConfig
 from trio_gateway.config.sizes import format_over, format_size
 from trio_gateway.gguf.memory import MemoryEstimate
 
+UNKNOWN_MEMORY = "how much memory it needs is unknown"
+
 
 def with_estimates(
     mistakes: Mistakes,
@@ -61,7 +63,7 @@ def _compare(
     limit = pool.memory_bytes or 0
     if needed is None:
         notes.append(
-            f"{path}: how much memory it needs is unknown; it will run alone in its pool "
+            f"{path}: {UNKNOWN_MEMORY}; it will run alone in its pool "
             f'"{pool.name}" until it has been measured. Declare its `memory`'
         )
     elif needed > limit:

@@ -1,12 +1,13 @@
-"""Whether the programs of engines can be loaded at all: their `--version` is asked for."""
+"""What the programs of engines say to `--version`, and whether they can be loaded at all."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,14 @@ _AT_A_TIME = 8
 _RUNNERS = re.compile(r"(?:ba|da|z)?sh|env|nice|taskset|numactl|python[0-9.]*|node|perl|ruby")
 _ELF, _MACH_O = b"\x7fELF", (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
-_Key = tuple[str, str, tuple[tuple[str, str], ...]]
+ProgramKey = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+class Said(NamedTuple):
+    """`status` None: it did not end in time, or could not be started, for the reason in `text`."""
+
+    status: int | None
+    text: str = ""
 
 
 class Unloadable(NamedTuple):
@@ -33,29 +41,37 @@ class Unloadable(NamedTuple):
     model: str
 
 
-def cannot_load(config: GatewayConfig) -> list[Unloadable]:
-    """The models whose program lacks a library, and which one. Runs each program once, several at a
+def ask_programs(config: GatewayConfig, *question: str) -> dict[ProgramKey, Said]:
+    """What each program says to `--version`, or to another question. Each is run once, several at a
     time; a script only if it stands for a llama-server, as others may not know `--version`.
     Blocks: for some 10 ms, or as long as the slowest of them takes."""
     programs = {
-        _key_of(variant): variant
+        program_of(variant): variant
         for model in config.models
         for variant in model.variants
         if variant.has_process and _can_be_asked(variant.binary)
     }
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        said = pool.map(lambda variant: _said(variant, config.secret_variables), programs.values())
-        lacks = {key: missing_library(text) for key, text in zip(programs, said, strict=True)}
+        asked = partial(_ask, secrets=config.secret_variables, question=question or ("--version",))
+        return dict(zip(programs, pool.map(asked, programs.values()), strict=True))
+
+
+def cannot_load(
+    config: GatewayConfig, said: Mapping[ProgramKey, Said] | None = None
+) -> list[Unloadable]:
+    """The models whose program lacks a library, and which one. `said`: by `ask_programs`."""
+    said = ask_programs(config) if said is None else said
+    lacks = {key: missing_library(found.text) for key, found in said.items() if found.status}
     found = dict[Unloadable, None]()
     for model in config.models:
         for variant in model.variants:
-            if (why := lacks.get(_key_of(variant))) is not None:
+            if (why := lacks.get(program_of(variant))) is not None:
                 text = f'model "{model.name}": binary: {variant.binary} cannot be loaded: {why}'
                 found[Unloadable(text, model.name)] = None
     return [*found]
 
 
-def _key_of(variant: VariantConfig) -> _Key:
+def program_of(variant: VariantConfig) -> ProgramKey:
     """What decides which libraries a variant's program finds."""
     return variant.binary, str(variant.workdir), tuple(sorted(variant.env.items()))
 
@@ -72,12 +88,11 @@ def _can_be_asked(binary: str) -> bool:
     return start == _ELF or start in _MACH_O or "llama-server" in Path(binary).name
 
 
-def _said(variant: VariantConfig, secrets: Collection[str]) -> str:
-    """What it printed, if it failed; empty otherwise."""
+def _ask(variant: VariantConfig, *, secrets: Collection[str], question: Sequence[str]) -> Said:
     env = inherited(secrets, variant.inherits) | dict(variant.env)
     try:
         process = subprocess.Popen(
-            [variant.binary, "--version"],
+            [variant.binary, *question],
             cwd=variant.workdir,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -85,12 +100,12 @@ def _said(variant: VariantConfig, secrets: Collection[str]) -> str:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    except OSError:
-        return ""
+    except OSError as error:
+        return Said(None, error.strerror or repr(error))
     with process:
         try:
             output, _ = process.communicate(timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
             kill_group(process.pid)
-            return ""
-    return output[:_READ_CHARACTERS].decode("utf-8", "replace") if process.returncode else ""
+            return Said(None)
+    return Said(process.returncode, output[:_READ_CHARACTERS].decode("utf-8", "replace"))

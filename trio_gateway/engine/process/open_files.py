@@ -48,6 +48,13 @@ def limit() -> int:
     return _as_number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+def hard_limit() -> int:
+    """How many it may ever have open: `raise_limit` makes it so."""
+    if sys.platform == "win32":
+        return _WITHOUT_LIMIT
+    return _as_number(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
 def limit_of_children() -> int | None:
     """The soft limit that a child should have; None if that is its own already."""
     return _inherited

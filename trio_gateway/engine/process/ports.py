@@ -79,12 +79,18 @@ def _listens_on(connection: Any, port: int) -> bool:
 
 def describe_port_holder(port: int) -> str:
     """`"pid 123 (nginx)"` for an error message, or a hint where the holder cannot be read."""
+    return listener_on(port)[1]
+
+
+def listener_on(port: int) -> tuple[int | None, str]:
+    """The process that listens there, and the same in words; None: it cannot be read."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if _listens_on(connection, port):
                 if connection.pid is None:
                     break
-                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+                name = psutil.Process(connection.pid).name()
+                return connection.pid, f"pid {connection.pid} ({name})"
     except (psutil.Error, OSError):
         pass
-    return "a process of another user (its pid cannot be read)"
+    return None, "a process of another user (its pid cannot be read)"
