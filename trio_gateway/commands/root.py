@@ -10,6 +10,7 @@ from trio_gateway.commands.check import check
 from trio_gateway.commands.choose import choose
 from trio_gateway.commands.doctor import doctor
 from trio_gateway.commands.explain import explain
+from trio_gateway.commands.init import init
 from trio_gateway.commands.key import key
 from trio_gateway.commands.logs import logs
 from trio_gateway.commands.models import load, pin, unload
@@ -27,6 +28,7 @@ def root() -> None:
 
 
 for _command in (
+    init,
     serve,
     check,
     doctor,

@@ -27,11 +27,11 @@ _SAY_ENOUGH = frozenset({"client_gone", "cancelled"})  # of themselves
 PIPE_WIDTH = 200  # where there is no terminal that has one
 
 
-def console() -> Console:
-    """For stdout. Names come from elsewhere, so nothing in them is markup."""
-    found = Console(markup=False, emoji=False, highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    """For stdout, or stderr. Names come from elsewhere, so nothing in them is markup."""
+    found = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
     if not found.is_terminal and "COLUMNS" not in os.environ:
-        found = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+        found.width = PIPE_WIDTH
     return found
 
 

@@ -20,6 +20,7 @@ _LONGEST_LIST = 4096  # elements; lists of one per layer are shorter, those of t
 
 _TOKENS, _TEMPLATE = "tokenizer.ggml.tokens", "tokenizer.chat_template"
 _TOOLS_TEMPLATE = "tokenizer.chat_template.tool_use"
+_SPLIT = "split.count"
 _MIDDLE = ("tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id")
 
 Number = bool | int
@@ -32,7 +33,7 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     file, `"size_label"`. `chat_template` None: it has none. `tools_template`: the one for chats
     with tools, if that is another. `fills_in`: it has tokens for a text in the middle. `tensors`:
     of this file; None: not known. `data_end`: bytes that the file has at least, if it is whole;
-    None: not known.
+    None: not known. `split_count`: into how many files the model was split; None: it was not.
     """
 
     architecture: str
@@ -44,6 +45,7 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     fills_in: bool = False
     tensors: TensorTotals | None = None
     data_end: int | None = None
+    split_count: int | None = None
 
     @property
     def is_embedding(self) -> bool:
@@ -97,6 +99,7 @@ def read_header(path: Path) -> GgufHeader:
         fills_in=any(name in metadata for name in _MIDDLE),
         tensors=metadata.tensors,
         data_end=metadata.data_end,
+        split_count=metadata.number(_SPLIT, 0) or None,
     )
 
 

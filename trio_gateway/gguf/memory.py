@@ -21,6 +21,7 @@ import msgspec
 
 from trio_gateway.gguf.header import GgufHeader
 
+MOST_LAYERS = 10_000
 _SCORE_BYTES = 4
 # What a process has besides weights and cache: 58 to 75 MiB measured with SmolLM2 and the embedded
 # engine at 2,048 to 8,192 tokens, on the CPU, before and after a prompt of 1,800 tokens.
@@ -63,6 +64,8 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 def estimate_memory(header: GgufHeader, weights_bytes: int, use: Use) -> MemoryEstimate:
     """Raises KeyError: no such cache type; ValueError: the header's numbers make no sense."""
     layers = header.number("block_count") or 0
+    if not 0 <= layers <= MOST_LAYERS:
+        raise ValueError(f"{layers} layers")
     batch = min(use.batch, use.context)
     width = header.vocabulary + (header.number("embedding_length") or 0)
     if use.makes_vectors and header.values.get("attention.causal") in (0, False):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.schema_values import variant
-from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.kv.fingerprint import HEADER_BYTES, Fingerprint, fingerprint_of
+from trio_gateway.finding.engines import EMBEDDED_COMMAND
 
 FACTS = EngineFacts(slots=1, context=4096, build="b11434-abc")
 A_SECOND_NS = 10**9

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.schema_values import model, variant
-from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
+from trio_gateway.finding.engines import EMBEDDED_COMMAND
 from trio_gateway.models.counting.template_use import OWN_TEMPLATE, TemplateUse, template_use
 
 

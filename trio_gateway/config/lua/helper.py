@@ -19,6 +19,7 @@ import msgspec
 
 from trio_gateway.config.lua import program
 from trio_gateway.config.lua.program import PROCESS_LIMIT_BYTES, Ending, Refused
+from trio_gateway.finding import gguf_folder
 
 CPU_LIMIT_S = 3.0  # all instructions that it may use take 0.4 s
 END_S = 30.0  # of any time: for a disk that does not answer, which takes no time of a processor
@@ -33,9 +34,9 @@ _PASSED_ON = (
 # Its folders come last, so that they hide nothing of the standard library.
 _BEGIN = """
 import sys
-sys.path += sys.argv[1:3]
+sys.path += sys.argv[1:4]
 import program
-program.main(int(sys.argv[3]), float(sys.argv[4]))
+program.main(int(sys.argv[4]), float(sys.argv[5]))
 """
 
 Ask = Callable[[Mapping[str, Any]], str | None]
@@ -106,7 +107,8 @@ def _started(fd: int | None) -> Iterator[_Helper]:
     lupa = importlib.util.find_spec("lupa")
     if lupa is None or lupa.origin is None:
         raise HelperFailed("the package lupa is not installed")
-    folders = os.path.dirname(program.__file__), os.path.dirname(os.path.dirname(lupa.origin))
+    modules = os.path.dirname(program.__file__), os.path.dirname(gguf_folder.__file__)
+    folders = *modules, os.path.dirname(os.path.dirname(lupa.origin))
     # -I and -S: nothing of the folder, the variables or the packages has a say.
     python = [sys.executable, "-I", "-S", "-c", _BEGIN]
     try:

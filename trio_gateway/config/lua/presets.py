@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,8 +10,7 @@ from pathlib import Path
 
 from trio_gateway.config.engine_types import ENGINE_TYPES, EngineType
 from trio_gateway.config.reading.fields import nearest
-
-EMBEDDED_COMMAND = "trio-gateway-llama-server"
+from trio_gateway.finding.engines import EMBEDDED_COMMAND, embedded_binary
 
 
 class PresetError(Exception):
@@ -20,12 +18,11 @@ class PresetError(Exception):
 
 
 def _embedded_binary() -> str:
-    if importlib.util.find_spec("xllamacpp") is None:
+    found = embedded_binary()
+    if found is None and importlib.util.find_spec("xllamacpp") is None:
         raise PresetError(
             "presets.binaries.embedded needs the package xllamacpp: pip install xllamacpp"
         )
-    neighbour = Path(sys.executable).parent / EMBEDDED_COMMAND
-    found = str(neighbour) if neighbour.exists() else shutil.which(EMBEDDED_COMMAND)
     if found is None:
         raise PresetError(
             f"{EMBEDDED_COMMAND} is not next to {sys.executable}: install trio-gateway"

@@ -171,7 +171,7 @@ def _finder(remarks: list[str]) -> Callable[[str, str], tuple[str, str]]:
         import importlib  # few configurations need it
 
         module = importlib.import_module(
-            ".gguf_folder" if __package__ else "gguf_folder", __package__
+            "trio_gateway.finding.gguf_folder" if __package__ else "gguf_folder"
         )
         top = os.path.abspath(os.path.join(folder, os.path.expanduser(name)))
         models = module.Models(top)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import VariantConfig
 from trio_gateway.config.server_options import MODEL, canonical
 from trio_gateway.engine.clients.facts import EngineFacts
+from trio_gateway.finding.engines import EMBEDDED_COMMAND
 from trio_gateway.gguf.shards import files_of_model
 
 # A GGUF begins with its header; this much of it has the architecture and a part of the vocabulary.

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import (
     CHAT_TEMPLATE_KWARGS,
@@ -19,6 +18,7 @@ from trio_gateway.config.server_options import (
     SKIP_CHAT_PARSING,
 )
 from trio_gateway.config.template_choice import CHATML, template_choice
+from trio_gateway.finding.engines import EMBEDDED_COMMAND
 
 _ON = frozenset({"on", "true", "enabled", "1"})
 _OFF = frozenset({"off", "false", "disabled", "0"})

@@ -1,6 +1,6 @@
-"""The models in a folder of GGUF files, as `find_gguf` of a configuration gives them.
+"""The GGUF files in a folder, and the models among them as `find_gguf` gives them.
 
-The helper process imports this, so it needs a little of the standard library only.
+The process that runs a configuration imports this, so it needs a little of the standard library.
 """
 
 from __future__ import annotations
@@ -15,28 +15,43 @@ _SUFFIX = ".gguf"
 _PROJECTOR = "mmproj"  # as llama.cpp tells them, which has no model in it
 # What programs keep next to a file that they are still loading down; of some, the file itself has
 # its full size from the start.
-_UNFINISHED = (".aria2", ".part", ".incomplete", ".crdownload", ".download", ".tmp")
+_UNFINISHED = (
+    ".aria2",
+    ".part",
+    ".incomplete",
+    ".crdownload",
+    ".download",
+    ".tmp",
+    ".downloadinprogress",
+)
+_PARTS = tuple(_SUFFIX + end.lower() for end in _UNFINISHED)
 _OF_THE_SYSTEM = "lost+found"  # at the top of a disk, for root alone
 
 
-class Models:
-    """What was found below one folder. `files`: full paths, sorted; of a model in several files the
-    first. `names`: of each, the name of its file, with its folders where two have the same.
-    `remarks`: what could not be looked at."""
+class Folder:
+    """What lies below a folder, each folder of it read once. Full paths, sorted.
+
+    `files`: those that end in `.gguf`. `unfinished`: those of them that are still being loaded
+    down, and what is there of others. `dead_links`: links with such a name that lead nowhere.
+    `folders`: that were read. `remarks`: what could not be looked at.
+    """
 
     def __init__(self, top: str) -> None:
         """Raises OSError: the folder itself cannot be read."""
         if not os.path.isdir(top):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", top)
-        self._found: list[str] = []
+        self.files: list[str] = []
+        self.unfinished: list[str] = []
+        self.dead_links: list[str] = []
+        self.folders: list[str] = []
         self.remarks: list[str] = []
         self._seen: set[tuple[int, int]] = set()
         links = self._read(top, top)
         while links:  # after all folders themselves: so one that lies here is found by its own path
             link = links.pop(0)
             links = sorted({*links, *self._read(link, top)})
-        self.files = sorted(self._found)
-        self.names = _names(top, self.files)
+        for found in (self.files, self.unfinished, self.dead_links):
+            found.sort()
 
     def _read(self, folder: str, top: str) -> list[str]:
         """Take in its files and those of the folders in it, each folder once; the links to others
@@ -57,6 +72,7 @@ class Models:
             if identity in self._seen:
                 continue
             self._seen.add(identity)
+            self.folders.append(folder)
             beside = {entry.name for entry in entries}
             for entry in entries:
                 if entry.name.startswith(".") or entry.name == _OF_THE_SYSTEM:
@@ -71,12 +87,36 @@ class Models:
         return links
 
     def _take(self, entry: os.DirEntry[str], beside: set[str]) -> None:
-        if not entry.name.lower().endswith(_SUFFIX) or not entry.is_file():
+        name = entry.name.lower()
+        is_part = name.endswith(_PARTS)
+        if not name.endswith(_SUFFIX) and not is_part:
             return
-        if not _is_text(entry.path):
+        if not entry.is_file():
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                self.dead_links.append(entry.path)
+        elif not _is_text(entry.path):
             self.remarks.append(f"{entry.path!a}: the file's name is not one line of text")
-        elif _is_model(entry.name) and not any(entry.name + end in beside for end in _UNFINISHED):
-            self._found.append(entry.path)
+        elif is_part:
+            whole = entry.name[: entry.name.lower().rindex(_SUFFIX) + len(_SUFFIX)]
+            if whole not in beside:
+                self.unfinished.append(entry.path)
+        elif any(entry.name + end in beside for end in _UNFINISHED):
+            self.unfinished.append(entry.path)
+        else:
+            self.files.append(entry.path)
+
+
+class Models:
+    """The models below one folder. `files`: full paths, sorted; of a model in several files the
+    first. `names`: of each, the name of its file, with its folders where two have the same.
+    `remarks`: what could not be looked at."""
+
+    def __init__(self, top: str) -> None:
+        """Raises OSError: the folder itself cannot be read."""
+        found = Folder(top)
+        self.remarks = found.remarks
+        self.files = [path for path in found.files if _is_model(os.path.basename(path))]
+        self.names = _names(top, self.files)
 
 
 def _is_text(path: str) -> bool:
