@@ -20,7 +20,6 @@ from pathlib import Path
 import msgspec
 
 from trio_gateway.config.engine_args import runs_elsewhere
-from trio_gateway.config.lua.presets import EMBEDDED_COMMAND
 from trio_gateway.config.schema import ModelConfig, VariantConfig
 from trio_gateway.config.server_options import (
     API_KEY,
@@ -30,6 +29,7 @@ from trio_gateway.config.server_options import (
     PROJECTOR,
     canonical,
 )
+from trio_gateway.finding.engines import EMBEDDED_COMMAND
 from trio_gateway.gguf.shards import files_of_model
 from trio_gateway.hardware.machine import this_machine
 
