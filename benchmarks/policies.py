@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from trio_gateway.config.schema import PoolConfig
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     Action,

@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.policies import Policy
 from tests.support.virtual_clock import VirtualClock
-from trio_gateway.config.schema import PoolConfig
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
     EngineExited,

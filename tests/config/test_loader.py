@@ -16,11 +16,11 @@ from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.lua import presets
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,
     ListenAddress,
-    PoolConfig,
     ServerConfig,
     VariantConfig,
 )

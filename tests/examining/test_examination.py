@@ -10,12 +10,8 @@ import pytest
 from tests.support.schema_values import config, model, variant
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.missing import Missing
-from trio_gateway.config.schema import (
-    GatewayConfig,
-    KvCarryoverConfig,
-    ListenAddress,
-    PoolConfig,
-)
+from trio_gateway.config.pool_schema import PoolConfig
+from trio_gateway.config.schema import GatewayConfig, KvCarryoverConfig, ListenAddress
 from trio_gateway.engine.loadable import Said, program_of
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.examining.examination import CACHES, findings

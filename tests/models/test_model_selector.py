@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,
     ModelConfig,
-    PoolConfig,
     ServerConfig,
     TokenizationConfig,
     VariantConfig,

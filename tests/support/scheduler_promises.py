@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from trio_gateway.config.schema import PoolConfig
+from tests.support.shared_memory import SharedMemory
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
     Cause,
@@ -21,6 +23,14 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.memory_events import (
+    WHOLE,
+    Look,
+    Places,
+    YieldEnded,
+    YieldReady,
+)
+from trio_gateway.engine.scheduling.pool_memory import FRESH_S
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
 
@@ -35,6 +45,7 @@ class Running:
     stopping: bool = False
     unloading: bool = False
     outdated: bool = False
+    places: Places = ((WHOLE, 1.0),)
     slots: int = 0
     shared_tokens: int | None = None
     leases: dict[int, int] = field(default_factory=dict)  # the need of each ticket
@@ -69,6 +80,8 @@ class Promises:
     counting: list[int] = field(default_factory=list)  # of them, those without a count so far
     reloading: bool = False  # in this moment
     original: dict[VariantKey, VariantFacts] | None = None  # once they are others
+    memory: SharedMemory = field(default_factory=SharedMemory)
+    looks: list[str] = field(default_factory=list)  # pools that are to be looked at
 
     def take_in(self, event: Event) -> list[Action]:
         actions = self.subject.handle(event, self.now)
@@ -96,8 +109,10 @@ class Promises:
                 self._end(ticket)
             case Start(number, key):
                 assert number not in self.live
-                self._check_start(self.variants[key])
-                self.live[number] = Running(self.variants[key], self.context_of(key))
+                places = self.subject.state.engines[number].places
+                self._check_start(self.variants[key], places)
+                self._check_devices(self.variants[key], places, action.devices)
+                self.live[number] = Running(self.variants[key], self.context_of(key), places=places)
                 self.starts += 1
             case Drain(number, _, cause):
                 engine = self.live[number]
@@ -105,6 +120,7 @@ class Promises:
                 assert engine.usable
                 engine.draining = True
                 engine.unloading |= self._is_by_reload(cause)
+                self._check_cause(engine, cause)
             case Resume(number):
                 engine = self.live[number]
                 assert engine.draining
@@ -118,7 +134,20 @@ class Promises:
                 assert not engine.stopping
                 may_stop = self.closing or engine.unloading or self._is_by_reload(cause)
                 assert not (engine.loading and self._is_wanted(engine)) or may_stop
+                if not engine.draining:
+                    self._check_cause(engine, cause)
                 engine.stopping = True
+            case Look(pool):
+                assert pool not in self.looks
+                assert self.pools[pool].is_watched
+                self.looks.append(pool)
+            case YieldReady(number):
+                pool, place = self.memory.yields[number][:2]
+                limit = self.memory.limit(self.pools[pool], place, up_to=number)
+                held = [e for e in self.live.values() if e.facts.pool == pool]
+                assert sum(self._reserved(e.facts, e.places, place) for e in held) <= limit
+            case YieldEnded(number):
+                self.memory.end_yield(number)
             case CountAgain(ticket):
                 assert ticket not in self.counted, "one count is all that it gets"
                 self.counted.append(ticket)
@@ -157,7 +186,7 @@ class Promises:
             held = other.need <= engine.context
             assert not (same and held and other.ticket < asked.ticket), "out of its order"
 
-    def _check_start(self, facts: VariantFacts) -> None:
+    def _check_start(self, facts: VariantFacts, places: Places) -> None:
         assert not self.closing
         assert any(
             t.model == facts.key.model and t.need <= self.context_of(facts.key)
@@ -167,12 +196,41 @@ class Promises:
             e.facts.endpoint for e in self.live.values()
         }
         pool = self.pools[facts.pool]
-        together = [e.facts for e in self.live.values() if e.facts.pool == pool.name] + [facts]
-        assert len(together) <= pool.engines
-        if pool.memory_bytes is not None:
-            known = [self._memory_of(each) for each in together]
-            fits = None not in known and sum(k or 0 for k in known) <= pool.memory_bytes
-            assert fits or len(together) == 1, "only alone"
+        here = [e for e in self.live.values() if e.facts.pool == pool.name]
+        assert len(here) < pool.engines
+        if pool.is_watched:
+            assert self.now - self.memory.seen_at[pool.name] <= FRESH_S
+        for place in self.memory.places(pool):
+            if not _share(places, place):
+                continue
+            others = [e for e in here if _share(e.places, place)]
+            together = sum(self._reserved(e.facts, e.places, place) for e in others)
+            together += self._reserved(facts, places, place)
+            assert together <= self.memory.limit(pool, place), "only alone"
+
+    def _check_devices(self, facts: VariantFacts, places: Places, devices: tuple[str, ...]) -> None:
+        known = [device.name for device in self.pools[facts.pool].devices]
+        if not known:
+            assert (places, devices) == (((WHOLE, 1.0),), ())
+            return
+        assert [place for place, _ in places] == [*devices]
+        assert len({*devices}) == len(devices) == min(facts.devices, len(known))
+        assert {*devices} <= {*known}
+        assert abs(sum(share for _, share in places) - 1) < 1e-9
+
+    def _check_cause(self, engine: Running, cause: Cause) -> None:
+        if cause is Cause.YIELD:
+            assert any(y[0] == engine.facts.pool for y in self.memory.yields.values())
+
+    def _reserved(self, facts: VariantFacts, places: Places, place: str) -> int:
+        """As much as is known; of what is not known, or more than there ever is, all of it."""
+        if not (share := _share(places, place)):
+            return 0
+        base, known = self.memory.base(self.pools[facts.pool], place), self._memory_of(facts)
+        most = self.memory.capacity(self.pools[facts.pool], place)
+        if known is None or most is None or math.ceil(known * share) >= most:
+            return base
+        return math.ceil(known * share)
 
     def context_of(self, key: VariantKey) -> int:
         return self.contexts.get(key, self.variants[key].context)
@@ -192,3 +250,8 @@ class Promises:
         assert ticket not in self.ended
         self.ended.add(ticket)
         return self.waiting.pop(ticket)
+
+
+def _share(places: Places, place: str) -> float:
+    shares = dict(places)
+    return 1.0 if place == WHOLE or WHOLE in shares else shares.get(place, 0.0)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     Action,
     CountAgain,
@@ -24,6 +24,11 @@ from trio_gateway.engine.scheduling.events import (
     TicketArrived,
     VariantFacts,
     VariantKey,
+)
+from trio_gateway.engine.scheduling.memory_events import (
+    Look,
+    YieldEnded,
+    YieldReady,
 )
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 
@@ -157,6 +162,12 @@ def brief(action: Action) -> str:
             return f"reject {ticket} {refusal.name}"
         case CountAgain(ticket):
             return f"count {ticket}"
+        case Look(pool):
+            return f"look {pool}"
+        case YieldReady(number):
+            return f"room {number}"
+        case YieldEnded(number):
+            return f"over {number}"
 
 
 def play(subject: Scheduler, steps: Sequence[Step]) -> list[Action]:

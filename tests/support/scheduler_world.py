@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
+from tests.support.edits import Edit
+from tests.support.memory_world import MemoryWorld, divided
 from tests.support.picture import picture
-from tests.support.scheduler_promises import Promises, Running
+from tests.support.scheduler_promises import Running
+from tests.support.shared_memory import RESERVE
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -43,21 +45,8 @@ from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 
-class Edit(enum.Enum):
-    """What somebody does to a configuration, about a model or a pool."""
-
-    NOTHING = enum.auto()
-    REMOVE = enum.auto()
-    RESTORE = enum.auto()  # all models, as they were
-    CHANGE = enum.auto()
-    MOVE = enum.auto()
-    RETIME = enum.auto()
-    SHRINK = enum.auto()
-    WIDEN = enum.auto()
-
-
 @dataclass
-class World(Promises):
+class World(MemoryWorld):
     """Anything may happen in it; `come_to_rest` at the end."""
 
     # -- what may happen ---------------------------------------------------------------------
@@ -247,6 +236,13 @@ class World(Promises):
                     after[facts.key] = msgspec.structs.replace(facts, idle_timeout_s=1.0)
             case Edit.SHRINK:
                 self.pools = {name: PoolConfig(name, 1, 60) for name in self.pools}
+            case Edit.DIVIDE:
+                self.pools = {name: divided(name) for name in self.pools}
+            case Edit.WATCH:
+                self.pools = {
+                    name: PoolConfig(name, 3, memory_auto=True, reserve=RESERVE)
+                    for name in self.pools
+                }
             case Edit.WIDEN:
                 self.pools = {name: PoolConfig(name, 3) for name in self.pools}
         self._take_over(after, changed)
@@ -304,14 +300,23 @@ class World(Promises):
     def come_to_rest(self, order: random.Random) -> None:
         """From here on all starts succeed and all leases end, in any order, and no time passes once
         all pauses are over: nothing but progress may be needed for every ticket to end."""
+        while self.memory.yields:
+            self.yield_ends(0)
         self.time_passes(WAITED_OUT_S)
+        for name in [*self.pools]:
+            self.memory_is_seen(name, 0)
         starts_allowed = self.starts + 2 * len(self.waiting) + len(self.live)
         while (
-            any(e.loading or e.stopping for e in self.live.values()) or self.leases or self.counting
+            any(e.loading or e.stopping for e in self.live.values())
+            or self.leases
+            or self.counting
+            or self.looks
         ):
             moves: list[Callable[[int], None]] = []
             if self.leases:
                 moves.append(self.lease_ends)
+            if self.looks:
+                moves.append(lambda choice: self.look_comes(choice, 0))
             if self.counting:
                 moves.append(
                     lambda choice: self.count_comes(choice, (None, 0, 50, 100)[choice % 4])

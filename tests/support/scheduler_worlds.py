@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from tests.support.scheduler_world import Edit, World
+from tests.support.edits import Edit
+from tests.support.memory_world import divided
+from tests.support.scheduler_world import World
+from tests.support.shared_memory import RESERVE
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
@@ -25,11 +29,20 @@ MEMORY = (None, None, 100)
 
 
 @st.composite
+def a_pool(draw: st.DrawFn, name: str, most: int) -> PoolConfig:
+    engines = draw(st.integers(1, most))
+    match draw(st.integers(0, 6)):
+        case 0:
+            return PoolConfig(name, engines, memory_auto=True, reserve=RESERVE)
+        case 1:
+            declared = draw(st.sampled_from((None, 70)))
+            return divided(name, engines=engines, declared=declared)
+    return PoolConfig(name, engines, draw(st.sampled_from(MEMORY)))
+
+
+@st.composite
 def worlds(draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler) -> World:
-    pools = {
-        name: PoolConfig(name, draw(st.integers(1, most)), draw(st.sampled_from(MEMORY)))
-        for name, most in (("p", 3), ("q", 2))
-    }
+    pools = {name: draw(a_pool(name, most)) for name, most in (("p", 3), ("q", 2))}
     variants = []
     for model in "abcd":
         pool, pinned = draw(st.sampled_from("ppq")), draw(st.booleans())
@@ -46,6 +59,7 @@ def worlds(draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler) -> 
                     memory_bytes=memory_bytes,
                     memory_declared=memory_bytes is not None and draw(st.booleans()),
                     load_time_s=draw(st.sampled_from((0.0, 2.0, 10.0))),
+                    devices=draw(st.sampled_from((1, 1, 2))),
                 )
             )
     subject = scheduler(
@@ -98,9 +112,17 @@ MISHAPS = st.one_of(
     every(World.is_kept, "abcd", (None, 5.0, 60.0), (True, False)),
     every(World.is_reconfigured, Edit, "abcd"),
 )
-HAPPENING = st.one_of(
-    ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, COUNTS, EXITS, WAITS, MISHAPS
+OTHERS = (0, 0, 20, 60, 100, None)  # bytes that other programs hold
+LOOKS = every(World.look_comes, CHOICE, OTHERS)
+TAKEN = st.one_of(
+    every(World.memory_is_seen, "pq", OTHERS),
+    every(World.is_yielded, "pq", (5, 30, 90), (3.0, 20.0, math.inf)),
+    every(World.yield_ends, CHOICE),
 )
+HAPPENING = st.one_of(
+    ARRIVALS, ARRIVALS, ARRIVALS, READIES, READIES, RETURNS, COUNTS, EXITS, WAITS, MISHAPS, LOOKS,
+    TAKEN,
+)  # fmt: skip
 # Long ones are where it gets difficult, short ones are what a failing one shrinks to.
 HAPPENINGS = st.one_of(
     st.lists(HAPPENING, min_size=15, max_size=60),

@@ -8,11 +8,11 @@ from typing import Any
 
 from trio_gateway.config.access_schema import AccessConfig
 from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.schema import (
     EngineTimeouts,
     GatewayConfig,
     ModelConfig,
-    PoolConfig,
     ServerConfig,
     VariantConfig,
 )

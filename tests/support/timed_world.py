@@ -13,8 +13,8 @@ from functools import partial
 import msgspec
 
 from tests.support.virtual_clock import VirtualClock
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     CountAgain,
     Drain,

@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from trio_gateway.config.memory_estimate import estimate_variants
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading.fields import Mistakes
-from trio_gateway.config.schema import ModelConfig, PoolConfig, VariantConfig
+from trio_gateway.config.schema import (
+    ModelConfig,
+    VariantConfig,
+)
 from trio_gateway.config.sizes import format_over, format_size
 from trio_gateway.gguf.memory import MemoryEstimate
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from trio_gateway.config.choice_schema import ChoiceConfig, Strategy
 from trio_gateway.config.engine_args import CONTEXT_STEP, EngineArgs, swa_full
 from trio_gateway.config.engine_types import LLAMACPP
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading.familiar_words import GLOBALS
-from trio_gateway.config.schema import ModelConfig, PoolConfig, ServerConfig, VariantConfig
+from trio_gateway.config.schema import ModelConfig, ServerConfig, VariantConfig
 from trio_gateway.config.server_options import (
     API_KEY,
     API_PREFIX,

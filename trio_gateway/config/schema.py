@@ -23,6 +23,7 @@ from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
+from trio_gateway.config.pool_schema import PoolConfig
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -142,7 +143,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes`: as declared. `estimated_memory_bytes`: only where none is declared, the pool
     has a limit, and the engine's GGUF says enough.
     `load_time_s`: from its start until it is ready; a guess until it has been measured.
-    `stop_command`: run before SIGTERM.
+    `stop_command`: run before SIGTERM. `devices`: of a pool that has some, so many are used.
     """
 
     name: str
@@ -163,6 +164,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     inherited_options: Mapping[str, str] = {}
     largest_input: int | None = None
     gives_token_vectors: bool = False
+    devices: int = 1
 
     @property
     def holds(self) -> int:
@@ -243,19 +245,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         engines find the rest in their caches. A remote may be Anthropic, whose line it is."""
         chosen = None if self.rewrite is None else self.rewrite.constant_billing_line
         return self.engine.has_process if chosen is None else chosen
-
-
-class PoolConfig(msgspec.Struct, frozen=True):
-    """Engines that share one memory: at most `engines` of them at a time.
-
-    `memory_bytes`: what they may hold together, or None: no limit. `longest_answer_s`: an answer
-    ends after this long if others wait; None: it goes on.
-    """
-
-    name: str
-    engines: int = 1
-    memory_bytes: int | None = None
-    longest_answer_s: float | None = None
 
 
 class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):

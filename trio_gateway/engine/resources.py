@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.engine.scheduling.events import VariantFacts
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.events import (
+    VariantFacts,
+)
+from trio_gateway.engine.scheduling.memory_events import (
+    WHOLE,
+)
 from trio_gateway.engine.scheduling.model_load import model_load
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.pool_memory import share_of
+from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A device of a pool: what its engines may hold there now, and what is reserved for those that
+    are there. `other_bytes`: what other programs hold; None: not known."""
+
+    name: str
+    memory_bytes: int | None
+    used_bytes: int
+    other_bytes: int | None
 
 
 class PoolRow(msgspec.Struct, frozen=True):
-    """`engines_max`: so many at a time. `memory_bytes`: what they may hold together; None: no
-    limit. `used_bytes`: what is reserved for those that are there, as far as it is known.
-    `measured_bytes`: the most that these were seen to hold. `other_bytes`: what other programs hold
-    of the same memory. None where that is not known."""
+    """`engines_max`: so many at a time. `memory_bytes`: what they may hold together now; None: no
+    limit, or not known yet. `used_bytes`: what is reserved for those that are there, as far as it
+    is known. `measured_bytes`: the most that these were seen to hold. `other_bytes`: what other
+    programs hold of the same memory. None where that is not known. `is_auto`: the limit is what
+    other programs leave. `yielded_bytes`: what is kept free of it for other programs."""
 
     name: str
     engines_max: int
@@ -22,6 +42,9 @@ class PoolRow(msgspec.Struct, frozen=True):
     used_bytes: int
     measured_bytes: int | None
     other_bytes: int | None = None
+    is_auto: bool = False
+    yielded_bytes: int = 0
+    devices: tuple[DeviceRow, ...] = ()
 
 
 class VariantRow(msgspec.Struct, frozen=True):
@@ -57,16 +80,53 @@ def pool_rows(state: SchedulerState) -> list[PoolRow]:
 
 
 def _pool_row(state: SchedulerState, name: str) -> PoolRow:
-    pool = state.pools[name]
-    here = [engine.facts for engine in state.engines.values() if engine.facts.pool == name]
-    if pool.memory_bytes is None:
-        used = sum(state.variants.memory_of(facts) or 0 for facts in here)
+    pool, memory = state.pools[name], state.memory
+    here = engines_in(name, state)
+    if pool.is_limited and memory.places(name):
+        used = sum(_reserved(state, engine) for engine in here)
     else:
-        used = sum(map(state.reserved_bytes, here))
-    measured = [state.variants.measured(facts) for facts in here]
+        used = sum(state.variants.memory_of(engine.facts) or 0 for engine in here)
+    measured = [state.variants.measured(engine.facts) for engine in here]
     known = [size for size in measured if size is not None]
+    devices = tuple(_device_row(state, name, device.name, here) for device in pool.devices)
+    limit = memory.base(name, WHOLE) if pool.is_limited else None
+    if limit is None and devices and all(d.memory_bytes is not None for d in devices):
+        limit = sum(device.memory_bytes or 0 for device in devices)
+    yielded = [y for y in memory.yields.values() if y.asked.pool == name]
     return PoolRow(
-        name, pool.engines, pool.memory_bytes, used, sum(known) if known or not here else None
+        name,
+        pool.engines,
+        limit,
+        used,
+        sum(known) if known or not here else None,
+        is_auto=pool.is_watched,
+        yielded_bytes=sum(y.asked.memory_bytes for y in yielded),
+        devices=devices,
+    )
+
+
+def _reserved(state: SchedulerState, engine: EngineView) -> int:
+    """What its pool must have for it, on all its devices together."""
+    memory = state.memory
+    places = [p for p in memory.places(engine.facts.pool) if p != WHOLE] or [WHOLE]
+    shares = ((place, share_of(engine.places, place)) for place in places)
+    return sum(memory.reserved(engine.facts, place, share) for place, share in shares)
+
+
+def _device_row(
+    state: SchedulerState, pool: str, device: str, here: Sequence[EngineView]
+) -> DeviceRow:
+    memory = state.memory
+    is_known = memory.capacity(pool, device) is not None
+    seen = next((seen for seen in memory.holders(pool) if seen.place == device), None)
+    used = sum(
+        memory.reserved(engine.facts, device, share_of(engine.places, device)) for engine in here
+    )
+    return DeviceRow(
+        name=device,
+        memory_bytes=memory.base(pool, device) if is_known else None,
+        used_bytes=used if is_known else 0,
+        other_bytes=None if seen is None else seen.others_bytes,
     )
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-from trio_gateway.config.schema import ModelConfig, PoolConfig, VariantConfig
+from trio_gateway.config.pool_schema import PoolConfig
+from trio_gateway.config.schema import (
+    ModelConfig,
+    VariantConfig,
+)
 from trio_gateway.engine.address import fixed_address
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
@@ -35,4 +39,5 @@ def facts_of(
         load_time_s=variant.load_time_s or FIRST_LOAD_S,
         load_time_known=variant.load_time_s is not None,
         longest_answer_s=model.longest_answer_s or pools_longest_s or math.inf,
+        devices=variant.devices,
     )

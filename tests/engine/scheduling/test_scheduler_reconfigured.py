@@ -22,7 +22,7 @@ from tests.support.scheduler_tables import (
     scheduler,
     variant,
 )
-from trio_gateway.config.schema import PoolConfig
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,

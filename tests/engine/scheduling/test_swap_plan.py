@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.scheduler_tables import variant
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.events import VariantFacts

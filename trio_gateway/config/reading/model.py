@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_gateway.config.engine_types import LLAMACPP, EngineType
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading import engine_keys, familiar_words, fields, paths
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.reading.rewrite import rewrite
@@ -18,7 +19,6 @@ from trio_gateway.config.reading.variant import VariantReader, served_as
 from trio_gateway.config.schema import (
     EngineTimeouts,
     ModelConfig,
-    PoolConfig,
     TokenizationConfig,
     VariantConfig,
 )

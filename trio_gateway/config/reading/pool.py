@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from trio_gateway.config.engine_types import ENGINE_TYPES, UNLIMITED_ENGINES, EngineType
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading import familiar_words, fields
 from trio_gateway.config.reading.fields import Mistakes, Record
-from trio_gateway.config.schema import PoolConfig
 
 
 def read_pools(mistakes: Mistakes, table: Any) -> dict[str, PoolConfig]:

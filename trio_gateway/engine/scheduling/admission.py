@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from trio_gateway.engine.scheduling.events import Refusal, Reject
+from collections.abc import Iterator, Mapping
+
+from trio_gateway.engine.scheduling.events import Refusal, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
-from trio_gateway.engine.scheduling.ticket_queue import Ticket
+from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
 from trio_gateway.engine.scheduling.variants import ModelGone
+from trio_gateway.engine.scheduling.waiting import Waiting
+from trio_gateway.engine.scheduling.words import lack
 
 RETRY_S = 10.0  # where the wait is not known
 
@@ -69,3 +73,32 @@ def model_gone(ticket: Ticket) -> Reject:
 
 def shutting_down(ticket: Ticket) -> Reject:
     return Reject(ticket.id, Refusal.SHUTTING_DOWN, "the gateway is stopping")
+
+
+def timed_out(ticket: Ticket, waiting: Waiting, timeout_s: float) -> Reject:
+    output: tuple[str, ...] = ()
+    message, retry_s = f"no engine was free within {timeout_s:g} s (queue_timeout)", None
+    if (pause := waiting.outlook.pause) is not None:
+        output, message = pause.output, f"{message}; {pause}. Last failure: {pause.reason}"
+    elif waiting.shortage is not None:
+        message, retry_s = f"{message}; {lack(waiting.shortage, ticket.model)}", RETRY_S
+    return Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message, retry_s, output)
+
+
+def older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
+    """Those that have waited that long; `tickets` are in the order of their arrival."""
+    for ticket in tickets.values():
+        if ticket.arrived_at + than_s > now:
+            return
+        yield ticket
+
+
+def ticket_of(event: TicketArrived, now: float) -> Ticket:
+    ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
+    ticket.start_need = event.start_need
+    ticket.read_bytes, ticket.progress = event.read_bytes, event.progress
+    if event.least_need is None:
+        ticket.least_need = event.need
+    else:
+        ticket.least_need, ticket.counting = event.least_need, Counting.OPEN
+    return ticket

@@ -23,10 +23,16 @@ from trio_gateway.engine.scheduling.events import (
     Stop,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.evictions import too_many
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.long_answers import LongAnswers
+from trio_gateway.engine.scheduling.memory_events import (
+    WHOLE,
+    Look,
+    YieldReady,
+)
 from trio_gateway.engine.scheduling.recounts import Recounts
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
@@ -64,6 +70,7 @@ class Decisions:
             self._make_room(now, actions)
             self._grant_slots(now, actions)
             before, reached = reached, self._reached(actions)
+        self._give_room(now, actions)
         due = self._long_answers.end(now, actions)
         self.wake_at = min(self.wake_at, due)
 
@@ -85,6 +92,7 @@ class Decisions:
         self._long_answers.wanted.clear()
         if self.closing:
             return
+        self._make_room_for_yields(now, actions)
         held_until = self._recounts.hold(now, actions)
         demands, rejects, resumes_at = self._demands.now(now)
         self.wake_at = min(held_until, resumes_at)
@@ -92,7 +100,8 @@ class Decisions:
             reject(self._state, rejected, actions)
         models = {demand.facts.key.model for demand in demands}
         self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
-        making_way = self._follow_plan(demands, now, actions) if demands else set()
+        making_way = self._follow_plan(demands, now, actions) if demands else set[int]()
+        making_way |= self._state.memory.making_way
         for engine in self._state.engines.values():
             making = engine.id in making_way or engine.unloading
             if engine.state is EngineState.DRAINING and not making:
@@ -115,7 +124,12 @@ class Decisions:
     ) -> set[int]:
         """Carry out the plan of this moment; the engines that are to make way by now."""
         making_way: set[int] = set()
-        for step in Planner(self._state, self.window_s, now).steps(demands):
+        planner = Planner(self._state, self.window_s, now)
+        steps = planner.steps(demands)
+        for pool in sorted(planner.to_look - self._state.memory.looking):
+            self._state.memory.looking.add(pool)
+            actions.append(Look(pool))
+        for step in steps:
             for victim in step.victims:
                 self._long_answers.note_wanted(victim, step.demand.priority)
             if step.yields_at <= now:
@@ -128,8 +142,36 @@ class Decisions:
                     victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
                     victim.closed_since = step.demand.since if closed else None
             if step.may_start:
-                self._start(step.demand, now, actions)
+                self._start(step, now, actions)
         return making_way
+
+    def _make_room_for_yields(self, now: float, actions: list[Action]) -> None:
+        """Those leave that hold what another program is to have, idle ones first; busy ones take
+        nothing new, and finish what runs."""
+        memory = self._state.memory
+        memory.making_way.clear()
+        for pool in {yielded.asked.pool for yielded in memory.yields.values()}:
+            reason = f"memory of the pool {pool} is yielded to another program"
+            for engine in [*too_many(pool, self._state, now, draining=True)]:
+                wanted = self._state.is_wanted(engine, Priority.BATCH)
+                if engine.state is EngineState.STARTING and wanted:
+                    continue  # its load is not wasted: it goes once it has served who waits
+                memory.making_way.add(engine.id)
+                self._long_answers.note_wanted(engine, Priority.INTERACTIVE)
+                if engine.serving:
+                    self.leave(engine, reason, Cause.YIELD, actions)
+
+    def _give_room(self, now: float, actions: list[Action]) -> None:
+        """Tell those to whom memory is yielded once it is there."""
+        for number, yielded in self._state.memory.yields.items():
+            if yielded.is_ready:
+                continue
+            pool = yielded.asked.pool
+            held = [(engine.facts, engine.places) for engine in engines_in(pool, self._state)]
+            over = self._state.memory.over(pool, held, up_to=number)
+            if over.get(yielded.place, 0) <= 0:
+                yielded.is_ready, yielded.until = True, now + yielded.asked.seconds
+                actions.append(YieldReady(number))
 
     def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
         target = step.demand.facts.key
@@ -163,7 +205,8 @@ class Decisions:
                 victims.remove(engine.key)
         actions.append(Resume(engine.id, "its room is no longer needed"))
 
-    def _start(self, demand: Demand, now: float, actions: list[Action]) -> None:
+    def _start(self, step: Step, now: float, actions: list[Action]) -> None:
+        demand = step.demand
         key = demand.facts.key
         evicted = tuple(self._evicted.pop(key.model, ()))
         engine = EngineView(
@@ -173,10 +216,13 @@ class Decisions:
             started_at=now,
             used_at=now,
             evicted=evicted,
+            places=step.places,
         )
         self._next_engine += 1
         self._state.add_engine(engine)
-        actions.append(Start(engine.id, key, reason_of(demand, self._state.queues[key.model])))
+        reason = reason_of(demand, self._state.queues[key.model])
+        devices = tuple(place for place, _ in step.places if place != WHOLE)
+        actions.append(Start(engine.id, key, reason, devices))
 
     def grant_turns(self, engine: EngineView, now: float, actions: list[Action]) -> None:
         """Give the engine's free slots to those whose turn it is."""

@@ -5,8 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from trio_gateway.config.priority import Priority
-from trio_gateway.engine.scheduling.events import Cause, VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.events import (
+    Cause,
+    VariantFacts,
+    VariantKey,
+)
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.memory_events import (
+    Places,
+)
+from trio_gateway.engine.scheduling.pool_memory import EVERYWHERE
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.ticket_queue import Counting
 
@@ -36,6 +44,7 @@ class EngineView(msgspec.Struct, eq=False):
     holds for no other engine of its variant. `cause`: why it drains.
 
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
+    `places`: where its memory is.
     """
 
     id: int
@@ -54,6 +63,7 @@ class EngineView(msgspec.Struct, eq=False):
     unloading: bool = False
     outdated: bool = False
     cause: Cause = Cause.SWAP
+    places: Places = EVERYWHERE
 
     @property
     def key(self) -> VariantKey:

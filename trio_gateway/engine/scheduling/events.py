@@ -9,8 +9,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
+from trio_gateway.engine.scheduling.memory_events import (
+    Look,
+    MemorySeen,
+    Yield,
+    YieldEnded,
+    YieldOver,
+    YieldReady,
+)
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 
@@ -31,7 +39,7 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes`: what the configuration declares, or an estimate, which gives way to what is
     measured; None: not known. `load_time_s` is a guess until a load was measured, and not even
     that unless `load_time_known`. `longest_answer_s`: an answer is ended after this long, while
-    others wait for its place; infinite: never.
+    others wait for its place; infinite: never. `devices`: of a pool that has some, so many.
     """
 
     key: VariantKey
@@ -46,6 +54,7 @@ class VariantFacts(msgspec.Struct, frozen=True, kw_only=True):
     load_time_s: float = 10.0
     load_time_known: bool = True
     longest_answer_s: float = math.inf
+    devices: int = 1
 
 
 class Refusal(enum.Enum):
@@ -218,6 +227,9 @@ Event = (
     | EngineFailed
     | EngineExited
     | EngineMeasured
+    | MemorySeen
+    | Yield
+    | YieldOver
     | LeaseReturned
     | Unload
     | Keep
@@ -250,9 +262,12 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
+    """`devices`: those of its pool that it is to use; none: as it likes."""
+
     engine: int
     variant: VariantKey
     reason: str
+    devices: tuple[str, ...] = ()
 
 
 class Cause(enum.Enum):
@@ -261,7 +276,8 @@ class Cause(enum.Enum):
     SWAP = "swap"
     IDLE = "idle"
     UNLOAD = "unload"
-    MEMORY = "memory"  # the pool's engines turned out to be larger than was known
+    MEMORY = "memory"  # the pool's engines are larger than was known, or others took memory
+    YIELD = "yield"  # another program is to have its memory
     UNWANTED = "unwanted"  # the requests that it was started for are gone
     RELOAD = "reload"  # the configuration has it otherwise, or no more, or less room for it
     SHUTDOWN = "shutdown"
@@ -312,4 +328,16 @@ class CountAgain(msgspec.Struct, frozen=True):
     ticket: int
 
 
-Action = Grant | Start | Drain | Resume | Stop | Reject | CountAgain | EndAnswer
+Action = (
+    Grant
+    | Start
+    | Drain
+    | Resume
+    | Stop
+    | Reject
+    | CountAgain
+    | EndAnswer
+    | Look
+    | YieldReady
+    | YieldEnded
+)

@@ -83,6 +83,8 @@ def _leaving(engine: EngineView, target: str | None) -> str:
             return "ends with the gateway"
         case Cause.RELOAD:
             return "goes, as the configuration is another"
+        case Cause.YIELD:
+            return "makes room for another program"
         case Cause.MEMORY:
             return "makes room in its pool"
     return "drains" if target is None else f"drains for {target}"

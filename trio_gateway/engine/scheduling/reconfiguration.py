@@ -8,18 +8,32 @@ finishes what runs, and goes. So do those that a pool has no room for any more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.engine.scheduling.admission import model_gone, too_large
 from trio_gateway.engine.scheduling.decisions import Decisions, reject
 from trio_gateway.engine.scheduling.engine_view import EngineView
-from trio_gateway.engine.scheduling.events import Action, Reconfigured
+from trio_gateway.engine.scheduling.events import (
+    Action,
+    Reconfigured,
+)
+from trio_gateway.engine.scheduling.memory_events import (
+    WHOLE,
+    YieldEnded,
+)
 from trio_gateway.engine.scheduling.overfull_pool import fit, send_away
 from trio_gateway.engine.scheduling.state import SchedulerState
 
 
 def reconfigure(
-    event: Reconfigured, state: SchedulerState, decisions: Decisions, actions: list[Action]
+    event: Reconfigured,
+    state: SchedulerState,
+    decisions: Decisions,
+    now: float,
+    actions: list[Action],
 ) -> None:
     """Change the state; what follows from it for the others is decided as after any event."""
     decisions.window_s = event.fairness_window_s
@@ -31,10 +45,7 @@ def reconfigure(
         else:
             _outdate(engine, state)
     here = {engine.facts.pool for engine in state.engines.values()}
-    state.pools = {
-        **{name: pool for name, pool in state.pools.items() if name in here},
-        **event.pools,
-    }
+    _change_pools(event.pools, here, state, actions)
     for key in (*event.changed, *gone):
         state.forecast.forget_load(key)
         state.back_off.forget(key)
@@ -45,8 +56,25 @@ def reconfigure(
         why = "it is started otherwise now" if engine.key in facts else "it is configured no more"
         send_away(engine, f"the configuration was reloaded, and {why}", decisions, actions)
     for pool in sorted(here):
-        fit(pool, state, decisions, actions)
+        fit(pool, state, decisions, now, actions)
     _size_again(state, actions)
+
+
+def _change_pools(
+    pools: Mapping[str, PoolConfig], here: set[str], state: SchedulerState, actions: list[Action]
+) -> None:
+    """`here`: those that have engines, which may be in one that is gone."""
+    memory = state.memory
+    memory.pools = {name: pool for name, pool in memory.pools.items() if name in here} | {**pools}
+    for number, yielded in [*memory.yields.items()]:
+        asked = yielded.asked
+        device_names = (
+            [device.name for device in pools[asked.pool].devices] if (asked.pool in pools) else []
+        )
+        if asked.pool not in pools or yielded.place not in (device_names or [WHOLE]):
+            memory.end_yield(number)
+            reason = "the configuration was reloaded, and has no such memory any more"
+            actions.append(YieldEnded(number, reason))
 
 
 def _outdate(engine: EngineView, state: SchedulerState) -> None:

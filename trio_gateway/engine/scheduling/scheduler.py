@@ -24,11 +24,19 @@ The rules, for each pool:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
-from trio_gateway.engine.scheduling.admission import full_for, model_gone, shutting_down, too_large
+from trio_gateway.engine.scheduling.admission import (
+    full_for,
+    model_gone,
+    older,
+    shutting_down,
+    ticket_of,
+    timed_out,
+    too_large,
+)
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
@@ -54,14 +62,20 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
 )
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.outlook import outlook_of
-from trio_gateway.engine.scheduling.overfull_pool import relieve
+from trio_gateway.engine.scheduling.memory_events import (
+    MemorySeen,
+    Yield,
+    YieldEnded,
+    YieldOver,
+)
+from trio_gateway.engine.scheduling.overfull_pool import heed, relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.remembered import remember
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
+from trio_gateway.engine.scheduling.waiting import Waits
 
 
 class Scheduler:
@@ -114,14 +128,16 @@ class Scheduler:
                 view = state.engines.get(engine)
                 if view is not None and not view.outdated:
                     state.variants.note_memory(view.facts, memory_bytes)
-                    relieve(view.facts.pool, state, self._decisions, actions)
+                    relieve(view.facts.pool, state, self._decisions, now, actions)
+            case MemorySeen() | Yield() | YieldOver():
+                heed(event, state, self._decisions, now, actions)
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
                 state.variants.keep(event)
             case Reconfigured():
                 self._limit(event.queue_limit, event.queue_timeout_s, event.fairness_window_s)
-                reconfigure(event, state, self._decisions, actions)
+                reconfigure(event, state, self._decisions, now, actions)
             case Remembered():
                 remember(event, state)
             case TimePassed():
@@ -143,7 +159,7 @@ class Scheduler:
             state.take_back(event.ticket, now)
             return []
         if isinstance(event, TicketArrived):
-            ticket = _ticket(event, now)
+            ticket = ticket_of(event, now)
             size = state.variants.size_for(event.model, event.need)
             if size is not None:
                 ticket.size = size
@@ -161,6 +177,8 @@ class Scheduler:
         if state.batch:
             oldest = next(iter(state.batch.values()))
             deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
+        for yielded in state.memory.yields.values():
+            deadline = min(deadline, yielded.until)
         for engine in state.engines.values():
             if engine.state is EngineState.READY and not engine.leases:
                 idle_s = state.variants.idle_timeout_s(engine.facts)
@@ -180,14 +198,14 @@ class Scheduler:
     ) -> Preview:
         """What would happen to such a ticket if it came now. Nothing is changed by it."""
         event = TicketArrived(NEWCOMER, model, need, client, priority, start_need, None, least_need)
-        ticket = _ticket(event, now)
+        ticket = ticket_of(event, now)
         evicted = self._decisions.evicted_for(model)
         return preview_of(ticket, self.state, evicted, self.window_s, now)
 
     # -- what each event changes -------------------------------------------------------------
 
     def _arrive(self, event: TicketArrived, now: float, actions: list[Action]) -> None:
-        ticket = _ticket(event, now)
+        ticket = ticket_of(event, now)
         if self._decisions.closing:
             actions.append(shutting_down(ticket))
             return
@@ -293,15 +311,16 @@ class Scheduler:
 
     def _expire(self, now: float, actions: list[Action]) -> None:
         timeout_s = self._queue_timeout_s
-        for ticket in [*_older(self.state.tickets, timeout_s, now)]:
-            output: tuple[str, ...] = ()
-            message = f"no engine was free within {timeout_s:g} s (queue_timeout)"
-            if (pause := outlook_of(ticket, self.state, self.window_s, now).pause) is not None:
-                output, message = pause.output, f"{message}; {pause}. Last failure: {pause.reason}"
-            told = Reject(ticket.id, Refusal.QUEUE_TIMEOUT, message, output=output)
+        for ticket in [*older(self.state.tickets, timeout_s, now)]:
+            waiting = Waits(self.state, self.window_s, now).of(ticket)
+            told = timed_out(ticket, waiting, timeout_s)
             reject(self.state, told, actions)
-        for ticket in [*_older(self.state.batch, self._ages_after_s, now)]:
+        for ticket in [*older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
+        for number, yielded in [*self.state.memory.yields.items()]:
+            if yielded.until <= now:
+                self.state.memory.end_yield(number)
+                actions.append(YieldEnded(number, "its time is over"))
         for engine in self.state.engines.values():
             idle_s = self.state.variants.idle_timeout_s(engine.facts)
             unused = engine.state is EngineState.READY and not engine.leases
@@ -325,22 +344,3 @@ class Scheduler:
         for engine in self.state.engines.values():
             if engine.serving:
                 self._decisions.leave(engine, "the gateway is stopping", Cause.SHUTDOWN, actions)
-
-
-def _older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[Ticket]:
-    """Those that have waited that long; `tickets` are in the order of their arrival."""
-    for ticket in tickets.values():
-        if ticket.arrived_at + than_s > now:
-            return
-        yield ticket
-
-
-def _ticket(event: TicketArrived, now: float) -> Ticket:
-    ticket = Ticket(event.ticket, event.model, event.need, event.client, event.priority, now)
-    ticket.start_need = event.start_need
-    ticket.read_bytes, ticket.progress = event.read_bytes, event.progress
-    if event.least_need is None:
-        ticket.least_need = event.need
-    else:
-        ticket.least_need, ticket.counting = event.least_need, Counting.OPEN
-    return ticket

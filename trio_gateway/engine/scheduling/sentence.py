@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.waiting import Blocker, Cause, Scarce, Waiting
+from trio_gateway.engine.scheduling.words import lack
 
 MINUTES_FROM_S = 120.0
 
@@ -63,6 +64,8 @@ class _Teller:
                 return f"waits for {own} to load{loads}, which will count its tokens"
             case Cause.COUNT:
                 return f"waits for {own} to count its tokens"
+            case Cause.HELD if w.shortage is not None:
+                return f"waits for memory: {lack(w.shortage, own)}"
             case Cause.PAUSE:
                 return f"waits as {w.outlook.pause}; then it loads{_takes(w.load_s)}"
         return f"{self._in_the_way()}{self._purpose()}, then {own} loads{_takes(w.load_s)}"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import PoolConfig
 from trio_gateway.engine.scheduling.back_off import BackOff
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
-from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
+from trio_gateway.engine.scheduling.events import (
+    VariantFacts,
+    VariantKey,
+)
 from trio_gateway.engine.scheduling.forecast import Forecast
 from trio_gateway.engine.scheduling.lifecycle import EngineState, move
+from trio_gateway.engine.scheduling.pool_memory import PoolMemory
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 from trio_gateway.engine.scheduling.variants import Variants
 
@@ -21,7 +25,7 @@ class SchedulerState:
 
     def __init__(self, variants: Sequence[VariantFacts], pools: Mapping[str, PoolConfig]) -> None:
         self.variants = Variants(variants)
-        self.pools = dict(pools)
+        self.memory = PoolMemory(self.variants, pools)
         self.tickets: dict[int, Ticket] = {}  # in order of arrival
         self.batch: dict[int, Ticket] = {}  # not aged yet, in order of arrival
         self.generating = 0  # tickets that wait for something to be generated
@@ -180,13 +184,13 @@ class SchedulerState:
         ended = self._turns_ended.get(ticket.model)
         return arrived if ended is None or ended[1] < ticket.place else ended
 
-    # -- memory ------------------------------------------------------------------------------
+    # -- pools -------------------------------------------------------------------------------
 
-    def reserved_bytes(self, facts: VariantFacts) -> int:
-        """What the pool's memory must have for this variant. One of which nothing is known, or
-        that turned out to be larger than the pool, has the pool for itself."""
-        limit = self.pools[facts.pool].memory_bytes
-        if limit is None:
-            return 0
-        known = self.variants.memory_of(facts)
-        return limit if known is None else min(known, limit)
+    @property
+    def pools(self) -> Mapping[str, PoolConfig]:
+        return self.memory.pools
+
+
+def engines_in(pool: str, state: SchedulerState) -> list[EngineView]:
+    """Those on their way out included."""
+    return [engine for engine in state.engines.values() if engine.facts.pool == pool]

@@ -20,15 +20,21 @@ first served; without its end, one client's hundred requests would hold back ano
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView
-from trio_gateway.engine.scheduling.events import VariantFacts
+from trio_gateway.engine.scheduling.events import (
+    VariantFacts,
+)
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.memory_events import (
+    Places,
+)
+from trio_gateway.engine.scheduling.pool_memory import EVERYWHERE, Shortage, share_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 
 AT_ONCE = -math.inf
@@ -41,7 +47,7 @@ class Step(msgspec.Struct, frozen=True):
     """What is to be done for one demand.
 
     `closes_at`: when the victims take no newcomers any more. `yields_at`: when they take nothing
-    any more, and make way. `may_start`: there is room now.
+    any more, and make way. `may_start`: there is room now. `places`: where its engine will be.
     """
 
     demand: Demand
@@ -49,6 +55,7 @@ class Step(msgspec.Struct, frozen=True):
     closes_at: float
     yields_at: float
     may_start: bool
+    places: Places = EVERYWHERE
 
 
 class _Room:
@@ -57,7 +64,8 @@ class _Room:
     def __init__(self, engines: list[EngineView]) -> None:
         self.engines = engines
         self.staying = [e for e in engines if e.state is not EngineState.STOPPING]
-        self.promised: list[Demand] = []  # demands so far: none of them is an engine yet
+        # Demands so far, none of which is an engine yet, and where each is to be.
+        self.promised: list[tuple[Demand, Places]] = []
         self.full = False  # no later demand overtakes one that finds no room
 
 
@@ -68,6 +76,8 @@ class Planner:
         self._state, self._window_s, self._now = state, window_s, now
         self._rooms: dict[str, _Room] = {}
         self.called_back: list[EngineView] = []  # engines whose drain the plan calls off
+        self.short: dict[str, Shortage] = {}  # by model, what no engine could make way for
+        self.to_look: set[str] = set()  # pools of which nothing recent is known
 
     def steps(self, demands: Sequence[Demand]) -> list[Step]:
         """A step for each demand that something can be done for, in the order of the demands."""
@@ -96,22 +106,31 @@ class Planner:
         if facts.endpoint is not None and any(
             other.facts.endpoint == facts.endpoint
             for known in self._rooms.values()
-            for other in known.promised
+            for other, _ in known.promised
         ):
-            room.promised.append(demand)
+            room.promised.append((demand, self._state.memory.placements(facts)[0]))
             return None
-        victims = self._choose(demand, room)
-        if victims is None:
-            room.full = True
+        is_fresh = self._state.memory.is_fresh(facts.pool, self._now)
+        if not is_fresh:
+            self.to_look.add(facts.pool)
+        chosen = self._choose(demand, room)
+        if chosen is None:
+            # What others hold may take long to come free: those that have room need not wait.
+            shortage = self._state.memory.shortage(facts)
+            if shortage is None:
+                room.full = True
+            else:
+                self.short[facts.key.model] = shortage
             return None
-        may_start = not victims and self._has_room(demand, room)
-        room.promised.append(demand)
+        victims, places = chosen
+        may_start = not victims and is_fresh and self._has_room(demand, room, places)
+        room.promised.append((demand, places))
         closes_at = yields_at = AT_ONCE
         for victim in victims:
             self._room(victim.facts.pool).staying.remove(victim)
             closes_at = max(closes_at, self._closes_at(victim, demand))
             yields_at = max(yields_at, self._yields_at(victim, demand))
-        return Step(demand, victims, closes_at, yields_at, may_start)
+        return Step(demand, victims, closes_at, yields_at, may_start, places)
 
     def _draining_for(self, demand: Demand, room: _Room) -> EngineView | None:
         """An engine that could serve the whole demand if its drain were called off."""
@@ -119,6 +138,7 @@ class Planner:
             if (
                 engine.state is EngineState.DRAINING
                 and not engine.unloading
+                and engine.id not in self._state.memory.making_way
                 and engine.key.model == demand.facts.key.model
                 and engine.context >= demand.size
             ):
@@ -127,8 +147,38 @@ class Planner:
 
     # -- room --------------------------------------------------------------------------------
 
-    def _choose(self, demand: Demand, room: _Room) -> tuple[EngineView, ...] | None:
-        """Engines that have to go for this demand; None: not even all of them would do."""
+    def _choose(self, demand: Demand, room: _Room) -> tuple[tuple[EngineView, ...], Places] | None:
+        """Engines that have to go for this demand, and where it is to be then; None: not even all
+        of them would do. Of several devices, it is the one with most room of those where the least
+        has to go."""
+        placements = self._state.memory.placements(demand.facts)
+        if len(placements) == 1:
+            victims = self._victims(demand, room, placements[0])
+            return None if victims is None else (victims, placements[0])
+        found = [
+            (self._cost(victims, demand), self._lack(demand, room, places), places, victims)
+            for places in placements
+            if (victims := self._victims(demand, room, places)) is not None
+        ]
+        if not found:
+            return None
+        *_, places, victims = min(found, key=lambda each: each[:3])
+        return victims, places
+
+    def _cost(self, victims: Sequence[EngineView], demand: Demand) -> tuple[object, ...]:
+        """In the order of `_given_up`, by the one that is given up last."""
+        if not victims:
+            return (0,)
+        return 1, max(self._given_up(victim, demand) for victim in victims), len(victims)
+
+    def _lack(self, demand: Demand, room: _Room, places: Places) -> int:
+        """The less, the more room there is now."""
+        over = self._over(demand, room.staying, room, places)
+        return max(over[place] for place, _ in places)
+
+    def _victims(
+        self, demand: Demand, room: _Room, places: Places
+    ) -> tuple[EngineView, ...] | None:
         pool = self._state.pools[demand.facts.pool]
         victims = [
             e
@@ -137,28 +187,38 @@ class Planner:
         ]
         here = [e for e in room.staying if e not in victims] if victims else room.staying
         engines_over = len(here) + len(room.promised) + 1 - pool.engines
-        memory_over = self._memory_over(demand, here, room)
+        over = self._over(demand, here, room, places)
         if engines_over > len(here):
             return None
-        if engines_over <= 0 and memory_over <= 0:
+        if engines_over <= 0 and not _any_over(over):
             return tuple(victims)
         chosen: list[EngineView] = []
         order = sorted(here, key=lambda e: self._given_up(e, demand)) if len(here) > 1 else here
         for engine in [*order]:
-            if engines_over <= 0 and memory_over <= 0:
+            if engines_over <= 0 and not _any_over(over):
                 break
+            held = self._held(engine, over)
+            if engines_over <= 0 and not any(over[place] > 0 and held[place] for place in over):
+                continue  # it is elsewhere
             chosen.append(engine)
             engines_over -= 1
-            memory_over -= self._state.reserved_bytes(engine.facts)
-        if engines_over > 0 or memory_over > 0:
+            over = {place: over[place] - held[place] for place in over}
+        if engines_over > 0 or _any_over(over):
             return None
         for engine in [*chosen]:  # a small one chosen first may be spared by a large one after it
-            memory = self._state.reserved_bytes(engine.facts)
-            if engines_over < 0 and memory_over + memory <= 0:
+            held = self._held(engine, over)
+            if engines_over < 0 and all(over[place] + held[place] <= 0 for place in over):
                 chosen.remove(engine)
                 engines_over += 1
-                memory_over += memory
+                over = {place: over[place] + held[place] for place in over}
         return (*victims, *chosen)
+
+    def _held(self, engine: EngineView, over: Mapping[str, int]) -> dict[str, int]:
+        memory = self._state.memory
+        return {
+            place: memory.reserved(engine.facts, place, share_of(engine.places, place))
+            for place in over
+        }
 
     def _holders(self, facts: VariantFacts) -> list[EngineView]:
         """The engines that have this variant's fixed address."""
@@ -166,22 +226,24 @@ class Planner:
             return []
         return [e for e in self._state.engines.values() if e.facts.endpoint == facts.endpoint]
 
-    def _has_room(self, demand: Demand, room: _Room) -> bool:
+    def _has_room(self, demand: Demand, room: _Room, places: Places) -> bool:
         """Whether it can start now: what is on its way out still holds its place and memory."""
         pool = self._state.pools[demand.facts.pool]
         return (
             not self._holders(demand.facts)
             and len(room.engines) + len(room.promised) < pool.engines
-            and self._memory_over(demand, room.engines, room) <= 0
+            and not _any_over(self._over(demand, room.engines, room, places))
         )
 
-    def _memory_over(self, demand: Demand, here: Sequence[EngineView], room: _Room) -> int:
-        """Bytes that these and the demand need beyond what the pool has."""
-        limit = self._state.pools[demand.facts.pool].memory_bytes
-        if limit is None:
-            return 0
-        needed = [*(e.facts for e in here), *(d.facts for d in room.promised), demand.facts]
-        return sum(map(self._state.reserved_bytes, needed)) - limit
+    def _over(
+        self, demand: Demand, here: Sequence[EngineView], room: _Room, places: Places
+    ) -> dict[str, int]:
+        """By place, bytes that these and the demand need beyond what there is. Only where the
+        demand is to be: elsewhere it changes nothing."""
+        held = [(engine.facts, engine.places) for engine in here]
+        held += [(other.facts, at) for other, at in room.promised]
+        over = self._state.memory.over(demand.facts.pool, [*held, (demand.facts, places)])
+        return {place: n for place, n in over.items() if share_of(places, place)}
 
     # -- who goes, and when ------------------------------------------------------------------
 
@@ -237,3 +299,7 @@ class Planner:
             not outgrown,
             self._state.forecast.load_s(engine.facts) / (1.0 + idle_s),
         )
+
+
+def _any_over(over: Mapping[str, int]) -> bool:
+    return any(n > 0 for n in over.values())

@@ -18,6 +18,7 @@ from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import Outlook, Outlooks
+from trio_gateway.engine.scheduling.pool_memory import Shortage
 from trio_gateway.engine.scheduling.recounts import teller_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import Planner, Step
@@ -41,6 +42,7 @@ class Cause(enum.Enum):
     OTHER_LOAD = "an engine that loads, and then has its turn"
     BATCH = "engines that have interactive requests"
     STOP = "engines that are being stopped"
+    HELD = "memory that other programs hold"
     LINE = "models that are in line before it"
 
 
@@ -67,7 +69,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     `key`: the variant that serves it, or is to be started for it; `loads`: it is to be started yet.
     `load_s`: what its load takes, and `loading_s`: for how long one is under way, its own or the
-    blocker's. `within_s`: the cause is over by then at the latest. `need`: its tokens.
+    blocker's. `within_s`: the cause is over by then at the latest. `need`: its tokens. `shortage`:
+    the memory that it lacks.
     """
 
     key: VariantKey
@@ -82,6 +85,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     within_s: float | None = None
     loading_s: float | None = None
     other_load_s: float | None = None
+    shortage: Shortage | None = None
 
     @property
     def before(self) -> int:
@@ -90,9 +94,9 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expected_s(self) -> float | None:
-        """How long it will wait. Nobody knows what a count will say, nor when its model has its
-        next turn."""
-        unknown = self.cause in (Cause.COUNT, Cause.COUNTER, Cause.CLOSED)
+        """How long it will wait. Nobody knows what a count will say, when its model has its next
+        turn, nor what other programs do."""
+        unknown = self.cause in (Cause.COUNT, Cause.COUNTER, Cause.CLOSED, Cause.HELD)
         return None if unknown else self.outlook.wait_s
 
 
@@ -101,6 +105,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
     demands: Sequence[Demand]
     steps: dict[str, Step]  # by model
+    short: dict[str, Shortage]  # by model
 
 
 class Waits:
@@ -176,12 +181,15 @@ class Waits:
     def _plans(self) -> _Plan:
         if self._plan is None:
             demands, _, _ = Demands(self._state).now(self._now)
-            steps = Planner(self._state, self._window_s, self._now).steps(demands)
-            self._plan = _Plan(demands, {step.demand.facts.key.model: step for step in steps})
+            planner = Planner(self._state, self._window_s, self._now)
+            steps = {step.demand.facts.key.model: step for step in planner.steps(demands)}
+            self._plan = _Plan(demands, steps, planner.short)
         return self._plan
 
     def _before_a_start(self, ticket: Ticket, found: Waiting) -> Waiting:
         step = self._plans().steps.get(ticket.model)
+        if (shortage := self._plans().short.get(ticket.model)) is not None:
+            return msgspec.structs.replace(found, cause=Cause.HELD, shortage=shortage)
         if step is None:
             return msgspec.structs.replace(
                 found, cause=Cause.LINE, blockers=self._in_line_before(ticket)
