@@ -61,8 +61,8 @@ async def answer_to(nursery: trio.Nursery, app: AsgiApp, *requests: bytes) -> by
         (GET, [start(200, TEXT), body(b"abc")],
          b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n\r\nabc"),
         (GET, [start(), body()], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
-        (GET, [start(200, (b"Content-Length", b"3")), body(b"abc")],
-         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+        (GET, [start(200, (b"content-length", b"3")), body(b"abc")],
+         b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"),
         # The end of one of several pieces is its own, or comes with the last.
         (GET, [start(), body(b"ab", more=True), body(more=True), body(b"c", more=True), body()],
          b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
@@ -80,7 +80,7 @@ async def answer_to(nursery: trio.Nursery, app: AsgiApp, *requests: bytes) -> by
          b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"),
         (HEAD, [start(), body(b"ab", more=True), body(b"c")], b"HTTP/1.1 200 OK\r\n\r\n"),
         (GET, [start(204), body()], b"HTTP/1.1 204 No Content\r\n\r\n"),
-        (GET, [start(204, (b"Content-Length", b"0"), TEXT), body()],
+        (GET, [start(204, (b"content-length", b"0"), TEXT), body()],
          b"HTTP/1.1 204 No Content\r\ncontent-type: text/plain\r\n\r\n"),
         (GET, [start(304), body(b"x")], b"HTTP/1.1 304 Not Modified\r\n\r\n"),
         (GET, [start(299), body()], b"HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n"),
@@ -155,6 +155,7 @@ async def test_head_and_first_body_are_one_send(
         [body(b"x")],
         [start(200, (b"x", b"a\r\nSet-Cookie: b")), body(b"secret")],
         [start(200, (b"x y", b"a")), body(b"secret")],
+        [start(200, (b"Content-Length", b"6")), body(b"secret")],  # ASGI wants small letters
         [start(200, (b"x", b"a\x00")), body(b"secret")],
         [start(200, (b"content-length", b"5")), body(b"abc")],
         [start(200, (b"content-length", b"x")), body(b"abc")],

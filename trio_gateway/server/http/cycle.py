@@ -19,9 +19,9 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _CLOSE = b"connection: close\r\n"
 _NO_BODY = frozenset({204, 304})
-_OF_FRAMING = frozenset({b"content-length", b"connection"})
-# What may stand in an answer's head: nothing that would end a line.
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
+# What may stand in an answer's head: nothing that would end a line. ASGI wants names in small
+# letters, and by these it is known what was said about the length.
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -202,20 +202,17 @@ class Cycle:
 
     def _choose_framing(self, whole_length: int | None) -> Framing:
         """`whole_length`: of a body that is sent in one piece."""
-        length = None
-        for name, value in self.headers:
-            if (lower := name.lower()) not in _OF_FRAMING:
-                continue
-            if lower == b"content-length":
-                length = int(value)
-            elif value.lower() == b"close":
-                self.keeps_alive = False
+        known = dict(self.headers)
+        said = known.get(b"content-length")
+        length = None if said is None else int(said)
+        if known.get(b"connection", b"").lower() == b"close":
+            self.keeps_alive = False
         if self._turn is not None and not self.body.complete:
             # It may now send the body, or not. What comes next could be read in two ways.
             self.keeps_alive = False
         if self._head.method == "HEAD" or self.status in _NO_BODY:
             if self.status == 204:  # where a length is not allowed
-                self.headers = [h for h in self.headers if h[0].lower() != b"content-length"]
+                self.headers = [h for h in self.headers if h[0] != b"content-length"]
             return Framing.NONE
         if length is None and whole_length is not None:
             length = whole_length
@@ -229,7 +226,7 @@ class Cycle:
         return Framing.CHUNKS
 
     def _head_bytes(self, framing: Framing) -> bytes:
-        fields = b"".join([b"%b: %b\r\n" % header for header in self.headers])
+        fields = b"\r\n".join([*map(b": ".join, self.headers), b""])
         # One that ends its line early would be two.
         if _FIELDS.fullmatch(fields) is None or fields.count(b"\n") > len(self.headers):
             raise RuntimeError("a header of the answer is not valid")
@@ -240,4 +237,4 @@ class Cycle:
 
 
 def _says_close(headers: list[Header]) -> bool:
-    return any(name.lower() == b"connection" for name, _ in headers)
+    return any(name == b"connection" for name, _ in headers)
