@@ -10,13 +10,15 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.caller import caller_of
 from trio_gateway.server.access.permissions import EVERYTHING, PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.types import FIRST_KEY, first_headers
 
 
 def scope(
     *headers: tuple[bytes, bytes], permissions: Permissions = EVERYTHING, **fields: Any
 ) -> dict[str, Any]:
     client = ("10.0.0.7", 4711)
-    return {"headers": [*headers], "client": client, PERMISSIONS_KEY: permissions, **fields}
+    first = first_headers(headers)
+    return {FIRST_KEY: first, "client": client, PERMISSIONS_KEY: permissions, **fields}
 
 
 def test_a_key_of_the_gateway_is_called_by_its_name() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trio_gateway.server.access.well_formed import fault_of
+from trio_gateway.server.http.types import FIRST_KEY, first_headers
 
 CODINGS = [(b"content-encoding", b"gzip"), (b"content-encoding", b"identity")]
 
@@ -19,6 +20,7 @@ def scope(path: str = "/x", *headers: tuple[bytes, bytes]) -> dict[str, Any]:
         "raw_path": raw,
         "query_string": query,
         "headers": [*headers],
+        FIRST_KEY: first_headers(headers),
     }
 
 

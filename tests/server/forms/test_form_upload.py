@@ -18,6 +18,7 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.forms.form_upload import KEEP_BYTES, FormUpload
 from trio_gateway.server.forms.spool import Spool, SpoolFull
+from trio_gateway.server.http.types import FIRST_KEY
 from trio_gateway.server.http.upload import Upload
 
 MODEL = part("model", b"whisper-1")
@@ -50,8 +51,8 @@ class Client:
         self.pieces = [data[i : i + size] for i in range(0, len(data), size)]
         self.taken = 0
         self.stalls_after: int | None = None
-        headers = [(b"content-length", b"%d" % len(data))] if announced else []
-        self.upload = Upload({"headers": headers}, self.receive, Budget().hold(), None, 30)
+        scope = {FIRST_KEY: {b"content-length": b"%d" % len(data)} if announced else {}}
+        self.upload = Upload(scope, self.receive, Budget().hold(), None, 30)
         self.form = FormUpload(self.upload, [TYPE])
 
     async def receive(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import (
+    FIRST_KEY,
     HALF_CLOSED_S,
     LINGER_S,
     REQUEST_KEY,
@@ -226,7 +227,7 @@ async def test_a_small_body_is_one_piece_and_read_at_once(
         asked.append(message := next(messages))
         return message
 
-    scope: Scope = {"headers": [(b"content-length", b"4")]}
+    scope: Scope = {FIRST_KEY: {b"content-length": b"4"}}
     upload = Uploads(MAX_BYTES, TIMEOUT_S).begin(scope, receive, Budget().hold())
     assert await upload.read_all() == b"body"
     assert upload.complete
@@ -364,7 +365,7 @@ async def test_many_small_pieces_are_put_together(autojump_clock: Clock) -> None
     async def receive() -> Message:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin({"headers": []}, receive, Budget().hold())
+    upload = Uploads(MAX_BYTES, TIMEOUT_S).begin({FIRST_KEY: {}}, receive, Budget().hold())
     kept = await upload.read_pieces()
     assert b"".join(kept) == b"a" * 100_000 + b"b" * 70_000
     assert len(kept) < 9

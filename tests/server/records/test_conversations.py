@@ -13,7 +13,7 @@ UUID = "0199f3a2-7c11-7ad0-b3f5-2d3c7f0e9a41"
 
 def session(*headers: tuple[str, str], names: tuple[str, ...] = SESSION_HEADERS) -> str | None:
     """ASGI servers give names in small letters."""
-    return SessionHeaders(names).session([(n.encode(), v.encode()) for n, v in headers])
+    return SessionHeaders(names).session({n.encode(): v.encode() for n, v in headers})
 
 
 @pytest.mark.parametrize(

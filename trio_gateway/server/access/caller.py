@@ -11,13 +11,13 @@ from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.priority import Priority
 from trio_gateway.server.access.permissions import permissions_of
 from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.types import FIRST_KEY
 
 PRIORITY_HEADER = "X-Gateway-Priority"
 KEEPALIVE_HEADER = "X-Gateway-Keepalive"
 _PRIORITY = PRIORITY_HEADER.lower().encode()
 _KEYS = (b"authorization", b"x-api-key")
 _KEEPALIVE = KEEPALIVE_HEADER.lower().encode()
-_READ = frozenset({_PRIORITY, _KEEPALIVE, *_KEYS})
 _LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
@@ -40,7 +40,7 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
         ApiError: 400, for an unknown priority or style of keepalive.
     """
     permissions = permissions_of(scope)
-    said = {n: v for n, v in reversed(scope["headers"]) if n in _READ}  # the first of a name counts
+    said: Mapping[bytes, bytes] = scope[FIRST_KEY]
     asked = _priority(said.get(_PRIORITY))
     return Caller(
         permissions.key or _client(scope, said),

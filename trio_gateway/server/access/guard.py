@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -30,6 +30,7 @@ from trio_gateway.server.http.connection_counts import address_group
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import (
+    FIRST_KEY,
     REQUEST_KEY,
     AsgiApp,
     Header,
@@ -69,39 +70,27 @@ def needs_admin(path: str) -> bool:
 
 
 class _Headers(NamedTuple):
-    """The headers that the guard reads, as text; each may come more than once."""
+    """The headers that the guard reads, as text; each may come more than once. `first`: the first
+    of each name."""
 
-    values: Mapping[str, list[str]]
+    every: Sequence[Header]
+    first: Mapping[bytes, bytes]
 
-    @classmethod
-    def of(cls, scope: Scope) -> _Headers:
-        values: MutableMapping[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            if (key := _READ.get(name)) is not None:
-                values.setdefault(key, []).append(value.decode("latin-1").strip(" \t"))
-        return cls(values)
+    def all(self, name: bytes) -> list[str]:
+        return [_text(v) for n, v in self.every if n == name] if name in self.first else []
 
-    def all(self, name: str) -> list[str]:
-        return self.values.get(name, [])
-
-    def one(self, name: str) -> str:
-        return next(iter(self.all(name)), "")
+    def one(self, name: bytes) -> str:
+        return _text(self.first.get(name, b""))
 
     def keys(self) -> list[str]:
         """What may be an API key, wherever it stands."""
-        bearers = (re.fullmatch(r"(?i)bearer +(\S+)", v) for v in self.all("authorization"))
-        found = [match[1] for match in bearers if match] + self.all("x-api-key")
+        bearers = (re.fullmatch(r"(?i)bearer +(\S+)", v) for v in self.all(b"authorization"))
+        found = [match[1] for match in bearers if match] + self.all(b"x-api-key")
         return [key for key in found if key][:_KEYS_GIVEN_MAX]
 
 
-_READ = {
-    name.encode(): name
-    for name in (
-        "accept", "host", "origin", "authorization", "x-api-key", "sec-fetch-site",
-        "access-control-request-method", "access-control-request-headers",
-        "access-control-request-private-network",
-    )
-}  # fmt: skip
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip(" \t")
 
 
 class AccessGuard:
@@ -133,7 +122,7 @@ class AccessGuard:
         self._under_way = {} if under_way is None else under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _Headers.of(scope)
+        headers = _Headers(scope["headers"], scope[FIRST_KEY])
         request: RequestState = scope[REQUEST_KEY]
         request.cors = _NO_ORIGIN
         try:
@@ -142,8 +131,8 @@ class AccessGuard:
                 if origin is not None:
                     request.cors = cors_headers(origin)
                 if origin is not None and _is_preflight(scope, headers):
-                    network = headers.one("access-control-request-private-network").lower()
-                    asked = headers.one("access-control-request-headers")
+                    network = headers.one(b"access-control-request-private-network").lower()
+                    asked = headers.one(b"access-control-request-headers")
                     await _answer_preflight(preflight_headers(asked, network == "true"), send)
                     return
             key = await self._check_key(scope, headers)
@@ -159,9 +148,9 @@ class AccessGuard:
     def _check_page(self, scope: Scope, headers: _Headers) -> str | None:
         """The page's origin, as `cors_headers` takes it; None: no page asks."""
         host = self._check_host(scope, headers)
-        origin = self._rules.check_origin(headers.all("origin"), host)
+        origin = self._rules.check_origin(headers.all(b"origin"), host)
         if origin is None:
-            self._rules.check_fetch_site(headers.one("sec-fetch-site").lower(), host)
+            self._rules.check_fetch_site(headers.one(b"sec-fetch-site").lower(), host)
         return origin
 
     def _check_host(self, scope: Scope, headers: _Headers) -> Place:
@@ -176,7 +165,7 @@ class AccessGuard:
                     "allow_unauthenticated = true"
                 )
                 raise ApiError(403, message, "permission_error", code="no_api_keys")
-        return self._rules.check_host(headers.all("host"), server)
+        return self._rules.check_host(headers.all(b"host"), server)
 
     async def _check_key(self, scope: Scope, headers: _Headers) -> ApiKey | None:
         """Put the permissions into the scope; the key, if it has one."""
@@ -209,7 +198,7 @@ class AccessGuard:
         page, which holds no data, is what asks its user for it."""
         if path in _FREE_PATHS:
             return True
-        is_page = is_of_page(path) or leads_to_page(path, headers.all("accept"))
+        is_page = is_of_page(path) or leads_to_page(path, headers.all(b"accept"))
         return self._has_page and is_page
 
     def _begin(self, key: ApiKey | None, request: RequestState, path: str) -> None:
@@ -246,12 +235,12 @@ def _is_bare_check(scope: Scope, headers: _Headers) -> bool:
     a browser sends has a Host: that page is not one of a name that leads here."""
     if scope["path"] not in _FREE_PATHS or scope.get("http_version") != "1.0":
         return False
-    return not (headers.all("host") or headers.all("origin") or headers.all("sec-fetch-site"))
+    return not (headers.all(b"host") or headers.all(b"origin") or headers.all(b"sec-fetch-site"))
 
 
 def _is_preflight(scope: Scope, headers: _Headers) -> bool:
     options = scope["type"] == "http" and scope["method"] == "OPTIONS"
-    return options and bool(headers.all("access-control-request-method"))
+    return options and bool(headers.all(b"access-control-request-method"))
 
 
 def _no_key() -> ApiError:

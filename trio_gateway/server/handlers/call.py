@@ -14,21 +14,22 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
 from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.scopes import RequestState
-from trio_gateway.server.http.types import REQUEST_KEY, Header, Message, Scope, Send
+from trio_gateway.server.http.types import FIRST_KEY, REQUEST_KEY, Header, Message, Scope, Send
 from trio_gateway.server.relay.ask import Sender
 
 # Only what an engine needs: cookies and keys are not for it. What the body is, it is told by us, as
 # the gateway has read it: an engine must not take for a form what was checked as JSON.
 _CONTENT_TYPE = b"content-type"
-_PASSED_TO_ENGINE = frozenset({b"accept"})
-_PASSED_TO_ANTHROPIC = _PASSED_TO_ENGINE | {b"anthropic-version", b"anthropic-beta"}
-_PASSED_UPSTREAM = _PASSED_TO_ENGINE | {
+_PASSED_TO_ENGINE = (b"accept",)
+_PASSED_TO_ANTHROPIC = (*_PASSED_TO_ENGINE, b"anthropic-version", b"anthropic-beta")
+_PASSED_UPSTREAM = (
+    *_PASSED_TO_ENGINE,
     _CONTENT_TYPE,
     b"accept-encoding",
     b"accept-language",
     b"if-none-match",
     b"range",
-}
+)
 _JSON: list[Header] = [(_CONTENT_TYPE, b"application/json")]
 _WITHOUT_JSON = (Body.NONE, Body.ANY)
 _NO_VALUES: Mapping[str, str] = {}
@@ -134,18 +135,18 @@ class Call:
 
     def sender(self, endpoint: Endpoint) -> Sender:
         """Who sent it, with those of its headers that are for an engine."""
-        passed = _PASSED_TO_ENGINE
+        passed: Sequence[bytes] = _PASSED_TO_ENGINE
         if endpoint.body is Body.ANY:
             passed = _PASSED_UPSTREAM
         elif endpoint.family is Family.ANTHROPIC:
             passed = _PASSED_TO_ANTHROPIC
         kind = [] if endpoint.body in _WITHOUT_JSON else _JSON
-        return self._sender([*kind, *_first_of(self.scope["headers"], passed).items()])
+        return self._sender([*kind, *self._first_of(passed)])
 
     def sender_of_form(self, content_type: bytes) -> Sender:
         """Who sent a form, with its content type written anew."""
-        others = _first_of(self.scope["headers"], _PASSED_TO_ENGINE)
-        return self._sender([(_CONTENT_TYPE, content_type), *others.items()])
+        others = self._first_of(_PASSED_TO_ENGINE)
+        return self._sender([(_CONTENT_TYPE, content_type), *others])
 
     def sender_of_translated(self) -> Sender:
         """Who sent a request that an engine gets another one for, in JSON."""
@@ -158,11 +159,7 @@ class Call:
             headers = [*headers, *record.trace.to_engine]
         return Sender(self.state, caller, headers, self.permissions, self._send)
 
-
-def _first_of(headers: list[Header], wanted: frozenset[bytes]) -> dict[bytes, bytes]:
-    """The first header of each of these names."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in wanted and name not in found:
-            found[name] = value
-    return found
+    def _first_of(self, wanted: Sequence[bytes]) -> list[Header]:
+        """The first header of each of these names."""
+        first: Mapping[bytes, bytes] = self.scope[FIRST_KEY]
+        return [(name, first[name]) for name in wanted if name in first]

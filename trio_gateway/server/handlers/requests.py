@@ -29,7 +29,15 @@ from trio_gateway.server.api.request_body import missing_model, open_request
 from trio_gateway.server.handlers.call import Call, Onlookers
 from trio_gateway.server.handlers.responses import error_answer
 from trio_gateway.server.http.scopes import RequestState, TornStream
-from trio_gateway.server.http.types import AsgiApp, ClientGone, Header, Receive, Scope, Send
+from trio_gateway.server.http.types import (
+    FIRST_KEY,
+    AsgiApp,
+    ClientGone,
+    Header,
+    Receive,
+    Scope,
+    Send,
+)
 from trio_gateway.server.reading.readers import Readers, light_body
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.answer import Answer, AnswerStream, without_length
@@ -62,9 +70,8 @@ class Dispatcher:
             TornStream, ClientGone: the answer has begun, and cannot go on.
         """
         if endpoint.needs_engine:
-            state, headers = call.state, call.scope["headers"]
-            key = call.permissions.key
-            self._book.begin(state.record, endpoint, key, state.cancel, headers)
+            state, first = call.state, call.scope[FIRST_KEY]
+            self._book.begin(state.record, endpoint, call.permissions.key, state.cancel, first)
         try:
             if self._closing.is_set():
                 raise shutting_down()

@@ -27,6 +27,7 @@ from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
     BODY_KEY,
     CYCLE_KEY,
+    FIRST_KEY,
     HALF_CLOSED_S,
     LINGER_S,
     REQUEST_ID_HEADER,
@@ -244,6 +245,7 @@ class Connection:
         )  # fmt: skip
         scope = self._scope_of(head)
         scope[BODY_KEY], scope[CYCLE_KEY] = cycle.receive_now, cycle
+        scope[FIRST_KEY] = head.first
         with cycle.scope:
             self._request = cycle.scope
             if self._gone.is_set():

@@ -13,10 +13,11 @@ a request ends when another one follows it. It would not be faster: it reads a h
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from trio_gateway.server.api.errors import ApiError
-from trio_gateway.server.http.types import Header
+from trio_gateway.server.http.types import Header, first_headers
 
 TRAILER_MAX_BYTES = 16 * 1024
 _CHUNKS_AT_ONCE = 200  # about 0.6 ms; they may be tiny, and others have their turn between
@@ -36,13 +37,14 @@ _FIELDS_ONLY = re.compile(_FIELDS)
 
 
 class RequestHead(NamedTuple):
-    """`headers` have lower-case names, in the client's order. `length` is that of the body; None
-    if it comes in chunks."""
+    """`headers` have lower-case names, in the client's order; `first` has the first of each name.
+    `length` is that of the body; None if it comes in chunks."""
 
     method: str
     target: bytes
     version: str
     headers: list[Header]
+    first: Mapping[bytes, bytes]
     length: int | None
     keeps_alive: bool
     expects_continue: bool
@@ -91,8 +93,8 @@ def what_was_asked(buffer: bytearray) -> tuple[str, list[Header]]:
 
 def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHead:
     headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(fields)]
-    # A later one takes the place of an earlier one: of these, there may be one only.
-    known = dict(headers)
+    known = first_headers(headers)
+    # Of these, there may be one only.
     for name in _ONCE & known.keys() if len(known) < len(headers) else ():
         if sum(other == name for other, _ in headers) > 1:
             raise invalid(f"there are several headers {name.decode()}")
@@ -108,6 +110,7 @@ def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHea
         target,
         version,
         headers,
+        known,
         length,
         version == "1.1" and b"close" not in options,
         known.get(b"expect", b"").lower() == b"100-continue" and version == "1.1",

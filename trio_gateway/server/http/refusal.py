@@ -8,7 +8,7 @@ in an answer that has begun is an event of that answer: it has its endpoint's sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -71,18 +71,17 @@ def last_refusal(error: ApiError, path: str = "", headers: Iterable[Header] = ()
 
 
 def _refusal(error: ApiError, path: str, headers: Iterable[Header]) -> Refusal:
-    body = error.encode(family_of(path, headers))
+    body = error.encode(family_of(path, {name for name, _ in headers}))
     content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     more = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers()]
     return Refusal(error.status, content + more, body)
 
 
-def family_of(path: str, headers: Iterable[Header]) -> Family:
-    """Whose client sent a request: it says so by a header, or by the path that it asks for. The
-    headers' names are in small letters."""
-    for name, _ in headers:
-        if name == _SAYS_ANTHROPIC:
-            return Family.ANTHROPIC
+def family_of(path: str, names: Container[bytes]) -> Family:
+    """Whose client sent a request: it says so by a header, or by the path that it asks for.
+    `names`: of its headers, in small letters."""
+    if _SAYS_ANTHROPIC in names:
+        return Family.ANTHROPIC
     if path.startswith(_UPSTREAM):
         path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):

@@ -14,12 +14,13 @@ from trio_gateway.bus import Bus
 from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.observer import AnswerObserver
-from trio_gateway.server.api.trace_context import TRACEPARENT, trace_of
+from trio_gateway.server.api.trace_context import TRACE_HEADERS, TRACEPARENT, trace_of
 from trio_gateway.server.budget import Budget, Hold
 from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.refusal import family_of, refusal_in
 from trio_gateway.server.http.types import (
     CYCLE_KEY,
+    FIRST_KEY,
     HOLD_KEY,
     REQUEST_ID_HEADER,
     REQUEST_KEY,
@@ -31,6 +32,7 @@ from trio_gateway.server.http.types import (
     Receive,
     Scope,
     Send,
+    first_headers,
     new_request_id,
 )
 from trio_gateway.server.http.upload import Upload, Uploads
@@ -115,8 +117,11 @@ class RequestScopes:
             return
         hold = self._budget.hold()
         state = scope[REQUEST_KEY] = RequestState(hold)
-        state.family = family_of(scope["path"], scope["headers"])
-        state.record.trace = trace_of(scope["headers"])
+        if (first := scope.get(FIRST_KEY)) is None:
+            first = scope[FIRST_KEY] = first_headers(scope["headers"])
+        state.family = family_of(scope["path"], first)
+        if not TRACE_HEADERS.isdisjoint(first):
+            state.record.trace = trace_of(scope["headers"])
         is_gone = True  # unless it comes to its own end
         try:
             if scope["type"] == "websocket":

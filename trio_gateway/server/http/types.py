@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Scope = dict[str, Any]
@@ -15,6 +15,9 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROOT_KEY = "trio_gateway.root_path"  # what `below_root_path` took off
 REQUEST_KEY = "trio_gateway.request"  # its RequestState
+# The first header of each name: many look for one or two, and few are there. To walk through all of
+# them takes 0.3 µs each time, and clients send up to twenty.
+FIRST_KEY = "trio_gateway.first_headers"
 BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
 CYCLE_KEY = "trio_gateway.cycle"  # the Cycle
 HOLD_KEY = "trio_gateway.hold"  # a WebSocket's session is told what it holds of the budget
@@ -52,6 +55,11 @@ class Facts(NamedTuple):
 def new_request_id() -> str:
     """What the answer, the log and a dump call a request."""
     return secrets.token_hex(8)
+
+
+def first_headers(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    """The first header of each name."""
+    return dict(reversed(headers))
 
 
 class ClientGone(Exception):

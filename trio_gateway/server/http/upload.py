@@ -10,13 +10,13 @@ Every request has one, so the limits of bodies and what a shutdown does to them 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
 from trio_gateway.server.api.errors import ApiError, body_timeout, body_too_large, shutting_down
 from trio_gateway.server.budget import Hold
-from trio_gateway.server.http.types import BODY_KEY, Message, Receive, Scope
+from trio_gateway.server.http.types import BODY_KEY, FIRST_KEY, Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
 LEAST_BYTES_PER_S = 16 * 1024
@@ -166,10 +166,6 @@ class Upload:
 
 
 def _length_of(scope: Scope) -> int | None:
-    length = None
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding":
-            return None
-        if name == b"content-length" and value.isdigit():
-            length = int(value)
-    return length
+    said: Mapping[bytes, bytes] = scope[FIRST_KEY]
+    length = said.get(b"content-length", b"")
+    return int(length) if length.isdigit() and b"transfer-encoding" not in said else None

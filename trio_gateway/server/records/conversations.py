@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trio_gateway.models.cache_breaks import Thread
-
-_Header = tuple[bytes, bytes]
 
 # The text of a conversation is nobody's business: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
@@ -20,18 +18,15 @@ class SessionHeaders:
     """`names`: of headers that clients name a conversation with; the first of them counts."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._ranks = {name.lower().encode(): rank for rank, name in enumerate(names)}
+        self._ranked = [name.lower().encode() for name in names]
+        self._names = frozenset(self._ranked)
 
-    def session(self, headers: Sequence[_Header]) -> str | None:
-        """What a request's client calls its conversation; None: it does not say. 0.3 µs."""
-        ranks, found = self._ranks, None
-        for header in headers:
-            if header[0] in ranks and header[1]:
-                found = header if found is None else min(found, header, key=self._rank)
-        return None if found is None else _said(found[1])
-
-    def _rank(self, header: _Header) -> int:
-        return self._ranks[header[0]]
+    def session(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """What a request's client calls its conversation; None: it does not say. `headers`: the
+        first of each name."""
+        if self._names.isdisjoint(headers):
+            return None
+        return next((_said(value) for name in self._ranked if (value := headers.get(name))), None)
 
 
 def _said(value: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from trio_gateway.server.records.conversations import SessionHeaders
 from trio_gateway.server.records.request_record import RequestRecord
 
 KEPT = 1000
+_NO_HEADERS: Mapping[bytes, bytes] = {}
 
 
 class RequestBegan(msgspec.Struct, frozen=True):
@@ -57,10 +58,10 @@ class RequestBook:
         endpoint: Endpoint,
         key: str | None,
         cancel: Callable[[], None],
-        headers: Sequence[tuple[bytes, bytes]] = (),
+        headers: Mapping[bytes, bytes] = _NO_HEADERS,
     ) -> None:
         """A request has come for this row, with this key's name. `end` it. `cancel` ends it before
-        it is over."""
+        it is over. `headers`: the first of each name."""
         record.endpoint, record.key = endpoint.name, key
         record.conversation = self._sessions.session(headers)
         if self._sampler is not None:

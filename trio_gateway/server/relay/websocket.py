@@ -37,7 +37,7 @@ from trio_gateway.server.api.errors import (
 )
 from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestState, cancelled
-from trio_gateway.server.http.types import REQUEST_KEY, Receive, Scope, Send
+from trio_gateway.server.http.types import FIRST_KEY, REQUEST_KEY, Receive, Scope, Send
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import CANCELLED
 from trio_gateway.server.relay.ask import Sender
@@ -98,7 +98,7 @@ class WebSocketRelay:
         await receive()  # websocket.connect
         state: RequestState = scope[REQUEST_KEY]
         key = permissions_of(scope).key
-        self._book.begin(state.record, REALTIME, key, state.cancel, scope["headers"])
+        self._book.begin(state.record, REALTIME, key, state.cancel, scope[FIRST_KEY])
         try:
             with trio.CancelScope() as state.scope:
                 end = await self._serve(scope, state, receive, send)
