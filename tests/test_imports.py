@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("examining",),
     ("app",),
     ("under_hypercorn",),
+    ("service",),
     # -- server
     ("server.gateway_server",),
     ("server.gateway",),

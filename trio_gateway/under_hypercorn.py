@@ -33,6 +33,7 @@ from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
 from trio_gateway.server.http.scopes import below_root_path
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
+from trio_gateway.service.notifier import Notifier
 from trio_gateway.stop_signals import StopSignals, terminal_is_gone
 from trio_gateway.tasks import beside
 
@@ -115,11 +116,17 @@ class HypercornGateway:
     async def _serve(self, config: GatewayConfig, receive: Receive, send: Send) -> None:
         raise_limit()
         connections = ClientConnections(ConnectionLimits(), counted=False)
-        install(connections, self._stop)  # early enough: hypercorn serves after this startup
+        listening = trio.Event()
+        install(
+            connections, self._stop, listening
+        )  # early enough: hypercorn serves after this startup
         self._gateway = gateway = self._create(config)
         _end_parent_with_its_terminal()
         reload = gateway.reloader.try_to_reload
+        notifier = Notifier.of(os.environ, os.getpid(), os.getppid())
+        gateway.reloader.announced = notifier.reloading
         async with (
+            beside(partial(notifier.run, gateway.closing)),
             beside(partial(self._signals.watch, self)),
             beside(partial(self._signals.watch_reloads, reload)),
             trio.open_nursery() as nursery,
@@ -131,6 +138,7 @@ class HypercornGateway:
             if not gateway.closing.is_set():
                 self._signals.mark_ready()
                 await send({"type": "lifespan.startup.complete"})
+                nursery.start_soon(_tell_ready, listening, notifier)
                 message: Message = await receive()  # lifespan.shutdown
                 _end_parent_with_its_terminal()
                 gateway.begin_shutdown()
@@ -152,6 +160,11 @@ def _log_format() -> LogFormat:
     """As `serve` takes it from the environment."""
     said = os.environ.get(FORMAT_VARIABLE, "").strip().lower()
     return LogFormat.JSON if said == LogFormat.JSON.value else LogFormat.TEXT
+
+
+async def _tell_ready(listening: trio.Event, notifier: Notifier) -> None:
+    await listening.wait()
+    notifier.ready("ready under the hypercorn command")
 
 
 async def _tell_what_cannot_load(config: GatewayConfig) -> None:

@@ -16,6 +16,7 @@ ROOMS = (
     "",
     "commands",
     "examining",
+    "service",
     "server",
     "server/handlers",
     "server/openapi",

@@ -17,6 +17,7 @@ from trio_gateway.commands.models import load, pin, unload
 from trio_gateway.commands.reload import reload
 from trio_gateway.commands.requests import requests
 from trio_gateway.commands.serve import serve
+from trio_gateway.commands.service import service
 from trio_gateway.commands.status import status
 from trio_gateway.commands.top import top
 
@@ -44,5 +45,6 @@ for _command in (
     choose,
     cancel,
     reload,
+    service,
 ):
     root.add_command(_command)

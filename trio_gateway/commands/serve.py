@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection
@@ -60,6 +61,7 @@ def serve(
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer
     from trio_gateway.server.http.listeners import ListenError
+    from trio_gateway.service.notifier import Notifier
     from trio_gateway.tasks import beside, open_flat_nursery
 
     # What is loaded by now stays; without it, each full collection is shorter. Measured against
@@ -71,7 +73,10 @@ def serve(
         signals.attach()
         gateway = create_app(config)
         server, reloader = GatewayServer(gateway), gateway.reloader
+        notifier = Notifier.of(os.environ, os.getpid())
+        reloader.announced = notifier.reloading
         async with (
+            beside(partial(notifier.run, gateway.closing)),
             beside(partial(signals.watch, server)),
             beside(partial(signals.watch_reloads, reloader.try_to_reload)),
             open_flat_nursery() as nursery,
@@ -80,6 +85,7 @@ def serve(
             if signals.received is not None:
                 return
             signals.mark_ready()
+            notifier.ready(f"ready at {_url(config, addresses[0])}")
             if watch:
                 nursery.start_soon(reloader.watch)
             # Takes a moment, in which requests are served already.

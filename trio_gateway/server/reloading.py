@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import msgspec
@@ -56,6 +56,7 @@ class Reloader:
         self._started = config
         self.mistakes: tuple[str, ...] = ()  # of the file as it was read last
         self._turn = trio.Lock()
+        self.announced: Callable[[], AbstractContextManager[None]] = nullcontext  # around each
         self._known = _stamps(self._files)  # at once: what changes from here on is news
 
     async def reload(self, why: str) -> Reload:
@@ -65,23 +66,27 @@ class Reloader:
             ConfigError: it has mistakes, and all stays as it was.
         """
         async with self._turn:
-            source = self.config.source
-            log.info("%s: reading %s anew", why, source)
-            try:
-                config, notes = await trio.to_thread.run_sync(_read, source, abandon_on_cancel=True)
-            except ConfigError as error:
-                log.error("the configuration stays as it was, as %s has mistakes:", source)
-                for mistake in error.mistakes:
-                    log.error("%s", mistake)
-                self.mistakes = tuple(error.mistakes)
-                raise
-            self.mistakes = ()
-            if self._closing.is_set():
-                log.info("the gateway is stopping: the configuration stays as it was")
-                return Reload((), needs_restart=False, notes=())
-            found = changes(self.config, config, self._started)
-            self._take_over(config)
-            self.config = config
+            with self.announced():
+                return await self._reload(why)
+
+    async def _reload(self, why: str) -> Reload:
+        source = self.config.source
+        log.info("%s: reading %s anew", why, source)
+        try:
+            config, notes = await trio.to_thread.run_sync(_read, source, abandon_on_cancel=True)
+        except ConfigError as error:
+            log.error("the configuration stays as it was, as %s has mistakes:", source)
+            for mistake in error.mistakes:
+                log.error("%s", mistake)
+            self.mistakes = tuple(error.mistakes)
+            raise
+        self.mistakes = ()
+        if self._closing.is_set():
+            log.info("the gateway is stopping: the configuration stays as it was")
+            return Reload((), needs_restart=False, notes=())
+        found = changes(self.config, config, self._started)
+        self._take_over(config)
+        self.config = config
         _say(found, notes, config.source)
         return Reload(
             changes=tuple(map(str, found)),

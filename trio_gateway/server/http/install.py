@@ -27,12 +27,17 @@ _ACCEPTING = "trio.serve_listeners"
 _ssl_context_of = Config.create_ssl_context
 
 
-def install(connections: ClientConnections, stop: trio.Event | None = None) -> None:
+def install(
+    connections: ClientConnections,
+    stop: trio.Event | None = None,
+    listening: trio.Event | None = None,
+) -> None:
     """Let hypercorn's trio worker hand its connections to these. The last call counts.
 
     Args:
         stop: shuts the worker down when it is set. By itself it knows its parent's word or, without
             a parent (`-w 0`), only a KeyboardInterrupt.
+        listening: is set once the worker takes connections.
     """
     accepting = logging.getLogger(_ACCEPTING)
     for before in [f for f in accepting.filters if isinstance(f, AcceptLog)]:
@@ -42,7 +47,9 @@ def install(connections: ClientConnections, stop: trio.Event | None = None) -> N
     worker["TCPServer"] = connections.serve
     worker["UDPServer"] = _NoQuic
     Config.create_ssl_context = _http1_context  # type: ignore[method-assign,assignment]
-    worker["raise_shutdown"] = raise_shutdown if stop is None else partial(_shutdown, stop)
+    worker["raise_shutdown"] = (
+        raise_shutdown if stop is None else partial(_shutdown, stop, listening)
+    )
 
 
 def _http1_context(config: Config) -> SSLContext | None:
@@ -64,7 +71,11 @@ class _NoQuic:
         task_status.started()
 
 
-async def _shutdown(stop: trio.Event, told: Callable[[], Awaitable[None]]) -> None:
-    """In the place of `raise_shutdown`, which waits for `told` alone."""
+async def _shutdown(
+    stop: trio.Event, listening: trio.Event | None, told: Callable[[], Awaitable[None]]
+) -> None:
+    """In the place of `raise_shutdown`, which waits for `told` alone, from when it listens."""
+    if listening is not None:
+        listening.set()
     await first_of(told, stop.wait)
     raise ShutdownError
