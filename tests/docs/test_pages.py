@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.model_files import write_model
 from trio_gateway.config.loader import ConfigLoader
+from trio_gateway.config.lua import discovering
 from trio_gateway.config.reading.fields import Record
+from trio_gateway.finding.engines import Engines
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted({*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")})
@@ -67,7 +70,8 @@ def test_each_configuration_loads(
     number = itertools.count(100)
     text = re.sub("scrypt:…", lambda _: f"scrypt:16384:8:1:{next(number):A>22}:{'A' * 43}", text)
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "some.gguf").touch()
+    write_model(tmp_path / "models" / "some.gguf")
+    monkeypatch.setattr(discovering, "find_engine", lambda: Engines(None))
     first, *others = re.split(r"^-- (\S+\.lua)$", text, flags=re.MULTILINE)
     for name, source in zip(others[::2], others[1::2], strict=True):
         (tmp_path / name).write_text(source, encoding="utf-8")

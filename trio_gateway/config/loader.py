@@ -21,6 +21,7 @@ from trio_gateway.config.reading.preload import check_preload
 from trio_gateway.config.reading.server import read_server
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.config.secret_variables import secret_variables
+from trio_gateway.config.too_large import without_too_large
 
 _REQUIRED_TABLES = {
     "server": "a table (it may be empty: server = {})",
@@ -68,8 +69,10 @@ class ConfigLoader:
                 mistakes.add(name, f"missing; expected {what}{hint}")
         server = read_server(mistakes, top["server"], self._folder)
         pools = read_pools(mistakes, top["pools"])
-        reader = ModelReader(mistakes, self._folder, server.timeouts)
+        may_be_empty = left.watched is not None  # a folder that has no models yet
+        reader = ModelReader(mistakes, self._folder, server.timeouts, may_be_empty=may_be_empty)
         models, paths = reader.read(top["models"], pools)
+        models, paths = without_too_large(models, paths, pools, reader.notes)
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
         choices = read_choices(mistakes, top["choices"], models)
         callers = access.with_known_models(mistakes, server.access, models, choices)
@@ -77,6 +80,7 @@ class ConfigLoader:
         check_preload(mistakes, server.preload, models, choices)
         notes = [
             *left.remarks,
+            *reader.notes,
             *_notes(reader.ignored),
             *remarks.on_globals(key for key in top if isinstance(key, str)),
             *remarks.on_variants(models, paths, server, os.environ),
@@ -95,6 +99,7 @@ class ConfigLoader:
             notes=tuple(notes),
             secret_variables=secret_variables(left.variables, server, models),
             files=left.files,
+            watched=left.watched or (),
         )
 
 

@@ -212,6 +212,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     take turns on one slot, 0: none. `endpoints`: what its engines serve, or None: what their type
     implies. `longest_answer_s`: an answer ends after this long if others wait; None: as its pool
     has it. `loading_state` None: as the server has it. `preload`: loaded at the start.
+    `discovered`: its table is of `discover`, and it gives way where it stands in the way.
     """
 
     name: str
@@ -234,6 +235,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     rewrite: RewriteConfig | None = None
     endpoints: frozenset[str] | None = None
     loading_state: LoadingState | None = None
+    discovered: bool = False
 
     @property
     def largest_context(self) -> int:
@@ -317,7 +319,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A whole checked configuration. `notes` are remarks for the log, one line each.
     `secret_variables`: those of the environment that have keys in them, which the file has read.
-    `files`: `source`, and what it includes.
+    `files`: `source`, and what it includes. `watched`: folders and files in which `discover` has
+    looked for models.
     """
 
     source: Path
@@ -328,3 +331,4 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
+    watched: tuple[Path, ...] = ()

@@ -126,11 +126,9 @@ def why_no_model(read: Read) -> Left | None:
         return None
     if header.tensors is not None and not header.tensors.parameters:
         return Left(path, Why.VOCABULARY)
-    split = header.split_count
-    if split is not None and split != len(read.candidate.files):
-        return Left(
-            path, Why.INCOMPLETE, f"one of {split} files, by a name that says nothing of it"
-        )
+    split = header.split_count or 1
+    if split > 1 and split != len(read.candidate.files):
+        return Left(path, Why.INCOMPLETE, f"one of {split} files, but its name does not say so")
     layers = header.number("block_count") or 0
     if layers > MOST_LAYERS:
         return Left(path, Why.BROKEN, f"claims {layers} layers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeGuard
 
@@ -84,7 +85,22 @@ def read_headers(paths: Sequence[str]) -> dict[str, GgufHeader]:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Raises BadGguf: the file is not there, or is not what it should be."""
+    """Reads a file once, until it changes. Raises BadGguf: it is not there, or is not what it
+    should be."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return _read(path)  # which says why not
+    return _read_once(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+# A reload asks for the same headers again, and for most of them more than once.
+@lru_cache(maxsize=512)
+def _read_once(path: Path, modified_ns: int, size: int, inode: int) -> GgufHeader:
+    return _read(path)
+
+
+def _read(path: Path) -> GgufHeader:
     metadata = read_metadata(path, _is_wanted, longest_list=_LONGEST_LIST, tensors=True)
     architecture = metadata.text("general.architecture")
     if not architecture:

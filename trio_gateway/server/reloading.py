@@ -20,12 +20,14 @@ from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.config.shown import hider
 from trio_gateway.tasks import beside
 
-_Stamps = dict[Path, tuple[int, int, int] | None]
+_Stamp = tuple[int, int, int] | None
+_Stamps = dict[Path, _Stamp]
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 1.0
 SETTLED_S = 0.3
+LEFT_ALONE_S = 2.0  # of a model's file, which may be written for an hour
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -100,14 +102,19 @@ class Reloader:
             await self.reload(why)
 
     async def watch(self) -> None:
-        """Reload when a file of the configuration has changed and then been left alone for a
-        moment, as an editor may write it in pieces; until the gateway stops."""
+        """Reload when a file of the configuration, or in a folder of `discover`, has changed and
+        then been left alone for a moment, as an editor may write it in pieces; until the gateway
+        stops."""
         async with beside(self._watch):
             await self._closing.wait()
 
     async def _watch(self) -> None:
+        models = Settling()
         while True:
             await trio.sleep(WATCH_S)
+            seen = await trio.to_thread.run_sync(_stamps, self.config.watched)
+            if models.have_settled(seen, trio.current_time()):
+                await self.try_to_reload("a folder of models has changed")
             seen = await self._look()
             if seen == self._known:
                 continue
@@ -127,6 +134,31 @@ class Reloader:
     async def _look(self) -> _Stamps:
         """In a thread: a folder may be on another machine."""
         return await trio.to_thread.run_sync(_stamps, self._files)
+
+
+class Settling:
+    """Tells when files have changed and then been left alone: each by itself, so that one that is
+    still being loaded down holds up none of the others. Pure."""
+
+    def __init__(self) -> None:
+        self._known: _Stamps = {}
+        self._since: dict[Path, tuple[_Stamp, float]] = {}
+
+    def have_settled(self, seen: _Stamps, now_s: float) -> bool:
+        """Whether any has; once for each change. One that was not seen before has not changed."""
+        settled = False
+        for file, stamp in seen.items():
+            if stamp == self._known.setdefault(file, stamp):
+                self._since.pop(file, None)
+                continue
+            last = self._since.get(file)
+            if last is None or last[0] != stamp:
+                self._since[file] = stamp, now_s
+            elif now_s - last[1] >= LEFT_ALONE_S:
+                settled = True
+        if settled:  # what is still being written has been looked at as it is now
+            self._known, self._since = dict(seen), {}
+        return settled
 
 
 def _stamps(files: Sequence[Path]) -> _Stamps:

@@ -39,7 +39,8 @@ import program
 program.main(int(sys.argv[4]), float(sys.argv[5]))
 """
 
-Ask = Callable[[Mapping[str, Any]], str | None]
+Ask = Callable[[Mapping[str, Any]], object]
+_QUESTIONS = frozenset({"getenv", "preset", "discover"})
 
 
 class HelperFailed(Exception):
@@ -56,7 +57,7 @@ def run_program(
     """
     with _started(fd) as helper:
         helper.tell({"path": path, "fd": fd, "wanted": wanted})
-        while "getenv" in (said := helper.hear()) or "preset" in said:
+        while not _QUESTIONS.isdisjoint(said := helper.hear()):
             try:
                 helper.tell({"value": ask(said)})
             except Refused as refusal:

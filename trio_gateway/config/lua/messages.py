@@ -19,8 +19,8 @@ _NEAR_TEXT = re.compile(r" near '[\"'].*$", re.DOTALL)
 _TABLES = ("server", "models", "pools")
 # What a configuration may use.
 _GLOBALS = (
-    "presets", "env", "include", "find_gguf", "concat_arrays", "merge_tables", "server", "models",
-    "pools", "ipairs", "pairs", "tostring", "tonumber", "string", "table", "math",
+    "presets", "env", "include", "find_gguf", "discover", "concat_arrays", "merge_tables", "server",
+    "models", "pools", "ipairs", "pairs", "tostring", "tonumber", "string", "table", "math",
 )  # fmt: skip
 
 

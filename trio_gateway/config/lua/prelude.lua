@@ -5,7 +5,7 @@ local host, instruction_limit, hook_interval, cpu_limit_s = ...
 
 local error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type =
   error, ipairs, load, pairs, pcall, select, setmetatable, tostring, type
-local pack, unpack, sort = table.pack, table.unpack, table.sort
+local pack, unpack, sort, table_concat = table.pack, table.unpack, table.sort, table.concat
 local sethook, getinfo, integer_or_float, utf8_length = debug.sethook, debug.getinfo, math.type, utf8.len
 local next, clock = next, os.clock
 
@@ -152,8 +152,40 @@ local function lines(text)
   return array
 end
 
--- Each file has an environment of its own, whose `include` and `find_gguf` are relative to that
--- file, also when one of its functions is called from another.
+-- Of `discover`: a folder, or a table of folders and what its models are to have. Texts go to
+-- Python in one string, with a NUL byte behind each.
+local function texts(value, what)
+  local joined = {}
+  expect("table", value, what)
+  for index, key in ipairs(positive_integers(value)) do
+    if key ~= index then fail(what .. ": element " .. index .. " is nil (an undefined name?)") end
+    expect("string", value[key], what .. ", element " .. index)
+    if value[key]:find("\0", 1, true) then fail(what .. ": a text with a NUL byte in it") end
+    joined[index] = value[key] .. "\0"
+  end
+  return table_concat(joined)
+end
+
+local discover_options = { args = true, binary = true, memory = true }
+local function discover_request(folders)
+  if type(folders) == "string" then folders = { folders } end
+  local paths = texts(folders, "discover")
+  if paths == "" then fail("discover: no folder, such as discover { \"/srv/models\" }") end
+  for key in pairs(folders) do
+    if type(key) == "string" and not discover_options[key] then
+      fail("discover: unknown key \"" .. key .. "\"; known: args, binary, memory")
+    elseif type(key) ~= "string" and integer_or_float(key) ~= "integer" then
+      fail("discover: a key that is a " .. type(key))
+    end
+  end
+  local binary, memory, args = folders.binary, folders.memory, folders.args
+  if binary ~= nil then expect("string", binary, "discover: binary") end
+  if memory ~= nil and type(memory) ~= "number" then expect("string", memory, "discover: memory") end
+  return paths, binary, memory, args ~= nil and texts(args, "discover: args") or ""
+end
+
+-- Each file has an environment of its own, whose `include`, `find_gguf` and `discover` are relative
+-- to that file, also when one of its functions is called from another.
 local function environment(folder)
   local own = {}
   function own.include(path)
@@ -165,6 +197,7 @@ local function environment(folder)
     local files, names = ask(host.find_gguf, folder, path)
     return lines(files), lines(names)
   end
+  function own.discover(folders) return ask(host.discover, folder, discover_request(folders)) end
   return setmetatable(own, { __index = shared, __newindex = shared })
 end
 

@@ -7,6 +7,7 @@ variables, but asks for those that the configuration names. One JSON object a li
     in   {"path": "gateway.lua", "fd": 3, "wanted": ["server", "models"]}
     out  {"getenv": "HOME"}                 in  {"value": "/home/me"}, or {"failure": "why"}
     out  {"preset": ["engines", "openai"]}  in  the same
+    out  {"discover": {"folders": ["/srv/models"], …}}  in  {"value": [model, …]}
     out  {"globals": [key, value, …], "files": [path, …], "remarks": [text, …]},
          or {"failed": message, "line": text, "files": [path, …]}
 
@@ -26,6 +27,7 @@ import _thread
 import contextlib
 import enum
 import errno
+import importlib
 import json
 import os
 import re
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, BinaryIO, NoReturn
 
-    Ask = Callable[[dict[str, object]], str | None]
+    Ask = Callable[[dict[str, object]], Any]
 
 MEMORY_LIMIT_BYTES = 64 << 20  # Lua's own
 PROCESS_LIMIT_BYTES = 512 << 20  # on top of what Python has at its start
@@ -86,6 +88,7 @@ def run(
     """
     from lupa.lua54 import LuaError, LuaRuntime  # the parent, which runs nothing, does not load it
 
+    folders = importlib.import_module(f"{__package__}.folders" if __package__ else "folders")
     files = _Files(path, fd)
     lua = LuaRuntime(
         unpack_returned_tuples=True,
@@ -99,7 +102,8 @@ def run(
         "getenv": lambda name: ask({"getenv": name}) if len(name) < LONGEST_NAME else None,
         "preset": lambda kind, name: ask({"preset": [kind, name[:LONGEST_NAME]]}),
         "read": files.read,
-        "find_gguf": _finder(remarks),
+        "find_gguf": folders.finder(remarks),
+        "discover": folders.discoverer(lua, ask),
     }
     answering = lua.table_from({name: _answering(function) for name, function in host.items()})
     with open(os.path.join(os.path.dirname(__file__), "prelude.lua"), encoding="utf-8") as file:
@@ -162,23 +166,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory"
     return str(error)
-
-
-def _finder(remarks: list[str]) -> Callable[[str, str], tuple[str, str]]:
-    """For `find_gguf`: the files, and their names. It adds to the remarks."""
-
-    def find(folder: str, name: str) -> tuple[str, str]:
-        import importlib  # few configurations need it
-
-        module = importlib.import_module(
-            "trio_gateway.finding.gguf_folder" if __package__ else "gguf_folder"
-        )
-        top = os.path.abspath(os.path.join(folder, os.path.expanduser(name)))
-        models = module.Models(top)
-        remarks.extend(models.remarks)
-        return "\n".join(models.files), "\n".join(models.names)
-
-    return find
 
 
 class _Files:
@@ -310,13 +297,12 @@ def _converse(questions: BinaryIO, answers: BinaryIO, cpu_limit_s: float) -> Non
         answers.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         answers.flush()
 
-    def ask(line: dict[str, object]) -> str | None:
+    def ask(line: dict[str, object]) -> Any:
         say(line)
         answer = json.loads(questions.readline())
         if "failure" in answer:
             raise Refused(answer["failure"])
-        value: str | None = answer["value"]
-        return value
+        return answer["value"]
 
     question = json.loads(questions.readline())
     try:

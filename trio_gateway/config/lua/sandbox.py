@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trio_gateway.config.lua import helper, program
 from trio_gateway.config.lua.messages import with_hint
@@ -19,18 +19,23 @@ from trio_gateway.config.lua.program import Refused
 from trio_gateway.config.lua.values import Table, table_from
 from trio_gateway.config.reading.fields import printable
 
+if TYPE_CHECKING:
+    from trio_gateway.config.lua.discovering import Discovered
+
 
 class LuaFailure(Exception):
     """The program did not finish; the message is `FILE:LINE: reason` where known."""
 
 
 class Outcome(NamedTuple):
-    """What a program left, and the variables of the environment and the files that it has read."""
+    """What a program left, and the variables of the environment and the files that it has read.
+    `watched`: folders and files that `discover` has looked at; None: it was not called."""
 
     globals: Table
     variables: Mapping[str, str]
     files: tuple[Path, ...]
     remarks: tuple[str, ...] = ()
+    watched: tuple[Path, ...] | None = None
 
 
 def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
@@ -47,18 +52,22 @@ def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
     except UnicodeEncodeError:
         raise LuaFailure(printable(f"{path}: the file's name is not UTF-8 text")) from None
     variables: dict[str, str] = {}
+    discovered: list[Discovered] = []
     names = None if wanted is None else sorted(wanted)
     try:
         with _opened(path) as fd:
             last = helper.run_program(
-                os.fspath(path), fd, names, lambda asked: _answer(asked, variables)
+                os.fspath(path), fd, names, lambda asked: _answer(asked, variables, discovered)
             )
     except helper.HelperFailed as error:
         raise LuaFailure(printable(f"{path}: {error}")) from None
     if "globals" in last:
         files = tuple(Path(name) for name in last["files"])
-        remarks = tuple(map(printable, last["remarks"]))
-        return Outcome(table_from(last["globals"]), variables, files, remarks)
+        notes = [note for found in discovered for note in found.notes]
+        remarks = tuple(map(printable, (*last["remarks"], *notes)))
+        paths = dict.fromkeys(Path(path) for found in discovered for path in found.watched)
+        watched = tuple(paths) if discovered else None
+        return Outcome(table_from(last["globals"]), variables, files, remarks, watched)
     raise LuaFailure(_message(path, last["failed"], last["line"], last["files"]))
 
 
@@ -93,8 +102,20 @@ def _not_a_standard_one(fd: int) -> int:
         os.close(fd)
 
 
-def _answer(asked: Mapping[str, Any], variables: dict[str, str]) -> str | None:
+def _answer(
+    asked: Mapping[str, Any], variables: dict[str, str], discovered: list[Discovered]
+) -> object:
     """What the program asks for. Raises Refused."""
+    if "discover" in asked:
+        # Imported here: few configurations need it.
+        from trio_gateway.config.lua.discovering import DiscoverError, Request, discover
+
+        try:
+            found = discover(Request(**asked["discover"]))
+        except DiscoverError as error:
+            raise Refused(str(error)) from None
+        discovered.append(found)
+        return found.models
     if "preset" in asked:
         try:
             return preset(*asked["preset"])

@@ -13,6 +13,7 @@ import msgspec
 from trio_gateway.config.engine_types import LLAMACPP, EngineType
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading import engine_keys, familiar_words, fields, paths
+from trio_gateway.config.reading.discovered import without_taken
 from trio_gateway.config.reading.fields import Mistakes, Record
 from trio_gateway.config.reading.rewrite import rewrite
 from trio_gateway.config.reading.variant import VariantReader, served_as
@@ -29,12 +30,22 @@ _ENGINE = "one of presets.engines, such as presets.engines.llamacpp"
 class ModelReader:
     """`timeouts` are the server's, which models fall back on.
 
-    `ignored`: paths of the keys that an earlier gateway knew and that mean nothing here.
+    `ignored`: paths of the keys that an earlier gateway knew and that mean nothing here. `notes`:
+    what else is to be said. `may_be_empty`: it is no error to have no models.
     """
 
-    def __init__(self, mistakes: Mistakes, folder: Path, timeouts: EngineTimeouts) -> None:
+    def __init__(
+        self,
+        mistakes: Mistakes,
+        folder: Path,
+        timeouts: EngineTimeouts,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         self._mistakes, self._folder, self._timeouts = mistakes, folder, timeouts
+        self._may_be_empty = may_be_empty
         self.ignored = list[str]()
+        self.notes = list[str]()
 
     def read(
         self, table: Any, pools: Mapping[str, PoolConfig]
@@ -47,7 +58,8 @@ class ModelReader:
         models = list[ModelConfig]()
         paths = list[tuple[str, ...]]()
         owners = dict[str, str]()
-        for path, raw in fields.tables(mistakes, "models", table, "an array of models"):
+        tables = fields.tables(mistakes, "models", table, "an array of models")
+        for path, raw in without_taken(table, tables, self.notes):
             name = raw["name"]
             at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
             model, variant_paths = self._model(at, raw)
@@ -55,7 +67,7 @@ class ModelReader:
             self._check_names(at, model, owners)
             models.append(model)
             paths.append(variant_paths)
-        if not models and len(mistakes.lines) == before:
+        if not models and not self._may_be_empty and len(mistakes.lines) == before:
             mistakes.add("models", "expected at least one model")
         return tuple(models), paths
 
@@ -107,6 +119,7 @@ class ModelReader:
             loading_state=record.read("loading_state", engine_keys.loading_state, None),
             rewrite=record.read("rewrite", rewrite, None),
             endpoints=record.read("endpoints", engine_keys.endpoints, None),
+            discovered=record.read("discovered", fields.boolean, False),
         )
         record.finish()
         return model, paths_in_file
