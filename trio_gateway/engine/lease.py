@@ -105,7 +105,7 @@ class Lease:
     def note_answer(self, usage: Usage) -> None:
         """What the answer said about its tokens and its time."""
         begun_at = self.progress.begun_at if self.progress is not None else None
-        self.engine.speeds.note(usage, begun_at, trio.current_time())
+        self.engine.speeds.note(usage, begun_at)
         if self.engine.kv is not None:
             self.engine.kv.note_answer(self.grant.ticket, usage)
 

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import trio
+
 from trio_gateway.engine.clients.usage import Usage
-from trio_gateway.engine.scheduling.forecast import mean
+from trio_gateway.engine.scheduling.forecast import has_moved, mean
 
 TOKENS_MIN = 8  # an answer of fewer says little
 SEEN_MIN_S = 0.1  # an answer that came in less was there before it was sent
+TOLD_AFTER = 50  # answers
 
 
 class Speeds:
-    """In tokens a second; None until an answer told. `tell` is called after each that did."""
+    """In tokens a second; None until an answer told. `tell` is called once one of them is news, and
+    now and then for what else was learned: whoever is told wakes up for it, which costs more than
+    a tenth of what a small request does."""
 
-    __slots__ = ("prompt", "speed", "tell")
+    __slots__ = ("_told", "_untold", "prompt", "speed", "tell")
 
     def __init__(self) -> None:
         self.prompt: float | None = None
         self.speed: float | None = None
         self.tell: Callable[[], None] | None = None
+        self._told: tuple[float | None, float | None] = (None, None)
+        self._untold = 0  # answers
 
-    def note(self, usage: Usage, begun_at: float | None, now: float) -> None:
-        """`begun_at`: when the first piece of the answer came, if that was seen; `now`: the time
-        of the last."""
+    def note(self, usage: Usage, begun_at: float | None) -> None:
+        """An answer is complete. `begun_at`: when its first piece came, if that was seen."""
         if (prompt := usage.speed) is not None:
             self.prompt = mean(self.prompt, prompt)
         tokens = usage.completion_tokens
         if tokens >= TOKENS_MIN:
             if usage.made_ms:
                 self.speed = mean(self.speed, tokens / usage.made_ms * 1000)
-            elif begun_at is not None and now - begun_at > SEEN_MIN_S:
-                self.speed = mean(self.speed, tokens / (now - begun_at))
-        if self.tell is not None:
+            elif begun_at is not None and (took_s := trio.current_time() - begun_at) > SEEN_MIN_S:
+                self.speed = mean(self.speed, tokens / took_s)
+        self._untold += 1
+        if self.tell is not None and (self._untold >= TOLD_AFTER or self._is_news):
+            self._told, self._untold = (self.prompt, self.speed), 0
             self.tell()
+
+    @property
+    def _is_news(self) -> bool:
+        prompt, speed = self._told
+        return has_moved(self.prompt, prompt) or has_moved(self.speed, speed)

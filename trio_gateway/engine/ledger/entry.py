@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 
 from trio_gateway.engine.scheduling.events import Known
+from trio_gateway.engine.scheduling.forecast import has_moved
 
-TOLD_FROM = 0.1  # a mean that has moved by less than this share is no news
 # How long a verdict that restores do not help is believed: it costs its model all later ones.
 VERDICT_HOLDS_S = 30 * 86400.0
 
@@ -125,7 +125,7 @@ def _most(one: int | None, other: int | None) -> int | None:
 
 def _differ(now: object, before: object) -> bool:
     if isinstance(now, float) and isinstance(before, float):
-        return abs(now - before) > TOLD_FROM * before
+        return has_moved(now, before)
     if isinstance(now, Verdict) and isinstance(before, Verdict):
         return now.helps is not before.helps
     return now != before

@@ -14,6 +14,7 @@ from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 NEWEST_SHARE = 0.3  # of the newest measurement in the running mean
+MOVED_FROM = 0.1  # a mean that has moved by less than this share is no news
 KNOWN_LENGTHS = 64  # the newest answers of a model that ended by themselves
 REMEMBERED_TOKENS = 64  # so many count what was measured in earlier runs
 TELLING_LENGTHS = 8  # so many of them tell how long others will be
@@ -165,3 +166,10 @@ class Forecast:
 def mean(before: float | None, newest: float) -> float:
     """A running one."""
     return newest if before is None else before + NEWEST_SHARE * (newest - before)
+
+
+def has_moved(now: float | None, before: float | None) -> bool:
+    """Whether a mean is another than somebody knows, by enough to tell, or is the first."""
+    if now is None or before is None:
+        return now is not before
+    return abs(now - before) > MOVED_FROM * before
