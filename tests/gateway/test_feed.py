@@ -16,8 +16,8 @@ from tests.support.feed_reader import FEED, Event, reading
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
+from trio_gateway.engine.others import Others
 from trio_gateway.server.feed.feed import LINGER_S
-from trio_gateway.server.feed.others import Others
 from trio_gateway.server.handlers.watching import OF_A_KEY, WATCHERS_MAX
 from trio_gateway.server.http.types import HALF_CLOSED_S
 from trio_gateway.server.records.request_book import RequestBegan

@@ -53,7 +53,7 @@ def _print_models(config: GatewayConfig) -> None:
     from trio_gateway.engine.clients.registry import kind_of
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
-    limited = any(pool.memory_bytes is not None for pool in config.pools.values())
+    limited = any(pool.is_limited for pool in config.pools.values())
     headings = ("Model", "Pool", "Variant", "Engine at", "Idle stop")
     for heading in (*headings, "Memory") if limited else headings:
         table.add_column(heading, no_wrap=True)

@@ -25,7 +25,7 @@ _UNITS = ("_s", "_bytes")
 _WRITTEN = {
     "listen": "listen_v4", "max_body_bytes": "max_body_size", "secret": "key",
     "health_check_s": "health_check_timeout", "startup_s": "engine_startup_timeout",
-    "idle_s": "engine_idle_timeout", "stop_s": "engine_stop_timeout",
+    "idle_s": "engine_idle_timeout", "memory_auto": "memory", "stop_s": "engine_stop_timeout",
 }  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _different(old: msgspec.Struct, new: msgspec.Struct) -> list[str]:
 
 def _as_written(names: Sequence[str]) -> tuple[str, ...]:
     """As a configuration file has these keys: without the units."""
-    return tuple(map(_word, names))
+    return tuple(dict.fromkeys(map(_word, names)))
 
 
 def _word(name: str) -> str:

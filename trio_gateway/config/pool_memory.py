@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from trio_gateway.config.memory_estimate import estimate_variants
-from trio_gateway.config.pool_schema import PoolConfig
+from trio_gateway.config.pool_schema import VARIABLES, PoolConfig
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.schema import (
     ModelConfig,
@@ -32,7 +32,7 @@ def with_estimates(
     larger than its pool is an error; one of which nothing is known gets a note. A pool without
     `memory` costs nothing: no file is read for it.
     """
-    limited = {name for name, pool in pools.items() if pool.memory_bytes is not None}
+    limited = {name for name, pool in pools.items() if pool.is_limited}
     undeclared = [
         v for m in models if m.pool in limited for v in m.variants if v.memory_bytes is None
     ]
@@ -49,8 +49,10 @@ def with_estimates(
                     variant, estimated_memory_bytes=estimate.total_bytes
                 )
             variants.append(variant)
-            if pool is not None and pool.memory_bytes is not None:
-                _compare(mistakes, notes, path, variant, estimate, pool)
+            if pool is not None:
+                _check_devices(mistakes, path, variant, pool)
+                if pool.is_limited:
+                    _compare(mistakes, notes, path, variant, estimate, pool)
         result.append(msgspec.structs.replace(model, variants=tuple(variants)))
     return tuple(result)
 
@@ -63,14 +65,13 @@ def _compare(
     estimate: MemoryEstimate | None,
     pool: PoolConfig,
 ) -> None:
-    needed = variant.expected_memory_bytes
-    limit = pool.memory_bytes or 0
+    needed, limit = variant.expected_memory_bytes, _limit(variant, pool)
     if needed is None:
         notes.append(
             f"{path}: {UNKNOWN_MEMORY}; it will run alone in its pool "
             f'"{pool.name}" until it has been measured. Declare its `memory`'
         )
-    elif needed > limit:
+    elif limit is not None and needed > limit:
         if estimate is None:
             reason, cure = "declared", "declare less if it needs less"
         else:
@@ -86,3 +87,32 @@ def _compare(
             f'needs {needs} ({reason}), but its pool "{pool.name}" has '
             f"{has}; {cure}, or raise pools.{pool.name}.memory",
         )
+
+
+def _limit(variant: VariantConfig, pool: PoolConfig) -> int | None:
+    """What the pool may ever have for it, if the file says so."""
+    declared = [device.memory_bytes for device in pool.devices]
+    known = sorted((size for size in declared if size is not None), reverse=True)
+    if not declared or len(known) < len(declared):
+        return pool.memory_bytes
+    of_devices = sum(known[: variant.devices])
+    return of_devices if pool.memory_bytes is None else min(of_devices, pool.memory_bytes)
+
+
+def _check_devices(mistakes: Mistakes, path: str, variant: VariantConfig, pool: PoolConfig) -> None:
+    if variant.devices > max(len(pool.devices), 1):
+        has = f"has {len(pool.devices)}" if pool.devices else "names none"
+        mistakes.add(
+            f"{path}.devices",
+            f'it is to use {variant.devices} devices, and its pool "{pool.name}" {has}; see '
+            f"pools.{pool.name}.devices",
+        )
+    for device in pool.devices:
+        for name in VARIABLES.get(device.kind, ()):
+            if name in variant.env:
+                mistakes.add(
+                    f"{path}.env.{name}",
+                    f"the gateway sets it, as pools.{pool.name} has devices; take one of the two "
+                    "away",
+                )
+                return

@@ -6,6 +6,14 @@ import msgspec
 
 DEFAULT_RESERVE = 0.05  # of a device's memory
 
+# By kind of device, what tells a program which ones it may use, the one that is set first.
+VARIABLES = {
+    "cuda": ("CUDA_VISIBLE_DEVICES",),
+    "rocm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    "vulkan": ("GGML_VK_VISIBLE_DEVICES",),
+    "sycl": ("ONEAPI_DEVICE_SELECTOR",),
+}
+
 
 class PoolDevice(msgspec.Struct, frozen=True):
     """A device of a pool, such as `cuda:0`. `memory_bytes`: what engines may hold of it, or None:
@@ -13,6 +21,10 @@ class PoolDevice(msgspec.Struct, frozen=True):
 
     name: str
     memory_bytes: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
 
 
 class PoolConfig(msgspec.Struct, frozen=True):

@@ -55,6 +55,10 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class YieldChanged(msgspec.Struct, frozen=True):
+    """Memory is yielded to another program, or is not any more."""
+
+
 class Reloaded(msgspec.Struct, frozen=True):
     """The configuration is another: models and pools may have changed in all that they are.
     `changed`: variants whose engines are started otherwise now."""

@@ -17,20 +17,21 @@ import trio
 
 from trio_gateway.bus import Bus
 from trio_gateway.config.priority import Priority
-from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
+from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.configured import Configured, retimed
 from trio_gateway.engine.engine import Engine
+from trio_gateway.engine.engine_factory import EngineFactory
 from trio_gateway.engine.errors import EngineUnloaded, ExchangeAborted
 from trio_gateway.engine.happenings import Change, ModelKept, Reloaded
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.prompt import Prompt
-from trio_gateway.engine.kv.slot_owners import SlotOwners
-from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.lease import LeaseRequest, Recount, waiting_prompts
+from trio_gateway.engine.lease import LeaseRequest, Recount
 from trio_gateway.engine.ledger.file import LedgerFile
 from trio_gateway.engine.lines import EngineLines
+from trio_gateway.engine.memory_watch import MemoryWatch
 from trio_gateway.engine.news import EngineNews
+from trio_gateway.engine.others import Others
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
@@ -59,9 +60,15 @@ from trio_gateway.engine.scheduling.events import (
     Unload,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.memory_events import (
+    Look,
+    YieldEnded,
+    YieldReady,
+)
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.waiting import Waiting
+from trio_gateway.engine.yields import Yields
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +103,6 @@ class EngineManager:
             self.reaper = Reaper(config.secret_variables)
             self.meter = MemoryMeter()
             launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
-        self._launch: Launcher = launch
         self._configured = Configured(config, kinds)
         self._scheduler = scheduler(
             self._configured.facts(),
@@ -116,8 +122,18 @@ class EngineManager:
         self.remembering = Remembering(
             ledger, self._configured, self.engines, self.kv, self.bus, self._dispatch
         )
+        read_group, state = None, self._scheduler.state
+        self.others: Others | None = None
+        if self.meter is not None:
+            read_group = self.meter.read
+            self.others = Others(self.meter.hardware, self._configured, self.engines, state)
+        self._watch = MemoryWatch(self.others, state, self._dispatch)
+        self.yields = Yields(state, self._dispatch, self._watch, self.bus)
+        self._factory = EngineFactory(
+            self._configured, launch, self.kv, self.overview, self._requests, read_group,
+            self.others,
+        )  # fmt: skip
         self._ticket_numbers = itertools.count(1)
-        self._ports_in_use: set[int] = set()
         self._nursery: trio.Nursery | None = None
         self._timer = trio.CancelScope()
         self._closing = False
@@ -135,6 +151,7 @@ class EngineManager:
             await around.start(self.remembering.run)
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
+                self._nursery.start_soon(self._watch.run)
                 task_status.started()
                 await self.stopped.wait()
                 self._nursery.cancel_scope.cancel(reason="all engines are stopped")
@@ -145,6 +162,7 @@ class EngineManager:
         if not self._closing:
             self._closing = True
             self.kv.begin_shutdown()
+            self.yields.close("the gateway is stopping")
             self._dispatch(ShutDown())
 
     def abort_leases(self, reason: str) -> None:
@@ -263,6 +281,8 @@ class EngineManager:
             self._timer.deadline = deadline
         if self._closing and not self.engines:
             self.stopped.set()
+        if self.yields.is_waited_for:
+            self.yields.note_progress()
 
     def _carry_out(self, action: Action, now: float) -> None:
         match action:
@@ -278,8 +298,14 @@ class EngineManager:
             case CountAgain(ticket):
                 assert self._nursery is not None, "an engine runs"
                 self._recounting.begin(self._requests[ticket], self._nursery)
-            case Start(number, key, reason):
-                self._start(number, key, reason)
+            case Start():
+                self._start(action)
+            case Look(pool):
+                self._watch.look(pool)
+            case YieldReady(number):
+                self.yields.note_ready(number)
+            case YieldEnded(number, reason):
+                self.yields.note_ended(number, reason)
             case Drain(engine, reason, cause):
                 log.info("%s: draining, %s", self.engines[engine].key, reason)
                 self._news.tell(engine, Change.DRAINING, reason, cause=cause)
@@ -291,52 +317,17 @@ class EngineManager:
                 self._news.tell(engine, Change.STOPPING, reason, cause=cause)
                 self.engines[engine].stop()
 
-    def _start(self, number: int, key: VariantKey, reason: str) -> None:
+    def _start(self, action: Start) -> None:
         assert self._nursery is not None, "EngineManager.run is not running"
-        model, variant = self._configured.variants[key]
-        log.info("%s: start decided, %s", key, reason)
-        kind = self._configured.kind(model)
-        owners = None
-        if self._configured.keeps_apart and kind.has_slots:
-            owners = SlotOwners(is_trusted=kind.keeps_prompts_in_slots(variant))
-            variant = kind.with_prompts_in_slots(variant)
-        engine = Engine(
-            number,
-            key,
-            variant,
-            self._report,
-            launch=self._launch,
-            engine_type=model.engine,
-            kind=kind,
-            secrets=self._configured.config.secret_variables,
-            ports_in_use=self._ports_in_use,
-            memory_of_group=None if self.meter is None else self.meter.read,
-            kv=self._kv_of(key, model, variant, owners),
-        )
-        engine.owners = owners
+        number, key = action.engine, action.variant
+        where = f" on {', '.join(action.devices)}" if action.devices else ""
+        log.info("%s: start decided%s, %s", key, where, action.reason)
+        engine = self._factory.make(number, key, action.devices, self._report)
         self.engines[number] = engine
         self.lines.begin(number, key)
         evicted = self._scheduler.state.engines[number].evicted
-        self._news.tell(number, Change.STARTING, reason, evicted=evicted)
+        self._news.tell(number, Change.STARTING, action.reason, evicted=evicted)
         self._nursery.start_soon(engine.run, name=f"engine {key}")
-
-    def _kv_of(
-        self,
-        key: VariantKey,
-        model: ModelConfig,
-        variant: VariantConfig,
-        owners: SlotOwners | None,
-    ) -> EngineKv | None:
-        kind = self._configured.kind(model)
-        if not (model.kv_carryover and kind.has_slots):
-            return None
-        if (fault := self.overview.carryover_fault(model, variant)) is not None:
-            if self.kv.folder is not None:
-                log.warning("%s: %s", key, fault)
-            return None
-
-        waiting = partial(waiting_prompts, self._requests, key.model)
-        return EngineKv(self.kv, key, model, variant, kind, waiting, owners)
 
     def _report(self, event: Event) -> None:
         """Called by the engines."""

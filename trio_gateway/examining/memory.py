@@ -87,6 +87,8 @@ def _on_pools(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
                     "lower it, and leave some for the desktop and the driver",
                 )
             continue
+        if pool.is_limited:
+            continue  # by what the devices have
         largest = sorted((_largest(model, seen) for model in models), reverse=True)[: pool.engines]
         if len(largest) > 1 and sum(largest) > total:
             may, limit = format_over(sum(largest), total)

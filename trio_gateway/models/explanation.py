@@ -10,6 +10,7 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.preview import Preview
+from trio_gateway.engine.scheduling.words import lack
 from trio_gateway.models.choosing import after, as_last_resort, suits
 from trio_gateway.models.counting.counter import Count, TokenCounter
 from trio_gateway.models.model_selector import ContextLengthExceeded, ModelSelector
@@ -184,6 +185,8 @@ def _rows(model: ModelConfig, overview: Overview, need: int | None) -> list[Vari
 
 
 def _reason(selection: Selection, preview: Preview) -> str:
+    if preview.shortage is not None and preview.variant is not None:
+        return f"it waits for memory: {lack(preview.shortage, preview.variant.model)}"
     if preview.is_counted_there:
         return f"the engine that starts is to count it first ({selection.reason})"
     if preview.engine_state is not None:

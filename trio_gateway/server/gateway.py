@@ -25,7 +25,6 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
-from trio_gateway.server.feed.others import Others
 from trio_gateway.server.front import Front, Lasting
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.metrics import MetricsHandler
@@ -81,9 +80,8 @@ class Gateway:
         composer = Composer(overview, self.book, config, self.budget.facts)
         self.recorder = Recorder(self.bus)
         composer.captures = self.recorder.facts
-        meter = self.manager.meter
-        self._others = None if meter is None else Others(meter, config, self.manager.engines)
-        self.feed = Feed(self.bus, self.book, composer, self._others)
+        others = self.manager.others
+        self.feed = Feed(self.bus, self.book, composer, others)
         self._logs = Logs(self.bus, self.manager.lines)
         self._watchers = Watchers("the feed"), Watchers("logs")
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
@@ -93,7 +91,7 @@ class Gateway:
             self.manager, self.book, self.budget, self.feed, self._logs, self.history, self._dumps,
             self._trace_tally,
         )  # fmt: skip
-        self._metrics = MetricsHandler(parts, self._others, server.queue_timeout_s)
+        self._metrics = MetricsHandler(parts, others, server.queue_timeout_s)
         self.reloader = Reloader(config, self.take_over, self.closing)
         self._lasting = self._what_lasts()
         self.front = Front(config, self._lasting)
@@ -182,8 +180,6 @@ class Gateway:
         self._metrics.expect(server.queue_timeout_s)
         self.book.name_conversations(server.session_headers)
         self.feed.composer.take_over(config)
-        if self._others is not None:
-            self._others.take_over(config)
         if server.access != before.server.access:
             for watchers in self._watchers:
                 watchers.turn_out("the keys were changed")

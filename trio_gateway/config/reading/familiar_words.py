@@ -96,6 +96,8 @@ POOL = {
     "members": 'name the pool in each model instead, with "pool"',
     **dict.fromkeys(("swap", "exclusive", "limit"), 'use "engines", how many run at a time'),
     **dict.fromkeys(("vram", "ram", "memory_limit"), 'use "memory"'),
+    **dict.fromkeys(("gpus", "gpu", "device"), 'use "devices"'),
+    **dict.fromkeys(("headroom", "margin"), 'use "reserve"'),
     "persistent": 'use "pinned" in a model',
 }
 

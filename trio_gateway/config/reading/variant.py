@@ -96,6 +96,7 @@ class VariantReader:
             "inherits": {n: wish for n, wish in variables.items() if isinstance(wish, bool)},
             "workdir": paths.resolve(self._folder, workdir) if workdir else Path(binary).parent,
             "memory_bytes": record.read("memory", fields.size_bytes, 0) or None,
+            "devices": record.read("devices", fields.positive_int, 1),
             "stop_command": record.read("stop_command", self._command(), self._stop_command),
         }
 

@@ -18,6 +18,7 @@ from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import How, VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.outlook import outlook_of
+from trio_gateway.engine.scheduling.pool_memory import Shortage
 from trio_gateway.engine.scheduling.recounts import teller_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import Planner
@@ -36,7 +37,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     `expected_wait_s`: until its grant; `expected_load_s` of it are a load. None: not known.
     `pause`: what it would wait for is left alone for now: it would wait for the end of that, which
     is part of the wait, or be refused. `is_counted_there`: its need is no more than a bound, and
-    `variant` is the engine that would count it before anything is started for it.
+    `variant` is the engine that would count it before anything is started for it. `shortage`: the
+    memory that it would wait for, as other programs have it.
     """
 
     variant: VariantKey | None
@@ -47,6 +49,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     expected_load_s: float | None = 0.0
     pause: PauseLeft | None = None
     is_counted_there: bool = False
+    shortage: Shortage | None = None
 
 
 def preview_of(
@@ -113,6 +116,14 @@ def preview_of(
                 engine_state=engine.state,
                 expected_wait_s=0.0 if free else None,
             )
+    if (shortage := planner.short.get(ticket.model)) is not None:
+        return Preview(
+            variant=choice.facts.key,
+            how=How.STARTED,
+            expected_wait_s=None,
+            expected_load_s=load_s,
+            shortage=shortage,
+        )
     victims = [victim.key for step in steps for victim in step.victims]
     evicts = tuple(dict.fromkeys((*evicted, *victims)))
     return Preview(

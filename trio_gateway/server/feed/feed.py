@@ -19,12 +19,12 @@ import msgspec
 import trio
 
 from trio_gateway.bus import Bus
-from trio_gateway.engine.happenings import EngineChanged, ModelKept, Reloaded
+from trio_gateway.engine.happenings import EngineChanged, ModelKept, Reloaded, YieldChanged
+from trio_gateway.engine.others import Others
 from trio_gateway.engine.resources import ModelRow
 from trio_gateway.lines import LogLine
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.differ import Differ
-from trio_gateway.server.feed.others import Others
 from trio_gateway.server.feed.ring import Entry, Ring
 from trio_gateway.server.feed.rows import CapturesChanged, Kind, Moment, UsableModel, moment_of
 from trio_gateway.server.feed.view import View
@@ -93,7 +93,7 @@ class Feed:
             if self._others is not None:
                 watch = partial(self._others.watch, self._note_others)
                 await stack.enter_async_context(beside(watch))
-            for kind in (RequestBegan, ModelKept, Reloaded, CapturesChanged):
+            for kind in (RequestBegan, ModelKept, Reloaded, YieldChanged, CapturesChanged):
                 stack.enter_context(self._bus.listening(kind, self.wake))
             stack.enter_context(self._bus.listening(LogLine, self._note_line))
             stack.enter_context(self._bus.listening(RequestRecord, self._note_end))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trio_gateway.engine.others import Others
 from trio_gateway.server.api.endpoint import Endpoint
-from trio_gateway.server.feed.others import Others
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.metrics.gateway_metrics import GatewayMetrics
 from trio_gateway.server.metrics.readings import Parts

@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.devices import gpu
 from tests.support.schema_values import config, model
-from trio_gateway.engine.process.memory_meter import MemoryMeter
+from trio_gateway.engine import others as others_module
+from trio_gateway.engine.configured import Configured
+from trio_gateway.engine.others import Others
+from trio_gateway.engine.pool_readings import PoolsEngines, others_of
+from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.hardware.devices import Device, Holder, Reading
-from trio_gateway.server.feed import others as others_module
-from trio_gateway.server.feed.others import Others, others_of
 
 MIB = 2**20
 ME = os.getpgrp()
@@ -32,8 +34,20 @@ class Says:
         return Reading(tuple(self._devices))
 
 
+def read(readings: Sequence[Device]) -> Reading:
+    return Reading((*readings, gpu("cpu", total=1000 * MIB, used=0 if readings else 500 * MIB)))
+
+
+def engines(**groups: list[int]) -> dict[str, PoolsEngines]:
+    return {name: PoolsEngines(frozenset(its)) for name, its in groups.items()}
+
+
+def asked_of(hardware: Says) -> Others:
+    return Others(hardware, Configured(config(model("m"))), {}, SchedulerState([], {}))
+
+
 def others(readings: Sequence[Device], **groups: list[int]) -> dict[str, int | None]:
-    return others_of(MemoryMeter(Says(readings)), groups)
+    return others_of(read(readings), engines(**groups))
 
 
 def used(total: int, **held: int) -> Device:
@@ -67,11 +81,7 @@ def test_it_is_not_known_where_the_driver_does_not_name_the_engines() -> None:
 
 
 def test_a_driver_that_does_not_answer_is_no_reason_to_fail() -> None:
-    class Broken(Says):
-        def read(self) -> Reading:
-            return Reading((), ("broken",))
-
-    assert others_of(MemoryMeter(Broken([])), {"gpu": [ME]}) == {"gpu": None}
+    assert others_of(Reading((), ("broken",)), engines(gpu=[ME])) == {"gpu": None}
 
 
 @pytest.mark.processes
@@ -98,7 +108,7 @@ class Slow(Says):
 
 async def test_who_asks_gets_what_is_some_seconds_old_at_most() -> None:
     meter = Slow()
-    asked = Others(MemoryMeter(meter), config(model("m")), {})
+    asked = asked_of(meter)
     for _ in range(3):
         assert await asked.now() == {"primary": 400 * MIB}
     assert meter.asked == 1
@@ -109,7 +119,7 @@ async def test_a_driver_that_hangs_holds_nobody_up_and_takes_one_thread(
 ) -> None:
     monkeypatch.setattr(others_module, "ASK_S", 0.02)
     meter = Slow()
-    asked = Others(MemoryMeter(meter), config(model("m")), {})
+    asked = asked_of(meter)
     meter.goes_on.clear()
     try:
         for _ in range(3):
@@ -120,5 +130,4 @@ async def test_a_driver_that_hangs_holds_nobody_up_and_takes_one_thread(
 
 
 async def test_a_driver_that_breaks_is_no_reason_to_fail_either() -> None:
-    meter = MemoryMeter(Says([], OSError("broken")))
-    assert await Others(meter, config(model("m")), {}).now() == {}
+    assert await asked_of(Says([], OSError("broken"))).now() == {}
