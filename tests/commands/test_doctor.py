@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from tests.support.gguf_files import write_bpe
 from trio_gateway.commands.doctor import doctor
 from trio_gateway.examining import probes
+from trio_gateway.stop_signals import StopSignals
 
 pytestmark = pytest.mark.processes
 
@@ -24,7 +25,8 @@ def _no_other_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, source: str, *options: str) -> Result:
     (folder / "gateway.lua").write_text(source)
-    return CliRunner().invoke(doctor, ["-c", str(folder / "gateway.lua"), *options])
+    argv = ["-c", str(folder / "gateway.lua"), *options]
+    return CliRunner().invoke(doctor, argv, obj=StopSignals())
 
 
 def source(binary: Path | str, file: Path | str, server: str = "listen_v4 = '127.0.0.1:0'") -> str:
@@ -75,6 +77,8 @@ def test_a_configuration_that_does_not_load_is_its_own_finding(tmp_path: Path) -
     assert result.exit_code == 2
     assert "error: " in result.output
     assert "Traceback" not in result.output
-    gone = CliRunner().invoke(doctor, ["-c", str(tmp_path / "none.lua"), "--json"])
+    gone = CliRunner().invoke(
+        doctor, ["-c", str(tmp_path / "none.lua"), "--json"], obj=StopSignals()
+    )
     assert gone.exit_code == 2
     assert json.loads(gone.stdout)["errors"] == 1

@@ -10,7 +10,7 @@ import pytest
 from tests.support.schema_values import config, model, variant
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.missing import Missing
-from trio_gateway.config.pool_schema import PoolConfig
+from trio_gateway.config.pool_schema import PoolConfig, PoolDevice
 from trio_gateway.config.schema import GatewayConfig, KvCarryoverConfig, ListenAddress
 from trio_gateway.engine.loadable import Said, program_of
 from trio_gateway.engine.scheduling.events import VariantKey
@@ -238,6 +238,9 @@ def test_what_engines_of_a_running_gateway_hold_is_not_in_the_way() -> None:
         ),
         (PoolConfig("primary", 1, None), None),
         (PoolConfig("primary", 2, 20 * GIB), None),
+        (PoolConfig("primary", 2, memory_auto=True), None),
+        (PoolConfig("primary", 2, devices=(PoolDevice("cuda:0"),)), None),
+        (PoolConfig("primary", 1, devices=(PoolDevice("cuda:3"),)), "pools.primary.devices: there"),
     ],
 )
 def test_pools_against_the_device(pool: PoolConfig, line: str | None) -> None:

@@ -78,7 +78,7 @@ class _Run:
                 kv_restore=costs.restore_speed,
                 restore=verdict and Verdict(verdict.helps, verdict.said, now_s),
             )
-        return msgspec.structs.replace(entry, **self.tried).after(base)
+        return msgspec.structs.replace(entry, **self.tried)
 
 
 class Remembering:
@@ -239,7 +239,7 @@ class Remembering:
                 del self._runs[number]
             if run.identity is None or run.load_s is None:
                 continue  # it never got ready
-            entry = run.entry(self._kv, time.time())
+            entry = run.entry(self._kv, time.time()).after(self._latest(run.identity))
             what = entry.news_to(self._known.get(run.identity))
             if what is not News.NONE:
                 self._unwritten[run.identity] = entry
@@ -253,7 +253,10 @@ class Remembering:
         secrets = self._configured.config.secret_variables
         for run in [run for run in self._runs.values() if run.identity is None]:
             identity = await self._in_thread(partial(identity_of, run.model, run.variant, secrets))
-            run.identity, run.base = identity, self._known.get(identity)
+            run.identity, run.base = identity, self._latest(identity)
+
+    def _latest(self, identity: str) -> Entry | None:
+        return self._unwritten.get(identity) or self._known.get(identity)
 
     async def _write(self) -> None:
         if not (unwritten := self._unwritten):

@@ -85,8 +85,10 @@ def _on_gateways(seen: Seen) -> Iterator[Finding]:
     for gateway in seen.gateways:
         if gateway.pid in at_address:
             continue
-        engines = f"{gateway.engines} engine{'' if gateway.engines == 1 else 's'}"
-        holds = f" that hold {format_size(gateway.held_bytes)}" if gateway.held_bytes else ""
+        is_one = gateway.engines == 1
+        engines = f"{gateway.engines or 'no'} engine{'' if is_one else 's'}"
+        holds = f" that hold{'s' if is_one else ''} {format_size(gateway.held_bytes)}"
+        holds = holds if gateway.held_bytes else ""
         yield warning(
             f"another gateway runs (pid {gateway.pid}), with {engines}{holds}",
             "neither knows what the other loads: stop it, or limit the `memory` of the pools",

@@ -9,7 +9,7 @@ from trio_gateway.config.schema import GatewayConfig, ModelConfig, VariantConfig
 from trio_gateway.config.server_options import GPU_LAYERS
 from trio_gateway.config.sizes import format_over, format_size
 from trio_gateway.engine.scheduling.events import VariantKey
-from trio_gateway.examining.finding import Finding, warning
+from trio_gateway.examining.finding import Finding, error, warning
 from trio_gateway.examining.seen import Seen
 from trio_gateway.hardware.devices import Device
 
@@ -19,15 +19,32 @@ _HOLDERS_MAX = 3
 def on_memory(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
     for fault in seen.reading.faults:
         yield warning(fault, "repair or restart the driver")
+    yield from _on_devices(config, seen)
     for model in config.models:
         for variant in model.variants:
-            yield from _on_variant(model, variant, seen)
+            yield from _on_variant(config, model, variant, seen)
     yield from _on_pools(config, seen)
 
 
-def _on_variant(model: ModelConfig, variant: VariantConfig, seen: Seen) -> Iterator[Finding]:
+def _on_devices(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
+    """Those that a pool names and this machine does not have."""
+    if seen.reading.faults or not seen.reading.devices:
+        return
+    here = ", ".join(device.id for device in seen.reading.devices)
+    for pool in config.pools.values():
+        for device in pool.devices:
+            if seen.reading.device(device.name) is None:
+                yield error(
+                    f"pools.{pool.name}.devices: there is no {device.name} on this machine",
+                    f"it has {here}",
+                )
+
+
+def _on_variant(
+    config: GatewayConfig, model: ModelConfig, variant: VariantConfig, seen: Seen
+) -> Iterator[Finding]:
     need, source = seen.memory.get(VariantKey(model.name, variant.name), (0, ""))
-    devices = _devices(variant, seen)
+    devices = _devices(config, model, variant, seen)
     if not need or not devices:
         return
     where = f'model "{model.name}", variant {variant.name}: it needs'
@@ -48,10 +65,16 @@ def _on_variant(model: ModelConfig, variant: VariantConfig, seen: Seen) -> Itera
         )
 
 
-def _devices(variant: VariantConfig, seen: Seen) -> tuple[Device, ...]:
-    """Those that an engine of it computes with, as far as its arguments say so."""
+def _devices(
+    config: GatewayConfig, model: ModelConfig, variant: VariantConfig, seen: Seen
+) -> tuple[Device, ...]:
+    """Those that an engine of it computes with, as far as its pool or its arguments say so."""
     if not variant.has_process or runs_elsewhere(variant.binary):
         return ()
+    pool = config.pools.get(model.pool)
+    if pool is not None and pool.devices:
+        found = [seen.reading.device(device.name) for device in pool.devices]
+        return tuple(device for device in found if device is not None)
     gpus, layers = seen.reading.gpus, variant.engine_args.number(GPU_LAYERS)
     if gpus and layers != 0:
         return gpus
@@ -73,8 +96,8 @@ def _is_used_by_us(seen: Seen) -> bool:
 def _on_pools(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
     for pool in config.pools.values():
         models = [model for model in config.models if model.pool == pool.name]
-        variants = [variant for model in models for variant in model.variants]
-        devices = {d.id: d for variant in variants for d in _devices(variant, seen)}
+        each = [(model, variant) for model in models for variant in model.variants]
+        devices = {d.id: d for both in each for d in _devices(config, *both, seen)}
         if not devices:
             continue
         total = sum(device.total_bytes for device in devices.values())

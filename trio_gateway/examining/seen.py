@@ -68,3 +68,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     memory: Mapping[VariantKey, tuple[int, str]] = {}
     open_files: int = 1024**2
     tls_fault: str = ""
+
+    @property
+    def holders(self) -> list[str]:
+        """Gateways that hold memory, or may, in words."""
+        visible = {gateway.pid for gateway in self.gateways}
+        hidden = [
+            f"a gateway whose engines cannot be seen runs at {address}"
+            for address, port in self.ports.items()
+            if port.is_gateway and port.pid not in visible
+        ]
+        return hidden + [
+            f"a gateway (pid {gateway.pid}) has {gateway.engines} "
+            f"engine{'' if gateway.engines == 1 else 's'}"
+            for gateway in self.gateways
+            if gateway.engines
+        ]
