@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -29,7 +30,9 @@ and run this again, or write its path into the file."""
 
 
 @click.command()
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
+@click.argument(
+    "folders", nargs=-1, type=click.Path(path_type=Path, readable=False), metavar="[FOLDER]..."
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path(LOCAL_NAME), show_default=True,
     metavar="FILE", help="The file to write.",
@@ -160,5 +163,5 @@ def _show(found: Found, engines: Engines) -> None:
 def _say_next(output: Path, found: Found) -> None:
     count = len(found.plan.models)
     click.echo(f"Wrote {output} with {count} model{'s' if count > 1 else ''}. Next:")
-    option = "" if output == Path(LOCAL_NAME) else f" -c {output}"
+    option = "" if output == Path(LOCAL_NAME) else f" -c {shlex.quote(str(output))}"
     click.echo(f"  trio-gateway check{option}\n  trio-gateway serve{option}")
