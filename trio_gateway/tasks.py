@@ -49,6 +49,31 @@ async def beside(work: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel(reason="the block that it helped is over")
 
 
+async def run_and_finish(
+    work: Callable[[trio.CancelScope], Awaitable[object]],
+    close: Callable[[], None],
+    within_s: float,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Run some work until cancelled; then `close` tells it to finish what it has, and it gets so
+    long for that.
+
+    Args:
+        work: does all of it in the scope that it is given.
+    """
+    # Shielded: the last requests before a shutdown are those that people ask for. The deadline
+    # comes with the cancel.
+    limit = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, limit)
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            limit.deadline = trio.current_time() + within_s
+            close()
+
+
 async def first_of(*waits: Callable[[], Awaitable[T]]) -> T:
     """What the first of them returns; the others are cancelled.
 

@@ -19,6 +19,7 @@ from tests.support.collector import Collector, Found, collecting
 from tests.support.harness import (
     HYPERCORN,
     SERVE,
+    WAIT_S,
     GatewayProcess,
     chat_body,
     configuration,
@@ -27,7 +28,7 @@ from tests.support.harness import (
     running_gateway,
 )
 from tests.support.optional import traces_there
-from tests.support.patience import patient
+from tests.support.patience import eventually, patient
 
 pytestmark = pytest.mark.processes
 
@@ -192,12 +193,17 @@ def loaded(gateway: GatewayProcess, collector: Collector) -> None:
     assert "first byte" in spans["engine"].events
 
 
+def is_answering(gateway: GatewayProcess) -> bool:
+    with gateway.client() as client:
+        return any(engine["leases"] for engine in client.get("/gateway/engines").json()["engines"])
+
+
 def waits_for_a_swap(gateway: GatewayProcess, collector: Collector) -> None:
     """It waits for the answer that is under way, and then for its load."""
     assert gateway.chat("one").status_code == 200
     with ThreadPoolExecutor(2) as pool:
         before = pool.submit(gateway.chat, "one", stream=True, max_tokens=400)
-        time.sleep(0.2)  # it is under way, for 0.8 s at least
+        assert eventually(lambda: is_answering(gateway), WAIT_S)
         answered = pool.submit(ask, gateway, "other", 2, stream=True)
         assert b"[DONE]" in before.result().content
         assert answered.result().status_code == 200
@@ -293,7 +299,7 @@ def test_a_collector_that_says_nothing_holds_up_neither_requests_nor_the_end(
         config = configuration(fake_model("m"), traces=traces_to(collector.url))
         with running_gateway(tmp_path, config, verbose=False) as gateway:
             assert ask(gateway, "m", 1).status_code == 200
-            time.sleep(1.5)  # by then it sends
+            assert collector.reached.wait(WAIT_S)
             began_s = time.monotonic()
             assert all(ask(gateway, "m", number).status_code == 200 for number in range(2, 12))
             assert time.monotonic() - began_s < patient(1.5)

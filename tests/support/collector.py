@@ -36,7 +36,8 @@ class Found(NamedTuple):
 
 
 class Collector:
-    """`statuses`: of the next answers, before 200. `open`: not set, it answers nothing."""
+    """`statuses`: of the next answers, before 200. `open`: not set, it answers nothing. `reached`:
+    it was sent something, whether or not it answers."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -46,6 +47,7 @@ class Collector:
         self.statuses: list[int] = []
         self.open = threading.Event()
         self.open.set()
+        self.reached = threading.Event()
         self._news = threading.Condition()
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> int:
@@ -116,6 +118,7 @@ def collecting(port: int = 0) -> Iterator[Collector]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            collector.reached.set()
             if not collector.open.wait(WAIT_S):
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}

@@ -38,7 +38,7 @@ def reconfigure(
     """Change the state; what follows from it for the others is decided as after any event."""
     decisions.window_s = event.fairness_window_s
     facts = {each.key: each for each in event.variants}
-    gone = {key for key in state.variants.keys() if key not in facts}  # noqa: SIM118
+    gone = state.variants.all_keys() - facts.keys()
     for engine in state.engines.values():
         if engine.key in facts and engine.key not in event.changed and not engine.outdated:
             engine.facts = facts[engine.key]

@@ -51,7 +51,7 @@ class Variants:
     def __contains__(self, model: str) -> bool:
         return model in self._of_model
 
-    def keys(self) -> set[VariantKey]:
+    def all_keys(self) -> set[VariantKey]:
         return {facts.key for of_model in self._of_model.values() for facts in of_model}
 
     def all(self) -> Sequence[Sequence[VariantFacts]]:

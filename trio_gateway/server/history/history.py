@@ -23,6 +23,7 @@ from trio_gateway.server.history.stored import HistoryUnavailable, StoredRequest
 from trio_gateway.server.history.usage import By, Sums, sums_of
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
+from trio_gateway.tasks import run_and_finish
 
 if TYPE_CHECKING:
     from trio_gateway.server.history.file import HistoryFile
@@ -115,19 +116,12 @@ class History:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then what is noted, within a short time."""
-        # Shielded: the last requests before a shutdown are those that people ask for. The deadline
-        # comes with the cancel.
-        flush = trio.CancelScope(shield=True)
         with self._bus.listening(RequestRecord, self._note):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_all, flush)
-                task_status.started()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    flush.deadline = trio.current_time() + FLUSH_S
-                    self._closing.set()
-                    self._news.set()
+            await run_and_finish(self._write_all, self._close, FLUSH_S, task_status)
+
+    def _close(self) -> None:
+        self._closing.set()
+        self._news.set()
 
     def _note(self, record: RequestRecord) -> None:
         """For each request, so it does no more than this."""

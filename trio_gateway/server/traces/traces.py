@@ -25,6 +25,7 @@ from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.traces.otlp import CONTENT_TYPE, encode, rejected
 from trio_gateway.server.traces.spans import Span, Value, spans_of
 from trio_gateway.server.traces.tally import Loss, TraceTally
+from trio_gateway.tasks import run_and_finish
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +72,13 @@ class Traces:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled; then what is noted, within a short time."""
-        # Shielded: the last requests before a shutdown are those that people ask for. The deadline
-        # comes with the cancel.
-        flush = trio.CancelScope(shield=True)
         log.info("traces are sent to %s", self._where)
         with self._bus.listening(RequestRecord, self._note):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_all, flush)
-                task_status.started()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    flush.deadline = trio.current_time() + FLUSH_S
-                    self._closing.set()
-                    self._news.set()
+            await run_and_finish(self._send_all, self._close, FLUSH_S, task_status)
+
+    def _close(self) -> None:
+        self._closing.set()
+        self._news.set()
 
     def _note(self, record: RequestRecord) -> None:
         """For each request, so it does no more than this."""
