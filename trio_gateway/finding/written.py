@@ -127,16 +127,19 @@ def _pools(plan: Plan, room: Room) -> str | None:
     if plan.primary_bytes is None:
         return None
     count = sum(not planned.is_helper for planned in plan.models)
-    engines = min(max(count, 1), _PRIMARY_ENGINES) if room.is_gpu else 1
-    pools: dict[str, LuaValue] = {"primary": _pool(engines, plan.primary_bytes)}
+    has_helpers = plan.secondary_bytes is not None
+    engines = min(max(count, 1), _PRIMARY_ENGINES) if room.is_gpu and not has_helpers else 1
+    pools: dict[str, LuaValue] = {"primary": _pool(engines, plan.primary_bytes, room)}
     if plan.secondary_bytes is not None:
-        pools["secondary"] = _pool(plan.helpers_at_a_time, plan.secondary_bytes)
-    what = "Engines that may run at a time, and the memory that they may use together."
+        pools["secondary"] = _pool(plan.helpers_at_a_time, plan.secondary_bytes, room)
+    what = "Engines that may run at a time, and the memory that they may use together"
+    what += ": what other\nprograms leave." if room.is_watched else "."
     return f"{comment(what)}\n{assignment('pools', pools)}"
 
 
-def _pool(engines: int, memory: int) -> LuaValue:
-    return {"engines": engines, "memory": f"{-(-memory // _MIB)}MiB"}
+def _pool(engines: int, memory: int, room: Room) -> LuaValue:
+    given = "auto" if room.is_watched else f"{-(-memory // _MIB)}MiB"
+    return {"engines": engines, "memory": given}
 
 
 def _left(left: Sequence[Left]) -> str:

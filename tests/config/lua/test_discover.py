@@ -55,6 +55,13 @@ def test_a_new_file_is_a_model_and_changes_no_other(tmp_path: Path) -> None:
     assert {tmp_path / "m", tmp_path / "m/a", tmp_path / "m/Chat-Q8_0.gguf"} <= {*after.watched}
 
 
+def test_a_folder_may_be_empty(tmp_path: Path) -> None:
+    config = load(tmp_path, DISCOVER)
+    assert config.models == ()
+    assert config.notes == (f"discover: there is no model in {tmp_path}/m",)
+    assert config.watched == (tmp_path / "m",)
+
+
 def test_broken_files_are_notes(tmp_path: Path) -> None:
     (tmp_path / "m/x.gguf").write_text("no")
     grow(write_model(tmp_path / "m/huge.gguf"), 30 * GIB)

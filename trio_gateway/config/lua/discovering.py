@@ -88,7 +88,10 @@ def discover(request: Request) -> Discovered:
             left.append(found)
         else:
             tables.append(_table(found, binary, args))
-    return Discovered(tables, tuple(_notes(engines, left)), gathered.watched)
+    notes = _notes(engines, left)
+    if not tables and not notes:
+        notes.append(f"discover: there is no model in {' and '.join(request.folders)}")
+    return Discovered(tables, tuple(notes), gathered.watched)
 
 
 def _planned(model: Model, memory: int | None, engine: Engine | None) -> Planned | Left:
