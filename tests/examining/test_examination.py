@@ -36,6 +36,10 @@ def header(**values: Any) -> GgufHeader:
     )  # fmt: skip
 
 
+def vision() -> GgufHeader:
+    return GgufHeader(architecture="qwen2vl", vocabulary=9, values={}, chat_template=TOOLS)
+
+
 def gpu(free: int = 24 * GIB, *holders: Holder) -> Device:
     return Device(
         id="cuda:0", kind=DeviceKind.CUDA, name="RTX", total_bytes=24 * GIB, free_bytes=free,
@@ -99,6 +103,10 @@ CASES: dict[str, tuple[GatewayConfig, dict[str, Any], str]] = {
     "an unused projector": (
         one(), {"files": {FILE: SeenFile(header(), projectors=("mmproj-m.gguf",))}},
         'note: model "m": it takes no images, though mmproj-m.gguf lies beside its file',
+    ),
+    "no projector": (
+        one(), {"files": {FILE: SeenFile(vision())}},
+        'note: model "m": it takes no images, though a qwen2vl can look at some',
     ),
     "a program that cannot be run": (
         one(), {"programs": {PROGRAM: Said(None, "Exec format error")}},

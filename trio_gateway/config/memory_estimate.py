@@ -6,6 +6,7 @@ The arithmetic, and what it does not know, is in `gguf/memory.py`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,4 +106,4 @@ def _is_unreadable(args: EngineArgs, number: ServerOption) -> bool:
 
 def _existing(variant: VariantConfig, path: str | None) -> str | None:
     full = variant.workdir / path if path else None
-    return str(full) if full is not None and full.is_file() else None
+    return str(full) if full is not None and os.path.isfile(full) else None

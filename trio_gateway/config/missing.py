@@ -55,7 +55,7 @@ def missing(config: GatewayConfig) -> list[Missing]:
     found = [entry for model in config.models for entry in _of_model(model)]
     if (tls := config.server.tls) is not None:
         for key, path in (("certificate", tls.certificate), ("key", tls.key)):
-            if not path.is_file():
+            if not os.path.isfile(path):
                 found.append(Missing(f"server.tls.{key}: {path} does not exist"))
     if config.server.traces is not None and (lack := otel()) is not None:
         found.append(Missing(f"server.traces: {lack}", None, ""))
@@ -90,14 +90,14 @@ def _of_model(model: ModelConfig) -> Iterator[Missing]:
             yield Missing(f'model "{model.name}": {key}: {why.text}', None, why.cure)
     ca_files = {v.options.ca_file: None for v in model.variants if v.options.ca_file is not None}
     for path in ca_files:
-        if not path.is_file():
+        if not os.path.isfile(path):
             yield Missing(f'model "{model.name}": ca_file: {path} does not exist', model.name)
 
 
 def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[_Lack]:
     if lack := _program(variant.binary):
         yield lack._replace(text=f"binary: {lack.text}")
-    elif not variant.workdir.is_dir():
+    elif not os.path.isdir(variant.workdir):
         yield _Lack(f"workdir: {variant.workdir} does not exist")
     if model.engine.kind != LLAMACPP.kind or runs_elsewhere(variant.binary):
         return
@@ -111,7 +111,7 @@ def _of_variant(model: ModelConfig, variant: VariantConfig) -> Iterator[_Lack]:
             yield lack._replace(text=f"{option.name}: {lack.text}")
     for option, files in _other_files(args):
         for file in files:
-            if not (variant.workdir / file).is_file():
+            if not os.path.isfile(variant.workdir / file):
                 yield _Lack(f"{option.name}: {variant.workdir / file} does not exist")
 
 
@@ -127,8 +127,13 @@ def _other_files(args: EngineArgs) -> Iterator[tuple[ServerOption, list[str]]]:
 
 def _gguf(path: Path) -> _Lack | None:
     """Why it cannot be a model's file; None if it can. Only its first bytes are read."""
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         return _Lack(f"{path} does not exist", "download it, or correct the path")
+    except (OSError, ValueError) as error:  # a folder of somebody else, a name that cannot be one
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return _Lack(f"{path} cannot be read: {why}", "let this user read it, or correct the path")
     try:
         check_beginning(path)
     except BadGguf as error:
@@ -142,8 +147,8 @@ def _program(program: str) -> _Lack | None:
         return None
     if os.sep not in program:
         return _Lack(f"{program} is not on PATH", "install it, or write its whole path")
-    if Path(program).is_file():
+    if os.path.isfile(program):
         return _Lack(f"{program} is not executable", f"chmod +x {program}")
-    if Path(program).is_dir():
+    if os.path.isdir(program):
         return _Lack(f"{program} is a folder", "write the path of the program in it")
     return _Lack(f"{program} does not exist", "install it, or correct the path")

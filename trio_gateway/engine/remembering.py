@@ -131,6 +131,7 @@ class Remembering:
             self._bus.listening(MemorySeen, self._grew),
             self._bus.listening(Reloaded, self._reloaded),
         ):
+            self._kv.tell = self._tell
             with trio.move_on_after(READ_S) as limit:
                 await self._try(partial(self.recall, self._file.open))
             if limit.cancelled_caught:

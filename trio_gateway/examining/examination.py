@@ -89,7 +89,8 @@ def _on_gateways(seen: Seen) -> Iterator[Finding]:
         engines = f"{gateway.engines or 'no'} engine{'' if is_one else 's'}"
         holds = f" that hold{'s' if is_one else ''} {format_size(gateway.held_bytes)}"
         holds = holds if gateway.held_bytes else ""
-        yield warning(
+        tell = warning if gateway.engines else note
+        yield tell(
             f"another gateway runs (pid {gateway.pid}), with {engines}{holds}",
             "neither knows what the other loads: stop it, or limit the `memory` of the pools",
         )

@@ -20,6 +20,7 @@ from trio_gateway.gguf.chat_template import knows_tools
 from trio_gateway.gguf.shards import files_of_model
 
 _LONGER = ("--rope", "--yarn", "--override-kv")  # such arguments make more of a model's context
+_SEEING = ("vl", "vlmoe")  # ends of the architectures that are made for it: qwen2vl
 
 
 def model_file(variant: VariantConfig) -> Path | None:
@@ -112,6 +113,12 @@ def _on_abilities(model: ModelConfig, seen: Seen) -> Iterator[Finding]:
         yield note(
             f'model "{model.name}": it takes no images, though {beside} lies beside its file',
             f'if that belongs to it, give its engine "--mmproj", "{file.projectors[0]}"',
+        )
+    elif header.architecture.endswith(_SEEING) and args.has_projector is False:
+        yield note(
+            f'model "{model.name}": it takes no images, though a {header.architecture} can look '
+            "at some: its engine has no --mmproj",
+            "download the projector that belongs to it",
         )
     if args.has(CHAT_TEMPLATE, CHAT_TEMPLATE_FILE):
         return

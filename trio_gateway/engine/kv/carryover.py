@@ -57,6 +57,7 @@ class KvCarryover:
         self._costs: dict[str, KvCosts] = {}
         self.unhelpful: dict[str, str] = {}  # models whose restores do not help: how that showed
         self.verdicts: dict[VariantKey, Verdict] = {}  # of this run
+        self.tell: Callable[[], None] | None = None  # that there is another verdict
         self.misses: dict[str, int] = {}  # by model: restores that did not help, since one did
         self.counts: defaultdict[str, KvCounts] = defaultdict(KvCounts)  # by model
         self._saving: dict[trio.CancelScope, float] = {}  # with its limit at a shutdown
@@ -118,6 +119,11 @@ class KvCarryover:
                 setattr(costs, name, getattr(known, name))
         if no_help is not None and model not in self.unhelpful:
             self.unhelpful[model] = f"{no_help}, in an earlier run; its slots are not saved"
+
+    def note_verdict(self, key: VariantKey, verdict: Verdict) -> None:
+        before, self.verdicts[key] = self.verdicts.get(key), verdict
+        if self.tell is not None and (before is None or before.helps is not verdict.helps):
+            self.tell()
 
     def forget(self, model: str) -> None:
         """Its engines are started otherwise from now on."""

@@ -66,7 +66,7 @@ class Judge:
         used = f"{cached_tokens} of {expected.tokens} restored tokens were used"
         if has_helped(expected.tokens, cached_tokens):
             misses.pop(model, None)
-            self._owner.verdicts[self._key] = Verdict(helps=True, said=used)
+            self._owner.note_verdict(self._key, Verdict(helps=True, said=used))
             return
         self._owner.counts[model].unhelpful_restores += 1
         misses[model] = misses.get(model, 0) + 1
@@ -76,5 +76,5 @@ class Judge:
             return
         why = f"{numbers}; this model's slots are not saved again in this run"
         self._owner.unhelpful[model] = why
-        self._owner.verdicts[self._key] = Verdict(helps=False, said=numbers)
+        self._owner.note_verdict(self._key, Verdict(helps=False, said=numbers))
         log.warning("%s: %s", self._key, why)
