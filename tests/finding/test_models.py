@@ -52,6 +52,8 @@ def test_what_is_no_model_is_left_with_the_reason(tmp_path: Path) -> None:
     write_model(tmp_path / "whole.gguf")
     whole = (tmp_path / "whole.gguf").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:-200])
+    (tmp_path / "sooner.gguf").write_bytes(whole[: whole.index(b"token_embd") + 4])
+    (tmp_path / "soonest.gguf").write_bytes(whole[:40])
     (tmp_path / "empty.gguf").touch()
     (tmp_path / "text.gguf").write_text("<html>404</html>" * 9)
     (tmp_path / "loading.gguf").write_bytes(whole)
@@ -73,7 +75,8 @@ def test_what_is_no_model_is_left_with_the_reason(tmp_path: Path) -> None:
     models, left = look(tmp_path)
     assert [*models] == ["layers", "link"]  # the first of the same file is named
     assert left == {
-        "cut.gguf": Why.BROKEN, "empty.gguf": Why.BROKEN, "text.gguf": Why.BROKEN,
+        "cut.gguf": Why.BROKEN, "sooner.gguf": Why.BROKEN, "soonest.gguf": Why.BROKEN,
+        "empty.gguf": Why.BROKEN, "text.gguf": Why.BROKEN,
         "big.gguf": Why.BROKEN, "loading.gguf": Why.UNFINISHED,
         "begun.gguf.incomplete": Why.UNFINISHED, "dead.gguf": Why.UNREADABLE,
         "whole.gguf": Why.DUPLICATE, "zweit.gguf": Why.DUPLICATE, "vocab.gguf": Why.VOCABULARY,
@@ -113,9 +116,17 @@ def test_a_projector_belongs_to_the_model_that_it_fits(tmp_path: Path) -> None:
     write_model(tmp_path / "other/a-model.gguf", width=64)
     projector(tmp_path / "other/mmproj.gguf", 128)
     projector(tmp_path / "alone/mmproj-alone.gguf")
+    for repo in ("ggml-org_Pixtral-12B-GGUF", "me_Smol-VL-GGUF"):  # llama.cpp's cache
+        write_model(tmp_path / f"cache/{repo}_{repo.split('_')[1][:-5]}-Q4_K_M.gguf")
+        projector(tmp_path / f"cache/{repo}_mmproj-model-f16.gguf", 64)
+    write_model(tmp_path / "deep/UD-Q4_K_XL/Llama-4-00001-of-00001.gguf")
+    projector(tmp_path / "deep/mmproj-BF16.gguf", 64)
     models, left = look(tmp_path)
     assert {n: Path(m.projector).name for n, m in models.items() if m.projector} == {
         "gemma-3-4b-it": "mmproj-F16.gguf", "qwen2.5-vl-7b": "mmproj-Qwen2.5-VL-7B-f16.gguf",
+        "llama-4": "mmproj-BF16.gguf",
+        "pixtral-12b": "ggml-org_Pixtral-12B-GGUF_mmproj-model-f16.gguf",
+        "smol-vl": "me_Smol-VL-GGUF_mmproj-model-f16.gguf",
     }  # fmt: skip
     assert left == {
         "mmproj-F32.gguf": Why.SPARE, "mmproj-model-f16.gguf": Why.PROJECTOR,

@@ -15,7 +15,7 @@ import click
 
 from trio_gateway.commands.loading import EXIT_FAILED, EXIT_WRONG_CONFIG
 from trio_gateway.config.loader import ConfigError, ConfigLoader
-from trio_gateway.config.locate import LOCAL_NAME
+from trio_gateway.config.locate import LOCAL_NAME, VARIABLE
 
 if TYPE_CHECKING:
     from trio_gateway.finding.engines import Engines
@@ -89,7 +89,7 @@ def write_new(path: Path, text: str) -> None:
         mask = os.umask(0)
         os.umask(mask)
         draft.chmod(0o666 & ~mask)
-        os.link(draft, path)
+        _name(draft, path)
     except FileExistsError:
         _refuse_existing(path)
     except OSError as error:
@@ -97,6 +97,17 @@ def write_new(path: Path, text: str) -> None:
         sys.exit(EXIT_FAILED)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Raises FileExistsError: something has that name."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(draft.read_text(encoding="utf-8"))
 
 
 def _refuse_existing(path: Path) -> None:
@@ -163,5 +174,6 @@ def _show(found: Found, engines: Engines) -> None:
 def _say_next(output: Path, found: Found) -> None:
     count = len(found.plan.models)
     click.echo(f"Wrote {output} with {count} model{'s' if count > 1 else ''}. Next:")
-    option = "" if output == Path(LOCAL_NAME) else f" -c {shlex.quote(str(output))}"
+    is_usual = output == Path(LOCAL_NAME) and not os.environ.get(VARIABLE)
+    option = "" if is_usual else f" -c {shlex.quote(str(output))}"
     click.echo(f"  trio-gateway check{option}\n  trio-gateway serve{option}")

@@ -71,7 +71,7 @@ class ConfigLoader:
         pools = read_pools(mistakes, top["pools"])
         may_be_empty = left.watched is not None  # a folder that has no models yet
         reader = ModelReader(mistakes, self._folder, server.timeouts, may_be_empty=may_be_empty)
-        models, paths = reader.read(top["models"], pools)
+        models, paths = reader.read(top["models"], pools, top["choices"])
         models, paths = without_too_large(models, paths, pools, reader.notes)
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
         choices = read_choices(mistakes, top["choices"], models)

@@ -21,15 +21,21 @@ def assigned(models: Sequence[Read], projectors: Sequence[Read]) -> dict[str, li
 
 
 def _seen_by(projector: Read, models: Sequence[Read]) -> list[Read]:
-    """Of the models in its folder those that are called as it is; or all, if they are one model.
+    """Of the models near it those that are called as it is; or all, if they are one model.
     None whose vectors have another length: an engine would refuse to start."""
-    near = [m for m in models if m.folder == projector.folder and not m.header.is_embedding]
+    near = [m for m in _near(projector, models) if not m.header.is_embedding]
     fitting = [m for m in near if _fits(projector, m)]
     own = typable(projector.base.replace(PROJECTOR, " "))
     by_name = [m for m in fitting if own and (own == m.base or _begins(own, m.base))]
     if by_name:
         return by_name
     return fitting if len({m.base for m in near}) == 1 else []
+
+
+def _near(projector: Read, models: Sequence[Read]) -> list[Read]:
+    """Those in its folder; if there are none, those in folders in that, one for a quantization."""
+    beside = [m for m in models if m.folder == projector.folder]
+    return beside or [m for m in models if os.path.dirname(m.folder) == projector.folder]
 
 
 def _begins(one: str, other: str) -> bool:
@@ -73,7 +79,7 @@ def drafted(draft: Read, models: Sequence[Read]) -> str | None:
 
 
 def left_projector(projector: Read, models: Sequence[Read]) -> Left:
-    near = [m for m in models if m.folder == projector.folder]
+    near = _near(projector, models)
     if not near:
         return Left(projector.path, Why.PROJECTOR)
     if not any(_fits(projector, m) for m in near):

@@ -11,7 +11,7 @@ import msgspec
 
 from trio_gateway.finding.candidates import Candidate
 from trio_gateway.finding.left import Left, Why
-from trio_gateway.finding.names import base_of, typable
+from trio_gateway.finding.names import base_of, repository_in, typable
 from trio_gateway.gguf.header import GgufHeader, check_whole, read_data_end, read_header
 from trio_gateway.gguf.memory import MOST_LAYERS
 from trio_gateway.gguf.metadata import BadGguf
@@ -50,7 +50,10 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> str:
-        return os.path.dirname(self.path)
+        """The folder; in llama.cpp's cache, which has none, with what its repository is called."""
+        folder, name = os.path.split(self.path)
+        repository = repository_in(name)
+        return os.path.join(folder, repository) if repository else folder
 
 
 class NotTaken(Exception):

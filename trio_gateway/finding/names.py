@@ -12,7 +12,7 @@ from trio_gateway.gguf.quantization import IN_NAMES
 LONGEST = 80  # characters
 
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
-_CACHED = re.compile(r"[^_]+_(?P<repo>.+)-GGUF_(?P<file>.+)", re.IGNORECASE)  # llama.cpp's cache
+_CACHED = re.compile(r"(?P<repo>[^_]+_.+-GGUF)_(?P<file>.+)", re.IGNORECASE)  # llama.cpp's cache
 _REPO = re.compile(r"models--(?:.+?--)?(.+)")  # Hugging Face's
 _ENDS = re.compile(r"([-_. ]+(gguf|imat|imatrix|ud|i1|fp16|bf16|f16))+$", re.IGNORECASE)
 _GENERIC = frozenset({"", "model", "ggml-model", "ggml", "gguf", "weights", "main", "default"})
@@ -33,6 +33,12 @@ def base_of(stem: str) -> str:
     if (cached := _CACHED.fullmatch(stem)) is not None:
         stem = cached["file"]
     return _ENDS.sub("", _without_quantization(stem)).strip("-_. ")
+
+
+def repository_in(name: str) -> str:
+    """What a file's name in llama.cpp's cache begins with; empty: it is called otherwise."""
+    cached = _CACHED.fullmatch(name)
+    return cached["repo"] if cached is not None else ""
 
 
 def _without_quantization(stem: str) -> str:

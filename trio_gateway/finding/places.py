@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Place(msgspec.Struct, frozen=True):
 def given_place(folder: Path) -> Place:
     """A folder, or a file, that the user named."""
     is_ollama = (folder / "manifests").is_dir() and (folder / "blobs").is_dir()
-    return Place(folder, "", Layout.OLLAMA if is_ollama else Layout.FILES)
+    layout = Layout.OLLAMA if is_ollama else Layout.FILES
+    return Place(Path(os.path.abspath(folder)), "", layout)
 
 
 def usual_places(environ: Mapping[str, str], home: Path, platform: str) -> list[Place]:
@@ -65,6 +67,7 @@ def _lm_studio(home: Path, caches: Path) -> Iterator[Path]:
             settings = {}
         chosen = settings.get("downloadsFolder") if isinstance(settings, dict) else None
         yield Path(chosen) if isinstance(chosen, str) and chosen else folder / "models"
+        yield folder / ".internal/bundled-models"
     yield caches / "lm-studio/models"
 
 

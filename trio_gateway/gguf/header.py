@@ -125,7 +125,8 @@ def read_tensors(path: Path) -> TensorTotals | None:
 
 
 def check_whole(path: Path, data_end: int | None) -> None:
-    """Compare what the header says of the file's end with its size.
+    """Compare what the header says of the file's end with its size. `data_end` None: it says
+    nothing, as its list of tensors ends early, or makes no sense.
 
     Raises:
         BadGguf: it is cut off, or gone.
@@ -134,7 +135,9 @@ def check_whole(path: Path, data_end: int | None) -> None:
         size = path.stat().st_size
     except OSError as error:
         raise BadGguf(f"cannot be read: {error.strerror}") from None
-    if data_end is not None and size < data_end:
+    if data_end is None:
+        raise BadGguf("has no list of tensors that can be read")
+    if size < data_end:
         raise BadGguf(f"is cut off: of {data_end} bytes it has {size}")
 
 

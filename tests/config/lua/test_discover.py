@@ -111,6 +111,14 @@ def test_tables_can_be_changed_and_stand_next_to_others(tmp_path: Path) -> None:
     ]
 
 
+def test_a_choice_keeps_its_name(tmp_path: Path) -> None:
+    write_model(tmp_path / "m/coder.gguf")
+    write_model(tmp_path / "m/b.gguf")
+    config = load(tmp_path, DISCOVER + 'choices = { coder = { "b" } }')
+    assert contexts(config) == {"b": [2048, 8192]}
+    assert 'left out, as "coder" is a name of choices.coder' in config.notes[0]
+
+
 def test_what_is_too_large_for_its_pool_is_left_out(tmp_path: Path) -> None:
     grow(write_model(tmp_path / "m/a.gguf", context=8192, width=4096), GIB)
     pools = "pools = { primary = { memory = '1200MiB' } }"

@@ -15,12 +15,13 @@ from trio_gateway.config.server_options import MODEL
 
 
 def without_taken(
-    models: Any, tables: Iterable[tuple[str, Any]], notes: list[str]
+    models: Any, choices: Any, tables: Iterable[tuple[str, Any]], notes: list[str]
 ) -> Iterator[tuple[str, Any]]:
     """`tables` are those in `models`, each with its path. Left out: a discovered one whose name
-    another has, with a note; and one whose file is in one that was written by hand, as that is what
-    was meant."""
-    owners = dict[str, str]()
+    another or a choice has, with a note; and one whose file is in one that was written by hand, as
+    that is what was meant."""
+    names = [*choices.keys()] if fields.is_table(choices) else []
+    owners = {name: f"choices.{name}" for name in names if isinstance(name, str)}
     files = set[str]()
     for key, raw in models.items() if fields.is_table(models) else ():
         if fields.is_table(raw) and raw["discovered"] is not True:

@@ -48,9 +48,10 @@ class ModelReader:
         self.notes = list[str]()
 
     def read(
-        self, table: Any, pools: Mapping[str, PoolConfig]
+        self, table: Any, pools: Mapping[str, PoolConfig], choices: Any = None
     ) -> tuple[tuple[ModelConfig, ...], list[tuple[str, ...]]]:
-        """The models; and for each, the paths of its variants in the file."""
+        """The models; and for each, the paths of its variants in the file. `choices`: the table of
+        that name."""
         mistakes = self._mistakes
         if table is None:
             return (), []
@@ -59,7 +60,7 @@ class ModelReader:
         paths = list[tuple[str, ...]]()
         owners = dict[str, str]()
         tables = fields.tables(mistakes, "models", table, "an array of models")
-        for path, raw in without_taken(table, tables, self.notes):
+        for path, raw in without_taken(table, choices, tables, self.notes):
             name = raw["name"]
             at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
             model, variant_paths = self._model(at, raw)
