@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.access", "server.forms"),
     ("server.http",),
     ("server.dumps",),
-    ("server.aftermath", "server.budget", "server.records", "server.reloading", "server.preload"),
+    ("server.budget", "server.records", "server.reloading", "server.preload"),
     ("server.api",),
     # -- models
     ("models.explanation", "models.recount"),
@@ -55,7 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # -- engine
     ("engine.manager",),
     ("engine.engine_factory", "engine.yields"),
-    ("engine.memory_watch",),
+    ("engine.memory_watch", "engine.on_clusters"),
     ("engine.news", "engine.others"),
     ("engine.overview", "engine.recounting", "engine.remembering"),
     ("engine.lease",),
@@ -63,6 +63,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.configured",),
     ("engine.launch", "engine.variant_facts", "engine.loadable", "engine.resources"),
     ("engine.ledger", "engine.speeds"),
+    ("engine.cluster",),
     (
         "engine.pool_readings",
         "engine.placement",
@@ -76,6 +77,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.http",),
     ("engine.errors", "engine.happenings", "engine.lines"),
     ("engine.scheduling", "engine.process"),
+    ("cluster",),
     # -- the ground
     ("config",),
     ("finding",),

@@ -106,7 +106,8 @@ def test_check_of_a_wrong_file_prints_every_mistake_and_exits_with_2(tmp_path: P
     assert result.stderr.splitlines() == [
         f'{path}: server.listen: unknown key; use "listen_v4", such as "127.0.0.1:7777"',
         f'{path}: models[1] "m".engine: expected presets.engines.llamacpp, '
-        "presets.engines.llamacpp_secondary, presets.engines.openai or presets.engines.remote, "
+        "presets.engines.llamacpp_secondary, presets.engines.openai, presets.engines.remote or "
+        "presets.engines.ray, "
         'got "vllm"; write presets.engines.openai, without quotes',
         f'{path}: models[1] "m".variants: expected at least one variant',
     ]

@@ -40,11 +40,25 @@ EDITS: dict[str, tuple[str, list[str]]] = {
     "a time": ("server.queue_timeout = 3", ["~ server: queue_timeout"]),
     "a port": (
         'server.listen_v4 = "127.0.0.1:9"',
-        ["! server: listen_v4 (takes effect at the next start)"],
+        ["~ server: listen_v4"],
     ),
     "both": (
-        'server.queue_limit = 3; server.listen_v4 = "127.0.0.1:9"',
-        ["~ server: queue_limit", "! server: listen_v4 (takes effect at the next start)"],
+        "server.queue_limit = 3; server.kv_carryover = false; server.clear_dumps_on_start = true",
+        [
+            "~ server: queue_limit",
+            "! server: kv_carryover (takes effect at the next start: engines that run save into "
+            "the folder that there is)",
+            "! server: clear_dumps_on_start (takes effect at the next start: it says what is done "
+            "then)",
+        ],
+    ),
+    "what is written of requests": (
+        'server.dumps_dir, server.history = "d", { file = "h.sqlite" }',
+        ["~ server: dumps_dir, history"],
+    ),
+    "limits": (
+        "server.header_timeout, server.body_timeout = 3, 4",
+        ["~ server: header_timeout, body_timeout"],
     ),
     "a choice": ('choices = { c = { "m" } }', ["+ choice c"]),
     "keys": ('server.api_keys = { { name = "me", key = "sk-a-long-secret" } }', ["+ key me"]),
@@ -60,10 +74,22 @@ def test_an_edit_is_said_in_words(name: str, tmp_path: Path) -> None:
 
 
 def test_what_waits_for_the_next_start_is_said_until_it_is_as_it_was(tmp_path: Path) -> None:
-    first, moved = smallest(tmp_path), smallest(tmp_path, 'server.listen_v4 = "127.0.0.1:9"')
-    said = ["! server: listen_v4 (takes effect at the next start)"]
-    assert [str(change) for change in changes(moved, moved, first)] == said
-    assert changes(moved, first, first) == ()
+    first, other = smallest(tmp_path), smallest(tmp_path, "server.clear_dumps_on_start = true")
+    said = [
+        "! server: clear_dumps_on_start (takes effect at the next start: it says what is done then)"
+    ]
+    assert [str(change) for change in changes(other, other, first)] == said
+    assert changes(other, first, first) == ()
+
+
+def test_what_is_the_hypercorn_command_s_waits_under_that(tmp_path: Path) -> None:
+    edit = 'server.listen_v4, server.header_timeout, server.body_timeout = "127.0.0.1:9", 3, 4'
+    found = changes(smallest(tmp_path), smallest(tmp_path, edit), moves=False)
+    assert [str(change) for change in found] == [
+        "~ server: body_timeout",
+        "! server: listen_v4, header_timeout (takes effect at the next start: the hypercorn "
+        "command has addresses, TLS and limits of its own)",
+    ]
 
 
 def test_a_key_that_is_another_is_named_and_not_shown(tmp_path: Path) -> None:

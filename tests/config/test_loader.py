@@ -50,6 +50,7 @@ def test_the_smallest_file_gets_all_defaults(tmp_path: Path) -> None:
         "primary": 1,
         "secondary": 1,
         "remote": UNLIMITED_ENGINES,
+        "ray": UNLIMITED_ENGINES,
     }
     (model,) = config.models
     assert (model.name, model.aliases, model.engine) == ("m", (), LLAMACPP)
@@ -222,6 +223,7 @@ def test_a_pool_that_is_given_leaves_the_other_as_it_is(tmp_path: Path) -> None:
         "primary": 2,
         "secondary": 1,
         "remote": UNLIMITED_ENGINES,
+        "ray": UNLIMITED_ENGINES,
     }
 
 
@@ -407,7 +409,8 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         'got "24 gigs"',
         "pools.primary.size: unknown key",
         'models[1] "a".engine: expected presets.engines.llamacpp, '
-        "presets.engines.llamacpp_secondary, presets.engines.openai or presets.engines.remote, "
+        "presets.engines.llamacpp_secondary, presets.engines.openai, presets.engines.remote or "
+        "presets.engines.ray, "
         'got "vllm"; write presets.engines.openai, without quotes',
         'models[1] "a".variants[1].context: expected a positive integer, got "32k"',
         'models[1] "a".variants[1].args: expected an array of strings, got "y"; write one string '
@@ -415,7 +418,7 @@ def test_all_mistakes_of_a_file_are_reported_in_one_go(tmp_path: Path) -> None:
         "models[2].variants: expected at least one variant",
         "models[2].name: missing; expected a string",
         'models[2].alias: unknown key; did you mean "aliases"?',
-        'models[2].pool: no pool "gpu"; known: primary, secondary, remote; '
+        'models[2].pool: no pool "gpu"; known: primary, secondary, remote, ray; '
         "or add `pools = { gpu = {} }`",
         'models[3]: expected a table, got "c"',
         'models[4] "d".engine: missing; expected one of presets.engines, such as '

@@ -281,7 +281,8 @@ def test_a_missing_pool_is_told_with_the_line_that_adds_it(
     tmp_path: Path, pool: str, cure: str
 ) -> None:
     assert only(tmp_path, f'model.pool = "{pool}"') == (
-        f'models[1] "m".pool: no pool "{pool}"; known: primary, secondary, remote; or add `{cure}`'
+        f'models[1] "m".pool: no pool "{pool}"; '
+        f"known: primary, secondary, remote, ray; or add `{cure}`"
     )
     smallest(tmp_path, f'\nmodel.pool = "{pool}" {cure}')
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of
+from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, stream
 from tests.support.schema_values import config, model, variant
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
-from trio_gateway.config.schema import EngineTimeouts, RewriteConfig
+from trio_gateway.config.history_schema import HistoryConfig
+from trio_gateway.config.schema import (
+    EngineTimeouts,
+    GatewayConfig,
+    RewriteConfig,
+    TracesConfig,
+)
 
 A, B = model("a"), model("b")
 
@@ -121,3 +130,72 @@ async def test_lists_pages_and_the_feed_have_the_new_models(autojump_clock: Cloc
         assert names == {row["name"] for row in rows} == {"b", "c"}
         assert [m["name"] for m in shown["configuration"]["models"]] == ["b", "c"]
         assert set(stack.gateway.feed.composer.models()) == {"b", "c"}
+
+
+def written(folder: Path) -> tuple[int, int]:
+    """Dumps, and requests of the history."""
+    file, count = folder / "history.sqlite", 0
+    if file.exists():
+        with closing(sqlite3.connect(file)) as opened, suppress(sqlite3.OperationalError):
+            (count,) = opened.execute("SELECT count(*) FROM requests").fetchone()
+    return len([*folder.glob("*.dump.txt")]), count
+
+
+async def test_what_is_written_of_requests_goes_elsewhere_from_then_on(tmp_path: Path) -> None:
+    """Dumps and the history are switched on, go elsewhere, and are switched off."""
+    first, second = tmp_path / "1", tmp_path / "2"
+
+    def into(folder: Path) -> GatewayConfig:
+        history = HistoryConfig(requests=2, file=folder / "history.sqlite")
+        return config(A, dumps_dir=folder, history=history)
+
+    async def until(folder: Path, found: tuple[int, int]) -> None:
+        for _ in range(100):
+            if await trio.to_thread.run_sync(written, folder) == found:
+                return
+            await trio.sleep(0.05)
+        raise AssertionError(written(folder))
+
+    async with running_stack(config(A)) as stack:
+        stack.engines.load_s = 0.0
+        for given, count in ((config(A), 1), (into(first), 2), (into(second), 3), (config(A), 1)):
+            stack.gateway.take_over(given)
+            for _ in range(count):
+                assert (await stack.post(CHAT, chat("a"))).status == 200
+            if given.server.dumps_dir is not None:
+                await until(given.server.dumps_dir, (count, count))
+                assert len(stack.gateway.book.recent) == 2
+        assert (written(first), written(second)) == ((2, 2), (3, 3))
+
+
+async def test_times_and_limits_hold_for_what_comes_then(autojump_clock: Clock) -> None:
+    async with running_stack(config(A, stream_keepalive_s=0.0)) as stack:
+        stack.engines.scripts = [[25.0, EVENT, DONE], [25.0, EVENT, DONE]]
+        assert b": waits" not in await stream(stack, chat("a", stream=True))
+        times = {"stream_keepalive_s": 10.0, "shutdown_grace_s": 77.0}
+        given: dict[str, Any] = {**times, "max_buffered_bytes": 4000, "max_spooled_bytes": 5000}
+        stack.gateway.take_over(config(A, **given))
+        assert (await stream(stack, chat("a", stream=True))).count(b": waits") == 2
+        assert stack.gateway.shutdown_grace_s == 77.0
+        answer = await stack.post(CHAT, chat("a", user="x" * 5000))
+        assert (answer.status, error_of(answer)["code"]) == (413, "body_too_large")
+
+
+async def test_what_is_to_be_preloaded_by_then_is(autojump_clock: Clock) -> None:
+    async with running_stack(config(A, model("b", pool="secondary"))) as stack:
+        await trio.sleep(2)
+        assert not stack.engines.alive
+        stack.gateway.take_over(config(A, model("b", pool="secondary", preload=True)))
+        await trio.sleep(2)
+        assert [row.model for row in stack.manager.overview.engines()] == ["b"]
+
+
+async def test_traces_go_to_another_collector_or_nowhere(autojump_clock: Clock) -> None:
+    pytest.importorskip("opentelemetry")
+    here = TracesConfig(endpoint="http://127.0.0.1:9/v1/traces")
+    async with running_stack(config(A)) as stack:
+        for given, is_traced in ((here, True), (None, False), (here, True)):
+            stack.gateway.take_over(config(A, traces=given))
+            assert (await stack.post(CHAT, chat("a"))).status == 200
+            trace = stack.gateway.book.recent[-1].trace
+            assert (trace is not None and trace.spans is not None) is is_traced

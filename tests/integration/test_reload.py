@@ -145,6 +145,13 @@ def test_a_hangup_reloads(command: Sequence[str], ready: str, tmp_path: Path) ->
         it.send_signal(signal.SIGHUP)
         it.wait_for_line(r"\+ model more")
         assert it.chat("more").status_code == 200
+        other, is_ours = f"127.0.0.1:{free_port()}", command is SERVE
+        write_with(file, "more", f'"{other}"')
+        it.send_signal(signal.SIGHUP)
+        it.wait_for_line("~ server: listen_v4" if is_ours else "! server: listen_v4 .*its own")
+        write_with(file, "more", listen)
+        it.send_signal(signal.SIGHUP)
+        it.wait_for_line(f"no longer listening on {other}" if is_ours else "nothing has changed")
         file.write_text("server = {")
         it.send_signal(signal.SIGHUP)
         it.wait_for_line("the configuration stays as it was")

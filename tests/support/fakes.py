@@ -40,12 +40,16 @@ class FakeProcess:
         self.killed = False
         self.returncode: int | None = None
         self.exchanges: set[FakeExchange] = set()
+        self.copies = 1
 
     def __repr__(self) -> str:
         return f"<FakeProcess {self.pid} {self.status}>"
 
     def last_lines(self, count: int = 200) -> list[str]:
         return ["the fake engine's last line"]
+
+    async def copies_changed(self) -> int:
+        return await trio.sleep_forever()
 
     def owns_port(self, port: int) -> bool | None:
         return self._world.owns_port

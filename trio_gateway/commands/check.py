@@ -89,6 +89,8 @@ def _describe_variant(variant: VariantConfig, kind: EngineKind) -> tuple[str, st
 
 
 def _describe_address(variant: VariantConfig, kind: EngineKind) -> str:
+    if (cluster := variant.options.cluster) is not None:
+        return f"{cluster.address} ({cluster.replicas} of them)"
     if urls := variant.options.urls:
         return f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
     fixed = kind.fixed_address(variant.engine_args)

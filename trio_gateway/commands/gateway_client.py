@@ -94,11 +94,8 @@ class GatewayClient:
             )  # fmt: skip
 
     @asynccontextmanager
-    async def lines(
-        self, path: str, query: Query = NO_QUERY, content: bytes = b""
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a stream, which has signs of life in it. `content`: it is asked for with a
-        POST, and has this as its body."""
+    async def lines(self, path: str, query: Query = NO_QUERY) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a stream, which has signs of life in it."""
         self._check_socket()
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
         transport = httpx.AsyncHTTPTransport(
@@ -108,9 +105,8 @@ class GatewayClient:
             transport=transport, timeout=timeout, trust_env=False
         ) as client:
             request = client.build_request(
-                "POST" if content else "GET", f"{self.place.url}{path}", content=content or None,
-                params=_given(query), headers=self._headers,
-            )  # fmt: skip
+                "GET", f"{self.place.url}{path}", params=_given(query), headers=self._headers
+            )
             with telling(self.place):
                 response = await client.send(request, stream=True)
             try:

@@ -8,6 +8,7 @@ from trio_gateway import __version__
 from trio_gateway.commands.cancel import cancel
 from trio_gateway.commands.check import check
 from trio_gateway.commands.choose import choose
+from trio_gateway.commands.cluster import cluster
 from trio_gateway.commands.doctor import doctor
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.init import init
@@ -20,7 +21,6 @@ from trio_gateway.commands.serve import serve
 from trio_gateway.commands.service import service
 from trio_gateway.commands.status import status
 from trio_gateway.commands.top import top
-from trio_gateway.commands.yield_ import yield_
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +46,7 @@ for _command in (
     choose,
     cancel,
     reload,
-    yield_,
     service,
+    cluster,
 ):
     root.add_command(_command)

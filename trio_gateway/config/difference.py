@@ -12,18 +12,20 @@ import msgspec
 
 from trio_gateway.config.schema import EngineTimeouts, GatewayConfig, ModelConfig, VariantConfig
 
-# Keys of `server` that are read once: what they say is opened, started or allotted with the
-# gateway. Of `limits`, `body_timeout` holds at once.
-_AT_START = (
-    "listen", "listen_unix", "tls", "shutdown_grace_s", "dumps_dir", "clear_dumps_on_start",
-    "max_buffered_bytes", "max_spooled_bytes", "stream_keepalive_s", "kv_carryover", "history",
-    "traces", "preload",
-)  # fmt: skip
-_LIMITS_AT_ONCE = ("body_timeout_s",)
+# Keys of `server` that hold from the next start of the gateway on, and why.
+_AT_START = {
+    "kv_carryover": "engines that run save into the folder that there is",
+    "clear_dumps_on_start": "it says what is done then",
+}
+# The same where other addresses cannot be opened: under the `hypercorn` command, whose they are.
+_OF_LISTENERS = ("listen", "listen_unix", "tls")
+_NOT_OURS = "the hypercorn command has addresses, TLS and limits of its own"
+_LIMITS_OF_BODIES = ("body_timeout_s",)
 _UNITS = ("_s", "_bytes")
 # What a file calls otherwise than the structs of `schema.py` do.
 _WRITTEN = {
     "listen": "listen_v4", "max_body_bytes": "max_body_size", "secret": "key",
+    "max_header_bytes": "max_header_size",
     "health_check_s": "health_check_timeout", "startup_s": "engine_startup_timeout",
     "idle_s": "engine_idle_timeout", "memory_auto": "memory", "stop_s": "engine_stop_timeout",
 }  # fmt: skip
@@ -39,27 +41,33 @@ class Kind(enum.Enum):
 class Change(msgspec.Struct, frozen=True):
     """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `choice NAME`, `key NAME` or
     `server`. `keys`: those of a changed one that have other values. `replaces`: its engines are to
-    be started anew."""
+    be started anew. `why`: it takes effect later."""
 
     kind: Kind
     what: str
     keys: tuple[str, ...] = ()
     replaces: bool = False
+    why: str = ""
 
     def __str__(self) -> str:
         keys = f": {', '.join(self.keys)}" if self.keys else ""
         if self.kind is Kind.LATER:
-            return f"! {self.what}{keys} (takes effect at the next start)"
+            return f"! {self.what}{keys} (takes effect at the next start: {self.why})"
         return f"{self.kind.value} {self.what}{keys}{' (starts anew)' if self.replaces else ''}"
 
 
 def changes(
-    before: GatewayConfig, after: GatewayConfig, started: GatewayConfig | None = None
+    before: GatewayConfig,
+    after: GatewayConfig,
+    started: GatewayConfig | None = None,
+    *,
+    moves: bool = True,
 ) -> tuple[Change, ...]:
     """In the order of a file: the server, its keys, pools, models with their variants, choices.
-    `started`: what the gateway began with, if that is another than `before`."""
+    `started`: what the gateway began with, if that is another than `before`. `moves`: other
+    addresses can be opened while it runs."""
     return (
-        *_of_server(before, after, started or before),
+        *_of_server(before, after, started or before, moves=moves),
         *_of_named("key", _keys(before), _keys(after)),
         *_of_named("pool", before.pools, after.pools),
         *_of_models(before, after),
@@ -90,21 +98,31 @@ def _start_of(model: ModelConfig, variant: VariantConfig) -> tuple[object, ...]:
 
 
 def _of_server(
-    before: GatewayConfig, after: GatewayConfig, started: GatewayConfig
+    before: GatewayConfig, after: GatewayConfig, started: GatewayConfig, *, moves: bool
 ) -> Iterator[Change]:
     old, new, first = before.server, after.server, started.server
-    different = [name for name in _different(old, new) if name not in ("access", "limits")]
-    now = [name for name in different if name not in _AT_START]
-    later = [name for name in _different(first, new) if name in _AT_START]
+
+    def is_later(name: str) -> bool:
+        return name in _AT_START or (name in _OF_LISTENERS and not moves)
+
+    now = [name for name in _different(old, new) if not is_later(name)]
+    now = [name for name in now if name not in ("access", "limits")]
     now += [name for name in _different(old.access, new.access) if name != "api_keys"]
     limits = _different(old.limits, new.limits)
-    now += [f"limits.{name}" for name in limits if name in _LIMITS_AT_ONCE]
-    limits = _different(first.limits, new.limits)
-    later += [f"limits.{name}" for name in limits if name not in _LIMITS_AT_ONCE]
+    now += [name for name in limits if moves or name in _LIMITS_OF_BODIES]
     if now:
         yield Change(Kind.CHANGED, "server", _as_written(now))
+    changed = _different(first, new)
+    for name, why in _AT_START.items():
+        if name in changed:
+            yield Change(Kind.LATER, "server", _as_written([name]), why=why)
+    if moves:
+        return
+    later = [name for name in changed if name in _OF_LISTENERS]
+    limits = _different(first.limits, new.limits)
+    later += [name for name in limits if name not in _LIMITS_OF_BODIES]
     if later:
-        yield Change(Kind.LATER, "server", _as_written(later))
+        yield Change(Kind.LATER, "server", _as_written(later), why=_NOT_OURS)
 
 
 def _of_models(before: GatewayConfig, after: GatewayConfig) -> Iterator[Change]:

@@ -40,6 +40,7 @@ class Option(enum.Enum):
     CONNECT_TIMEOUT = "connect_timeout"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     HEALTH_INTERVAL = "health_interval"
+    CLUSTER = "address"  # and those that go with it: config/reading/cluster.py
 
 
 class EngineType(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +48,8 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
 
     `value`: what a configuration says, by `presets.engines.<preset>`. `kind`: `"module:Class"`,
     an EngineKind. `options`: the keys that only some types have. `has_process`: it is started by
-    a command; otherwise it is somewhere else, at its `urls`. `needs_port`: its arguments must say
+    a command; otherwise it is somewhere else, at its `urls`, or `on_cluster`, where its command is
+    run for us. `needs_port`: its arguments must say
     where it listens, as nothing is added to them. `slots`: requests at a time where neither
     `parallel` nor the engine says it. `key_variables`: those of the environment from which its
     engines take the key that they ask for. `has_server_options`: its arguments are llama-server's.
@@ -59,14 +61,21 @@ class EngineType(msgspec.Struct, frozen=True, kw_only=True):
     options: frozenset[Option] = frozenset()
     default_pool: str = "primary"
     has_process: bool = True
+    on_cluster: bool = False
     needs_port: bool = False
     slots: int | None = None
     key_variables: tuple[str, ...] = ()
     has_server_options: bool = False
 
+    @property
+    def is_ours(self) -> bool:
+        """Its engines run only for this gateway."""
+        return self.has_process or self.on_cluster
+
 
 _LLAMACPP = frozenset({Option.API_KEY})
 _OPENAI = frozenset({Option.SERVED_NAME, Option.HEALTH_PATH, Option.API_KEY})
+_NETWORK = frozenset({Option.CA_FILE, Option.VERIFY_TLS, Option.CONNECT_TIMEOUT})
 _CLIENTS = "trio_gateway.engine.clients"
 
 ENGINE_TYPES = {
@@ -102,10 +111,19 @@ ENGINE_TYPES = {
             value="remote",
             preset="remote",
             kind=f"{_CLIENTS}.remote:RemoteKind",
-            options=frozenset(Option),
+            options=frozenset(Option) - {Option.CLUSTER},
             default_pool="remote",
             has_process=False,
             slots=64,
+        ),
+        EngineType(
+            value="ray",
+            preset="ray",
+            kind=f"{_CLIENTS}.ray:RayKind",
+            options=_OPENAI | _NETWORK | {Option.CLUSTER},
+            default_pool="ray",
+            has_process=False,
+            on_cluster=True,
         ),
     )
 }

@@ -106,6 +106,8 @@ class ConfigLoader:
 def _with_inherited_options(model: ModelConfig) -> ModelConfig:
     variants = tuple(
         msgspec.structs.replace(v, inherited_options=inherited_options(os.environ, v.inherits))
+        if v.options.cluster is None
+        else v  # what runs there inherits nothing from here
         for v in model.variants
     )
     return msgspec.structs.replace(model, variants=variants)

@@ -19,11 +19,13 @@ from trio_gateway.config.access_schema import (
     UnixAddress,
 )
 from trio_gateway.config.choice_schema import ChoiceConfig
+from trio_gateway.config.cluster_schema import ClusterOptions
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.pool_schema import PoolConfig
+from trio_gateway.config.secret import Secret as Secret
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -33,27 +35,6 @@ SESSION_HEADERS = (
     "x-session-id", "x-litellm-session-id", "x-claude-code-session-id", "session-id", "session_id",
     "x-opencode-session", "x-session-affinity", "x-openwebui-chat-id",
 )  # fmt: skip
-
-
-class Secret:
-    """A text that no log and no `repr` shows."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def reveal(self) -> str:
-        return self._text
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
@@ -108,7 +89,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `served_name`: what the engine calls the model. `api_key`: what the engine wants to see.
     `urls`: where an engine without a process is, the first choice first. `ca_file`: takes the place
-    of the system's certificates.
+    of the system's certificates. `cluster`: of one that runs on a Ray cluster.
     """
 
     served_name: str | None = None
@@ -120,6 +101,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 600.0
     health_interval_s: float = 15.0
+    cluster: ClusterOptions | None = None
 
 
 @lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often
@@ -130,7 +112,8 @@ def _read_args(words: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -
 class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One way to launch a model.
 
-    Without a process (`options.urls` says where the engine is) `binary` and `args` are empty.
+    Without a process (`options.urls` says where the engine is) `binary` and `args` are empty; on a
+    cluster (`options.cluster`) they are what runs there.
 
     `context`: tokens that one request may use, prompt and answer together.
     `connect`: base URL of the engine, or None: the gateway picks a free loopback port.
@@ -180,7 +163,7 @@ class VariantConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_process(self) -> bool:
-        return not self.options.urls
+        return not self.options.urls and self.options.cluster is None
 
     @property
     def expected_memory_bytes(self) -> int | None:
@@ -246,7 +229,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the line that Claude Code puts before its system text is made constant, so that
         engines find the rest in their caches. A remote may be Anthropic, whose line it is."""
         chosen = None if self.rewrite is None else self.rewrite.constant_billing_line
-        return self.engine.has_process if chosen is None else chosen
+        return self.engine.is_ours if chosen is None else chosen
 
 
 class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -119,6 +119,8 @@ def _of_variant(variant: VariantConfig, key_variables: Sequence[str]) -> Iterato
             if names_a_secret(name):
                 yield value
                 yield from (part.strip() for part in value.split(","))
+    if (cluster := variant.options.cluster) is not None:
+        yield from (header.reveal() for header in cluster.headers.values())
     yield from _in_args(variant.args)
     yield from _in_args(variant.stop_command)
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection
 from functools import partial
 
+import msgspec
 import trio
 
 from trio_gateway.config.engine_types import EngineType
@@ -23,8 +24,8 @@ from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord, RefusedAtStart
 from trio_gateway.engine.info import EngineInfo, info_of, ready_words
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.launch import Launch
-from trio_gateway.engine.outcome import Outcome, StartFailed
+from trio_gateway.engine.launch import Elsewhere, Launch
+from trio_gateway.engine.outcome import Outcome, StartFailed, ended_early, not_ready_within
 from trio_gateway.engine.process.memory_meter import watch_peak
 from trio_gateway.engine.process.process import (
     Ending,
@@ -46,6 +47,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 from trio_gateway.engine.speeds import Speeds
 from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.tasks import first_of
@@ -70,6 +72,7 @@ class Engine:
         secrets: Collection[str],
         memory_of_group: Callable[[int], int | None] | None,
         kv: EngineKv | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         # Nothing here can fail: the scheduler counts this engine already, and only `run` reports.
         self.number, self.key, self.variant, self._report = number, key, variant, report
@@ -91,7 +94,7 @@ class Engine:
         self._lost: str | None = None  # why it must be given up although its process is there
         self.log = logging.getLogger(f"{ENGINE_LOGGERS}{key}")
         self.launch = Launch(
-            variant, engine_type, kind, launch, ports_in_use, secrets, kv, self.log
+            variant, engine_type, kind, launch, ports_in_use, secrets, kv, self.log, elsewhere
         )
 
     def __repr__(self) -> str:
@@ -133,7 +136,7 @@ class Engine:
             except (StartFailed, AddressUnusable, EngineSpawnError) as error:
                 failed = error if isinstance(error, StartFailed) else StartFailed(str(error))
                 log.error("%s did not start: %s", self.key, with_output(str(error), failed.output))
-                why = str(error), failed.timed_out, failed.output
+                why = str(error), failed.timed_out, failed.output, failed.unavailable
                 self._finish(EngineFailed(self.number, *why))
             except Exception as error:
                 # What happens to one engine, a bug of ours included, must not end all the others.
@@ -221,13 +224,13 @@ class Engine:
         if self.owners is not None:
             self.owners.begin(facts.slots)
         load_s = trio.current_time() - self.started_at
-        info = info_of(self.key, self.variant, self._kind, facts, process.pid, load_s)
+        each = info_of(self.key, self.variant, self._kind, facts, process.pid, load_s)
+        info = msgspec.structs.replace(each, slots=each.slots * process.copies)
         if not await self._survives_restore(process, facts, info):
             return Outcome.RESTORE_FAILED
         if self._stop_wanted.is_set():
             return self._outcome(process)
-        self.info = info
-        self.ready_at = trio.current_time()
+        self.info, self.ready_at = info, trio.current_time()
         log.info("%s: ready %s", self.key, ready_words(info, self.client.base_url))
         self._report(EngineReady(self.number, info.slots, info.context, info.shared_tokens))
         keep = trio.sleep_forever if self.kv is None else partial(self.kv.keep_saved, self.client)
@@ -237,6 +240,7 @@ class Engine:
             process.exited.wait,
             health.until_lost,
             partial(self._measure, process),
+            partial(self._follow_copies, process, each.slots),
         )
         return self._outcome(process)
 
@@ -305,16 +309,21 @@ class Engine:
             launched = self.launch.launched(argv, self.client)
             await run_stop_command(launched, argv[0], limit_s * LIMIT_SHARE, self.log)
 
+    async def _follow_copies(self, process: Process, each: int) -> None:
+        """Report its places, whenever there are others."""
+        while self.info is not None:
+            slots = each * await process.copies_changed()
+            log.info("%s: %d at a time", self.key, slots)
+            self.info = msgspec.structs.replace(self.info, slots=slots)
+            self._report(SlotsChanged(self.number, slots))
+
     async def _measure(self, process: Process) -> None:
         """Report the most memory that its processes held, whenever that grows."""
         if self._memory_of_group is None or process.pid is None:
             await trio.sleep_forever()
-        await watch_peak(
-            self._memory_of_group,
-            process.pid,
-            self.variant.timeouts.health_check_s,
-            lambda peak: self._report(EngineMeasured(self.number, peak)),
-        )
+        every_s, tell = self.variant.timeouts.health_check_s, partial(EngineMeasured, self.number)
+        read = self._memory_of_group
+        await watch_peak(read, process.pid, every_s, lambda peak: self._report(tell(peak)))
 
     async def _until_good(self, health: HealthRecord) -> None:
         while True:
@@ -331,15 +340,9 @@ class Engine:
             good = partial(self._until_good, health)
             await first_of(process.exited.wait, self._stop_wanted.wait, good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
-            reason = f"the engine {process.status} while starting{last_words(process)}"
-            raise StartFailed(reason, self.output)
+            raise ended_early(process)
         if limit.cancelled_caught:
-            raise StartFailed(
-                f"the engine was not ready within {limit_s:g} s (engine_startup_timeout); its "
-                f"health endpoint: {health.last}{last_words(process)}",
-                self.output,
-                timed_out=True,
-            )
+            raise not_ready_within(limit_s, health.last, process)
         # With a stop_command the process is only a client: its server holds the port.
         if self._stop_wanted.is_set() or self.variant.stop_command:
             return

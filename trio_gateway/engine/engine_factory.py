@@ -13,6 +13,7 @@ from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
 from trio_gateway.engine.lease import LeaseRequest, waiting_prompts
+from trio_gateway.engine.on_clusters import OnClusters
 from trio_gateway.engine.others import Others
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.placement import placed
@@ -34,10 +35,12 @@ class EngineFactory:
         requests: Mapping[int, LeaseRequest],
         memory_of_group: Callable[[int], int | None] | None,
         others: Others | None,
+        on_clusters: OnClusters,
     ) -> None:
         self._configured, self._launch, self._kv = configured, launch, kv
         self._overview, self._requests = overview, requests
         self._memory_of_group, self._others = memory_of_group, others
+        self._on_clusters = on_clusters
         self._ports_in_use: set[int] = set()
 
     def make(
@@ -64,6 +67,7 @@ class EngineFactory:
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
             kv=kv,
+            elsewhere=self._on_clusters.elsewhere(key, variant),
         )
         engine.owners = owners
         return engine

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from secrets import token_urlsafe
+from typing import Protocol
 
 import msgspec
 import trio
@@ -20,7 +22,7 @@ from trio_gateway.config.engine_key import (
     key_of_file,
 )
 from trio_gateway.config.engine_types import EngineType
-from trio_gateway.config.schema import Secret, VariantConfig
+from trio_gateway.config.schema import EngineOptions, Secret, VariantConfig
 from trio_gateway.engine.address import AddressUnusable, hold_address, remote_client, url_of
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.kind import EngineKind
@@ -33,11 +35,31 @@ KEY_BYTES = 32
 _NO_KEY = EngineKey(KeyPlace.NONE)
 
 
+class Elsewhere(Protocol):
+    """Where an engine runs that is no process of this machine, and yet is started and stopped."""
+
+    async def open_client(self, kind: EngineKind, options: EngineOptions) -> EngineClient:
+        """What speaks to it, which may be before it is there.
+
+        Raises:
+            StartFailed: nothing can be started there.
+            OSError: a file that the options name cannot be used.
+        """
+        ...
+
+    def open(
+        self, argv: Sequence[str], *, env: Mapping[str, str], workdir: Path, log: logging.Logger
+    ) -> AbstractAsyncContextManager[Process]:
+        """A Launcher. What is started is its own affair: it gets no command. Raises StartFailed."""
+        ...
+
+
 class Launch:
     """Of one engine. `open_client` first, then the rest; `let_go` in any case.
 
     Args:
         secrets: variables that engines do not inherit.
+        elsewhere: where it runs, if not here.
 
     `port`: of this machine, held for this engine. `key`: what is sent to it, and where that is.
     """
@@ -52,9 +74,14 @@ class Launch:
         secrets: Collection[str],
         kv: EngineKv | None,
         log: logging.Logger,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._variant, self._type, self._kind = variant, engine_type, kind
-        self._launcher = launcher if variant.has_process else open_nothing
+        self._elsewhere = elsewhere
+        if elsewhere is not None:
+            self._launcher: Launcher = elsewhere.open
+        else:
+            self._launcher = launcher if variant.has_process else open_nothing
         self._ports_in_use, self._secrets, self._kv, self._log = ports_in_use, secrets, kv, log
         self._key_variables: dict[str, str] = {}
         self.port: int | None = None
@@ -64,17 +91,27 @@ class Launch:
         """The client for the engine's address, which nobody else may hold, with its key.
 
         Raises:
-            AddressUnusable
+            AddressUnusable, StartFailed
         """
         self.key = await self._find_key()
         if self.key.secret is not None and not is_sendable(self.key.secret.reveal()):
             raise AddressUnusable(f"no header can carry its key, {self.key}")
+        if self._elsewhere is not None:
+            return await self._client_at(self._elsewhere)
         if not self._variant.has_process:
             return remote_client(self._variant, self._kind)
         host, self.port = await hold_address(self._variant, self._kind, self._ports_in_use)
         options = msgspec.structs.replace(self._variant.options, api_key=self.key.secret)
         prefix = self._kind.path_prefix(self._variant.engine_args)
         return self._kind.client(f"{url_of(host, self.port)}{prefix}", options)
+
+    async def _client_at(self, elsewhere: Elsewhere) -> EngineClient:
+        options = msgspec.structs.replace(self._variant.options, api_key=self.key.secret)
+        try:
+            return await elsewhere.open_client(self._kind, options)
+        except OSError as error:
+            reason = f"its `ca_file` {options.ca_file} cannot be used: {error}"
+            raise AddressUnusable(reason) from None
 
     def let_go(self) -> None:
         """Others may have its port."""

@@ -31,12 +31,12 @@ from trio_gateway.engine.ledger.file import LedgerFile
 from trio_gateway.engine.lines import EngineLines
 from trio_gateway.engine.memory_watch import MemoryWatch
 from trio_gateway.engine.news import EngineNews
+from trio_gateway.engine.on_clusters import OnClusters
 from trio_gateway.engine.others import Others
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
 from trio_gateway.engine.process.reaper import Reaper
-from trio_gateway.engine.process.runs import Runs
 from trio_gateway.engine.recounting import Recounting
 from trio_gateway.engine.remembering import Remembering
 from trio_gateway.engine.scheduling.events import (
@@ -84,7 +84,6 @@ class EngineManager:
         scheduler: what decides; a benchmark may pass another policy.
         bus: is told of EngineChanged and Refused.
         ledger: where what is measured is kept beyond this run; None: nowhere.
-        runs: of this one and of those before; None: they are not told of each other.
     """
 
     def __init__(
@@ -96,14 +95,13 @@ class EngineManager:
         scheduler: Callable[..., Scheduler] = Scheduler,
         bus: Bus | None = None,
         ledger: LedgerFile | None = None,
-        runs: Runs | None = None,
     ) -> None:
         self.bus = bus or Bus()
         self.lines = EngineLines(self.bus)
         self.reaper: Reaper | None = None
         self.meter: MemoryMeter | None = None
         if launch is None:
-            self.reaper = Reaper(config.secret_variables, runs, config.source)
+            self.reaper = Reaper(config.secret_variables)
             self.meter = MemoryMeter()
             launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
         self._configured = Configured(config, kinds)
@@ -125,6 +123,7 @@ class EngineManager:
         self.remembering = Remembering(
             ledger, self._configured, self.engines, self.kv, self.bus, self._dispatch
         )
+        self._on_clusters = OnClusters(self._configured, self.lease)
         read_group, state = None, self._scheduler.state
         self.others: Others | None = None
         if self.meter is not None:
@@ -134,7 +133,7 @@ class EngineManager:
         self.yields = Yields(state, self._dispatch, self._watch, self.bus)
         self._factory = EngineFactory(
             self._configured, launch, self.kv, self.overview, self._requests, read_group,
-            self.others,
+            self.others, self._on_clusters,
         )  # fmt: skip
         self._ticket_numbers = itertools.count(1)
         self._nursery: trio.Nursery | None = None
@@ -152,6 +151,7 @@ class EngineManager:
                 await around.start(self.reaper.run)
             await around.start(self.kv.run)  # outlives the engines: their last files are for it
             await around.start(self.remembering.run)
+            around.start_soon(self._on_clusters.run)
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._keep_time)
                 self._nursery.start_soon(self._watch.run)

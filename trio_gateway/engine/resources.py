@@ -62,8 +62,7 @@ class VariantRow(msgspec.Struct, frozen=True):
 
 class ModelRow(msgspec.Struct, frozen=True):
     """`state`: unloaded, loading, loaded, or failed. `carryover`: whether its KV caches outlive its
-    engines; a text says why not, where it is not for want of being switched on. `choices`: the
-    names that mean it or another model, as far as lists show them."""
+    engines; a text says why not, where it is not for want of being switched on."""
 
     name: str
     pool: str
@@ -74,7 +73,6 @@ class ModelRow(msgspec.Struct, frozen=True):
     pinned: bool
     carryover: bool | str
     variants: tuple[VariantRow, ...]
-    choices: tuple[str, ...] = ()
 
 
 def pool_rows(state: SchedulerState) -> list[PoolRow]:

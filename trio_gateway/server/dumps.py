@@ -51,9 +51,15 @@ class DumpRecord:
     """One request and its answer, while it happens. An AnswerObserver."""
 
     def __init__(
-        self, writer: DumpWriter, request_id: str, endpoint: str, request: bytes, hold: Hold
+        self,
+        writer: DumpWriter,
+        request_id: str,
+        endpoint: str,
+        request: bytes,
+        hold: Hold,
+        folder: Path,
     ) -> None:
-        self._writer, self._hold = writer, hold
+        self._writer, self._hold, self.folder = writer, hold, folder
         self.request_id, self.endpoint, self.request = request_id, endpoint, request
         self.started = time.time()
         self.facts: dict[str, str] = {}
@@ -98,11 +104,12 @@ class DumpRecord:
 
 
 class DumpWriter:
-    """Writes records into `folder`; `run` in a task. What waits is held of the budget. `written`
-    and `lost` are records."""
+    """Writes records into `folder`; `run` in a task. None: nobody wants any. What waits is held of
+    the budget. `written` and `lost` are records."""
 
-    def __init__(self, folder: Path, budget: Budget, *, clear: bool) -> None:
-        self._folder, self._clear = folder, clear
+    def __init__(self, folder: Path | None, budget: Budget, *, clear: bool) -> None:
+        self.folder, self._clear = folder, clear
+        self._made = folder  # by `run`; a reload may name another one
         self._send, self._receive = trio.open_memory_channel[DumpRecord](10_000)
         self._pending = budget.hold("dumps")
         self._failing = False
@@ -110,8 +117,10 @@ class DumpWriter:
         self.lost: Counter[DumpLoss] = Counter()
 
     def begin(self, request_id: str, endpoint: str, request: bytes, hold: Hold) -> DumpRecord:
-        """`hold`: of the request, for as much of its answer as is kept."""
-        return DumpRecord(self, request_id, endpoint, request, hold)
+        """`hold`: of the request, for as much of its answer as is kept. It goes to the folder of
+        this moment."""
+        assert self.folder is not None
+        return DumpRecord(self, request_id, endpoint, request, hold, self.folder)
 
     def submit(self, record: DumpRecord) -> None:
         size = record.size_bytes
@@ -161,25 +170,34 @@ class DumpWriter:
     async def _write(self, record: DumpRecord) -> None:
         try:
             # Abandoned only when the time to flush is over: a disk that hangs holds up no exit.
-            await trio.to_thread.run_sync(_write_file, self._folder, record, abandon_on_cancel=True)
+            if record.folder != self._made:
+                self._made = record.folder
+                await trio.to_thread.run_sync(_make_folder, record.folder, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_write_file, record, abandon_on_cancel=True)
             self._failing = False
             self.written += 1
         except OSError as error:
             self.lost[DumpLoss.DISK_FAILED] += 1
             if not self._failing:  # one line, not one for each request
-                log.error("dumps cannot be written to %s: %s", self._folder, error.strerror)
+                log.error("dumps cannot be written to %s: %s", record.folder, error.strerror)
             self._failing = True
         finally:
             self._pending.give(record.size_bytes)
 
     def _prepare(self) -> None:
+        if (folder := self.folder) is None:
+            return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(folder)
             if self._clear:
-                removed = clear_dumps(self._folder)
-                log.info("removed %d dumps from %s", removed, self._folder)
+                removed = clear_dumps(folder)
+                log.info("removed %d dumps from %s", removed, folder)
         except OSError as error:
-            log.error("dumps_dir %s: %s; dumps may be lost", self._folder, error.strerror)
+            log.error("dumps_dir %s: %s; dumps may be lost", folder, error.strerror)
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def beginning_of(pieces: Sequence[bytes]) -> bytes:
@@ -205,10 +223,10 @@ def clear_dumps(folder: Path) -> int:
     return removed
 
 
-def _write_file(folder: Path, record: DumpRecord) -> None:
+def _write_file(record: DumpRecord) -> None:
     moment, fraction = time.gmtime(record.started), int(record.started % 1 * 1e6)
     stamp = time.strftime("%Y%m%dT%H%M%S", moment) + f".{fraction:06d}Z"
-    path = folder / f"{stamp}_{record.request_id}{SUFFIX}"
+    path = record.folder / f"{stamp}_{record.request_id}{SUFFIX}"
     text = render(record).encode("utf-8", "surrogatepass")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -19,7 +19,6 @@ from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
-from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
@@ -41,7 +40,6 @@ from trio_gateway.server.handlers.reload import ReloadHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
-from trio_gateway.server.handlers.yields import YieldHandler
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.types import AsgiApp
@@ -74,9 +72,7 @@ class Lasting:
     logs: Logs
     feed_watchers: Watchers
     log_watchers: Watchers
-    yield_watchers: Watchers
     onlookers: Onlookers
-    aftermath: Aftermath
     others: AsgiApp
     early_answers: EarlyAnswers
     cache_watch: CacheWatch
@@ -130,14 +126,13 @@ class Front:
             ChoicesHandler(self.choices, self.names),
             ConfigurationHandler(config, lasting.reloader),
             ReloadHandler(lasting.reloader),
-            YieldHandler(config, manager.yields, lasting.yield_watchers),
             lasting.metrics,
-            OperationsHandler(
-                manager, selector, counter, preparer, lasting.budget, readers, lasting.aftermath
-            ),
+            OperationsHandler(manager, selector, counter, preparer, lasting.budget, readers),
             FeedHandler(
                 lasting.feed,
                 lasting.feed_watchers,
+                manager.overview,
+                config.models,
                 lasting.logs,
                 self.names,
             ),

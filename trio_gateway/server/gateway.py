@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_gateway.bus import Bus
 from trio_gateway.config.history_schema import HistoryConfig
-from trio_gateway.config.missing import otel
-from trio_gateway.config.schema import GatewayConfig, ServerConfig, TracesConfig
+from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.ledger.file import own_ledger
 from trio_gateway.engine.manager import EngineManager
-from trio_gateway.engine.process.runs import own_runs
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.server.access.well_formed import fault_of
-from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.composer import Composer
@@ -39,18 +35,17 @@ from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
 from trio_gateway.server.metrics.readings import Parts
-from trio_gateway.server.preload import preload
+from trio_gateway.server.preload import preload, to_preload
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.early_answer import EarlyAnswers
 from trio_gateway.server.relay.websocket import with_key_as_header
 from trio_gateway.server.reloading import Reloader
-from trio_gateway.server.traces.tally import TraceTally
+from trio_gateway.server.traces.tracing import Tracing
 
 if TYPE_CHECKING:
     from trio_gateway.server.history.file import HistoryFile
-    from trio_gateway.server.traces.traces import Traces
 
 
 class Gateway:
@@ -58,41 +53,37 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
-        self.manager = manager or EngineManager(config, ledger=own_ledger(), runs=own_runs())
+        self.manager = manager or EngineManager(config, ledger=own_ledger())
         reaper = self.manager.reaper
         # Helpers that start later look at it again.
         secrets = self._secrets = set(config.secret_variables)
         self.bus = self.manager.bus
         server, overview = config.server, self.manager.overview
-        self._trace_tally = TraceTally()
-        self._traces = _traces(self.bus, server.traces, self._trace_tally)
-        self.book = RequestBook(
-            self.bus, server.history.requests, server.session_headers,
-            None if self._traces is None else self._traces.sampler,
-        )  # fmt: skip
+        self.book = RequestBook(self.bus, server.history.requests, server.session_headers)
+        self._tracing = Tracing(self.bus, self.book, server.traces)
         self.history = History(self.bus, self.book, _history_file(server.history))
+        self._history_runs = self.history.has_file  # and goes on without one
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
-        self._aftermath = Aftermath()
         self.shutdown_grace_s = server.shutdown_grace_s  # hypercorn knows this one
         self.media = MediaSupport()
         self._readers = Readers(reaper, secrets, self.closing, self.media)
         self.counter = TokenCounter(overview, self._vocabulary, reaper, secrets)
-        self.budget, dumps, clear = _budget(server), server.dumps_dir, server.clear_dumps_on_start
-        self._dumps = DumpWriter(dumps, self.budget, clear=clear) if dumps else None
+        self.budget = Budget(*limits_of(server))
+        self._dumps = DumpWriter(server.dumps_dir, self.budget, clear=server.clear_dumps_on_start)
         composer = Composer(overview, self.book, config, self.budget.facts)
         self.recorder = Recorder(self.bus)
         composer.captures = self.recorder.facts
         others = self.manager.others
         self.feed = Feed(self.bus, self.book, composer, others)
         self._logs = Logs(self.bus, self.manager.lines)
-        self._watchers = Watchers("the feed"), Watchers("logs"), Watchers("yields")
+        self._watchers = Watchers("the feed"), Watchers("logs")
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
         self._early_answers = EarlyAnswers(server.stream_keepalive_s)
         self._cache_watch = CacheWatch(shows_excerpts=server.cache_break_excerpts)
         parts = Parts(
             self.manager, self.book, self.budget, self.feed, self._logs, self.history, self._dumps,
-            self._trace_tally,
+            self._tracing.tally,
         )  # fmt: skip
         self._metrics = MetricsHandler(parts, others, server.queue_timeout_s)
         self.reloader = Reloader(config, self.take_over, self.closing)
@@ -117,9 +108,7 @@ class Gateway:
             logs=self._logs,
             feed_watchers=self._watchers[0],
             log_watchers=self._watchers[1],
-            yield_watchers=self._watchers[2],
             onlookers=onlookers,
-            aftermath=self._aftermath,
             others=quart_app(self.closing, lambda: self.front.dispatcher, onlookers),
             early_answers=self._early_answers,
             cache_watch=self._cache_watch,
@@ -146,32 +135,28 @@ class Gateway:
         """Own the engines, the dumps, the history and the traces until cancelled. After
         `begin_shutdown` the engines end by themselves (`manager.stopped`); what is written outlives
         them, for the last answers' sake."""
-        self._aftermath.look(self.config.server.history.file)
         with self._logs.hearing():
             async with trio.open_nursery() as nursery:
-                if self._dumps is not None:
-                    await nursery.start(self._dumps.run)
-                if self.config.server.history.file is not None:
+                await nursery.start(self._dumps.run)
+                if self._history_runs:
                     await nursery.start(self.history.run)
-                if self._traces is not None:
-                    await nursery.start(self._traces.run)
+                await nursery.start(self._tracing.run)
                 self._nursery = nursery
                 await nursery.start(self.manager.run)
-                if (reaper := self.manager.reaper) is not None:
-                    self._aftermath.tell(reaper.left, self.manager.kv.swept)
                 await nursery.start(self._early_answers.run)
                 await nursery.start(self._vocabulary.run)
                 await nursery.start(self._readers.run)
                 await nursery.start(self.feed.run)
                 await nursery.start(self.recorder.run)
                 nursery.start_soon(self.media.read_files, self.config.models)
-                nursery.start_soon(preload, self.config, self.front.names, self.manager)
+                wanted = to_preload(self.config)
+                nursery.start_soon(preload, wanted, self.front.names, self.manager)
                 task_status.started()
                 await trio.sleep_forever()
 
     def take_over(self, config: GatewayConfig) -> None:
         """Go by another configuration from now on. Requests under way keep their front, and
-        engines of unchanged variants live on. What `server` reads once stays as it was."""
+        engines of unchanged variants live on."""
         if self.closing.is_set():
             return
         front, server, before = Front(config, self._lasting), config.server, self.config
@@ -184,16 +169,33 @@ class Gateway:
         self.counter.forget(changed)
         self._uploads.max_bytes = server.max_body_bytes
         self._uploads.timeout_s = server.limits.body_timeout_s
+        self.shutdown_grace_s = server.shutdown_grace_s
+        self._early_answers.keep_alive_after(server.stream_keepalive_s)
+        self.budget.memory.limit, self.budget.files.limit = limits_of(server)
         self._cache_watch.shows_excerpts = server.cache_break_excerpts
         self._metrics.expect(server.queue_timeout_s)
         self.book.name_conversations(server.session_headers)
+        self.book.keep(server.history.requests)
+        self._dumps.folder = server.dumps_dir
+        self._take_over_history(before.server.history, server.history)
+        self._tracing.take_over(server.traces)
         self.feed.composer.take_over(config)
         if server.access != before.server.access:
-            for watchers in self._watchers[:2]:  # another program's memory stays its own
+            for watchers in self._watchers:
                 watchers.turn_out("the keys were changed")
         self.manager.reconfigure(config)
         if self._nursery is not None:
             self._nursery.start_soon(self.media.read_files, config.models)
+            if wanted := to_preload(config, before):
+                self._nursery.start_soon(preload, wanted, front.names, self.manager)
+
+    def _take_over_history(self, before: HistoryConfig, now: HistoryConfig) -> None:
+        if (now.file, now.keep_s) == (before.file, before.keep_s):
+            return
+        self.history.take_over(_history_file(now))
+        if self.history.has_file and not self._history_runs and self._nursery is not None:
+            self._history_runs = True
+            self._nursery.start_soon(self.history.run)
 
     def begin_shutdown(self) -> None:
         """No new requests, no more waiting; streams under way have `shutdown_grace` to end."""
@@ -227,19 +229,10 @@ def _history_file(history: HistoryConfig) -> HistoryFile | None:
     return HistoryFile(history.file, history.keep_s)
 
 
-def _traces(bus: Bus, config: TracesConfig | None, tally: TraceTally) -> Traces | None:
-    """None: there is no collector; or nothing to send with, of which `missing` tells."""
-    if config is None or otel() is not None:
-        return None
-    # Imported here: what it sends with, and what it loads for that, is an extra.
-    from trio_gateway.server.traces.traces import Traces
-
-    return Traces(bus, config, tally)
-
-
-def _budget(server: ServerConfig) -> Budget:
+def limits_of(server: ServerConfig) -> tuple[int, int]:
+    """How many bytes of clients may be held, in memory and in files."""
     memory, files = server.max_buffered_bytes, server.max_spooled_bytes
-    return Budget(
+    return (
         default_memory_bytes() if memory is None else memory,
         default_file_bytes(server.max_body_bytes) if files is None else files,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.config.schema import GatewayConfig
@@ -15,10 +15,10 @@ from trio_gateway.models.names import ContextNotFound, ModelNames, ModelNotFound
 log = logging.getLogger(__name__)
 
 
-async def preload(config: GatewayConfig, names: ModelNames, manager: EngineManager) -> None:
+async def preload(wanted: Sequence[str], names: ModelNames, manager: EngineManager) -> None:
     """As batch requests, so that others go first. What would make another one leave is left out:
     the first in the list stays."""
-    for name in _wanted(config):
+    for name in wanted:
         try:
             found = names.wanted(names.find_named(name))
         except (ModelNotFound, ContextNotFound) as error:
@@ -39,6 +39,7 @@ async def preload(config: GatewayConfig, names: ModelNames, manager: EngineManag
             log.warning("%s is not preloaded: %s", name, refused)
 
 
-def _wanted(config: GatewayConfig) -> Iterator[str]:
-    yield from config.server.preload
-    yield from (model.name for model in config.models if model.preload)
+def to_preload(config: GatewayConfig, before: GatewayConfig | None = None) -> list[str]:
+    """The names of what is wanted, in order; without what was so `before`."""
+    wanted = [*config.server.preload, *(model.name for model in config.models if model.preload)]
+    return wanted if before is None else [n for n in wanted if n not in to_preload(before)]

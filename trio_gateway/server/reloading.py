@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.config.shown import hider
 from trio_gateway.tasks import beside
 
+Move = Callable[[GatewayConfig, Callable[[], None]], Awaitable[None]]
 _Stamp = tuple[int, int, int] | None
 _Stamps = dict[Path, _Stamp]
 
@@ -59,13 +60,19 @@ class Reloader:
         self.mistakes: tuple[str, ...] = ()  # of the file as it was read last
         self._turn = trio.Lock()
         self.announced: Callable[[], AbstractContextManager[None]] = nullcontext  # around each
+        self._move: Move | None = None
         self._known = _stamps(self._files)  # at once: what changes from here on is news
+
+    def serves(self, move: Move) -> None:
+        """The server can `move` to the addresses of another configuration, and calls the function
+        that switches to that when they are ready; what it raises as ConfigError is a mistake."""
+        self._move = move
 
     async def reload(self, why: str) -> Reload:
         """The file is read and checked in a thread, as a whole, before anything changes.
 
         Raises:
-            ConfigError: it has mistakes, and all stays as it was.
+            ConfigError: it has mistakes, or its addresses cannot be used, and all stays as it was.
         """
         async with self._turn:
             with self.announced():
@@ -76,6 +83,7 @@ class Reloader:
         log.info("%s: reading %s anew", why, source)
         try:
             config, notes = await trio.to_thread.run_sync(_read, source, abandon_on_cancel=True)
+            found = await self._switch_to(config)
         except ConfigError as error:
             log.error("the configuration stays as it was, as %s has mistakes:", source)
             for mistake in error.mistakes:
@@ -83,18 +91,31 @@ class Reloader:
             self.mistakes = tuple(error.mistakes)
             raise
         self.mistakes = ()
-        if self._closing.is_set():
+        if found is None:
             log.info("the gateway is stopping: the configuration stays as it was")
             return Reload((), needs_restart=False, notes=())
-        found = changes(self.config, config, self._started)
-        self._take_over(config)
-        self.config = config
         _say(found, notes, config.source)
         return Reload(
             changes=tuple(map(str, found)),
             needs_restart=any(change.kind is Kind.LATER for change in found),
             notes=notes,
         )
+
+    async def _switch_to(self, config: GatewayConfig) -> tuple[Change, ...] | None:
+        """What has changed by it; None: the gateway stops. Raises ConfigError."""
+        if self._closing.is_set():
+            return None
+        found = changes(self.config, config, self._started, moves=self._move is not None)
+
+        def switch() -> None:
+            self._take_over(config)
+            self.config = config
+
+        if self._move is None:
+            switch()
+        else:
+            await self._move(config, switch)
+        return found
 
     async def try_to_reload(self, why: str) -> None:
         """The same for those who read the log: mistakes are there."""

@@ -62,7 +62,7 @@ def test_an_unknown_preset_names_those_that_exist(tmp_path: Path) -> None:
     message = failure(tmp_path, "x = presets.engines.lama")
     assert message == (
         "gateway.lua:1: presets.engines.lama does not exist; "
-        'known: llamacpp, llamacpp_secondary, openai, remote; did you mean "llamacpp"?'
+        'known: llamacpp, llamacpp_secondary, openai, remote, ray; did you mean "llamacpp"?'
     )
 
 

@@ -160,13 +160,14 @@ def test_a_key_of_another_type_is_told_whose_it_is(tmp_path: Path) -> None:
     text = f"{OPENAI}, urls = 'http://h', variants = {{ {variant} }}"
     assert mistakes(tmp_path, text) == [
         "urls: only presets.engines.remote has it",
-        "variants[1].verify_tls: only presets.engines.remote has it",
+        "variants[1].verify_tls: only presets.engines.remote or presets.engines.ray has it",
     ]
     llama = 'name = "m", engine = presets.engines.llamacpp'
     (line,) = mistakes(
         tmp_path, f"{llama}, served_name = 'x', variants = {{ {{ {VARIANT}, args = {{}} }} }}"
     )
-    assert line == "served_name: only presets.engines.openai or presets.engines.remote has it"
+    having = "presets.engines.openai or presets.engines.remote or presets.engines.ray"
+    assert line == f"served_name: only {having} has it"
 
 
 # -- any type ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from cryptography.hazmat.primitives import serialization as s
 
 from tests.support.fakes import FakeEngines
 from tests.support.schema_values import config, model
+from tests.support.tls_files import client_context, write_certificate
 from trio_gateway.commands.explanations import ask_gateway
 from trio_gateway.commands.gateway_client import place_of
 from trio_gateway.commands.gateway_failures import GatewayFailed, Place
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, TlsConfig, UnixAddress
 from trio_gateway.config.schema import ListenAddress
-from trio_gateway.server import gateway_server
 from trio_gateway.server.gateway import Gateway
 from trio_gateway.server.gateway_server import GatewayServer
-from trio_gateway.server.http.listeners import ListenError, bound
+from trio_gateway.server.http import listening
+from trio_gateway.server.http.listeners import ListenError, Opened
 from trio_gateway.server.http.tls import POLL_S, Certificate
 
 LOOPBACK = ListenAddress("127.0.0.1", 0)
@@ -36,20 +37,6 @@ LOOPBACK = ListenAddress("127.0.0.1", 0)
 @pytest.fixture
 def ca() -> trustme.CA:
     return trustme.CA()
-
-
-def write_certificate(ca: trustme.CA, folder: Path, name: str = "localhost") -> TlsConfig:
-    issued = ca.issue_cert(name)
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    key.write_bytes(issued.private_key_pem.bytes())
-    return TlsConfig(certificate=certificate, key=key)
-
-
-def client_context(ca: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    return context
 
 
 @asynccontextmanager
@@ -69,8 +56,8 @@ def test_a_taken_port_is_an_error_that_says_who_has_it_and_what_to_do(host: str,
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as holder:
         address = ListenAddress(host, holder.getsockname()[1])
-        with pytest.raises(ListenError) as raised, bound([address], []):
-            pass
+        with pytest.raises(ListenError) as raised:
+            Opened(address)
     says = f"the port is held by pid {os.getpid()} (python"
     assert str(raised.value).startswith(f"cannot listen on {address}: {says}")
     assert str(raised.value).endswith(f"); stop it or change `{key}`")
@@ -81,7 +68,9 @@ def test_a_taken_port_is_an_error_that_says_who_has_it_and_what_to_do(host: str,
 
 @contextmanager
 def listening_on(*unix: UnixAddress) -> Iterator[None]:
-    with bound([], unix):
+    with ExitStack() as stack:
+        for address in unix:
+            stack.callback(Opened(address).close)
         yield
 
 
@@ -109,22 +98,18 @@ def test_the_file_of_a_gateway_that_was_killed_is_replaced(tmp_path: Path) -> No
 def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
     address = UnixAddress(tmp_path / "s")
     with listening_on(address):
-        with (
-            pytest.raises(
-                ListenError,
-                match="is listening there; stop it or change `listen_unix`",
-            ),
-            bound([], [address]),
+        with pytest.raises(
+            ListenError, match="is listening there; stop it or change `listen_unix`"
         ):
-            pass
+            Opened(address)
         assert address.path.exists()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     address = UnixAddress(tmp_path / "s")
     address.path.write_text("precious")
-    with pytest.raises(ListenError, match="is not a socket"), bound([], [address]):
-        pass
+    with pytest.raises(ListenError, match="is not a socket"):
+        Opened(address)
     assert address.path.read_text() == "precious"
 
 
@@ -136,13 +121,12 @@ def test_a_later_gateway_s_file_is_left_alone(tmp_path: Path) -> None:
     assert address.path.exists()
 
 
-def test_all_are_bound_or_none(tmp_path: Path) -> None:
+async def test_all_are_bound_or_none(tmp_path: Path) -> None:
     good, bad = UnixAddress(tmp_path / "s"), UnixAddress(tmp_path / "no" / "folder")
-    with (
-        pytest.raises(ListenError, match=r"cannot listen on unix:.*folder"),
-        bound([], [good, bad]),
-    ):
-        pass
+    given = config(model("m"), listen=(), listen_unix=(good, bad))
+    gateway = Gateway(given, FakeEngines().manager(given))
+    with pytest.raises(ListenError, match=r"cannot listen on unix:.*folder"):
+        await GatewayServer(gateway).run()
     assert not good.path.exists()
 
 
@@ -185,7 +169,7 @@ async def test_https_is_served_and_a_new_certificate_is_used_without_a_restart(
         made.append(Certificate(config))
         return made[0]
 
-    monkeypatch.setattr(gateway_server, "Certificate", make)
+    monkeypatch.setattr(listening, "Certificate", make)
     context = client_context(ca)
     async with serving(tls=tls) as (address,):
         async with httpx.AsyncClient(verify=context, trust_env=False) as client:

@@ -15,7 +15,8 @@ from trio_gateway.models.need.calibration import CountSource
 from trio_gateway.models.selection import Selection
 from trio_gateway.server.http.scopes import TornStream
 from trio_gateway.server.http.types import ClientGone, Message
-from trio_gateway.server.relay.early_answer import EVENTS, EarlyAnswer, EarlyAnswers, Wait
+from trio_gateway.server.relay.early_answer import EVENTS, EarlyAnswer, EarlyAnswers
+from trio_gateway.server.relay.wait import Wait
 
 KEEPALIVE_S = 10.0
 SELECTION = Selection(

@@ -13,6 +13,7 @@ from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.config.server_options import PORT
 
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -30,6 +31,21 @@ def base_url(mistakes: Mistakes, path: str, value: Any) -> str | None:
         path, 'a base URL with a port and no path, such as "http://127.0.0.1:8080"', value
     )
     return None
+
+
+def plain_url(value: Any) -> str | None:
+    """A URL with a host, and without user, query or fragment; None if it is none."""
+    if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
+        return None
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return None
+    bare = not (parts.query or parts.fragment or parts.username or parts.password)
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not bare:
+        return None
+    return value.rstrip("/")
 
 
 def engine_args(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:

@@ -7,18 +7,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.keepalive import LoadingState
-from trio_gateway.config.reading import fields
+from trio_gateway.config.reading import cluster, fields
+from trio_gateway.config.reading.addresses import plain_url
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
 
 # What a variant says about its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
+_LOCAL_KEYS = ("connect", "workdir", "memory", "stop_command")
 # Engines by names that are not presets.
 _MEANT = {
     "llama-server": "llamacpp", "llama-cpp": "llamacpp", "llama": "llamacpp", "vllm": "openai",
@@ -46,17 +47,22 @@ class EngineKeys:
             Option.FIRST_BYTE_TIMEOUT: ("first_byte_timeout_s", fields.positive_seconds),
             Option.HEALTH_INTERVAL: ("health_interval_s", fields.positive_seconds),
         }
-        found = {}
+        found: dict[str, Any] = {}
         for option, (field, reader) in readers.items():
             if option in self._engine.options:
                 found[field] = record.read(option.value, reader, getattr(outer, field))
             else:
                 self._refuse(record, option.value, f"only {_types_with(option)} has it")
+        if Option.CLUSTER in self._engine.options:
+            found["cluster"] = cluster.options(record, outer.cluster)
+        else:
+            for key in cluster.KEYS:
+                self._refuse(record, key, f"only {_types_with(Option.CLUSTER)} has it")
         return msgspec.structs.replace(outer, **found)
 
     def refuse_process_keys(self, record: Record) -> None:
-        """Refuse them for an engine that is somewhere else."""
-        for key in _PROCESS_KEYS:
+        """Refuse them for an engine that is somewhere else. One on a cluster has a command."""
+        for key in _LOCAL_KEYS if self._engine.on_cluster else _PROCESS_KEYS:
             what = f'an engine of the type "{self._engine.value}" has no process here'
             self._refuse(record, key, what)
 
@@ -66,7 +72,9 @@ class EngineKeys:
             self._mistakes.add(record.field_path(key), why)
 
     def check_urls(self, path: str, options: EngineOptions) -> None:
-        if not self._engine.has_process and not options.urls:
+        if options.cluster is not None:
+            cluster.check(self._mistakes, path, options.cluster)
+        elif not self._engine.has_process and not options.urls:
             what = 'expected where the engine is, such as "https://gpu.example.com/v1"'
             self._mistakes.add(f"{path}.urls", f"missing; {what}")
 
@@ -187,7 +195,7 @@ def _urls(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
             mistakes.add(path, "expected at least one base URL")
     found = []
     for at, entry in entries:
-        if (url := _url(entry)) is None:
+        if (url := plain_url(entry)) is None:
             # Not shown: it may hold a password.
             what = (
                 'a base URL such as "https://gpu.example.com/v1", without user, query or fragment'
@@ -198,17 +206,3 @@ def _urls(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
         else:
             found.append(url)
     return tuple(found)
-
-
-def _url(value: Any) -> str | None:
-    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
-        return None
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        return None
-    bare = not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not bare:
-        return None
-    return value.rstrip("/")

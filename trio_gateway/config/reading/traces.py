@@ -31,7 +31,7 @@ def traces(mistakes: Mistakes, server: Record) -> TracesConfig | None:
     record = server.inner("traces")
     result = TracesConfig(
         endpoint=record.require("endpoint", _endpoint, _URL, ""),
-        headers=record.read("headers", _headers, {}),
+        headers=record.read("headers", headers, {}),
         sample=record.read("sample", _share, 1.0),
     )
     record.finish()
@@ -56,7 +56,7 @@ def _endpoint(mistakes: Mistakes, path: str, value: Any) -> str | None:
     return None
 
 
-def _headers(mistakes: Mistakes, path: str, value: Any) -> dict[str, Secret] | None:
+def headers(mistakes: Mistakes, path: str, value: Any) -> dict[str, Secret] | None:
     if not fields.is_table(value):
         mistakes.expected(path, 'a table such as { ["Authorization"] = env("TOKEN") }', value)
         return None

@@ -32,7 +32,7 @@ from trio_gateway.engine.http.connections import Connections
 from trio_gateway.engine.http.control import Answer, ControlClient
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
 from trio_gateway.engine.http.idle import IdleConnections
-from trio_gateway.engine.http.opener import AddressOpener
+from trio_gateway.engine.http.opener import AddressOpener, Opener
 from trio_gateway.engine.http.socket import EngineSocket
 from trio_gateway.rawjson import Members
 
@@ -47,7 +47,7 @@ class EngineClient(abc.ABC):
     `options` are the keys of the configuration that only some types have.
 
     `health_targets`: where an engine of the type may say that it is ready, the first to ask first.
-    `refuses` is set once it took REFUSALS_MAX requests in a row without an answer to any;
+    `refuses` is set once it took `refusals_max` requests in a row without an answer to any;
     `last_refusal` says how.
 
     `key_refused`: one of KEY_REFUSED, if it answered that to a question of the gateway's.
@@ -60,6 +60,7 @@ class EngineClient(abc.ABC):
     served_name: str | None = None
     prefix = ""
     key_refused: int | None = None
+    refusals_max = REFUSALS_MAX
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         parts = urlsplit(base_url)
@@ -71,7 +72,7 @@ class EngineClient(abc.ABC):
         self.connections = Connections(self.idle)  # those of requests
         # The gateway's own, such as saving a slot.
         self._questions = Connections(self.idle, self.pulse)
-        self._opener = AddressOpener(self.host, self.port)
+        self._opener: Opener = AddressOpener(self.host, self.port)
         self._own_headers = _key_headers(options)
         self._control = ControlClient(self._opener, self._questions, self._own_headers)
         self._health_targets = [*self.health_targets]
@@ -226,7 +227,7 @@ class EngineClient(abc.ABC):
             self._refused_last = request
             self._refusals += 1
             self.last_refusal = str(error)
-            if self._refusals >= REFUSALS_MAX:
+            if self._refusals >= self.refusals_max:
                 self.refuses.set()
 
     def abort_requests(self, error: ExchangeAborted) -> None:

@@ -55,7 +55,7 @@ class LlamaCppKind(EngineKind):
     endpoints = _ENDPOINTS
     has_slots = True
 
-    def client(self, base_url: str, options: EngineOptions) -> LlamaCppEngine:
+    def client(self, base_url: str, options: EngineOptions) -> EngineClient:
         return LlamaCppEngine(base_url, options)
 
     def launch_args(self, args: Sequence[str], host: str, port: int) -> list[str]:

@@ -77,7 +77,7 @@ class RemoteEngine(OpenAIEngine):
         super().__init__(base_url, options)
         self._is_here = False  # at a loopback address there may be a proxy to anywhere
         urls = options.urls or (base_url,)
-        tls = _tls_context(options) if any(u.startswith("https:") for u in urls) else None
+        tls = tls_context(options) if any(u.startswith("https:") for u in urls) else None
         self.sites = [
             RemoteSite(url, tls, options.connect_timeout_s, self._health_targets) for url in urls
         ]
@@ -301,7 +301,7 @@ def _refused_key(options: EngineOptions, status: int) -> str:
     return f"it refuses the gateway's key (HTTP {status}); check `api_key`"
 
 
-def _tls_context(options: EngineOptions) -> ssl.SSLContext:
+def tls_context(options: EngineOptions) -> ssl.SSLContext:
     """Raises OSError: `ca_file` cannot be read, or has no certificate."""
     context = ssl.create_default_context(
         cafile=None if options.ca_file is None else str(options.ca_file)

@@ -50,6 +50,7 @@ def identity_of(model: ModelConfig, variant: VariantConfig, secrets: Collection[
         str(variant.workdir),
         *(f"{k}={v}" for k, v in sorted(_variables(variant).items()) if k not in secrets),
         *variant.options.urls,
+        *_cluster(variant),
         variant.options.served_name or "",
         *_files(variant),
         *_machine(),
@@ -62,6 +63,12 @@ def identity_of(model: ModelConfig, variant: VariantConfig, secrets: Collection[
 def _variables(variant: VariantConfig) -> dict[str, str]:
     given = {**variant.inherited_options, **variant.env}
     return {name: value for name, value in given.items() if name not in API_KEY.variables}
+
+
+def _cluster(variant: VariantConfig) -> Iterator[str]:
+    if (cluster := variant.options.cluster) is not None:
+        yield from (cluster.address, variant.binary, str(cluster.replicas))
+        yield from (f"{name}={amount}" for name, amount in sorted(cluster.resources.items()))
 
 
 def _program(variant: VariantConfig) -> Iterator[str]:

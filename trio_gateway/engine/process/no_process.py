@@ -17,6 +17,7 @@ class NoProcess:
 
     pid = returncode = None
     status = "runs elsewhere"
+    copies = 1
 
     def __init__(self) -> None:
         self.exited = trio.Event()
@@ -32,6 +33,9 @@ class NoProcess:
 
     async def kill(self) -> StopReport:
         return StopReport(Ending.STOPPED, 0.0)
+
+    async def copies_changed(self) -> int:
+        return await trio.sleep_forever()
 
 
 @asynccontextmanager

@@ -52,10 +52,14 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 class Process(Protocol):
-    """What an engine needs of its process. EngineProcess, NoProcess, or a fake in a test."""
+    """What an engine needs of its process. EngineProcess, NoProcess, ClusterProcess, or a fake in a
+    test. `copies`: how many engines it is, which share the work; `copies_changed` waits for others.
+    """
 
     exited: trio.Event
 
+    @property
+    def copies(self) -> int: ...
     @property
     def pid(self) -> int | None: ...
     @property
@@ -66,6 +70,7 @@ class Process(Protocol):
     def owns_port(self, port: int) -> bool | None: ...
     async def stop(self, timeout_s: float) -> StopReport: ...
     async def kill(self) -> StopReport: ...
+    async def copies_changed(self) -> int: ...
 
 
 class Launcher(Protocol):
@@ -78,6 +83,8 @@ class Launcher(Protocol):
 
 class EngineProcess:
     """A running child. Made by `open_engine_process`, which also guarantees its end."""
+
+    copies = 1
 
     def __init__(
         self,
@@ -137,6 +144,9 @@ class EngineProcess:
             await self._wait_exit()
             ending = Ending.KILLED
         return StopReport(ending, trio.current_time() - begun)
+
+    async def copies_changed(self) -> int:
+        return await trio.sleep_forever()
 
     async def _wait_exit(self) -> None:
         await self._process.wait()
@@ -229,7 +239,7 @@ async def open_engine_process(
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error
     process = EngineProcess(child, log, reaper, keep)
-    reaper.register(child.pid, process._label)
+    reaper.register(child.pid)
     try:
         groups.open_gate(child)
         async with open_flat_nursery() as nursery:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from trio_gateway.engine.scheduling.events import Refusal, Reject, TicketArrived
+from trio_gateway.engine.scheduling.back_off import Pause
+from trio_gateway.engine.scheduling.events import EngineFailed, Refusal, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
@@ -65,6 +66,16 @@ def too_large(ticket: Ticket, state: SchedulerState) -> Reject:
         f"length is {largest} tokens"
     )
     return Reject(ticket.id, Refusal.TOO_LARGE, message)
+
+
+def not_started(ticket: Ticket, event: EngineFailed, pause: Pause | None, now: float) -> Reject:
+    """What waited for an engine that did not start."""
+    refusal, retry_s = Refusal.START_FAILED, None
+    if event.unavailable:
+        refusal, retry_s = Refusal.UNAVAILABLE, RETRY_S if pause is None else pause.until - now
+    elif event.timed_out:
+        refusal = Refusal.START_TIMEOUT
+    return Reject(ticket.id, refusal, event.reason, retry_s, event.output)
 
 
 def model_gone(ticket: Ticket) -> Reject:

@@ -20,6 +20,7 @@ from trio_gateway.engine.scheduling.memory_events import (
     YieldReady,
 )
 from trio_gateway.engine.scheduling.progress import AnswerProgress
+from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 
 
 class VariantKey(NamedTuple):
@@ -68,6 +69,7 @@ class Refusal(enum.Enum):
     SHUTTING_DOWN = enum.auto()
     TOO_LARGE = enum.auto()
     UNLOADED = enum.auto()
+    UNAVAILABLE = enum.auto()  # what the engine runs on is not there, or has no room
     MODEL_GONE = enum.auto()  # the configuration has it no more
 
 
@@ -125,12 +127,14 @@ class EngineReady(msgspec.Struct, frozen=True):
 
 
 class EngineFailed(msgspec.Struct, frozen=True):
-    """The start came to nothing; the process is gone."""
+    """The start came to nothing; the process is gone. `unavailable`: what it runs on is not there,
+    or has no room, but may have it in a while."""
 
     engine: int
     reason: str
     timed_out: bool = False
     output: tuple[str, ...] = ()  # its last lines
+    unavailable: bool = False
 
 
 class EngineExited(msgspec.Struct, frozen=True):
@@ -227,6 +231,7 @@ Event = (
     | EngineFailed
     | EngineExited
     | EngineMeasured
+    | SlotsChanged
     | MemorySeen
     | Yield
     | YieldOver

@@ -31,6 +31,7 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.admission import (
     full_for,
     model_gone,
+    not_started,
     older,
     shutting_down,
     ticket_of,
@@ -72,6 +73,7 @@ from trio_gateway.engine.scheduling.overfull_pool import heed, relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.remembered import remember
+from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
@@ -131,6 +133,9 @@ class Scheduler:
                     relieve(view.facts.pool, state, self._decisions, now, actions)
             case MemorySeen() | Yield() | YieldOver():
                 heed(event, state, self._decisions, now, actions)
+            case SlotsChanged(engine, slots):
+                if (view := state.engines.get(engine)) is not None:
+                    view.slots = slots
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
@@ -301,13 +306,12 @@ class Scheduler:
         if not wanted:
             return  # its end was asked for: no request waits for it
         self.state.back_off.start_failed(engine.key, now, event.reason, event.output)
-        refusal = Refusal.START_TIMEOUT if event.timed_out else Refusal.START_FAILED
+        pause = self.state.back_off.pause(engine.key, now)
         queue = self.state.queues.get(engine.key.model)
         # Those that a smaller variant holds go on waiting, for that one.
         for ticket in queue.of_size(self.state.variants.context_of(engine.facts)) if queue else ():
             if self.state.server_of(ticket) is None:
-                told = Reject(ticket.id, refusal, event.reason, output=event.output)
-                reject(self.state, told, actions)
+                reject(self.state, not_started(ticket, event, pause, now), actions)
 
     def _expire(self, now: float, actions: list[Action]) -> None:
         timeout_s = self._queue_timeout_s

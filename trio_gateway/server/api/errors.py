@@ -240,6 +240,11 @@ def from_reject(model: str, reject: Reject) -> ApiError:
                 503, message, "service_unavailable", code="engine_back_off",
                 retry_after_s=reject.retry_after_s, output=output,
             )  # fmt: skip
+        case Refusal.UNAVAILABLE:
+            return ApiError(
+                503, f"{model}: {message}", "service_unavailable", code="engine_unavailable",
+                retry_after_s=reject.retry_after_s, output=output,
+            )  # fmt: skip
         case Refusal.SHUTTING_DOWN:
             return shutting_down()
         case Refusal.UNLOADED:

@@ -120,7 +120,8 @@ class Call:
 
     def begin_dump(self, endpoint: Endpoint, body: Sequence[bytes]) -> None:
         """Have the answer written down, if dumps are wanted; and recorded, if that is."""
-        if (dumps := self._onlookers.dumps) is not None:
+        dumps = self._onlookers.dumps
+        if dumps is not None and dumps.folder is not None:
             data = beginning_of(body)
             record = dumps.begin(self.state.id, endpoint.name, data, self.state.hold)
             self.state.observers.append(record)

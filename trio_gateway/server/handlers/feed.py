@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from trio_gateway.config.schema import ModelConfig
+from trio_gateway.engine.overview import Overview
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api import sse
@@ -29,11 +31,13 @@ class FeedHandler:
         self,
         feed: Feed,
         watchers: Watchers,
+        overview: Overview,
+        models: Sequence[ModelConfig],
         logs: Logs,
         names: ModelNames,
     ) -> None:
         self._feed, self._watchers, self._logs = feed, watchers, logs
-        self._names = names
+        self._overview, self._models, self._names = overview, models, names
 
     async def handle_events(self, endpoint: Endpoint, call: Call) -> Answer:
         """What the gateway is doing, until the client goes; for an admin with `?logs=` also what is
@@ -62,7 +66,7 @@ class FeedHandler:
 
     async def handle_gateway_models(self, endpoint: Endpoint, call: Call) -> Answer:
         view = view_of(call.permissions)
-        rows = [*self._feed.composer.models().values()]
+        rows = [self._overview.model_row(model) for model in self._models]
         return json_answer({"models": rows if view.is_admin else view.usable(rows)})
 
 

@@ -49,7 +49,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class History:
-    """`run` in a task, if there is a file.
+    """`run` in a task, once there is a file.
 
     Args:
         file: None: what is in memory is all.
@@ -59,13 +59,23 @@ class History:
 
     def __init__(self, bus: Bus, book: RequestBook, file: HistoryFile | None = None) -> None:
         self._bus, self._book, self._file = bus, book, file
-        self._waiting: deque[RequestRecord] = deque()
+        self._wanted = file  # which takes its place, once what is noted is written
+        self._waiting: deque[tuple[RequestRecord, HistoryFile]] = deque()  # and where it goes
         self._news, self._closing = trio.Event(), trio.Event()
         self._thread = trio.CapacityLimiter(1)  # a connection of SQLite is for one at a time
         self._writing = trio.Lock()
         self._fault = ""
         self.lost = 0
         self._lost = 0  # since the last good write
+
+    @property
+    def has_file(self) -> bool:
+        return self._wanted is not None
+
+    def take_over(self, file: HistoryFile | None) -> None:
+        """From now on what is over goes to this one."""
+        self._wanted = file
+        self._news.set()
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -107,7 +117,7 @@ class History:
     async def _asked(self, question: Callable[[], T]) -> T:
         """The file's answer, with all that is noted in it. Raises HistoryUnavailable."""
         with trio.move_on_after(ASK_S):
-            while self._waiting:
+            while self._has_more:
                 await self._write()
             return await self._in_thread(question)
         raise HistoryUnavailable("the disk is too slow")
@@ -125,31 +135,62 @@ class History:
 
     def _note(self, record: RequestRecord) -> None:
         """For each request, so it does no more than this."""
+        if self._wanted is None:
+            return
         if len(self._waiting) < WAITING_MAX:
-            self._waiting.append(record)
+            self._waiting.append((record, self._wanted))
             self._news.set()
         else:
             self._lost += 1
             self.lost += 1
 
     async def _write_all(self, until: trio.CancelScope) -> None:
-        assert self._file is not None
         with until:
             while not self._closing.is_set():
+                if self._wanted is not self._file:
+                    await self._change_file()
+                if self._file is None:
+                    self._news = trio.Event()
+                    await self._news.wait()
+                    continue
                 is_good = await self._try_to_write()  # the first time it is opened, and pruned
                 with trio.move_on_after(BATCH_S if is_good else RETRY_S):
                     await self._closing.wait()
-                if is_good and not self._waiting and not self._closing.is_set():
+                is_idle = not self._waiting and self._wanted is self._file
+                if is_good and is_idle and not self._closing.is_set():
                     self._news = trio.Event()
                     with trio.move_on_after(IDLE_S):
                         await self._news.wait()
                     with trio.move_on_after(BATCH_S):
                         await self._closing.wait()
-            while self._waiting and await self._try_to_write():
-                pass
-            await self._in_thread(self._file.close)
+            await self._close_file()
         if self._waiting:
             log.error("the history lacks the last %d requests", len(self._waiting))
+
+    async def _change_file(self) -> None:
+        wanted, lost = self._wanted, 0
+        await self._close_file()
+        while self._has_more:
+            self._waiting.popleft()
+            lost += 1
+        if lost:
+            self.lost += lost
+            log.error("the history lacks the last %d requests", lost)
+        self._file, self._fault = wanted, ""
+        if wanted is not None:
+            log.info("the history is written to %s", wanted.path)
+
+    async def _close_file(self) -> None:
+        if self._file is None:
+            return
+        while self._has_more and await self._try_to_write():
+            pass
+        await self._in_thread(self._file.close)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether something is noted for the file."""
+        return bool(self._waiting) and self._waiting[0][1] is self._file
 
     async def _try_to_write(self) -> bool:
         """Whether it was possible."""
@@ -173,7 +214,8 @@ class History:
         """What is noted, up to a batch. Raises HistoryUnavailable."""
         assert self._file is not None
         async with self._writing:
-            batch = [*islice(self._waiting, BATCH_MAX)]
+            noted = islice(self._waiting, BATCH_MAX)
+            batch = [record for record, file in noted if file is self._file]
             # Cancelled, the thread goes on: then the same is written once more, which is no harm.
             try:
                 await self._in_thread(partial(self._file.write, batch))

@@ -8,11 +8,13 @@ options apply there, and connections are not counted.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import trio
 from hypercorn.config import Config, Sockets
@@ -43,7 +45,11 @@ _PROBE_IDLE_S, _PROBE_EVERY_S, _PROBES = 60, 15, 4
 
 
 class HttpConfig(Config):
-    """hypercorn's configuration with sockets, TLS context and limits of our own."""
+    """hypercorn's configuration with sockets, TLS context and limits of our own.
+
+    `closed`: set once the sockets are closed; what they have accepted goes on then, for no longer
+    than `grace_s`.
+    """
 
     def __init__(
         self,
@@ -54,15 +60,43 @@ class HttpConfig(Config):
     ) -> None:
         self._sockets = Sockets([*secure], [*plain], [])
         self._ssl_context = ssl_context
+        self.closed, self.grace_s = trio.Event(), math.inf
+        self.take_over(limits)
+
+    def take_over(self, limits: ConnectionLimits) -> None:
+        """For connections that come from now on."""
         self.h11_max_incomplete_size = limits.max_header_bytes
         self.keep_alive_max_requests = limits.requests_per_connection
         self.ssl_handshake_timeout = limits.header_timeout_s
+
+    @property
+    def graceful_timeout(self) -> float:
+        """hypercorn asks for it as soon as its listeners are closed, and at no other time."""
+        self.closed.set()
+        return self.grace_s
+
+    @graceful_timeout.setter
+    def graceful_timeout(self, seconds: float) -> None:
+        self.grace_s = seconds
 
     def create_sockets(self) -> Sockets:
         return self._sockets
 
     def create_ssl_context(self) -> SSLContext | None:
         return self._ssl_context
+
+
+class _Group:
+    """What connections need that came by the same sockets. `is_stopping`: those are closed."""
+
+    def __init__(self, shared: ClientConnections, config: Config) -> None:
+        self.read_ahead, self.turn = shared.read_ahead, shared.turn
+        self.default_headers = shared.default_headers
+        self.is_stopping = shared.is_stopping
+        self.take_over(config, shared.own_limits)
+
+    def take_over(self, config: Config, own: ConnectionLimits) -> None:
+        self.limits = _limits_of(config, own)
 
 
 class ClientConnections:
@@ -86,8 +120,9 @@ class ClientConnections:
         self.counts = ConnectionCounts(limits.connections_per_address) if counted else None
         self.places = Places(limits.max_connections)
         self.is_stopping = False
-        self._own_limits = limits
-        self._open: set[Connection | _Handshake] = set()
+        self.own_limits = limits
+        self._open: dict[Connection | _Handshake, _Group] = {}
+        self._groups = WeakKeyDictionary[Config, _Group]()
         self._config: Config | None = None
         self._default_headers, self._default_headers_at = b"", 0
         self._context: WorkerContext | None = None
@@ -108,8 +143,32 @@ class ClientConnections:
     def stop(self) -> None:
         """Idle connections end now, others after their request."""
         self.is_stopping = True
-        for connection in [*self._open]:
+        for group in [*self._groups.values()]:
+            self._stop(group)
+
+    def stop_those_of(self, config: Config) -> None:
+        """The same for those that came by its sockets, which are closed."""
+        self._stop(self._group(config))
+
+    def _stop(self, group: _Group) -> None:
+        group.is_stopping = True
+        for connection in [one for one, its in self._open.items() if its is group]:
             connection.stop()
+
+    def take_over(self, limits: ConnectionLimits, max_buffered_bytes: int) -> None:
+        """For connections that come from now on."""
+        self.own_limits = limits
+        self.read_ahead.limit = max_buffered_bytes // _SHARE_READ_AHEAD
+        self.places.limit_to(limits.max_connections)
+        if self.counts is not None:
+            self.counts.limit = limits.connections_per_address
+        for config, group in [*self._groups.items()]:
+            group.take_over(config, limits)
+
+    def _group(self, config: Config) -> _Group:
+        if (found := self._groups.get(config)) is None:
+            found = self._groups[config] = _Group(self, config)
+        return found
 
     async def serve(
         self,
@@ -122,8 +181,8 @@ class ClientConnections:
         """One connection. In the place of hypercorn's TCPServer, whose arguments these are."""
         if self._context is None:
             self._config, self._context = config, context
-            self.limits = _limits_of(config, self._own_limits)
             self._begun.set()
+        group = self._group(config)
         transport = getattr(stream, "transport_stream", stream)
         is_tls = transport is not stream
         try:
@@ -138,7 +197,7 @@ class ClientConnections:
         address = None if host is None else address_group(host)
         if not self._may_have_one_more(address):
             await _turn_away(
-                wire, _too_many(self._own_limits.connections_per_address), is_tls=is_tls
+                wire, _too_many(self.own_limits.connections_per_address), is_tls=is_tls
             )
             return
         place = self.places.enter(host, address)
@@ -147,7 +206,7 @@ class ClientConnections:
                 await _turn_away(wire, self.places.error(), is_tls=is_tls)
                 return
             if is_tls:
-                with self._at(place, _Handshake()) as handshake:
+                with self._at(place, _Handshake(), group) as handshake:
                     shook = await handshake.run(stream, config.ssl_handshake_timeout)
                 if not shook:
                     await wire.tear()
@@ -159,7 +218,7 @@ class ClientConnections:
             if config.accesslog is not None:
                 called = AccessLog(called, config)
             facts = Facts(scheme, client, server, config.root_path, state)
-            with self._at(place, Connection(called, wire, facts, self)) as connection:
+            with self._at(place, Connection(called, wire, facts, group), group) as connection:
                 await connection.run()
         finally:
             if place is not None:
@@ -183,13 +242,13 @@ class ClientConnections:
         return self.counts.enter(address, takes_place=self.places.make_room_at)
 
     @contextmanager
-    def _at(self, place: Place, guest: T) -> Iterator[T]:
-        self._open.add(guest)
+    def _at(self, place: Place, guest: T, group: _Group) -> Iterator[T]:
+        self._open[guest] = group
         place.guest = guest
         try:
             yield guest
         finally:
-            self._open.discard(guest)
+            del self._open[guest]
 
 
 class _Handshake:

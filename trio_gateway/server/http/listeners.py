@@ -1,58 +1,68 @@
-"""The sockets that the gateway listens on, TCP and Unix: all bound or none."""
+"""The sockets that the gateway listens on, TCP and Unix."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from copy import copy
 
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process import ports
 
-log = logging.getLogger(__name__)
-
 BACKLOG = 512
 _PROBE_S = 1.0  # to find out whether something listens on a socket file
 
 
+Address = ListenAddress | UnixAddress
+
+
 class ListenError(Exception):
-    """An address cannot be listened on; the message says which, and who has it."""
+    """An address cannot be listened on; the message says which, and who has it. `is_taken`: another
+    socket has its port."""
+
+    def __init__(self, message: str, *, is_taken: bool = False) -> None:
+        super().__init__(message)
+        self.is_taken = is_taken
 
 
-class Listeners(NamedTuple):
-    tcp: list[socket.socket]
-    unix: list[socket.socket]
+class Opened:
+    """A socket that listens on an address. `is_at`: that address, with the port that the system has
+    chosen if it was to. `close` it, also if somebody has closed the socket: it may have a file."""
 
+    def __init__(self, address: Address) -> None:
+        """Raises ListenError."""
+        self.address: Address = address
+        self._identity: tuple[int, int] | None = None
+        if isinstance(address, UnixAddress):
+            self.socket = _bind_unix(address)
+            self._identity = _identity(address)
+            self.is_at: Address = address
+        else:
+            self.socket = _bind(address)
+            host, port = self.socket.getsockname()[:2]
+            self.is_at = ListenAddress(host, port)
 
-@contextmanager
-def bound(tcp: Sequence[ListenAddress], unix: Sequence[UnixAddress]) -> Iterator[Listeners]:
-    """A listening socket for each address, or none at all. Socket files are gone after the block;
-    the sockets are closed if nobody has taken them (`detach`).
+    def twin(self) -> Opened:
+        """Another socket for the same queue of connections."""
+        found = copy(self)
+        found.socket = self.socket.dup()
+        return found
 
-    Raises:
-        ListenError
-    """
-    with ExitStack() as stack:
-        sockets = Listeners([], [])
-        for address in tcp:
-            sockets.tcp.append(sock := _bind(address))
-            stack.callback(sock.close)
-        for place in unix:
-            sockets.unix.append(sock := _bind_unix(place))
-            stack.callback(_unlink, place, _identity(place))
-            stack.callback(sock.close)
-        yield sockets
+    def permit(self, address: UnixAddress) -> None:
+        """Give its socket file other permissions. Raises ListenError."""
+        try:
+            os.chmod(address.path, address.mode)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {address}: {error.strerror}") from None
+        self.address = self.is_at = address
 
-
-def address_of(sock: socket.socket) -> ListenAddress:
-    host, port = sock.getsockname()[:2]
-    return ListenAddress(host, port)
+    def close(self) -> None:
+        self.socket.close()
+        if isinstance(self.address, UnixAddress) and self._identity is not None:
+            _unlink(self.address, self._identity)
 
 
 def _bind(address: ListenAddress) -> socket.socket:
@@ -73,12 +83,13 @@ def _bind(address: ListenAddress) -> socket.socket:
         sock.listen(BACKLOG)  # now, so that a second gateway on this port fails here and not later
     except OSError as error:
         sock.close()
-        reason = error.strerror or str(error)
-        if ports.is_address_in_use(error):
+        reason, is_taken = error.strerror or str(error), ports.is_address_in_use(error)
+        if is_taken:
             key = "listen_v6" if family == socket.AF_INET6 else "listen_v4"
             holder = ports.describe_port_holder(address.port)
             reason = f"the port is held by {holder}; stop it or change `{key}`"
-        raise ListenError(f"cannot listen on {address}: {reason}") from None
+        message = f"cannot listen on {address}: {reason}"
+        raise ListenError(message, is_taken=is_taken) from None
     return sock
 
 
@@ -88,7 +99,8 @@ def _bind_unix(address: UnixAddress) -> socket.socket:
         raise ListenError(f"cannot listen on {address}: this system has no Unix sockets")
     _remove_stale(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
-    # Nobody may connect before the file has its mode. Nothing else runs yet that makes files.
+    # Nobody may connect before the file has its mode. A file that a thread makes in this moment is
+    # for its owner alone as well.
     before = os.umask(0o177)
     try:
         sock.setblocking(False)
@@ -118,7 +130,6 @@ def _remove_stale(address: UnixAddress) -> None:
         except ConnectionRefusedError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(address.path)
-                log.info("removed %s, which a gateway that was killed had left", address.path)
             return
         except OSError as error:
             reason = (

@@ -79,10 +79,14 @@ class Places:
     """`limit`: how many connections there may be, whoever has them."""
 
     def __init__(self, wanted: int | None = None) -> None:
-        files = open_files.limit() // _SHARE_OF_FILES
-        self.limit = max(min(files, DEFAULT_MAX if wanted is None else wanted), _LEAST)
+        self.limit_to(wanted)
         self._taken: dict[Place, None] = {}  # those that leave are not counted
         self._told_at = float("-inf")
+
+    def limit_to(self, wanted: int | None) -> None:
+        """From now on; None: by what the system allows."""
+        files = open_files.limit() // _SHARE_OF_FILES
+        self.limit = max(min(files, DEFAULT_MAX if wanted is None else wanted), _LEAST)
 
     def __len__(self) -> int:
         return len(self._taken)

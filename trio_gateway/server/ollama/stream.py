@@ -9,7 +9,7 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.ollama.answer import NdjsonTranslator
 from trio_gateway.server.ollama.lines import Durations
 from trio_gateway.server.relay.answer import AnswerStream
-from trio_gateway.server.relay.early_answer import Wait
+from trio_gateway.server.relay.wait import Wait
 
 
 class Stopwatch:

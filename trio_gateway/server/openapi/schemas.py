@@ -126,11 +126,7 @@ ANSWERS: Mapping[str, Json] = {
         tickets=_list_of(reference("TicketRow")),
         held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
     ),
-    "engines": _object(
-        engines=_list_of(reference("EngineRow")),
-        kv_carryover={"type": "object"},
-        last_run={"type": ["object", "null"]},
-    ),
+    "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
     "gateway models": _object(
         models={"anyOf": [_list_of(reference("ModelRow")), _list_of(reference("UsableModel"))]}
     ),
@@ -140,8 +136,6 @@ ANSWERS: Mapping[str, Json] = {
     "captures": _object(
         recording={"type": ["object", "null"]}, captures=_list_of({"type": "object"})
     ),
-    "yield": {"anyOf": [_object(yields=_list_of({"type": "object"})), {"type": "object"}]},
-    "yield end": _object(id={"type": "integer"}, ended={"const": True}),
     "choices": _object(choices=_list_of({"type": "object"})),
     "choose": {"type": "object"},
     "reload": _object(

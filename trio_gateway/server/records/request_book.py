@@ -52,6 +52,15 @@ class RequestBook:
         """By these headers from now on."""
         self._sessions = SessionHeaders(headers)
 
+    def keep(self, count: int) -> None:
+        """So many of those that are over."""
+        if count != self.recent.maxlen:
+            self.recent = deque(self.recent, maxlen=count)
+
+    def sample(self, sampler: Sampler | None) -> None:
+        """Make spans of those that come from now on, as it says."""
+        self._sampler = sampler
+
     def begin(
         self,
         record: RequestRecord,

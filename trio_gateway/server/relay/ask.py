@@ -32,7 +32,8 @@ from trio_gateway.server.forms.form_upload import FormUpload
 from trio_gateway.server.http.scopes import RequestState
 from trio_gateway.server.http.types import Send
 from trio_gateway.server.relay.context_limit import too_long
-from trio_gateway.server.relay.early_answer import EVENTS, Opening, Wait
+from trio_gateway.server.relay.early_answer import EVENTS, Opening
+from trio_gateway.server.relay.wait import Wait
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,7 @@ from typing import NamedTuple
 
 import trio
 
-from trio_gateway.engine.lease import LeaseRequest
-from trio_gateway.engine.scheduling.sentence import sentence_of
 from trio_gateway.models.selection import Selection
-from trio_gateway.server.access.permissions import EVERYTHING, Permissions
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.errors import ApiError, ErrorEvents, bug
 from trio_gateway.server.api.keepalive import WaitingEvents, comment
@@ -31,32 +28,13 @@ from trio_gateway.server.http.scopes import RequestState, TornStream
 from trio_gateway.server.http.types import ClientGone, Send
 from trio_gateway.server.relay.answer import Answer, AnswerStream, collected
 from trio_gateway.server.relay.headers import DECISION_PREFIX, selection_headers
+from trio_gateway.server.relay.wait import Wait
 
 log = logging.getLogger(__name__)
 
 ABANDON_S = 1.0  # for a send that is cancelled
 # Who looks at a page wants to know soon, and no more often than somebody reads.
 THOUGHT_AFTER_S, THOUGHT_S = 1.0, 5.0
-
-
-class Wait:
-    """What a request waits for, in words: its ticket, then the engine's first byte.
-
-    Args:
-        permissions: of its key, which may not know all models.
-    """
-
-    def __init__(self, permissions: Permissions = EVERYTHING) -> None:
-        self._permissions = permissions
-        self.request: LeaseRequest | None = None
-        self.engine_asked_at: float | None = None
-
-    def sentence(self) -> str:
-        waiting = self.request.waiting() if self.request is not None else None
-        if waiting is not None:
-            return sentence_of(waiting, self._permissions.allows)
-        waited_s = trio.current_time() - (self.engine_asked_at or trio.current_time())
-        return f"waits for the first token ({waited_s:.0f} s so far)"
 
 
 class Opening(NamedTuple):
@@ -85,15 +63,33 @@ class EarlyAnswers:
     """
 
     def __init__(self, keepalive_s: float) -> None:
-        self._is_silent, keepalive_s = not keepalive_s, keepalive_s or math.inf
+        self._nursery: trio.Nursery | None = None
+        self._open(keepalive_s)
+
+    def _open(self, keepalive_s: float) -> None:
+        self._keepalive_s, self._is_silent = keepalive_s, not keepalive_s
+        keepalive_s = keepalive_s or math.inf
         self._others = _Line(keepalive_s, keepalive_s)
         self._thoughts = _Line(min(THOUGHT_AFTER_S, keepalive_s), min(THOUGHT_S, keepalive_s))
 
+    def keep_alive_after(self, keepalive_s: float) -> None:
+        """For those that come from now on."""
+        if keepalive_s == self._keepalive_s:
+            return
+        for line in (self._others, self._thoughts):
+            line.end()
+        self._open(keepalive_s)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._others.run)
+            self._nursery.start_soon(self._thoughts.run)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             await nursery.start(self._others.run)
             await nursery.start(self._thoughts.run)
             task_status.started()
+            await trio.sleep_forever()
 
     def takes(self, opening: Opening) -> bool:
         """Whether one that begins like this is told anything."""
@@ -119,17 +115,26 @@ class _Line:
         self._silent_s, self.every_s = silent_s, every_s
         self._line: dict[EarlyAnswer, None] = {}  # in the order in which they are due
         self._news = trio.Event()
+        self._ends = False
+
+    def end(self) -> None:
+        """Nobody more comes; `run` ends with the last."""
+        self._ends = True
+        self._news.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
                 if not self._line:
+                    if self._ends:
+                        return
                     self._news = trio.Event()
                     await self._news.wait()
                 # Whoever comes while this sleeps is due later.
-                first = next(iter(self._line), None)
-                await trio.sleep_until(self._due() if first is None else first.due)
+                if (first := next(iter(self._line), None)) is None:
+                    continue
+                await trio.sleep_until(first.due)
                 while first is not None and first.due <= trio.current_time():
                     if self._line.pop(first, first) is None:
                         first.start(nursery)

@@ -159,7 +159,8 @@ class EngineStream(AnswerStream):
 async def news_of(lease: Lease, error: Exception) -> EngineLost:
     """Why the engine was lost: how it ended, if it did, otherwise what was seen of it."""
     engine = lease.engine
-    if isinstance(error, OutOfSockets) or engine.pid is None:
+    is_elsewhere = engine.pid is None and not lease.client.refuses.is_set()
+    if isinstance(error, OutOfSockets) or is_elsewhere:
         return EngineLost(str(error))  # nothing happened to the engine, or nothing that shows here
     garbage = isinstance(error, EngineTalksGarbage)
     # One that answers is not about to end, unless it is given up for answering like that.

@@ -221,4 +221,4 @@ def refuse_choosers(model: ModelConfig, permissions: Permissions, values: dict[s
 
 def may_choose(model: ModelConfig, permissions: Permissions) -> bool:
     """Whether a request of this key could reach models there that the key may not use."""
-    return permissions.models is not None and not model.engine.has_process
+    return permissions.models is not None and not model.engine.is_ours

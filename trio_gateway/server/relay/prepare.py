@@ -34,9 +34,9 @@ from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.cache_watch import CacheWatch
 from trio_gateway.server.relay.choices import Choices, conversation_of
 from trio_gateway.server.relay.context_limit import is_ceiling, question, too_long
-from trio_gateway.server.relay.early_answer import Wait
 from trio_gateway.server.relay.engine_answer import Outgrown
 from trio_gateway.server.relay.model_finder import ModelFinder, may_choose, refuse_choosers
+from trio_gateway.server.relay.wait import Wait
 
 log = logging.getLogger(__name__)
 
