@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -124,6 +125,13 @@ def test_the_command_says_what_has_changed(tmp_path: Path) -> None:
         assert gateway.chat("more").status_code == 200
         run = subprocess.run(argv, capture_output=True, text=True, timeout=60)
         assert (run.returncode, run.stdout) == (0, "Nothing has changed.\n")
+        # The file says by then where the gateway is to be, and not where it is.
+        env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+        elsewhere = f'"127.0.0.1:{free_port()}"'
+        (tmp_path / "gateway.lua").write_text(more.replace(listen, elsewhere))
+        run = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
+        assert (run.returncode, run.stdout) == (0, "~ server: listen_v4\n")
+        assert httpx.get(f"http://{elsewhere.strip(chr(34))}/health").status_code == 200
 
 
 def write_with(file: Path, name: str, listen: str) -> None:

@@ -44,12 +44,12 @@ def asked_gateway(path: Path | None, key_file: TextIO | None) -> Iterator[Gatewa
     """A client of the configuration's gateway; what goes wrong with it ends the command."""
     config, _ = load_or_exit(path)
     # Imported here, and not with the command: httpx takes a quarter of a second.
-    from trio_gateway.commands.gateway_client import GatewayClient, place_of, read_key
+    from trio_gateway.commands.gateway_client import GatewayClient, place_of_running, read_key
     from trio_gateway.commands.gateway_failures import GatewayFailed
 
     given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:
-        yield GatewayClient(place_of(config.server), read_key(given) if given else None)
+        yield GatewayClient(place_of_running(config), read_key(given) if given else None)
     except GatewayFailed as error:
         click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)

@@ -36,11 +36,11 @@ def explain(
     config, _ = load_or_exit(path)
     # Imported here: only this command needs all of it.
     from trio_gateway.commands.explanations import ask_gateway, explain_offline
-    from trio_gateway.commands.gateway_client import place_of, read_key
+    from trio_gateway.commands.gateway_client import place_of_running, read_key
     from trio_gateway.commands.gateway_failures import GatewayFailed
 
     body = request.read().removeprefix(BOM_UTF8)
-    place = place_of(config.server)
+    place = place_of_running(config)
     given = key_file.read() if key_file is not None else os.environ.get(KEY_VARIABLE)
     try:
         found = ask_gateway(place, body, read_key(given) if given else None, endpoint)

@@ -21,7 +21,7 @@ from trio_gateway.commands.gateway_failures import (
     refusal,
     telling,
 )
-from trio_gateway.config.schema import ServerConfig
+from trio_gateway.config.schema import GatewayConfig, ServerConfig
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0  # a llama-tokenize on a slow disk takes its time
@@ -39,6 +39,24 @@ def place_of(server: ServerConfig) -> Place:
     if server.tls is not None:
         return Place(address.url_with("https"), certificate=server.tls.certificate)
     return Place(address.url)
+
+
+def place_of_running(config: GatewayConfig) -> Place:
+    """Where the gateway of this configuration listens; where the file says, unless that has changed
+    since."""
+    wanted = place_of(config.server)
+    # Imported here: only where a gateway may run somewhere else.
+    from trio_gateway.server.http.whereabouts import Whereabouts
+
+    places = [
+        Place(
+            spot.url,
+            None if spot.socket is None else Path(spot.socket),
+            None if spot.certificate is None else Path(spot.certificate),
+        )
+        for spot in Whereabouts(config.source).spots()
+    ]
+    return wanted if wanted in places or not places else places[0]
 
 
 # None: it is left out; a list: it is there more than once.

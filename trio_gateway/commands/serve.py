@@ -61,6 +61,7 @@ def serve(
     from trio_gateway.app import create_app
     from trio_gateway.server.gateway_server import GatewayServer
     from trio_gateway.server.http.listeners import ListenError
+    from trio_gateway.server.http.whereabouts import Whereabouts
     from trio_gateway.service.notifier import Notifier
     from trio_gateway.tasks import beside, open_flat_nursery
 
@@ -72,7 +73,8 @@ def serve(
     async def run() -> None:
         signals.attach()
         gateway = create_app(config)
-        server, reloader = GatewayServer(gateway), gateway.reloader
+        server = GatewayServer(gateway, Whereabouts(config.source))
+        reloader = gateway.reloader
         notifier = Notifier.of(os.environ, os.getpid())
         reloader.announced = notifier.reloading
         async with (

@@ -15,17 +15,22 @@ from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
 from trio_gateway.server.http.listeners import Address, ListenError
 from trio_gateway.server.http.listening import Listening
+from trio_gateway.server.http.whereabouts import Whereabouts
 from trio_gateway.server.relay.websocket import MESSAGE_MAX_BYTES
 
 log = logging.getLogger(__name__)
 
 
 class GatewayServer:
-    """Serves a gateway on the addresses of its configuration until it is told to stop."""
+    """Serves a gateway on the addresses of its configuration until it is told to stop.
 
-    def __init__(self, gateway: Gateway) -> None:
+    Args:
+        whereabouts: is told where.
+    """
+
+    def __init__(self, gateway: Gateway, whereabouts: Whereabouts | None = None) -> None:
         raise_limit()  # what follows counts with it
-        self._gateway = gateway
+        self._gateway, self._whereabouts = gateway, whereabouts
         self._connections = ClientConnections(
             gateway.config.server.limits, max_buffered_bytes=gateway.budget.memory.limit
         )
@@ -60,11 +65,19 @@ class GatewayServer:
                 else:
                     gateway.reloader.serves(self._move_to)
                     async with trio.open_nursery() as serving:
-                        task_status.started(await serving.start(listening.run))
+                        addresses = await serving.start(listening.run)
+                        self._tell(gateway.config)
+                        task_status.started(addresses)
                 await gateway.manager.stopped.wait()
                 nursery.cancel_scope.cancel(reason="everything is stopped")
         finally:
             listening.close()
+            if self._whereabouts is not None:
+                self._whereabouts.forget()
+
+    def _tell(self, config: GatewayConfig) -> None:
+        if self._whereabouts is not None:
+            self._whereabouts.tell(self._listening.addresses, config.server.tls)
 
     async def _move_to(self, config: GatewayConfig, switch: Callable[[], None]) -> None:
         """Raises ConfigError: its addresses or its certificate cannot be used."""
@@ -73,6 +86,7 @@ class GatewayServer:
         except ListenError as error:
             raise ConfigError([f"{config.source}: {error}"]) from None
         self._connections.take_over(config.server.limits, limits_of(config.server)[0])
+        self._tell(config)
 
     def begin_shutdown(self, why: str) -> None:
         """The listeners close, tickets are rejected, streams have `shutdown_grace`, engines stop
