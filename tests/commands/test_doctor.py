@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from tests.support.gguf_files import write_bpe
 from trio_gateway.commands.doctor import doctor
 from trio_gateway.examining import probes
+from trio_gateway.examining.seen import SeenGateway
 from trio_gateway.stop_signals import StopSignals
 
 pytestmark = pytest.mark.processes
@@ -61,15 +62,30 @@ def test_one_line_for_each_finding_and_the_same_as_json(tmp_path: Path) -> None:
             program(tmp_path, "exit 3"), tmp_path / "cut.gguf", f"listen_v4 = '127.0.0.1:{port}'"
         )
         result = run(tmp_path, text)
-        as_json = json.loads(run(tmp_path, text, "--json").stdout)
+    as_json = json.loads(run(tmp_path, text, "--json").stdout)
     lines = result.output.splitlines()
     assert result.exit_code == 2
     assert [line.partition(":")[0] for line in lines] == [*["error"] * 3, lines[-1]]
     assert "ends with status 3" in result.output
     assert f"127.0.0.1:{port} is in use by pid" in result.output
     assert lines[-1].startswith("3 errors in ")
-    assert [f"{f['severity']}: {f['text']}; {f['cure']}" for f in as_json["findings"]] == lines[:-1]
-    assert (as_json["errors"], as_json["warnings"], as_json["notes"]) == (3, 0, 0)
+    said = [f"{f['severity']}: {f['text']}; {f['cure']}" for f in as_json["findings"]]
+    assert said == [line for line in lines[:-1] if "is in use" not in line]  # it is free again
+    assert (as_json["errors"], as_json["warnings"], as_json["notes"]) == (2, 0, 0)
+
+
+def test_it_starts_nothing_beside_another_gateway_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "running_gateways", lambda: iter([SeenGateway(9, 1)]))
+    text = source(program(tmp_path, "exit 3"), write_bpe(tmp_path, template="{{ tools }}"))
+    result = run(tmp_path, text, "--start")
+    assert result.exit_code == 2
+    assert "a gateway (pid 9) has 1 engine: what is started beside" in result.output
+    told = run(tmp_path, text, "--start", "--anyway", "m")
+    assert "m:64 did not start" in told.output
+    wrong = run(tmp_path, text, "--start", "none")
+    assert (wrong.exit_code, "there is no model none" in wrong.output) == (2, True)
 
 
 def test_a_configuration_that_does_not_load_is_its_own_finding(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.happenings import Change, EngineChanged, MemorySeen, Reloaded
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.policy import KvCosts
-from trio_gateway.engine.ledger.entry import Entry, News, Verdict
+from trio_gateway.engine.ledger.entry import Entry, News, Verdict, short_text
 from trio_gateway.engine.ledger.file import LedgerFile, LedgerUnavailable
 from trio_gateway.engine.ledger.identity import identity_of
 from trio_gateway.engine.scheduling.events import Known, Remembered, VariantKey
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 READ_S = 2.0  # at the start, for the file; then the gateway does without
 FLUSH_S = 2.0  # at the end, for what is not written yet
+LOAD_MIN_S = 1e-3  # of an engine that is elsewhere, and there at once
 WRITE_EVERY_S = 1.0
 REFINE_EVERY_S = 30.0  # what only makes a speed more exact
 
@@ -54,15 +55,15 @@ class _Run:
 
     def entry(self, kv: KvCarryover, now_s: float) -> Entry:
         key, info, speeds = self.engine.key, self.engine.info, self.engine.speeds
-        build = (info.build if info is not None else None) or ""
+        build = short_text((info.build if info is not None else None) or "")
         base = self.base if self.base is not None and self.base.build == build else None
         load_s = None if base is None else base.load_s
         entry = Entry(
             at=now_s,
-            name=str(key),
+            name=short_text(str(key)),
             build=build,
             memory_bytes=self.memory_bytes,
-            load_s=None if self.load_s is None else mean(load_s, self.load_s),
+            load_s=None if self.load_s is None else mean(load_s, max(self.load_s, LOAD_MIN_S)),
             context=None if info is None else info.context,
             slots=None if info is None else info.slots,
             shared_tokens=None if info is None else info.shared_tokens,
@@ -73,9 +74,9 @@ class _Run:
             costs, verdict = kv.costs(key.model), kv.verdicts.get(key)
             entry = msgspec.structs.replace(
                 entry,
-                kv_bytes_per_token=costs.bytes_per_token,
-                kv_save=costs.save_speed,
-                kv_restore=costs.restore_speed,
+                kv_bytes_per_token=costs.bytes_per_token or None,
+                kv_save=costs.save_speed or None,
+                kv_restore=costs.restore_speed or None,
                 restore=verdict and Verdict(verdict.helps, verdict.said, now_s),
             )
         return msgspec.structs.replace(entry, **self.tried)
@@ -109,10 +110,6 @@ class Remembering:
         self._is_reloaded = False
         self._thread = trio.CapacityLimiter(1)
         self._fault = ""
-
-    def entries(self) -> dict[str, Entry]:
-        """What is known, by the name that a variant had when it was measured last."""
-        return {entry.name: entry for entry in sorted(self._known.values(), key=lambda e: e.at)}
 
     def note(self, key: VariantKey, **tried: object) -> None:
         """Fields of the Entry of the engine that runs, as somebody has tried them."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from trio_gateway.engine.ledger.entry import VERDICT_HOLDS_S, Entry, News, Verdict
+from trio_gateway.engine.ledger.entry import (
+    VERDICT_HOLDS_S,
+    Entry,
+    News,
+    Verdict,
+    short_text,
+)
 
 OLD = Entry(at=1.0, build="b1", memory_bytes=500, load_s=2.0, speed=10.0, tools=True)
 
@@ -39,6 +45,14 @@ def test_what_is_worth_a_write(changed: dict[str, object], news: News) -> None:
     import msgspec
 
     assert msgspec.structs.replace(OLD, **changed).news_to(OLD) is news
+
+
+@pytest.mark.parametrize("name", ["m:4096", "x" * 5000, "\udcff", "\0"])
+def test_what_is_written_can_be_read_whatever_the_name(name: str) -> None:
+    import msgspec
+
+    entry = Entry(at=1.0, name=short_text(name))
+    assert msgspec.json.decode(msgspec.json.encode(entry), type=Entry) == entry
 
 
 def test_the_first_one_is_news() -> None:

@@ -62,6 +62,7 @@ def become_gateway(args: Sequence[str], binary: str) -> None:
     folder = Path(tempfile.mkdtemp(dir=Path(binary).parent))
     file = folder / "gateway.lua"
     file.write_text(configuration(args, binary, folder))
+    os.environ["XDG_STATE_HOME"] = str(folder / "state")  # what is measured is for nobody else
     serve = "import sys; from trio_gateway.main import main; sys.argv[0] = 'trio-gateway'; main()"
     os.execv(sys.executable, [sys.executable, "-c", serve, "serve", "-c", str(file)])
 

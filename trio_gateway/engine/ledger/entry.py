@@ -18,7 +18,8 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # seconds of Unix time
-Text = Annotated[str, msgspec.Meta(max_length=500)]
+_TEXT_MAX = 500
+Text = Annotated[str, msgspec.Meta(max_length=_TEXT_MAX)]
 
 
 class News(enum.Enum):
@@ -116,6 +117,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _SPEEDS = frozenset(
     {"prompt_speed", "speed", "kv_bytes_per_token", "kv_save", "kv_restore", "load_s"}
 )
+
+
+def short_text(text: str) -> str:
+    """As it can be written: names come from elsewhere."""
+    return text[:_TEXT_MAX].encode("utf-8", "replace").decode()
 
 
 def _most(one: int | None, other: int | None) -> int | None:
