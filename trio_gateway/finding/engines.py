@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -97,31 +98,32 @@ def asked(path: str) -> Engine | str:
         status = os.stat(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return _asked(path, status.st_mtime_ns, status.st_size)
+    try:
+        return _asked(path, status.st_mtime_ns, status.st_size)
+    except _Unfit as error:
+        return str(error)
 
 
-@lru_cache(maxsize=64)  # a reload does not start it again
-def _asked(path: str, modified_ns: int, size: int) -> Engine | str:
-    said = _output([path, "--version"])
-    if isinstance(said, _Failure):
-        return said.why
-    version = _VERSION.search(said)
-    listed = _output([path, "--list-devices"])
+class _Unfit(Exception):
+    """A program is of no use; the message is a predicate of it."""
+
+
+@lru_cache(maxsize=64)  # a reload does not start it again, unless it did not run
+def _asked(path: str, modified_ns: int, size: int) -> Engine:
+    """Raises _Unfit."""
+    version = _VERSION.search(_output([path, "--version"]))
     devices = None
-    if isinstance(listed, str):
+    with suppress(_Unfit):  # older ones do not know that
         devices = tuple(
             (f"{name}: {what}", int(total) * 2**20)
-            for name, what, total, _ in _DEVICE.findall(listed)
+            for name, what, total, _ in _DEVICE.findall(_output([path, "--list-devices"]))
             if not name.startswith(_NO_GPU)
         )
     return Engine(binary=path, version=version[1] if version else "", devices=devices)
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    why: str
-
-
-def _output(command: Sequence[str]) -> str | _Failure:
+def _output(command: Sequence[str]) -> str:
+    """Raises _Unfit."""
     try:
         done = subprocess.run(
             command,
@@ -133,13 +135,13 @@ def _output(command: Sequence[str]) -> str | _Failure:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _Failure(f"does not answer {command[1]} within {_ANSWER_S:g} s")
+        raise _Unfit(f"does not answer {command[1]} within {_ANSWER_S:g} s") from None
     except OSError as error:
-        return _Failure(f"cannot be run: {error.strerror}")
+        raise _Unfit(f"cannot be run: {error.strerror}") from None
     said = f"{done.stdout}\n{done.stderr}"
     if done.returncode:
         last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
-        return _Failure(f"does not run: {last[:200] or f'exit code {done.returncode}'}")
+        raise _Unfit(f"does not run: {last[:200] or f'exit code {done.returncode}'}")
     return said
 
 

@@ -26,7 +26,7 @@ from trio_gateway.finding.machine import room_of
 from trio_gateway.finding.models import Kind, Model, models_of
 from trio_gateway.finding.places import given_place
 from trio_gateway.finding.plan import Planned, planned
-from trio_gateway.hardware.devices import Hardware
+from trio_gateway.hardware.devices import Hardware, Reading
 from trio_gateway.hardware.machine import this_machine
 from trio_gateway.hardware.recorded import VARIABLE
 
@@ -74,7 +74,7 @@ def discover(request: Request) -> Discovered:
         if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
             raise DiscoverError(f"discover: {folder}: Permission denied")
     engines = _engines(request.binary)
-    room = room_of(_hardware(os.environ.get(VARIABLE)).read(), engines.engine)
+    room = room_of(_devices(os.environ.get(VARIABLE)).read(), engines.engine)
     memory = room.memory_bytes if request.memory is None else _size(request.memory)
     gathered = gather([given_place(Path(folder)) for folder in request.folders])
     models, no_models = models_of(gathered.candidates)
@@ -144,10 +144,24 @@ def _engines(binary: str | None) -> Engines:
     return Engines(Engine(binary=binary, is_embedded=is_embedded, devices=devices))
 
 
+class _Devices:
+    """What was read last, where a driver has no answer: contexts do not change for that."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self._hardware = hardware
+        self._last: Reading | None = None
+
+    def read(self) -> Reading:
+        reading = self._hardware.read()
+        if not reading.faults or self._last is None:
+            self._last = reading
+        return self._last
+
+
 @lru_cache(maxsize=1)
-def _hardware(recorded: str | None) -> Hardware:
+def _devices(recorded: str | None) -> _Devices:
     """One that is kept asks for what does not change only once."""
-    return this_machine()
+    return _Devices(this_machine())
 
 
 def _size(memory: float | str) -> int:
