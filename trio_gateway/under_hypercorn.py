@@ -33,6 +33,7 @@ from trio_gateway.server.http.client_connections import ClientConnections
 from trio_gateway.server.http.install import install
 from trio_gateway.server.http.scopes import below_root_path
 from trio_gateway.server.http.types import Message, Receive, Scope, Send
+from trio_gateway.service.installation import longest_stop_s
 from trio_gateway.service.notifier import Notifier
 from trio_gateway.stop_signals import StopSignals, terminal_is_gone
 from trio_gateway.tasks import beside
@@ -126,7 +127,7 @@ class HypercornGateway:
         notifier = Notifier.of(os.environ, os.getpid(), os.getppid())
         gateway.reloader.announced = notifier.reloading
         async with (
-            beside(partial(notifier.run, gateway.closing)),
+            beside(partial(notifier.run, gateway.closing, lambda: longest_stop_s(gateway.config))),
             beside(partial(self._signals.watch, self)),
             beside(partial(self._signals.watch_reloads, reload)),
             trio.open_nursery() as nursery,

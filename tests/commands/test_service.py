@@ -89,7 +89,10 @@ def test_it_is_written_started_shown_and_removed(system: System) -> None:
         "journalctl --user -u trio-gateway.service -n 7 --follow",
     ]
     assert system.run("uninstall").exit_code == 0
-    assert system.calls()[-1] == "systemctl --user disable --now trio-gateway.service"
+    assert system.calls()[-2:] == [
+        "systemctl --user disable --now trio-gateway.service",
+        "systemctl --user daemon-reload",
+    ]
     assert not system.unit.exists()
     assert system.file.exists()
 
@@ -127,6 +130,30 @@ def test_without_systemd_it_says_what_to_do(system: System) -> None:
     assert "systemctl is not here" in done.output
     assert "install --print" in done.output
     assert not system.unit.exists()
+
+
+def test_without_systemd_its_file_can_be_removed_all_the_same(system: System) -> None:
+    assert system.install().exit_code == 0
+    system.take_away("systemctl")
+    done = system.run("uninstall")
+    assert done.exit_code == 1
+    assert "was not stopped" in done.output
+    assert not system.unit.exists()
+
+
+def test_keys_that_a_service_would_not_have_are_named(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "tg-0123456789abcdef0123456789abcdef")
+    text = CONFIG.replace("server = {", 'server = { api_keys = { env("MY_KEY") },')
+    system.file.write_text(text)
+    done = system.install()
+    assert (
+        "reads MY_KEY, which the service does not know: write NAME=value lines into " in done.output
+    )
+    assert "tg-0123" not in system.unit.read_text() + done.output
+    system.file.with_suffix(".env").write_text("MY_KEY=x")
+    assert "MY_KEY" not in system.install().output
 
 
 def test_a_start_that_fails_points_to_the_log(system: System) -> None:

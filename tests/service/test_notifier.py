@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ async def test_it_hears_of_the_start_of_a_reload_and_of_the_stop_in_this_order(
     notifier, closing = Notifier.of(environ, PID), trio.Event()
     assert environ == {"HOME": "/"}  # engines do not speak for the gateway
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(notifier.run, closing)
+        nursery.start_soon(notifier.run, closing, lambda: 22.5)
         with notifier.reloading():
             pass  # nobody waits for a reload yet
         notifier.ready("ready at http://localhost")
@@ -60,8 +61,15 @@ async def test_it_hears_of_the_start_of_a_reload_and_of_the_stop_in_this_order(
         assert begun[0] == "RELOADING=1"
         assert begun[1].removeprefix("MONOTONIC_USEC=").isdecimal()
         assert (await manager.heard())[0] == "READY=1"
-        closing.set()
-        assert (await manager.heard())[0] == "STOPPING=1"
+        with suppress(ValueError), notifier.reloading():
+            assert (await manager.heard())[0] == "RELOADING=1"
+            raise ValueError("a mistake in the configuration")
+        assert "not taken over" in (await manager.heard())[1]
+        with notifier.reloading():
+            assert (await manager.heard())[0] == "RELOADING=1"
+            closing.set()
+            stopping = await manager.heard()
+            assert stopping[:2] == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=22500000"]
         with notifier.reloading():
             pass  # nor now: it would be ready again
         await trio.testing.wait_all_tasks_blocked()
@@ -70,10 +78,20 @@ async def test_it_hears_of_the_start_of_a_reload_and_of_the_stop_in_this_order(
         manager._socket.recv(1)
 
 
+async def test_what_was_said_last_is_sent_however_soon_it_ends(manager: Manager) -> None:
+    notifier, closing = Notifier(manager.address), trio.Event()
+    async with beside(lambda: notifier.run(closing, lambda: 1.0)):
+        notifier.ready("ready")
+        closing.set()
+    assert (await manager.heard())[0] == "READY=1"
+    assert (await manager.heard())[0] == "STOPPING=1"
+
+
 async def test_a_watchdog_hears_from_a_loop_that_runs_until_its_very_end(manager: Manager) -> None:
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "40000", "WATCHDOG_PID": str(PID)}
     notifier, closing = Notifier.of(environ, PID), trio.Event()
-    async with beside(lambda: notifier.run(closing)):
+    notifier._is_ready = True
+    async with beside(lambda: notifier.run(closing, lambda: 1.0)):
         assert await manager.heard() == ["WATCHDOG=1"]
         closing.set()
         while (told := await manager.heard())[0] == "WATCHDOG=1":
@@ -106,14 +124,16 @@ async def test_where_nobody_asked_nothing_is_sent(address: str | None) -> None:
     notifier = Notifier.of(environ, os.getpid())
     notifier.ready("ready")
     with trio.fail_after(WAIT_S):
-        await notifier.run(trio.Event())  # has nothing to do
+        await notifier.run(trio.Event(), lambda: 1.0)  # has nothing to do
 
 
 async def test_a_manager_that_is_gone_harms_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     notifier = Notifier(str(tmp_path / "gone"))
-    async with beside(lambda: notifier.run(trio.Event())):
-        notifier.ready("ready")
-        await trio.testing.wait_all_tasks_blocked()
-    assert "the service manager cannot be told: No such file or directory" in caplog.text
+    async with beside(lambda: notifier.run(trio.Event(), lambda: 1.0)):
+        for _ in range(2):
+            notifier.ready("ready")
+            await trio.testing.wait_all_tasks_blocked()
+    told = "the service manager cannot be told: No such file or directory"
+    assert caplog.messages == [told]  # once

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trio_gateway.config.locate import load_config
-from trio_gateway.service.installation import Installation, installation
+from trio_gateway.service.installation import Installation, Unsuitable, check_lasting, installation
 from trio_gateway.service.launch_agent import launch_agent
 from trio_gateway.service.systemd_unit import systemd_unit
 
@@ -30,9 +30,9 @@ models = {
 NASTY = 'a b;c%h$HOME\\n"q"é'
 
 
-def written(folder: Path, **environ: str) -> Installation:
+def written(folder: Path, config_text: str = SERVER, **environ: str) -> Installation:
     folder.mkdir()
-    (folder / "gateway.lua").write_text(SERVER)
+    (folder / "gateway.lua").write_text(config_text)
     config, _ = load_config(folder / "gateway.lua")
     return installation(config, "models", watch=True, environ=environ)
 
@@ -45,7 +45,7 @@ def test_it_runs_this_python_on_that_file_in_its_folder(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.folder == tmp_path / "here"
     assert found.environment == {"PATH": "/opt/cuda/bin:/bin"}
-    assert found.grace_s > 12
+    assert found.stop_s > 12 + 10  # the grace, and what an engine has
     assert found.written == (Path("/etc/dumps"), tmp_path / "here")
 
 
@@ -56,7 +56,7 @@ def test_systemd_reads_it_as_it_is_meant_whatever_the_paths_have_in_them(tmp_pat
     assert f'"-c" "{in_quotes.replace("$", "$$")}/gateway.lua" "--watch"\n' in unit
     assert f"WorkingDirectory={folder.replace('%', '%%')}\n" in unit
     assert 'Environment="PATH=/bin:/x y%%z"\n' in unit
-    assert 'ReadWritePaths=-"/etc/dumps"\n' in unit
+    assert 'ReadWritePaths="-/etc/dumps"\n' in unit
     for line in ("Type=notify", "KillMode=mixed", "NoNewPrivileges=yes", "Restart=on-failure"):
         assert f"\n{line}\n" in unit
     _verify(unit, tmp_path)
@@ -79,6 +79,52 @@ def _verify(unit: str, folder: Path) -> None:
     )
     assert not done.returncode, done.stderr
     assert "models.service" not in done.stderr
+
+
+def test_a_program_whose_path_has_a_dollar_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "$venv 1" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    unit = systemd_unit(written(tmp_path / "here"))
+    assert f'ExecStart="@{python}" "{str(python).replace("$", "$$")}" "-m"' in unit
+    _verify(unit, tmp_path)
+
+
+def test_engines_in_containers_keep_the_rights_that_they_need(tmp_path: Path) -> None:
+    podman = SERVER.replace("/bin/true", "/usr/bin/podman")
+    found = written(tmp_path / "here", podman)
+    assert found.needs_rights == ("podman",)
+    unit = systemd_unit(found)
+    assert "NoNewPrivileges" not in unit
+    assert "ProtectSystem" not in unit
+    assert "podman" in unit
+    _verify(unit, tmp_path)
+
+
+def test_no_path_ends_its_line(tmp_path: Path) -> None:
+    with pytest.raises(Unsuitable, match="rename it"):
+        written(tmp_path / "a\nExecStartPre=false")
+
+
+@pytest.mark.parametrize(
+    ("python", "lasts"),
+    [
+        ("/home/a/.local/share/uv/tools/trio-gateway/bin/python", True),
+        ("/home/a/.local/share/pipx/venvs/trio-gateway/bin/python", True),
+        ("/home/a/.cache/uv/archive-v0/AbC/bin/python", False),
+        ("/home/a/.local/share/pipx/.cache/b2/bin/python", False),
+        ("/home/a/.cache/pipx/b2/bin/python", False),
+    ],
+)
+def test_what_is_installed_for_one_run_is_no_service(python: str, *, lasts: bool) -> None:
+    if lasts:
+        check_lasting(python)
+    else:
+        with pytest.raises(Unsuitable, match="pipx install"):
+            check_lasting(python)
 
 
 def test_launchd_gets_the_same(tmp_path: Path) -> None:

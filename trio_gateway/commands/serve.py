@@ -62,6 +62,7 @@ def serve(
     from trio_gateway.server.gateway_server import GatewayServer
     from trio_gateway.server.http.listeners import ListenError
     from trio_gateway.server.http.whereabouts import Whereabouts
+    from trio_gateway.service.installation import longest_stop_s
     from trio_gateway.service.notifier import Notifier
     from trio_gateway.tasks import beside, open_flat_nursery
 
@@ -78,7 +79,7 @@ def serve(
         notifier = Notifier.of(os.environ, os.getpid())
         reloader.announced = notifier.reloading
         async with (
-            beside(partial(notifier.run, gateway.closing)),
+            beside(partial(notifier.run, gateway.closing, lambda: longest_stop_s(gateway.config))),
             beside(partial(signals.watch, server)),
             beside(partial(signals.watch_reloads, reloader.try_to_reload)),
             open_flat_nursery() as nursery,

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from trio_gateway.commands.loading import EXIT_FAILED, config_option, load_or_exit
-from trio_gateway.service.installation import NAME, installation
+from trio_gateway.service.installation import NAME, Unsuitable, check_lasting, installation
 from trio_gateway.service.supervisor import (
     NoSupervisor,
     NotOurs,
@@ -49,17 +49,24 @@ def service() -> None:
 def install(path: Path | None, name: str, *, watch: bool, only_print: bool) -> None:
     """Install the service, or install it anew, and start it."""
     config, why = load_or_exit(path)
-    wanted = installation(config, name, watch=watch, environ=os.environ)
     with _failures():
+        wanted = installation(config, name, watch=watch, environ=os.environ)
         by = supervisor(name)
         text = by.text(wanted)
         if only_print:
             click.echo(text, nl=False)
             return
+        check_lasting()
         check_running(by, os.environ)
         click.echo(f"Configuration: {config.source} ({why})")
         write(by.path, text)
     click.echo(f"Written: {by.path}")
+    if config.secret_variables and not wanted.secrets.exists():
+        click.echo(
+            f"The configuration reads {', '.join(sorted(config.secret_variables))}, which the "
+            f"service does not know: write NAME=value lines into {wanted.secrets} (chmod 600), and "
+            "install again."
+        )
     click.echo("Starting …")
     if by.start():
         click.echo(
@@ -79,9 +86,15 @@ def uninstall(name: str) -> None:
         by = _installed(name)
         if not is_ours(by.path):
             raise NotOurs(f"{by.path} was not written by `trio-gateway service install`")
-        check_running(by, os.environ)
+        try:
+            check_running(by, os.environ)
+        except NoSupervisor as error:
+            by.path.unlink()
+            click.echo(f"Removed: {by.path}. What runs was not stopped: {error}", err=True)
+            sys.exit(EXIT_FAILED)
         code = by.stop()
         by.path.unlink()
+        by.forget()
     if code:
         sys.exit(EXIT_FAILED)
     click.echo(f"Stopped, and removed: {by.path}")
@@ -129,7 +142,7 @@ def _failures() -> Iterator[None]:
     """What cannot be done is said in a sentence."""
     try:
         yield
-    except (NoSupervisor, NotOurs) as error:
+    except (NoSupervisor, NotOurs, Unsuitable) as error:
         click.echo(f"trio-gateway: {error}", err=True)
         sys.exit(EXIT_FAILED)
     except OSError as error:

@@ -21,7 +21,7 @@ def launch_agent(of: Installation, log: Path) -> str:
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 5,
-        "ExitTimeOut": round(of.grace_s),
+        "ExitTimeOut": round(of.stop_s),
         "ProcessType": "Interactive",  # else the system slows it down
         "StandardOutPath": str(log),
         "StandardErrorPath": str(log),

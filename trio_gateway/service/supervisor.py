@@ -37,6 +37,7 @@ class Supervisor(Protocol):
     def text(self, of: Installation) -> str: ...
     def start(self) -> int: ...
     def stop(self) -> int: ...
+    def forget(self) -> None: ...
     def status(self) -> int: ...
     def logs(self, *, follow: bool, lines: int) -> int: ...
     def hint(self) -> str: ...
@@ -63,6 +64,9 @@ class Systemd:
 
     def stop(self) -> int:
         return _call("systemctl", "--user", "disable", "--now", self._unit)
+
+    def forget(self) -> None:
+        _call("systemctl", "--user", "daemon-reload")
 
     def status(self) -> int:
         return _call("systemctl", "--user", "--no-pager", "status", self._unit)
@@ -100,6 +104,9 @@ class Launchd:
 
     def stop(self) -> int:
         return _call("launchctl", "bootout", f"{self._domain}/{self._label}")
+
+    def forget(self) -> None:
+        """It knows nothing of a file that is gone."""
 
     def status(self) -> int:
         return _call("launchctl", "print", f"{self._domain}/{self._label}")

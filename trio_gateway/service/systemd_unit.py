@@ -21,7 +21,7 @@ _PROTECTED = ("/usr", "/boot", "/efi", "/etc")
 def systemd_unit(of: Installation) -> str:
     """KillMode=mixed: only the gateway is asked to end, and it asks its engines. Whatever is left
     after that is killed, the reaper included."""
-    command = " ".join(map(_argument, of.command))
+    command = " ".join((*_program(of.command[0]), *map(_argument, of.command[1:])))
     lines = [
         MARK,
         "[Unit]",
@@ -38,20 +38,36 @@ def systemd_unit(of: Installation) -> str:
         *(f"Environment={_setting(f'{k}={v}')}" for k, v in of.environment.items()),
         f"EnvironmentFile=-{_path(of.secrets)}",
         f"TimeoutStartSec={START_S}",
-        f"TimeoutStopSec={of.grace_s:.0f}",
+        f"TimeoutStopSec={of.stop_s:.0f}",
         f"WatchdogSec={WATCHDOG_S}",
+        "WatchdogSignal=SIGKILL",  # not SIGABRT: an image of its memory has prompts in it
         "Restart=on-failure",
         "RestartSec=2",
         "RestartPreventExitStatus=2",  # the configuration is wrong, and will be the next time
+        "SuccessExitStatus=143",  # SIGTERM before it was ready
         "KillMode=mixed",
-        "NoNewPrivileges=yes",
-        "ProtectSystem=full",
-        *(f"ReadWritePaths=-{_setting(str(p))}" for p in of.written if _is_protected(p)),
+        *_protection(of),
         "",
         "[Install]",
         "WantedBy=default.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _protection(of: Installation) -> list[str]:
+    if of.needs_rights:
+        return [f"# Not protected: {', '.join(of.needs_rights)} needs rights that it would lose."]
+    written = [_setting(f"-{path}") for path in of.written if _is_protected(path)]
+    return [
+        "NoNewPrivileges=yes",
+        "ProtectSystem=full",
+        *(f"ReadWritePaths={path}" for path in written),
+    ]
+
+
+def _program(path: str) -> tuple[str, ...]:
+    """`$` means nothing in the program's path, but something in the name that it is called by."""
+    return (_setting(f"@{path}"), _argument(path)) if "$" in path else (_setting(path),)
 
 
 def _is_protected(path: Path) -> bool:
@@ -69,5 +85,5 @@ def _setting(text: str) -> str:
 
 
 def _argument(text: str) -> str:
-    """Of a command. A single `;` or a word that begins with one of its signs is quoted as well."""
+    """Of a command, behind its program."""
     return _setting(text).replace("$", "$$")
