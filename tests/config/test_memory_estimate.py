@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gguf
 import msgspec
+import numpy
 import pytest
 
 from trio_gateway.config import memory_estimate
@@ -140,7 +141,8 @@ def test_the_scores_of_the_vocabulary_for_one_batch_are_the_buffers(model: Model
     "args",
     [
         ["-ngl", "9"], ["--n-gpu-layers=1"], ["--n-cpu-moe", "12"], ["-ot=exps=CPU"],
-        ["-md", "draft.gguf"], ["-ctk", "q3_x"], ["-c", "many"], ["--mmproj", "none.gguf"],
+        ["-md", "draft.gguf"], ["-ncffn", "3"], ["-ot", "(=CPU"], ["-ctk", "q3_x"], ["-c", "many"],
+        ["--mmproj", "none.gguf"],
     ],
 )  # fmt: skip
 def test_what_cannot_be_known_is_not_guessed(model: Model, args: list[str]) -> None:
@@ -236,3 +238,68 @@ def test_the_estimate_for_the_packaged_model_is_near_what_was_measured(
     assert estimate.kv_bytes == context * 30 * 3 * (64 + 64) * 2  # 23 kB a token
     assert 1 <= estimate.total_bytes / (measured_mib * 2**20) < 1.15
     assert estimate.total_bytes == sum(msgspec.structs.astuple(estimate))
+
+
+# -- a part of it, and a second model -------------------------------------------------------
+
+
+def write_layers(folder: Path, layers: int, *, experts: bool = False) -> Path:
+    """Each layer has 4,096 bytes of attention and 8,192 of the rest; the output 1,024, and what
+    turns tokens into vectors 2,048."""
+    file = folder / "parts.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(layers)
+    writer.add_embedding_length(512)
+    writer.add_head_count(8)
+    writer.add_head_count_kv(2)
+    exps = "_exps" if experts else ""
+    shapes = {"token_embd.weight": 512, "output.weight": 256}
+    for layer in range(layers):
+        shapes |= {f"blk.{layer}.attn_q.weight": 1024, f"blk.{layer}.ffn_up{exps}.weight": 2048}
+    for name, count in shapes.items():
+        writer.add_tensor(name, numpy.zeros(count, numpy.float32))
+    for write in (
+        writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file,
+    ):  # fmt: skip
+        write()
+    writer.close()
+    return file
+
+
+KV_OF_A_LAYER = 4096 * TOKEN_IN_A_LAYER
+
+
+@pytest.mark.parametrize(
+    ("args", "weights", "kv_layers"),
+    [
+        (["-ngl", "1"], 1024, 0),
+        (["-ngl", "4"], 1024 + 3 * 12288, 3),
+        (["-ngl", "99", "--n-cpu-moe", "2"], 1024 + 10 * 12288 - 2 * 8192, 10),
+        (["--cpu-moe"], 1024 + 10 * 4096, 10),
+        (["-ot", r"ffn_.*_exps=CPU"], 1024 + 10 * 4096, 10),
+        (["-ot", r"blk\.[0-3]\.ffn=CPU,output=CPU"], 10 * 12288 - 4 * 8192, 10),
+        (["-ngl", "4", "-ot", r"blk\.0\.=CUDA0"], 1024 + 4 * 12288, 3),
+        (["-ot", "blk.9.ffn=CPU", "-ot", "blk.8.ffn=CPU"], 1024 + 10 * 12288 - 2 * 8192, 10),
+    ],
+)
+def test_of_a_model_that_is_divided_it_is_the_part_on_the_gpu(
+    tmp_path: Path, args: list[str], weights: int, kv_layers: int
+) -> None:
+    file = write_layers(tmp_path, 10, experts=True)
+    (found,) = estimate_variants([variant(tmp_path, "-m", file.name, *args)])
+    assert found is not None
+    assert (found.weights_bytes, found.kv_bytes) == (weights, kv_layers * KV_OF_A_LAYER)
+
+
+def test_the_kv_cache_may_be_elsewhere(model: Model) -> None:
+    found = model.estimate("-nkvo")
+    assert found is not None
+    assert (found.weights_bytes, found.kv_bytes) == (WEIGHTS, 0)
+
+
+def test_a_model_that_drafts_comes_on_top(model: Model) -> None:
+    (model.folder / "draft.gguf").write_bytes(bytes(100))
+    alone, both = model.estimate(), model.estimate("-md", "draft.gguf")
+    assert alone is not None
+    assert both is not None
+    assert (both.weights_bytes, both.kv_bytes) == (WEIGHTS + 100, 2 * alone.kv_bytes)

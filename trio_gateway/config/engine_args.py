@@ -98,6 +98,16 @@ class EngineArgs:
         found = self.given(option)
         return None if found is None else found.value
 
+    def values(self, option: ServerOption) -> list[str]:
+        """Of an option that may be given more than once, or else by a variable."""
+        found = [
+            given.value
+            for given in _parse(self.words)
+            if not isinstance(given, tuple) and given.option is option and given.value is not None
+        ]
+        value = self.value(option)
+        return found or ([] if value is None else [value])
+
     def number(self, option: ServerOption) -> int | None:
         """A whole number as llama-server reads it; None: not given, or something else."""
         match = _WHOLE_NUMBER.match(self.value(option) or "")

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trio_gateway.gguf.header import GgufHeader
+from trio_gateway.gguf.offload import Offload, is_on_gpu
 
 MOST_LAYERS = 10_000
 _SCORE_BYTES = 4
@@ -51,7 +52,8 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is run. `context`: tokens of all slots; `batch`: tokens that are computed at
     once; `windows`: for how many slots a layer with a sliding window keeps one, 0: the whole
-    context; `cache_k`, `cache_v`: one of CACHE_TYPES; `makes_vectors`: it answers no chats."""
+    context; `cache_k`, `cache_v`: one of CACHE_TYPES; `makes_vectors`: it answers no chats;
+    `offload`: what of it is in the memory that is asked about."""
 
     context: int
     batch: int = 512
@@ -59,6 +61,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     cache_k: str = "f16"
     cache_v: str = "f16"
     makes_vectors: bool = False
+    offload: Offload = Offload()
 
 
 def estimate_memory(header: GgufHeader, weights_bytes: int, use: Use) -> MemoryEstimate:
@@ -70,11 +73,15 @@ def estimate_memory(header: GgufHeader, weights_bytes: int, use: Use) -> MemoryE
     width = header.vocabulary + (header.number("embedding_length") or 0)
     if use.makes_vectors and header.values.get("attention.causal") in (0, False):
         width = batch * (header.number("attention.head_count") or 1)
+    tokens = _tokens_per_layer(header, layers, use.context, use.windows, batch)
+    is_there = [
+        use.offload.has_kv and is_on_gpu(layer, layers, use.offload) for layer in range(layers)
+    ]
     return MemoryEstimate(
         weights_bytes=weights_bytes,
         kv_bytes=_kv_bytes(
             header,
-            _tokens_per_layer(header, layers, use.context, use.windows, batch),
+            [count if there else 0 for count, there in zip(tokens, is_there, strict=True)],
             CACHE_TYPES[use.cache_k],
             CACHE_TYPES[use.cache_v],
         ),

@@ -110,8 +110,10 @@ def read_metadata(
     *,
     longest_list: int | None = None,
     tensors: bool = False,
+    each: Callable[[str, int | None], None] | None = None,
 ) -> Metadata:
     """The header's values at the keys that are wanted, and the totals of its tensors, if they are.
+    `each` is told the name of each tensor and its bytes; None: its type is not known.
 
     A list of more than `longest_list` elements is stepped over. Blocks while the file is read.
 
@@ -121,7 +123,7 @@ def read_metadata(
     with _header_of(path) as header:
         found = header.read(wants, longest_list)
         if tensors:
-            found.tensors, found.data_end = header.tensors()
+            found.tensors, found.data_end = header.tensors(each)
         return found
 
 
@@ -197,7 +199,9 @@ class _Header:
                 self._skip(_scalar(kind).size)
         return Metadata(values, lengths)
 
-    def tensors(self) -> tuple[TensorTotals | None, int | None]:
+    def tensors(
+        self, each: Callable[[str, int | None], None] | None = None
+    ) -> tuple[TensorTotals | None, int | None]:
         """All of them, behind the keys: each has a name, its dimensions, a type and a place. And
         where the last one ends; of types that are not known, where it begins."""
         total: TensorTotals | None = TensorTotals()
@@ -206,14 +210,19 @@ class _Header:
             if self._tensor_count > MOST_TENSORS:
                 return None, None
             for _ in range(self._tensor_count):
-                self._skip(self._take(_LENGTH))
+                name = "" if each is None else self._text()
+                if each is None:
+                    self._skip(self._take(_LENGTH))
                 dimensions = self._take(_KIND)
                 if total is None or dimensions > _MOST_DIMENSIONS:
                     return None, None
                 shape = [int(size) for size in self._scalars(_COUNT, dimensions)]
                 kind = self._take(_KIND)
                 total = total.plus(shape, kind)
-                end = max(end, self._take(_LENGTH) + (size_of(shape, kind) or 0))
+                size = size_of(shape, kind)
+                end = max(end, self._take(_LENGTH) + (size or 0))
+                if each is not None:
+                    each(name, size)
         except BadGguf:
             return None, None
         if total is None:
