@@ -144,11 +144,14 @@ def pools_table(pools: Sequence[Row], width: int = 200) -> Table:
 
 def _pool_cells(row: Row) -> dict[str, str | Text]:
     limit, used = row.get("memory_bytes"), row.get("used_bytes") or 0
-    other = row.get("other_bytes")
+    other, yielded = row.get("other_bytes"), row.get("yielded_bytes") or 0
+    told = f", {words.size(yielded)} yielded" if yielded else ""
+    # What is left by others, with those: all that there is.
+    whole = limit + (other or 0) if limit and row.get("is_auto") else limit
     return {
         "pool": _plain(row["name"]),
-        "memory": words.size(used) + (f" of {words.size(limit)}" if limit else ""),
-        "": bar(used, limit, other, BAR),
+        "memory": words.size(used) + (f" of {words.size(limit)}" if limit else "") + told,
+        "": bar(used, whole, (other or 0) + yielded, BAR),
         "others hold": words.size(other),
     }
 

@@ -36,6 +36,10 @@ function sumsOf(pool, engines) {
   const parts = [limit ? `${bytes(used)} of ${bytes(limit)}` : used ? `${bytes(used)}, no limit` : ''];
   if (measured && used && Math.abs(measured - used) > used * 0.05) parts.push(`${bytes(measured)} measured`);
   if (others) parts.push(`others hold ${bytes(others)}`);
+  if (pool.yielded_bytes) parts.push(`${bytes(pool.yielded_bytes)} kept free for another program`);
+  for (const device of pool.devices ?? []) {
+    parts.push(`${device.name}: ${bytes(device.used_bytes)}${device.memory_bytes ? ` of ${bytes(device.memory_bytes)}` : ''}`);
+  }
   parts.push(pool.engines_max < MANY ? `${engines.length} of ${plural(pool.engines_max, 'engine')}` : plural(engines.length, 'engine'));
   return parts.filter(Boolean).join(' · ');
 }
@@ -45,7 +49,8 @@ function segmentsOf(pool, engines) {
   const sizes = engines.map((engine) => engine.memory_bytes ?? 0);
   const used = sizes.reduce((sum, size) => sum + size, 0);
   const others = pool.other_bytes ?? 0;
-  const all = Math.max(pool.memory_bytes ?? 0, used + others);
+  const left = pool.memory_bytes ?? 0;  // with "auto", what others have left
+  const all = Math.max(pool.is_auto && left ? left + others : left, used + others);
   const known = all > 0 && sizes.every((size) => size > 0);
   const share = (engine) => (known ? (engine.memory_bytes ?? 0) / all : 1 / Math.max(pool.engines_max ?? 1, engines.length));
   const segments = engines.map((engine) => ({
@@ -56,6 +61,8 @@ function segmentsOf(pool, engines) {
     label: `${engine.model}:${engine.variant}${engine.memory_bytes ? ` · ${bytes(engine.memory_bytes)}` : ''}`,
   }));
   if (others && all) segments.push({ key: 'others', share: others / all, hue: '', state: 'others', label: `other programs · ${bytes(others)}` });
+  const kept = pool.yielded_bytes ?? 0;
+  if (kept && all) segments.push({ key: 'kept', share: Math.min(kept, Math.max(all - used - others, 0)) / all, hue: '', state: 'others', label: `kept free for another program · ${bytes(kept)}` });
   return segments;
 }
 

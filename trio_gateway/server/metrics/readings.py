@@ -55,7 +55,7 @@ def readings(
         ("model", "stage"), {labels: float(n) for labels, n in stages.items()},
     )  # fmt: skip
     yield from _engines(overview, backing_off)
-    yield _memory(overview, others)
+    yield from _memory(overview, others)
     held = parts.budget.facts()
     yield Measured(
         "held_bytes", "Bytes of clients that the gateway holds.", ("where",),
@@ -98,17 +98,29 @@ def _engines(overview: Overview, backing_off: Mapping[VariantKey, bool]) -> Iter
     )  # fmt: skip
 
 
-def _memory(overview: Overview, others: Mapping[str, int | None]) -> Measured:
+def _memory(overview: Overview, others: Mapping[str, int | None]) -> Iterator[Measured]:
     memory: dict[Labels, float] = {}
+    devices: dict[Labels, float] = {}
     for pool in overview.pools():
         memory[pool.name, "used"] = float(pool.used_bytes)
+        memory[pool.name, "yielded"] = float(pool.yielded_bytes)
         for kind, size in (("limit", pool.memory_bytes), ("others", others.get(pool.name))):
             if size is not None:
                 memory[pool.name, kind] = float(size)
-    return Measured(
+        for device in pool.devices:
+            known = ("limit", device.memory_bytes), ("others", device.other_bytes)
+            for kind, size in (("used", device.used_bytes), *known):
+                if size is not None:
+                    devices[pool.name, device.name, kind] = float(size)
+    yield Measured(
         "pool_memory_bytes",
-        "Memory of a pool: its limit, what its engines have of it, and what other programs hold.",
+        "Memory of a pool: its limit, what its engines have of it, what is kept free for other "
+        "programs, and what those hold.",
         ("pool", "kind"), memory,
+    )  # fmt: skip
+    yield Measured(
+        "device_memory_bytes", "The same of each device that a pool names.",
+        ("pool", "device", "kind"), devices,
     )  # fmt: skip
 
 
