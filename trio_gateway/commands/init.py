@@ -123,23 +123,24 @@ def _refuse_existing(path: Path) -> None:
 def _search(folders: Sequence[Path]) -> tuple[Found, Engines]:
     # Imported here: the other commands need none of this.
     from trio_gateway.finding.engines import find_engine
-    from trio_gateway.finding.places import given_place, usual_places
+    from trio_gateway.finding.places import given_place, is_there, usual_places
     from trio_gateway.finding.search import search
     from trio_gateway.hardware.machine import this_machine
 
+    home = Path(os.path.expanduser("~"))  # never fails, as in a container without users
     for folder in folders:
-        if not folder.exists():
+        if not os.path.lexists(folder):
             click.echo(f"{folder}: no such folder", err=True)
             sys.exit(EXIT_WRONG_CONFIG)
     if folders:
         places = [given_place(folder) for folder in folders]
     else:
-        places = usual_places(os.environ, Path.home(), sys.platform)
-        places = [place for place in places if place.folder.exists()]
+        usual = usual_places(os.environ, home, sys.platform)
+        places = [place for place in usual if is_there(place)]
         names = dict.fromkeys(place.owner for place in places)
         what = ", ".join(names) if names else "no folder of a program that keeps models"
         click.echo(f"Looking in: {what}", err=True)
-    engines = find_engine(os.environ, Path.home())
+    engines = find_engine(os.environ, home)
     return search(places, engines, this_machine().read()), engines
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections import Counter
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-[0-9]{5}")
@@ -38,7 +39,7 @@ class Folder:
 
     def __init__(self, top: str) -> None:
         """Raises OSError: the folder itself cannot be read."""
-        if not os.path.isdir(top):
+        if not stat.S_ISDIR(_mode(top)):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", top)
         self.files: list[str] = []
         self.unfinished: list[str] = []
@@ -117,6 +118,14 @@ class Models:
         self.remarks = found.remarks
         self.files = [path for path in found.files if _is_model(os.path.basename(path))]
         self.names = _names(top, self.files)
+
+
+def _mode(path: str) -> int:
+    """0: there is nothing. Raises OSError: nobody may look."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _is_text(path: str) -> bool:

@@ -73,7 +73,7 @@ def _manifests(top: Path, left: list[Left], watched: list[str]) -> Iterator[str]
         try:
             entries = [*os.scandir(folder)]
         except OSError as error:
-            if folder != os.fspath(top) or os.path.exists(folder):
+            if not isinstance(error, FileNotFoundError):
                 left.append(Left(folder, Why.UNREADABLE, error.strerror or ""))
             continue
         watched.append(folder)

@@ -1,4 +1,4 @@
-"""Where programs keep models on this machine, by their own variables and defaults. Pure."""
+"""Where programs keep models on this machine, by their own variables and defaults."""
 
 from __future__ import annotations
 
@@ -27,9 +27,20 @@ class Place(msgspec.Struct, frozen=True):
 
 def given_place(folder: Path) -> Place:
     """A folder, or a file, that the user named."""
-    is_ollama = (folder / "manifests").is_dir() and (folder / "blobs").is_dir()
+    is_ollama = all(os.path.isdir(folder / name) for name in ("manifests", "blobs"))
     layout = Layout.OLLAMA if is_ollama else Layout.FILES
     return Place(Path(os.path.abspath(folder)), "", layout)
+
+
+def is_there(place: Place) -> bool:
+    """Whether there is a folder, be it one that cannot be read."""
+    try:
+        os.stat(place.folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def usual_places(environ: Mapping[str, str], home: Path, platform: str) -> list[Place]:
