@@ -107,7 +107,7 @@ class Listening:
             latest = trio.current_time() + limit_s
             for listener in self._old:
                 listener.scope.deadline = min(listener.scope.deadline, latest)
-            for listener in self._open:
+            for listener in [*self._open]:  # a reload may be under way
                 await listener.config.closed.wait()
             self._connections.stop()
             self._watching.cancel(reason="the gateway is stopping")
@@ -193,6 +193,7 @@ class Listening:
         if self._closing.is_set() or self._nursery is None:
             self._open.remove(listener)
             listener.opened.close()
+            listener.config.closed.set()
             return
         await self._nursery.start(self._serve, listener)
         log.info("listening on %s", listener.opened.is_at)

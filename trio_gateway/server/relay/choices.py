@@ -17,6 +17,7 @@ from trio_gateway.config.choice_schema import ChoiceConfig, Strategy
 from trio_gateway.config.schema import ModelConfig
 from trio_gateway.config.server_options import POOLING, RERANKING
 from trio_gateway.engine.overview import Overview
+from trio_gateway.engine.scheduling.variants import ModelGone
 from trio_gateway.models.cache_breaks import Chat
 from trio_gateway.models.choosing import Candidate, Standing, in_order
 from trio_gateway.models.names import Chosen, ModelNames, Wanted
@@ -102,7 +103,10 @@ class Choices:
         ]
 
     def _candidate(self, model: str) -> Candidate:
-        activity = self._overview.load_of(model).activity
+        try:
+            activity = self._overview.load_of(model).activity
+        except ModelGone:  # a reload has taken it away since this request came
+            return Candidate(model, Standing.FAILING)
         standing = Standing.RESTS
         if activity.runs:
             standing = Standing.RUNS
