@@ -112,8 +112,11 @@ class GatewayClient:
             )  # fmt: skip
 
     @asynccontextmanager
-    async def lines(self, path: str, query: Query = NO_QUERY) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a stream, which has signs of life in it."""
+    async def lines(
+        self, path: str, query: Query = NO_QUERY, content: bytes = b""
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a stream, which has signs of life in it. `content`: it is asked for with a
+        POST, and has this as its body."""
         self._check_socket()
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
         transport = httpx.AsyncHTTPTransport(
@@ -123,8 +126,9 @@ class GatewayClient:
             transport=transport, timeout=timeout, trust_env=False
         ) as client:
             request = client.build_request(
-                "GET", f"{self.place.url}{path}", params=_given(query), headers=self._headers
-            )
+                "POST" if content else "GET", f"{self.place.url}{path}", content=content or None,
+                params=_given(query), headers=self._headers,
+            )  # fmt: skip
             with telling(self.place):
                 response = await client.send(request, stream=True)
             try:

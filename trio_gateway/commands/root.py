@@ -21,6 +21,7 @@ from trio_gateway.commands.serve import serve
 from trio_gateway.commands.service import service
 from trio_gateway.commands.status import status
 from trio_gateway.commands.top import top
+from trio_gateway.commands.yield_ import yield_
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +47,7 @@ for _command in (
     choose,
     cancel,
     reload,
+    yield_,
     service,
     cluster,
 ):

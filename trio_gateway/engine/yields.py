@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable
 
@@ -19,13 +20,16 @@ from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
 from trio_gateway.engine.scheduling.words import held_by
 from trio_gateway.wall_clock import WallClock
 
+log = logging.getLogger(__name__)
+
 
 class YieldImpossible(Exception):
-    """There is no such pool or device, or it has not as much. `member`: of what was asked."""
+    """There is no such pool or device, or it has not as much. `member`: of what was asked.
+    `is_for_good`: as long as the configuration is as it is."""
 
-    def __init__(self, message: str, member: str) -> None:
+    def __init__(self, message: str, member: str, *, is_for_good: bool = True) -> None:
         super().__init__(message)
-        self.member = member
+        self.member, self.is_for_good = member, is_for_good
 
 
 class YieldRow(msgspec.Struct, frozen=True):
@@ -99,9 +103,10 @@ class Yields:
             self._check_place(pool, device)
         self._check_size(pool, memory_bytes, device)
         if self._closing:
-            raise YieldImpossible(self._closing, "memory")
+            raise YieldImpossible(self._closing, "memory", is_for_good=False)
         number = next(self._numbers)
         handle = self._handles[number] = YieldHandle(number, by)
+        log.info("%s of the pool %s are wanted by %s", format_size(memory_bytes), pool, by)
         self.is_waited_for = True
         self._dispatch(Yield(number, pool, memory_bytes, seconds, device))
         self._tell()
@@ -122,10 +127,12 @@ class Yields:
 
     def note_ready(self, number: int) -> None:
         self._handles[number].is_ready = True
+        log.info("yield %d: the room is there", number)
         self._tell()
 
     def note_ended(self, number: int, reason: str) -> None:
         self._handles[number].reason = reason
+        log.info("yield %d is over: %s", number, reason)
         self._handles.pop(number).tell()
         self._tell()
 
@@ -195,13 +202,14 @@ class Yields:
         if len(sizes) < len(known) or not sizes:
             return  # a pool without a limit: nothing runs in it meanwhile
         capacity, place = max(sizes)
-        where = f"its device {place}" if place else "it"
+        where = f"{place} of the pool {pool}" if place else f"the pool {pool}"
         if wanted > capacity:
             asked, has = format_over(wanted, capacity)
-            raise YieldImpossible(f"the pool {pool} has not {asked}: {where} has {has}", "memory")
+            raise YieldImpossible(f"{asked} are more than {where} has: {has}", "memory")
         free = max((memory.limit(pool, place) or 0, place) for _, place in sizes)
         if wanted > free[0]:
-            raise YieldImpossible(self._lacks(pool, free[1], wanted, free[0]), "memory")
+            lacks = self._lacks(pool, free[1], wanted, free[0])
+            raise YieldImpossible(lacks, "memory", is_for_good=False)
 
     def _lacks(self, pool: str, place: str, wanted: int, free: int) -> str:
         memory = self._state.memory

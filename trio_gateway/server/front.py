@@ -40,6 +40,7 @@ from trio_gateway.server.handlers.reload import ReloadHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.upstream import UpstreamHandler
 from trio_gateway.server.handlers.watching import Watchers
+from trio_gateway.server.handlers.yields import YieldHandler
 from trio_gateway.server.history.history import History
 from trio_gateway.server.history.recorder import Recorder
 from trio_gateway.server.http.types import AsgiApp
@@ -72,6 +73,7 @@ class Lasting:
     logs: Logs
     feed_watchers: Watchers
     log_watchers: Watchers
+    yield_watchers: Watchers
     onlookers: Onlookers
     others: AsgiApp
     early_answers: EarlyAnswers
@@ -126,6 +128,7 @@ class Front:
             ChoicesHandler(self.choices, self.names),
             ConfigurationHandler(config, lasting.reloader),
             ReloadHandler(lasting.reloader),
+            YieldHandler(config, manager.yields, lasting.yield_watchers),
             lasting.metrics,
             OperationsHandler(manager, selector, counter, preparer, lasting.budget, readers),
             FeedHandler(

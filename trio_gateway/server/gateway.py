@@ -77,7 +77,7 @@ class Gateway:
         others = self.manager.others
         self.feed = Feed(self.bus, self.book, composer, others)
         self._logs = Logs(self.bus, self.manager.lines)
-        self._watchers = Watchers("the feed"), Watchers("logs")
+        self._watchers = Watchers("the feed"), Watchers("logs"), Watchers("yields")
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
         self._early_answers = EarlyAnswers(server.stream_keepalive_s)
         self._cache_watch = CacheWatch(shows_excerpts=server.cache_break_excerpts)
@@ -108,6 +108,7 @@ class Gateway:
             logs=self._logs,
             feed_watchers=self._watchers[0],
             log_watchers=self._watchers[1],
+            yield_watchers=self._watchers[2],
             onlookers=onlookers,
             others=quart_app(self.closing, lambda: self.front.dispatcher, onlookers),
             early_answers=self._early_answers,
@@ -181,7 +182,7 @@ class Gateway:
         self._tracing.take_over(server.traces)
         self.feed.composer.take_over(config)
         if server.access != before.server.access:
-            for watchers in self._watchers:
+            for watchers in self._watchers[:2]:  # another program's memory stays its own
                 watchers.turn_out("the keys were changed")
         self.manager.reconfigure(config)
         if self._nursery is not None:

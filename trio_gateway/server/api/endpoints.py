@@ -337,6 +337,23 @@ GATEWAY = (
         model_in=ModelIn.BODY_OR_NONE,
     ),
     _gateway(
+        "yield",
+        "/gateway/yield",
+        "The memory that is kept free for other programs. POST asks for some, and is answered once "
+        "the room is there; with `stream` it is kept for as long as the connection is open.",
+        "handle_yields",
+        methods=("GET", "POST"),
+        body=Body.JSON,
+        streams=True,
+    ),
+    _gateway(
+        "yield end",
+        "/gateway/yield/{id}",
+        "The other program is done: engines may have its memory again.",
+        "handle_yield_end",
+        methods=("DELETE",),
+    ),
+    _gateway(
         "choices",
         "/gateway/choices",
         "The names that mean one of several models, and which one a request would get now.",

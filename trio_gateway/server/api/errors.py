@@ -231,7 +231,10 @@ def from_reject(model: str, reject: Reject) -> ApiError:
             )  # fmt: skip
         case Refusal.QUEUE_TIMEOUT:
             message = f"{model}: {message}"
-            return ApiError(504, message, "timeout", code="queue_timeout", output=output)
+            return ApiError(
+                504, message, "timeout", code="queue_timeout",
+                retry_after_s=reject.retry_after_s, output=output,
+            )  # fmt: skip
         case Refusal.START_TIMEOUT:
             message = f"{model}: {message}"
             return ApiError(504, message, "timeout", code="engine_startup_timeout", output=output)

@@ -136,6 +136,8 @@ ANSWERS: Mapping[str, Json] = {
     "captures": _object(
         recording={"type": ["object", "null"]}, captures=_list_of({"type": "object"})
     ),
+    "yield": {"anyOf": [_object(yields=_list_of({"type": "object"})), {"type": "object"}]},
+    "yield end": _object(id={"type": "integer"}, ended={"const": True}),
     "choices": _object(choices=_list_of({"type": "object"})),
     "choose": {"type": "object"},
     "reload": _object(
