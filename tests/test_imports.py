@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("main",),
     ("commands",),
-    ("examining",),
+    ("examining", "converting"),
     ("app",),
     ("under_hypercorn",),
     ("service",),

@@ -128,3 +128,22 @@ def test_without_folders_it_looks_where_programs_keep_models(
     result = init()
     assert "Looking in: llama.cpp" in result.stderr
     assert [m.name for m in ConfigLoader(machine / "gateway.lua").load().models] == ["tiny"]
+
+
+def test_another_programs_file_is_converted_for_its_owner_alone(machine: Path) -> None:
+    source = machine / "swap.yaml"
+    key = "sk-0123456789abcdef"
+    source.write_text(f"apiKeys: [{key}]\nmodels: {{m: {{cmd: llama-server -c 4096}}}}\n")
+    result = init("--from", source)
+    assert result.exit_code == 0, result.output
+    assert key not in result.output
+    assert "server.listen_v4" in result.stderr
+    written = machine / "gateway.lua"
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert ConfigLoader(written).load().models[0].variants[0].context == 4096
+    assert init("--from", source).exit_code == 1  # never overwritten
+    printed = init("--from", source, "--print")
+    assert printed.stdout.startswith("-- Made from llama-swap's swap.yaml")
+    assert init("--from", source, machine).exit_code == 2
+    source.write_bytes(b"\xff\xfe")
+    assert init("--from", source, "--print").exit_code == 2

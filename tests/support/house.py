@@ -16,6 +16,7 @@ ROOMS = (
     "",
     "commands",
     "examining",
+    "converting",
     "service",
     "server",
     "server/handlers",

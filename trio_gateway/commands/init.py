@@ -39,14 +39,30 @@ and run this again, or write its path into the file."""
 )  # fmt: skip
 @click.option("--print", "is_printed", is_flag=True, help="Print the configuration; write nothing.")
 @click.option("-y", "--yes", "is_sure", is_flag=True, help="Ask nothing.")
-def init(folders: tuple[Path, ...], output: Path, *, is_printed: bool, is_sure: bool) -> None:
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), metavar="FILE",
+    help="Convert llama-swap's YAML or an INI file of llama.cpp's router; look for nothing.",
+)  # fmt: skip
+def init(
+    folders: tuple[Path, ...],
+    output: Path,
+    source: Path | None,
+    *,
+    is_printed: bool,
+    is_sure: bool,
+) -> None:
     """Write a configuration for the models on this machine.
 
     Looks for GGUF files in the folders; without any, in the caches of Hugging Face, llama.cpp, LM
     Studio, Ollama and Jan. A file that exists is never overwritten.
     """
+    if source is not None and folders:
+        raise click.UsageError("--from converts a file, and looks into no folder.")
     if not is_printed:
         _refuse_existing(output)
+    if source is not None:
+        _convert(source, output, is_printed=is_printed, is_sure=is_sure)
+        return
     found, engines = _search(folders)
     _show(found, engines)
     if not found.plan.models:
@@ -60,15 +76,29 @@ def init(folders: tuple[Path, ...], output: Path, *, is_printed: bool, is_sure: 
         if asks and not click.confirm(f"Write {output}?", default=True, err=True):
             sys.exit(EXIT_FAILED)
         write_new(output, text)
-        _say_next(output, found)
+        _say_next(output, len(found.plan.models))
     if engines.engine is None:
         click.echo(f"\n{_NO_ENGINE}", err=True)
         sys.exit(EXIT_FAILED)
 
 
-def write_new(path: Path, text: str) -> None:
+def _convert(source: Path, output: Path, *, is_printed: bool, is_sure: bool) -> None:
+    from trio_gateway.commands.init_from import converted
+
+    text = converted(source)
+    if is_printed:
+        click.echo(text, nl=False)
+        return
+    asks = not is_sure and sys.stdin.isatty()
+    if asks and not click.confirm(f"Write {output}?", default=True, err=True):
+        sys.exit(EXIT_FAILED)
+    write_new(output, text, is_private=True)  # keys may be in it
+    _say_next(output)
+
+
+def write_new(path: Path, text: str, *, is_private: bool = False) -> None:
     """Write a configuration, as a whole or not at all, and only if it is valid and nothing has that
-    name. Says what is wrong, and exits."""
+    name. Says what is wrong, and exits. `is_private`: nobody else may read it."""
     folder = path.parent
     try:
         fd, name = tempfile.mkstemp(prefix=".", suffix=f".{path.name}", dir=folder)
@@ -88,7 +118,7 @@ def write_new(path: Path, text: str) -> None:
             sys.exit(EXIT_WRONG_CONFIG)
         mask = os.umask(0)
         os.umask(mask)
-        draft.chmod(0o666 & ~mask)
+        draft.chmod(0o600 if is_private else 0o666 & ~mask)
         _name(draft, path)
     except FileExistsError:
         _refuse_existing(path)
@@ -172,9 +202,9 @@ def _show(found: Found, engines: Engines) -> None:
     console.print()
 
 
-def _say_next(output: Path, found: Found) -> None:
-    count = len(found.plan.models)
-    click.echo(f"Wrote {output} with {count} model{'s' if count > 1 else ''}. Next:")
+def _say_next(output: Path, count: int | None = None) -> None:
+    models = "" if count is None else f" with {count} model{'s' if count > 1 else ''}"
+    click.echo(f"Wrote {output}{models}. Next:")
     is_usual = output == Path(LOCAL_NAME) and not os.environ.get(VARIABLE)
     option = "" if is_usual else f" -c {shlex.quote(str(output))}"
     click.echo(f"  trio-gateway check{option}\n  trio-gateway serve{option}")
