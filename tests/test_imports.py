@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("examining", "converting"),
     ("app",),
     ("under_hypercorn",),
-    ("service",),
+    ("service", "agents"),
     # -- server
     ("server.gateway_server",),
     ("server.gateway",),

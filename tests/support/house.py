@@ -18,6 +18,7 @@ ROOMS = (
     "examining",
     "converting",
     "service",
+    "agents",
     "server",
     "server/handlers",
     "server/openapi",

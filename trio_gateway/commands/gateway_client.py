@@ -72,7 +72,7 @@ class GatewayClient:
     """
 
     def __init__(self, place: Place, key: str | None = None) -> None:
-        self.place = place
+        self.place, self.key = place, key
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
     def is_there(self) -> bool:

@@ -13,6 +13,7 @@ from trio_gateway.commands.doctor import doctor
 from trio_gateway.commands.explain import explain
 from trio_gateway.commands.init import init
 from trio_gateway.commands.key import key
+from trio_gateway.commands.launch import launch
 from trio_gateway.commands.logs import logs
 from trio_gateway.commands.models import load, pin, unload
 from trio_gateway.commands.reload import reload
@@ -50,5 +51,6 @@ for _command in (
     yield_,
     service,
     cluster,
+    launch,
 ):
     root.add_command(_command)
