@@ -71,6 +71,8 @@ class EngineProcess:
             raise EngineGone(f"{argv[0]} could not be started: {error}") from error
         self._write(self._reaper, b"+%d\n" % self._process.pid)
         self._write(self._process, b"go\n")
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._pump = threading.Thread(target=self._read, name="engine output", daemon=True)
         self._pump.start()
 
@@ -115,10 +117,11 @@ class EngineProcess:
     def _read(self) -> None:
         """So that the engine never blocks on its output."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            text = line.decode("utf-8", "replace").rstrip()
-            self._lines.append(text)
-            self._tell(text)
+        with self._process.stdout as output:
+            for line in output:
+                text = line.decode("utf-8", "replace").rstrip()
+                self._lines.append(text)
+                self._tell(text)
 
     @staticmethod
     def _write(process: subprocess.Popen[bytes], line: bytes) -> None:

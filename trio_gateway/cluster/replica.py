@@ -42,10 +42,13 @@ class Replica:
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, command: Sequence[str], env: Mapping[str, str], health: str = "/health"
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        health: str = "/health",
     ) -> None:
         self._health, self._heard_at = health, 0.0
-        self._engine = EngineProcess(command, env, lambda line: log.info("engine | %s", line))
+        self._engine = EngineProcess(command, env or {}, lambda line: log.info("engine | %s", line))
         self._client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self._engine.port}",
             timeout=httpx.Timeout(None, connect=HEALTH_S),

@@ -22,11 +22,13 @@ from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
     LeaseReturned,
+    Refusal,
     Reject,
     TicketGone,
     TimePassed,
 )
 from trio_gateway.engine.scheduling.scheduler import Scheduler
+from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 
 
 def failed_once() -> Scheduler:
@@ -61,6 +63,31 @@ def test_a_start_that_takes_too_long_is_told_from_one_that_fails() -> None:
         [
             (0, arrive(1, "a"), ["start a:only as 1"]),
             (120, EngineFailed(1, "not ready", timed_out=True), ["reject 1 START_TIMEOUT"]),
+        ],
+    )
+
+
+def test_what_is_not_there_now_may_be_there_in_a_while() -> None:
+    subject = scheduler(A)
+    play(subject, [(0, arrive(1, "a"), ["start a:only as 1"])])
+    (told,) = subject.handle(EngineFailed(1, "no room", unavailable=True), 4)
+    assert isinstance(told, Reject)
+    assert (told.refusal, told.retry_after_s) == (Refusal.UNAVAILABLE, 1.0)
+
+
+def test_an_engine_has_other_places_than_a_moment_ago() -> None:
+    subject = scheduler(A)
+    play(
+        subject,
+        [
+            (0, arrive(1, "a"), ["start a:only as 1"]),
+            (1, ready(1, slots=1), ["grant 1 engine 1"]),
+            (2, arrive(2, "a"), []),
+            (3, SlotsChanged(1, 2), ["grant 2 engine 1"]),
+            (4, SlotsChanged(1, 1), []),
+            (5, arrive(3, "a"), []),
+            (6, LeaseBack(1), []),  # the other one has the only place
+            (7, LeaseBack(1), ["grant 3 engine 1"]),
         ],
     )
 

@@ -30,11 +30,13 @@ class Clusters:
     def __init__(self, source: Path) -> None:
         self.owner = owner_of(socket.gethostname(), str(source.absolute()))
         self._apis: list[tuple[EngineOptions, ServeApi]] = []
+        self._begun = set[str]()  # in this run
 
     def application(self, key: VariantKey, variant: VariantConfig) -> ClusterApplication:
         cluster = variant.options.cluster
         assert cluster is not None, "it runs on a cluster"
         application = application_of(self.owner, key, variant)
+        self._begun.add(application.name)
         return ClusterApplication(application, lambda: self.api(variant.options), cluster.serve_url)
 
     def api(self, options: EngineOptions) -> ServeApi:
@@ -70,7 +72,7 @@ class Clusters:
             while True:
                 try:
                     there = (await api.read()).of(names_begin(self.owner))
-                    unwanted = [name for name in there if name not in wanted]
+                    unwanted = [n for n in there if n not in wanted and n not in self._begun]
                     if unwanted:
                         log.info("%s: takes out %s", api.address, ", ".join(unwanted))
                         await api.change({}, unwanted)

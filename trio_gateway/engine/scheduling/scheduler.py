@@ -73,6 +73,7 @@ from trio_gateway.engine.scheduling.overfull_pool import heed, relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.remembered import remember
+from trio_gateway.engine.scheduling.resizing import resize
 from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
@@ -133,9 +134,8 @@ class Scheduler:
                     relieve(view.facts.pool, state, self._decisions, now, actions)
             case MemorySeen() | Yield() | YieldOver():
                 heed(event, state, self._decisions, now, actions)
-            case SlotsChanged(engine, slots):
-                if (view := state.engines.get(engine)) is not None:
-                    view.slots = slots
+            case SlotsChanged():
+                resize(event, state)
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
