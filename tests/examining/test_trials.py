@@ -6,10 +6,12 @@ import zlib
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from tests.support.schema_values import config, model, variant
 from trio_gateway.commands.doctor_start import chosen_variants
+from trio_gateway.config.choice_schema import ChoiceConfig, Member
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.examining.asking import red_square
 from trio_gateway.examining.seen import Seen, SeenGateway, SeenPort
@@ -17,9 +19,12 @@ from trio_gateway.examining.trial import Trial, Tried
 from trio_gateway.examining.trials import on_trials
 
 GIB = 2**30
-CONFIG = config(
-    model("m", variant(4096, name="v", memory_bytes=4 * GIB), aliases=("also",)),
-    model("n", variant(1024), variant(2048)),
+CONFIG = msgspec.structs.replace(
+    config(
+        model("m", variant(4096, name="v", memory_bytes=4 * GIB), aliases=("also",)),
+        model("n", variant(1024), variant(2048)),
+    ),
+    choices=(ChoiceConfig(name="either", members=(Member("m", "m"), Member("n", "n@1024"))),),
 )
 
 
@@ -55,6 +60,8 @@ def test_what_is_fine() -> None:
         ((), ["m:v", "n:1024", "n:2048"]),
         (("also",), ["m:v"]),
         (("n:2048", "m", "n"), ["n:2048", "m:v", "n:1024"]),
+        (("also@4096", "n@1024"), ["m:v", "n:1024"]),
+        (("either",), ["m:v", "n:1024", "n:2048"]),
     ],
 )
 def test_which_variants_are_tried(names: tuple[str, ...], chosen: list[str]) -> None:

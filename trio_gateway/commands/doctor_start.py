@@ -30,23 +30,30 @@ Chosen = list[tuple[ModelConfig, VariantConfig]]
 
 
 def chosen_variants(config: GatewayConfig, names: Sequence[str]) -> Chosen:
-    """Those of the models that are named, or all. A name is a model's, an alias, or
-    `MODEL:VARIANT`. Raises click.UsageError: there is none of a name."""
+    """Those of the models that are named, or all. A name is a model's, an alias, a choice,
+    `MODEL:VARIANT` or `MODEL@CONTEXT`. Raises click.UsageError: there is none of a name."""
     every = [(model, variant) for model in config.models for variant in model.variants]
     if not names:
         return every
     found: Chosen = []
+    choices = {choice.name: {m.model for m in choice.members} for choice in config.choices}
     for name in names:
         of_name = [
             (model, variant)
             for model, variant in every
-            if name in (model.name, *model.aliases, f"{model.name}:{variant.name}")
+            if name in _names_of(model, variant) or model.name in choices.get(name, ())
         ]
         if not of_name:
             known = ", ".join(model.name for model in config.models)
             raise click.UsageError(f"there is no model {name}; there are {known}")
         found += [one for one in of_name if one not in found]
     return found
+
+
+def _names_of(model: ModelConfig, variant: VariantConfig) -> set[str]:
+    names = {model.name, *model.aliases}
+    ends = (f":{variant.name}", f"@{variant.name}", f"@{variant.context}")
+    return names | {f"{name}{end}" for name in names for end in ends}
 
 
 def try_all(

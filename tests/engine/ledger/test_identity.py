@@ -44,6 +44,7 @@ def test_what_decides(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
         identity(given),
         identity(given, args=(*args, "-ngl", "10")),
         identity(given, env={"A": "2"}),
+        identity(given, devices=2),
         identity(given, inherited_options={"LLAMA_ARG_N_GPU_LAYERS": "5"}),
         identity(given, args=("-m", "gone.gguf")),
         identity_of(model("m"), elsewhere("http://a"), SECRET),

@@ -48,6 +48,7 @@ def identity_of(model: ModelConfig, variant: VariantConfig, secrets: Collection[
         *_program(variant),
         *_without_keys(variant.args),
         str(variant.workdir),
+        f"{variant.devices} devices",
         *(f"{k}={v}" for k, v in sorted(_variables(variant).items()) if k not in secrets),
         *variant.options.urls,
         *_cluster(variant),
