@@ -182,6 +182,16 @@ def test_the_file_is_watched(tmp_path: Path) -> None:
         (tmp_path / "part.lua").write_text("return 4")
         after = gateway.lines_so_far()
         gateway.wait_for_line(r"~ server: queue_limit", after=max(after - 2, 0))
+        other = 'local limit = include("other.lua")\n'  # which is not there yet
+        file.write_text(
+            other + configuration(fake_model("fake"), listen=listen, queue_limit="limit")
+        )
+        gateway.wait_for_line(r"other.lua: No such file")
+        (tmp_path / "other.lua").write_text("retrun 5")
+        gateway.wait_for_line(r"other.lua:1: syntax error")
+        after = gateway.lines_so_far()
+        (tmp_path / "other.lua").write_text("return 5")
+        gateway.wait_for_line(r"~ server: queue_limit", after=after)
 
 
 def test_a_hangup_in_a_load_changes_nothing_of_it_and_in_a_shutdown_nothing_at_all(

@@ -31,11 +31,12 @@ _READ = (*_REQUIRED_TABLES, "pools", "choices")
 
 
 class ConfigError(Exception):
-    """The configuration is not valid. `mistakes` has one text for each error, ready to print."""
+    """The configuration is not valid. `mistakes` has one text for each error, ready to print;
+    `files` are those that it consists of, as far as that is known."""
 
-    def __init__(self, mistakes: list[str]) -> None:
+    def __init__(self, mistakes: list[str], files: tuple[Path, ...] = ()) -> None:
         super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+        self.mistakes, self.files = mistakes, files
 
 
 class ConfigLoader:
@@ -55,7 +56,7 @@ class ConfigLoader:
         try:
             return self._check(sandbox.run_file(self._path, _READ))
         except sandbox.LuaFailure as error:
-            raise ConfigError([str(error)]) from None
+            raise ConfigError([str(error)], error.files) from None
         except NotText:
             raise ConfigError([f"{self._path}: a string in it is not UTF-8 text"]) from None
 
@@ -89,7 +90,7 @@ class ConfigLoader:
         ]
         models = pool_memory.with_estimates(mistakes, notes, models, paths, pools)
         if mistakes.lines:
-            raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines])
+            raise ConfigError([f"{self._path}: {line}" for line in mistakes.lines], left.files)
         return GatewayConfig(
             source=self._path,
             server=server,

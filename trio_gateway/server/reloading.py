@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 1.0
 SETTLED_S = 0.3
+CLOCK_TICK_NS = 20_000_000  # files have a time that is behind the clock by up to a kernel's tick
 LEFT_ALONE_S = 2.0  # of a model's file, which may be written for an hour
 
 
@@ -58,6 +60,7 @@ class Reloader:
         self.config, self._take_over, self._closing = config, take_over, closing
         self._started = config
         self.mistakes: tuple[str, ...] = ()  # of the file as it was read last
+        self._tried: tuple[Path, ...] = ()  # what it then consisted of
         self._turn = trio.Lock()
         self.announced: Callable[[], AbstractContextManager[None]] = nullcontext  # around each
         self._move: Move | None = None
@@ -88,9 +91,9 @@ class Reloader:
             log.error("the configuration stays as it was, as %s has mistakes:", source)
             for mistake in error.mistakes:
                 log.error("%s", mistake)
-            self.mistakes = tuple(error.mistakes)
+            self.mistakes, self._tried = tuple(error.mistakes), error.files
             raise
-        self.mistakes = ()
+        self.mistakes, self._tried = (), ()
         if found is None:
             log.info("the gateway is stopping: the configuration stays as it was")
             return Reload((), needs_restart=False, notes=())
@@ -144,13 +147,18 @@ class Reloader:
                 before, seen = seen, await self._look()
                 if seen == before:
                     break
+            began_ns = time.time_ns() - CLOCK_TICK_NS
             await self.try_to_reload("the file has changed")
-            now = {**await self._look(), **seen}  # it may include others now
-            self._known = {file: now[file] for file in self._files}
+            # It may include others now, which may have been written after they were read.
+            others = tuple(file for file in self._files if file not in seen)
+            read = await trio.to_thread.run_sync(_stamps, others, began_ns)
+            self._known = {f: s for f, s in {**read, **seen}.items() if f in self._files}
 
     @property
     def _files(self) -> tuple[Path, ...]:
-        return self.config.files or (self.config.source,)
+        """Of the configuration in force, and of the one that has mistakes, which may be mended in
+        a file that only that includes."""
+        return tuple(dict.fromkeys((self.config.source, *self.config.files, *self._tried)))
 
     async def _look(self) -> _Stamps:
         """In a thread: a folder may be on another machine."""
@@ -182,13 +190,16 @@ class Settling:
         return settled
 
 
-def _stamps(files: Sequence[Path]) -> _Stamps:
-    """What changes with a file: when it was written, its size and number. None: it is not there."""
+def _stamps(files: Sequence[Path], until_ns: int | None = None) -> _Stamps:
+    """What changes with a file: when it was written, its size and number. None: it is not there.
+    `until_ns`: leaves out those that were put there or changed since, in Unix time."""
     found: _Stamps = dict.fromkeys(files)
     for file in files:
         with suppress(OSError):
             seen = file.stat()
             found[file] = seen.st_mtime_ns, seen.st_size, seen.st_ino
+            if until_ns is not None and seen.st_ctime_ns >= until_ns:
+                del found[file]
     return found
 
 

@@ -9,7 +9,7 @@ variables, but asks for those that the configuration names. One JSON object a li
     out  {"preset": ["engines", "openai"]}  in  the same
     out  {"discover": {"folders": ["/srv/models"], …}}  in  {"value": [model, …]}
     out  {"globals": [key, value, …], "files": [path, …], "remarks": [text, …]},
-         or {"failed": message, "line": text, "files": [path, …]}
+         or {"failed": message, "line": text, "files": [path, …], "tried": [path, …]}
 
 A value is JSON's own, but for a table, which is an array of its keys and values in Lua's order,
 and for what JSON has not: {"kind": "function"}, {"float": "inf"}.
@@ -124,7 +124,8 @@ def run(
     result = str(result)[:LONGEST_MESSAGE]
     if result.strip() == "not enough memory":
         result = f"more than {MEMORY_LIMIT_BYTES >> 20} MiB of memory used"
-    return {"failed": result, "line": files.line_of(result), "files": files.paths}
+    return {"failed": result, "line": files.line_of(result), "files": files.paths,
+            "tried": files.tried}  # fmt: skip
 
 
 def _plain(value: Any) -> object:
@@ -174,12 +175,14 @@ class _Files:
     def __init__(self, path: str, fd: int | None) -> None:
         self._top, self._fd = path, fd
         self.paths: list[str] = []  # by the number in the chunk's name
+        self.tried: list[str] = []  # those that could not be read as well
         self._identities: list[str] = []
         self._sources: dict[str, bytes] = {}
 
     def read(self, folder: str, name: str) -> tuple[str, str, str, str]:
         """Its text, and the names by which Lua and the prelude know it."""
         path = os.path.join(folder, os.path.expanduser(name))
+        self.tried.append(path)
         if not self.paths:
             data, identity = self._read_top()
         else:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 
 class LuaFailure(Exception):
-    """The program did not finish; the message is `FILE:LINE: reason` where known."""
+    """The program did not finish; the message is `FILE:LINE: reason` where known. `files`: those
+    that it wanted, as far as that is known."""
+
+    def __init__(self, message: str, files: tuple[Path, ...] = ()) -> None:
+        super().__init__(message)
+        self.files = files
 
 
 class Outcome(NamedTuple):
@@ -68,7 +73,8 @@ def run_file(path: Path, wanted: Collection[str] | None = None) -> Outcome:
         paths = dict.fromkeys(Path(path) for found in discovered for path in found.watched)
         watched = tuple(paths) if discovered else None
         return Outcome(table_from(last["globals"]), variables, files, remarks, watched)
-    raise LuaFailure(_message(path, last["failed"], last["line"], last["files"]))
+    message = _message(path, last["failed"], last["line"], last["files"])
+    raise LuaFailure(message, tuple(map(Path, last.get("tried", ()))))
 
 
 @contextlib.contextmanager
