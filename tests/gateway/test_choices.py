@@ -196,13 +196,20 @@ async def test_a_pin_holds_until_it_is_taken_back_or_the_next_reload(autojump_cl
 
 
 async def test_those_that_cannot_are_left_out(autojump_clock: Clock) -> None:
-    """One without the endpoint, and one that serves vectors where a chat is wanted."""
+    """One without the endpoint, one that serves vectors where a chat is wanted, and one that cannot
+    see."""
     silent = model("silent", endpoints=frozenset({"embeddings"}))
     vectors = model("vectors", variant(args=("--embedding",)))
-    base = config(silent, vectors, SMALL)
-    base = msgspec.structs.replace(base, choices=(choice("any", "silent", "vectors", "small"),))
+    blind = model("blind", variant(args=("-m", "x")))
+    seeing = model("seeing", variant(args=("-m", "x", "--mmproj", "y")))
+    base = config(silent, vectors, blind, seeing)
+    names = ("silent", "vectors", "blind", "seeing")
+    base = msgspec.structs.replace(base, choices=(choice("any", *names),))
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     async with running_stack(base) as stack:
-        assert (await served(stack, chat("any")))[0] == "small"
+        assert (await served(stack, chat("any")))[0] == "blind"
+        shown = chat("any", messages=[{"role": "user", "content": [image]}])
+        assert (await served(stack, shown))[0] == "seeing"
 
 
 async def test_reloads_bring_and_take_choices(autojump_clock: Clock) -> None:
@@ -211,6 +218,31 @@ async def test_reloads_bring_and_take_choices(autojump_clock: Clock) -> None:
         stack.gateway.take_over(given(choice("coder", "large")))
         assert (await served(stack, chat("coder")))[0] == "large"
         stack.gateway.take_over(given(choice("coder", "small", "large@8000")))
+        rows = json.loads((await stack.get("/gateway/models")).content)["models"]
+        assert [row["choices"] for row in rows] == [["coder"], ["coder"]]
         assert (await served(stack, chat("coder")))[0] == "large"
         stack.gateway.take_over(given())
         assert (await stack.post(CHAT, chat("coder"))).status == 404
+
+
+@pytest.mark.processes
+@pytest.mark.untraced
+async def test_a_large_request_is_tried_with_one_model_after_the_other() -> None:
+    fits = choice("coder", "small", "large", strategy=Strategy.FITS)
+    padding = "u" * 1_100_000
+    messages = [{"role": "user", "content": "Hi"}]
+    asked = {"model": "coder", "messages": messages, "stream": False}
+    async with running_stack(given(fits)) as stack:
+        stack.engines.load_s = 0.0
+        answer = b'{"choices":[{"message":{"role":"assistant","content":"x"}}]}'
+        stack.engines.scripts = [[answer] for _ in range(3)]
+        for path, fields, model in (
+            (CHAT, {"max_tokens": 8, "user": padding}, "small"),
+            (CHAT, {"max_tokens": 4000, "user": padding}, "large"),
+            ("/api/chat", {"options": {"num_predict": 4000}, "x": padding}, "large"),
+        ):
+            body = json.dumps({**asked, **fields}).encode()
+            assert (await served(stack, body, path))[0] == model
+        text = json.dumps({**asked, "messages": [{"role": "user", "content": "w " * 600_000}]})
+        response = await stack.post(CHAT, text.encode())
+        assert error_of(response)["code"] == "context_length_exceeded"

@@ -106,10 +106,11 @@ _EMPTY: Row = {"arrived_s": 0.0, "id": ""}
 def _request_cells(row: Row) -> dict[str, str | Text]:
     waited_s = (row.get("waited_s") or 0.0) + (row.get("load_s") or 0.0)
     variant = f":{row['variant']}" if row.get("variant") else ""
+    chosen = f"{row.get('asked')} → " if row.get("choice") else ""
     return {
         "time": words.clock(row["arrived_s"]),
         "id": str(row["id"]),
-        "model": _plain(f"{row.get('model') or row.get('asked') or '-'}{variant}"),
+        "model": _plain(f"{chosen}{row.get('model') or row.get('asked') or '-'}{variant}"),
         "client": _plain(row.get("client")),
         "decision": _plain(row.get("decision")),
         "waited": words.seconds(None if row.get("waited_s") is None else waited_s),

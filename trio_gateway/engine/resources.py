@@ -62,7 +62,8 @@ class VariantRow(msgspec.Struct, frozen=True):
 
 class ModelRow(msgspec.Struct, frozen=True):
     """`state`: unloaded, loading, loaded, or failed. `carryover`: whether its KV caches outlive its
-    engines; a text says why not, where it is not for want of being switched on."""
+    engines; a text says why not, where it is not for want of being switched on. `choices`: the
+    names that mean it or another model, as far as lists show them."""
 
     name: str
     pool: str
@@ -73,6 +74,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     pinned: bool
     carryover: bool | str
     variants: tuple[VariantRow, ...]
+    choices: tuple[str, ...] = ()
 
 
 def pool_rows(state: SchedulerState) -> list[PoolRow]:

@@ -134,8 +134,6 @@ class Front:
             FeedHandler(
                 lasting.feed,
                 lasting.feed_watchers,
-                manager.overview,
-                config.models,
                 lasting.logs,
                 self.names,
             ),

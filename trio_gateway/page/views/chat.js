@@ -83,7 +83,9 @@ export default class Chat extends View {
 
   update() {
     const { model } = this.controls;
-    const names = [...this.store.models.values()].filter((entry) => !entry.hidden).map((entry) => entry.name);
+    const models = [...this.store.models.values()];
+    const choices = new Set(models.flatMap((entry) => entry.choices ?? []));
+    const names = [...models.filter((entry) => !entry.hidden).map((entry) => entry.name), ...choices];
     if (names.join('\n') !== [...model.options].map((option) => option.value).join('\n')) {
       model.replaceChildren(...names.map((name) => h('option', { value: name }, name)));
       if (names.includes(this.settings.model)) model.value = this.settings.model;

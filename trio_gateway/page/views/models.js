@@ -75,7 +75,8 @@ function show(made, model, store) {
   made.hidden_.hidden = !model.hidden;
   text(made.pin, model.pinned ? 'Unpin' : 'Pin');
   const also = model.aliases?.length ? ` · also ${model.aliases.join(', ')}` : '';
-  text(made.about, `${model.engine_type ?? ''} · pool ${model.pool ?? '–'}${also}`);
+  const chosen = model.choices?.length ? ` · one of ${model.choices.join(', ')}` : '';
+  text(made.about, `${model.engine_type ?? ''} · pool ${model.pool ?? '–'}${also}${chosen}`);
   made.load.hidden = !store.admin || model.state === 'loaded';
   made.unload.hidden = !store.admin || model.state === 'unloaded';
   made.pin.hidden = !store.admin;

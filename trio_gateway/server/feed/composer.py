@@ -46,6 +46,11 @@ class Composer:
     def take_over(self, config: GatewayConfig) -> None:
         """Another configuration is in force."""
         self._models = config.models
+        self._choices: dict[str, tuple[str, ...]] = {}
+        for choice in (one for one in config.choices if not one.hidden):
+            for member in choice.members:
+                names = self._choices.get(member.model, ())
+                self._choices[member.model] = (*names, choice.name)
         # By a key's name, the models that it may use; a key without an entry may use all.
         self._limits = {
             key.name: key.models
@@ -71,7 +76,10 @@ class Composer:
         return row if waiting is None else _waits(row, waiting, knows)
 
     def models(self) -> dict[str, ModelRow]:
-        return {model.name: self._overview.model_row(model) for model in self._models}
+        rows = {model.name: self._overview.model_row(model) for model in self._models}
+        for model, choices in self._choices.items():
+            rows[model] = msgspec.structs.replace(rows[model], choices=choices)
+        return rows
 
     def as_its_client_sees_it(self, row: RequestRow) -> RequestRow | None:
         """If its key may not know of every model; None: as everybody does."""

@@ -191,7 +191,7 @@ class Feed:
             key, others = row.key, self.composer.as_its_client_sees_it(row)
         elif isinstance(row, ModelRow):
             model = row.name
-            others = None if row.hidden else UsableModel(row.name, row.state)
+            others = None if row.hidden else UsableModel.of(row)
         plain = b"" if others is None else self._event(kind, number, others)
         self.ring.add(Entry(self._event(kind, number, row), key, model, plain))
 

@@ -59,11 +59,16 @@ class Behind(msgspec.Struct, frozen=True):
     reason: str
 
 
-class UsableModel(msgspec.Struct, frozen=True):
+class UsableModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that a key without an admin's rights is told of a model that it may use."""
 
     name: str
     state: str
+    choices: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, row: ModelRow) -> UsableModel:
+        return cls(row.name, row.state, row.choices)
 
 
 class Captures(msgspec.Struct, frozen=True):

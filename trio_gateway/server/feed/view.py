@@ -34,7 +34,7 @@ class View(NamedTuple):
     def usable(self, models: Iterable[ModelRow]) -> tuple[UsableModel, ...]:
         """Those that it may use and would find in a list of models."""
         shown = (row for row in models if not row.hidden and self.may_use(row.name))
-        return tuple(UsableModel(row.name, row.state) for row in shown)
+        return tuple(map(UsableModel.of, shown))
 
     def may_use(self, model: str) -> bool:
         return self.is_admin or self.models is None or model in self.models

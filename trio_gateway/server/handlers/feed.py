@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trio_gateway.config.schema import ModelConfig
-from trio_gateway.engine.overview import Overview
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.api import sse
@@ -31,13 +29,11 @@ class FeedHandler:
         self,
         feed: Feed,
         watchers: Watchers,
-        overview: Overview,
-        models: Sequence[ModelConfig],
         logs: Logs,
         names: ModelNames,
     ) -> None:
         self._feed, self._watchers, self._logs = feed, watchers, logs
-        self._overview, self._models, self._names = overview, models, names
+        self._names = names
 
     async def handle_events(self, endpoint: Endpoint, call: Call) -> Answer:
         """What the gateway is doing, until the client goes; for an admin with `?logs=` also what is
@@ -66,7 +62,7 @@ class FeedHandler:
 
     async def handle_gateway_models(self, endpoint: Endpoint, call: Call) -> Answer:
         view = view_of(call.permissions)
-        rows = [self._overview.model_row(model) for model in self._models]
+        rows = [*self._feed.composer.models().values()]
         return json_answer({"models": rows if view.is_admin else view.usable(rows)})
 
 
