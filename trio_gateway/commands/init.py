@@ -136,8 +136,10 @@ def _name(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without links
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(draft.read_text(encoding="utf-8"))
+        mode = draft.stat().st_mode & 0o777
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(draft.read_bytes())
 
 
 def _refuse_existing(path: Path) -> None:
