@@ -150,6 +150,7 @@ def test_no_remark_has_a_secret_of_the_file_in_it() -> None:
         ("cmd: docker run -p 9000:80 x", "http://127.0.0.1:9000"),
         ("cmd: sd-server --listen-port 9000", "http://127.0.0.1:9000"),
         ("cmd: server --nothing", "http://127.0.0.1:8080"),
+        ("cmd: server --x ${PORT}\n    proxy: 'http://[::1'", None),
         ("cmd: server --x ${PORT}\n    proxy: https://elsewhere/v1", None),
     ],
 )
@@ -259,6 +260,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("models: {a: {cmd: s}}\nmatrix: {sets: {s: a & (}}", "not an expression"),
         ("models: {a: {cmd: s}}\nmatrix: {sets: {s: +t, t: +s}}", "cannot be put in"),
         ("models:\n\t- x", "line 2"),
+        ('models: {a: {cmd: "s\\0"}}', "line 1: a NUL"),
         ("a: b\n---\nc: d", ""),
     ],
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from urllib.parse import urlsplit
 
 from trio_gateway.converting import llama_swap_words
 from trio_gateway.converting.command import (
@@ -17,7 +16,7 @@ from trio_gateway.converting.command import (
 from trio_gateway.converting.description import VARIABLE, Description, Table, expanded
 from trio_gateway.converting.filters import rewrite_of
 from trio_gateway.converting.llama_swap_names import Names
-from trio_gateway.converting.values import Reader, lua_text, lua_texts
+from trio_gateway.converting.values import Reader, lua_text, lua_texts, url_parts
 from trio_gateway.finding.lua_text import Code, Commented, LuaValue
 
 ASSUMED_CONTEXT = 8192  # tokens
@@ -174,7 +173,7 @@ class ModelConverter:
     def _connect(self, reader: Reader, command: Command) -> LuaValue | None:
         """None: the gateway picks a port, or the arguments name one."""
         proxy = reader.text("proxy")
-        parts = urlsplit(proxy.replace(PORT_WORD, "1"))
+        parts = url_parts(proxy.replace(PORT_WORD, "1"))
         if proxy and (parts.scheme != "http" or not parts.hostname):
             reader.remark("proxy", "left out: an engine here is at http://HOST:PORT; for one "
                           "elsewhere use presets.engines.remote")  # fmt: skip
@@ -185,7 +184,7 @@ class ModelConverter:
                 if command.has_port:
                     return None
             elif PORT_WORD not in proxy:
-                return self._fixed(command, parts.hostname or "", _port(proxy))
+                return self._fixed(command, parts.hostname or "", url_parts(proxy).port)
             else:
                 reader.remark("proxy", "an engine with a port of its own is on this machine")
         if command.is_llama_server or command.has_port or PORT_WORD in str(reader.table.get("env")):
@@ -223,10 +222,3 @@ class ModelConverter:
 def _description(reader: Reader) -> str:
     name, words = reader.text("name").strip(), reader.text("description").strip()
     return f"{name}: {words}" if name and words else name or words
-
-
-def _port(url: str) -> int | None:
-    try:
-        return urlsplit(url).port
-    except ValueError:
-        return None

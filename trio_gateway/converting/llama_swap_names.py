@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from trio_gateway.converting.description import Table
 from trio_gateway.converting.filters import rewrite_of
-from trio_gateway.converting.values import Reader, lua_text, lua_texts
+from trio_gateway.converting.values import Reader, lua_text, lua_texts, url_parts
 from trio_gateway.finding.lua_text import Code, Commented, LuaValue, expression, key
 
 _ASSUMED_CONTEXT = 131_072  # tokens, of a model elsewhere
@@ -30,7 +28,9 @@ class Names:
         """Those of the aliases that no other model has."""
         found = []
         for alias in aliases:
-            if alias in self.own or self.taken.get(alias, model) != model:
+            if not alias.isprintable() or alias != alias.strip():
+                reader.remark("aliases", "one has spaces around it, or is no line; left out")
+            elif alias in self.own or self.taken.get(alias, model) != model:
                 if alias != model:
                     reader.remark("aliases", f'"{alias}" is another model\'s name; left out')
             elif alias and alias not in found:
@@ -97,7 +97,7 @@ def _remote(reader: Reader, full: str, alias: str, served: str, url: str) -> Tab
 def _base_url(reader: Reader) -> str | None:
     """llama-swap puts `/v1/…` behind it."""
     proxy = reader.text("proxy").rstrip("/")
-    parts = urlsplit(proxy)
+    parts = url_parts(proxy)
     is_variable = proxy.startswith("${env.")
     if not is_variable and (parts.scheme not in ("http", "https") or not parts.hostname):
         reader.remark("proxy", "left out: expected the URL of a server")

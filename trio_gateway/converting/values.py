@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
 
 from trio_gateway.converting.description import VARIABLE, Description, expanded
 from trio_gateway.converting.macros import plain
@@ -81,6 +82,16 @@ class Reader:
                 self.remark(key, "left out: expected a number")
             return None
         return int(value) if abs(value) < 2**53 else None
+
+
+def url_parts(url: str) -> SplitResult:
+    """Without any, where it is none."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where it is no number
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def lua_text(value: str) -> LuaValue:

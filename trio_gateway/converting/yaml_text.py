@@ -100,6 +100,8 @@ class _Reading:
 
 def _scalar(node: yaml.Node) -> Value:
     text: str = node.value
+    if "\0" in text:
+        raise NotConvertible(f"{_line(node)}a NUL, which no text here can have")
     if node.tag == f"{_TAG}null":
         return None
     if node.tag == f"{_TAG}bool":
