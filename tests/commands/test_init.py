@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_print_writes_nothing_and_says_only_the_configuration(
     assert "taken" in result.stderr
     (machine / "printed.lua").write_text(result.stdout)
     assert [m.name for m in ConfigLoader(machine / "printed.lua").load().models] == ["a"]
+
+
+def test_a_disk_may_know_no_links(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: object, target: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    write_model(tmp_path / "m/a.gguf")
+    assert init(tmp_path / "m").exit_code == 0
+    assert [path.name for path in machine.iterdir()] == ["gateway.lua"]
+    assert init(tmp_path / "m").exit_code == 1
 
 
 def test_without_an_engine_it_says_what_to_install(
