@@ -81,6 +81,7 @@ class OperationsHandler:
         async with self._readers.opened(
             pieces, named, call.state.hold.client, by_content=True
         ) as opened:
+            # Of a choice, the model that is asked first: each has to be read for by itself.
             wanted = self._preparer.find(opened.model, call.permissions)
             model, row = wanted.model, ROWS[opened.endpoint]
             family = row.family
