@@ -74,7 +74,7 @@ def _serve(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """What needs no process but its own, with a tenth of the examples, in about a minute."""
+    """What needs no process but its own, with a fifth of the examples, in about a minute."""
     _install(session, "test")
     _compile_once(session)
     session.run("pytest", "-n", UNIT_WORKERS, *QUICK, *session.posargs)

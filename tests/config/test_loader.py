@@ -525,7 +525,7 @@ def test_a_program_that_fails_is_one_mistake_with_its_line(tmp_path: Path) -> No
 # -- any file at all ------------------------------------------------------------------------
 
 BOUNDED = settings(
-    max_examples=examples(150),
+    max_examples=examples(75),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -83,15 +83,15 @@ def filled(start: bytes, unit: bytes, end: bytes, between: bytes = b",") -> Call
     """As many of the units as make a body of so many bytes."""
 
     def body(size: int) -> bytes:
-        units = (unit + between) * (size // len(unit + between))
-        return start + units[: len(units) - len(between)] + end
+        count = size // len(unit + between)
+        return b"".join((start, (unit + between) * (count - 1), unit, end))
 
     return body
 
 
 def keys(size: int) -> bytes:
-    names = b",".join(b'"%d":1' % number for number in range(size // 11))
-    return b'{"model":"m","messages":[{"role":"user","content":"Hi"}],%b}' % names
+    names = b'":1,"'.join(map(b"%d".__mod__, range(size // 11)))
+    return b"".join((HI, b'"', names, b'":1}'))
 
 
 SAID = b'{"model":"m","messages":[{"role":"user","content":'

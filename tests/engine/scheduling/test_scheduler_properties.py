@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.untraced, pytest.mark.timeout(600)]
 
 
 MANY = settings(
-    max_examples=examples(600), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -38,7 +38,7 @@ def test_whatever_happens_the_promises_hold_and_every_ticket_ends(
     assert world.subject.next_deadline() is None
 
 
-@settings(MANY, max_examples=examples(200))
+@settings(MANY, max_examples=examples(100))
 @given(worlds(), HAPPENINGS)
 def test_whatever_happens_each_ticket_that_waits_is_told_what_for(
     world: World, happenings: list[Do]
@@ -54,7 +54,7 @@ def test_whatever_happens_each_ticket_that_waits_is_told_what_for(
             assert sentence_of(waiting).startswith(("waits ", "waits, "))
 
 
-@settings(MANY, max_examples=examples(200))
+@settings(MANY, max_examples=examples(100))
 @given(worlds(), HAPPENINGS, HAPPENINGS, st.integers(0, 2**32))
 def test_whenever_a_shutdown_comes_all_tickets_end_at_once_and_all_engines_stop(
     world: World, before: list[Do], after: list[Do], seed: int

@@ -63,7 +63,7 @@ def books(subject: Scheduler) -> object:
 
 
 @pytest.mark.untraced
-@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds(BothWays), HAPPENINGS, st.lists(HAPPENING, max_size=10), st.integers(0, 2**32))
 def test_whatever_happened_before_the_short_way_decides_what_the_long_one_would(
     world: World, happenings: list[Do], closing: list[Do], seed: int

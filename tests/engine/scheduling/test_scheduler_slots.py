@@ -29,7 +29,7 @@ ASKS = st.lists(
 )
 
 
-@settings(max_examples=examples(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(125), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(timed_worlds())
 def test_each_other_client_overtakes_a_ticket_at_most_once(world: TimedWorld) -> None:
     """Unless its own client has several that wait: then it is not its turn for longer."""
@@ -39,7 +39,7 @@ def test_each_other_client_overtakes_a_ticket_at_most_once(world: TimedWorld) ->
             assert max(world.overtakers(wait).values(), default=0) <= 1, wait
 
 
-@settings(max_examples=examples(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(125), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     clients=st.lists(ASKS, min_size=1, max_size=6),
     slots=st.integers(1, 4),

@@ -22,7 +22,7 @@ from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 pytestmark = pytest.mark.untraced
 
 
-@settings(max_examples=examples(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(125), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(timed_worlds())
 def test_no_ticket_waits_for_other_engines_longer_than_the_bound(world: TimedWorld) -> None:
     world.run()
@@ -31,7 +31,7 @@ def test_no_ticket_waits_for_other_engines_longer_than_the_bound(world: TimedWor
         assert wait.until - wait.since <= world.bound_s(wait) + CLOCK_ERROR_S, wait
 
 
-@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(timed_worlds())
 def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
     world: TimedWorld,
@@ -41,7 +41,7 @@ def test_while_a_ticket_waits_no_variant_of_another_model_is_started_twice(
         assert max(world.starts_of_others(wait).values(), default=0) <= 1, wait
 
 
-@settings(max_examples=examples(120), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     streams=st.lists(LEASES, min_size=1, max_size=4),
     slots=st.integers(1, 4),

@@ -42,7 +42,7 @@ MESSAGES = st.lists(
     max_size=6,
 )
 SETTINGS = settings(
-    max_examples=examples(300),
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
