@@ -1,6 +1,6 @@
 """The root of the command line: it handles signals, and then loads the commands.
 
-Loading them takes 0.2 s; what this imports itself is a few ms.
+Loading one takes up to 0.2 s; what this imports itself is a few ms.
 """
 
 from __future__ import annotations
