@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ def serve(
     signals: StopSignals, path: Path | None, *, verbose: bool, log_format: str, watch: bool
 ) -> None:
     """Serve the models until Ctrl-C (or SIGTERM). SIGHUP reloads the configuration."""
+    began_ns = time.time_ns()
     config, why = load_or_exit(path)
     configure_logging(verbose=verbose, log_format=LogFormat(log_format))
     say = _say if log_format == LogFormat.TEXT.value else _log_line
@@ -90,7 +92,7 @@ def serve(
             signals.mark_ready()
             notifier.ready(f"ready at {_url(config, addresses[0])}")
             if watch:
-                nursery.start_soon(reloader.watch)
+                nursery.start_soon(reloader.watch, began_ns)
             # Takes a moment, in which requests are served already.
             unloadable = await trio.to_thread.run_sync(cannot_load, config)
             for lack in unloadable:

@@ -125,10 +125,13 @@ class Reloader:
         with suppress(ConfigError):
             await self.reload(why)
 
-    async def watch(self) -> None:
+    async def watch(self, began_ns: int) -> None:
         """Reload when a file of the configuration, or in a folder of `discover`, has changed and
         then been left alone for a moment, as an editor may write it in pieces; until the gateway
-        stops."""
+        stops. `began_ns`: Unix time before the first reading; what has changed since is read again.
+        """
+        before = await trio.to_thread.run_sync(_stamps, self._files, began_ns - CLOCK_TICK_NS)
+        self._known = {file: stamp for file, stamp in self._known.items() if file in before}
         async with beside(self._watch):
             await self._closing.wait()
 
