@@ -270,6 +270,7 @@ class EngineManager:
             if (found := self._configured.variants.get(engine.key)) is not None:
                 engine.variant = retimed(engine.variant, found[1])
         self._dispatch(event)
+        self._watch.wake()
         self.bus.publish(Reloaded(event.changed))
 
     # -- carrying out -------------------------------------------------------------------------

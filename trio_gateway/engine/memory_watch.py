@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
@@ -34,10 +34,15 @@ class MemoryWatch:
         self._wanted = set[str]()
         self._asked = trio.Event()
         self._was_readable = True
+        self._missing = set[tuple[str, str]]()  # devices of pools, of which that was said
 
     def look(self, pool: str) -> None:
         """Look at it now; a MemorySeen follows."""
         self._wanted.add(pool)
+        self._asked.set()
+
+    def wake(self) -> None:
+        """The pools are others now: look whether there is something to do."""
         self._asked.set()
 
     async def look_now(self, pool: str) -> None:
@@ -74,9 +79,22 @@ class MemoryWatch:
         for pool in [name for name, pool in self._state.pools.items() if pool.is_watched]:
             places = seen.get(pool)
             if places is not None:
+                self._warn_of_missing(pool, places)
                 self._report(MemorySeen(pool, places))
             elif pool in wanted:
                 self._report(MemorySeen(pool, ()))
+
+    def _warn_of_missing(self, pool: str, places: Sequence[PlaceSeen]) -> None:
+        found = {place.place for place in places}
+        for device in self._state.pools[pool].devices:
+            name = device.name
+            if device.memory_bytes is not None or name in found or (pool, name) in self._missing:
+                continue
+            self._missing.add((pool, name))
+            log.warning(
+                "pools.%s.devices: what %s has cannot be read; it takes one engine at a time. Give "
+                "its size, if it is there", pool, name,
+            )  # fmt: skip
 
     async def _places(self, at_most_s: float) -> dict[str, tuple[PlaceSeen, ...] | None]:
         """By pool; a pool that cannot be read is missing."""
