@@ -65,7 +65,7 @@ def test_it_says_why_and_what_will_not_work() -> None:
         "it has 65,536 tokens, and Claude Code's first prompt has about 21,500; it is loaded"
     )
     assert choice.doubts == (
-        "its template takes no tools, so it can neither edit nor run anything",
+        "it is not known to take tools, without which nothing can be edited or run",
     )
 
 
@@ -113,6 +113,7 @@ def test_what_is_printed_does_the_same_in_a_shell_and_has_no_key_in_it(agent: Ag
     settings = agent.settings_for(KEYED)
     lines = as_shell(agent, settings, ["--say", "it's"])
     assert SECRET not in lines
+    assert as_shell(agent, settings, [], SECRET).startswith(f"export TRIO_GATEWAY_KEY={SECRET}\n")
     words = shlex.split(lines.splitlines()[-1])
     assert words == [agent.program, *settings.arguments, "--say", "it's"]
     for name, text in settings.environment.items():
@@ -126,6 +127,18 @@ def test_what_would_get_in_the_way_is_taken_out() -> None:
     assert "ANTHROPIC_API_KEY" not in given
     assert given["ANTHROPIC_MODEL"] == "m"
     assert "unset ANTHROPIC_API_KEY" in as_shell(CLAUDE, settings, [])
+
+
+def test_what_the_users_own_files_say_does_not_win() -> None:
+    """Of these, files win over variables: options win over files."""
+    words = CLAUDE.settings_for(OPEN).arguments
+    said = json.loads(words[words.index("--settings") + 1])["env"]
+    assert (said["ANTHROPIC_BASE_URL"], said["ANTHROPIC_MODEL"]) == (OPEN.url, "m")
+    words = NAMES["qwen"].settings_for(OPEN).arguments
+    assert words[words.index("--model") + 1] == "m"
+    assert words[words.index("--openai-base-url") + 1] == f"{OPEN.url}/v1"
+    aider = NAMES["aider"].settings_for(OPEN).environment
+    assert aider["AIDER_OPENAI_API_BASE"] == f"{OPEN.url}/v1"
 
 
 def test_codex_reads_its_options_as_toml() -> None:
@@ -179,7 +192,8 @@ def test_it_becomes_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         at = ("-c", str(file))
         pid, code, out, err = launch("claude", "m", *at, "--", "-p", "two words")
         assert code == 7
-        assert out == f"{pid} {gateway.base_url} {CLIENT_KEY} m -p two words\n"
+        assert out.startswith(f"{pid} {gateway.base_url} {CLIENT_KEY} m --settings ")
+        assert out.endswith("} -p two words\n")
         assert "# but it has only 4,096 tokens" in err
         _, code, out, err = launch("claude", *at)
         assert (code, out) == (1, "")

@@ -88,7 +88,7 @@ def _doubts(agent: Agent, model: Candidate) -> tuple[str, ...]:
     elif model.context < _needed(agent):
         doubts.append(f"it has only {model.context:,} tokens, and {_first_prompt(agent)}")
     if model.chats and agent.uses_tools and not model.takes_tools:
-        doubts.append("its template takes no tools, so it can neither edit nor run anything")
+        doubts.append("it is not known to take tools, without which nothing can be edited or run")
     return tuple(doubts)
 
 

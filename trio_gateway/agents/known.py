@@ -34,15 +34,18 @@ def _claude(to: Target) -> Settings:
         "ANTHROPIC_DEFAULT_HAIKU_MODEL",
         "CLAUDE_CODE_SUBAGENT_MODEL",
     )
+    environment = {
+        "ANTHROPIC_BASE_URL": to.url,
+        **dict.fromkeys(of_model, to.model),
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # it changes, and so would the cache be lost
+        **_trust_of_node(to),
+    }
     return Settings(
-        environment={
-            "ANTHROPIC_BASE_URL": to.url,
-            "ANTHROPIC_AUTH_TOKEN": to.key,
-            **dict.fromkeys(of_model, to.model),
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # it changes, and so would the cache be lost
-            **_trust_of_node(to),
-        },
+        # What the user's settings.json has in its `env` would win over variables, but not over
+        # this. The key is left out, as all users of the machine can see arguments.
+        arguments=("--settings", json.dumps({"env": environment})),
+        environment={"ANTHROPIC_AUTH_TOKEN": to.key, **environment},
         unset=("ANTHROPIC_API_KEY", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"),
     )
 
@@ -93,8 +96,10 @@ def _opencode(to: Target) -> Settings:
 
 
 def _qwen(to: Target) -> Settings:
+    # Of settings.json, its own address and model would win over the variables.
+    address = ("--openai-base-url", f"{to.url}/v1")
     return Settings(
-        arguments=("--auth-type", "openai"),
+        arguments=("--auth-type", "openai", "--model", to.model, *address),
         environment={
             "OPENAI_BASE_URL": f"{to.url}/v1",
             "OPENAI_API_KEY": to.key,
@@ -120,6 +125,9 @@ def _aider(to: Target) -> Settings:
     return Settings(
         arguments=("--model", f"openai/{to.model}", "--model-metadata-file", path),
         environment={
+            # By these names they win over what .aider.conf.yml has.
+            "AIDER_OPENAI_API_BASE": f"{to.url}/v1",
+            "AIDER_OPENAI_API_KEY": to.key,
             "OPENAI_API_BASE": f"{to.url}/v1",
             "OPENAI_API_KEY": to.key,
             **_trust_of_python(to),

@@ -62,9 +62,14 @@ def complete(settings: Settings, environ: Mapping[str, str], key: str | None) ->
     return given
 
 
-def as_shell(agent: Agent, settings: Settings, arguments: Sequence[str]) -> str:
-    """The lines that do the same in a shell."""
+def as_shell(
+    agent: Agent, settings: Settings, arguments: Sequence[str], shown_key: str | None = None
+) -> str:
+    """The lines that do the same in a shell, which has the gateway's key in a variable; that is set
+    by them if the key is shown."""
     lines = []
+    if shown_key is not None:
+        lines.append(f"export {KEY_VARIABLE}={shlex.quote(shown_key)}")
     for path, text in settings.files.items():
         lines.append(f"mkdir -p {shlex.quote(os.path.dirname(path))}")
         lines.append(f"printf '%s' {shlex.quote(text)} > {shlex.quote(path)}")

@@ -42,6 +42,7 @@ class _WithArguments(click.Command):
 @click.argument("model", required=False, type=ModelName())
 @asking_options
 @click.option("--print", "only_print", is_flag=True, help="Show the settings; start nothing.")
+@click.option("--show-key", is_flag=True, help="With --print: show the gateway's key as well.")
 @click.pass_context
 def launch(
     ctx: click.Context,
@@ -51,6 +52,7 @@ def launch(
     key_file: TextIO | None,
     *,
     only_print: bool,
+    show_key: bool,
 ) -> None:
     """Start an agent that uses the running gateway.
 
@@ -77,7 +79,7 @@ def launch(
     for doubt in choice.doubts:
         click.echo(f"# but {doubt}", err=not only_print)
     if only_print:
-        click.echo(as_shell(known, settings, arguments))
+        click.echo(as_shell(known, settings, arguments, key if show_key else None))
         return
     assert program is not None, "looked for above"
     _become(program, settings, arguments, key)
