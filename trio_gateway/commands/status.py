@@ -26,6 +26,8 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
 
     out = console()
     out.print(f"The gateway at {place} runs.\n")
+    if last_run := engines.get("last_run"):
+        out.print(f"At its start: {last_run['summary']}\n", markup=False, highlight=False)
     if engines["engines"]:
         out.print(engines_table(engines["engines"], out.width))
     else:

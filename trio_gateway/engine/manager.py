@@ -37,6 +37,7 @@ from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.process.memory_meter import MemoryMeter
 from trio_gateway.engine.process.process import Launcher, open_engine_process
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.engine.process.runs import Runs
 from trio_gateway.engine.recounting import Recounting
 from trio_gateway.engine.remembering import Remembering
 from trio_gateway.engine.scheduling.events import (
@@ -84,6 +85,7 @@ class EngineManager:
         scheduler: what decides; a benchmark may pass another policy.
         bus: is told of EngineChanged and Refused.
         ledger: where what is measured is kept beyond this run; None: nowhere.
+        runs: of this one and of those before; None: they are not told of each other.
     """
 
     def __init__(
@@ -95,13 +97,14 @@ class EngineManager:
         scheduler: Callable[..., Scheduler] = Scheduler,
         bus: Bus | None = None,
         ledger: LedgerFile | None = None,
+        runs: Runs | None = None,
     ) -> None:
         self.bus = bus or Bus()
         self.lines = EngineLines(self.bus)
         self.reaper: Reaper | None = None
         self.meter: MemoryMeter | None = None
         if launch is None:
-            self.reaper = Reaper(config.secret_variables)
+            self.reaper = Reaper(config.secret_variables, runs, config.source)
             self.meter = MemoryMeter()
             launch = partial(open_engine_process, reaper=self.reaper, keep=self.lines.keep)
         self._configured = Configured(config, kinds)

@@ -19,6 +19,7 @@ from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.models.names import ModelNames
 from trio_gateway.server.access.guard import AccessGuard
+from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
@@ -75,6 +76,7 @@ class Lasting:
     log_watchers: Watchers
     yield_watchers: Watchers
     onlookers: Onlookers
+    aftermath: Aftermath
     others: AsgiApp
     early_answers: EarlyAnswers
     cache_watch: CacheWatch
@@ -130,7 +132,9 @@ class Front:
             ReloadHandler(lasting.reloader),
             YieldHandler(config, manager.yields, lasting.yield_watchers),
             lasting.metrics,
-            OperationsHandler(manager, selector, counter, preparer, lasting.budget, readers),
+            OperationsHandler(
+                manager, selector, counter, preparer, lasting.budget, readers, lasting.aftermath
+            ),
             FeedHandler(
                 lasting.feed,
                 lasting.feed_watchers,

@@ -14,10 +14,12 @@ from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.ledger.file import own_ledger
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.process.runs import own_runs
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.server.access.well_formed import fault_of
+from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.budget import Budget, default_file_bytes, default_memory_bytes
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.composer import Composer
@@ -53,7 +55,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, manager: EngineManager | None = None) -> None:
         self.config = config
-        self.manager = manager or EngineManager(config, ledger=own_ledger())
+        self.manager = manager or EngineManager(config, ledger=own_ledger(), runs=own_runs())
         reaper = self.manager.reaper
         # Helpers that start later look at it again.
         secrets = self._secrets = set(config.secret_variables)
@@ -65,6 +67,7 @@ class Gateway:
         self._history_runs = self.history.has_file  # and goes on without one
         self._vocabulary = Vocabulary(reaper, secrets)
         self.closing = trio.Event()
+        self._aftermath = Aftermath()
         self.shutdown_grace_s = server.shutdown_grace_s  # hypercorn knows this one
         self.media = MediaSupport()
         self._readers = Readers(reaper, secrets, self.closing, self.media)
@@ -110,6 +113,7 @@ class Gateway:
             log_watchers=self._watchers[1],
             yield_watchers=self._watchers[2],
             onlookers=onlookers,
+            aftermath=self._aftermath,
             others=quart_app(self.closing, lambda: self.front.dispatcher, onlookers),
             early_answers=self._early_answers,
             cache_watch=self._cache_watch,
@@ -136,6 +140,7 @@ class Gateway:
         """Own the engines, the dumps, the history and the traces until cancelled. After
         `begin_shutdown` the engines end by themselves (`manager.stopped`); what is written outlives
         them, for the last answers' sake."""
+        self._aftermath.look(self.config.server.history.file)
         with self._logs.hearing():
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._dumps.run)
@@ -144,6 +149,8 @@ class Gateway:
                 await nursery.start(self._tracing.run)
                 self._nursery = nursery
                 await nursery.start(self.manager.run)
+                if (reaper := self.manager.reaper) is not None:
+                    self._aftermath.tell(reaper.left, self.manager.kv.swept)
                 await nursery.start(self._early_answers.run)
                 await nursery.start(self._vocabulary.run)
                 await nursery.start(self._readers.run)

@@ -308,7 +308,7 @@ async def test_the_helper_is_registered_with_the_reaper_while_it_runs() -> None:
     class Register(Reaper):
         groups: set[int] = set()  # noqa: RUF012 - one test, one register
 
-        def register(self, group: int) -> None:
+        def register(self, group: int, name: str = "") -> None:
             self.groups.add(group)
 
         def unregister(self, group: int) -> None:

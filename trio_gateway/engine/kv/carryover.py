@@ -100,6 +100,11 @@ class KvCarryover:
             self._store.tidy_slots()
 
     @property
+    def swept(self) -> tuple[int, int]:
+        """What an earlier run had left of saved caches: files, and their bytes."""
+        return (0, 0) if self._store is None else self._store.swept
+
+    @property
     def saves_now(self) -> bool:
         """Whether a cache that is saved now can still be used."""
         persist = self._config is not None and self._config.persist

@@ -60,6 +60,7 @@ class KvStore:
         self._ids: dict[str, array[int] | None] = {}
         self._lent: set[Path] = set()
         self._used_ns = 0
+        self.swept: tuple[int, int] = (0, 0)  # as it was opened: files of no entry, and their bytes
 
     @property
     def slots(self) -> Path:
@@ -271,15 +272,21 @@ class KvStore:
             if (entry := _read_entry(metadata)) is not None:
                 self._entries[entry.name] = entry
                 self._used_ns = metadata.lstat().st_mtime_ns
-        self._sweep()
+        self.swept = self._sweep()
         self._make_room()
 
-    def _sweep(self) -> None:
-        """Remove the store's files that belong to no entry, and temporary ones."""
+    def _sweep(self) -> tuple[int, int]:
+        """Remove the store's files that belong to no entry, and temporary ones. How many there
+        were, and their bytes."""
+        files = size = 0
         kept = {Path(name).stem for name in self._entries}
         for path in map(self.directory.joinpath, os.listdir(self.directory)):
             if kv_file.is_ours(path.name) and (path.suffix == ".tmp" or path.stem not in kept):
+                with kv_file.logged(path.name):
+                    size += path.lstat().st_size
                 kv_file.remove(path)
+                files += 1
+        return files, size
 
     def _close(self) -> None:
         for lent in list(self._lent):

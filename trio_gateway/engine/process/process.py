@@ -239,7 +239,7 @@ async def open_engine_process(
     except OSError as error:
         raise EngineSpawnError(f"{argv[0]} could not be started: {error.strerror}") from error
     process = EngineProcess(child, log, reaper, keep)
-    reaper.register(child.pid)
+    reaper.register(child.pid, process._label)
     try:
         groups.open_gate(child)
         async with open_flat_nursery() as nursery:

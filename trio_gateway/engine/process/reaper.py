@@ -6,7 +6,9 @@ gateway that is killed hard leaves its engines running.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Collection
@@ -16,33 +18,47 @@ import trio
 
 from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import HAS_GROUPS, tell
+from trio_gateway.engine.process.runs import LeftRun, Runs
 
 log = logging.getLogger(__name__)
 
 _PROGRAM = Path(__file__).with_name("reaper_program.py")
 END_S = 2.0
 RESTART_PAUSE_S = 1.0
+LONGEST_NAME = 200  # characters: a line has to fit into what a pipe takes at once
 
 
 class Reaper:
     """The gateway's side of the reaper. `run` owns the process; the rest are quick writes.
-    `secrets`: variables that it does not inherit."""
 
-    def __init__(self, secrets: Collection[str] = ()) -> None:
-        self._secrets = secrets
-        self._groups: set[int] = set()
+    Args:
+        secrets: variables that it does not inherit.
+        runs: where it keeps the record of this run; None: nowhere.
+        source: the configuration of this run.
+
+    `left`: runs before this one that did not end in order, once it runs.
+    """
+
+    def __init__(
+        self, secrets: Collection[str] = (), runs: Runs | None = None, source: Path = Path()
+    ) -> None:
+        self._secrets, self._runs, self._source = secrets, runs, source
+        self.left: list[LeftRun] = []
+        self._record: tuple[str, str] | None = None
+        self._groups: dict[int, str] = {}
         self._process: trio.Process | None = None
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def register(self, group: int) -> None:
-        self._groups.add(group)
-        self._write(b"+%d\n" % group)
+    def register(self, group: int, name: str = "") -> None:
+        """`name`: of an engine, for whoever is told that it had to be ended."""
+        self._groups[group] = name = " ".join(name.split())[:LONGEST_NAME]
+        self._write(_registration(group, name))
 
     def unregister(self, group: int) -> None:
-        self._groups.discard(group)
+        self._groups.pop(group, None)
         self._write(b"-%d\n" % group)
 
     def _write(self, line: bytes) -> None:
@@ -55,12 +71,25 @@ class Reaper:
         if not HAS_GROUPS:
             task_status.started()
             await trio.sleep_forever()
+        if (runs := self._runs) is not None:
+            # First, as what is left may hold memory and ports.
+            in_thread = trio.to_thread.run_sync
+            self.left = await in_thread(runs.take_left, abandon_on_cancel=True)
+            self._record = await in_thread(runs.begin, self._source, abandon_on_cancel=True)
+        try:
+            await self._keep_running(task_status)
+        finally:
+            if self._record is not None:  # a reaper that is gone has not removed it
+                with contextlib.suppress(OSError):
+                    os.unlink(self._record[0])
+
+    async def _keep_running(self, task_status: trio.TaskStatus[None]) -> None:
         ended: int | None = None
         while True:
             started_at = trio.current_time()
             try:
                 process = await trio.lowlevel.open_process(
-                    [sys.executable, "-I", "-S", str(_PROGRAM)],
+                    [sys.executable, "-I", "-S", str(_PROGRAM), *(self._record or ())],
                     stdin=subprocess.PIPE,
                     env=inherited(self._secrets),
                     start_new_session=True,  # Ctrl-C in the terminal is not for it
@@ -73,8 +102,8 @@ class Reaper:
                 continue
             try:
                 self._process = process
-                for group in self._groups:
-                    self._write(b"+%d\n" % group)
+                for group, name in self._groups.items():
+                    self._write(_registration(group, name))
                 if ended is None:
                     task_status.started()
                 else:
@@ -90,7 +119,12 @@ class Reaper:
             await trio.sleep_until(started_at + RESTART_PAUSE_S)
 
 
+def _registration(group: int, name: str) -> bytes:
+    return f"+{group} {name}".rstrip().encode(errors="replace") + b"\n"
+
+
 async def _end(process: trio.Process) -> None:
+    tell(process, b".\n")
     # Shielded because it runs while being cancelled: the reaper ends by itself at the pipe's
     # end, after killing what is still registered.
     with trio.CancelScope(shield=True, deadline=trio.current_time() + END_S):

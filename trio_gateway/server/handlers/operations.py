@@ -10,6 +10,7 @@ from trio_gateway.engine.manager import EngineManager
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.explanation import Question, explain
 from trio_gateway.models.model_selector import ModelSelector
+from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.request_body import nested_too_deeply
 from trio_gateway.server.budget import Budget
@@ -36,7 +37,9 @@ class OperationsHandler:
         preparer: Preparer,
         budget: Budget,
         readers: Readers,
+        aftermath: Aftermath,
     ) -> None:
+        self._aftermath = aftermath
         self._readers = readers
         self._manager, self._selector = manager, selector
         self._counter, self._preparer, self._budget = counter, preparer, budget
@@ -56,8 +59,9 @@ class OperationsHandler:
         )
 
     async def handle_engines(self, endpoint: Endpoint, call: Call) -> Answer:
-        kv = self._manager.kv.totals()
-        return json_answer({"engines": self._manager.overview.engines(), "kv_carryover": kv})
+        engines, kv = self._manager.overview.engines(), self._manager.kv.totals()
+        last_run = self._aftermath.last_run
+        return json_answer({"engines": engines, "kv_carryover": kv, "last_run": last_run})
 
     async def handle_explain(self, endpoint: Endpoint, call: Call) -> Answer:
         """What would happen to the request in the body. No engine is started or asked to work."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -11,6 +12,8 @@ from copy import copy
 from trio_gateway.config.access_schema import UnixAddress
 from trio_gateway.config.schema import ListenAddress
 from trio_gateway.engine.process import ports
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 512
 _PROBE_S = 1.0  # to find out whether something listens on a socket file
@@ -130,6 +133,7 @@ def _remove_stale(address: UnixAddress) -> None:
         except ConnectionRefusedError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(address.path)
+                log.info("removed %s, which a gateway that was killed had left", address.path)
             return
         except OSError as error:
             reason = (

@@ -126,7 +126,11 @@ ANSWERS: Mapping[str, Json] = {
         tickets=_list_of(reference("TicketRow")),
         held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
     ),
-    "engines": _object(engines=_list_of(reference("EngineRow")), kv_carryover={"type": "object"}),
+    "engines": _object(
+        engines=_list_of(reference("EngineRow")),
+        kv_carryover={"type": "object"},
+        last_run={"type": ["object", "null"]},
+    ),
     "gateway models": _object(
         models={"anyOf": [_list_of(reference("ModelRow")), _list_of(reference("UsableModel"))]}
     ),
