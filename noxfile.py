@@ -182,6 +182,17 @@ def observe(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """A gateway with engines on a real Ray cluster of two nodes, in namespaces of their own."""
+    _install(session, "test", "ray")
+    _compile_once(session)
+    # All of it ends with the tests, as processes in a namespace do, and no port is the machine's.
+    apart = ("unshare", "-rn", "--pid", "--fork", "--mount-proc", "--kill-child")
+    env = {"TRIO_GATEWAY_TEST_CLUSTER": "1"}
+    session.run(*apart, "pytest", "tests/cluster", *session.posargs, env=env, external=True)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the sdist and, from it, the wheel; serve a chat with the wheel alone."""
     session.install("build", "twine")
