@@ -40,7 +40,7 @@ class RecordingReaper:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
 
-    def register(self, group: int) -> None:
+    def register(self, group: int, name: str = "") -> None:
         self.calls.append(("+", group))
 
     def unregister(self, group: int) -> None:
