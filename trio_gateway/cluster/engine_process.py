@@ -55,6 +55,7 @@ class EngineProcess:
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_REAPER)],
             stdin=subprocess.PIPE,
+            env={**os.environ},
             start_new_session=True,
         )
         try:

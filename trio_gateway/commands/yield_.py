@@ -175,7 +175,7 @@ class _Child:
         import trio
 
         try:
-            self._process = await trio.lowlevel.open_process([*command])
+            self._process = await trio.lowlevel.open_process([*command], env={**os.environ})
         except OSError as error:
             click.echo(f"trio-gateway: {command[0]}: {error.strerror}", err=True)
             return NOT_EXECUTABLE

@@ -27,9 +27,9 @@ from trio_gateway.engine.address import AddressUnusable, hold_address, remote_cl
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.kv.slots import EngineKv
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.no_process import open_nothing
 from trio_gateway.engine.process.process import Launcher, Process
+from trio_gateway.environment import inherited
 
 KEY_BYTES = 32
 _NO_KEY = EngineKey(KeyPlace.NONE)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from trio_gateway.config.engine_args import runs_elsewhere
 from trio_gateway.config.schema import GatewayConfig, VariantConfig
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import kill_group
 from trio_gateway.engine.process.missing_library import missing_library
+from trio_gateway.environment import inherited
 
 _LIMIT_S = 3.0  # one that takes longer has been loaded
 _READ_CHARACTERS = 20_000

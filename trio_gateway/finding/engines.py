@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from trio_gateway.environment import inherited
+
 NAME = "llama-server"
 EMBEDDED_COMMAND = "trio-gateway-llama-server"
 
@@ -127,6 +129,7 @@ def _output(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(
             command,
+            env=inherited(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -21,7 +21,12 @@ def sysctl(name: str) -> str:
     """Empty: the system has no such value."""
     try:
         done = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False
+            ["/usr/sbin/sysctl", "-n", name],
+            env={},
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

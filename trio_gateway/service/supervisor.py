@@ -12,6 +12,7 @@ from typing import Protocol
 
 import platformdirs
 
+from trio_gateway.environment import inherited
 from trio_gateway.service import launch_agent, systemd_unit
 from trio_gateway.service.installation import Installation
 
@@ -150,6 +151,7 @@ def check_running(of: Supervisor, environ: Mapping[str, str]) -> None:
         return
     asked = subprocess.run(
         ["systemctl", "--user", "show", "--property=Version"],
+        env=inherited(),
         capture_output=True,
         text=True,
         timeout=_ANSWERS_WITHIN_S,
@@ -190,6 +192,8 @@ def _call(*command: str, quiet: bool = False) -> int:
     output = subprocess.DEVNULL if quiet else None
     called: Sequence[str] = command
     try:
-        return subprocess.run(called, stdout=output, stderr=output, check=False).returncode
+        return subprocess.run(
+            called, env=inherited(), stdout=output, stderr=output, check=False
+        ).returncode
     except KeyboardInterrupt:  # of `logs --follow`: that is its end
         return 0

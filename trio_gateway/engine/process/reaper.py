@@ -16,9 +16,9 @@ from pathlib import Path
 
 import trio
 
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import HAS_GROUPS, tell
 from trio_gateway.engine.process.runs import LeftRun, Runs
+from trio_gateway.environment import inherited
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 
 import trio
 
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.groups import HAS_GROUPS, kill_group
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.environment import inherited
 
 TOOL_END_S = 1.0
 

@@ -19,9 +19,9 @@ import msgspec
 import psutil
 import trio
 
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.environment import inherited
 from trio_gateway.models.counting import allowance
 from trio_gateway.models.counting.patience import BARRED_S, Patience
 from trio_gateway.models.counting.template_use import OWN_TEMPLATE, TemplateUse

@@ -12,9 +12,9 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import ModelConfig
-from trio_gateway.engine.process.environment import inherited
 from trio_gateway.engine.process.helper import end_helper, start_helper
 from trio_gateway.engine.process.reaper import Reaper
+from trio_gateway.environment import inherited
 from trio_gateway.models.media_support import MediaSupport
 from trio_gateway.models.need.measured_form import MeasuredForm
 from trio_gateway.server.api.errors import ApiError, shutting_down

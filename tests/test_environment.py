@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import source
-from trio_gateway.engine.process.environment import inherited
+from trio_gateway.environment import inherited
 
 STARTS = {"open_process", "run_process", "Popen", "create_subprocess_exec"}
 
