@@ -48,7 +48,7 @@ OF_SERVE = {
     "before imports": ("click", Phase.NO_LOOP),
     "before the configuration": (CONFIG, Phase.NO_LOOP),
     "after the first line": ("trio_gateway.server.gateway_server", Phase.NO_LOOP),
-    "before listeners": ("trio_gateway.server.http.listeners:bound", Phase.STARTING),
+    "before listeners": ("trio_gateway.server.http.listening:Listening.open", Phase.STARTING),
     "before the reaper": ("trio_gateway.engine.process.reaper:Reaper.run", Phase.STARTING),
     "after the reaper": ("trio_gateway.engine.kv.carryover:KvCarryover.run", Phase.STARTING),
     "listening": ("hypercorn.trio.lifespan:Lifespan.handle_lifespan", Phase.STARTING),

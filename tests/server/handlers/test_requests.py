@@ -117,7 +117,7 @@ def direct(handlers: Handlers, closing: trio.Event | None = None) -> AsgiApp:
 def test_what_an_engine_answers_at_a_fixed_path_is_answered_directly() -> None:
     engines = {row.name for row in ENDPOINTS if row.need is not Need.NO_ENGINE}
     with_values = {row.name for row in ENDPOINTS if any("{" in path for path in row.paths)}
-    own_streams = {"events", "logs"}
+    own_streams = {"events", "logs", "yield"}
     assert {row.name for row in DIRECT} == (engines | own_streams) - with_values
     assert {"chat/completions", "messages", "api/chat", "audio/translations", "props"} <= {
         row.name for row in DIRECT

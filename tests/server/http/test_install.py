@@ -33,7 +33,7 @@ from trio_gateway.under_hypercorn import HypercornGateway
 
 # Runs in a fresh process. Whatever an import opened, started or replaced shows at its end.
 IMPORT_ALL = """
-import importlib, logging, os, pkgutil, signal, sys, threading
+import importlib.util, logging, os, pkgutil, signal, sys, threading
 import hypercorn.trio.run, hypercorn.protocol, hypercorn.protocol.h11, quart_trio, httpx
 
 def all_of(module):
@@ -55,9 +55,10 @@ handled = {n: signal.getsignal(n) for n in signal.valid_signals()}
 loggers = {n: v.level for n, v in logging.root.manager.loggerDict.items()
            if isinstance(v, logging.Logger)}
 handlers = list(logging.getLogger().handlers)
+NEED_RAY = () if importlib.util.find_spec("ray") else ("trio_gateway.cluster.replica",)
 import trio_gateway
 names = [m.name for m in pkgutil.walk_packages(trio_gateway.__path__, "trio_gateway.")
-         if m.name != "trio_gateway.__main__"]
+         if m.name not in ("trio_gateway.__main__", *NEED_RAY)]
 for name in names:
     importlib.import_module(name)
 assert len(names) > 100, names

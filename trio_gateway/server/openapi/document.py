@@ -59,6 +59,8 @@ _WITH_ENGINE = {
 }
 _WITH_FILE = {"404": "The page has no such file."}
 _WITH_REQUEST = {"404": "There is no such request.", "409": "The request is over."}
+_WITH_YIELD = {"404": "There is no such yield."}
+_NO_ROOM = {"409": "There is no such room now: others hold it."}
 _NO_UPGRADE = {"426": "The request is not a WebSocket handshake."}
 _NOT_HERE = {"501": "The gateway does not do this; the message says what does."}
 
@@ -168,7 +170,9 @@ def _good(endpoint: Endpoint) -> Json:
     content: Json = {JSON: {"schema": ANSWERS.get(endpoint.name, {"type": ["object", "array"]})}}
     if endpoint.name == "audio/speech":
         content = {ANYTHING: {}}
-    if endpoint.streams and not endpoint.needs_engine:
+    if endpoint.name == "yield":
+        content[LINES] = {}
+    elif endpoint.streams and not endpoint.needs_engine:
         content = {EVENTS: {}} if endpoint.name == "events" else {LINES: {}, EVENTS: {}}
     elif endpoint.streams:
         kind = LINES if endpoint.family is Family.OLLAMA else EVENTS
@@ -186,6 +190,10 @@ def _bad(endpoint: Endpoint) -> Json:
         errors |= _WITH_REQUEST
     if endpoint.name == "page":
         errors |= _WITH_FILE
+    if endpoint.name == "yield":
+        errors |= _NO_ROOM
+    if endpoint.name == "yield end":
+        errors |= _WITH_YIELD
     # Loading a model takes an engine as well, though not its answer.
     if endpoint.needs_engine or endpoint.name == "load" or endpoint.family is Family.OLLAMA:
         errors |= _WITH_ENGINE
@@ -207,7 +215,13 @@ def _shape(endpoint: Endpoint) -> str:
 
 
 def _response_name(shape: str, status: str, text: str) -> str:
-    kinds = {"Engine": _WITH_ENGINE, "Request": _WITH_REQUEST, "File": _WITH_FILE}
+    kinds = {
+        "Engine": _WITH_ENGINE,
+        "Request": _WITH_REQUEST,
+        "File": _WITH_FILE,
+        "Yield": _WITH_YIELD,
+        "Room": _NO_ROOM,
+    }
     suffix = next((kind for kind, texts in kinds.items() if text == texts.get(status)), "")
     return f"{shape}{status}{suffix}"
 
@@ -218,7 +232,7 @@ def _responses() -> Json:
     for shape in ("Error", "AnyError", *_ERROR_SCHEMAS.values()):
         for texts in (
             _ALWAYS, _WITH_MODEL, _WITH_BODY, _WITH_REQUEST, _WITH_FILE, _WITH_ENGINE,
-            _NO_UPGRADE, _NOT_HERE,
+            _WITH_YIELD, _NO_ROOM, _NO_UPGRADE, _NOT_HERE,
         ):  # fmt: skip
             for status, text in texts.items():
                 content = {JSON: {"schema": reference(shape)}}
