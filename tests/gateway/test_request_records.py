@@ -65,6 +65,18 @@ async def test_a_whole_answer(autojump_clock: Clock) -> None:
     assert row.error is None
 
 
+async def test_one_token_alone_has_no_speed(autojump_clock: Clock) -> None:
+    """llama-server makes it with the prompt, and says that it has taken a millionth of a second."""
+    answer = ANSWER.replace(b'"completion_tokens": 4', b'"completion_tokens": 1')
+    answer = answer.replace(b'"predicted_ms": 200.0', b'"predicted_ms": 0.001')
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[answer]]
+        await stack.post(CHAT, chat())
+        row = the_row(stack)
+    assert row.generated_tokens == 1
+    assert row.speed is None
+
+
 async def test_a_stream(autojump_clock: Clock) -> None:
     last = (
         b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'

@@ -160,9 +160,10 @@ def _conversation(record: RequestRecord) -> str | None:
 
 
 def _speed(record: RequestRecord, generated: int | None, now: float) -> float | None:
-    """Tokens a second of the answer: as its engine says, or as they were seen to come."""
+    """Tokens a second of the answer: as its engine says, or as they were seen to come. The first
+    one comes with the prompt: llama-server says that one alone has taken 0.001 ms."""
     usage = record.usage
-    if usage is not None and usage.made_ms and usage.completion_tokens:
+    if usage is not None and usage.made_ms and usage.completion_tokens > 1:
         return usage.completion_tokens / usage.made_ms * 1000
     if not generated or generated < 2 or not record.is_streamed or record.first_byte_at is None:
         return None
