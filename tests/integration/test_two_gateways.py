@@ -47,6 +47,27 @@ def test_a_gateway_serves_what_another_gateway_runs(tmp_path: Path) -> None:
             assert (status, code) == (400, "context_length_exceeded")
 
 
+def test_gateways_that_lead_to_each_other_refuse_what_goes_in_a_circle(tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    listens = [f'"127.0.0.1:{port}"' for port in ports]
+    configs = [
+        configuration(remote("inner", url), listen=listen)
+        for url, listen in zip(reversed(urls), listens, strict=True)
+    ]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        running_gateway(folders[0], configs[0]) as a,
+        running_gateway(folders[1], configs[1]),
+    ):
+        status, code, message = a.error_of("inner")
+        assert (status, code) == (508, "gateway_loop")
+        assert "by way of 1 more" in message
+        assert "`urls`" in message
+
+
 def test_a_gateway_that_is_killed_is_replaced_by_the_next(tmp_path: Path) -> None:
     """Before the first byte the other one answers; after it the stream ends with an error."""
     slow = model("inner", fake_variant("--interval-s", "0.01"))

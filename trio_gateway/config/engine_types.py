@@ -40,6 +40,7 @@ class Option(enum.Enum):
     CONNECT_TIMEOUT = "connect_timeout"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     HEALTH_INTERVAL = "health_interval"
+    GATEWAY = "gateway"
     CLUSTER = "address"  # and those that go with it: config/reading/cluster.py
 
 

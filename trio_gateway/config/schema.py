@@ -89,7 +89,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `served_name`: what the engine calls the model. `api_key`: what the engine wants to see.
     `urls`: where an engine without a process is, the first choice first. `ca_file`: takes the place
-    of the system's certificates. `cluster`: of one that runs on a Ray cluster.
+    of the system's certificates. `cluster`: of one that runs on a Ray cluster. `gateway`: at its
+    URLs are gateways like this one, which are told who asks.
     """
 
     served_name: str | None = None
@@ -102,6 +103,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float = 600.0
     health_interval_s: float = 15.0
     cluster: ClusterOptions | None = None
+    gateway: bool = False
 
 
 @lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often

@@ -53,6 +53,7 @@ def test_all_that_a_remote_model_may_say_and_a_variant_may_say_otherwise(tmp_pat
         name = "m", engine = presets.engines.remote, urls = {{ "https://a/v1/", "http://b:8000" }},
         api_key = "{KEY}", served_name = "org/m", health_path = "/ping", ca_file = "ca.pem",
         verify_tls = false, connect_timeout = 1, first_byte_timeout = 2, health_interval = 3,
+        gateway = true,
         variants = {{ {{ context = 1 }}, {{ context = 2, served_name = "org/large", urls = "http://c",
                          parallel = 2, verify_tls = true }} }}
         """,
@@ -68,6 +69,8 @@ def test_all_that_a_remote_model_may_say_and_a_variant_may_say_otherwise(tmp_pat
     assert (small.served_name, small.health_path, small.verify_tls) == ("org/m", "/ping", False)
     assert (large.served_name, large.urls, large.verify_tls) == ("org/large", ("http://c",), True)
     assert large.api_key is small.api_key
+    assert small.gateway
+    assert large.gateway
     assert model.variants[1].parallel == 2
 
 

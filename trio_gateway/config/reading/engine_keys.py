@@ -46,6 +46,7 @@ class EngineKeys:
             Option.CONNECT_TIMEOUT: ("connect_timeout_s", fields.positive_seconds),
             Option.FIRST_BYTE_TIMEOUT: ("first_byte_timeout_s", fields.positive_seconds),
             Option.HEALTH_INTERVAL: ("health_interval_s", fields.positive_seconds),
+            Option.GATEWAY: ("gateway", fields.boolean),
         }
         found: dict[str, Any] = {}
         for option, (field, reader) in readers.items():

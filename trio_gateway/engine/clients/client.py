@@ -54,11 +54,13 @@ class EngineClient(abc.ABC):
 
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     `prefix`: what stands before all of its paths.
+    `is_remote`: somebody else runs it, perhaps another gateway.
     """
 
     health_targets: ClassVar[Sequence[str]] = ("/health",)
     served_name: str | None = None
     prefix = ""
+    is_remote = False
     key_refused: int | None = None
     refusals_max = REFUSALS_MAX
 

@@ -14,6 +14,7 @@ from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE, ask_health
 from trio_gateway.engine.clients.facts import Health
 from trio_gateway.engine.clients.headers import is_loopback
+from trio_gateway.engine.clients.hops import with_this_run
 from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.errors import (
@@ -72,6 +73,8 @@ class RemoteEngine(OpenAIEngine):
     Raises:
         OSError: `ca_file` cannot be used.
     """
+
+    is_remote = True
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         super().__init__(base_url, options)
@@ -160,6 +163,9 @@ class RemoteEngine(OpenAIEngine):
         return answer
 
     # -- requests --------------------------------------------------------------------------------
+
+    def with_own_headers(self, headers: Sequence[Header]) -> Sequence[Header]:
+        return with_this_run(super().with_own_headers(headers))
 
     def transform_response(self, headers: Sequence[Header]) -> list[Header]:
         return [

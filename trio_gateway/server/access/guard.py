@@ -1,9 +1,9 @@
 """AccessGuard: who may call. ASGI middleware between `RequestScopes` and the app.
 
 In this order: the host and the page (`browser_rules.py`), a preflight is answered, the key
-(`key_ring.py`), what the key may do, how many of its requests are under way. A refused request is
-not read, takes no ticket, and gets a request id and CORS headers like any other. What was decided
-is in the scope as its `Permissions`.
+(`key_ring.py`), what the key may do, whether the request goes in a circle (`hops.py`), how many of
+the key's are under way. A refused request is not read, takes no ticket, and gets a request id and
+CORS headers like any other. What was decided is in the scope as its `Permissions`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from urllib.parse import unquote
 from trio_gateway.config.access_schema import ApiKey, is_loopback
 from trio_gateway.config.places import Place, name_of, read_place
 from trio_gateway.config.schema import ServerConfig
+from trio_gateway.engine.clients.hops import VIA
 from trio_gateway.server.access.browser_rules import (
     BrowserRules,
     cors_headers,
     preflight_headers,
 )
+from trio_gateway.server.access.hops import check_hops
 from trio_gateway.server.access.key_ring import KeyRing
 from trio_gateway.server.access.page_paths import is_of_page, leads_to_page
 from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
@@ -137,6 +139,8 @@ class AccessGuard:
                     return
             key = await self._check_key(scope, headers)
             request.hold.client = _address_of(scope) if key is None else key.name
+            if VIA in headers.first:
+                request.hops = check_hops(v for n, v in headers.every if n == VIA)
             # The lease, and whatever else the request holds, is given back before its place.
             self._begin(key, request, scope["path"])
         except ApiError as error:

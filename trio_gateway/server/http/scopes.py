@@ -71,6 +71,7 @@ class RequestState:
         self.upload: Upload  # its body; a WebSocket has none
         self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins
+        self.hops = b""  # which gateways it has passed, as the header that says so
         self.cors: Sequence[Header] = ()  # what the answer tells browsers
         self.observers: list[AnswerObserver] = []  # of what is answered
         self.began_at = trio.current_time()

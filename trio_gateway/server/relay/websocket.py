@@ -45,6 +45,7 @@ from trio_gateway.server.relay.engine_answer import said_of
 from trio_gateway.server.relay.engine_stream import news_of
 from trio_gateway.server.relay.headers import choice_header, decision_headers
 from trio_gateway.server.relay.model_finder import may_choose, refuse_choosers
+from trio_gateway.server.relay.passage import headers_to
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.relay import Relay
 from trio_gateway.tasks import beside, first_of
@@ -171,6 +172,7 @@ class WebSocketRelay:
         headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
         if record.trace is not None:
             headers += record.trace.to_engine
+        headers = headers_to(lease.client, msgspec.structs.replace(sender, headers=headers))
         state.record.sent_at = trio.current_time()
         try:
             socket = await stack.enter_async_context(
