@@ -35,6 +35,7 @@ class Option(enum.Enum):
     HEALTH_PATH = "health_path"
     API_KEY = "api_key"
     URLS = "urls"
+    BALANCE = "balance"
     CA_FILE = "ca_file"
     VERIFY_TLS = "verify_tls"
     CONNECT_TIMEOUT = "connect_timeout"

@@ -26,6 +26,7 @@ from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.secret import Secret as Secret
+from trio_gateway.config.site_schema import Balance, SiteOptions
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -88,9 +89,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What only some types of engine have; already resolved: variant before model.
 
     `served_name`: what the engine calls the model. `api_key`: what the engine wants to see.
-    `urls`: where an engine without a process is, the first choice first. `ca_file`: takes the place
-    of the system's certificates. `cluster`: of one that runs on a Ray cluster. `gateway`: at its
-    URLs are gateways like this one, which are told who asks.
+    `urls`: where an engine without a process is, the first choice first; `sites`: the same with
+    what is said of each. `balance`: None, in order unless one of them has a weight. `ca_file`:
+    takes the place of the system's certificates. `cluster`: of one that runs on a Ray cluster.
+    `gateway`: at its URLs are gateways like this one, which are told who asks.
     """
 
     served_name: str | None = None
@@ -104,6 +106,15 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     health_interval_s: float = 15.0
     cluster: ClusterOptions | None = None
     gateway: bool = False
+    sites: tuple[SiteOptions, ...] = ()
+    balance: Balance | None = None
+
+    @property
+    def spreads(self) -> bool:
+        """Whether requests are spread over the URLs."""
+        if self.balance is None:
+            return any(site.weight is not None for site in self.sites)
+        return self.balance is Balance.LEAST_LOADED
 
 
 @lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often

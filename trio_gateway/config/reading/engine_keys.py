@@ -12,8 +12,7 @@ import msgspec
 
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.keepalive import LoadingState
-from trio_gateway.config.reading import cluster, fields
-from trio_gateway.config.reading.addresses import plain_url
+from trio_gateway.config.reading import cluster, fields, sites
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
 
@@ -40,7 +39,8 @@ class EngineKeys:
             Option.SERVED_NAME: ("served_name", fields.name),
             Option.HEALTH_PATH: ("health_path", _path),
             Option.API_KEY: ("api_key", _secret),
-            Option.URLS: ("urls", _urls),
+            Option.URLS: ("sites", sites.sites),
+            Option.BALANCE: ("balance", sites.balance),
             Option.CA_FILE: ("ca_file", self._file),
             Option.VERIFY_TLS: ("verify_tls", fields.boolean),
             Option.CONNECT_TIMEOUT: ("connect_timeout_s", fields.positive_seconds),
@@ -54,6 +54,8 @@ class EngineKeys:
                 found[field] = record.read(option.value, reader, getattr(outer, field))
             else:
                 self._refuse(record, option.value, f"only {_types_with(option)} has it")
+        if "sites" in found:
+            found["urls"] = tuple(site.url for site in found["sites"])
         if Option.CLUSTER in self._engine.options:
             found["cluster"] = cluster.options(record, outer.cluster)
         else:
@@ -78,6 +80,7 @@ class EngineKeys:
         elif not self._engine.has_process and not options.urls:
             what = 'expected where the engine is, such as "https://gpu.example.com/v1"'
             self._mistakes.add(f"{path}.urls", f"missing; {what}")
+        sites.check(self._mistakes, path, options.balance, options.sites)
 
     def check_port(
         self, path: str, args: Sequence[str], env: Mapping[str, str], connect: str | None
@@ -184,26 +187,3 @@ def _secret(mistakes: Mistakes, path: str, value: Any) -> Secret | None:
     # The value is not shown.
     mistakes.add(path, 'expected a key (printable ASCII, no spaces), such as env("API_KEY")')
     return None
-
-
-def _urls(mistakes: Mistakes, path: str, value: Any) -> tuple[str, ...] | None:
-    """One base URL or several."""
-    if isinstance(value, str):
-        entries: list[tuple[str, Any]] = [(path, value)]
-    else:
-        entries = list(fields.items(mistakes, path, value, "a base URL, or an array of them"))
-        if not entries and fields.is_table(value):
-            mistakes.add(path, "expected at least one base URL")
-    found = []
-    for at, entry in entries:
-        if (url := plain_url(entry)) is None:
-            # Not shown: it may hold a password.
-            what = (
-                'a base URL such as "https://gpu.example.com/v1", without user, query or fragment'
-            )
-            mistakes.add(at, f"expected {what}")
-        elif url in found:
-            mistakes.add(at, f"{url} is listed twice; remove one")
-        else:
-            found.append(url)
-    return tuple(found)

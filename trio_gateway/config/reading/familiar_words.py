@@ -75,6 +75,8 @@ _ENGINE = {
     **dict.fromkeys(("group", "groups"), 'use "pool" in the model'),
     **dict.fromkeys(("metadata", "title"), 'use "description" in the model'),
     **dict.fromkeys(("url", "base_url"), 'use "connect", or "urls" with presets.engines.remote'),
+    "weight": 'use urls = { { url = "…", weight = 2 }, … }',
+    **dict.fromkeys(("strategy", "policy", "load_balancing"), 'use "balance", next to "urls"'),
     "cmdStop": 'use "stop_command"',
     "proxy": 'use "connect"',
     "port": 'use "connect", such as "http://127.0.0.1:8080"; without it a free port is picked',
