@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.model_selector", "models.catalog", "models.choosing"),
     (
         "models.counting",
+        "models.affinity",
         "models.cache_breaks",
         "models.media_support",
         "models.selection",
@@ -98,6 +99,7 @@ PURE = (
     "engine.scheduling",
     "models.need",
     "models.names",
+    "models.affinity",
     "models.cache_breaks",
     "models.known_model",
     "server.api",

@@ -55,9 +55,13 @@ class EngineClient(abc.ABC):
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     `prefix`: what stands before all of its paths.
     `is_remote`: somebody else runs it, perhaps another gateway.
+
+    `routes_by_affinity`: its engines have several places behind one address. It gets a request with
+    the header AFFINITY, if something tells its conversation: the same for all that belong together.
     """
 
     health_targets: ClassVar[Sequence[str]] = ("/health",)
+    routes_by_affinity: ClassVar[bool] = False
     served_name: str | None = None
     prefix = ""
     is_remote = False

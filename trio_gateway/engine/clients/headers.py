@@ -56,6 +56,9 @@ _NOT_PASSED_ON = frozenset(
 # `x-gateway-` of another gateway would contradict ours; `x-accel-` makes nginx serve a file.
 _NOT_PASSED_ON_PREFIXES = (b"x-gateway-", b"x-accel-", b"proxy-")
 
+# Which conversation a request belongs to, for who chooses among several engines: 16 hex digits.
+AFFINITY = b"x-gateway-affinity"
+
 # What a client's own programs note along the way of a trace: names of users, say. It is meant for
 # those who belong together, and a server elsewhere may be a stranger's.
 _NOT_FOR_ELSEWHERE = b"baggage"

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from trio_gateway.models.need.beginning import Beginning, beginning_of
 from trio_gateway.models.need.bounds import (
     IMAGE_TOKENS,
     Overhead,
@@ -70,6 +71,10 @@ class CountedForm(msgspec.Struct, frozen=True):
         if self.kind == "chat/completions":
             return countable_chat(self.fields, self.body)
         return countable_prompts(self.kind, self.fields, self.body, self.query, image_tokens)
+
+    def beginning(self) -> Beginning | None:
+        """What its conversation is told by. Raises as `size`."""
+        return beginning_of(self.kind, self.fields)
 
     def key(self, model: str) -> bytes:
         """A digest of all that the count depends on. Prompts are secrets: none is kept."""

@@ -6,6 +6,7 @@ import hashlib
 
 import msgspec
 
+from trio_gateway.models.need.beginning import Beginning, beginning_of_outline
 from trio_gateway.models.need.bounds import IMAGE_TOKENS, Overhead
 from trio_gateway.models.need.contents import ChatSize, RequestFields, structure_size
 from trio_gateway.models.need.countable import Countable
@@ -18,7 +19,7 @@ _CHAT = "chat/completions"
 class Measures(msgspec.Struct, frozen=True):
     """`most`, `least`: the bounds of what is no chat; `least` is also a chat's. `tools_bytes`: as
     JSON. `digest`: of all that the count depends on. `left_out`, `rest`, `counted_media`: of its
-    Countable; `is_countable`: there is one. `outline`: of a chat."""
+    Countable; `is_countable`: there is one. `outline`: of a chat; `beginning`: of a prompt."""
 
     kind: str
     size: ChatSize
@@ -32,6 +33,7 @@ class Measures(msgspec.Struct, frozen=True):
     digest: bytes
     is_countable: bool = False
     outline: Outline | None = None
+    beginning: Beginning | None = None
     counted_media: int = 0
     left_out: int = 0
     rest: int = 0
@@ -86,6 +88,10 @@ class MeasuredForm(msgspec.Struct, frozen=True):
             fields, self.counted, measures.counted_media, measures.left_out, measures.rest
         )
 
+    def beginning(self) -> Beginning | None:
+        outline = self.measures.outline
+        return self.measures.beginning if outline is None else beginning_of_outline(outline)
+
     def key(self, model: str) -> bytes:
         return hashlib.blake2b(self.measures.digest + model.encode(), digest_size=16).digest()
 
@@ -121,6 +127,7 @@ def measured(form: CountedForm, image_tokens: int) -> MeasuredForm:
         least=form.lower_bound(image_tokens),
         digest=form.key(""),
         outline=outline_of(fields.messages, tools) if is_chat else None,
+        beginning=None if is_chat else form.beginning(),
     )
     if counted is None:
         return MeasuredForm(measures, b"")

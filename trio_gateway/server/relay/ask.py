@@ -16,6 +16,7 @@ from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.models.cache_breaks import CacheBreak
 from trio_gateway.models.names import Chosen
 from trio_gateway.models.need.excess import Excess
+from trio_gateway.models.need.measured_form import Form
 from trio_gateway.models.recount import Recount
 from trio_gateway.models.selection import Selection
 from trio_gateway.rawjson import Members, replace_member
@@ -54,11 +55,12 @@ class Ask(msgspec.Struct, frozen=True):
 
     `asked`: the model's name as the client wrote it; empty: the answer's name is left alone.
     `target`: path and query at the engine. `members`: of a body that was decoded. `prompt`: what
-    its conversation is told by, if any. `form`: the body instead of `body`, of a request that is
-    streamed through; `large`: one that was read elsewhere. `opening`: how a stream begins that is
-    long in coming. `cache_break`: why an engine will find little of it in its cache. `recount`:
-    counts it again; None: it is not counted, or its engine has told. `select_anew`: chooses from
-    the beginning, for contexts that turned out to be others. `chosen`: of several models, and why.
+    its conversation is told by, if any. `counted`: what it was counted as. `form`: the body instead
+    of `body`, of a request that is streamed through; `large`: one that was read elsewhere.
+    `opening`: how a stream begins that is long in coming. `cache_break`: why an engine will find
+    little of it in its cache. `recount`: counts it again; None: it is not counted, or its engine
+    has told. `select_anew`: chooses from the beginning, for contexts that turned out to be others.
+    `chosen`: of several models, and why.
     """
 
     sender: Sender
@@ -72,6 +74,7 @@ class Ask(msgspec.Struct, frozen=True):
     selection: Selection
     prompt: Prompt | None
     wait: Wait
+    counted: Form | None = None
     form: FormUpload | None = None
     opening: Opening = EVENTS
     large: LargeBody | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.headers import AFFINITY
 from trio_gateway.engine.clients.hops import VIA
 from trio_gateway.engine.http.exchange import Header
-from trio_gateway.server.relay.ask import Sender
+from trio_gateway.models.affinity import affinity_key
+from trio_gateway.server.relay.ask import Ask, Sender
 
 
 def headers_to(engine: EngineClient, sender: Sender) -> list[Header]:
@@ -14,3 +16,14 @@ def headers_to(engine: EngineClient, sender: Sender) -> list[Header]:
     if not (hops and engine.is_remote):
         return sender.headers
     return [*sender.headers, (VIA, hops)]
+
+
+def headers_of(ask: Ask, engine: EngineClient) -> list[Header]:
+    """The same of a request that may belong to a conversation."""
+    headers = headers_to(engine, ask.sender)
+    if not engine.routes_by_affinity or ask.counted is None:
+        return headers
+    record, owner = ask.state.record, ask.sender.permissions.key or ""
+    thread = None if record.thread is None else record.thread.beginning
+    key = affinity_key(owner, ask.model.name, ask.counted, record.conversation, thread)
+    return headers if key is None else [*headers, (AFFINITY, key.encode())]

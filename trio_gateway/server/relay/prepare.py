@@ -144,7 +144,7 @@ class Preparer(ModelFinder):
         return Ask(
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
-            request.wants_stream, selection, prompt, Wait(sender.permissions),
+            request.wants_stream, selection, prompt, Wait(sender.permissions), form,
             cache_break=self._watch.note(sender.state.record, sender.permissions.key, model, form),
             recount=recount,
             select_anew=partial(self._anew, sender, endpoint, asked, wanted, form, wish),
@@ -176,11 +176,11 @@ class Preparer(ModelFinder):
         return Ask(
             sender, endpoint, wanted.model.name if asked is None else asked,
             "POST", target, b"", None,
-            request.wants_stream, selection, prompt, Wait(sender.permissions), large=request.body,
+            request.wants_stream, selection, prompt, Wait(sender.permissions), request.form,
+            large=request.body, recount=recount,
             cache_break=self._watch.note(
                 sender.state.record, sender.permissions.key, wanted.model, request.form
             ),
-            recount=recount,
             select_anew=partial(self._anew, sender, endpoint, asked, wanted, request.form, wish),
             chosen=wanted.chosen,
         )  # fmt: skip

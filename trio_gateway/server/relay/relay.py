@@ -57,7 +57,7 @@ from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import choice_header, decision_headers, selection_headers
 from trio_gateway.server.relay.leasing import Shrunk, chosen_anew, lease_for
 from trio_gateway.server.relay.long_answer import LongAnswer
-from trio_gateway.server.relay.passage import headers_to
+from trio_gateway.server.relay.passage import headers_of
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
@@ -280,7 +280,7 @@ async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
     await lease.switch_conversation()
     if lease.engine.owners is not None and _is_read(ask):
         body = await _placed(ask, lease, lease.engine.owners, body, stack)
-    headers = headers_to(engine, ask.sender)
+    headers = headers_of(ask, engine)
     return await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, headers, body)
     )
