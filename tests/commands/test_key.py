@@ -22,12 +22,12 @@ def line_of(result: Result) -> str:
 
 
 def test_the_line_is_for_the_key_and_loads(tmp_path: Path) -> None:
-    result = run("--name", 'Ann\'s "laptop"', "--admin")
+    result = run("--name", 'Ann\'s "laptop"', "--admin", "--forwards")
     assert result.exit_code == 0, result.output
     found = re.search(r"^  (tg-\S+)$", result.stdout, re.MULTILINE)
     assert found is not None
     (key,) = smallest(tmp_path, f"server.api_keys = {{ {line_of(result)} }}").server.access.api_keys
-    assert (key.name, key.admin) == ('Ann\'s "laptop"', True)
+    assert (key.name, key.admin, key.forwards) == ('Ann\'s "laptop"', True, True)
     assert parse_hash(key.secret).matches(found[1])
     assert found[1] not in line_of(result)
 
@@ -42,7 +42,7 @@ def test_an_existing_key_is_read_from_standard_input_and_not_shown(tmp_path: Pat
     assert "sk-my-own" not in result.output
     (key,) = smallest(tmp_path, f"server.api_keys = {{ {line_of(result)} }}").server.access.api_keys
     assert parse_hash(key.secret).matches("sk-my-own-key-0123456789")
-    assert not key.admin
+    assert (key.admin, key.forwards) == (False, False)
 
 
 @pytest.mark.parametrize("given", ["", "\n", "two words\n", "ключ\n", "x" * 300, "scrypt:1:2\n"])

@@ -19,9 +19,11 @@ KEY_VARIABLE = "TRIO_GATEWAY_KEY"  # where commands find a key to use
 @click.option(
     "--admin", is_flag=True, help="The key may also use /gateway/, /upstream/ and /slots."
 )
+@click.option("--forwards", is_flag=True,
+              help="The key is another gateway's, which says for whom it asks.")  # fmt: skip
 @click.option("--hash", "existing", is_flag=True,
               help="Hash an existing key read from standard input.")  # fmt: skip
-def key(name: str, admin: bool, existing: bool) -> None:
+def key(name: str, admin: bool, forwards: bool, existing: bool) -> None:
     """Make an API key for `server.api_keys`.
 
     The key is shown once and not kept. The configuration gets its hash.
@@ -33,12 +35,13 @@ def key(name: str, admin: bool, existing: bool) -> None:
         click.echo("The key, for the client. It is not shown again:\n")
         click.echo(f"  {secret}\n")
         click.echo("The line for server.api_keys in the configuration:\n")
-    click.echo(f"  {_line(name, admin, str(hash_of(secret)))}")
+    rights = [word for word, has in (("admin", admin), ("forwards", forwards)) if has]
+    click.echo(f"  {_line(name, rights, str(hash_of(secret)))}")
 
 
-def _line(name: str, admin: bool, hashed: str) -> str:
+def _line(name: str, rights: list[str], hashed: str) -> str:
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    more = ", admin = true" if admin else ""
+    more = "".join(f", {right} = true" for right in rights)
     return f'{{ name = "{escaped}", key = "{hashed}"{more} }},'
 
 

@@ -18,7 +18,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """One key. `secret`: the key itself or its scrypt hash. `models` None: all of them.
 
     `priority` is what its requests have, and the most that they can ask for. `max_parallel` None:
-    no limit of its own. `metrics`: it may read `/metrics`, as an admin may.
+    no limit of its own. `metrics`: it may read `/metrics`, as an admin may. `forwards`: it is
+    another gateway's, which says for whom it asks.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     max_parallel: int | None = None
     admin: bool = False
     metrics: bool = False
+    forwards: bool = False
 
     def __repr__(self) -> str:
         """Without the secret: structs end up in logs and in failing tests."""

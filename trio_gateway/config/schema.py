@@ -308,8 +308,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def keeps_owners_apart(self) -> bool:
-        """Whether what one API key's prompts left in an engine's cache is for that key only."""
-        return len(self.access.api_keys) > 1 and not self.share_prefixes
+        """Whether what one API key's prompts left in an engine's cache is for that key only; of a
+        key that forwards, for one person behind it only."""
+        keys = self.access.api_keys
+        has_several = len(keys) > 1 or any(key.forwards for key in keys)
+        return has_several and not self.share_prefixes
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -221,6 +221,7 @@ def _key(mistakes: Mistakes, path: str, table: Any, default_name: str) -> ApiKey
         max_parallel=record.read("max_parallel", fields.positive_int, 0) or None,
         admin=record.read("admin", fields.boolean, False),
         metrics=record.read("metrics", fields.boolean, False),
+        forwards=record.read("forwards", fields.boolean, False),
     )
     if models == frozenset() and not key.metrics:
         what = "expected at least one model; leave it out for a key that may use all"

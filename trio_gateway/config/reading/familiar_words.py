@@ -115,6 +115,7 @@ API_KEY = {
     **dict.fromkeys(("user", "client"), 'use "name"'),
     **dict.fromkeys(("role", "is_admin"), 'use "admin"'),
     **dict.fromkeys(("limit", "parallel"), 'use "max_parallel"'),
+    **dict.fromkeys(("gateway", "trusted", "forward", "is_gateway"), 'use "forwards"'),
 }
 
 TLS = {

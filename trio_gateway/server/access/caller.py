@@ -24,8 +24,9 @@ _SALT = secrets.token_bytes(16)
 
 
 class Caller(NamedTuple):
-    """`client` is an API key's name. Where the gateway has no keys: the digest of what the client
-    sends as one, or the address that it calls from. `keepalive`: None: as the configuration says.
+    """`client` is an API key's name, with that of a person behind it: `front/alice`. Where the
+    gateway has no keys: the digest of what the client sends as one, or the address that it calls
+    from. `keepalive`: None: as the configuration says.
     """
 
     client: str
@@ -43,7 +44,7 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     said: Mapping[bytes, bytes] = scope[FIRST_KEY]
     asked = _priority(said.get(_PRIORITY))
     return Caller(
-        permissions.key or _client(scope, said),
+        permissions.client or _client(scope, said),
         permissions.priority_of(asked),
         _keepalive(said.get(_KEEPALIVE)),
     )

@@ -23,10 +23,17 @@ from trio_gateway.server.access.browser_rules import (
     cors_headers,
     preflight_headers,
 )
+from trio_gateway.server.access.forwarded import person_in
 from trio_gateway.server.access.hops import check_hops
 from trio_gateway.server.access.key_ring import KeyRing
 from trio_gateway.server.access.page_paths import is_of_page, leads_to_page
-from trio_gateway.server.access.permissions import EVERYTHING, NOTHING, PERMISSIONS_KEY, Permissions
+from trio_gateway.server.access.permissions import (
+    EVERYTHING,
+    NOTHING,
+    PERMISSIONS_KEY,
+    Permissions,
+    permissions_of,
+)
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.connection_counts import address_group
 from trio_gateway.server.http.refusal import refusal_in
@@ -138,7 +145,7 @@ class AccessGuard:
                     await _answer_preflight(preflight_headers(asked, network == "true"), send)
                     return
             key = await self._check_key(scope, headers)
-            request.hold.client = _address_of(scope) if key is None else key.name
+            request.hold.client = permissions_of(scope).client or _address_of(scope)
             if VIA in headers.first:
                 request.hops = check_hops(v for n, v in headers.every if n == VIA)
             # The lease, and whatever else the request holds, is given back before its place.
@@ -193,8 +200,9 @@ class AccessGuard:
                 message = message.replace("admin = true", "admin = true or metrics = true")
             raise ApiError(403, message, "permission_error", code="admin_only")
         scope[PERMISSIONS_KEY] = Permissions(
-            key.name, key.priority, key.models, key.admin, key.metrics
-        )
+            key.name, key.priority, key.models, key.admin, key.metrics,
+            person_in(headers.first) if key.forwards else None,
+        )  # fmt: skip
         return key
 
     def _is_free(self, path: str, headers: _Headers) -> bool:

@@ -15,7 +15,8 @@ class Permissions(NamedTuple):
     """What a request may do. `key`: the name of its key, None where the gateway has no keys.
 
     `metrics`: it may scrape them, as an admin may. `priority` is the request's own, and the most
-    that it can ask for. `models` None: all.
+    that it can ask for. `models` None: all. `person`: for whom it is asked, as the gateway says
+    whose key this is.
     """
 
     key: str | None
@@ -23,6 +24,18 @@ class Permissions(NamedTuple):
     models: frozenset[str] | None = None
     admin: bool = False
     metrics: bool = False
+    person: str | None = None
+
+    @property
+    def client(self) -> str | None:
+        """Who asks, for those who share engines fairly or look on; None: no key tells."""
+        return self.key if self.person is None else f"{self.key}/{self.person}"
+
+    @property
+    def owner(self) -> str:
+        """Whose prompts these are; empty where there are no keys. A key's name may have any
+        visible character in it, so that none is taken for a person behind another key."""
+        return self.key or "" if self.person is None else f"{self.key}\0{self.person}"
 
     def allows(self, model_name: str) -> bool:
         """Whether it may use the model of this name (`ModelConfig.name`, no alias)."""

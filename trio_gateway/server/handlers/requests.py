@@ -16,6 +16,7 @@ import trio
 
 from trio_gateway.engine.scheduling.variants import ModelGone
 from trio_gateway.models.names import Wanted
+from trio_gateway.server.access.forwarded import id_in
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, model_not_found, shutting_down
@@ -71,7 +72,9 @@ class Dispatcher:
         """
         if endpoint.needs_engine:
             state, first = call.state, call.scope[FIRST_KEY]
-            self._book.begin(state.record, endpoint, call.permissions.key, state.cancel, first)
+            by = call.permissions
+            as_id = None if by.person is None else id_in(first)
+            self._book.begin(state.record, endpoint, by.key, state.cancel, first, as_id)
         try:
             if self._closing.is_set():
                 raise shutting_down()

@@ -65,7 +65,6 @@ class RequestState:
     """What one request owns: its id, and a stack that is unwound at its end, however that comes."""
 
     def __init__(self, hold: Hold) -> None:
-        self.id = new_request_id()
         self.hold = hold  # what it holds of the budget
         self.stack = AsyncExitStack()
         self.upload: Upload  # its body; a WebSocket has none
@@ -81,7 +80,11 @@ class RequestState:
         self.scope: trio.CancelScope | None = None  # what ends it if it is cancelled
         # An error as the end of what was sent of an answer; empty if there is no place for one.
         self.last_words: Callable[[ApiError], bytes] = _none
-        self.record = RequestRecord(self.id, self.began_at, time.time())
+        self.record = RequestRecord(new_request_id(), self.began_at, time.time())
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
     def cancel(self) -> None:
         """End it, wherever it is; its client is told."""

@@ -68,9 +68,14 @@ class RequestBook:
         key: str | None,
         cancel: Callable[[], None],
         headers: Mapping[bytes, bytes] = _NO_HEADERS,
+        as_id: str | None = None,
     ) -> None:
         """A request has come for this row, with this key's name. `end` it. `cancel` ends it before
-        it is over. `headers`: the first of each name."""
+        it is over. `headers`: the first of each name. `as_id`: what a gateway in front calls it;
+        so does this one, unless another request has that id already, as one that is tried again.
+        """
+        if as_id is not None and not self._knows(as_id):
+            record.id = as_id
         record.endpoint, record.key = endpoint.name, key
         record.conversation = self._sessions.session(headers)
         if self._sampler is not None:
@@ -78,6 +83,9 @@ class RequestBook:
         self.live[record.id], self._cancels[record.id] = record, cancel
         if self._bus.has_listeners(RequestBegan):
             self._bus.publish(RequestBegan(record.id))
+
+    def _knows(self, id_: str) -> bool:
+        return id_ in self.live or any(record.id == id_ for record in self.recent)
 
     def end(self, record: RequestRecord) -> None:
         """It is over, if it was begun."""

@@ -15,14 +15,14 @@ _SHORTEST_S = 0.1  # an answer that comes in one piece has been made before: tha
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times: `arrived_s` is Unix time, `…_after_s` seconds since then, the others durations.
 
-    `asked`: the model's name as the client wrote it. `client`: a key's name, or what tells clients
-    without keys apart. `conversation`: requests with the same go on from each other; its key's name
-    and its client's own name for it, or a digest. `cache_break`: where it parts, early, from the
-    last one of that. `need`: tokens of prompt and answer; `counted_by` says who counted the prompt,
-    `is_exact` whether that is all there is to know. `decision`: how it came by its engine; `why`:
-    why this variant. `choice`: by which rule this model was taken of several: `coder; loaded; its
-    engine runs`. `waited_s` is its time in line, perhaps in vain; `load_s` of a load that it
-    waited for.
+    `asked`: the model's name as the client wrote it. `client`: a key's name, with that of a person
+    behind it, or what tells clients without keys apart. `conversation`: requests with the same go
+    on from each other; its key's name and its client's own name for it, or a digest. `cache_break`:
+    where it parts, early, from the last one of that. `need`: tokens of prompt and answer;
+    `counted_by` says who counted the prompt, `is_exact` whether that is all there is to know.
+    `decision`: how it came by its engine; `why`: why this variant. `choice`: by which rule this
+    model was taken of several: `coder; loaded; its engine runs`. `waited_s` is its time in line,
+    perhaps in vain; `load_s` of a load that it waited for.
     While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
     and `expected_wait_s` is what is left of its wait.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
@@ -156,7 +156,7 @@ def _conversation(record: RequestRecord) -> str | None:
         return named_id(record.key, record.conversation)
     if record.thread is None:
         return None
-    return thread_id(record.key or record.client, record.thread)
+    return thread_id(record.client or record.key or "", record.thread)
 
 
 def _speed(record: RequestRecord, generated: int | None, now: float) -> float | None:

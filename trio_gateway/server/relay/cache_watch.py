@@ -8,6 +8,7 @@ from trio_gateway.config.schema import ModelConfig
 from trio_gateway.models.cache_breaks import CacheBreak, CacheBreaks, Chat
 from trio_gateway.models.need.counted_form import CountedForm
 from trio_gateway.models.need.measured_form import Form
+from trio_gateway.server.access.permissions import Permissions
 from trio_gateway.server.records.request_record import RequestRecord
 
 log = logging.getLogger(__name__)
@@ -20,13 +21,13 @@ class CacheWatch:
         self._breaks, self.shows_excerpts = CacheBreaks(), shows_excerpts
 
     def note(
-        self, record: RequestRecord, key: str | None, model: ModelConfig, form: Form | None
+        self, record: RequestRecord, by: Permissions, model: ModelConfig, form: Form | None
     ) -> CacheBreak | None:
-        """A request has come that has this key: what is found is in its record. None: it is no
-        chat, or nothing is wrong."""
+        """A request has come by these: what is found is in its record. None: it is no chat, or
+        nothing is wrong."""
         if (chat := _chat_of(form)) is None:
             return None
-        found = self._breaks.note(key or "", model.name, chat)
+        found = self._breaks.note(by.owner, model.name, chat)
         record.thread = chat.thread
         if found is not None:
             record.cache_break = found.where

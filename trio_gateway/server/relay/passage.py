@@ -7,15 +7,29 @@ from trio_gateway.engine.clients.headers import AFFINITY
 from trio_gateway.engine.clients.hops import VIA
 from trio_gateway.engine.http.exchange import Header
 from trio_gateway.models.affinity import affinity_key
+from trio_gateway.server.access.caller import PRIORITY_HEADER
+from trio_gateway.server.access.forwarded import CLIENT_HEADER, REQUEST_ID_HEADER, as_header
 from trio_gateway.server.relay.ask import Ask, Sender
+
+_PRIORITY = PRIORITY_HEADER.lower().encode()
 
 
 def headers_to(engine: EngineClient, sender: Sender) -> list[Header]:
-    """Of a request of this sender, as they are given to the engine's client."""
-    hops = sender.state.hops
-    if not (hops and engine.is_remote):
+    """Of a request of this sender, as they are given to the engine's client. Who asks is for
+    another gateway alone, and only if the configuration says that it is one."""
+    if not engine.is_remote:
         return sender.headers
-    return [*sender.headers, (VIA, hops)]
+    headers = [*sender.headers]
+    if hops := sender.state.hops:
+        headers.append((VIA, hops))
+    if engine.options.gateway:
+        client, priority, _ = sender.caller
+        headers += [
+            (CLIENT_HEADER, as_header(client)),
+            (_PRIORITY, priority.word.encode()),
+            (REQUEST_ID_HEADER, sender.state.id.encode()),
+        ]
+    return headers
 
 
 def headers_of(ask: Ask, engine: EngineClient) -> list[Header]:
@@ -23,7 +37,7 @@ def headers_of(ask: Ask, engine: EngineClient) -> list[Header]:
     headers = headers_to(engine, ask.sender)
     if not engine.routes_by_affinity or ask.counted is None:
         return headers
-    record, owner = ask.state.record, ask.sender.permissions.key or ""
+    record, owner = ask.state.record, ask.sender.permissions.owner
     thread = None if record.thread is None else record.thread.beginning
     key = affinity_key(owner, ask.model.name, ask.counted, record.conversation, thread)
     return headers if key is None else [*headers, (AFFINITY, key.encode())]

@@ -112,7 +112,7 @@ class Preparer(ModelFinder):
         Raises:
             ApiError: as the model says that has the largest context.
         """
-        owner = sender.permissions.key or sender.caller.client
+        owner = sender.permissions.owner or sender.caller.client
         talk = conversation_of(sender.state.record, owner, values)
         home = talk.key if talk is not None and talk.goes_on else None
         ways = self.ways(endpoint, asked, sender.permissions, home)
@@ -145,7 +145,7 @@ class Preparer(ModelFinder):
             sender, endpoint, model.name if asked is None else asked,
             "POST", target, request.data, request.members,
             request.wants_stream, selection, prompt, Wait(sender.permissions), form,
-            cache_break=self._watch.note(sender.state.record, sender.permissions.key, model, form),
+            cache_break=self._watch.note(sender.state.record, sender.permissions, model, form),
             recount=recount,
             select_anew=partial(self._anew, sender, endpoint, asked, wanted, form, wish),
             chosen=wanted.chosen,
@@ -179,7 +179,7 @@ class Preparer(ModelFinder):
             request.wants_stream, selection, prompt, Wait(sender.permissions), request.form,
             large=request.body, recount=recount,
             cache_break=self._watch.note(
-                sender.state.record, sender.permissions.key, wanted.model, request.form
+                sender.state.record, sender.permissions, wanted.model, request.form
             ),
             select_anew=partial(self._anew, sender, endpoint, asked, wanted, request.form, wish),
             chosen=wanted.chosen,
@@ -212,7 +212,7 @@ class Preparer(ModelFinder):
         recount = Recount(self._selector, selection, form, at_least)
         if endpoint.need in _EMBEDDING:
             return selection, None, recount
-        return selection, Prompt(form.kind, form.body, sender.permissions.key or ""), recount
+        return selection, Prompt(form.kind, form.body, sender.permissions.owner), recount
 
     async def _anew(
         self,

@@ -335,7 +335,7 @@ async def _taken(
     ask: Ask, lease: Lease, owners: SlotOwners, sample: bytes, reach: Reach, stack: AsyncExitStack
 ) -> Place:
     """Its place, with what idle slots hold of others forgotten, where it must be."""
-    place = owners.place(ask.sender.permissions.key or "", sample, reach)
+    place = owners.place(ask.sender.permissions.owner, sample, reach)
     stack.callback(owners.leave, place)
     for slot in place.wipe:
         if not await wipe_slot(lease.client, slot, WIPE_LIMIT_S):

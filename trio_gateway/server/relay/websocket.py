@@ -26,6 +26,7 @@ from trio_gateway.engine.http.socket import (
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.access.caller import caller_of
+from trio_gateway.server.access.forwarded import id_in
 from trio_gateway.server.access.permissions import Permissions, permissions_of
 from trio_gateway.server.api.endpoints import REALTIME
 from trio_gateway.server.api.errors import (
@@ -98,8 +99,9 @@ class WebSocketRelay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         state: RequestState = scope[REQUEST_KEY]
-        key = permissions_of(scope).key
-        self._book.begin(state.record, REALTIME, key, state.cancel, scope[FIRST_KEY])
+        by, first = permissions_of(scope), scope[FIRST_KEY]
+        as_id = None if by.person is None else id_in(first)
+        self._book.begin(state.record, REALTIME, by.key, state.cancel, first, as_id)
         try:
             with trio.CancelScope() as state.scope:
                 end = await self._serve(scope, state, receive, send)
