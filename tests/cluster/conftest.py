@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.ray_nodes import WANTED, Nodes
+from tests.support.ray_nodes import WANTED, Nodes, becomes, engines
 
 # Without them, and without Ray, there is nothing to collect.
 collect_ignore_glob = [] if os.environ.get(WANTED) else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    subject = Nodes(Path(tmp_path_factory.mktemp("r")))
+def machines() -> Iterator[Nodes]:
+    subject = Nodes()
     try:
-        subject.start()
         yield subject
     finally:
-        subject.stop()
+        subject.close()
+
+
+@pytest.fixture
+def nodes(machines: Nodes) -> Nodes:
+    """A cluster, as most are: what its head knows is gone with it."""
+    machines.ensure()
+    return machines
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(machines: Nodes) -> Iterator[None]:
+    """Once a test is over: no engine, and no application of a gateway."""
+    yield
+
+    def left() -> list[str]:
+        if not machines.is_led:
+            return []
+        return [name for name in machines.applications() if "trio-gateway-" in name]
+
+    becomes(lambda: not engines() and not left())
+    assert (engines(), left()) == ([], [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ RECORDED: dict[str, Any] = json.loads(
 class FakeServe:
     """`applications`: by name, as Serve shows them. `written`: what was PUT, in order. `wanted`:
     the headers of the last request. `on_put` may change what happens to a write; `refuse` is a
-    status that all get."""
+    status that all get. `silent_to`: the methods that it takes and does not answer, each of which
+    sets `ignored`."""
 
     def __init__(self) -> None:
         self.applications: dict[str, dict[str, Any]] = {}
@@ -27,6 +28,8 @@ class FakeServe:
         self.headers: dict[str, str] = {}
         self.on_put: Callable[[dict[str, Any]], None] = self.apply
         self.refuse: int | None = None
+        self.silent_to: Collection[str] = ()
+        self.ignored = trio.Event()
         self.usage: Any = RECORDED["usage"]
         self.url = ""
 
@@ -42,6 +45,9 @@ class FakeServe:
             self.applications[name] = running(config)
 
     async def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if method in self.silent_to:
+            self.ignored.set()
+            await trio.sleep_forever()
         if self.refuse is not None:
             return self.refuse, "no"
         if path == "/api/cluster_status":

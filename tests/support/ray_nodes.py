@@ -8,94 +8,170 @@ ends with the tests.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from tests.support.patience import is_too_long
+
 WANTED = "TRIO_GATEWAY_TEST_CLUSTER"
-HEAD, WORKER = "10.77.0.1", "10.77.0.2"
+HUB, HEAD, WORKER = "10.77.0.254", "10.77.0.1", "10.77.0.2"
 ADDRESS = f"http://{HEAD}:8265"
 APPLICATIONS = f"{ADDRESS}/api/serve/applications/"
-START_S = 120.0
+# For what takes seconds on an idle machine: this one may be busy.
+START_S = 300.0
+FAR = '{"far": 4}'  # a resource that only the second node has
 _RAY = str(Path(sys.executable).with_name("ray"))
 _STORE = ("--object-store-memory", "80000000")
 _ENVIRONMENT = {
     **os.environ,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{START_S:.0f}",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": f"{START_S:.0f}",
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
 
 
-class Nodes:
-    """`start` it once, and `stop` it. Each node has one CPU."""
+def becomes(condition: Callable[[], bool], within_s: float = START_S) -> bool:
+    """As `eventually`, for what takes seconds, and costs something to ask."""
+    begun = time.monotonic()
+    while not (result := condition()):
+        if is_too_long(time.monotonic() - begun, within_s):
+            break
+        time.sleep(0.2)
+    return result
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._before = {p.pid for p in psutil.Process().children(recursive=True)}
-        self._client = httpx.Client(timeout=60, trust_env=False)
-        self.is_headless = False
-        self._holder: subprocess.Popen[bytes] | None = None  # of the second network
 
-    def start(self) -> None:
-        _run("ip", "link", "set", "lo", "up")
+class Node:
+    """A machine: a network of its own, plugged into the hub, and what runs there."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name, self.address = name, address
         self._holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
         own = os.stat("/proc/self/ns/net").st_ino
-        while os.stat(f"/proc/{self._holder.pid}/ns/net").st_ino == own:
+        while (network := os.stat(f"/proc/{self._holder.pid}/ns/net").st_ino) == own:
             time.sleep(0.01)
-        _run("ip", "link", "add", "head", "type", "veth", "peer", "name", "worker")
-        _run("ip", "link", "set", "worker", "netns", str(self._holder.pid))
-        _run("ip", "addr", "add", f"{HEAD}/24", "dev", "head")
-        _run("ip", "link", "set", "head", "up")
-        self._there("ip", "link", "set", "lo", "up")
-        self._there("ip", "addr", "add", f"{WORKER}/24", "dev", "worker")
-        self._there("ip", "link", "set", "worker", "up")
-        _run(_RAY, "start", "--head", "--num-cpus", "1", *_STORE, "--dashboard-host", HEAD,
-             "--node-ip-address", HEAD, "--temp-dir", str(self._folder))  # fmt: skip
+        self._network = network
+        end = f"{name}-end"
+        _run("ip", "link", "add", "name", name, "type", "veth", "peer", "name", end)
+        _run("ip", "link", "set", end, "netns", str(self._holder.pid))
+        _run("ip", "link", "set", name, "master", "hub", "up")
+        self.run("ip", "link", "set", "lo", "up")
+        self.run("ip", "addr", "add", f"{address}/24", "dev", end)
+        self.run("ip", "link", "set", end, "up")
+
+    def run(self, *command: str, **env: str) -> None:
+        _run("nsenter", "-t", str(self._holder.pid), "-n", *command, **env)
+
+    def processes(self, having: str = "") -> Iterator[psutil.Process]:
+        """Those with this in their command line."""
+        for process in psutil.process_iter(["cmdline"]):
+            there = process.pid != self._holder.pid and _network_of(process.pid) == self._network
+            if there and having in " ".join(process.info["cmdline"] or []):
+                yield process
+
+    def switch_off(self) -> None:
+        """All that runs there is killed at once. Its address stays, and refuses connections."""
+        ended = [*self.processes()]
+        for process in ended:
+            process.kill()
+        psutil.wait_procs(ended, timeout=30)
+
+    def unplug(self) -> None:
+        """Nothing reaches it, and nothing comes back, not even a refusal."""
+        _run("ip", "link", "set", self.name, "down")
+
+    def plug_in(self) -> None:
+        _run("ip", "link", "set", self.name, "up")
+
+    def take_away(self) -> None:
+        self.switch_off()
+        self._holder.kill()
+        self._holder.wait(10)
+
+
+class Nodes:
+    """`ensure` that it runs, and `close` it. Each node has one CPU."""
+
+    def __init__(self) -> None:
+        # A short path: Ray has sockets in it, whose names may have 107 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+        self._client = httpx.Client(timeout=60, trust_env=False)
+        self.is_led = False
+        self._is_durable = False
+        _run("ip", "link", "set", "lo", "up")
+        _run("ip", "link", "add", "name", "hub", "type", "bridge")
+        _run("ip", "addr", "add", f"{HUB}/24", "dev", "hub")
+        _run("ip", "link", "set", "hub", "up")
+        self.head, self.worker = Node("head", HEAD), Node("worker", WORKER)
+
+    def ensure(self, *, durable: bool = False) -> None:
+        """`durable`: what its head knows outlives it, on a disk (GCS fault tolerance)."""
+        if self.is_led and self._is_durable == durable:
+            return
+        self.stop()
+        self._is_durable = durable
+        self.start_head()
         self.start_worker()
 
     def stop(self) -> None:
-        """All that has been started since it was made: whose parent is gone is a child of ours."""
-        started = [
-            p for p in psutil.Process().children(recursive=True) if p.pid not in self._before
-        ]
-        for process in started:
-            process.kill()
-        if self._holder is not None:
-            self._holder.wait(10)
-        psutil.wait_procs(started, timeout=10)
+        self.worker.switch_off()
+        self.head.switch_off()
+        self.is_led = False
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self.stop()
+        self.worker.take_away()
+        self.head.take_away()
         self._client.close()
 
+    def start_head(self) -> None:
+        env = {}
+        if self._is_durable:
+            env["RAY_gcs_storage"] = "rocksdb"
+            env["RAY_gcs_storage_path"] = str(self._folder / "gcs")
+        self._folder.mkdir(exist_ok=True)
+        self.head.run(
+            _RAY, "start", "--head", "--num-cpus", "1", *_STORE, "--dashboard-host", HEAD,
+            "--node-ip-address", HEAD, "--temp-dir", str(self._folder), **env,
+        )  # fmt: skip
+        assert becomes(self._answers), "Ray's dashboard does not answer"
+        self.is_led = True
+
     def start_worker(self) -> None:
-        self._there(_RAY, "start", "--address", f"{HEAD}:6379", "--num-cpus", "1", *_STORE,
-                    "--node-ip-address", WORKER)  # fmt: skip
+        self.worker.run(_RAY, "start", "--address", f"{HEAD}:6379", "--num-cpus", "1", *_STORE,
+                        "--node-ip-address", WORKER, "--resources", FAR)  # fmt: skip
 
-    def kill_worker(self) -> None:
-        """All of the second node at once, as if its machine were switched off."""
-        assert self._holder is not None
-        network = os.stat(f"/proc/{self._holder.pid}/ns/net").st_ino
-        for process in psutil.process_iter():
-            if process.pid != self._holder.pid and _network_of(process.pid) == network:
-                os.kill(process.pid, signal.SIGKILL)
+    def lose_head(self) -> None:
+        self.is_led = False
+        self.head.switch_off()
 
-    def kill_head(self) -> None:
-        """What the cluster is led by, and its dashboard."""
-        self.is_headless = True
-        for process in psutil.process_iter(["cmdline"]):
-            words = " ".join(process.info["cmdline"] or [])
-            if "gcs_server" in words or "dashboard" in words:
-                process.kill()
+    def freeze_dashboard(self) -> None:
+        """It takes connections, and answers none."""
+        for process in self.head.processes("dashboard"):
+            process.send_signal(signal.SIGSTOP)
 
-    def _there(self, *command: str) -> None:
-        assert self._holder is not None
-        _run("nsenter", "-t", str(self._holder.pid), "-n", *command)
+    def thaw_dashboard(self) -> None:
+        for process in self.head.processes("dashboard"):
+            process.send_signal(signal.SIGCONT)
 
     # -- what Serve says -------------------------------------------------------------------------
+
+    def _answers(self) -> bool:
+        try:
+            return self._client.get(APPLICATIONS).status_code == 200
+        except httpx.HTTPError:
+            return False
 
     def applications(self) -> dict[str, Any]:
         answer = self._client.get(APPLICATIONS)
@@ -130,7 +206,11 @@ def _network_of(pid: int) -> int | None:
         return None
 
 
-def _run(*command: str) -> None:
-    subprocess.run(
-        command, check=True, env=_ENVIRONMENT, timeout=START_S, stdout=subprocess.DEVNULL
-    )
+def _run(*command: str, **env: str) -> None:
+    # A file, no pipe: what it leaves running would hold that open.
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run(
+            command, env={**_ENVIRONMENT, **env}, timeout=2 * START_S, stdout=said, stderr=said
+        )
+        said.seek(0)
+        assert done.returncode == 0, f"{' '.join(command)}:\n{said.read()}"

@@ -173,13 +173,20 @@ class Engine:
         return self.launch.key.refusal(f"the engine {self.key}", status, said)
 
     async def _run(self) -> None:
-        client = self._client = await self.launch.open_client()
+        # Where it is to run may be silent, and a stop does not wait for that.
+        client = await first_of(self.launch.open_client, self._until_stopped)
+        if client is None:
+            return
+        self._client = client
         argv = self.launch.argv(client)
         log.info("%s: starting at %s", self.key, client.base_url)
         while await self._run_process(argv) is Outcome.RESTORE_FAILED:
             client.idle.drop_all()  # the next process has the same address
             log.warning("%s: starting again, without a restore", self.key)
             self._may_restore = False
+
+    async def _until_stopped(self) -> None:
+        await self._stop_wanted.wait()
 
     async def _run_process(self, argv: list[str]) -> Outcome:
         """One process, from its start to its end."""

@@ -36,6 +36,7 @@ class OnClusters:
     def __init__(self, configured: Configured, lease: _Lease) -> None:
         self._configured, self._lease = configured, lease
         self._clusters: Clusters | None = None
+        self._begun = trio.Event()  # the first that is on a cluster is known
 
     def elsewhere(self, key: VariantKey, variant: VariantConfig) -> Elsewhere | None:
         """Where its engine is to run; None: not on a cluster."""
@@ -48,22 +49,25 @@ class OnClusters:
             from trio_gateway.engine.cluster.clusters import Clusters
 
             self._clusters = Clusters(self._configured.config.source)
+            self._begun.set()
         return self._clusters
 
     async def run(self) -> None:
-        """Take over what an earlier run of this gateway has left there, if it was killed."""
+        """Take over what an earlier run of this gateway has left there, if it was killed; then take
+        out what this one has to leave."""
         try:
-            await self._look_through()
-            await trio.sleep_forever()
+            async with trio.open_nursery() as nursery:
+                if self._there():
+                    nursery.start_soon(self._known().look_through, self._there, self._adopt)
+                await self._begun.wait()
+                nursery.start_soon(self._known().tidy)
         finally:
             if self._clusters is not None:
-                self._clusters.close()
+                await self._clusters.close()
 
-    async def _look_through(self) -> None:
+    def _there(self) -> dict[VariantKey, VariantConfig]:
         configured = self._configured.variants
-        there = {k: v for k, (_, v) in configured.items() if v.options.cluster is not None}
-        if there:
-            await self._known().look_through(there, self._adopt)
+        return {k: v for k, (_, v) in configured.items() if v.options.cluster is not None}
 
     async def _adopt(self, key: VariantKey) -> None:
         if (found := self._configured.variants.get(key)) is None:

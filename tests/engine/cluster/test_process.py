@@ -16,7 +16,7 @@ from tests.support.fake_serve import FakeServe, open_fake_serve, running
 from trio_gateway.config.cluster_schema import ClusterOptions
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, Secret, VariantConfig
 from trio_gateway.engine.clients.ray import RayKind
-from trio_gateway.engine.cluster.application import names_begin
+from trio_gateway.engine.cluster.application import application_of, names_begin
 from trio_gateway.engine.cluster.clusters import Clusters
 from trio_gateway.engine.cluster.process import ClusterProcess
 from trio_gateway.engine.cluster.serve_api import ClusterRefuses, ClusterUnreachable, ServeApi
@@ -39,14 +39,17 @@ def variant_at(url: str, **keys: Any) -> VariantConfig:
 
 
 @asynccontextmanager
-async def started(serve: FakeServe) -> AsyncIterator[ClusterProcess]:
-    clusters = Clusters(Path("/gateway.lua"))
-    application = clusters.application(KEY, variant_at(serve.url))
+async def started(
+    serve: FakeServe, clusters: Clusters | None = None
+) -> AsyncIterator[ClusterProcess]:
+    of_run = clusters or Clusters(Path("/gateway.lua"))
+    application = of_run.application(KEY, variant_at(serve.url))
     try:
         async with application.open([], env={}, workdir=Path("/"), log=log) as process:
             yield process
     finally:
-        clusters.close()
+        if clusters is None:
+            await of_run.close()
 
 
 def ours(serve: FakeServe) -> str:
@@ -56,7 +59,7 @@ def ours(serve: FakeServe) -> str:
 
 async def until_deployed(process: ClusterProcess) -> None:
     with trio.fail_after(5):
-        await process._deployed.wait()
+        await process._contact.deployed.wait()
 
 
 async def test_it_is_put_beside_others_and_taken_out_again() -> None:
@@ -84,12 +87,14 @@ async def test_a_cancelled_engine_leaves_nothing() -> None:
 
 async def test_one_that_is_there_is_taken_as_it_is() -> None:
     async with open_fake_serve() as serve:
-        async with started(serve) as process:
+        clusters = Clusters(Path("/gateway.lua"))
+        async with started(serve, clusters) as process:
             await until_deployed(process)
             await process.kill()  # given up: it stays
-        async with started(serve) as process:
+        async with started(serve, clusters) as process:
             await until_deployed(process)
             assert len(serve.written) == 1
+        await clusters.close()
 
 
 async def test_places_follow_the_replicas_that_run() -> None:
@@ -121,7 +126,7 @@ async def test_a_race_that_is_never_won_says_so(autojump_clock: MockClock) -> No
         serve.on_put = lambda body: None
         with pytest.raises(StartFailed, match="others write its state as well"):
             async with started(serve):
-                pass
+                await trio.sleep_forever()
 
 
 async def test_one_that_somebody_takes_out_has_ended() -> None:
@@ -191,18 +196,15 @@ async def test_what_an_earlier_run_has_left_is_found_or_taken_out() -> None:
     async with open_fake_serve() as serve:
         clusters = Clusters(Path("/gateway.lua"))
         begin, now = names_begin(clusters.owner), variant_at(serve.url)
-        async with started(serve) as process:
-            await until_deployed(process)
-            await process.kill()
-        wanted = ours(serve)
-        for name in ("others", f"{begin}old", "trio-gateway-ffffffff-anothers"):
+        wanted = application_of(clusters.owner, KEY, now).name
+        for name in (wanted, "others", f"{begin}old", "trio-gateway-ffffffff-anothers"):
             serve.applications[name] = running({"name": name})
         adopted: list[VariantKey] = []
 
         async def adopt(key: VariantKey) -> None:
             adopted.append(key)
 
-        await clusters.look_through({KEY: now}, adopt)
+        await clusters.look_through(lambda: {KEY: now}, adopt)
         assert adopted == [KEY]
         assert {*serve.applications} == {wanted, "others", "trio-gateway-ffffffff-anothers"}
-        clusters.close()
+        await clusters.close()

@@ -45,8 +45,17 @@ class RayKind(LlamaCppKind):
     slot_folder_args = EngineKind.slot_folder_args
 
 
+class Contact:
+    """What is known of an application from the cluster's dashboard, the other way to it.
+    `deployed`: Serve has it running. `answers`: the dashboard did when it was asked last."""
+
+    def __init__(self) -> None:
+        self.deployed = trio.Event()
+        self.answers = True
+
+
 class OnCluster(EngineClient):
-    """What reaches an engine through Ray Serve's proxy. `deployed`: Serve has it running.
+    """What reaches an engine through Ray Serve's proxy. `contact`: what else is known of it.
 
     Raises:
         OSError: `ca_file` cannot be used.
@@ -59,7 +68,7 @@ class OnCluster(EngineClient):
         assert options.cluster is not None, "it runs on a cluster"
         self._is_here = False
         self.prefix = urlsplit(base_url).path
-        self.deployed = trio.Event()
+        self.contact = Contact()
         tls = tls_context(options) if base_url.startswith("https:") else None
         self._opener = RemoteSite(base_url, tls, options.connect_timeout_s, ())
         headers = [(n.encode(), v.reveal().encode()) for n, v in options.cluster.headers.items()]
@@ -68,11 +77,12 @@ class OnCluster(EngineClient):
 
     async def check_health(self, timeout_s: float) -> Health:
         """Once it is deployed, Serve looks after its replicas: one that does not answer is replaced
-        there, and is no reason to give all of it up."""
-        if not self.deployed.is_set():
+        there, and is no reason to give all of it up. If the dashboard is silent as well, it is."""
+        if not self.contact.deployed.is_set():
             return Health(False, "Ray Serve has not deployed it yet")
         health = await super().check_health(timeout_s)
-        return Health(health.ok, health.detail, refused=health.refused)
+        silent = health.silent and not self.contact.answers
+        return Health(health.ok, health.detail, silent=silent, refused=health.refused)
 
 
 class LlamaCppOnCluster(OnCluster, LlamaCppEngine):

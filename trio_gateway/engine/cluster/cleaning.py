@@ -37,7 +37,7 @@ async def clean_all(source: Path, options: Sequence[EngineOptions], of_all: bool
             except (ClusterUnreachable, ClusterRefuses, OSError) as error:
                 done[address] = Cleaned(address, error=str(error))
     finally:
-        clusters.close()
+        await clusters.close()
     return [*done.values()]
 
 

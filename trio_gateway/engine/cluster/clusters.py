@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.cluster.application import application_of, names_begin, owner_of
-from trio_gateway.engine.cluster.process import ClusterApplication
+from trio_gateway.engine.cluster.holdings import Holdings
+from trio_gateway.engine.cluster.process import CLEAN_COMMAND, ClusterApplication
 from trio_gateway.engine.cluster.serve_api import ClusterRefuses, ClusterUnreachable, ServeApi
 from trio_gateway.engine.scheduling.events import VariantKey
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 30.0
+LAST_TRY_S = 2.0
+Variants = Callable[[], Mapping[VariantKey, VariantConfig]]
+Adopt = Callable[[VariantKey], Awaitable[None]]
 
 
 class Clusters:
@@ -30,14 +35,15 @@ class Clusters:
     def __init__(self, source: Path) -> None:
         self.owner = owner_of(socket.gethostname(), str(source.absolute()))
         self._apis: list[tuple[EngineOptions, ServeApi]] = []
-        self._begun = set[str]()  # in this run
+        self._news = trio.Event()
+        self._holdings = Holdings[ServeApi](lambda: self._news.set())
 
     def application(self, key: VariantKey, variant: VariantConfig) -> ClusterApplication:
         cluster = variant.options.cluster
         assert cluster is not None, "it runs on a cluster"
         application = application_of(self.owner, key, variant)
-        self._begun.add(application.name)
-        return ClusterApplication(application, lambda: self.api(variant.options), cluster.serve_url)
+        api = partial(self.api, variant.options)
+        return ClusterApplication(application, api, cluster.serve_url, self._holdings)
 
     def api(self, options: EngineOptions) -> ServeApi:
         """One for all that reach the same cluster in the same way: they write in turns.
@@ -59,36 +65,62 @@ class Clusters:
             self._apis.append((way, found))
         return found
 
-    async def look_through(
-        self,
-        variants: Mapping[VariantKey, VariantConfig],
-        adopt: Callable[[VariantKey], Awaitable[None]],
-    ) -> None:
+    async def look_through(self, configured: Variants, adopt: Adopt) -> None:
         """Take out what an earlier run has left and no variant wants, and adopt the rest of it. A
-        cluster that cannot be reached is asked again until it can."""
-        wanted = {application_of(self.owner, k, v).name: k for k, v in variants.items()}
+        cluster that cannot be reached is asked again until it can.
 
-        async def look(api: ServeApi) -> None:
-            while True:
-                try:
-                    there = (await api.read()).of(names_begin(self.owner))
-                    unwanted = [n for n in there if n not in wanted and n not in self._begun]
-                    if unwanted:
-                        log.info("%s: takes out %s", api.address, ", ".join(unwanted))
-                        await api.change({}, unwanted)
-                except (ClusterUnreachable, ClusterRefuses) as error:
-                    log.warning("what is left on it is looked for again: %s", error)
-                    await trio.sleep(AGAIN_S)
-                else:
-                    break
-            for name in there:
-                if name in wanted:
-                    await adopt(wanted[name])
-
+        Args:
+            configured: what is in force at that moment.
+        """
         async with trio.open_nursery() as nursery:
-            for api in {id(api): api for api in map(self._api_of, variants.values())}.values():
+            for api in {id(api): api for api in map(self._api_of, configured().values())}.values():
                 if api is not None:
-                    nursery.start_soon(look, api)
+                    nursery.start_soon(self._look, api, configured, adopt)
+
+    async def _look(self, api: ServeApi, configured: Variants, adopt: Adopt) -> None:
+        while True:
+            try:
+                there = (await api.read()).of(names_begin(self.owner))
+                wanted = {application_of(self.owner, k, v).name: k for k, v in configured().items()}
+                await self._remove(api, [name for name in there if name not in wanted])
+            except (ClusterUnreachable, ClusterRefuses) as error:
+                log.warning("what is left on it is looked for again: %s", error)
+                await trio.sleep(AGAIN_S)
+            else:
+                break
+        for name in there:
+            if name in wanted:
+                await adopt(wanted[name])
+
+    async def _remove(self, api: ServeApi, names: Sequence[str]) -> None:
+        if unwanted := [name for name in names if not self._holdings.holds(name)]:
+            log.info("%s: takes out %s", api.address, ", ".join(unwanted))
+            await api.change({}, unwanted, unless=self._holdings.holds)
+
+    async def tidy(self) -> None:
+        """Take out what engines of this run have left behind, as their cluster did not answer, as
+        soon as it does. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            tidying = set[ServeApi]()
+            while True:
+                for api in {*self._holdings.left.values()} - tidying:
+                    tidying.add(api)
+                    nursery.start_soon(self._tidy, api, tidying)
+                await self._news.wait()
+                self._news = trio.Event()
+
+    async def _tidy(self, api: ServeApi, tidying: set[ServeApi]) -> None:
+        while names := self._left_at(api):
+            await trio.sleep(AGAIN_S)  # a request may want it again, and takes it as it is
+            try:
+                await self._remove(api, names)
+                self._holdings.forget(api)
+            except (ClusterUnreachable, ClusterRefuses) as error:
+                log.info("what is left on it is looked for again: %s", error)
+        tidying.discard(api)
+
+    def _left_at(self, api: ServeApi) -> list[str]:
+        return [name for name, at in self._holdings.left.items() if at is api]
 
     def _api_of(self, variant: VariantConfig) -> ServeApi | None:
         try:
@@ -97,6 +129,21 @@ class Clusters:
             log.warning("%s", error)  # each start says it as well
             return None
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Take out what was left behind, where that is possible at once. All engines are over."""
+        # Shielded so that a gateway that ends leaves nothing it could have taken along.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_TRY_S):
+            async with trio.open_nursery() as nursery:
+                for api in {*self._holdings.left.values()}:
+                    nursery.start_soon(self._try_last, api)
+        for name, api in self._holdings.left.items():
+            log.warning("%s stays on the cluster at %s; %s", name, api.address, CLEAN_COMMAND)
         for _, api in self._apis:
             api.close()
+
+    async def _try_last(self, api: ServeApi) -> None:
+        try:
+            await self._remove(api, self._left_at(api))
+            self._holdings.forget(api)
+        except (ClusterUnreachable, ClusterRefuses) as error:
+            log.debug("%s", error)

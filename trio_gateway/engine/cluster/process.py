@@ -12,8 +12,9 @@ import trio
 from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.kind import EngineKind
-from trio_gateway.engine.clients.ray import OnCluster
+from trio_gateway.engine.clients.ray import Contact, OnCluster
 from trio_gateway.engine.cluster.application import Application
+from trio_gateway.engine.cluster.holdings import Holdings
 from trio_gateway.engine.cluster.room import no_room
 from trio_gateway.engine.cluster.serve_api import ClusterRefuses, ClusterUnreachable, ServeApi
 from trio_gateway.engine.cluster.serve_state import ServeState, Standing, Status
@@ -25,22 +26,25 @@ POLL_STARTING_S, POLL_S = 0.5, 2.0
 # A start waits so long for a cluster that answered a moment ago, or for room in it.
 UNREACHABLE_S = 15.0
 NO_ROOM_S = 15.0
-TAKE_OUT_S = 10.0  # for one that nobody waits for any more
+TAKE_OUT_S = 10.0  # at least: an application that stays behind holds what others need
+CLEAN_COMMAND = "`trio-gateway cluster clean` takes it out"
 
 
 class ClusterProcess:
     """An application while it is there. `copies`: replicas that run, one at least: a request that
-    comes while Serve replaces the only one waits there. Made by `open_application`."""
+    comes while Serve replaces the only one waits there. Made by `ClusterApplication.open`."""
 
     pid = returncode = None
 
     def __init__(
-        self, api: ServeApi, application: Application, deployed: trio.Event, log: logging.Logger
+        self, api: ServeApi, application: Application, contact: Contact, log: logging.Logger
     ) -> None:
         self._api, self._application, self._log = api, application, log
-        self._deployed = deployed
+        self._contact = contact
         self._standing = Standing(Status.ABSENT)
-        self._is_ours = True  # to be taken out
+        self._is_there = False  # or may be, and is to be taken out
+        self.is_left = False
+        self._putting = trio.CancelScope()
         self._room: str | None = None  # why there is none
         self._changed = trio.Event()
         self.exited = trio.Event()
@@ -69,73 +73,107 @@ class ClusterProcess:
         self._changed = trio.Event()
         return self.copies
 
+    # -- its end ---------------------------------------------------------------------------------
+
     async def stop(self, timeout_s: float) -> StopReport:
-        """Take it out, and wait until its replicas are gone."""
-        begun, ending = trio.current_time(), Ending.SURVIVED
-        with trio.move_on_after(max(timeout_s, TAKE_OUT_S)):
-            try:
-                await self._take_out()
-                ending = Ending.STOPPED
-            except (ClusterUnreachable, ClusterRefuses) as error:
-                self._log.warning("%s stays on the cluster: %s", self._application.name, error)
+        """Take it out, and wait until its replicas are gone, for TAKE_OUT_S at least."""
+        begun, limit_s = trio.current_time(), max(timeout_s, TAKE_OUT_S)
+        self._putting.cancel(reason="the engine is to stop")  # it may be waited for without end
+        await self._take_out_within(limit_s)
+        with trio.move_on_at(begun + limit_s):
+            await self._until_gone()
+        ending = Ending.LEFT if self.is_left else Ending.STOPPED
         return StopReport(ending, trio.current_time() - begun)
 
     async def kill(self) -> StopReport:
         """It is given up as it does not answer. It stays: the next start finds it as it is then."""
-        self._is_ours = False
-        return StopReport(Ending.STOPPED, 0.0)
+        self._is_there, self.is_left = False, True
+        return StopReport(Ending.LEFT, 0.0)
 
-    async def _take_out(self) -> None:
-        name = self._application.name
-        if self._is_ours:
-            self._is_ours = False
-            await self._api.change({}, [name])
-        while True:
-            if (await self._api.read()).standing(name).status is not Status.DELETING:
+    async def let_go(self) -> None:
+        """Nothing of it is to be left, whatever ended the engine."""
+        # Shielded so that a cancelled gateway leaves nothing on the cluster; the limit is inside.
+        with trio.CancelScope(shield=True):
+            await self._take_out_within(TAKE_OUT_S)
+
+    async def _take_out_within(self, limit_s: float) -> None:
+        if not self._is_there:
+            return
+        why = f"it did not answer within {limit_s:g} s"
+        with trio.move_on_after(limit_s):
+            try:
+                await self._api.change({}, [self._application.name])
+                self._is_there = False
                 return
-            await trio.sleep(POLL_STARTING_S)
+            except (ClusterUnreachable, ClusterRefuses) as error:
+                why = str(error)
+        self._is_there, self.is_left = False, True
+        self._log.warning(
+            "%s stays on the cluster at %s: %s; %s",
+            self._application.name, self._api.address, why, CLEAN_COMMAND,
+        )  # fmt: skip
 
-    async def put_in(self) -> None:
-        """One of this name that is there is as it should be, unless it has failed.
+    async def _until_gone(self) -> None:
+        """As far as can be seen."""
+        try:
+            while not self.is_left:
+                standing = (await self._api.read()).standing(self._application.name)
+                if standing.status is not Status.DELETING:
+                    return
+                await trio.sleep(POLL_STARTING_S)
+        except (ClusterUnreachable, ClusterRefuses) as error:
+            self._log.debug("%s", error)
 
-        Raises:
-            ClusterUnreachable, ClusterRefuses
-        """
-        name = self._application.name
-        found = (await self._api.read()).standing(name).status
-        if found is Status.DEPLOY_FAILED:
-            await self._api.change({}, [name])
-        if found in (Status.RUNNING, Status.DEPLOYING, Status.UNHEALTHY):
-            self._log.info("%s is on the cluster already", name)
-        await self._api.change({name: self._application.told})
+    # -- its life --------------------------------------------------------------------------------
 
-    async def watch(self) -> None:
-        """Until it is gone.
+    async def run(self) -> None:
+        """Put it there, and watch it until it is gone.
 
         Raises:
             StartFailed: the cluster has no room for it, or does not answer, before it was deployed.
         """
+        try:
+            with self._putting:
+                await self._put_in()
+        except ClusterUnreachable as error:
+            raise StartFailed(str(error), unavailable=True) from None
+        except ClusterRefuses as error:
+            raise StartFailed(str(error)) from None
+        if not self._putting.cancel_called:
+            await self._watch()
+
+    async def _put_in(self) -> None:
+        """One of this name that is there is as it should be, unless it has failed."""
+        name = self._application.name
+        found = (await self._api.read()).standing(name).status
+        self._is_there = True
+        if found is Status.DEPLOY_FAILED:
+            await self._api.change({}, [name])
+        await self._api.change({name: self._application.told})
+
+    async def _watch(self) -> None:
         heard_at = full_since = trio.current_time()
         while not self.exited.is_set():
             now = trio.current_time()
             try:
                 state = await self._api.read()
             except (ClusterUnreachable, ClusterRefuses) as error:
-                if not self._deployed.is_set() and now > heard_at + UNREACHABLE_S:
+                self._contact.answers = False
+                if not self._contact.deployed.is_set() and now > heard_at + UNREACHABLE_S:
                     raise StartFailed(str(error), unavailable=True) from None
             else:
-                heard_at = now
+                heard_at, self._contact.answers = now, True
                 self._note(state.standing(self._application.name))
                 if self._waits_for_room:
                     await self._look_for_room(state, now > full_since + NO_ROOM_S)
                 else:
                     full_since = now
-            await trio.sleep(POLL_S if self._deployed.is_set() else POLL_STARTING_S)
+            await trio.sleep(POLL_S if self._contact.deployed.is_set() else POLL_STARTING_S)
 
     def _note(self, standing: Standing) -> None:
         self._standing = standing
         if standing.status is Status.RUNNING:
-            self._deployed.set()
+            self._contact.deployed.set()
         copies = max(standing.running, 1)
         if copies != self.copies:
             self.copies = copies
@@ -146,7 +184,8 @@ class ClusterProcess:
     @property
     def _waits_for_room(self) -> bool:
         s = self._standing
-        return not self._deployed.is_set() and s.starting > 0 and s.placed == s.running == 0
+        is_deployed = self._contact.deployed.is_set()
+        return not is_deployed and s.starting > 0 and s.placed == s.running == 0
 
     async def _look_for_room(self, state: ServeState, is_long: bool) -> None:
         usage = await self._api.usage()
@@ -156,25 +195,20 @@ class ClusterProcess:
         if self._room is not None and is_long and not (usage.is_growing or state.is_clearing):
             raise StartFailed(self._room, unavailable=True)
 
-    async def let_go(self) -> None:
-        """Nothing of it is to be left, whatever ended the engine."""
-        if not self._is_ours:
-            return
-        try:
-            self._is_ours = False
-            await self._api.change({}, [self._application.name])
-        except (ClusterUnreachable, ClusterRefuses) as error:
-            self._log.warning("%s stays on the cluster: %s", self._application.name, error)
-
 
 class ClusterApplication:
-    """One engine's: what it is, and how it is put there. `deployed`: it runs, and may be asked."""
+    """One engine's: what it is, and how it is put there."""
 
     def __init__(
-        self, application: Application, api: Callable[[], ServeApi], serve_url: str | None
+        self,
+        application: Application,
+        api: Callable[[], ServeApi],
+        serve_url: str | None,
+        holdings: Holdings[ServeApi],
     ) -> None:
         self._application, self._open_api, self._serve_url = application, api, serve_url
-        self.deployed = trio.Event()
+        self._holdings = holdings
+        self.contact = Contact()
 
     async def open_client(self, kind: EngineKind, options: EngineOptions) -> EngineClient:
         """What speaks to its engines, through Serve's proxy.
@@ -193,7 +227,7 @@ class ClusterApplication:
         base = self._serve_url or api.host_url(state.http_port)
         client = kind.client(f"{base}/{self._application.name}", options)
         if isinstance(client, OnCluster):
-            client.deployed = self.deployed
+            client.contact = self.contact
         return client
 
     @asynccontextmanager
@@ -205,19 +239,16 @@ class ClusterApplication:
         Raises:
             StartFailed
         """
-        process = ClusterProcess(self._open_api(), self._application, self.deployed, log)
+        api, name = self._open_api(), self._application.name
+        process = ClusterProcess(api, self._application, self.contact, log)
+        self._holdings.take(name)
         try:
-            try:
-                await process.put_in()
-            except ClusterUnreachable as error:
-                raise StartFailed(str(error), unavailable=True) from None
-            except ClusterRefuses as error:
-                raise StartFailed(str(error)) from None
             async with open_flat_nursery() as nursery:
-                nursery.start_soon(process.watch)
+                nursery.start_soon(process.run)
                 yield process
                 nursery.cancel_scope.cancel(reason="the engine is over")
         finally:
-            # Shielded so that a cancelled gateway leaves nothing on the cluster.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + TAKE_OUT_S):
+            try:
                 await process.let_go()
+            finally:
+                self._holdings.give_back(name, api if process.is_left else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,16 +78,22 @@ class ServeApi:
         return usage_of(answer.value)
 
     async def change(
-        self, add: Mapping[str, Mapping[str, Any]], remove: Collection[str] = ()
+        self,
+        add: Mapping[str, Mapping[str, Any]],
+        remove: Collection[str] = (),
+        unless: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """Have these applications, by name, and not those; all others stay. Another may write at
         the same time, and the last one wins: so it is read again afterwards, and tried again.
+
+        Args:
+            unless: those are not removed; asked when it is this one's turn to write.
 
         Raises:
             ClusterUnreachable, ClusterRefuses
         """
         async with self._writing:
-            why = ""
+            why, remove = "", [name for name in remove if not unless(name)]
             for _ in range(TRIES):
                 state = await self.read()
                 if self._is_so(state, add, remove):

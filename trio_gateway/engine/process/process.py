@@ -44,6 +44,7 @@ class Ending(enum.Enum):
     STOPPED = "stopped"
     KILLED = "killed"
     SURVIVED = "could not be killed"
+    LEFT = "was left where it is"  # what it runs on does not answer
 
 
 class StopReport(msgspec.Struct, frozen=True):

@@ -1,0 +1,45 @@
+"""Holdings: which applications of this gateway have an engine, and which were left behind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Place = TypeVar("Place")
+
+
+class Holdings(Generic[Place]):
+    """By name. `Place`: the cluster that one is on.
+
+    Args:
+        tell: called whenever one is left behind.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._held = set[str]()
+        self._left: dict[str, Place] = {}
+        self._tell = tell
+
+    def holds(self, name: str) -> bool:
+        """Whether an engine has it now."""
+        return name in self._held
+
+    def take(self, name: str) -> None:
+        """An engine has it from now on."""
+        self._held.add(name)
+        self._left.pop(name, None)
+
+    def give_back(self, name: str, left_at: Place | None) -> None:
+        """The engine is over; `left_at`: where the application may be still."""
+        self._held.discard(name)
+        if left_at is not None:
+            self._left[name] = left_at
+            self._tell()
+
+    def forget(self, place: Place) -> None:
+        """Those that were left there have been looked for."""
+        self._left = {name: at for name, at in self._left.items() if at is not place}
+
+    @property
+    def left(self) -> dict[str, Place]:
+        return dict(self._left)
