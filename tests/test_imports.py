@@ -77,7 +77,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.clients",),
     ("engine.http",),
     ("engine.errors", "engine.happenings", "engine.lines"),
-    ("engine.scheduling", "engine.process"),
+    ("engine.scheduling", "engine.process", "engine.sites"),
     ("cluster",),
     # -- the ground
     ("config",),
@@ -97,6 +97,7 @@ PURE = (
     "rawjson",
     "engine.errors",
     "engine.scheduling",
+    "engine.sites",
     "models.need",
     "models.names",
     "models.affinity",

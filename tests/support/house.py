@@ -43,6 +43,7 @@ ROOMS = (
     "engine/kv",
     "engine/clients",
     "engine/http",
+    "engine/sites",
     "engine/scheduling",
     "engine/process",
     "cluster",

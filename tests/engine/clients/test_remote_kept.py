@@ -125,7 +125,7 @@ async def test_one_that_was_closed_is_not_used(authority: Trust) -> None:
         for _ in range(3):
             assert await post(client) == b"ok"
         assert site.counts == [2, 2, 1]  # each second one was sent again
-        assert client.sites[0].works
+        assert client.sites.state(client.sites.all[0]).works
 
 
 @pytest.mark.parametrize("stray", [b"\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"])

@@ -34,6 +34,7 @@ from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
 from trio_gateway.engine.http.idle import IdleConnections
 from trio_gateway.engine.http.opener import AddressOpener, Opener
 from trio_gateway.engine.http.socket import EngineSocket
+from trio_gateway.engine.sites.row import SiteRow
 from trio_gateway.rawjson import Members
 
 NO_OPTIONS = EngineOptions()
@@ -61,7 +62,7 @@ class EngineClient(abc.ABC):
     """
 
     health_targets: ClassVar[Sequence[str]] = ("/health",)
-    routes_by_affinity: ClassVar[bool] = False
+    routes_by_affinity = False
     served_name: str | None = None
     prefix = ""
     is_remote = False
@@ -235,6 +236,10 @@ class EngineClient(abc.ABC):
             self.last_refusal = str(error)
             if self._refusals >= self.refusals_max:
                 self.refuses.set()
+
+    def site_rows(self, now: float, wall_s: float) -> tuple[SiteRow, ...]:
+        """Of an engine at several URLs, what is known of each. `wall_s`: `now` as Unix time."""
+        return ()
 
     def abort_requests(self, error: ExchangeAborted) -> None:
         """End every request that is under way, and any that comes later; each gets this error. The

@@ -13,8 +13,7 @@ from trio_gateway.engine.clients.facts import EngineFacts, Health
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
-from trio_gateway.engine.clients.remote import tls_context
-from trio_gateway.engine.clients.remote_site import RemoteSite
+from trio_gateway.engine.clients.remote_site import RemoteSite, tls_context
 from trio_gateway.engine.http.control import ControlClient
 from trio_gateway.engine.http.idle import KEPT_MAX
 

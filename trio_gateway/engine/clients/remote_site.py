@@ -1,9 +1,8 @@
-"""RemoteSite: one of the places where an engine of the type `remote` is."""
+"""RemoteSite: one of the places where an engine of the type `remote` is, and the way there."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import ssl
 from collections.abc import Sequence
@@ -11,10 +10,9 @@ from urllib.parse import urlsplit
 
 import trio
 
+from trio_gateway.config.schema import EngineOptions
 from trio_gateway.engine.errors import OWN_LIMITS, EngineUnreachable, OutOfSockets, out_of_sockets
 from trio_gateway.engine.http.transport import PlainTransport, TlsTransport, Transport
-
-log = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _API = "/v1"
@@ -27,7 +25,6 @@ class RemoteSite:
     """A base URL, as OpenAI clients take it: with a path, the API is right below that; without
     one, below `/v1`.
 
-    `works`: None until it has been tried, then whether the last try went well.
     `health_targets`: the paths that may say whether it works, the one to ask first.
     """
 
@@ -41,7 +38,6 @@ class RemoteSite:
         self.url, self.host = url, parts.hostname
         self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self.authority = parts.netloc.encode("ascii")
-        self.works: bool | None = None
         self._api = parts.path or _API
         self._root = self._api.removesuffix(_API)
         self.health_targets = [self.target(path) for path in health]
@@ -51,21 +47,13 @@ class RemoteSite:
         self.unheard_s = connect_timeout_s
 
     def __repr__(self) -> str:
-        return f"<RemoteSite {self.url} works={self.works}>"
+        return f"<RemoteSite {self.url}>"
 
     def target(self, target: str) -> str:
         """The path on this site for a path of the API, such as `/v1/models` or `/tokenize`."""
         if target.startswith(f"{_API}/"):
             return self._api + target.removeprefix(_API)
         return self._root + target
-
-    def note(self, *, works: bool, why: str = "") -> None:
-        if works is not self.works:
-            if not works:
-                log.warning("%s does not work: %s", self.url, why)
-            elif self.works is False:
-                log.info("%s works again", self.url)
-        self.works = works
 
     async def connect(self) -> Transport:
         """A connection, with TLS where the URL says so.
@@ -106,6 +94,18 @@ class RemoteSite:
             stream.socket.close()
             raise
         return TlsTransport(secure, sock)
+
+
+def tls_context(options: EngineOptions) -> ssl.SSLContext:
+    """Raises OSError: `ca_file` cannot be read, or has no certificate."""
+    context = ssl.create_default_context(
+        cafile=None if options.ca_file is None else str(options.ca_file)
+    )
+    if not options.verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _notice_silence(sock: socket.socket) -> None:

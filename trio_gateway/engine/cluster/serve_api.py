@@ -11,8 +11,7 @@ import msgspec
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.remote import tls_context
-from trio_gateway.engine.clients.remote_site import RemoteSite
+from trio_gateway.engine.clients.remote_site import RemoteSite, tls_context
 from trio_gateway.engine.cluster.room import Usage, usage_of
 from trio_gateway.engine.cluster.serve_state import ServeState, Unwritable
 from trio_gateway.engine.errors import EngineDisconnected, EngineLost
