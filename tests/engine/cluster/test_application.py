@@ -9,6 +9,7 @@ import pytest
 
 from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.schema import VariantConfig
+from trio_gateway.engine.clients.headers import AFFINITY
 from trio_gateway.engine.clients.ray import LlamaCppOnCluster, OpenAIOnCluster, RayKind
 from trio_gateway.engine.cluster.application import Application, application_of
 from trio_gateway.engine.scheduling.events import VariantKey
@@ -51,6 +52,7 @@ def test_all_that_serve_is_told(tmp_path: Path) -> None:
     (only,) = told["deployments"]
     assert only["max_ongoing_requests"] == 10
     assert only["max_replicas_per_node"] == 1
+    assert only["request_router_config"]["request_router_kwargs"] == {"places": 2}
     assert only["autoscaling_config"]["target_ongoing_requests"] == 1.6
     scaling = only["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 3)
@@ -63,7 +65,13 @@ def test_a_number_of_replicas_is_fixed(tmp_path: Path) -> None:
     found = deployment(variant(tmp_path, f"{LLAMA}, replicas = 2"))
     assert found["num_replicas"] == 2
     assert "autoscaling_config" not in found
+    router = found["request_router_config"]["request_router_class"]
+    assert router == "trio_gateway.cluster.affinity_router:AffinityRouter"
     assert found["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 0.0}
+
+
+def test_one_replica_needs_nobody_who_chooses(tmp_path: Path) -> None:
+    assert "request_router_config" not in deployment(variant(tmp_path, LLAMA))
 
 
 def test_the_name_is_another_if_anything_is(tmp_path: Path) -> None:
@@ -95,6 +103,8 @@ async def test_how_it_is_spoken_to_goes_by_its_command(
     assert isinstance(client, kind)
     assert client.prefix == "/app"
     assert (await client.check_health(1.0)).detail == "Ray Serve has not deployed it yet"
+    assert client.routes_by_affinity
+    assert client.with_own_headers([(AFFINITY, b"ab12")]) == [(b"x-session-id", b"ab12")]
     await client.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import trio
@@ -10,12 +11,17 @@ from trio_gateway.config.engine_args import EngineArgs
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.clients.client import NO_OPTIONS, EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts, Health
+from trio_gateway.engine.clients.headers import AFFINITY
 from trio_gateway.engine.clients.kind import EngineKind
 from trio_gateway.engine.clients.llamacpp import LlamaCppEngine, LlamaCppKind
 from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite, tls_context
 from trio_gateway.engine.http.control import ControlClient
+from trio_gateway.engine.http.exchange import Header
 from trio_gateway.engine.http.idle import KEPT_MAX
+
+# Ray Serve passes its value to `cluster/affinity_router.py`.
+SESSION = b"x-session-id"
 
 
 class RayKind(LlamaCppKind):
@@ -60,6 +66,7 @@ class OnCluster(EngineClient):
         OSError: `ca_file` cannot be used.
     """
 
+    routes_by_affinity = True
     refusals_max = 1  # the cluster cannot be reached: the next start says why
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
@@ -73,6 +80,10 @@ class OnCluster(EngineClient):
         headers = [(n.encode(), v.reveal().encode()) for n, v in options.cluster.headers.items()]
         self._own_headers = [*headers, *self._own_headers]
         self._control = ControlClient(self._opener, self._questions, self._own_headers)
+
+    def with_own_headers(self, headers: Sequence[Header]) -> Sequence[Header]:
+        told = [(SESSION if name == AFFINITY else name, value) for name, value in headers]
+        return super().with_own_headers(told)
 
     async def check_health(self, timeout_s: float) -> Health:
         """Once it is deployed, Serve looks after its replicas: one that does not answer is replaced

@@ -15,6 +15,7 @@ from trio_gateway.config.server_options import HOST, PORT
 from trio_gateway.engine.scheduling.events import VariantKey
 
 IMPORT_PATH = "trio_gateway.cluster.replica:build"
+ROUTER = "trio_gateway.cluster.affinity_router:AffinityRouter"
 DEPLOYMENT = "engine"  # the one of each application
 OURS = "trio-gateway-"  # how the names of all gateways' applications begin
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.]+")
@@ -110,6 +111,11 @@ def _deployment(variant: VariantConfig, cluster: ClusterOptions) -> dict[str, An
             "target_ongoing_requests": round(slots * BUSY_SHARE, 3),
             "upscale_delay_s": UPSCALE_DELAY_S,
             "downscale_delay_s": DOWNSCALE_DELAY_S,
+        }
+    if replicas.max > 1:
+        told["request_router_config"] = {
+            "request_router_class": ROUTER,
+            "request_router_kwargs": {"places": slots},
         }
     if cluster.placement is Placement.SPREAD:
         told["max_replicas_per_node"] = 1
