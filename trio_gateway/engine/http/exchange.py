@@ -145,7 +145,11 @@ class Exchange:
         while not self._pieces:
             if self.complete:
                 return b""
-            await self._read()
+            try:  # as `_read`, without a coroutine more for each chunk
+                data = await self.transport.receive()
+            except _BROKEN as error:
+                raise self._lost() from error
+            self._take(data)
         if len(self._pieces) == 1:
             return self._pieces.pop()
         pieces, self._pieces = self._pieces, []
@@ -171,9 +175,15 @@ class Exchange:
         try:
             data = await self.transport.receive()
         except _BROKEN as error:
-            if self._abort_error is not None:
-                raise self._abort_error from None
-            raise EngineDisconnected("the connection to the engine broke") from error
+            raise self._lost() from error
+        self._take(data)
+
+    def _lost(self) -> Exception:
+        """What it means that the connection is broken."""
+        return self._abort_error or EngineDisconnected("the connection to the engine broke")
+
+    def _take(self, data: bytes) -> None:
+        """What one read gave."""
         if not data:
             if self._head_complete and not self._framed:
                 self.complete = True  # without a length the end of the connection is the end

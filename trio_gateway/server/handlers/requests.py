@@ -117,7 +117,10 @@ class DirectAnswers:
             return
         call = Call(scope, self._onlookers, send=send)
         answer = await self._dispatcher.answer(*row, call)
-        await _send(answer, send, call.state)
+        if isinstance(answer.body, bytes):
+            await _send(answer.status, answer.headers, answer.body, send, call.state)
+        else:
+            await _send_stream(answer.status, answer.headers, answer.body, send, call.state)
 
 
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
@@ -125,13 +128,10 @@ def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
     return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
 
 
-async def _send(answer: Answer, send: Send, state: RequestState) -> None:
-    """A whole answer is one message after its start; of a stream, what one read gave is one, and
-    the last of them is the end, if that is known by then."""
-    status, headers, body = answer
-    if not isinstance(body, bytes):
-        await _send_stream(status, headers, body, send, state)
-        return
+async def _send(
+    status: int, headers: list[Header], body: bytes, send: Send, state: RequestState
+) -> None:
+    """One message after its start."""
     state.record.answer_bytes = len(body)
     # Whatever an engine said of it: where an answer ends is for the gateway to say.
     length = (b"content-length", b"%d" % len(body))
@@ -144,17 +144,20 @@ async def _send(answer: Answer, send: Send, state: RequestState) -> None:
 async def _send_stream(
     status: int, headers: list[Header], stream: AnswerStream, send: Send, state: RequestState
 ) -> None:
-    record, state.last_words = state.record, stream.last_words
+    """What one read gave is one message, and the last of them is the end, if that is known by
+    then."""
+    state.last_words, size = stream.last_words, 0
     if not stream.is_begun:
         await send({"type": "http.response.start", "status": status, "headers": headers})
     try:
         async for piece in stream:
             more = not stream.is_over
             await send({"type": "http.response.body", "body": piece, "more_body": more})
-            record.answer_bytes += len(piece)
+            size += len(piece)
             if not more:
                 return
     finally:
+        state.record.answer_bytes = size
         await stream.aclose()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -226,8 +226,10 @@ class Connection:
             if inbox.is_over or self._shared.is_stopping:
                 return None
             seen = len(inbox.buffer)
-            with contextlib.suppress(ApiError):
+            try:
                 await inbox.more()
+            except ApiError:  # it is raised above, if there is anything that it could answer
+                continue
         return head
 
     async def _answer(self, head: RequestHead) -> Phase:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import trio
@@ -69,6 +69,7 @@ class Cycle:
         self._head, self._wire, self._inbox, self._gone = head, wire, inbox, gone
         self._default_headers = default_headers
         self._framing: Framing | None = None  # None: the head is not sent
+        self._in_chunks = False  # the head is sent, and the end is not
         self._left = 0  # of the announced length
         self._any_given = self._all_given = False
         self._reading_turn = turn
@@ -142,8 +143,17 @@ class Cycle:
 
     # -- the answer ---------------------------------------------------------------------------
 
-    async def send(self, message: Message) -> None:
-        """Raises ClientGone. A checkpoint, except for the start, which waits for the body."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Raises ClientGone. A checkpoint, except for the start, which waits for the body.
+
+        The middle of a stream goes to the wire without a coroutine of its own: with what else
+        that leaves out, it is 4 % of what a chunk costs.
+        """
+        if self._in_chunks and message.get("more_body") and (data := message.get("body")):
+            return self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        return self._send(message)
+
+    async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.body":
             if not self.began or self.is_complete:
                 raise RuntimeError("a body before the start of the answer, or after its end")
@@ -164,6 +174,9 @@ class Cycle:
             except ClientGone:
                 self.is_complete = False
                 raise
+            finally:
+                is_open = not self.is_complete and self._turn is None
+                self._in_chunks = is_open and self._framing is Framing.CHUNKS
         elif message["type"] == "http.response.start":
             if self.began:
                 raise RuntimeError("a second start of the answer")
@@ -175,7 +188,7 @@ class Cycle:
         """Forget an answer of which nothing was sent: there will be another one."""
         if self.has_sent:
             raise RuntimeError("the client may have got something of this answer")
-        self.began, self._framing = False, None
+        self.began, self._framing, self._in_chunks = False, None, False
 
     def _framed(self, data: bytes, ends: bool) -> bytes:
         """The bytes to send for a part of the body."""
