@@ -83,7 +83,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("finding",),
     ("gguf", "hardware"),
-    ("tasks", "rawjson", "log", "bus", "wall_clock", "environment"),
+    ("tasks", "held", "rawjson", "log", "bus", "wall_clock", "environment"),
     ("stop_signals", "lines"),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.

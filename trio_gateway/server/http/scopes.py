@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import partial
 
 import trio
 
 from trio_gateway.bus import Bus
+from trio_gateway.held import Held
 from trio_gateway.server.api.endpoint import Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.observer import AnswerObserver
@@ -66,7 +67,7 @@ class RequestState:
 
     def __init__(self, hold: Hold) -> None:
         self.hold = hold  # what it holds of the budget
-        self.stack = AsyncExitStack()
+        self.stack = Held()
         self.upload: Upload  # its body; a WebSocket has none
         self.family = Family.OPENAI  # whose shape its errors have
         self.status = 0  # until an answer begins

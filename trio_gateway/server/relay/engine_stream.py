@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 
 import trio
 
@@ -17,6 +16,7 @@ from trio_gateway.engine.errors import (
 )
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.lease import Lease
+from trio_gateway.held import Held
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.answer_so_far import AnswerSoFar, ending_of, reason_of
@@ -45,7 +45,7 @@ class EngineStream(AnswerStream):
         first: bytes,
         exchange: Exchange,
         lease: Lease,
-        resources: AsyncExitStack,
+        resources: Held,
         observers: Sequence[AnswerObserver],
         name: AnswerName,
         errors: ErrorEvents,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 import msgspec
 
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.scheduling.events import Refusal, Reject
+from trio_gateway.held import Held
 from trio_gateway.models.model_selector import ContextLengthExceeded
 from trio_gateway.server.api.errors import from_reject
 from trio_gateway.server.relay.ask import Ask
@@ -22,7 +21,7 @@ class Shrunk(Exception):
         self.reject = reject
 
 
-async def lease_for(ask: Ask, manager: EngineManager, stack: AsyncExitStack) -> tuple[Ask, Lease]:
+async def lease_for(ask: Ask, manager: EngineManager, stack: Held) -> tuple[Ask, Lease]:
     """Its lease, which the stack holds, and the request as it is to be sent.
 
     Raises:

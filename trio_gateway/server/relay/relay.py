@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -31,16 +31,12 @@ from trio_gateway.engine.http.exchange import Exchange, Header
 from trio_gateway.engine.kv.slot_owners import SAMPLE_BYTES, SlotOwners
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
+from trio_gateway.held import Held
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
 from trio_gateway.server.api.endpoint import Body, Endpoint
-from trio_gateway.server.api.errors import (
-    aborted,
-    engine_failed,
-    from_reject,
-    key_refused,
-)
+from trio_gateway.server.api.errors import aborted, engine_failed, from_reject, key_refused
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
 from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.relay.answer import Answer, in_shape, without_length
@@ -112,7 +108,7 @@ class Relay:
             wanted.model, need, client=caller.client, priority=caller.priority
         )
         sender.state.record.waits(request)
-        async with AsyncExitStack() as stack:
+        async with Held() as stack:
             try:
                 lease = await stack.enter_async_context(request)
             except LeaseRefused as refused:
@@ -179,7 +175,7 @@ class Relay:
                 ask, grown = larger, True
 
     async def _try(self, ask: Ask) -> Answer:
-        async with AsyncExitStack() as stack:
+        async with Held() as stack:
             ask, lease = await lease_for(ask, self._manager, stack)
             long = LongAnswer.of(ask, lease, self._manager)
             try:
@@ -210,7 +206,7 @@ class Relay:
         lease: Lease,
         exchange: Exchange,
         beginning: Beginning,
-        stack: AsyncExitStack,
+        stack: Held,
         long: LongAnswer | None,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
@@ -266,7 +262,7 @@ class Relay:
             self._selector.note_answer(ask.selection, usage)
 
 
-async def _send(ask: Ask, lease: Lease, stack: AsyncExitStack) -> Exchange:
+async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     """Raises as `EngineClient.forward_request`."""
     ask.wait.engine_asked_at = ask.state.record.sent_at = trio.current_time()
     engine = lease.client
@@ -293,7 +289,7 @@ def _is_read(ask: Ask) -> bool:
 
 
 async def _placed(
-    ask: Ask, lease: Lease, owners: SlotOwners, body: bytes | BodySource, stack: AsyncExitStack
+    ask: Ask, lease: Lease, owners: SlotOwners, body: bytes | BodySource, stack: Held
 ) -> bytes | BodySource:
     """The body, told to keep away from what its slot holds of others.
 
@@ -318,7 +314,7 @@ async def _placed_large(
     lease: Lease,
     owners: SlotOwners,
     body: bytes | BodySource,
-    stack: AsyncExitStack,
+    stack: Held,
 ) -> bytes | BodySource:
     asked = ((name, large.short_member(name)) for name in ANSWERS)
     answers = {name: value for name, value in asked if value is not None}
@@ -332,7 +328,7 @@ async def _placed_large(
 
 
 async def _taken(
-    ask: Ask, lease: Lease, owners: SlotOwners, sample: bytes, reach: Reach, stack: AsyncExitStack
+    ask: Ask, lease: Lease, owners: SlotOwners, sample: bytes, reach: Reach, stack: Held
 ) -> Place:
     """Its place, with what idle slots hold of others forgotten, where it must be."""
     place = owners.place(ask.sender.permissions.owner, sample, reach)
