@@ -37,7 +37,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.access", "server.forms"),
     ("server.http",),
     ("server.dumps",),
-    ("server.aftermath", "server.budget", "server.records", "server.reloading", "server.preload"),
+    (
+        "server.aftermath",
+        "server.budget",
+        "server.fleet",
+        "server.records",
+        "server.reloading",
+        "server.preload",
+    ),
     ("server.api",),
     # -- models
     ("models.explanation", "models.recount"),

@@ -23,6 +23,7 @@ ROOMS = (
     "server/handlers",
     "server/openapi",
     "server/reading",
+    "server/fleet",
     "server/ollama",
     "server/metrics",
     "server/feed",

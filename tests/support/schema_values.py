@@ -82,4 +82,5 @@ def known_model(
         load=load,
         capabilities=capabilities_of(given, facts, served),
         likely=likely_capabilities(given, facts, served),
+        served=served,
     )

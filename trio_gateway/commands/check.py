@@ -73,6 +73,9 @@ def _print_models(config: GatewayConfig) -> None:
     natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.width = max(console.width, natural)
     console.print(table)
+    for peer in config.peers:
+        which = "all models" if peer.models is None else ", ".join(peer.models)
+        console.print(f"{peer.name}: {which} of {' and '.join(peer.options.urls)}")
     for choice in config.choices:
         members = ", ".join(member.name for member in choice.members)
         console.print(f"choice {choice.name}: {members} ({choice.strategy.value})")

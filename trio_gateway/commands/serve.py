@@ -99,7 +99,7 @@ def serve(
                 log.warning("%s: %s", config.source, lack.text)
             if signals.received is None:
                 incomplete = {lack.model for lack in lacks} | {lack.model for lack in unloadable}
-                say_ready(config, addresses, incomplete, say)
+                say_ready(gateway.config, addresses, incomplete, say)
 
     try:
         trio.run(run)

@@ -39,9 +39,9 @@ class Kind(enum.Enum):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `choice NAME`, `key NAME` or
-    `server`. `keys`: those of a changed one that have other values. `replaces`: its engines are to
-    be started anew. `why`: it takes effect later."""
+    """`what`: `model NAME`, `variant MODEL:VARIANT`, `pool NAME`, `choice NAME`, `key NAME`,
+    `peer NAME` or `server`. `keys`: those of a changed one that have other values. `replaces`: its
+    engines are to be started anew. `why`: it takes effect later."""
 
     kind: Kind
     what: str
@@ -70,6 +70,7 @@ def changes(
         *_of_server(before, after, started or before, moves=moves),
         *_of_named("key", _keys(before), _keys(after)),
         *_of_named("pool", before.pools, after.pools),
+        *_of_named("peer", _peers(before), _peers(after)),
         *_of_models(before, after),
         *_of_named("choice", _choices(before), _choices(after)),
     )
@@ -169,6 +170,10 @@ def _of_named(
             yield Change(Kind.ADDED, f"{what} {name}")
         elif different := _different(old[name], value):
             yield Change(Kind.CHANGED, f"{what} {name}", _as_written(different))
+
+
+def _peers(config: GatewayConfig) -> dict[str, msgspec.Struct]:
+    return {peer.name: peer for peer in config.peers}
 
 
 def _keys(config: GatewayConfig) -> dict[str, msgspec.Struct]:

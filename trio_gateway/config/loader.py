@@ -73,10 +73,13 @@ class ConfigLoader:
         may_be_empty = left.watched is not None  # a folder that has no models yet
         reader = ModelReader(mistakes, self._folder, server.timeouts, may_be_empty=may_be_empty)
         models, paths = reader.read(top["models"], pools, top["choices"])
+        peers = tuple(peer for _, peer in reader.peers)
         models, paths = without_too_large(models, paths, pools, reader.notes)
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
         choices = read_choices(mistakes, top["choices"], models)
-        callers = access.with_known_models(mistakes, server.access, models, choices)
+        callers = access.with_known_models(
+            mistakes, server.access, models, choices, more=bool(peers)
+        )
         server = msgspec.structs.replace(server, access=callers)
         check_preload(mistakes, server.preload, models, choices)
         notes = [
@@ -97,8 +100,9 @@ class ConfigLoader:
             models=models,
             pools=pools,
             choices=choices,
+            peers=peers,
             notes=tuple(notes),
-            secret_variables=secret_variables(left.variables, server, models),
+            secret_variables=secret_variables(left.variables, server, models, peers),
             files=left.files,
             watched=left.watched or (),
         )

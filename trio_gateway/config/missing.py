@@ -57,6 +57,11 @@ def missing(config: GatewayConfig) -> list[Missing]:
         for key, path in (("certificate", tls.certificate), ("key", tls.key)):
             if not os.path.isfile(path):
                 found.append(Missing(f"server.tls.{key}: {path} does not exist"))
+    found += (
+        Missing(f'models "{peer.name}": ca_file: {file} does not exist', None)
+        for peer in config.peers
+        if (file := peer.options.ca_file) is not None and not os.path.isfile(file)
+    )
     if config.server.traces is not None and (lack := otel()) is not None:
         found.append(Missing(f"server.traces: {lack}", None, ""))
     return found

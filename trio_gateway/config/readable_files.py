@@ -73,6 +73,9 @@ def _secrets(config: GatewayConfig) -> Iterator[tuple[str, str]]:
         for header in config.server.traces.headers.values():
             if len(header.reveal()) >= _SECRET_MIN_LENGTH:
                 yield "server.traces.headers", header.reveal()
+    for peer in config.peers:
+        if (given := peer.options.api_key) and len(given.reveal()) >= _SECRET_MIN_LENGTH:
+            yield f'models "{peer.name}"', given.reveal()
     for model in config.models:
         for variant in model.variants:
             for secret in _secrets_of(variant, model.engine.key_variables):

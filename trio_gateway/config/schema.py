@@ -209,6 +209,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     implies. `longest_answer_s`: an answer ends after this long if others wait; None: as its pool
     has it. `loading_state` None: as the server has it. `preload`: loaded at the start.
     `discovered`: its table is of `discover`, and it gives way where it stands in the way.
+    `peer`: the entry by which it came from another gateway, which knows its `capabilities`.
     """
 
     name: str
@@ -232,6 +233,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: frozenset[str] | None = None
     loading_state: LoadingState | None = None
     discovered: bool = False
+    peer: str | None = None
+    capabilities: frozenset[str] | None = None
 
     @property
     def largest_context(self) -> int:
@@ -243,6 +246,19 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         engines find the rest in their caches. A remote may be Anthropic, whose line it is."""
         chosen = None if self.rewrite is None else self.rewrite.constant_billing_line
         return self.engine.is_ours if chosen is None else chosen
+
+
+class PeerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Other gateways, at one or several URLs, whose models are offered here. `name`: what they are
+    called here. `models` None: all that they list."""
+
+    name: str
+    options: EngineOptions
+    timeouts: EngineTimeouts
+    pool: str
+    parallel: int | None
+    models: tuple[str, ...] | None = None
+    hidden: bool = False
 
 
 class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -326,6 +342,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerConfig
     models: tuple[ModelConfig, ...]
     pools: Mapping[str, PoolConfig]
+    peers: tuple[PeerConfig, ...] = ()
     choices: tuple[ChoiceConfig, ...] = ()
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()

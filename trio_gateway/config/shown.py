@@ -62,6 +62,7 @@ def shown_configuration(config: GatewayConfig) -> dict[str, Any]:
         "server": _shown(config.server),
         "pools": _shown(config.pools),
         "models": _shown(config.models),
+        "peers": _shown(config.peers),
         "choices": _shown(config.choices),
     }
     return {name: _without(value, hide) for name, value in shown.items()}
@@ -100,6 +101,9 @@ def _secrets(config: GatewayConfig) -> Iterator[str]:
         yield key.secret
     if config.server.traces is not None:
         yield from (header.reveal() for header in config.server.traces.headers.values())
+    for peer in config.peers:
+        if peer.options.api_key is not None:
+            yield peer.options.api_key.reveal()
     for model in config.models:
         if model.rewrite is not None:
             for fields in (model.rewrite.set, model.rewrite.default):

@@ -108,6 +108,8 @@ class Overview:
         # By model, of which configuration, and what was found; it takes long to find.
         self._carryover: dict[str, tuple[ModelConfig, bool | str]] = {}
         self._wall = WallClock()
+        # Of models that other gateways have: what is in memory there, as they said last.
+        self.elsewhere: Mapping[str, ModelLoad] = {}
 
     # -- models -------------------------------------------------------------------------------
 
@@ -153,11 +155,10 @@ class Overview:
         """What of the model is in memory, and what it has to do. Raises ModelGone."""
         keys = [facts.key for facts in self._state.variants[model]]
         has_failed = any(map(self._state.back_off.has_failed, keys))
-        return model_load(
-            self._state.engines_of(model),
-            activity_of(self._state, model, trio.current_time()),
-            has_failed=has_failed,
-        )
+        activity = activity_of(self._state, model, trio.current_time())
+        if (there := self.elsewhere.get(model)) is not None:
+            return msgspec.structs.replace(there, activity=activity)
+        return model_load(self._state.engines_of(model), activity, has_failed=has_failed)
 
     # -- what waits, and what would -----------------------------------------------------------
 
@@ -257,7 +258,9 @@ class Overview:
         if of is not model:
             carryover = self._find_carryover(model)
             self._carryover[model.name] = model, carryover
-        return model_row(self._state, model, carryover)
+        row = model_row(self._state, model, carryover)
+        there = self.elsewhere.get(model.name)
+        return row if there is None else msgspec.structs.replace(row, state=there.word)
 
     def _find_carryover(self, model: ModelConfig) -> bool | str:
         kind = self._kinds[model.engine.value]

@@ -63,7 +63,8 @@ class VariantRow(msgspec.Struct, frozen=True):
 class ModelRow(msgspec.Struct, frozen=True):
     """`state`: unloaded, loading, loaded, or failed. `carryover`: whether its KV caches outlive its
     engines; a text says why not, where it is not for want of being switched on. `choices`: the
-    names that mean it or another model, as far as lists show them."""
+    names that mean it or another model, as far as lists show them. `from`: which entry of the
+    configuration brings it from another gateway, which also says its state."""
 
     name: str
     pool: str
@@ -75,6 +76,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     carryover: bool | str
     variants: tuple[VariantRow, ...]
     choices: tuple[str, ...] = ()
+    peer: str | None = msgspec.field(name="from", default=None)
 
 
 def pool_rows(state: SchedulerState) -> list[PoolRow]:
@@ -136,7 +138,7 @@ def state_of(state: SchedulerState, model: str) -> str:
     """A model's, in a word."""
     keys = [facts.key for facts in state.variants[model]]
     load = model_load(state.engines_of(model), has_failed=any(map(state.back_off.has_failed, keys)))
-    return "failed" if load.has_failed else load.state.value
+    return load.word
 
 
 def model_row(state: SchedulerState, model: ModelConfig, carryover: bool | str) -> ModelRow:
@@ -151,6 +153,7 @@ def model_row(state: SchedulerState, model: ModelConfig, carryover: bool | str) 
         pinned=state.variants.is_pinned(known[0]),
         carryover=carryover,
         variants=tuple(_variant_row(state, facts) for facts in known),
+        peer=model.peer,
     )
 
 

@@ -10,7 +10,7 @@ from trio_gateway.config.choice_schema import ChoiceConfig
 from trio_gateway.config.schema import GatewayConfig, ModelConfig
 from trio_gateway.engine.info import EngineInfo
 from trio_gateway.engine.overview import Overview
-from trio_gateway.models.capabilities import capabilities_of, likely_capabilities
+from trio_gateway.models.capabilities import Capability, capabilities_of, likely_capabilities
 from trio_gateway.models.known_choice import known_choice, members_of
 from trio_gateway.models.known_model import KnownModel
 from trio_gateway.models.model_facts import ModelFacts
@@ -67,6 +67,13 @@ class ModelCatalog:
             facts=facts,
             contexts=self._overview.contexts_of(model.name),
             load=self._overview.load_of(model.name),
-            capabilities=capabilities_of(model, facts, served),
-            likely=likely_capabilities(model, facts, served),
+            capabilities=_said_elsewhere(model) or capabilities_of(model, facts, served),
+            likely=_said_elsewhere(model) or likely_capabilities(model, facts, served),
+            served=served,
         )
+
+
+def _said_elsewhere(model: ModelConfig) -> frozenset[Capability] | None:
+    """What another gateway says that its model can do; None: nothing that is known here."""
+    said = model.capabilities or ()
+    return frozenset(known for known in Capability if known.value in said) or None

@@ -17,7 +17,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     """`contexts`: tokens that one request gets, in each variant, the smallest first.
     `capabilities` None: not all are known; `likely`: those that clients are told that must be told
     something. `choice`: it stands for several models, and `model` for the first of them, under its
-    name."""
+    name. `served`: its endpoints, as in ENDPOINT_NAMES."""
 
     model: ModelConfig
     facts: ModelFacts
@@ -26,6 +26,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: frozenset[Capability] | None
     likely: frozenset[Capability]
     choice: ChoiceConfig | None = None
+    served: frozenset[str] = frozenset()
 
     @property
     def context(self) -> int:

@@ -6,6 +6,7 @@ The composition root: which parts there are, and who is handed which, is said he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +16,7 @@ from trio_gateway.config.schema import GatewayConfig, ServerConfig
 from trio_gateway.engine.ledger.file import own_ledger
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.process.runs import own_runs
+from trio_gateway.engine.scheduling.model_load import ModelLoad
 from trio_gateway.models.counting.counter import TokenCounter
 from trio_gateway.models.counting.vocabulary import Vocabulary
 from trio_gateway.models.media_support import MediaSupport
@@ -25,6 +27,7 @@ from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.feed.composer import Composer
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
+from trio_gateway.server.fleet.peers import Peers
 from trio_gateway.server.front import Front, Lasting
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.metrics import MetricsHandler
@@ -89,7 +92,9 @@ class Gateway:
             self._tracing.tally,
         )  # fmt: skip
         self._metrics = MetricsHandler(parts, others, server.queue_timeout_s)
-        self.reloader = Reloader(config, self.take_over, self.closing)
+        self.peers = Peers(config, self._note_elsewhere)
+        self.reloader = Reloader(config, self.take_over, self.closing, self.peers.compose)
+        self.peers.take_over = self.reloader.recompose
         self._lasting = self._what_lasts()
         self.front = Front(config, self._lasting)
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)
@@ -156,6 +161,7 @@ class Gateway:
                 await nursery.start(self._readers.run)
                 await nursery.start(self.feed.run)
                 await nursery.start(self.recorder.run)
+                await nursery.start(self.peers.run)
                 nursery.start_soon(self.media.read_files, self.config.models)
                 wanted = to_preload(self.config)
                 nursery.start_soon(preload, wanted, self.front.names, self.manager)
@@ -188,6 +194,7 @@ class Gateway:
         self._take_over_history(before.server.history, server.history)
         self._tracing.take_over(server.traces)
         self.feed.composer.take_over(config)
+        self.peers.go_by(config)
         if server.access != before.server.access:
             for watchers in self._watchers[:2]:  # another program's memory stays its own
                 watchers.turn_out("the keys were changed")
@@ -196,6 +203,9 @@ class Gateway:
             self._nursery.start_soon(self.media.read_files, config.models)
             if wanted := to_preload(config, before):
                 self._nursery.start_soon(preload, wanted, front.names, self.manager)
+
+    def _note_elsewhere(self, states: Mapping[str, ModelLoad]) -> None:
+        self.manager.overview.elsewhere = states
 
     def _take_over_history(self, before: HistoryConfig, now: HistoryConfig) -> None:
         if (now.file, now.keep_s) == (before.file, before.keep_s):

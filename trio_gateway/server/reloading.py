@@ -49,6 +49,7 @@ class Reloader:
         config: the one in force.
         take_over: makes another one that; it does not wait.
         closing: the gateway stops, and takes over nothing any more.
+        compose: adds to what the file has the models of other gateways.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class Reloader:
         config: GatewayConfig,
         take_over: Callable[[GatewayConfig], None],
         closing: trio.Event,
+        compose: Callable[[GatewayConfig], GatewayConfig] = lambda config: config,
     ) -> None:
         self.config, self._take_over, self._closing = config, take_over, closing
-        self._started = config
+        self._started = self._as_read = config
+        self._compose = compose
         self.mistakes: tuple[str, ...] = ()  # of the file as it was read last
         self._tried: tuple[Path, ...] = ()  # what it then consisted of
         self._turn = trio.Lock()
@@ -86,7 +89,8 @@ class Reloader:
         log.info("%s: reading %s anew", why, source)
         try:
             config, notes = await trio.to_thread.run_sync(_read, source, abandon_on_cancel=True)
-            found = await self._switch_to(config)
+            found = await self._switch_to(self._compose(config))
+            self._as_read = config
         except ConfigError as error:
             log.error("the configuration stays as it was, as %s has mistakes:", source)
             for mistake in error.mistakes:
@@ -119,6 +123,18 @@ class Reloader:
         else:
             await self._move(config, switch)
         return found
+
+    async def recompose(self) -> None:
+        """Take over what other gateways have by now. Nothing else changes."""
+        async with self._turn:
+            config = self._compose(self._as_read)
+            if config.models == self.config.models or self._closing.is_set():
+                return
+            found = changes(self.config, config, self._started)
+            self._take_over(config)
+            self.config = config
+        for change in found:
+            log.info("%s", change)
 
     async def try_to_reload(self, why: str) -> None:
         """The same for those who read the log: mistakes are there."""

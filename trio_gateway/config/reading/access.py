@@ -152,10 +152,13 @@ def with_known_models(
     config: AccessConfig,
     models: Sequence[ModelConfig],
     choices: Sequence[ChoiceConfig] = (),
+    *,
+    more: bool = False,
 ) -> AccessConfig:
     """With the models of each key by their names, where the file may have aliases, and `:latest`
-    or not as in requests. A choice stands for all its models."""
-    if not models:  # that is an error of its own
+    or not as in requests. A choice stands for all its models. `more`: other gateways have models
+    as well, which nobody knows yet."""
+    if not models and not more:  # that is an error of its own
         return config
     names = words_of(choices) | {
         word: frozenset([model.name]) for model in models for word in (model.name, *model.aliases)
@@ -164,11 +167,11 @@ def with_known_models(
     keys = []
     for key in config.api_keys:
         if key.models is not None:
-            for word in sorted(key.models - names.keys()):
+            for word in () if more else sorted(key.models - names.keys()):
                 hint = fields.nearest(word, names)
                 at = f"server.api_keys {fields.show(key.name)}.models"
                 mistakes.add(at, f"no model {fields.show(word)}{hint}")
-            known = frozenset[str]().union(*(names[w] for w in key.models if w in names))
+            known = frozenset[str]().union(*(names.get(w, {w}) for w in key.models))
             key = msgspec.structs.replace(key, models=known)
         keys.append(key)
     return msgspec.structs.replace(config, api_keys=tuple(keys))

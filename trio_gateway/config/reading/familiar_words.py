@@ -44,7 +44,7 @@ GLOBALS = {
     **dict.fromkeys(("selectors", "profiles", "choice"), 'use "choices"'),
     "sendLoadingState": 'use loading_state = "reasoning" in server',
     "apiKeys": 'use "api_keys" in server',
-    "peers": "use models with presets.engines.remote",
+    "peers": 'use models = { { name = "NAME", models = "all", urls = "…" } }',
     **dict.fromkeys(_SERVER_KEYS, "it belongs in server"),
     **dict.fromkeys(("engine_idle_timeout", "engine_startup_timeout"), "it belongs in server"),
 }

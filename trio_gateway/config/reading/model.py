@@ -15,11 +15,13 @@ from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.reading import engine_keys, familiar_words, fields, paths
 from trio_gateway.config.reading.discovered import without_taken
 from trio_gateway.config.reading.fields import Mistakes, Record
+from trio_gateway.config.reading.peer import check_names, is_peer, read_peer
 from trio_gateway.config.reading.rewrite import rewrite
 from trio_gateway.config.reading.variant import VariantReader, served_as
 from trio_gateway.config.schema import (
     EngineTimeouts,
     ModelConfig,
+    PeerConfig,
     TokenizationConfig,
     VariantConfig,
 )
@@ -31,7 +33,8 @@ class ModelReader:
     """`timeouts` are the server's, which models fall back on.
 
     `ignored`: paths of the keys that an earlier gateway knew and that mean nothing here. `notes`:
-    what else is to be said. `may_be_empty`: it is no error to have no models.
+    what else is to be said. `peers`: other gateways, each with its path. `may_be_empty`: it is no
+    error to have no models.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class ModelReader:
         self._may_be_empty = may_be_empty
         self.ignored = list[str]()
         self.notes = list[str]()
+        self.peers = list[tuple[str, PeerConfig]]()
 
     def read(
         self, table: Any, pools: Mapping[str, PoolConfig], choices: Any = None
@@ -63,12 +67,19 @@ class ModelReader:
         for path, raw in without_taken(table, choices, tables, self.notes):
             name = raw["name"]
             at = f"{path} {fields.show(name)}" if isinstance(name, str) else path
+            if is_peer(raw):
+                peer = read_peer(mistakes, self._folder, at, raw, self._timeouts)
+                self._check_pool(at, peer.pool, pools)
+                self.peers.append((at, peer))
+                continue
             model, variant_paths = self._model(at, raw)
             self._check_pool(at, model.pool, pools)
             self._check_names(at, model, owners)
             models.append(model)
             paths.append(variant_paths)
-        if not models and not self._may_be_empty and len(mistakes.lines) == before:
+        check_names(mistakes, self.peers)
+        may_be_empty = self._may_be_empty or self.peers
+        if not models and not may_be_empty and len(mistakes.lines) == before:
             mistakes.add("models", "expected at least one model")
         return tuple(models), paths
 

@@ -30,6 +30,10 @@ class ModelLoad(msgspec.Struct, frozen=True):
     has_failed: bool = False
     activity: Activity = _NOTHING
 
+    @property
+    def word(self) -> str:
+        return "failed" if self.has_failed else self.state.value
+
 
 def model_load(
     engines: Sequence[EngineView], activity: Activity = _NOTHING, *, has_failed: bool

@@ -76,7 +76,7 @@ function show(made, model, store) {
   text(made.pin, model.pinned ? 'Unpin' : 'Pin');
   const also = model.aliases?.length ? ` · also ${model.aliases.join(', ')}` : '';
   const chosen = model.choices?.length ? ` · one of ${model.choices.join(', ')}` : '';
-  text(made.about, `${model.engine_type ?? ''} · pool ${model.pool ?? '–'}${also}${chosen}`);
+  text(made.about, `${model.engine_type ?? ''} · pool ${model.pool ?? '–'}${also}${chosen}${model.from ? ` · from ${model.from}` : ''}`);
   made.load.hidden = !store.admin || model.state === 'loaded';
   made.unload.hidden = !store.admin || model.state === 'unloaded';
   made.pin.hidden = !store.admin;

@@ -117,7 +117,14 @@ OPENAI = (
         content=("input",),
         streams=True,
     ),
-    _openai("models", "List the models.", **_ASKS, engine_path=None, handler="handle_models_list"),
+    _openai(
+        "models",
+        "List the models; with `?own=true` those that no other gateway has brought, each with its "
+        "endpoints.",
+        **_ASKS,
+        engine_path=None,
+        handler="handle_models_list",
+    ),
     _openai(
         "models/{model}",
         "Describe a model.",

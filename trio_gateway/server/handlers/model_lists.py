@@ -33,6 +33,8 @@ def as_openai(known: KnownModel, created: int) -> dict[str, Any]:
         "loaded": load.variant is not None,
         "loaded_variant": load.variant,
     }
+    if known.model.peer is not None:
+        entry["from"] = known.model.peer
     if (choice := known.choice) is not None:
         members = [member.name for member in choice.members]
         entry["choice"] = {"strategy": choice.strategy.value, "models": members}
@@ -40,6 +42,13 @@ def as_openai(known: KnownModel, created: int) -> dict[str, Any]:
         entry["capabilities"] = words(known.capabilities)
         entry["architecture"] = modalities(known.capabilities)
     return entry
+
+
+def as_own_list(models: Sequence[KnownModel], created: int) -> dict[str, Any]:
+    """For other gateways: what this one runs itself, and what each of them can be asked for."""
+    own = [known for known in models if known.model.peer is None]
+    data = [{**as_openai(known, created), "endpoints": sorted(known.served)} for known in own]
+    return {"object": "list", "data": data}
 
 
 def as_openai_list(models: Sequence[KnownModel], created: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from trio_gateway.server.handlers.model_lists import (
     as_anthropic_list,
     as_openai,
     as_openai_list,
+    as_own_list,
 )
 from trio_gateway.server.handlers.responses import json_answer
 from trio_gateway.server.relay.answer import Answer
@@ -55,8 +56,11 @@ class ModelHandler:
         return known
 
     async def handle_models_list(self, endpoint: Endpoint, call: Call) -> Answer:
-        """All models and choices that are not hidden, and that the key may use."""
+        """All models and choices that are not hidden, and that the key may use; with `?own=true`
+        none that other gateways have."""
         models = await self._catalog.listed(self._config, call.permissions.allows)
+        if call.flag("own", default=False):
+            return json_answer(as_own_list(models, self._created))
         if _is_anthropic(call):
             return json_answer(_anthropic_page(call, models, self._created))
         return json_answer(as_openai_list(models, self._created))
