@@ -16,7 +16,7 @@ from trio_gateway.engine.scheduling.memory_events import (
 )
 from trio_gateway.engine.scheduling.model_load import model_load
 from trio_gateway.engine.scheduling.pool_memory import share_of
-from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+from trio_gateway.engine.scheduling.state import SchedulerState
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ def pool_rows(state: SchedulerState) -> list[PoolRow]:
 
 def _pool_row(state: SchedulerState, name: str) -> PoolRow:
     pool, memory = state.pools[name], state.memory
-    here = engines_in(name, state)
+    here = [*state.engines_in(name)]
     if pool.is_limited and memory.places(name):
         used = sum(_reserved(state, engine) for engine in here)
     else:

@@ -16,7 +16,7 @@ from trio_gateway.engine.happenings import YieldChanged
 from trio_gateway.engine.memory_watch import MemoryWatch
 from trio_gateway.engine.scheduling.events import Event
 from trio_gateway.engine.scheduling.memory_events import WHOLE, Yield, YieldOver
-from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.words import held_by
 from trio_gateway.wall_clock import WallClock
 
@@ -163,7 +163,7 @@ class Yields:
             making_way = self._state.memory.making_way
             leaving = [
                 engine
-                for engine in engines_in(yielded.asked.pool, self._state)
+                for engine in self._state.engines_in(yielded.asked.pool)
                 if engine.id in making_way or engine.leaving
             ]
             waits_for = tuple(dict.fromkeys(str(engine.key) for engine in leaving))

@@ -32,7 +32,7 @@ from trio_gateway.engine.scheduling.memory_events import (
     YieldReady,
 )
 from trio_gateway.engine.scheduling.recounts import Recounts
-from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
@@ -167,7 +167,7 @@ class Decisions:
             if yielded.is_ready:
                 continue
             pool = yielded.asked.pool
-            held = [(engine.facts, engine.places) for engine in engines_in(pool, self._state)]
+            held = [(engine.facts, engine.places) for engine in self._state.engines_in(pool)]
             over = self._state.memory.over(pool, held, up_to=number)
             if over.get(yielded.place, 0) <= 0:
                 yielded.is_ready, yielded.until = True, now + yielded.asked.seconds

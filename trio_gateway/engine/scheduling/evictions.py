@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.pool_memory import share_of
-from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+from trio_gateway.engine.scheduling.state import SchedulerState
 
 
 def too_many(
@@ -24,7 +24,7 @@ def too_many(
     memory = state.memory
     here = [
         engine
-        for engine in engines_in(pool, state)
+        for engine in state.engines_in(pool)
         if not engine.leaving or (draining and engine.state is EngineState.DRAINING)
     ]
     engines_over = len(here) - state.pools[pool].engines

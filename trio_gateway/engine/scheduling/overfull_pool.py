@@ -17,7 +17,7 @@ from trio_gateway.engine.scheduling.memory_events import (
     Yield,
     YieldOver,
 )
-from trio_gateway.engine.scheduling.state import SchedulerState, engines_in
+from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.words import held_by
 
 
@@ -78,7 +78,7 @@ def _elsewhere(pool: str, devices: set[str], state: SchedulerState) -> Iterator[
     """Engines on devices that the pool has not any more."""
     if devices == {WHOLE}:
         return
-    for engine in engines_in(pool, state):
+    for engine in state.engines_in(pool):
         if not engine.leaving and not devices.issuperset(place for place, _ in engine.places):
             yield engine
 

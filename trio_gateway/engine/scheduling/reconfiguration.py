@@ -44,6 +44,7 @@ def reconfigure(
             engine.facts = facts[engine.key]
         else:
             _outdate(engine, state)
+    state.index_again()
     here = {engine.facts.pool for engine in state.engines.values()}
     _change_pools(event.pools, here, state, actions)
     for key in (*event.changed, *gone):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
@@ -19,6 +19,8 @@ from trio_gateway.engine.scheduling.pool_memory import PoolMemory
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 from trio_gateway.engine.scheduling.variants import Variants
 
+_NO_ENGINES: Mapping[int, EngineView] = {}
+
 
 class SchedulerState:
     """`variants` must be sorted by context within each model."""
@@ -32,7 +34,9 @@ class SchedulerState:
         # Bytes that the others wait with, by model and client.
         self.to_read: dict[str, dict[str, int]] = {}
         self.queues: dict[str, TicketQueue] = {}  # of the models that tickets wait for
-        self.engines: dict[int, EngineView] = {}  # those that are not gone
+        self.engines: dict[int, EngineView] = {}  # those that are not gone, in order of their start
+        self._of_model: dict[str, dict[int, EngineView]] = {}  # the same, by their models
+        self._of_pool: dict[str, dict[int, EngineView]] = {}
         self.engines_version = 0  # grows when an engine comes, goes or changes its state
         self._holders: dict[int, EngineView] = {}  # by ticket: who has its lease
         self._turns_ended: dict[str, tuple[float, int]] = {}  # by model: when, and in which place
@@ -110,7 +114,18 @@ class SchedulerState:
 
     def add_engine(self, engine: EngineView) -> None:
         self.engines[engine.id] = engine
+        self._index(engine)
         self.engines_version += 1
+
+    def _index(self, engine: EngineView) -> None:
+        self._of_model.setdefault(engine.key.model, {})[engine.id] = engine
+        self._of_pool.setdefault(engine.facts.pool, {})[engine.id] = engine
+
+    def index_again(self) -> None:
+        """Another configuration may have moved engines to other pools."""
+        self._of_model, self._of_pool = {}, {}
+        for engine in self.engines.values():
+            self._index(engine)
 
     def move_engine(self, engine: EngineView, to: EngineState) -> None:
         engine.state = move(engine.state, to)
@@ -119,6 +134,10 @@ class SchedulerState:
     def forget_engine(self, number: int) -> EngineView:
         self.engines_version += 1
         engine = self.engines.pop(number)
+        of_model = self._of_model[engine.key.model]
+        del of_model[number], self._of_pool[engine.facts.pool][number]
+        if not of_model:
+            del self._of_model[engine.key.model]
         if not engine.outdated:
             self.variants.note_run(engine.facts)
         for ticket in engine.leases:
@@ -127,8 +146,12 @@ class SchedulerState:
 
     def engines_of(self, model: str) -> list[EngineView]:
         """The model's engines, the smallest first."""
-        found = [e for e in self.engines.values() if e.facts.key.model == model]
+        found = [*self._of_model.get(model, _NO_ENGINES).values()]
         return sorted(found, key=lambda e: e.context) if len(found) > 1 else found
+
+    def engines_in(self, pool: str) -> Collection[EngineView]:
+        """Those on their way out included."""
+        return self._of_pool.get(pool, _NO_ENGINES).values()
 
     def running(self, model: str) -> EngineView | None:
         """The ready engine of this model with the largest context."""
@@ -189,8 +212,3 @@ class SchedulerState:
     @property
     def pools(self) -> Mapping[str, PoolConfig]:
         return self.memory.pools
-
-
-def engines_in(pool: str, state: SchedulerState) -> list[EngineView]:
-    """Those on their way out included."""
-    return [engine for engine in state.engines.values() if engine.facts.pool == pool]

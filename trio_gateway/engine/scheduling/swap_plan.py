@@ -85,8 +85,7 @@ class Planner:
 
     def _room(self, pool: str) -> _Room:
         if (room := self._rooms.get(pool)) is None:
-            here = [e for e in self._state.engines.values() if e.facts.pool == pool]
-            room = self._rooms[pool] = _Room(here)
+            room = self._rooms[pool] = _Room([*self._state.engines_in(pool)])
         return room
 
     def _step(self, demand: Demand) -> Step | None:

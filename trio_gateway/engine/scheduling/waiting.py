@@ -250,8 +250,7 @@ class Waits:
         steps = [s for d in before if (s := self._plans().steps.get(d.facts.key.model)) is not None]
         gone = {victim.id for s in steps for victim in s.victims}
         taken = sum(d.facts.pool == pool for d in before) + sum(
-            e.facts.pool == pool and e.state is not EngineState.STOPPING and e.id not in gone
-            for e in state.engines.values()
+            e.state is not EngineState.STOPPING and e.id not in gone for e in state.engines_in(pool)
         )
         return Scarce.MEMORY if taken < state.pools[pool].engines else Scarce.PLACE
 
