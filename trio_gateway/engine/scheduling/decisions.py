@@ -6,7 +6,7 @@ the free slots. The rules are in `scheduler.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
@@ -36,6 +36,9 @@ from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
+# An engine, whether it takes no batch tickets, and since when it takes no newcomers.
+_HoldingBack = tuple[EngineView, bool, float | None]
+
 
 class Decisions:
     """Each method changes the state, and adds to the actions what it has decided.
@@ -46,7 +49,11 @@ class Decisions:
 
     def __init__(self, state: SchedulerState, window_s: float) -> None:
         self._state, self.window_s = state, window_s
-        self._demands, self._recounts = Demands(state), Recounts(state)
+        self._demands = Demands(state, state.touched.new_list())
+        self._recounts = Recounts(state)
+        # Models of which an engine may be drained, given up, or free for a ticket.
+        self._to_stop, self._to_give_up, self._to_grant = (state.touched.new_list() for _ in "123")
+        self._holding_back: dict[int, EngineView] = {}  # engines that do not take every ticket
         self._long_answers = LongAnswers(state)
         self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
         self._next_engine = 1
@@ -59,7 +66,7 @@ class Decisions:
 
     def decide(self, now: float, actions: list[Action]) -> None:
         """All that the state asks for at this time."""
-        for engine in self._state.engines.values():
+        for engine in self._take(self._to_stop):
             if engine.state is EngineState.DRAINING and not engine.leases:
                 self._state.move_engine(engine, EngineState.STOPPING)
                 actions.append(Stop(engine.id, "drained", engine.cause))
@@ -74,6 +81,13 @@ class Decisions:
         due = self._long_answers.end(now, actions)
         self.wake_at = min(self.wake_at, due)
 
+    def _take(self, touched: set[str]) -> list[EngineView]:
+        """The engines of these models, in the order of their start."""
+        self._state.touched.spread()
+        engines = [engine for model in touched for engine in self._state.each_of(model)]
+        touched.clear()
+        return sorted(engines, key=_number) if len(engines) > 1 else engines
+
     def _reached(self, actions: Sequence[Action]) -> tuple[int, int]:
         """How far an event has come; it only goes on, so deciding comes to an end: tickets that
         wait, and what was done with engines, each thing once for each engine."""
@@ -84,23 +98,25 @@ class Decisions:
 
     def _make_room(self, now: float, actions: list[Action]) -> None:
         """Start what is needed, and let those make way that have to."""
-        for engine in self._state.engines.values():
-            engine.batch_waits, engine.closed_since = False, None
+        for engine in self._take(self._to_give_up):
             if engine.state is EngineState.STARTING:
                 self._give_up_in_first_half(engine, now, actions)
         self.wake_at = NEVER
         self._long_answers.wanted.clear()
         if self.closing:
+            self._hold_back({})
             return
         self._make_room_for_yields(now, actions)
+        self._state.touched.spread()
         held_until = self._recounts.hold(now, actions)
+        self._state.touched.spread()
         demands, rejects, resumes_at = self._demands.now(now)
         self.wake_at = min(held_until, resumes_at)
         for rejected in rejects:
             reject(self._state, rejected, actions)
-        models = {demand.facts.key.model for demand in demands}
-        self._evicted = {m: victims for m, victims in self._evicted.items() if m in models}
-        making_way = self._follow_plan(demands, now, actions) if demands else set[int]()
+        for model in [model for model in self._evicted if model not in self._demands]:
+            del self._evicted[model]
+        making_way = self._follow_plan(demands, now, actions)
         making_way |= self._state.memory.making_way
         for engine in self._state.engines.values():
             making = engine.id in making_way or engine.unloading
@@ -109,9 +125,7 @@ class Decisions:
 
     def _grant_slots(self, now: float, actions: list[Action]) -> None:
         """Grant what can be granted, smaller engines first."""
-        if not self._state.queues:
-            return
-        for engine in sorted(self._state.engines.values(), key=_context):
+        for engine in sorted(self._take(self._to_grant), key=_context):
             self.grant_turns(engine, now, actions)
 
     def _give_up_in_first_half(self, engine: EngineView, now: float, actions: list[Action]) -> None:
@@ -125,10 +139,11 @@ class Decisions:
         """Carry out the plan of this moment; the engines that are to make way by now."""
         making_way: set[int] = set()
         planner = Planner(self._state, self.window_s, now)
-        steps = planner.steps(demands)
+        steps = planner.steps(demands) if demands else ()
         for pool in sorted(planner.to_look - self._state.memory.looking):
             self._state.memory.looking.add(pool)
             actions.append(Look(pool))
+        holding_back: dict[int, _HoldingBack] = {}
         for step in steps:
             for victim in step.victims:
                 self._long_answers.note_wanted(victim, step.demand.priority)
@@ -138,12 +153,26 @@ class Decisions:
             else:
                 closed = step.closes_at <= now
                 self.wake_at = min(self.wake_at, step.yields_at if closed else step.closes_at)
-                for victim in step.victims:
-                    victim.batch_waits = step.demand.priority is Priority.INTERACTIVE
-                    victim.closed_since = step.demand.since if closed else None
+                batch_waits = step.demand.priority is Priority.INTERACTIVE
+                how = batch_waits, step.demand.since if closed else None
+                holding_back |= {victim.id: (victim, *how) for victim in step.victims}
             if step.may_start:
                 self._start(step, now, actions)
+        self._hold_back(holding_back)
         return making_way
+
+    def _hold_back(self, now_on: Mapping[int, _HoldingBack]) -> None:
+        """These engines, and no others, take not every ticket from now on."""
+        for number in self._holding_back.keys() - now_on.keys():
+            self._change(self._holding_back.pop(number), False, None)
+        for number, (engine, batch_waits, closed_since) in now_on.items():
+            self._holding_back[number] = engine
+            self._change(engine, batch_waits, closed_since)
+
+    def _change(self, engine: EngineView, batch_waits: bool, closed_since: float | None) -> None:
+        if (batch_waits, closed_since) != (engine.batch_waits, engine.closed_since):
+            engine.batch_waits, engine.closed_since = batch_waits, closed_since
+            self._to_grant.add(engine.key.model)
 
     def _make_room_for_yields(self, now: float, actions: list[Action]) -> None:
         """Those leave that hold what another program is to have, idle ones first; busy ones take
@@ -264,3 +293,7 @@ def reject(state: SchedulerState, rejected: Reject, actions: list[Action]) -> No
 
 def _context(engine: EngineView) -> int:
     return engine.context
+
+
+def _number(engine: EngineView) -> int:
+    return engine.id

@@ -53,6 +53,8 @@ def reconfigure(
         state.uncounting.discard(key.model)
     state.variants.replace(event.variants, {*event.changed, *gone})
     state.engines_version += 1
+    state.touch_all()
+    state.idle.note_timeouts(state.engines.values())
     for engine in [e for e in state.engines.values() if e.outdated]:
         why = "it is started otherwise now" if engine.key in facts else "it is configured no more"
         send_away(engine, f"the configuration was reloaded, and {why}", decisions, actions)

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from trio_gateway.engine.scheduling.deadlines import Deadlines
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import Action, CountAgain
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, in_line
 from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket, TicketQueue
 
 COUNT_LIMIT_S = 10.0
@@ -48,16 +49,31 @@ class Recounts:
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
+        self._touched = state.touched.new_list()
         self._looked: dict[str, _Looked] = {}
+        self._until = Deadlines()
+        self._uncounted: set[str] = set()  # models that have tickets to be counted
+        self._engines_version = state.engines_version
 
     def hold(self, now: float, actions: list[Action]) -> float:
         """Hold the tickets that are to be counted before anything is started for them, and let go
         of the others; when the first of them has been held for long enough."""
-        held_until = math.inf
-        for model, queue in self._state.queues.items():
-            looked = self._look(model, queue, now, actions)
-            held_until = min(held_until, looked.until)
-        return held_until
+        queues, models = self._state.queues, self._touched
+        models.update(self._until.take_due(now))
+        if self._engines_version != self._state.engines_version:
+            # Each may have another teller. Mostly none is to be counted.
+            self._engines_version = self._state.engines_version
+            models.update(self._uncounted, self._until.names())
+        for model in in_line(models, self._state):
+            if (queue := queues.get(model)) is None:
+                self._uncounted.discard(model)
+                self._until.set(model, math.inf)
+                continue
+            self._until.set(model, self._look(model, queue, now, actions).until)
+            note = self._uncounted.add if queue.has_uncounted else self._uncounted.discard
+            note(model)
+        models.clear()
+        return self._until.next()
 
     def _look(self, model: str, queue: TicketQueue, now: float, actions: list[Action]) -> _Looked:
         """At the newcomers, unless it is another thing that has changed."""

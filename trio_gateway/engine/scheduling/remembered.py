@@ -21,3 +21,4 @@ def remember(event: Remembered, state: SchedulerState) -> None:
         if known.slots and variants.places(facts) is None:
             variants.note_slots(facts, known.slots, known.shared_tokens)
         forecast.remember(key.model, known.prompt_speed, known.speed)
+    state.touch_all()

@@ -11,6 +11,6 @@ def resize(event: SlotsChanged, state: SchedulerState) -> None:
     if (engine := state.engines.get(event.engine)) is None:
         return
     engine.slots = event.slots
-    state.engines_version += 1
+    state.note_change(engine)
     if not engine.outdated:
         state.variants.note_slots(engine.facts, event.slots, engine.shared_tokens)

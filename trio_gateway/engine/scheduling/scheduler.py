@@ -140,6 +140,8 @@ class Scheduler:
                 self._unload(model, force, actions)
             case Keep():
                 state.variants.keep(event)
+                state.touched.add(event.model)
+                state.idle.note_timeouts(state.engines.values())
             case Reconfigured():
                 self._limit(event.queue_limit, event.queue_timeout_s, event.fairness_window_s)
                 reconfigure(event, state, self._decisions, now, actions)
@@ -184,10 +186,7 @@ class Scheduler:
             deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
         for yielded in state.memory.yields.values():
             deadline = min(deadline, yielded.until)
-        for engine in state.engines.values():
-            if engine.state is EngineState.READY and not engine.leases:
-                idle_s = state.variants.idle_timeout_s(engine.facts)
-                deadline = min(deadline, engine.used_at + idle_s)
+        deadline = min(deadline, state.idle.next_due())
         return None if deadline == NEVER else deadline
 
     def preview(
@@ -233,6 +232,7 @@ class Scheduler:
         if ticket is None:
             if (engine := self.state.holder_of(event.ticket)) is not None:
                 engine.recount(event.ticket, event.need)
+                self.state.touched.add(engine.key.model)
             return
         ticket.counting = Counting.DONE
         if event.need is None:
@@ -256,6 +256,7 @@ class Scheduler:
         engine.slots, engine.context = event.slots, event.context
         engine.shared_tokens = event.shared_tokens
         engine.used_at = engine.ready_at = now
+        self.state.touched.add(engine.key.model)
         if not engine.outdated:
             self._learn(engine, event, now, actions)
         # A stop decided while it loaded stands: the engine's own task will see it next.
@@ -282,6 +283,7 @@ class Scheduler:
     def _size_again(self, model: str, actions: list[Action]) -> None:
         """A variant's context turned out to be another: the tickets fit other variants now."""
         self.state.engines_version += 1
+        self.state.touched.add(model)
         for ticket in self.state.queues.get(model, ()):
             self._size(ticket, actions)
 
@@ -325,11 +327,8 @@ class Scheduler:
             if yielded.until <= now:
                 self.state.memory.end_yield(number)
                 actions.append(YieldEnded(number, "its time is over"))
-        for engine in self.state.engines.values():
-            idle_s = self.state.variants.idle_timeout_s(engine.facts)
-            unused = engine.state is EngineState.READY and not engine.leases
-            if unused and engine.used_at + idle_s <= now:
-                self._decisions.leave(engine, f"idle for {idle_s:g} s", Cause.IDLE, actions)
+        for engine, idle_s in self.state.idle.due(now):
+            self._decisions.leave(engine, f"idle for {idle_s:g} s", Cause.IDLE, actions)
 
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()

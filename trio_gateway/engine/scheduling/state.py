@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from trio_gateway.config.pool_schema import PoolConfig
@@ -14,12 +16,26 @@ from trio_gateway.engine.scheduling.events import (
     VariantKey,
 )
 from trio_gateway.engine.scheduling.forecast import Forecast
+from trio_gateway.engine.scheduling.idle_engines import IdleEngines
 from trio_gateway.engine.scheduling.lifecycle import EngineState, move
 from trio_gateway.engine.scheduling.pool_memory import PoolMemory
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
+from trio_gateway.engine.scheduling.touched import Touched
 from trio_gateway.engine.scheduling.variants import Variants
 
 _NO_ENGINES: Mapping[int, EngineView] = {}
+
+
+def in_line(models: Collection[str], state: SchedulerState) -> list[str]:
+    """In the order in which tickets came to wait for them, then those that none waits for."""
+    if len(models) < 2:
+        return [*models]
+
+    def born(model: str) -> float:
+        queue = state.queues.get(model)
+        return math.inf if queue is None else queue.born
+
+    return sorted(models, key=born)
 
 
 class SchedulerState:
@@ -37,6 +53,8 @@ class SchedulerState:
         self.engines: dict[int, EngineView] = {}  # those that are not gone, in order of their start
         self._of_model: dict[str, dict[int, EngineView]] = {}  # the same, by their models
         self._of_pool: dict[str, dict[int, EngineView]] = {}
+        self.touched = Touched()
+        self.idle = IdleEngines(self.variants)
         self.engines_version = 0  # grows when an engine comes, goes or changes its state
         self._holders: dict[int, EngineView] = {}  # by ticket: who has its lease
         self._turns_ended: dict[str, tuple[float, int]] = {}  # by model: when, and in which place
@@ -50,7 +68,10 @@ class SchedulerState:
     def add_ticket(self, ticket: Ticket) -> None:
         ticket.place = next(self._places)
         self.tickets[ticket.id] = ticket
-        self.queues.setdefault(ticket.model, TicketQueue()).add(ticket)
+        if (queue := self.queues.get(ticket.model)) is None:
+            changed = functools.partial(self.touched.add, ticket.model)
+            queue = self.queues[ticket.model] = TicketQueue(changed)
+        queue.add(ticket)
         if ticket.priority is Priority.BATCH:
             self.batch[ticket.id] = ticket
         if ticket.read_bytes is None:
@@ -98,6 +119,8 @@ class SchedulerState:
         )
         engine.used_at = now
         self._holders[ticket.id] = engine
+        self.idle.forget(engine)
+        self.touched.add(engine.key.model)
 
     def holder_of(self, ticket: int) -> EngineView | None:
         """The engine that the ticket is a lease of; None: it is gone, or there is no such lease."""
@@ -106,16 +129,29 @@ class SchedulerState:
     def take_back(self, ticket: int, now: float) -> None:
         # The engine may be gone: a lease outlives a crash until its request notices.
         if (engine := self._holders.pop(ticket, None)) is not None:
-            lease = engine.leases.pop(ticket)
+            lease, model = engine.leases.pop(ticket), engine.facts.key.model
             engine.used_at = now
-            self.forecast.lease_ended(engine.key.model, lease, engine.context, now)
+            if not engine.leases:
+                self.idle.note(engine)
+            self.touched.add(model)
+            self.forecast.lease_ended(model, lease, engine.context, now)
 
     # -- engines -----------------------------------------------------------------------------
 
     def add_engine(self, engine: EngineView) -> None:
         self.engines[engine.id] = engine
         self._index(engine)
+        self.note_change(engine)
+
+    def note_change(self, engine: EngineView) -> None:
+        """It comes, goes, or is in another state than before."""
         self.engines_version += 1
+        self.idle.note(engine)
+        self.touched.add(engine.key.model)
+
+    def touch_all(self) -> None:
+        """Something has changed that may concern any model."""
+        self.touched.add_all({*self.queues, *self._of_model})
 
     def _index(self, engine: EngineView) -> None:
         self._of_model.setdefault(engine.key.model, {})[engine.id] = engine
@@ -129,11 +165,12 @@ class SchedulerState:
 
     def move_engine(self, engine: EngineView, to: EngineState) -> None:
         engine.state = move(engine.state, to)
-        self.engines_version += 1
+        self.note_change(engine)
 
     def forget_engine(self, number: int) -> EngineView:
-        self.engines_version += 1
         engine = self.engines.pop(number)
+        self.note_change(engine)
+        self.idle.forget(engine)
         of_model = self._of_model[engine.key.model]
         del of_model[number], self._of_pool[engine.facts.pool][number]
         if not of_model:
@@ -148,6 +185,10 @@ class SchedulerState:
         """The model's engines, the smallest first."""
         found = [*self._of_model.get(model, _NO_ENGINES).values()]
         return sorted(found, key=lambda e: e.context) if len(found) > 1 else found
+
+    def each_of(self, model: str) -> Collection[EngineView]:
+        """The model's engines, the first that was started first."""
+        return self._of_model.get(model, _NO_ENGINES).values()
 
     def engines_in(self, pool: str) -> Collection[EngineView]:
         """Those on their way out included."""

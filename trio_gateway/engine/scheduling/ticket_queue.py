@@ -22,7 +22,7 @@ import enum
 import heapq
 import itertools
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -154,11 +154,13 @@ def _take_out(orders: dict[int, list[Key]], size: int, key: Key) -> None:
 class TicketQueue:
     """The tickets of one model. Its caller sets each ticket's `size` and `start_size`.
 
-    `version` is another after each change, and no two queues have the same.
+    `version` is another after each change, and no two queues have the same; `born` is the first.
+    `changed` is called at each change.
     """
 
-    def __init__(self) -> None:
-        self.version = next(_versions)
+    def __init__(self, changed: Callable[[], None] | None = None) -> None:
+        self.born = self.version = next(_versions)
+        self._tell_change = changed
         self._lanes = (_Lane(), _Lane())
         self._tickets: dict[int, Ticket] = {}
         self._wishes: dict[tuple[int, int], int] = {}  # (size, larger start size): how many
@@ -179,8 +181,13 @@ class TicketQueue:
     def __iter__(self) -> Iterator[Ticket]:
         return iter([*self._tickets.values()])
 
-    def add(self, ticket: Ticket) -> None:
+    def _changed(self) -> None:
         self.version = next(_versions)
+        if self._tell_change is not None:
+            self._tell_change()
+
+    def add(self, ticket: Ticket) -> None:
+        self._changed()
         self._tickets[ticket.id] = ticket
         self._lanes[ticket.priority].add(ticket)
         self._count_wish(ticket, 1)
@@ -190,7 +197,7 @@ class TicketQueue:
     def remove(self, ticket: Ticket, *, granted: bool = False) -> None:
         self.release(ticket)
         self._uncounted.pop(ticket.id, None)
-        self.version = next(_versions)
+        self._changed()
         del self._tickets[ticket.id]
         self._lanes[ticket.priority].remove(ticket, granted=granted)
         self._count_wish(ticket, -1)
@@ -199,7 +206,7 @@ class TicketQueue:
         """A batch ticket has waited long enough to be interactive from now on."""
         is_held = ticket.id in self._held
         self.release(ticket)
-        self.version = next(_versions)
+        self._changed()
         self._lanes[ticket.priority].remove(ticket, granted=False)
         ticket.priority = Priority.INTERACTIVE
         self._lanes[ticket.priority].add(ticket)
@@ -216,7 +223,7 @@ class TicketQueue:
     def hold(self, ticket: Ticket) -> None:
         """It waits, but for no engine, until it is released."""
         if ticket.id not in self._held:
-            self.version = next(_versions)
+            self._changed()
             self._held[ticket.id] = ticket
             self._count_wish(ticket, -1)
             self._lanes[ticket.priority].take_out(ticket)
@@ -226,9 +233,14 @@ class TicketQueue:
         if ticket.counting is Counting.DONE:
             self._uncounted.pop(ticket.id, None)
         if self._held.pop(ticket.id, None) is not None:
-            self.version = next(_versions)
+            self._changed()
             self._count_wish(ticket, 1)
             self._lanes[ticket.priority].put_in(ticket)
+
+    @property
+    def has_uncounted(self) -> bool:
+        """Whether the need of one may be counted again."""
+        return bool(self._uncounted)
 
     def uncounted(self, after: int) -> list[Ticket]:
         """Those whose need may be counted again and that came after that ticket, the oldest
