@@ -186,9 +186,10 @@ def _choices(config: GatewayConfig) -> dict[str, msgspec.Struct]:
 
 def _different(old: msgspec.Struct, new: msgspec.Struct) -> list[str]:
     names = [n for n in old.__struct_fields__ if getattr(old, n) != getattr(new, n)]
-    if "timeouts" in names:
-        names.remove("timeouts")
-        names += _different(old.timeouts, new.timeouts)  # type: ignore[attr-defined]
+    for inner in ("timeouts", "options"):
+        if inner in names:
+            names.remove(inner)
+            names += _different(getattr(old, inner), getattr(new, inner))
     return names
 
 

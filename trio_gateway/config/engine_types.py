@@ -42,6 +42,9 @@ class Option(enum.Enum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     HEALTH_INTERVAL = "health_interval"
     GATEWAY = "gateway"
+    WAKE = "wake"
+    WAKE_COMMAND = "wake_command"
+    WAKE_TIMEOUT = "wake_timeout"
     CLUSTER = "address"  # and those that go with it: config/reading/cluster.py
 
 

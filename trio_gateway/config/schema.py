@@ -27,6 +27,7 @@ from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.secret import Secret as Secret
 from trio_gateway.config.site_schema import Balance, SiteOptions
+from trio_gateway.config.wake_schema import WakeOnLan
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -92,7 +93,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     `urls`: where an engine without a process is, the first choice first; `sites`: the same with
     what is said of each. `balance`: None, in order unless one of them has a weight. `ca_file`:
     takes the place of the system's certificates. `cluster`: of one that runs on a Ray cluster.
-    `gateway`: at its URLs are gateways like this one, which are told who asks.
+    `gateway`: at its URLs are gateways like this one, which are told who asks. `wake`,
+    `wake_command`: how its machine is woken, by one of them at most; `wake_timeout_s`: it is to
+    answer within that.
     """
 
     served_name: str | None = None
@@ -108,6 +111,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     gateway: bool = False
     sites: tuple[SiteOptions, ...] = ()
     balance: Balance | None = None
+    wake: WakeOnLan | None = None
+    wake_command: tuple[str, ...] = ()
+    wake_timeout_s: float = 120.0
 
     @property
     def spreads(self) -> bool:
@@ -115,6 +121,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.balance is None:
             return any(site.weight is not None for site in self.sites)
         return self.balance is Balance.LEAST_LOADED
+
+    @property
+    def can_wake(self) -> bool:
+        return self.wake is not None or bool(self.wake_command)
 
 
 @lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often

@@ -20,6 +20,7 @@ from trio_gateway.config.engine_key import configured_key
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.schema import (
     NEVER,
+    EngineOptions,
     GatewayConfig,
     RewriteConfig,
     Secret,
@@ -127,6 +128,7 @@ def _of_variant(variant: VariantConfig, key_variables: Sequence[str]) -> Iterato
         yield from (header.reveal() for header in cluster.headers.values())
     yield from _in_args(variant.args)
     yield from _in_args(variant.stop_command)
+    yield from _in_args(variant.options.wake_command)
 
 
 def _in_args(args: Sequence[str]) -> Iterator[str]:
@@ -174,6 +176,8 @@ def _shown(value: object) -> Json:
             return HIDDEN if isinstance(value, Secret) else {**_fields(value), "secret": HIDDEN}
         case EngineType():
             return value.value
+        case EngineOptions():
+            return {**_fields(value), "wake_command": [*_args(value.wake_command)]}
         case VariantConfig():
             return {**_fields(value), **_of_process(value)}
         case RewriteConfig():

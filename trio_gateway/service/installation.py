@@ -102,8 +102,8 @@ def longest_stop_s(config: GatewayConfig) -> float:
 
 def _needs_rights(config: GatewayConfig) -> tuple[str, ...]:
     variants = (variant for model in config.models for variant in model.variants)
-    commands = (c for v in variants for c in ((v.binary,), v.stop_command[:1]) if c)
-    programs = (os.path.basename(command[0]) for command in commands)
+    commands = ((v.binary, *v.stop_command[:1], *v.options.wake_command[:1]) for v in variants)
+    programs = (os.path.basename(program) for found in commands for program in found if program)
     return tuple(dict.fromkeys(program for program in programs if program in _NEED_RIGHTS))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 
 from trio_gateway.config.engine_types import ENDPOINT_NAMES, ENGINE_TYPES, EngineType, Option
 from trio_gateway.config.keepalive import LoadingState
-from trio_gateway.config.reading import cluster, fields, sites
+from trio_gateway.config.reading import cluster, fields, paths, sites, wake
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
 
@@ -47,6 +48,7 @@ class EngineKeys:
             Option.FIRST_BYTE_TIMEOUT: ("first_byte_timeout_s", fields.positive_seconds),
             Option.HEALTH_INTERVAL: ("health_interval_s", fields.positive_seconds),
             Option.GATEWAY: ("gateway", fields.boolean),
+            Option.WAKE_TIMEOUT: ("wake_timeout_s", fields.positive_seconds),
         }
         found: dict[str, Any] = {}
         for option, (field, reader) in readers.items():
@@ -56,6 +58,13 @@ class EngineKeys:
                 self._refuse(record, option.value, f"only {_types_with(option)} has it")
         if "sites" in found:
             found["urls"] = tuple(site.url for site in found["sites"])
+        if Option.WAKE in self._engine.options:
+            program = command(partial(paths.resolve_binary, self._folder))
+            ways = wake.ways(self._mistakes, record, (outer.wake, outer.wake_command), program)
+            found["wake"], found["wake_command"] = ways
+        else:
+            for option in (Option.WAKE, Option.WAKE_COMMAND):
+                self._refuse(record, option.value, f"only {_types_with(option)} has it")
         if Option.CLUSTER in self._engine.options:
             found["cluster"] = cluster.options(record, outer.cluster)
         else:

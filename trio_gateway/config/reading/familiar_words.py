@@ -78,6 +78,7 @@ _ENGINE = {
     "weight": 'use urls = { { url = "…", weight = 2 }, … }',
     **dict.fromkeys(("strategy", "policy", "load_balancing"), 'use "balance", next to "urls"'),
     "cmdStop": 'use "stop_command"',
+    **dict.fromkeys(("mac", "wol", "wake_on_lan"), 'use wake = { mac = "…" }'),
     "proxy": 'use "connect"',
     "port": 'use "connect", such as "http://127.0.0.1:8080"; without it a free port is picked',
     "checkEndpoint": 'use "health_path" with presets.engines.openai; llama.cpp needs none',
