@@ -71,7 +71,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine.configured",),
     ("engine.launch", "engine.variant_facts", "engine.loadable", "engine.resources"),
     ("engine.ledger", "engine.speeds"),
-    ("engine.cluster",),
+    ("engine.cluster", "engine.waking"),
     (
         "engine.pool_readings",
         "engine.placement",
@@ -90,7 +90,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("finding",),
     ("gguf", "hardware"),
-    ("tasks", "held", "rawjson", "log", "bus", "wall_clock", "environment"),
+    ("tasks", "held", "rawjson", "log", "bus", "wall_clock", "environment", "magic_packet"),
     ("stop_signals", "lines"),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.
@@ -113,6 +113,7 @@ PURE = (
     "server.api",
     "bus",
     "lines",
+    "magic_packet",
     "engine.happenings",
 )
 EFFECTS = {"trio", "hypercorn", "quart", "quart_trio", "httpx", "httpcore"}

@@ -41,6 +41,7 @@ ROOMS = (
     "engine",
     "engine/ledger",
     "engine/cluster",
+    "engine/waking",
     "engine/kv",
     "engine/clients",
     "engine/http",

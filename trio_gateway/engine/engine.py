@@ -39,6 +39,7 @@ from trio_gateway.engine.process.process import (
     with_output,
 )
 from trio_gateway.engine.process.stop_command import LIMIT_SHARE, run_stop_command, stop_command
+from trio_gateway.engine.scheduling.elsewhere_events import SlotsChanged
 from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
@@ -47,7 +48,6 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     VariantKey,
 )
-from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 from trio_gateway.engine.speeds import Speeds
 from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.tasks import first_of
@@ -279,15 +279,16 @@ class Engine:
         reason = f"the engine {process.status}" if ended else self._lost
         self.epitaph = f"{reason}{last_words(process)}"
         self.last_output = output_of(process)
-        told = with_output(self.epitaph, self.last_output)
-        log.error("%s (%s): %s", self.key, where(process), told)
+        asleep = not ended and self.client.has_fallen_asleep
+        told = f"{self.key} ({where(process)}): {with_output(self.epitaph, self.last_output)}"
+        log.log(logging.INFO if asleep else logging.ERROR, "%s", told)
         if not ended:
             self._abort_all()
             # Not asked to end: that would wake a stopped engine, and it might write on.
             await process.kill()
         await self._run_stop_command(process, self.variant.timeouts.stop_s)
         # At once: a helper may hold its pipe open for a while.
-        self._finish(EngineExited(self.number, self.epitaph, self.last_output))
+        self._finish(EngineExited(self.number, self.epitaph, self.last_output, asleep))
 
     async def _stop_in_order(self, process: Process) -> None:
         """Save what its slots hold, then stop it."""
@@ -310,8 +311,7 @@ class Engine:
 
     async def _run_stop_command(self, process: Process, limit_s: float) -> None:
         """Also for one that ended by itself or was killed: what it was the client of may run on."""
-        argv = stop_command(self.variant.stop_command, process, self.client.port)
-        if argv:
+        if argv := stop_command(self.variant.stop_command, process, self.client.port):
             self._abort_all()  # no request needs to wait for it
             launched = self.launch.launched(argv, self.client)
             await run_stop_command(launched, argv[0], limit_s * LIMIT_SHARE, self.log)

@@ -18,7 +18,9 @@ from trio_gateway.engine.others import Others
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.placement import placed
 from trio_gateway.engine.process.process import Launcher
+from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking
 from trio_gateway.engine.scheduling.events import Event, VariantKey
+from trio_gateway.engine.waking.machine import SleepingMachine, with_time_to_wake
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,11 @@ class EngineFactory:
             variant = kind.with_prompts_in_slots(variant)
         kv = self._kv_of(key, model, variant, owners)
         known = {} if self._others is None else self._others.devices
+        elsewhere = self._on_clusters.elsewhere(key, variant)
+        if variant.options.can_wake:
+            tell = partial(report, EngineWaking(number))
+            elsewhere = SleepingMachine(variant.options, self._launch, tell)
+            variant = with_time_to_wake(variant)
         engine = Engine(
             number,
             key,
@@ -67,7 +74,7 @@ class EngineFactory:
             ports_in_use=self._ports_in_use,
             memory_of_group=self._memory_of_group,
             kv=kv,
-            elsewhere=self._on_clusters.elsewhere(key, variant),
+            elsewhere=elsewhere,
         )
         engine.owners = owners
         return engine

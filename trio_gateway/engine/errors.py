@@ -23,6 +23,10 @@ class OutOfSockets(EngineUnreachable):
     """The gateway itself cannot open another connection: this says nothing about the engine."""
 
 
+class NotTrusted(EngineUnreachable):
+    """Something accepts connections there, and TLS with it fails."""
+
+
 class EngineSilent(EngineLost):
     """The engine gave no answer in time."""
 

@@ -70,7 +70,7 @@ class HealthRecord:
 
     async def until_lost(self) -> str:
         """Watch a ready engine; why it must be given up, once it must."""
-        return await first_of(self._until_silent, self._until_refusing)
+        return await first_of(self._until_silent, self._until_refusing, self._until_asleep)
 
     async def _until_silent(self) -> str:
         due = trio.current_time()
@@ -85,6 +85,12 @@ class HealthRecord:
         await self._client.refuses.wait()
         await trio.sleep(EXIT_NEWS_S)
         return f"the engine refuses requests ({self._client.last_refusal})"
+
+    async def _until_asleep(self) -> str:
+        if self._client.sleep is None:
+            await trio.sleep_forever()
+        await self._client.sleep.fell_asleep.wait()
+        return "nothing answers any more where it is: the machine may sleep"
 
     async def check(self) -> str | None:
         """Ask a ready engine once; why it must be given up, if it must.

@@ -56,7 +56,8 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     second of its running answers together; None where none is seen.
     `load_s`: what its load took, or what it is expected to take. `idle_s`: None while it has
     leases. `memory_bytes`: declared, measured or estimated; None: not known. `shared_tokens`: what
-    all its requests share; None: each has its own. `kv_restored_tokens`: at its start.
+    all its requests share; None: each has its own. `kv_restored_tokens`: at its start. `waking`:
+    its machine sleeps, and is being woken.
     """
 
     model: str
@@ -80,6 +81,7 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     evicted: tuple[str, ...]
     started_at_s: float
     speed: float | None
+    waking: bool
 
 
 class LoadedEngine(msgspec.Struct, frozen=True):
@@ -222,7 +224,7 @@ class Overview:
         now, engine = trio.current_time(), self._engines[view.id]
         ready_at = view.ready_at
         if ready_at is None:
-            load_s = self._state.forecast.load_s(view.facts)
+            load_s = self._state.forecast.start_s(view)
         else:
             load_s = ready_at - view.started_at
         idle = ready_at is not None and not view.leases
@@ -248,6 +250,7 @@ class Overview:
             evicted=tuple(map(str, view.evicted)),
             started_at_s=round(self._wall.unix(view.started_at), 2),
             speed=_speed(view, now),
+            waking=view.is_waking and ready_at is None,
         )
 
     def pools(self) -> list[PoolRow]:

@@ -49,6 +49,7 @@ class _Run:
         self.identity: str | None = None  # None: nobody has looked
         self.base: Entry | None = None  # what was known before it
         self.load_s: float | None = None
+        self.woke = False  # its machine had to be woken for it
         self.memory_bytes: int | None = None
         self.has_ended = False
         self.tried: dict[str, object] = {}
@@ -58,12 +59,14 @@ class _Run:
         build = short_text((info.build if info is not None else None) or "")
         base = self.base if self.base is not None and self.base.build == build else None
         load_s = None if base is None else base.load_s
+        took_s = None if self.load_s is None else max(self.load_s, LOAD_MIN_S)
         entry = Entry(
             at=now_s,
             name=short_text(str(key)),
             build=build,
             memory_bytes=self.memory_bytes,
-            load_s=None if self.load_s is None else mean(load_s, max(self.load_s, LOAD_MIN_S)),
+            load_s=None if took_s is None or self.woke else mean(load_s, took_s),
+            wake_s=took_s if self.woke else None,
             context=None if info is None else info.context,
             slots=None if info is None else info.slots,
             shared_tokens=None if info is None else info.shared_tokens,
@@ -190,7 +193,7 @@ class Remembering:
                 engine.speeds.tell = self._tell
                 self._runs[change.engine] = _Run(engine, *self._configured.variants[change.key])
             case Change.READY if run is not None:
-                run.load_s = change.load_s
+                run.load_s, run.woke = change.load_s, run.engine.client.was_woken
             case Change.GONE | Change.FAILED if run is not None:
                 run.has_ended = True
             case _:

@@ -18,6 +18,7 @@ from tests.support.scheduler_tables import (
     scheduler,
 )
 from trio_gateway.engine.scheduling.back_off import WAITED_OUT_S
+from trio_gateway.engine.scheduling.elsewhere_events import SlotsChanged
 from trio_gateway.engine.scheduling.events import (
     EngineExited,
     EngineFailed,
@@ -28,7 +29,6 @@ from trio_gateway.engine.scheduling.events import (
     TimePassed,
 )
 from trio_gateway.engine.scheduling.scheduler import Scheduler
-from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 
 
 def failed_once() -> Scheduler:

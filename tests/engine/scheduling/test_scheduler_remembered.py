@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.scheduler_tables import GB, Step, arrive, play, ready, scheduler, variant
+from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking
 from trio_gateway.engine.scheduling.events import EngineMeasured, Known, Remembered, VariantKey
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
@@ -61,3 +62,19 @@ def test_speeds_tell_how_long_an_answer_takes_until_answers_do() -> None:
     assert forecast.answer_s("a", asked, 4096) == pytest.approx(2.0 + 5.0)
     forecast.remember("a", 1.0, 1.0)  # of another variant, measured before
     assert forecast.answer_s("a", asked, 4096) == pytest.approx(7.0)
+
+
+def test_how_long_a_machine_takes_to_wake_is_known_until_it_was_woken() -> None:
+    subject = scheduler(variant("a"))
+    forecast = subject.state.forecast
+    subject.handle(Remembered({KEY: Known(wake_s=40.0)}), 0.0)
+    assert forecast.wake_s(KEY) == 40.0
+    steps: list[Step] = [
+        (0, arrive(1, "a"), ["start a:only as 1"]),
+        (1, EngineWaking(1), []),
+        (25, ready(1), ["grant 1 engine 1"]),
+        (26, Remembered({KEY: Known(wake_s=40.0)}), []),
+    ]
+    play(subject, steps)
+    assert forecast.wake_s(KEY) == 25.0
+    assert not forecast.has_loaded(subject.state.variants["a"][0])  # no load was measured

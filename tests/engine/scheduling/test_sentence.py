@@ -23,7 +23,9 @@ from tests.support.scheduler_tables import (
     scheduler,
     variant,
 )
+from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking
 from trio_gateway.engine.scheduling.events import (
+    EngineExited,
     EngineFailed,
     TicketArrived,
     TimePassed,
@@ -103,6 +105,28 @@ CASES = {
     "nobody knows how long its engine loads": Case(
         (UNKNOWN,), [(0, arrive(1, "u"), ["start u:only as 1"])], 1, 4,
         "waits for u to load (4 s so far)",
+    ),
+    "its machine is woken": Case(
+        (A,), [(0, arrive(1, "a"), ["start a:only as 1"]), (2, EngineWaking(1), [])], 1, 4,
+        "waits for the machine of a to wake (4 s so far)",
+    ),
+    "its machine is woken, and it is known how long that takes": Case(
+        (A,),
+        [(0, arrive(1, "a"), ["start a:only as 1"]), (2, EngineWaking(1), []),
+         (30, ready(1), ["grant 1 engine 1"]), (40, LeaseBack(1), []),
+         (60, EngineExited(1, "it sleeps", asleep=True), []),
+         (60, arrive(2, "a"), ["start a:only as 2"]), (62, EngineWaking(2), [])],
+        2, 70,
+        "waits for the machine of a to wake (10 s of about 30 s); expected in about 20 s",
+    ),
+    "its machine was woken, and is awake this time": Case(
+        (A,),
+        [(0, arrive(1, "a"), ["start a:only as 1"]), (2, EngineWaking(1), []),
+         (30, ready(1), ["grant 1 engine 1"]), (40, LeaseBack(1), []),
+         (60, EngineExited(1, "it sleeps", asleep=True), []),
+         (60, arrive(2, "a"), ["start a:only as 2"])],
+        2, 64,
+        "waits for a to load (4 s of about 10 s); expected in about 6 s",
     ),
     "no place is free": Case(
         (A,), [*loaded("a", slots=2), (0, arrive(2, "a"), ["grant 2 engine 1"]),

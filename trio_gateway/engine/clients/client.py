@@ -19,6 +19,7 @@ from trio_gateway.engine.clients.facts import (
     SlotState,
 )
 from trio_gateway.engine.clients.headers import for_client, for_elsewhere, is_loopback
+from trio_gateway.engine.clients.sleep import Sleep
 from trio_gateway.engine.errors import (
     KEY_REFUSED,
     EngineDisconnected,
@@ -56,6 +57,7 @@ class EngineClient(abc.ABC):
     `served_name`: what the engine calls its model; None: what the client calls it will do.
     `prefix`: what stands before all of its paths.
     `is_remote`: somebody else runs it, perhaps another gateway.
+    `sleep`: of a machine that can be woken; None: it cannot.
 
     `routes_by_affinity`: its engines have several places behind one address. It gets a request with
     the header AFFINITY, if something tells its conversation: the same for all that belong together.
@@ -68,6 +70,7 @@ class EngineClient(abc.ABC):
     is_remote = False
     key_refused: int | None = None
     refusals_max = REFUSALS_MAX
+    sleep: Sleep | None = None
 
     def __init__(self, base_url: str, options: EngineOptions = NO_OPTIONS) -> None:
         parts = urlsplit(base_url)
@@ -89,6 +92,20 @@ class EngineClient(abc.ABC):
         self.last_refusal = ""
         self._refusals = 0
         self._refused_last: object = None  # the body of it, or what stands for one
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the engine is about to end, for how it treats requests."""
+        return self.refuses.is_set() or self.has_fallen_asleep
+
+    @property
+    def was_woken(self) -> bool:
+        """Whether its machine had to be, at the start."""
+        return self.sleep is not None and self.sleep.must_wake.is_set()
+
+    @property
+    def has_fallen_asleep(self) -> bool:
+        return self.sleep is not None and self.sleep.fell_asleep.is_set()
 
     @property
     def pulse(self) -> Pulse:

@@ -18,6 +18,7 @@ from trio_gateway.engine.clients.openai import OpenAIEngine, OpenAIKind
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.clients.remote_sites import RemoteSites, Tour
 from trio_gateway.engine.clients.site_watch import SiteWatch
+from trio_gateway.engine.clients.sleep import Sleep
 from trio_gateway.engine.errors import (
     KEY_REFUSED,
     EngineLost,
@@ -40,6 +41,7 @@ _Answered = TypeVar("_Answered", Exchange, Answer)
 # An answer that another site might do better. Without another it is passed on as it is.
 ANOTHER_MAY_DO = frozenset({429, 502, 503, 504})
 _REDIRECTS = frozenset({300, 301, 302, 303, 305, 306, 307, 308})
+CONNECTED_S = 1.0  # of a health check, for the answer, once connected
 # Of the answer's headers, what clients read. By others a server that is not ours could steer a
 # proxy or a browser in the gateway's name (`Location`, `Refresh`, `X-Accel-Redirect`, …).
 _PASSED_ON = frozenset(
@@ -68,7 +70,8 @@ class RemoteEngine(OpenAIEngine):
     """See EngineClient. A request goes to the URL that `engine/sites` chooses, and to the next if
     that breaks before the first byte of its answer was passed on.
 
-    It is never given up: what does not answer now is asked again with the next request.
+    It is never given up: what does not answer now is asked again with the next request. Unless its
+    machine can be woken: that is done at the start of the next engine.
 
     Raises:
         OSError: `ca_file` cannot be used.
@@ -90,6 +93,8 @@ class RemoteEngine(OpenAIEngine):
             options.health_interval_s,
             asks_peers=options.gateway and options.spreads,
         )
+        if options.can_wake:
+            self.sleep = Sleep()
         self.routes_by_affinity = options.gateway or options.spreads
         for site in self.sites.all:
             is_open = site.url.startswith("http:") and not is_loopback(site.host)
@@ -100,9 +105,25 @@ class RemoteEngine(OpenAIEngine):
 
     async def check_health(self, timeout_s: float) -> Health:
         """Look at the sites, every `health_interval`. The answer is always good: that no site works
-        now is no reason to give up the engine, which is not ours."""
+        now is no reason to give up the engine, which is not ours.
+
+        Where its machine can be woken, it is bad until a site works; and nothing is asked while no
+        request is under way, so that the machine may sleep.
+        """
         self.idle.drop_old()
-        return Health(True, await self._watch.look(timeout_s))
+        if (sleep := self.sleep) is None:
+            return Health(True, await self._watch.look(timeout_s))
+        if sleep.awake.is_set() and not len(self.connections):
+            return Health(True, "not asked, so that it may sleep")
+        # That nothing can be reached has to show as that.
+        timeout_s = max(timeout_s, self.options.connect_timeout_s + CONNECTED_S)
+        said = await self._watch.look(timeout_s, is_waking=not sleep.awake.is_set())
+        works = any(self.sites.state(site).works for site in self.sites.all)
+        return sleep.looked(Health(True, said), self._found, works=works)
+
+    @property
+    def _found(self) -> dict[str, EngineLost | None]:
+        return {site.url: site.lost for site in self.sites.all}
 
     def site_rows(self, now: float, wall_s: float) -> tuple[SiteRow, ...]:
         return self.sites.rows(now, wall_s)
@@ -200,6 +221,7 @@ class RemoteEngine(OpenAIEngine):
                 body.rewind()
             try:
                 answer = await attempt(site)
+                site.lost = None
                 if answer.status in _REDIRECTS:
                     why = f"it sends clients elsewhere (HTTP {answer.status}); correct `urls`"
                     tour.note_bad(site, why)
@@ -224,6 +246,7 @@ class RemoteEngine(OpenAIEngine):
             except EngineLost as error:
                 if self.connections.is_over:
                     raise
+                site.lost = error
                 tour.note_bad(site, str(error))
                 tried.append(f"{site.url}: {error}")
                 continue
@@ -235,7 +258,12 @@ class RemoteEngine(OpenAIEngine):
             return refused  # with what the server says about it
         if refused is not None:
             raise KeyRefused("none of its URLs works: " + "; ".join(tried))
-        raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
+        raise self._none_works(tried)
+
+    def _none_works(self, tried: Sequence[str]) -> EngineUnreachable:
+        if self.sleep is not None:
+            self.sleep.request_failed(self._found, is_answering=self.connections.is_answering)
+        return EngineUnreachable("none of its URLs works: " + "; ".join(tried))
 
     @asynccontextmanager
     async def open_socket(
@@ -261,6 +289,7 @@ class RemoteEngine(OpenAIEngine):
                 except OutOfSockets:
                     raise
                 except EngineUnreachable as error:
+                    site.lost = error
                     tour.note_bad(site, str(error))
                     tried.append(f"{site.url}: {error}")
                     continue
@@ -275,7 +304,7 @@ class RemoteEngine(OpenAIEngine):
                 return
         if refused is not None:
             raise refused
-        raise EngineUnreachable("none of its URLs works: " + "; ".join(tried))
+        raise self._none_works(tried)
 
 
 def _refused_key(options: EngineOptions, status: int) -> str:

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.errors import OWN_LIMITS, EngineUnreachable, OutOfSockets, out_of_sockets
+from trio_gateway.engine.errors import (
+    OWN_LIMITS,
+    EngineLost,
+    EngineUnreachable,
+    NotTrusted,
+    OutOfSockets,
+    out_of_sockets,
+)
 from trio_gateway.engine.http.transport import PlainTransport, TlsTransport, Transport
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -25,6 +32,7 @@ class RemoteSite:
     """A base URL, as OpenAI clients take it: with a path, the API is right below that; without
     one, below `/v1`.
 
+    `lost`: how the last try there got no answer at all; None: it got one, or there was none.
     `health_targets`: the paths that may say whether it works, the one to ask first.
     """
 
@@ -38,6 +46,7 @@ class RemoteSite:
         self.url, self.host = url, parts.hostname
         self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self.authority = parts.netloc.encode("ascii")
+        self.lost: EngineLost | None = None
         self._api = parts.path or _API
         self._root = self._api.removesuffix(_API)
         self.health_targets = [self.target(path) for path in health]
@@ -89,7 +98,7 @@ class RemoteSite:
             await secure.do_handshake()
         except trio.BrokenResourceError as error:
             stream.socket.close()
-            raise EngineUnreachable(f"TLS: {_tls_reason(error)}") from error
+            raise NotTrusted(f"TLS: {_tls_reason(error)}") from error
         except BaseException:
             stream.socket.close()
             raise

@@ -32,16 +32,19 @@ class SiteWatch:
         self._every_s, self._asks_peers = every_s, asks_peers
         self._looked_at: float | None = None
 
-    async def look(self, timeout_s: float) -> str:
+    async def look(self, timeout_s: float, *, is_waking: bool = False) -> str:
         """Ask all sites at once, if it is time for that; before it, those only that are half-open.
         What was found, in words.
 
         The first time it returns once it is known who the first is that works, and soon after any
-        works: a host that does not answer keeps no request waiting.
+        works: a host that does not answer keeps no request waiting. So it is while a machine is
+        waking: then all are asked, and that they do not answer yet is no failure.
         """
-        now, first = trio.current_time(), self._looked_at is None
+        now, first = trio.current_time(), self._looked_at is None or is_waking
         circuits = {site: self._sites.state(site).circuit for site in self._sites.all}
-        if self._looked_at is None or now >= self._looked_at + self._every_s:
+        if is_waking:
+            due = [*circuits]
+        elif self._looked_at is None or now >= self._looked_at + self._every_s:
             self._looked_at = now
             due = [site for site, circuit in circuits.items() if circuit.may_check(now)]
         else:
@@ -49,7 +52,7 @@ class SiteWatch:
         async with trio.open_nursery() as nursery:
 
             async def check(site: RemoteSite) -> None:
-                await self._check(site, timeout_s)
+                await self._check(site, timeout_s, counts=not is_waking)
                 if first and (limit := self._first_look_ends()) is not None:
                     nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, limit)
 
@@ -66,7 +69,8 @@ class SiteWatch:
         undecided = None in (found if self._sites.spreads else found[: found.index(True)])
         return trio.current_time() + (FIRST_LOOK_S if undecided else 0.0)
 
-    async def _check(self, site: RemoteSite, timeout_s: float) -> None:
+    async def _check(self, site: RemoteSite, timeout_s: float, *, counts: bool) -> None:
+        """`counts`: as a failure, if it is one."""
         control, state, asked_at = (
             self._controls[site],
             self._sites.state(site),
@@ -77,8 +81,11 @@ class SiteWatch:
         except OutOfSockets:
             return  # says nothing of the site
         except EngineLost as error:
-            state.note_bad(trio.current_time(), str(error), of_request=False)
+            site.lost = error
+            if counts:
+                state.note_bad(trio.current_time(), str(error), of_request=False)
             return
+        site.lost = None
         now = trio.current_time()
         # Any other answer will do: a request will show whether it takes requests.
         if answer.status < 500 or answer.status in NOT_THERE:
@@ -86,7 +93,7 @@ class SiteWatch:
             state.note_good(now, of_request=False)
             if self._asks_peers:
                 await self._ask_peer(site, timeout_s)
-        else:
+        elif counts:
             why = f"HTTP {answer.status} at {target}"
             state.note_bad(now, why, of_request=False)
 

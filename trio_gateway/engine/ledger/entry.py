@@ -42,7 +42,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None: not measured. `at`: when something was, last. `name`: the variant's at that time, for
     people. `build`: what its engine said of itself.
 
-    `memory_bytes`: the most that its engines held. `context`, `slots`, `shared_tokens`: what its
+    `memory_bytes`: the most that its engines held. `wake_s`: what a start took whose machine had to
+    be woken. `context`, `slots`, `shared_tokens`: what its
     engine said. Speeds are tokens a second; those of `kv_save` and `kv_restore` bytes a second.
     `tools`, `images`: whether a request with some was answered.
     """
@@ -52,6 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     build: Text = ""
     memory_bytes: Bytes | None = None
     load_s: Positive | None = None
+    wake_s: Positive | None = None
     context: Count | None = None
     slots: Count | None = None
     shared_tokens: Count | None = None
@@ -99,6 +101,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Known(
             memory_bytes=self.memory_bytes,
             load_s=self.load_s,
+            wake_s=self.wake_s,
             slots=self.slots,
             shared_tokens=self.shared_tokens,
             prompt_speed=self.prompt_speed,
@@ -115,7 +118,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _SPEEDS = frozenset(
-    {"prompt_speed", "speed", "kv_bytes_per_token", "kv_save", "kv_restore", "load_s"}
+    {"prompt_speed", "speed", "kv_bytes_per_token", "kv_save", "kv_restore", "load_s", "wake_s"}
 )
 
 

@@ -44,7 +44,7 @@ class EngineView(msgspec.Struct, eq=False):
     holds for no other engine of its variant. `cause`: why it drains.
 
     `shared_tokens`: what all its leases have together; None: each has a context of its own.
-    `places`: where its memory is.
+    `places`: where its memory is. `is_waking`: it starts on a machine that has to be woken.
     """
 
     id: int
@@ -64,6 +64,7 @@ class EngineView(msgspec.Struct, eq=False):
     outdated: bool = False
     cause: Cause = Cause.SWAP
     places: Places = EVERYWHERE
+    is_waking: bool = False
 
     @property
     def key(self) -> VariantKey:

@@ -11,6 +11,7 @@ import msgspec
 
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.elsewhere_events import ElsewhereEvent
 from trio_gateway.engine.scheduling.memory_events import (
     Look,
     MemorySeen,
@@ -20,7 +21,6 @@ from trio_gateway.engine.scheduling.memory_events import (
     YieldReady,
 )
 from trio_gateway.engine.scheduling.progress import AnswerProgress
-from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 
 
 class VariantKey(NamedTuple):
@@ -138,11 +138,12 @@ class EngineFailed(msgspec.Struct, frozen=True):
 
 
 class EngineExited(msgspec.Struct, frozen=True):
-    """The process is gone: stopped as asked, or by itself, for the reason given."""
+    """It is gone, as asked or by itself, for the reason given. `asleep`: with its machine."""
 
     engine: int
     reason: str = ""
     output: tuple[str, ...] = ()  # its last lines
+    asleep: bool = False
 
 
 class EngineMeasured(msgspec.Struct, frozen=True):
@@ -202,6 +203,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
     memory_bytes: int | None = None
     load_s: float | None = None
+    wake_s: float | None = None
     slots: int | None = None
     shared_tokens: int | None = None
     prompt_speed: float | None = None
@@ -231,7 +233,7 @@ Event = (
     | EngineFailed
     | EngineExited
     | EngineMeasured
-    | SlotsChanged
+    | ElsewhereEvent
     | MemorySeen
     | Yield
     | YieldOver

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from trio_gateway.engine.scheduling.engine_view import HeldLease
+from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
@@ -40,6 +40,7 @@ class Forecast:
 
     def __init__(self) -> None:
         self._load_s: dict[VariantKey, float] = {}
+        self._wake_s: dict[VariantKey, float] = {}
         self._lease_s: dict[str, float] = {}
         self._reading: dict[str, _Rate] = {}  # by byte
         self._prompts: dict[str, _Rate] = {}  # by token, until an answer begins
@@ -50,6 +51,15 @@ class Forecast:
 
     def load_took(self, key: VariantKey, seconds: float) -> None:
         self._load_s[key] = mean(self._load_s.get(key), seconds)
+
+    def wake_took(self, key: VariantKey, seconds: float) -> None:
+        """A start on a machine that had to be woken. How it slept tells: the newest holds."""
+        self._wake_s[key] = seconds
+
+    def start_took(self, engine: EngineView, now: float) -> None:
+        """It is ready."""
+        took = self.wake_took if engine.is_waking else self.load_took
+        took(engine.key, now - engine.started_at)
 
     def lease_took(self, model: str, seconds: float) -> None:
         """A request of which nothing else is known, such as a WebSocket."""
@@ -70,6 +80,7 @@ class Forecast:
     def forget_load(self, key: VariantKey) -> None:
         """Its engines are started otherwise from now on."""
         self._load_s.pop(key, None)
+        self._wake_s.pop(key, None)
 
     def lease_ended(self, model: str, lease: HeldLease, context: int, now: float) -> None:
         """`context`: of its engine."""
@@ -105,6 +116,21 @@ class Forecast:
     def known_load_s(self, facts: VariantFacts) -> float | None:
         """The same, if it was measured or the configuration says so."""
         return self._load_s.get(facts.key, facts.load_time_s if facts.load_time_known else None)
+
+    def known_start_s(self, engine: EngineView) -> float | None:
+        """What the start of an engine takes that is not ready yet, or took others like it."""
+        if engine.is_waking:
+            return self._wake_s.get(engine.key)
+        return self.known_load_s(engine.facts)
+
+    def start_s(self, engine: EngineView) -> float:
+        """The same; a guess before the first."""
+        found = self.known_start_s(engine)
+        return self.load_s(engine.facts) if found is None else found
+
+    def wake_s(self, key: VariantKey) -> float | None:
+        """What a start takes whose machine has to be woken; None: not known."""
+        return self._wake_s.get(key)
 
     def has_loaded(self, facts: VariantFacts) -> bool:
         """Whether a load of it was measured."""

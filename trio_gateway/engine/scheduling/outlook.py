@@ -85,7 +85,7 @@ class Outlooks:
             return self._before_a_start(ticket, ahead)
         slots = state.variants.slots_of(engine.facts, ticket.need)
         if engine.state is EngineState.STARTING:
-            load_s, loading_s = state.forecast.known_load_s(engine.facts), now - engine.started_at
+            load_s, loading_s = state.forecast.known_start_s(engine), now - engine.started_at
             left_s = UNKNOWN if load_s is None or load_s < loading_s else load_s - loading_s
             wait_s = left_s + self._starts_s(ticket.model, None, slots)[ahead]
             return Outlook(ahead + 1, _known(wait_s), loading_s, load_s)

@@ -138,7 +138,7 @@ def preview_of(
 def _left_of_load_s(engine: EngineView, state: SchedulerState, now: float) -> float:
     if engine.state is not EngineState.STARTING:
         return 0.0
-    return max(engine.started_at + state.forecast.load_s(engine.facts) - now, 0.0)
+    return max(engine.started_at + state.forecast.start_s(engine) - now, 0.0)
 
 
 def _joined_by(ticket: Ticket, state: SchedulerState) -> SchedulerState:

@@ -41,7 +41,9 @@ class Prospects:
         return "is being stopped" if target is None else f"is being stopped for {target}"
 
     def _loading(self, engine: EngineView) -> str:
-        load_s = self._state.forecast.known_load_s(engine.facts)
+        load_s = self._state.forecast.known_start_s(engine)
+        if engine.is_waking and (load_s is None or engine.started_at + load_s <= self._now):
+            return "takes requests once its machine is awake"
         if load_s is None:
             return "takes requests once it is loaded"
         left_s = engine.started_at + load_s - self._now

@@ -18,6 +18,8 @@ def remember(event: Remembered, state: SchedulerState) -> None:
             variants.note_run(facts)  # that run is over, however it ended
         if known.load_s is not None and not forecast.has_loaded(facts):
             forecast.load_took(key, known.load_s)
+        if known.wake_s is not None and forecast.wake_s(key) is None:
+            forecast.wake_took(key, known.wake_s)
         if known.slots and variants.places(facts) is None:
             variants.note_slots(facts, known.slots, known.shared_tokens)
         forecast.remember(key.model, known.prompt_speed, known.speed)

@@ -39,6 +39,8 @@ from trio_gateway.engine.scheduling.admission import (
     too_large,
 )
 from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
+from trio_gateway.engine.scheduling.elsewhere import note
+from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking, SlotsChanged
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -73,8 +75,6 @@ from trio_gateway.engine.scheduling.overfull_pool import heed, relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.remembered import remember
-from trio_gateway.engine.scheduling.resizing import resize
-from trio_gateway.engine.scheduling.slots_event import SlotsChanged
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
@@ -134,8 +134,8 @@ class Scheduler:
                     relieve(view.facts.pool, state, self._decisions, now, actions)
             case MemorySeen() | Yield() | YieldOver():
                 heed(event, state, self._decisions, now, actions)
-            case SlotsChanged():
-                resize(event, state)
+            case SlotsChanged() | EngineWaking():
+                note(event, state)
             case Unload(model, force):
                 self._unload(model, force, actions)
             case Keep():
@@ -272,7 +272,7 @@ class Scheduler:
         self, engine: EngineView, event: EngineReady, now: float, actions: list[Action]
     ) -> None:
         """What it says of itself holds for the next engine of its variant."""
-        self.state.forecast.load_took(engine.key, now - engine.started_at)
+        self.state.forecast.start_took(engine, now)
         self.state.variants.note_slots(engine.facts, event.slots, event.shared_tokens)
         if self.state.variants.note_context(engine.facts, event.context):
             for other in self.state.engines.values():  # those that still load will say the same
@@ -295,7 +295,7 @@ class Scheduler:
                 self.state.back_off.engine_stopped(engine.key)
             return
         self.state.move_engine(engine, EngineState.FAILED)
-        if engine.outdated:
+        if engine.outdated or event.asleep:
             return
         served_s = now - (now if engine.ready_at is None else engine.ready_at)
         why = event.reason, event.output

@@ -59,6 +59,8 @@ class _Teller:
                 )
             case Cause.LOAD:
                 return f"waits for {own} to load{_progress(w.loading_s, w.load_s)}"
+            case Cause.WAKE:
+                return f"waits for the machine of {own} to wake{_progress(w.loading_s, w.load_s)}"
             case Cause.COUNTER:
                 loads = _progress(w.loading_s, w.load_s)
                 return f"waits for {own} to load{loads}, which will count its tokens"

@@ -32,6 +32,7 @@ class Cause(enum.Enum):
     PLACE = "a free place of its engine"
     TOKENS = "tokens that the places of its engine share"
     LOAD = "the load of its engine"
+    WAKE = "the machine of its engine, which sleeps and is being woken"
     COUNTER = "the load of the engine that will count its tokens"
     COUNT = "the count of its tokens"
     PAUSE = "the end of a pause after failures"
@@ -165,7 +166,9 @@ class Waits:
 
     def _loading(self, engine: EngineView, found: Waiting, cause: Cause) -> Waiting:
         loading_s = None if engine.ready_at is not None else self._now - engine.started_at
-        load_s = self._state.forecast.known_load_s(engine.facts)
+        load_s = self._state.forecast.known_start_s(engine)
+        if cause is Cause.LOAD and engine.is_waking:
+            cause = Cause.WAKE
         return msgspec.structs.replace(
             found, key=engine.key, cause=cause, loading_s=loading_s, load_s=load_s
         )

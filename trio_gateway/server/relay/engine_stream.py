@@ -159,12 +159,12 @@ class EngineStream(AnswerStream):
 async def news_of(lease: Lease, error: Exception) -> EngineLost:
     """Why the engine was lost: how it ended, if it did, otherwise what was seen of it."""
     engine = lease.engine
-    is_elsewhere = engine.pid is None and not lease.client.refuses.is_set()
+    is_elsewhere = engine.pid is None and not lease.client.is_given_up
     if isinstance(error, OutOfSockets) or is_elsewhere:
         return EngineLost(str(error))  # nothing happened to the engine, or nothing that shows here
     garbage = isinstance(error, EngineTalksGarbage)
     # One that answers is not about to end, unless it is given up for answering like that.
-    if not garbage or lease.client.refuses.is_set():
+    if not garbage or lease.client.is_given_up:
         with trio.move_on_after(ENGINE_NEWS_S):
             await engine.gone.wait()
             return EngineLost(engine.epitaph, engine.last_output)

@@ -1,0 +1,283 @@
+"""A machine that sleeps until a request wants its engine: real sockets, real commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.asking import CHAT, Clock, chat, error_of
+from tests.support.fakes import FakeEngines
+from tests.support.schema_values import config, model, variant
+from tests.support.sleeping_box import MAC, SleepingBox, sleeping_box
+from tests.support.sockets import HOST
+from tests.support.stack import Stack
+from trio_gateway.config.engine_types import ENGINE_TYPES
+from trio_gateway.config.schema import EngineOptions, EngineTimeouts
+from trio_gateway.config.wake_schema import WakeOnLan
+from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.remote import RemoteEngine, RemoteKind
+from trio_gateway.engine.manager import EngineManager
+from trio_gateway.engine.outcome import StartFailed
+from trio_gateway.engine.scheduling.events import VariantKey
+from trio_gateway.engine.waking.machine import SEND_AGAIN_S, SleepingMachine
+from trio_gateway.magic_packet import magic_packet
+
+KEY = VariantKey("m", "4096")
+log = logging.getLogger(__name__)
+
+
+class RealClients(FakeEngines):
+    """Real clients; processes are real only where a command is to be run."""
+
+    def __init__(self, *, runs_commands: bool) -> None:
+        super().__init__()
+        self._runs_commands = runs_commands
+
+    def manager(self, given: Any) -> EngineManager:
+        return EngineManager(given, launch=None if self._runs_commands else self.launch)
+
+
+@asynccontextmanager
+async def gateway(*boxes: SleepingBox, **options: Any) -> AsyncIterator[Stack]:
+    """A gateway with one model `m`, which is on these."""
+    if not options:
+        options = {"wake": boxes[0].wake}
+    urls = tuple(box.site.url for box in boxes)
+    elsewhere = variant(
+        4096, binary="", options=EngineOptions(urls=urls, served_name="theirs", **options),
+        timeouts=EngineTimeouts(health_check_s=2.0), parallel=64, memory_bytes=0,
+    )  # fmt: skip
+    remote = model("m", elsewhere, engine=ENGINE_TYPES["remote"], pool="remote")
+    async with trio.open_nursery() as nursery:
+        world = RealClients(runs_commands="wake_command" in options)
+        stack = Stack(nursery, world, config(remote, pools={"remote": 1000}))
+        await nursery.start(stack.gateway.run)
+        async with stack.http:
+            yield stack
+        stack.gateway.end_now("the test is over")
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def rows(stack: Stack, path: str) -> list[dict[str, Any]]:
+    content = json.loads((await stack.get(f"/gateway/{path}")).content)
+    found: list[dict[str, Any]] = content["tickets" if path == "queue" else "engines"]
+    return found
+
+
+async def ask(stack: Stack, statuses: list[int]) -> None:
+    statuses.append((await stack.post(CHAT, chat())).status)
+
+
+# -- waking it --------------------------------------------------------------------------------
+
+
+async def test_a_request_wakes_it_and_waits_and_says_so() -> None:
+    async with sleeping_box() as box, gateway(box) as stack:
+        box.may_wake = trio.Event()
+        statuses: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, stack, statuses)
+            await box.called.wait()
+            (waiting,) = await rows(stack, "queue")
+            (engine,) = await rows(stack, "engines")
+            box.may_wake.set()
+        assert waiting["sentence"] == "waits for the machine of m to wake (0 s so far)"
+        assert (engine["state"], engine["waking"]) == ("starting", True)
+        assert engine["next"] == "takes requests once its machine is awake"
+        assert statuses == [200]
+        assert box.calls[0] == magic_packet(MAC)
+        (engine,) = await rows(stack, "engines")
+        assert (engine["state"], engine["waking"]) == ("ready", False)
+
+
+async def test_one_that_answers_is_never_woken() -> None:
+    async with sleeping_box() as box, gateway(box) as stack:
+        await box.wake_up()
+        assert (await stack.post(CHAT, chat())).status == 200
+        box.site.status, box.site.answers["/health"] = 503, (503, {})
+        await stack.post("/gateway/models/m/unload", b"")
+        assert (await stack.post(CHAT, chat())).status == 503
+        assert box.calls == []
+
+
+async def test_a_request_that_finds_it_asleep_again_wakes_it_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with sleeping_box() as box, gateway(box) as stack:
+        assert (await stack.post(CHAT, chat())).status == 200
+        box.fall_asleep()
+        box.may_wake = trio.Event()
+        statuses: list[int] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask, stack, statuses)
+            await box.called.wait()
+            (engine,) = await rows(stack, "engines")
+            waiting = stack.manager.overview.tickets()
+            box.may_wake.set()
+        assert statuses == [200] * 3
+        assert engine["waking"]
+        # It is known by now how long that takes.
+        assert waiting[0].sentence.startswith("waits for the machine of m to wake (")
+        assert "so far)" not in waiting[0].sentence
+        # That it slept is no failure, neither for the next start nor for whoever reads the log.
+        assert stack.manager.overview.backing_off() == {KEY: False}
+        assert not stack.manager.overview.load_of("m").has_failed
+        assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_one_of_several_is_woken_only_if_none_of_them_answers() -> None:
+    async with sleeping_box() as one, sleeping_box() as other, gateway(one, other) as stack:
+        await other.wake_up()
+        for _ in range(2):
+            assert json.loads((await stack.post(CHAT, chat())).content)["from"] == "box"
+        assert one.calls == []
+        other.fall_asleep()
+        assert (await stack.post(CHAT, chat())).status == 200
+        assert one.calls[0] == magic_packet(MAC)
+        assert CHAT in one.site.asked
+
+
+async def test_lists_and_explanations_let_it_sleep() -> None:
+    async with sleeping_box() as box, gateway(box) as stack:
+        for path in ("/v1/models", "/v1/models/m", "/gateway/models", "/health", "/metrics"):
+            await stack.get(path)
+        assert (await stack.post("/gateway/explain", chat())).status == 200
+        assert await rows(stack, "engines") == []
+        assert (box.calls, box.site.asked) == ([], [])
+
+
+async def test_it_is_asked_nothing_while_no_request_is_under_way() -> None:
+    async with sleeping_box() as box:
+        await box.wake_up()
+        options = EngineOptions(urls=(box.site.url,), wake=box.wake, health_interval_s=0.0)
+        client = RemoteEngine(box.site.url, options)
+        assert (await client.check_health(2.0)).ok
+        assert box.site.asked == ["/health"]
+        assert "may sleep" in (await client.check_health(2.0)).detail
+        assert box.site.asked == ["/health"]
+        async with client.forward_request("POST", CHAT, [], chat()):
+            assert (await client.check_health(2.0)).ok
+        assert box.site.asked == ["/health", CHAT, "/health"]
+        await client.aclose()
+
+
+# -- by a command -----------------------------------------------------------------------------
+
+
+def calling(box: SleepingBox) -> tuple[str, ...]:
+    code = f"import socket; socket.socket(2, 2).sendto(b'up', ('{HOST}', {box.call_port}))"
+    return sys.executable, "-S", "-c", code
+
+
+@pytest.mark.processes
+async def test_a_command_wakes_it() -> None:
+    async with sleeping_box() as box, gateway(box, wake_command=calling(box)) as stack:
+        assert (await stack.post(CHAT, chat())).status == 200
+        assert box.calls == [b"up"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("/bin/sh", "-c", "echo no such box; exit 3"), "/bin/sh exited with code 3"),
+        (("/no/such/wake",), "/no/such/wake does not exist"),
+    ],
+)
+async def test_a_command_that_fails_says_how(command: tuple[str, ...], why: str) -> None:
+    async with sleeping_box() as box, gateway(box, wake_command=command) as stack:
+        answer = await stack.post(CHAT, chat())
+        assert answer.status == 502
+        error = error_of(answer)
+        assert "wake_command" in error["message"]
+        assert why in error["message"]
+        assert ("no such box" in str(error)) == ("sh" in command[0])
+
+
+# -- if it does not wake ----------------------------------------------------------------------
+
+
+class _Asleep(RemoteKind):
+    """Nothing has answered at the first look."""
+
+    def client(self, base_url: str, options: EngineOptions) -> RemoteEngine:
+        client = super().client(base_url, options)
+        assert client.sleep is not None
+        client.sleep.last = f"{base_url}: nothing answers there"
+        client.sleep.must_wake.set()
+        return client
+
+
+@asynccontextmanager
+async def opened(options: EngineOptions) -> AsyncIterator[EngineClient]:
+    told: list[str] = []
+    machine = SleepingMachine(options, FakeEngines().launch, lambda: told.append("it sleeps"))
+    client = await machine.open_client(_Asleep(), options)
+    async with machine.open([], env={}, workdir=Path("/"), log=log):
+        yield client
+    assert told == ["it sleeps"]
+    await client.aclose()
+
+
+async def test_one_that_does_not_wake_in_time_is_told_with_what_was_tried(
+    autojump_clock: Clock,
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((HOST, 0))
+        udp.setblocking(False)
+        port = udp.getsockname()[1]
+        options = EngineOptions(
+            urls=("http://gpu:8080",), wake=WakeOnLan(MAC, HOST, port), wake_timeout_s=60.0
+        )
+        begun = trio.current_time()
+        with pytest.raises(StartFailed) as caught:
+            async with opened(options):
+                await trio.sleep_forever()
+        assert trio.current_time() - begun == pytest.approx(60.0)
+        sent = round(60 / SEND_AGAIN_S)
+        assert [udp.recv(2048) for _ in range(sent)] == [magic_packet(MAC)] * sent
+        with pytest.raises(BlockingIOError):
+            udp.recv(2048)
+    assert caught.value.timed_out
+    assert str(caught.value) == (
+        f"its machine did not wake within 60 s (wake_timeout): {sent} magic packets were sent to "
+        f"{MAC} (UDP, {HOST}:{port}); http://gpu:8080: nothing answers there; check that "
+        "Wake-on-LAN is on in its firmware and for its network card, that `broadcast` reaches its "
+        "network, and that the server starts with it"
+    )
+
+
+async def test_packets_that_cannot_be_sent_are_told(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Nothing can be sent to an address of this kind.
+    options = EngineOptions(urls=("http://gpu",), wake=WakeOnLan(MAC, "0.0.0.0", 0))
+    with pytest.raises(StartFailed, match=r"0 magic packets were sent to .* could not always be"):
+        async with opened(options):
+            await trio.sleep_forever()
+    assert len([r for r in caplog.records if "no magic packet can be sent" in r.message]) == 1
+
+
+async def test_no_more_packets_are_sent_once_it_answers(autojump_clock: Clock) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((HOST, 0))
+        udp.setblocking(False)
+        wake = WakeOnLan(MAC, HOST, udp.getsockname()[1])
+        async with opened(EngineOptions(urls=("http://gpu",), wake=wake)) as client:
+            await trio.sleep(1.5 * SEND_AGAIN_S)
+            assert client.sleep is not None
+            client.sleep.awake.set()
+            await trio.sleep(1000.0)
+        assert [udp.recv(2048), udp.recv(2048)] == [magic_packet(MAC)] * 2
+        with pytest.raises(BlockingIOError):
+            udp.recv(2048)
