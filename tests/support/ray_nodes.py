@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{START_S:.0f}",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": f"{START_S:.0f}",
+    "PYTHONPATH": str(Path(__file__).parents[2]),  # applications of the tests' own
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
 
@@ -155,6 +156,8 @@ class Nodes:
     def lose_head(self) -> None:
         self.is_led = False
         self.head.switch_off()
+        # It would take the other node's processes for its own, which it sees here.
+        (self._folder / "ray_current_cluster").unlink(missing_ok=True)
 
     def freeze_dashboard(self) -> None:
         """It takes connections, and answers none."""
