@@ -36,9 +36,9 @@ def box(own: str, port: int, peer: str, peer_port: int, its_key: str, peer_key: 
     return configuration(own, entry, listen=f'"127.0.0.1:{port}"', api_keys=keys)
 
 
-def asked(gateway: GatewayProcess, path: str, body: Any = None) -> httpx.Response:
+def asked(gateway: GatewayProcess, path: str, body: Any = None, **more: str) -> httpx.Response:
     with gateway.client() as client:
-        client.headers["Authorization"] = f"Bearer {CLIENT_KEY}"
+        client.headers.update({"Authorization": f"Bearer {CLIENT_KEY}", **more})
         return client.get(path) if body is None else client.post(path, json=body)
 
 
@@ -69,19 +69,22 @@ def test_each_has_the_other_s_models_and_counts_the_person(tmp_path: Path) -> No
             assert set(listed(box2)) == {"small", "big"}
             assert set(listed(box2, "/v1/models?own=true")) == {"big"}
 
-            answer = asked(box1, "/v1/chat/completions", chat_body("large", "x " * 3000))
+            batch = {"X-Gateway-Priority": "batch"}
+            answer = asked(box1, "/v1/chat/completions", chat_body("large", "x " * 3000), **batch)
             assert answer.status_code == 200
             assert eventually(lambda: listed(box1)["big"]["loaded"], 20)
             (row,) = asked(box2, "/gateway/requests").json()["requests"]
             assert (row["client"], row["key"]) == ("box1/alice", "box1")
             assert row["id"] == answer.headers["X-Gateway-Request-Id"]
-            assert (row["model"], row["context"]) == ("big", 16384)
+            assert (row["model"], row["context"], row["priority"]) == ("big", 16384, "batch")
             (model_row,) = (
                 found
                 for found in asked(box1, "/gateway/models").json()["models"]
                 if found["name"] == "big"
             )
             assert (model_row["from"], model_row["state"]) == ("box2", "loaded")
+            loads = asked(box1, "/gateway/models/big/load", {})
+            assert loads.json()["error"]["code"] == "model_is_elsewhere"
         gone = asked(box1, "/v1/chat/completions", chat_body("big"))
         assert (gone.status_code, gone.json()["error"]["code"]) == (502, "engine_failed")
         assert "big" in listed(box1)

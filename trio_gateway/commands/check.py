@@ -72,7 +72,8 @@ def _print_models(config: GatewayConfig) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     natural = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.width = max(console.width, natural)
-    console.print(table)
+    if config.models:
+        console.print(table)
     for peer in config.peers:
         which = "all models" if peer.models is None else ", ".join(peer.models)
         console.print(f"{peer.name}: {which} of {' and '.join(peer.options.urls)}")

@@ -104,4 +104,4 @@ def test_check_shows_where_models_come_from(tmp_path: Path) -> None:
     path.chmod(0o600)
     result = CliRunner().invoke(root, ["check", "-c", str(path)])
     assert result.exit_code == 0, result.output
-    assert "box2: all models of http://box2:7777" in result.output
+    assert result.output.startswith("box2: all models of http://box2:7777\n")

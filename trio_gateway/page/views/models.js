@@ -77,9 +77,9 @@ function show(made, model, store) {
   const also = model.aliases?.length ? ` · also ${model.aliases.join(', ')}` : '';
   const chosen = model.choices?.length ? ` · one of ${model.choices.join(', ')}` : '';
   text(made.about, `${model.engine_type ?? ''} · pool ${model.pool ?? '–'}${also}${chosen}${model.from ? ` · from ${model.from}` : ''}`);
-  made.load.hidden = !store.admin || model.state === 'loaded';
-  made.unload.hidden = !store.admin || model.state === 'unloaded';
-  made.pin.hidden = !store.admin;
+  made.load.hidden = !store.admin || model.from || model.state === 'loaded';
+  made.unload.hidden = !store.admin || model.from || model.state === 'unloaded';
+  made.pin.hidden = !store.admin || Boolean(model.from);
   const running = new Set([...store.engines.values()].filter((engine) => engine.model === model.name).map((engine) => engine.variant));
   keyed(made.rows, model.variants ?? [], (variant) => variant.name, () => h('tr', {}, h('td'), h('td.number'), h('td.number'), h('td.number'), h('td.number')), (row, variant) => {
     const [name, context, places, memory, load] = row.children;

@@ -48,6 +48,17 @@ class ModelHandler:
         """The model in the path."""
         return self._preparer.find(call.values["model"], call.permissions).model
 
+    def _find_here(self, call: Call) -> ModelConfig:
+        """The same, to load or unload it. Raises ApiError: 400, another gateway does that."""
+        found = self._find(call)
+        if found.peer is not None:
+            urls = " and ".join(found.variants[0].options.urls)
+            message = (
+                f"{found.name} is a model of {found.peer}: load, unload or pin it there ({urls})"
+            )
+            raise ApiError(400, message, code="model_is_elsewhere", param="model")
+        return found
+
     async def _known(self, call: Call) -> KnownModel:
         name, permissions = call.values["model"], call.permissions
         if (choice := self._preparer.choice_of(name, permissions)) is not None:
@@ -86,6 +97,7 @@ class ModelHandler:
 
     async def handle_load(self, endpoint: Endpoint, call: Call) -> Answer:
         """Take a lease and give it back: then an engine runs."""
+        self._find_here(call)
         async with self._relay.lease_any(call.sender(endpoint), call.values["model"]) as lease:
             engine = lease.engine
             facts = {
@@ -98,12 +110,12 @@ class ModelHandler:
         return json_answer(facts)
 
     async def handle_unload(self, endpoint: Endpoint, call: Call) -> Answer:
-        found = self._find(call)
+        found = self._find_here(call)
         stopped = await self._manager.unload(found.name, force=call.flag("force", default=False))
         return json_answer({"model": found.name, "engines_stopped": stopped})
 
     async def handle_pin(self, endpoint: Endpoint, call: Call) -> Answer:
-        found, pinned = self._find(call), call.flag("pinned", default=True)
+        found, pinned = self._find_here(call), call.flag("pinned", default=True)
         self._manager.keep(
             found.name, idle_timeout_s=float("inf") if pinned else None, pinned=pinned
         )
