@@ -34,6 +34,17 @@ def _time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary_module, "QUESTION_S", 60.0)
 
 
+def _soon_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless one takes all of its time, in each test that has one."""
+    code = (
+        "from trio_gateway.models.counting import allowance; allowance._RENDER_S = 0.4\n"
+        "from trio_gateway.models.counting import vocabulary_worker; vocabulary_worker.main()"
+    )
+    monkeypatch.setattr(
+        vocabulary_module, "_COMMAND", (*vocabulary_module._COMMAND[:2], "-c", code)
+    )
+
+
 @asynccontextmanager
 async def running() -> AsyncIterator[Vocabulary]:
     vocabulary = Vocabulary()
@@ -47,7 +58,7 @@ def helpers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if "trio_gateway.models.counting.vocabulary_worker" in child.cmdline():
+            if "vocabulary_worker" in " ".join(child.cmdline()):
                 found.append(child)
         except psutil.Error:  # gone, or a zombie
             continue
@@ -154,8 +165,9 @@ async def test_so_does_one_where_the_kernel_keeps_no_limit(
     ],
 )
 async def test_a_template_without_end_costs_seconds_and_not_the_helper(
-    tmp_path: Path, work: str
+    tmp_path: Path, work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _soon_given_up(monkeypatch)
     path = write_bpe(tmp_path, template=only_for_the_chat(work))
     async with running() as vocabulary:
         assert await is_counted(vocabulary)
@@ -230,6 +242,7 @@ async def test_a_template_finds_no_way_out(tmp_path: Path) -> None:
 async def test_a_file_that_takes_too_much_again_and_again_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    _soon_given_up(monkeypatch)
     endless = only_for_the_chat("{% for a in range(9999) %}" * 4 + "{% endfor %}" * 4)
     path = write_bpe(tmp_path, template=endless)
     async with running() as vocabulary:
