@@ -22,7 +22,7 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
     if as_json:
         print_json({**engines, **queue})
         return
-    from trio_gateway.commands.tables import console, engines_table, waiting_table
+    from trio_gateway.commands.tables import console, engines_table, sites_table, waiting_table
 
     out = console()
     out.print(f"The gateway at {place} runs.\n")
@@ -30,6 +30,9 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
         out.print(f"At its start: {last_run['summary']}\n", markup=False, highlight=False)
     if engines["engines"]:
         out.print(engines_table(engines["engines"], out.width))
+        if (sites := sites_table(engines["engines"])) is not None:
+            out.print()
+            out.print(sites)
     else:
         out.print("No engine runs: the next request starts one.")
     if queue["tickets"]:

@@ -21,6 +21,7 @@ _STATE_STYLES = {
     "stopping": "dim",
     "failed": "red",
 }
+_SITE_STYLES = {"works": "green", "untried": "dim"}
 _SAY_ENOUGH = frozenset({"client_gone", "cancelled"})  # of themselves
 
 
@@ -70,6 +71,31 @@ def _loading(row: Row) -> str:
     if row.get("loading_s") is None:
         return ""
     return f"loading for {words.seconds(row['loading_s'])}"
+
+
+def sites_table(engines: Sequence[Row]) -> Table | None:
+    """The URLs of remote models; None: there are none worth a word."""
+    rows = [
+        (row["model"], site)
+        for row in engines
+        if len(sites := row.get("sites") or ()) > 1 or any(s["state"] != "works" for s in sites)
+        for site in sites
+    ]
+    if not rows:
+        return None
+    table = _table("model", "url", "state", "requests", "in all", "first byte", "why")
+    for model, site in rows:
+        told = site.get("peer_running"), site.get("peer_waiting")
+        table.add_row(
+            _plain(model),
+            _plain(site["url"]),
+            Text(site["state"], _SITE_STYLES.get(site["state"], "red")),
+            str(site.get("requests") or 0),
+            words.NOTHING if None in told else f"{told[0]} + {told[1]} waiting",
+            words.seconds(site.get("first_byte_s")),
+            _plain(site.get("reason")),
+        )
+    return table
 
 
 def waiting_table(waiting: Sequence[Row], width: int = 200) -> Table:

@@ -29,6 +29,7 @@ from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.sentence import sentence_of
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 from trio_gateway.engine.scheduling.waiting import Waiting, Waits
+from trio_gateway.engine.sites.row import SiteRow
 from trio_gateway.wall_clock import WallClock
 
 
@@ -57,7 +58,7 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     `load_s`: what its load took, or what it is expected to take. `idle_s`: None while it has
     leases. `memory_bytes`: declared, measured or estimated; None: not known. `shared_tokens`: what
     all its requests share; None: each has its own. `kv_restored_tokens`: at its start. `waking`:
-    its machine sleeps, and is being woken.
+    its machine sleeps, and is being woken. `sites`: its URLs, of a remote model.
     """
 
     model: str
@@ -82,6 +83,7 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     started_at_s: float
     speed: float | None
     waking: bool
+    sites: tuple[SiteRow, ...] = ()
 
 
 class LoadedEngine(msgspec.Struct, frozen=True):
@@ -228,6 +230,7 @@ class Overview:
         else:
             load_s = ready_at - view.started_at
         idle = ready_at is not None and not view.leases
+        is_ready = view.state is EngineState.READY
         return EngineRow(
             model=view.key.model,
             variant=view.key.variant,
@@ -251,6 +254,7 @@ class Overview:
             started_at_s=round(self._wall.unix(view.started_at), 2),
             speed=_speed(view, now),
             waking=view.is_waking and ready_at is None,
+            sites=engine.client.site_rows(now, self._wall.unix(now)) if is_ready else (),
         )
 
     def pools(self) -> list[PoolRow]:

@@ -29,9 +29,11 @@ def test_those_that_were_not_heard_of_for_the_longest_are_forgotten() -> None:
 @pytest.mark.parametrize(
     ("answer", "ours", "found"),
     [
-        ({"tickets": [{}, {}], "running": 3, "held": {}}, 1, PeerLoad(2, 3, 4)),
-        ({"tickets": [{}], "running": 1}, 5, PeerLoad(1, 1, 0)),  # ours have ended since
-        ({"tickets": []}, 0, PeerLoad(0, 0, 0)),
+        ({"waiting": 2, "running": 3, "tickets": [{}, {}], "held": {}}, 1, PeerLoad(2, 3, 4)),
+        ({"waiting": 1, "running": 1}, 5, PeerLoad(1, 1, 0)),  # ours have ended since
+        ({"waiting": -1, "running": -7}, 0, PeerLoad(0, 0, 0)),
+        ({"tickets": [{}]}, 0, PeerLoad(1, 0, 1)),
+        ({"running": 4}, 0, None),
         ({"tickets": 7}, 0, None),
         ({"error": {"message": "no"}}, 0, None),
         ([], 0, None),
@@ -41,6 +43,6 @@ def test_another_gateways_queue(answer: object, ours: int, found: PeerLoad | Non
     assert peer_load(msgspec.json.encode(answer), ours) == found
 
 
-@pytest.mark.parametrize("answer", [b"", b"<html>", b"\xff", b'{"tickets":[], "running": "x"}'])
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"\xff", b'{"waiting": "x"}'])
 def test_what_is_no_queue_says_nothing(answer: bytes) -> None:
     assert peer_load(answer, 0) is None

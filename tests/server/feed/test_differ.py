@@ -25,7 +25,7 @@ def engine(number: int = 1, **fields: Any) -> EngineRow:
         field.name for field in msgspec.structs.fields(EngineRow)
     )
     common |= {"engine": number, "state": "ready", "leases": 0, "next": "stays loaded"}
-    return EngineRow(**{**common, **fields})
+    return EngineRow(**{**common, "sites": (), **fields})
 
 
 def scene(*rows: RequestRow | EngineRow, **fields: Any) -> Scene:

@@ -17,8 +17,9 @@ class PeerLoad(msgspec.Struct, frozen=True):
 
 
 class _Queue(msgspec.Struct):
-    tickets: list[msgspec.Raw]
-    running: int = 0  # earlier versions do not say
+    waiting: int | None = None
+    running: int = 0
+    tickets: list[msgspec.Raw] | None = None  # of earlier versions, which say nothing else
 
 
 def peer_load(answer: bytes, ours: int) -> PeerLoad | None:
@@ -27,5 +28,8 @@ def peer_load(answer: bytes, ours: int) -> PeerLoad | None:
         queue = msgspec.json.decode(answer, type=_Queue)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    waiting, running = len(queue.tickets), max(queue.running, 0)
+    if queue.waiting is None and queue.tickets is None:
+        return None
+    waiting = len(queue.tickets or ()) if queue.waiting is None else max(queue.waiting, 0)
+    running = max(queue.running, 0)
     return PeerLoad(waiting, running, max(waiting + running - ours, 0))

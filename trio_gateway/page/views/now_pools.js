@@ -1,7 +1,7 @@
 // A pool on the Now view: its memory as a bar, and a line for each of its engines.
 
 import { attr, h, hueOf, keyed, text } from '../dom.js';
-import { bytes, counting, number, plural, seconds, speed } from '../format.js';
+import { bytes, clock, counting, number, plural, seconds, speed } from '../format.js';
 
 const MANY = 1_000; // engines: a pool for that many is for any number of them
 
@@ -95,11 +95,12 @@ function makeEngine() {
     pace: h('span.pace'),
     facts: h('span.facts.soft'),
     next: h('p.says'),
+    sites: h('ul.sites.soft', { hidden: true }),
     progress: h('span.progress', { 'aria-hidden': 'true' }, h('span')),
   };
   item.append(
     parts.chip,
-    h('div.what', {}, h('p.line', {}, parts.name, parts.state, parts.pinned, parts.facts), parts.next),
+    h('div.what', {}, h('p.line', {}, parts.name, parts.state, parts.pinned, parts.facts), parts.next, parts.sites),
     h('div.load', {}, parts.places, parts.pace),
     parts.progress);
   return item;
@@ -120,7 +121,30 @@ function showEngine(item, engine, store) {
   keyed(places, Array.from({ length: Math.min(slots, 16) }, (_, place) => place), (place) => place, () => h('i'), (dot, place) => attr(dot, 'class', place < engine.leases ? 'taken' : null));
   text(item.parts.pace, engine.speed ? speed(engine.speed) : engine.leases && slots ? `${engine.leases} of ${slots}` : '');
   text(facts, [`${number(engine.context)} tokens`, engine.memory_bytes ? bytes(engine.memory_bytes) : '', engine.evicted?.length ? `in place of ${engine.evicted.join(', ')}` : ''].filter(Boolean).join(' · '));
+  showSites(item.parts.sites, engine.sites ?? []);
   tickEngine(item, store);
+}
+
+// Of a remote model, its URLs. One that works is not worth a line.
+function showSites(list, sites) {
+  list.hidden = sites.length < 2 && sites.every((site) => site.state === 'works');
+  keyed(list, list.hidden ? [] : sites, (site) => site.url, () => h('li'), (item, site) => {
+    attr(item, 'data-state', site.state);
+    text(item, wordsOfSite(site));
+  });
+}
+
+function wordsOfSite({ url, state, since_s: since, reason, requests, peer_running: running, peer_waiting: waiting, first_byte_s: first, weight }) {
+  const does = { works: 'works', untried: 'not tried yet', open: 'does not work', 'half-open': 'is tried again' }[state] ?? state;
+  return [
+    url.replace(/^https?:\/\//, ''),
+    since && state !== 'works' ? `${does} since ${clock(since)}` : does,
+    reason,
+    plural(requests ?? 0, 'request'),
+    running === undefined ? '' : `in all ${running} running and ${waiting} waiting there`,
+    first ? `first byte after ${seconds(first)}` : '',
+    (weight ?? 1) === 1 ? '' : `weight ${weight}`,
+  ].filter(Boolean).join(' · ');
 }
 
 export function tickPool(card, store) {

@@ -54,6 +54,8 @@ _FREE_PATHS = frozenset({"/health", "/v1/health"})
 # Slots show what other clients' conversations are about, in some builds their very text.
 # Metrics name all models, and how much each is used.
 METRICS_PATH = "/metrics"
+# How much there is to do, which a gateway in front wants to know.
+QUEUE_PATH = "/gateway/queue"
 _ADMIN_PLACES = frozenset({"gateway", "upstream", "slots", "metrics"})
 # Of these each key gets what is its own.
 _OWN_VIEWS = frozenset(
@@ -191,7 +193,8 @@ class AccessGuard:
         if key is None:
             raise _wrong_key() if given else _no_key()
         is_scraper = scope["path"] == METRICS_PATH and key.metrics
-        if needs_admin(scope["path"]) and not key.admin and not is_scraper:
+        is_front = scope["path"] == QUEUE_PATH and key.forwards
+        if needs_admin(scope["path"]) and not (key.admin or is_scraper or is_front):
             message = (
                 f'the API key "{key.name}" may not use this path: it needs an admin\'s key '
                 "(admin = true in server.api_keys)"
@@ -219,7 +222,7 @@ class AccessGuard:
         Raises:
             ApiError: 429, the key has its maximum under way.
         """
-        if key is None or key.max_parallel is None or _is_own_view(path):
+        if key is None or key.max_parallel is None or _is_own_view(path) or path == QUEUE_PATH:
             return
         if self._under_way.get(key.name, 0) >= key.max_parallel:
             message = (

@@ -83,7 +83,7 @@ def _lasting(engine: EngineRow) -> tuple[object, ...]:
     """What changes only if something happens."""
     return (
         engine.state, engine.leases, engine.slots, engine.context, engine.pid, engine.port,
-        engine.pinned, engine.memory_bytes,
+        engine.pinned, engine.memory_bytes, [site.state for site in engine.sites],
     )  # fmt: skip
 
 

@@ -124,6 +124,8 @@ ANSWERS: Mapping[str, Json] = {
     "model facts": reference("Model"),
     "queue": _object(
         tickets=_list_of(reference("TicketRow")),
+        waiting={"type": "integer"},
+        running={"type": "integer"},
         held=_object(**{name: {"type": "integer"} for name in Budget().facts()}),
     ),
     "engines": _object(
