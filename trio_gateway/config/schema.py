@@ -19,15 +19,15 @@ from trio_gateway.config.access_schema import (
     UnixAddress,
 )
 from trio_gateway.config.choice_schema import ChoiceConfig
-from trio_gateway.config.cluster_schema import ClusterOptions
 from trio_gateway.config.engine_args import EngineArgs, runs_elsewhere
+from trio_gateway.config.engine_options import EngineOptions as EngineOptions
+from trio_gateway.config.engine_options import EngineTimeouts as EngineTimeouts
 from trio_gateway.config.engine_types import EngineType
 from trio_gateway.config.history_schema import HistoryConfig
 from trio_gateway.config.keepalive import KeepaliveStyle, LoadingState
+from trio_gateway.config.peer_schema import PeerConfig as PeerConfig
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.secret import Secret as Secret
-from trio_gateway.config.site_schema import Balance, SiteOptions
-from trio_gateway.config.wake_schema import WakeOnLan
 
 DEFAULT_PORT = 7777
 NEVER = float("inf")  # seconds
@@ -62,16 +62,6 @@ class ListenAddress(msgspec.Struct, frozen=True):
         return ListenAddress(local, self.port)
 
 
-class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits on one engine, already resolved: variant before model before server. `idle_s` may be
-    NEVER."""
-
-    health_check_s: float = 5.0
-    startup_s: float = 120.0
-    idle_s: float = 300.0
-    stop_s: float = 10.0
-
-
 class TokenizationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to count tokens without an engine: a `llama-tokenize` and what a template adds."""
 
@@ -84,47 +74,6 @@ class TokenizationConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_extras(self) -> bool:
         return bool(self.extra_tokens_per_message or self.extra_tokens)
-
-
-class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What only some types of engine have; already resolved: variant before model.
-
-    `served_name`: what the engine calls the model. `api_key`: what the engine wants to see.
-    `urls`: where an engine without a process is, the first choice first; `sites`: the same with
-    what is said of each. `balance`: None, in order unless one of them has a weight. `ca_file`:
-    takes the place of the system's certificates. `cluster`: of one that runs on a Ray cluster.
-    `gateway`: at its URLs are gateways like this one, which are told who asks. `wake`,
-    `wake_command`: how its machine is woken, by one of them at most; `wake_timeout_s`: it is to
-    answer within that.
-    """
-
-    served_name: str | None = None
-    health_path: str | None = None
-    api_key: Secret | None = None
-    urls: tuple[str, ...] = ()
-    ca_file: Path | None = None
-    verify_tls: bool = True
-    connect_timeout_s: float = 5.0
-    first_byte_timeout_s: float = 600.0
-    health_interval_s: float = 15.0
-    cluster: ClusterOptions | None = None
-    gateway: bool = False
-    sites: tuple[SiteOptions, ...] = ()
-    balance: Balance | None = None
-    wake: WakeOnLan | None = None
-    wake_command: tuple[str, ...] = ()
-    wake_timeout_s: float = 120.0
-
-    @property
-    def spreads(self) -> bool:
-        """Whether requests are spread over the URLs."""
-        if self.balance is None:
-            return any(site.weight is not None for site in self.sites)
-        return self.balance is Balance.LEAST_LOADED
-
-    @property
-    def can_wake(self) -> bool:
-        return self.wake is not None or bool(self.wake_command)
 
 
 @lru_cache(maxsize=256)  # reading them takes 15 µs, and a list of models does so often
@@ -256,19 +205,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         engines find the rest in their caches. A remote may be Anthropic, whose line it is."""
         chosen = None if self.rewrite is None else self.rewrite.constant_billing_line
         return self.engine.is_ours if chosen is None else chosen
-
-
-class PeerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Other gateways, at one or several URLs, whose models are offered here. `name`: what they are
-    called here. `models` None: all that they list."""
-
-    name: str
-    options: EngineOptions
-    timeouts: EngineTimeouts
-    pool: str
-    parallel: int | None
-    models: tuple[str, ...] | None = None
-    hidden: bool = False
 
 
 class KvCarryoverConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -157,7 +157,9 @@ class Peers:
 
 def _client(peer: PeerConfig, url: str) -> RemoteEngine:
     """It wakes no machine: to look must cost nothing."""
-    options = msgspec.structs.replace(peer.options, urls=(url,), sites=(SiteOptions(url=url),))
+    options = msgspec.structs.replace(
+        peer.options, urls=(url,), sites=(SiteOptions(url=url),), wake=None, wake_command=()
+    )
     return RemoteEngine(url, options)
 
 
