@@ -11,7 +11,13 @@ from tests.support.schema_values import config, model, variant
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.config.missing import Missing
 from trio_gateway.config.pool_schema import PoolConfig, PoolDevice
-from trio_gateway.config.schema import GatewayConfig, KvCarryoverConfig, ListenAddress
+from trio_gateway.config.schema import (
+    EngineOptions,
+    GatewayConfig,
+    KvCarryoverConfig,
+    ListenAddress,
+)
+from trio_gateway.config.wake_schema import WakeOnLan
 from trio_gateway.engine.loadable import Said, program_of
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.examining.examination import CACHES, findings
@@ -53,6 +59,11 @@ GPU = Reading((gpu(), RAM))
 
 def one(context: int = 4096, *args: str, **fields: Any) -> GatewayConfig:
     return config(model("m", variant(context, name="v", args=(*ARGS, *args))), **fields)
+
+
+def sleeping() -> GatewayConfig:
+    wake = WakeOnLan("0a:1b:2c:3d:4e:5f")
+    return config(model("m", variant(options=EngineOptions(urls=("http://far",), wake=wake))))
 
 
 def found(given: GatewayConfig, **seen: Any) -> list[Finding]:
@@ -181,6 +192,11 @@ CASES: dict[str, tuple[GatewayConfig, dict[str, Any], str]] = {
     "a server elsewhere is away": (
         one(), {"unreachable": {"http://far": "Connection refused"}},
         "warning: http://far cannot be reached: Connection refused",
+    ),
+    "a machine elsewhere sleeps": (
+        sleeping(),
+        {"unreachable": {"http://far": "Connection refused"}},
+        "note: http://far cannot be reached: Connection refused",
     ),
     "nothing can be written": (
         one(), {"folders": {"server.dumps_dir": (Path("/d"), SeenFolder("/ is read-only"))}},

@@ -70,7 +70,8 @@ def _engine_cells(row: Row) -> dict[str, str | Text]:
 def _loading(row: Row) -> str:
     if row.get("loading_s") is None:
         return ""
-    return f"loading for {words.seconds(row['loading_s'])}"
+    doing = "waking" if row.get("waking") else "loading"
+    return f"{doing} for {words.seconds(row['loading_s'])}"
 
 
 def sites_table(engines: Sequence[Row]) -> Table | None:

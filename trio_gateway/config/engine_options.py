@@ -9,7 +9,7 @@ import msgspec
 from trio_gateway.config.cluster_schema import ClusterOptions
 from trio_gateway.config.secret import Secret
 from trio_gateway.config.site_schema import Balance, SiteOptions
-from trio_gateway.config.wake_schema import WakeOnLan
+from trio_gateway.config.wake_schema import WakeOnLan, Way
 
 
 class EngineTimeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,5 +59,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.balance is Balance.LEAST_LOADED
 
     @property
-    def can_wake(self) -> bool:
-        return self.wake is not None or bool(self.wake_command)
+    def ways_to_wake(self) -> tuple[Way, ...]:
+        """One after the other. That of a URL takes the place of the one for all."""
+        for_all = Way(self.wake, self.wake_command)
+        own = (Way(site.wake, site.wake_command) for site in self.sites)
+        ways = [way if way.is_one else for_all for way in own] or [for_all]
+        return tuple(dict.fromkeys(way for way in ways if way.is_one))

@@ -88,8 +88,8 @@ def _of_model(model: ModelConfig) -> Iterator[Missing]:
             where += f", variant {' and '.join(variants)}"
         yield Missing(f"{where}: {lack.text}", model.name, lack.cure)
     programs = [("stop_command", v.stop_command[0]) for v in model.variants if v.stop_command]
-    wakes = (v.options.wake_command for v in model.variants)
-    programs += [("wake_command", command[0]) for command in wakes if command]
+    ways = (way for v in model.variants for way in v.options.ways_to_wake)
+    programs += [("wake_command", way.command[0]) for way in ways if way.command]
     if model.tokenization is not None:
         programs.append(("tokenization", model.tokenization.binary))
     for key, program in dict.fromkeys(programs):

@@ -26,6 +26,7 @@ from trio_gateway.config.schema import (
     Secret,
     VariantConfig,
 )
+from trio_gateway.config.site_schema import SiteOptions
 
 HIDDEN = "•••"
 # Shorter texts occur by chance; they are hidden in their own place only.
@@ -128,7 +129,8 @@ def _of_variant(variant: VariantConfig, key_variables: Sequence[str]) -> Iterato
         yield from (header.reveal() for header in cluster.headers.values())
     yield from _in_args(variant.args)
     yield from _in_args(variant.stop_command)
-    yield from _in_args(variant.options.wake_command)
+    for way in variant.options.ways_to_wake:
+        yield from _in_args(way.command)
 
 
 def _in_args(args: Sequence[str]) -> Iterator[str]:
@@ -176,7 +178,7 @@ def _shown(value: object) -> Json:
             return HIDDEN if isinstance(value, Secret) else {**_fields(value), "secret": HIDDEN}
         case EngineType():
             return value.value
-        case EngineOptions():
+        case EngineOptions() | SiteOptions():
             return {**_fields(value), "wake_command": [*_args(value.wake_command)]}
         case VariantConfig():
             return {**_fields(value), **_of_process(value)}

@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from trio_gateway.config.wake_schema import WakeOnLan
+
 
 class Balance(enum.Enum):
     """Which of several URLs gets a request."""
@@ -16,7 +18,9 @@ class Balance(enum.Enum):
 
 class SiteOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of one URL. `weight`: how much it does compared to the others; None: 1, and nothing is said
-    about balance."""
+    about balance. `wake`, `wake_command`: as in EngineOptions."""
 
     url: str
     weight: float | None = None
+    wake: WakeOnLan | None = None
+    wake_command: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 BROADCAST, DISCARD_PORT = "255.255.255.255", 9
@@ -17,3 +19,17 @@ class WakeOnLan(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.mac} (UDP, {self.broadcast}:{self.port})"
+
+
+class Way(NamedTuple):
+    """How a machine is woken: by a packet, or by a command."""
+
+    lan: WakeOnLan | None
+    command: tuple[str, ...]
+
+    @property
+    def is_one(self) -> bool:
+        return self.lan is not None or bool(self.command)
+
+
+NO_WAY = Way(None, ())

@@ -58,7 +58,7 @@ class EngineFactory:
         kv = self._kv_of(key, model, variant, owners)
         known = {} if self._others is None else self._others.devices
         elsewhere = self._on_clusters.elsewhere(key, variant)
-        if variant.options.can_wake:
+        if variant.options.ways_to_wake:
             tell = partial(report, EngineWaking(number))
             elsewhere = SleepingMachine(variant.options, self._launch, tell)
             variant = with_time_to_wake(variant)

@@ -64,8 +64,14 @@ def _on_ports(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
         else:
             yield error(f"{address} cannot be listened on: {port.fault}", "choose another address")
     yield from _on_engines_ports(config, seen)
+    options = [variant.options for model in config.models for variant in model.variants]
+    may_sleep = {url for each in options if each.ways_to_wake for url in each.urls}
     for url, why in seen.unreachable.items():
-        yield warning(f"{url} cannot be reached: {why}", "start what is there, or correct the URL")
+        what = f"{url} cannot be reached: {why}"
+        if url in may_sleep:
+            yield note(what, "nothing, if its machine sleeps: the first request wakes it")
+        else:
+            yield warning(what, "start what is there, or correct the URL")
 
 
 def _on_engines_ports(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:

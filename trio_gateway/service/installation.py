@@ -102,8 +102,13 @@ def longest_stop_s(config: GatewayConfig) -> float:
 
 def _needs_rights(config: GatewayConfig) -> tuple[str, ...]:
     variants = (variant for model in config.models for variant in model.variants)
-    commands = ((v.binary, *v.stop_command[:1], *v.options.wake_command[:1]) for v in variants)
-    programs = (os.path.basename(program) for found in commands for program in found if program)
+    commands = (
+        command[0]
+        for v in variants
+        for command in ((v.binary,), v.stop_command, *(w.command for w in v.options.ways_to_wake))
+        if command
+    )
+    programs = map(os.path.basename, commands)
     return tuple(dict.fromkeys(program for program in programs if program in _NEED_RIGHTS))
 
 

@@ -11,7 +11,7 @@ from trio_gateway.config.loader import ConfigError, ConfigLoader
 from trio_gateway.config.missing import missing
 from trio_gateway.config.schema import GatewayConfig
 from trio_gateway.config.shown import HIDDEN, shown_configuration
-from trio_gateway.config.wake_schema import WakeOnLan
+from trio_gateway.config.wake_schema import WakeOnLan, Way
 
 MAC = "0a:1b:2c:3d:4e:5f"
 
@@ -36,9 +36,9 @@ def mistakes(folder: Path, keys: str, variant: str = "", engine: str = "remote")
 def test_a_machine_is_woken_by_a_packet_to_all_of_its_network(tmp_path: Path) -> None:
     options = load(tmp_path, 'wake = { mac = "0A-1B-2C-3D-4E-5F" },').models[0].variants[0].options
     assert options.wake == WakeOnLan(MAC, "255.255.255.255", 9)
-    assert options.can_wake
+    assert options.ways_to_wake == (Way(options.wake, ()),)
     assert options.wake_timeout_s == 120.0
-    assert not load(tmp_path, "").models[0].variants[0].options.can_wake
+    assert load(tmp_path, "").models[0].variants[0].options.ways_to_wake == ()
 
 
 def test_where_the_packet_goes_and_how_long_it_may_take_can_be_said(tmp_path: Path) -> None:
@@ -55,6 +55,22 @@ def test_a_variant_is_woken_in_its_own_way_or_in_that_of_its_model(tmp_path: Pat
     assert own.wake_timeout_s == 60.0
     changed = load(tmp_path, 'wake_command = { "wake" },', f'wake = {{ mac = "{MAC}" }}')
     assert changed.models[0].variants[0].options.wake_command == ()
+
+
+def test_each_url_may_have_a_way_of_its_own(tmp_path: Path) -> None:
+    one = f'{{ url = "http://a", wake = {{ mac = "{MAC}" }} }}'
+    other = '{ url = "http://c", wake_command = { "./wake" } }'
+    urls = f'{{ {one}, "http://b", {other}, "http://d" }}'
+    model = 'wake_command = { "/bin/all" }, variants = { { context = 4096 } }'
+    path = tmp_path / "gateway.lua"
+    path.write_text(
+        f"server = {{}} models = {{ {{ name = 'm', engine = presets.engines.remote, {model}, "
+        f"urls = {urls} }} }}"
+    )
+    (variant,) = ConfigLoader(path).load().models[0].variants
+    assert variant.options.ways_to_wake == (
+        Way(WakeOnLan(MAC), ()), Way(None, ("/bin/all",)), Way(None, (str(tmp_path / "wake"),))
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.support.sockets import HOST
 from tests.support.stack import Stack
 from trio_gateway.config.engine_types import ENGINE_TYPES
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts
+from trio_gateway.config.site_schema import SiteOptions
 from trio_gateway.config.wake_schema import WakeOnLan
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.remote import RemoteEngine, RemoteKind
@@ -250,8 +251,8 @@ async def test_one_that_does_not_wake_in_time_is_told_with_what_was_tried(
             udp.recv(2048)
     assert caught.value.timed_out
     assert str(caught.value) == (
-        f"its machine did not wake within 60 s (wake_timeout): {sent} magic packets were sent to "
-        f"{MAC} (UDP, {HOST}:{port}); http://gpu:8080: nothing answers there; check that "
+        "its machine did not wake within 60 s (wake_timeout): http://gpu:8080: nothing answers "
+        f"there; {sent} magic packets were sent to {MAC} (UDP, {HOST}:{port}); check that "
         "Wake-on-LAN is on in its firmware and for its network card, that `broadcast` reaches its "
         "network, and that the server starts with it"
     )
@@ -281,3 +282,23 @@ async def test_no_more_packets_are_sent_once_it_answers(autojump_clock: Clock) -
         assert [udp.recv(2048), udp.recv(2048)] == [magic_packet(MAC)] * 2
         with pytest.raises(BlockingIOError):
             udp.recv(2048)
+
+
+async def test_of_several_machines_one_after_the_other_is_woken(autojump_clock: Clock) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((HOST, 0))
+        udp.setblocking(False)
+        macs = (MAC, "02:00:00:00:00:02")
+        sites = tuple(
+            SiteOptions(url=f"http://gpu{n}", wake=WakeOnLan(mac, HOST, udp.getsockname()[1]))
+            for n, mac in enumerate(macs)
+        )
+        urls = tuple(site.url for site in sites)
+        options = EngineOptions(urls=urls, sites=sites, wake_timeout_s=1.5 * SEND_AGAIN_S)
+        async with opened(options) as client:
+            await trio.sleep(2 * SEND_AGAIN_S)
+            assert client.sleep is not None
+            client.sleep.awake.set()
+            await trio.sleep(1000.0)
+        one, other = map(magic_packet, macs)
+        assert [udp.recv(2048) for _ in range(3)] == [one, one, other]

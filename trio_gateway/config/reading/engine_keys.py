@@ -16,6 +16,7 @@ from trio_gateway.config.keepalive import LoadingState
 from trio_gateway.config.reading import cluster, fields, paths, sites, wake
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.schema import NEVER, EngineOptions, EngineTimeouts, Secret
+from trio_gateway.config.wake_schema import Way
 
 # What a variant says about its process.
 _PROCESS_KEYS = ("binary", "args", "connect", "env", "workdir", "memory", "stop_command")
@@ -36,11 +37,12 @@ class EngineKeys:
 
     def options(self, record: Record, outer: EngineOptions) -> EngineOptions:
         """The options of this table, each falling back on the table around it."""
+        program = command(partial(paths.resolve_binary, self._folder))
         readers: dict[Option, tuple[str, Reader[Any]]] = {
             Option.SERVED_NAME: ("served_name", fields.name),
             Option.HEALTH_PATH: ("health_path", _path),
             Option.API_KEY: ("api_key", _secret),
-            Option.URLS: ("sites", sites.sites),
+            Option.URLS: ("sites", partial(sites.sites, command=program)),
             Option.BALANCE: ("balance", sites.balance),
             Option.CA_FILE: ("ca_file", self._file),
             Option.VERIFY_TLS: ("verify_tls", fields.boolean),
@@ -59,9 +61,9 @@ class EngineKeys:
         if "sites" in found:
             found["urls"] = tuple(site.url for site in found["sites"])
         if Option.WAKE in self._engine.options:
-            program = command(partial(paths.resolve_binary, self._folder))
-            ways = wake.ways(self._mistakes, record, (outer.wake, outer.wake_command), program)
-            found["wake"], found["wake_command"] = ways
+            around = Way(outer.wake, outer.wake_command)
+            way = wake.way(self._mistakes, record, around, program)
+            found["wake"], found["wake_command"] = way
         else:
             for option in (Option.WAKE, Option.WAKE_COMMAND):
                 self._refuse(record, option.value, f"only {_types_with(option)} has it")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trio_gateway.config.reading import fields
+from trio_gateway.config.reading import fields, wake
 from trio_gateway.config.reading.addresses import plain_url
-from trio_gateway.config.reading.fields import Mistakes, Record
+from trio_gateway.config.reading.fields import Mistakes, Reader, Record
 from trio_gateway.config.site_schema import Balance, SiteOptions
+from trio_gateway.config.wake_schema import NO_WAY
 
 _URL = 'a base URL such as "https://gpu.example.com/v1", without user, query or fragment'
 _MOST_WEIGHT = 1000
@@ -20,6 +21,7 @@ _WORDS = {
         (
             "api_key", "served_name", "health_path", "health_interval", "ca_file", "verify_tls",
             "connect_timeout", "first_byte_timeout", "gateway", "balance", "parallel",
+            "wake_timeout",
         ),
         _FOR_ALL,
     ),
@@ -37,8 +39,11 @@ _MEANT = {
 }  # fmt: skip
 
 
-def sites(mistakes: Mistakes, path: str, value: Any) -> tuple[SiteOptions, ...] | None:
-    """One base URL or several, each a text or a table with more about it."""
+def sites(
+    mistakes: Mistakes, path: str, value: Any, *, command: Reader[tuple[str, ...]]
+) -> tuple[SiteOptions, ...] | None:
+    """One base URL or several, each a text or a table with more about it. `command` reads a
+    program and its arguments."""
     if isinstance(value, str) or (fields.is_table(value) and "url" in [*value.keys()]):
         entries: list[tuple[str, Any]] = [(path, value)]
     else:
@@ -47,7 +52,7 @@ def sites(mistakes: Mistakes, path: str, value: Any) -> tuple[SiteOptions, ...] 
             mistakes.add(path, "expected at least one base URL")
     found: list[SiteOptions] = []
     for at, entry in entries:
-        if (site := _site(mistakes, at, entry)) is None:
+        if (site := _site(mistakes, at, entry, command)) is None:
             continue
         if site.url in [known.url for known in found]:
             mistakes.add(at, f"{site.url} is listed twice; remove one")
@@ -56,13 +61,19 @@ def sites(mistakes: Mistakes, path: str, value: Any) -> tuple[SiteOptions, ...] 
     return tuple(found)
 
 
-def _site(mistakes: Mistakes, path: str, value: Any) -> SiteOptions | None:
+def _site(
+    mistakes: Mistakes, path: str, value: Any, command: Reader[tuple[str, ...]]
+) -> SiteOptions | None:
     if not fields.is_table(value):
         url = _url(mistakes, path, value)
         return None if url is None else SiteOptions(url=url)
     record = Record(mistakes, path, value, _WORDS)
+    way = wake.way(mistakes, record, NO_WAY, command)
     site = SiteOptions(
-        url=record.require("url", _url, _URL, ""), weight=record.read("weight", _weight, None)
+        url=record.require("url", _url, _URL, ""),
+        weight=record.read("weight", _weight, None),
+        wake=way.lan,
+        wake_command=way.command,
     )
     record.finish()
     return site if site.url else None

@@ -7,17 +7,14 @@ from typing import Any
 
 from trio_gateway.config.reading import fields
 from trio_gateway.config.reading.fields import Mistakes, Reader, Record
-from trio_gateway.config.wake_schema import BROADCAST, DISCARD_PORT, WakeOnLan
+from trio_gateway.config.wake_schema import BROADCAST, DISCARD_PORT, WakeOnLan, Way
 from trio_gateway.magic_packet import read_mac
 
 _EXAMPLE = '{ mac = "aa:bb:cc:dd:ee:ff" }'
 _PORT_MAX = 65535
 
 
-Ways = tuple[WakeOnLan | None, tuple[str, ...]]
-
-
-def ways(mistakes: Mistakes, record: Record, outer: Ways, command: Reader[tuple[str, ...]]) -> Ways:
+def way(mistakes: Mistakes, record: Record, outer: Way, command: Reader[tuple[str, ...]]) -> Way:
     """`wake` and `wake_command` of this table. One of them takes the place of both of the table
     around it."""
     lan = record.read("wake", wake_on_lan, None)
@@ -26,7 +23,7 @@ def ways(mistakes: Mistakes, record: Record, outer: Ways, command: Reader[tuple[
     if record.has("wake") and record.has("wake_command"):
         what = "there is `wake` as well; keep one of the two"
         mistakes.add(record.field_path("wake_command"), what)
-    return (lan, words) if record.has("wake") or record.has("wake_command") else outer
+    return Way(lan, words) if record.has("wake") or record.has("wake_command") else outer
 
 
 def wake_on_lan(mistakes: Mistakes, path: str, value: Any) -> WakeOnLan | None:

@@ -93,7 +93,7 @@ class RemoteEngine(OpenAIEngine):
             options.health_interval_s,
             asks_peers=options.gateway and options.spreads,
         )
-        if options.can_wake:
+        if options.ways_to_wake:
             self.sleep = Sleep()
         self.routes_by_affinity = options.gateway or options.spreads
         for site in self.sites.all:

@@ -32,7 +32,8 @@ _CHECK_COMMAND = "check that the command wakes it, and that the server starts wi
 
 
 class SleepingMachine:
-    """Of one engine; see `Elsewhere`. It is left alone unless nothing answers there.
+    """Of one engine; see `Elsewhere`. It is left alone unless nothing answers there. With several,
+    one after the other is woken, until something answers.
 
     Args:
         launch: for the `wake_command`.
@@ -63,21 +64,23 @@ class SleepingMachine:
 
     async def _wake(self, env: Mapping[str, str], workdir: Path, log: logging.Logger) -> None:
         assert self._client is not None, "a client is opened before anything is launched"
-        sleep, options = self._client.sleep, self._options
+        sleep, limit_s = self._client.sleep, self._options.wake_timeout_s
         assert sleep is not None, "the client knows that it can be woken"
         await sleep.must_wake.wait()
         self._tell()
-        if options.wake is not None:
-            wake = partial(self._send_packets, options.wake, log)
-        else:
-            wake = partial(self._run_command, options.wake_command, env, workdir, log)
-        with trio.move_on_after(options.wake_timeout_s):
-            await first_of(sleep.awake.wait, wake)
-            return
-        check = _CHECK_COMMAND if options.wake is None else _CHECK_LAN
-        limit = f"{options.wake_timeout_s:g} s (wake_timeout)"
+        tried = []
+        for way in self._options.ways_to_wake:
+            if way.lan is not None:
+                wake = partial(self._send_packets, way.lan, log)
+            else:
+                wake = partial(self._run_command, way.command, env, workdir, log)
+            with trio.move_on_after(limit_s):
+                await first_of(sleep.awake.wait, wake)
+                return
+            tried.append(f"{self._tried}; {_CHECK_COMMAND if way.lan is None else _CHECK_LAN}")
+        limit = f"{limit_s:g} s (wake_timeout)"
         raise StartFailed(
-            f"its machine did not wake within {limit}: {self._tried}; {sleep.last}; {check}",
+            f"its machine did not wake within {limit}: {'; '.join((sleep.last, *tried))}",
             timed_out=True,
         )
 
@@ -125,7 +128,8 @@ class SleepingMachine:
 def with_time_to_wake(variant: VariantConfig) -> VariantConfig:
     """So that the limit of its start leaves as much as the machine may take, which has its own."""
     times = variant.timeouts
-    startup_s = times.startup_s + variant.options.wake_timeout_s
+    wakes = len(variant.options.ways_to_wake)
+    startup_s = times.startup_s + wakes * variant.options.wake_timeout_s
     return msgspec.structs.replace(
         variant, timeouts=msgspec.structs.replace(times, startup_s=startup_s)
     )

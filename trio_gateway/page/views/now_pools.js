@@ -80,6 +80,7 @@ const STATES = {
 
 export function stateOf(engine) {
   if (engine.state === 'ready') return engine.leases ? { word: 'serving', kind: 'good' } : { word: 'idle', kind: '' };
+  if (engine.waking) return { word: 'waking', kind: 'busy' };
   const [word, kind] = STATES[engine.state] ?? [engine.state, ''];
   return { word, kind };
 }
@@ -161,7 +162,7 @@ function tickEngine(item, store) {
     const loading = store.now() - (engine.started_at_s ?? engine.seen_s);
     const expected = engine.load_s ?? 0;
     progress.firstChild.style.transform = `scaleX(${expected ? Math.min(loading / expected, 0.98) : 0.1})`;
-    text(next, `loading for ${counting(loading)}${expected ? ` of about ${seconds(expected)}` : ''}${engine.next ? `; ${engine.next}` : ''}`);
+    text(next, `${engine.waking ? 'waking' : 'loading'} for ${counting(loading)}${expected ? ` of about ${seconds(expected)}` : ''}${engine.next ? `; ${engine.next}` : ''}`);
     return;
   }
   text(next, countedDown(engine.next ?? '', since));
