@@ -191,7 +191,9 @@ def cluster(session: nox.Session) -> None:
     # All of it ends with the tests, as processes in a namespace do, and no port is the machine's.
     apart = ("unshare", "-rn", "--pid", "--fork", "--mount-proc", "--kill-child")
     env = {"TRIO_GATEWAY_TEST_CLUSTER": "1"}
-    session.run(*apart, "pytest", "tests/cluster", *session.posargs, env=env, external=True)
+    # Each takes from half a minute to a few: where they stand is told as they go.
+    how = ("-v", "-o", "faulthandler_timeout=0", "--durations=0")
+    session.run(*apart, "pytest", *how, "tests/cluster", *session.posargs, env=env, external=True)
 
 
 @nox.session
