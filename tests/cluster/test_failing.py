@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import broken_off, chat_body
-from tests.support.ray_gateway import TINY, gateway, model, said, variant
+from tests.support.ray_gateway import ON_WORKER, TINY, gateway, model, said, variant
 from tests.support.ray_nodes import START_S, Nodes, becomes, engines
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -86,3 +86,20 @@ def test_a_node_that_is_lost(tmp_path: Path, nodes: Nodes) -> None:
         assert said(running, "m")[0] == 200
         nodes.start_worker()
         running.wait_for_line("m:1024: 4 at a time", START_S, seen)
+
+
+def test_a_node_that_is_lost_in_mid_stream(tmp_path: Path, nodes: Nodes) -> None:
+    with gateway(tmp_path, model("m", variant(2048, ON_WORKER))) as running:
+        assert said(running, "m")[0] == 200
+        body = chat_body("m", stream=True, max_tokens=1500)
+        with (
+            running.client(START_S) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as answer,
+        ):
+            pieces = answer.iter_bytes()
+            next(pieces)
+            nodes.worker.switch_off()
+            assert "closed the connection" in broken_off(pieces)
+        assert becomes(lambda: not engines())
+        nodes.start_worker()
+        assert said(running, "m")[0] == 200

@@ -6,6 +6,7 @@ import ssl
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
@@ -123,3 +124,21 @@ def test_under_hypercorn(tmp_path: Path, nodes: Nodes) -> None:
         assert said(running, "m")[0] == 200
         assert len(nodes.replicas("-m-")) == 1
     assert "stays on the cluster" not in running.log
+
+
+def test_rays_own_token(tmp_path: Path, machines: Nodes) -> None:
+    token = "0123456789abcdef0123456789abcdef"
+    machines.ensure(token=token)
+
+    def having(name: str, its: str) -> str:
+        more = f', headers = {{ Authorization = "Bearer {its}" }}'
+        return model(name, variant(1024), more=more)
+
+    with gateway(tmp_path, having("good", token), having("wrong", token[::-1])) as running:
+        assert said(running, "good")[0] == 200
+        status, why = said(running, "wrong")
+        assert status == 502
+        assert "see `headers`" in why
+        assert token not in running.log
+        # Serve's own port asks for nothing, as the page says.
+        assert httpx.get(f"http://{HEAD}:8000/-/healthz", trust_env=False).status_code == 200

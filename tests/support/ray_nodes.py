@@ -35,6 +35,7 @@ _STORE = ("--object-store-memory", "80000000")
 _ENVIRONMENT = {
     **os.environ,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: an engine would starve on a busy machine
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{START_S:.0f}",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": f"{START_S:.0f}",
     "PYTHONPATH": str(Path(__file__).parents[2]),  # applications of the tests' own
@@ -108,19 +109,21 @@ class Nodes:
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self._client = httpx.Client(timeout=60, trust_env=False)
         self.is_led = False
-        self._is_durable = False
+        self._is_durable, self._token = False, ""
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "name", "hub", "type", "bridge")
         _run("ip", "addr", "add", f"{HUB}/24", "dev", "hub")
         _run("ip", "link", "set", "hub", "up")
         self.head, self.worker = Node("head", HEAD), Node("worker", WORKER)
 
-    def ensure(self, *, durable: bool = False) -> None:
-        """`durable`: what its head knows outlives it, on a disk (GCS fault tolerance)."""
-        if self.is_led and self._is_durable == durable:
+    def ensure(self, *, durable: bool = False, token: str = "") -> None:
+        """`durable`: what its head knows outlives it, on a disk (GCS fault tolerance). `token`: Ray
+        itself asks for it."""
+        if self.is_led and (self._is_durable, self._token) == (durable, token):
             return
         self.stop()
-        self._is_durable = durable
+        self._is_durable, self._token = durable, token
+        self._client.headers = httpx.Headers({"Authorization": f"Bearer {token}"} if token else {})
         self.start_head()
         self.start_worker()
 
@@ -137,7 +140,7 @@ class Nodes:
         self._client.close()
 
     def start_head(self) -> None:
-        env = {}
+        env = self._authentication
         if self._is_durable:
             env["RAY_gcs_storage"] = "rocksdb"
             env["RAY_gcs_storage_path"] = str(self._folder / "gcs")
@@ -151,7 +154,12 @@ class Nodes:
 
     def start_worker(self) -> None:
         self.worker.run(_RAY, "start", "--address", f"{HEAD}:6379", "--num-cpus", "1", *_STORE,
-                        "--node-ip-address", WORKER, "--resources", FAR)  # fmt: skip
+                        "--node-ip-address", WORKER, "--resources", FAR,
+                        **self._authentication)  # fmt: skip
+
+    @property
+    def _authentication(self) -> dict[str, str]:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token} if self._token else {}
 
     def lose_head(self) -> None:
         self.is_led = False
