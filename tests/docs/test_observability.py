@@ -35,6 +35,7 @@ async def test_every_metric_is_listed_with_its_type_and_labels(autojump_clock: C
         parts = Parts(
             gateway.manager, gateway.book, gateway.budget, gateway.feed,
             Logs(gateway.bus, gateway.manager.lines), gateway.history, None, TraceTally(),
+            gateway.peers,
         )  # fmt: skip
         made = dict(map(_facts, GatewayMetrics(parts, 1.0).collect()))
     made["build_info"] = ("info", ("version",))

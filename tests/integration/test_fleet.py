@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,11 @@ def listed(gateway: GatewayProcess, path: str = "/v1/models") -> dict[str, Any]:
     return {row["id"]: row for row in found["data"]}
 
 
+def away(gateway: GatewayProcess) -> bool:
+    (row,) = asked(gateway, "/gateway/peers").json()["peers"]
+    return row["fault"] is not None
+
+
 def test_each_has_the_other_s_models_and_counts_the_person(tmp_path: Path) -> None:
     folders = [tmp_path / "box1", tmp_path / "box2"]
     for folder in folders:
@@ -88,4 +96,20 @@ def test_each_has_the_other_s_models_and_counts_the_person(tmp_path: Path) -> No
         gone = asked(box1, "/v1/chat/completions", chat_body("big"))
         assert (gone.status_code, gone.json()["error"]["code"]) == (502, "engine_failed")
         assert "big" in listed(box1)
+        assert eventually(lambda: away(box1), 20)
+        command = [
+            sys.executable,
+            "-m",
+            "trio_gateway",
+            "status",
+            "-c",
+            str(folders[0] / "gateway.lua"),
+        ]
+        env = {
+            **os.environ,
+            "TRIO_GATEWAY_KEY": CLIENT_KEY,
+            "XDG_STATE_HOME": str(folders[0] / "state"),
+        }
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+        assert f"box2 (http://127.0.0.1:{p2}): it does not answer; still listed: big." in said
         assert OF_BOX1 not in box1.log

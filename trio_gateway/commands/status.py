@@ -18,9 +18,10 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
     with asked_gateway(path, key_file) as gateway:
         engines = gateway.get("/gateway/engines")
         queue = gateway.get("/gateway/queue")
+        peers = gateway.get("/gateway/peers")
         place = gateway.place
     if as_json:
-        print_json({**engines, **queue})
+        print_json({**engines, **queue, **peers})
         return
     from trio_gateway.commands.tables import console, engines_table, sites_table, waiting_table
 
@@ -35,6 +36,11 @@ def status(path: Path | None, key_file: TextIO | None, *, as_json: bool) -> None
             out.print(sites)
     else:
         out.print("No engine runs: the next request starts one.")
+    for peer in peers["peers"]:
+        if (fault := peer["fault"]) is not None:
+            kept = f"; still listed: {', '.join(peer['models'])}" if peer["models"] else ""
+            where = f"{peer['name']} ({peer['url']})"
+            out.print(f"\n{where}: {fault}{kept}.", markup=False, highlight=False)
     if queue["tickets"]:
         out.print(f"\n{len(queue['tickets'])} waiting:")
         out.print(waiting_table(queue["tickets"], out.width))

@@ -23,6 +23,7 @@ from trio_gateway.server.aftermath import Aftermath
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
+from trio_gateway.server.fleet.peers import Peers
 from trio_gateway.server.handlers.call import Onlookers
 from trio_gateway.server.handlers.captures import CapturesHandler
 from trio_gateway.server.handlers.choices import ChoicesHandler
@@ -37,6 +38,7 @@ from trio_gateway.server.handlers.models import ModelHandler
 from trio_gateway.server.handlers.ollama import OllamaHandler
 from trio_gateway.server.handlers.operations import OperationsHandler
 from trio_gateway.server.handlers.page import PageHandler
+from trio_gateway.server.handlers.peers import PeersHandler
 from trio_gateway.server.handlers.reload import ReloadHandler
 from trio_gateway.server.handlers.requests import DirectAnswers, Dispatcher, RequestHandler
 from trio_gateway.server.handlers.upstream import UpstreamHandler
@@ -66,6 +68,7 @@ class Lasting:
     media: MediaSupport
     readers: Readers
     reloader: Reloader
+    peers: Peers
     book: RequestBook
     history: History
     recorder: Recorder
@@ -128,6 +131,7 @@ class Front:
             HistoryHandler(lasting.book, lasting.history, lasting.feed.composer),
             CapturesHandler(lasting.recorder, preparer),
             ChoicesHandler(self.choices, self.names),
+            PeersHandler(lasting.peers),
             ConfigurationHandler(config, lasting.reloader),
             ReloadHandler(lasting.reloader),
             YieldHandler(config, manager.yields, lasting.yield_watchers),

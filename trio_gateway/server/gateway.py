@@ -87,12 +87,12 @@ class Gateway:
         self._uploads = Uploads(server.max_body_bytes, server.limits.body_timeout_s)
         self._early_answers = EarlyAnswers(server.stream_keepalive_s)
         self._cache_watch = CacheWatch(shows_excerpts=server.cache_break_excerpts)
+        self.peers = Peers(config, self._note_elsewhere)
         parts = Parts(
             self.manager, self.book, self.budget, self.feed, self._logs, self.history, self._dumps,
-            self._tracing.tally,
+            self._tracing.tally, self.peers,
         )  # fmt: skip
         self._metrics = MetricsHandler(parts, others, server.queue_timeout_s)
-        self.peers = Peers(config, self._note_elsewhere)
         self.reloader = Reloader(config, self.take_over, self.closing, self.peers.compose)
         self.peers.take_over = self.reloader.recompose
         self._lasting = self._what_lasts()
@@ -108,6 +108,7 @@ class Gateway:
             media=self.media,
             readers=self._readers,
             reloader=self.reloader,
+            peers=self.peers,
             book=self.book,
             history=self.history,
             recorder=self.recorder,

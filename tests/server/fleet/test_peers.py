@@ -79,6 +79,9 @@ async def test_their_models_are_there_once_it_has_started() -> None:
         site.answers |= lists("a", "b")
         await taken.look()
         assert taken.names == ["here", "a", "b"]
+        (row,) = taken.peers.rows()
+        assert (row.name, row.url, row.fault, row.models) == ("box", site.url, None, ("a", "b"))
+        assert row.asked_s is not None
         assert taken.states["a"].state is LoadState.UNLOADED
     assert b"\r\nX-Gateway-Via: " in site.heads[0] or b"\r\nx-gateway-via: " in site.heads[0]
 
@@ -98,6 +101,9 @@ async def test_one_that_is_away_has_its_models_listed_when_it_answers_and_keeps_
         site.answers[TARGET] = (401, {})
         await taken.look()
         assert (taken.names, taken.states) == (["here", "a"], {})
+        (row,) = taken.peers.rows()
+        assert row.fault == "it refuses the key (HTTP 401); check `api_key`"
+        assert row.models == ("a",)
     said = [record.message for record in caplog.records if record.name == module.__name__]
     assert len(said) == 3, said  # each is said once
     assert "HTTP 500; none is listed yet" in said[0]

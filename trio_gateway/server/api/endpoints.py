@@ -361,6 +361,12 @@ GATEWAY = (
         methods=("DELETE",),
     ),
     _gateway(
+        "peers",
+        "/gateway/peers",
+        "The other gateways whose models are offered here: whether they answer, and with what.",
+        "handle_peers",
+    ),
+    _gateway(
         "choices",
         "/gateway/choices",
         "The names that mean one of several models, and which one a request would get now.",

@@ -18,6 +18,7 @@ from trio_gateway.engine.scheduling.model_load import ModelLoad
 from trio_gateway.server.fleet.composition import with_peers
 from trio_gateway.server.fleet.listing import TARGET, ListedModel, furthest, read_listing
 from trio_gateway.tasks import beside
+from trio_gateway.wall_clock import WallClock
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,18 @@ AGAIN_S = 1.0  # after a look without an answer; then twice as long each time
 _BUSY = frozenset({429, 503})
 
 States = Callable[[Mapping[str, ModelLoad]], None]
+
+
+class PeerRow(msgspec.Struct, frozen=True):
+    """One URL of an entry. `fault`: why it does not say what it has; None: it does, or has not been
+    asked yet. `models`: those that are offered here. `asked_s`: Unix time of the last answer, or of
+    the last try without one; None: there was none yet."""
+
+    name: str
+    url: str
+    fault: str | None
+    models: tuple[str, ...]
+    asked_s: float | None
 
 
 class Peers:
@@ -45,7 +58,9 @@ class Peers:
         self._tell_states = tell_states
         self.take_over: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._listings: dict[str, dict[str, tuple[ListedModel, ...]]] = {}
-        self._silent: set[tuple[str, str]] = set()  # entries with their URLs
+        self._faults: dict[tuple[str, str], str] = {}  # by entry and URL; of those that say nothing
+        self._asked: dict[tuple[str, str], float] = {}
+        self._wall = WallClock()
         self._said: set[str] = set()
         self._others = trio.Event()  # other entries are configured
         self._owners: dict[str, str] = {}  # of each model that is offered, the entry
@@ -63,6 +78,20 @@ class Peers:
                 self._said.add(note)
                 log.warning("%s", note)
         return composed
+
+    def rows(self) -> list[PeerRow]:
+        """In the order of the configuration."""
+        return [self._row(peer, url) for peer in self._peers for url in peer.options.urls]
+
+    def _row(self, peer: PeerConfig, url: str) -> PeerRow:
+        at = peer.name, url
+        listed = self._listings.get(peer.name, {}).get(url, ())
+        names = (model.name for model in listed if self._owners.get(model.name) == peer.name)
+        asked = self._asked.get(at)
+        return PeerRow(
+            peer.name, url, self._faults.get(at), tuple(names),
+            None if asked is None else round(self._wall.unix(asked), 2),
+        )  # fmt: skip
 
     def go_by(self, config: GatewayConfig) -> None:
         """Another configuration is in force."""
@@ -106,7 +135,7 @@ class Peers:
                 await self.take_over()
                 self._tell_states(self._states())
                 self._note_looked(peer)
-                if any((peer.name, url) in self._silent for url in clients):
+                if any((peer.name, url) in self._faults for url in clients):
                     await trio.sleep(wait_s)
                     wait_s = min(2 * wait_s, interval_s)
                 else:
@@ -128,20 +157,21 @@ class Peers:
 
     async def _ask(self, peer: PeerConfig, url: str, client: RemoteEngine) -> None:
         answer = await client.ask("GET", TARGET, LOOK_S)
-        known = self._listings.setdefault(peer.name, {})
+        known, at = self._listings.setdefault(peer.name, {}), (peer.name, url)
+        self._asked[at] = trio.current_time()
         if answer is not None and answer.status in _BUSY and url in known:
             return  # that is no news of its models
         try:
             known[url] = _listing_of(answer)
         except ValueError as error:
-            if (peer.name, url) not in self._silent:
-                self._silent.add((peer.name, url))
+            is_news = at not in self._faults
+            self._faults[at] = str(error)
+            if is_news:
                 kept = "those that it had stay listed" if url in known else "none is listed yet"
                 log.warning("%s: %s does not say which models it has: %s; %s, and it is asked "
                             "again", peer.name, url, error, kept)  # fmt: skip
         else:
-            if (peer.name, url) in self._silent:
-                self._silent.discard((peer.name, url))
+            if self._faults.pop(at, None) is not None:
                 log.info("%s: %s says now which models it has", peer.name, url)
 
     def _states(self) -> dict[str, ModelLoad]:
@@ -149,7 +179,7 @@ class Peers:
         loads = dict[str, list[ModelLoad]]()
         for name, listings in self._listings.items():
             for url, models in listings.items():
-                for model in models if (name, url) not in self._silent else ():
+                for model in models if (name, url) not in self._faults else ():
                     if self._owners.get(model.name) == name:
                         loads.setdefault(model.name, []).append(model.load)
         return {name: furthest(found) for name, found in loads.items()}

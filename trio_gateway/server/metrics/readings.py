@@ -15,6 +15,7 @@ from trio_gateway.server.budget import Budget
 from trio_gateway.server.dumps import DumpLoss, DumpWriter
 from trio_gateway.server.feed.feed import Feed
 from trio_gateway.server.feed.logs import Logs
+from trio_gateway.server.fleet.peers import Peers
 from trio_gateway.server.history.history import History
 from trio_gateway.server.metrics.families import MODEL, VARIANT, Counted, Measured
 from trio_gateway.server.metrics.tallies import Labels
@@ -33,6 +34,7 @@ class Parts(NamedTuple):
     history: History
     dumps: DumpWriter | None
     traces: TraceTally
+    peers: Peers
 
 
 def readings(
@@ -60,6 +62,10 @@ def readings(
     yield Measured(
         "held_bytes", "Bytes of clients that the gateway holds.", ("where",),
         {("memory",): float(held["buffered_bytes"]), ("files",): float(held["spooled_bytes"])},
+    )  # fmt: skip
+    yield Measured(
+        "peer_answers", "Whether another gateway says which models it has.", ("peer", "url"),
+        {(row.name, row.url): float(row.fault is None) for row in parts.peers.rows()},
     )  # fmt: skip
     yield from _carryover(parts.manager.kv, models)
     yield from _lost(parts)

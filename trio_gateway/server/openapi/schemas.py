@@ -20,6 +20,7 @@ from trio_gateway.server.api.request_content import may_be_empty
 from trio_gateway.server.api.request_fields import FIELDS, AnyFields, fields_of
 from trio_gateway.server.budget import Budget
 from trio_gateway.server.feed.rows import UsableModel
+from trio_gateway.server.fleet.peers import PeerRow
 from trio_gateway.server.history.recorder import CapturesWanted
 from trio_gateway.server.ollama.request import REQUESTS
 from trio_gateway.server.records.request_row import RequestRow
@@ -73,7 +74,7 @@ _BODIES: Mapping[str, type[msgspec.Struct]] = {**REQUESTS, "captures": CapturesW
 
 
 def _components() -> dict[str, Json]:
-    rows = (TicketRow, EngineRow, ModelRow, UsableModel, RequestRow)
+    rows = (TicketRow, EngineRow, ModelRow, UsableModel, RequestRow, PeerRow)
     kinds = dict.fromkeys([AnyFields, *FIELDS.values(), *_BODIES.values(), *rows])
     _, made = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = _object(message=_STRING)
@@ -144,6 +145,7 @@ ANSWERS: Mapping[str, Json] = {
     ),
     "yield": {"anyOf": [_object(yields=_list_of({"type": "object"})), {"type": "object"}]},
     "yield end": _object(id={"type": "integer"}, ended={"const": True}),
+    "peers": _object(peers=_list_of(reference("PeerRow"))),
     "choices": _object(choices=_list_of({"type": "object"})),
     "choose": {"type": "object"},
     "reload": _object(
