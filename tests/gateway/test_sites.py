@@ -43,8 +43,10 @@ async def test_the_urls_of_a_remote_model_are_shown() -> None:
             async with stack.http:
                 assert (await stack.post(CHAT, chat())).status == 200
                 shown = json.loads((await stack.get("/gateway/engines")).content)
+                (record,) = stack.gateway.book.recent
             stack.gateway.end_now("the test is over")
             nursery.cancel_scope.cancel(reason="the test is over")
+    assert record.site == f"{site.url.removeprefix('http://')}: the first that works"
     (row,) = shown["engines"]
     first, second = row["sites"]
     assert (first["url"], first["state"]) == (dead, "open")

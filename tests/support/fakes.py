@@ -77,6 +77,8 @@ class FakeProcess:
 class FakeExchange:
     """An answer that is played from a script: bytes, or seconds to wait before the next bytes."""
 
+    why_there = ""
+
     def __init__(
         self, client: FakeClient, script: Iterable[bytes | float], status: int, stream: bool
     ) -> None:

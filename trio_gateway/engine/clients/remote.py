@@ -192,7 +192,9 @@ class RemoteEngine(OpenAIEngine):
                 raise EngineSilent(reason) from None
 
         try:
-            yield await self._first_answer(tour, attempt, body)
+            answer = await self._first_answer(tour, attempt, body)
+            answer.why_there = tour.why
+            yield answer
         finally:
             tour.end()
             for exchange in begun:

@@ -96,7 +96,7 @@ class Tour:
             raise StopIteration
         now = trio.current_time()
         site, self.why = self._sites.choose(self._left, self._conversation, now)
-        if self.why and self._sites.spreads:
+        if self.why:
             log.debug("a request goes to %s", self.why)
         self._left.remove(site)
         state = self._sites.state(site)

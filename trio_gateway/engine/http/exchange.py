@@ -47,19 +47,22 @@ class Exchange:
     """The answer: `status` and `headers` are there from the start, the body comes by `receive`.
 
     `complete`: all of it has come. `has_begun`: something of it has. `keep_alive`: what the engine
-    says about the connection.
+    says about the connection. `why_there`: of several places, which one it is and why, in the words
+    of whoever has chosen it.
     """
 
     __slots__ = (
         "_abort_error", "_framed", "_head_complete", "_lasts", "_parser", "_pieces", "_pulse",
         "_sent", "_without_body",
         "complete", "has_begun", "headers", "keep_alive", "opener", "status", "transport",
+        "why_there",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, opener: Opener, pulse: Pulse) -> None:
         self.status = 0
         self.headers: list[Header] = []
         self.keep_alive = b""
+        self.why_there = ""
         self.complete = self.has_begun = False
         self.transport, self.opener, self._pulse = transport, opener, pulse
         self._parser = httptools.HttpResponseParser(self)

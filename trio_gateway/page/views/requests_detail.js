@@ -87,6 +87,7 @@ function facts(row) {
     ['Why', row.why],
     ['Choice', row.choice],
     ['Engine', row.decision ? `${row.decision}${evicted}` : ''],
+    ['Server', row.site],
     ['Need', row.need ? `${number(row.need)} tokens` : ''],
     ['Counted', counted],
     ['Prompt', used],

@@ -63,6 +63,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     `seen_finish`. `error`: the code of the error that its client got. `conversation`: what its
     client calls that; `thread`: what it is told by otherwise. `cache_break`: where it parts from
     the last request of that. `trace`: which one it belongs to. `chosen`: of several models.
+    `site`: at which URL of a remote model that has several it was answered, and why there.
     """
 
     id: str
@@ -107,6 +108,7 @@ class RequestRecord(msgspec.Struct, eq=False, gc=False):
     cache_break: str | None = None
     trace: Trace | None = None
     chosen: Chosen | None = None
+    site: str = ""
 
     @property
     def model(self) -> str | None:

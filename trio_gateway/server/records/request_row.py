@@ -21,8 +21,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where it parts, early, from the last one of that. `need`: tokens of prompt and answer;
     `counted_by` says who counted the prompt, `is_exact` whether that is all there is to know.
     `decision`: how it came by its engine; `why`: why this variant. `choice`: by which rule this
-    model was taken of several: `coder; loaded; its engine runs`. `waited_s` is its time in line,
-    perhaps in vain; `load_s` of a load that it waited for.
+    model was taken of several: `coder; loaded; its engine runs`. `site`: of a remote
+    model's URLs, which one has answered, and why that one: `gpu2: has the conversation; 1 of ours
+    there, 3 of ours at gpu1`. `waited_s` is its time in line, perhaps in vain; `load_s` of a load
+    that it waited for.
     While it waits, `sentence` says for what, `position` is its place in the line (1 is the next),
     and `expected_wait_s` is what is left of its wait.
     `cached_tokens` of the prompt were in the engine's KV cache. `prompt_speed` and `speed`: tokens
@@ -52,6 +54,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evicted: tuple[str, ...] = ()
     why: str = ""
     choice: str | None = None
+    site: str = ""
     is_streamed: bool = False
     tries: int = 0
     granted_after_s: float | None = None
@@ -116,6 +119,7 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         evicted=tuple(map(str, record.evicted)),
         why="" if selection is None else selection.reason,
         choice=None if record.chosen is None else str(record.chosen),
+        site=record.site,
         is_streamed=record.is_streamed,
         tries=record.tries,
         granted_after_s=after_s(record.granted_at),

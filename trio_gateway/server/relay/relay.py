@@ -277,9 +277,11 @@ async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     if lease.engine.owners is not None and _is_read(ask):
         body = await _placed(ask, lease, lease.engine.owners, body, stack)
     headers = headers_of(ask, engine)
-    return await stack.enter_async_context(
+    exchange = await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, headers, body)
     )
+    ask.state.record.site = exchange.why_there
+    return exchange
 
 
 def _is_read(ask: Ask) -> bool:
