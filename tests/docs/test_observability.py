@@ -14,7 +14,7 @@ from tests.support.stack import running_stack
 from trio_gateway.server.feed.logs import Logs
 from trio_gateway.server.metrics.families import Counted, Measured, Spreading
 from trio_gateway.server.metrics.gateway_metrics import GatewayMetrics
-from trio_gateway.server.metrics.readings import Parts
+from trio_gateway.server.metrics.parts import Parts
 from trio_gateway.server.traces.tally import TraceTally
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -42,6 +42,15 @@ def test_a_device_of_nvidia_says_what_is_free_and_who_holds_the_rest(
     ]  # fmt: skip
 
 
+def test_without_the_library_of_its_driver_nothing_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.setattr("trio_gateway.hardware.nvidia.LIBRARY", "libthere-is-none.so.1")
+    assert Nvidia({}).read() == []
+    assert "pynvml" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("variable", "selectors"),
     [

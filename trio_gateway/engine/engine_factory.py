@@ -20,7 +20,6 @@ from trio_gateway.engine.placement import placed
 from trio_gateway.engine.process.process import Launcher
 from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking
 from trio_gateway.engine.scheduling.events import Event, VariantKey
-from trio_gateway.engine.waking.machine import SleepingMachine, with_time_to_wake
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,9 @@ class EngineFactory:
         known = {} if self._others is None else self._others.devices
         elsewhere = self._on_clusters.elsewhere(key, variant)
         if variant.options.ways_to_wake:
+            # Imported here: most engines run on a machine that is awake.
+            from trio_gateway.engine.waking.machine import SleepingMachine, with_time_to_wake
+
             tell = partial(report, EngineWaking(number))
             elsewhere = SleepingMachine(variant.options, self._launch, tell)
             variant = with_time_to_wake(variant)

@@ -7,9 +7,11 @@ CUDA itself counts the fastest first unless it is told otherwise, NVML by the PC
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +24,7 @@ from trio_gateway.hardware.devices import Device, DeviceKind, Holder, NotReadabl
 from trio_gateway.hardware.names import process_name
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LIBRARY = "libnvidia-ml.so.1"  # as `pynvml` looks for it
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -77,8 +80,8 @@ class _Opened(msgspec.Struct, frozen=True):
 
 
 class Nvidia:
-    """The first reading imports `pynvml` (20 ms, 3 MB) and initialises NVML, which on a machine
-    with a GPU may take much longer. Without a driver or a device, that is not tried again."""
+    """The first reading initialises NVML, which on a machine with a GPU may take long. Without a
+    driver or a device, that is not tried again."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
@@ -104,7 +107,8 @@ class Nvidia:
             raise NotReadable(f"NVIDIA's driver: {error}") from None
 
     def _open(self) -> Sequence[_Opened]:
-        nvml = cast("_Nvml", importlib.import_module("pynvml"))
+        if (nvml := _load()) is None:
+            return ()
         try:
             nvml.nvmlInit()
             found = [*_opened(nvml)]
@@ -124,6 +128,18 @@ class Nvidia:
                 nvml.nvmlShutdown()
             except nvml.NVMLError as error:
                 log.debug("NVML cannot be closed: %s", error)
+
+
+def _load() -> _Nvml | None:
+    """`pynvml` takes 20 ms and 2 MB, and can do nothing without the library of NVIDIA's driver,
+    which most machines do not have."""
+    if "pynvml" not in sys.modules:
+        try:
+            ctypes.CDLL(LIBRARY)
+        except OSError as error:
+            log.debug("no NVIDIA device: %s", error)
+            return None
+    return cast("_Nvml", importlib.import_module("pynvml"))
 
 
 def visible(devices: Sequence[_Opened], variable: str | None) -> Sequence[_Opened]:

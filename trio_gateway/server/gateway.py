@@ -39,7 +39,7 @@ from trio_gateway.server.http.refusal import refusal_in
 from trio_gateway.server.http.scopes import RequestScopes
 from trio_gateway.server.http.types import AsgiApp, Receive, Scope, Send
 from trio_gateway.server.http.upload import Uploads
-from trio_gateway.server.metrics.readings import Parts
+from trio_gateway.server.metrics.parts import Parts
 from trio_gateway.server.preload import preload, to_preload
 from trio_gateway.server.reading.readers import Readers
 from trio_gateway.server.records.request_book import RequestBook

@@ -18,7 +18,6 @@ from trio_gateway.config.locate import load_config
 from trio_gateway.config.missing import missing
 from trio_gateway.config.readable_files import readable_secrets
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.config.shown import hider
 from trio_gateway.tasks import beside
 
 Move = Callable[[GatewayConfig, Callable[[], None]], Awaitable[None]]
@@ -228,6 +227,8 @@ def _read(source: Path) -> tuple[GatewayConfig, tuple[str, ...]]:
     Raises:
         ConfigError
     """
+    from trio_gateway.config.shown import hider  # 0.1 MB, which most runs do not need
+
     config, _ = load_config(source)
     lacks = [lack.text for lack in missing(config)]
     hide = hider(config, os.environ)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import math
-import statistics
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -138,12 +137,12 @@ class Calibration:
 
 
 def _summary(errors: list[int]) -> ErrorSummary:
-    ordered = sorted(errors)
+    ordered, count = sorted(errors), len(errors)
     return ErrorSummary(
-        answers=len(ordered),
-        exact_share=round(ordered.count(0) / len(ordered), 4),
+        answers=count,
+        exact_share=round(ordered.count(0) / count, 4),
         least=ordered[0],
-        median=statistics.median(ordered),
-        p95=ordered[math.ceil(0.95 * len(ordered)) - 1],
+        median=(ordered[(count - 1) // 2] + ordered[count // 2]) / 2,
+        p95=ordered[math.ceil(0.95 * count) - 1],
         most=ordered[-1],
     )

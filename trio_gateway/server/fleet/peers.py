@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from trio_gateway.config.schema import GatewayConfig, PeerConfig
 from trio_gateway.config.site_schema import SiteOptions
-from trio_gateway.engine.clients.remote import RemoteEngine
 from trio_gateway.engine.errors import KEY_REFUSED
 from trio_gateway.engine.http.control import Answer
 from trio_gateway.engine.scheduling.model_load import ModelLoad
@@ -19,6 +19,9 @@ from trio_gateway.server.fleet.composition import with_peers
 from trio_gateway.server.fleet.listing import TARGET, ListedModel, furthest, read_listing
 from trio_gateway.tasks import beside
 from trio_gateway.wall_clock import WallClock
+
+if TYPE_CHECKING:
+    from trio_gateway.engine.clients.remote import RemoteEngine
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +190,9 @@ class Peers:
 
 def _client(peer: PeerConfig, url: str) -> RemoteEngine:
     """It wakes no machine: to look must cost nothing."""
+    # Imported here: most configurations name nothing elsewhere.
+    from trio_gateway.engine.clients.remote import RemoteEngine
+
     options = msgspec.structs.replace(
         peer.options, urls=(url,), sites=(SiteOptions(url=url),), wake=None, wake_command=()
     )

@@ -8,7 +8,6 @@ import trio
 
 from trio_gateway.config.missing import missing
 from trio_gateway.config.schema import GatewayConfig
-from trio_gateway.config.shown import hider, shown_configuration
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.handlers.responses import json_answer
@@ -23,6 +22,9 @@ class ConfigurationHandler:
     async def handle_configuration(self, endpoint: Endpoint, call: Call) -> Answer:
         """What is missing is looked for anew, in a thread: files come and go. `mistakes`: of the
         file as it is by now, where a reload came to nothing."""
+        # Imported here, as in the Reloader: few look at it.
+        from trio_gateway.config.shown import hider, shown_configuration
+
         hide = hider(self._config, os.environ)
         lacks = await trio.to_thread.run_sync(missing, self._config)
         return json_answer(

@@ -8,7 +8,7 @@ from trio_gateway.engine.others import Others
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.handlers.call import Call
 from trio_gateway.server.metrics.gateway_metrics import GatewayMetrics
-from trio_gateway.server.metrics.readings import Parts
+from trio_gateway.server.metrics.parts import Parts
 from trio_gateway.server.relay.answer import Answer
 
 if TYPE_CHECKING:

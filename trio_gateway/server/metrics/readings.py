@@ -4,37 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.kv.carryover import KvCarryover, KvCounts
-from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.overview import Overview
 from trio_gateway.engine.scheduling.events import VariantKey
-from trio_gateway.server.budget import Budget
-from trio_gateway.server.dumps import DumpLoss, DumpWriter
-from trio_gateway.server.feed.feed import Feed
-from trio_gateway.server.feed.logs import Logs
-from trio_gateway.server.fleet.peers import Peers
-from trio_gateway.server.history.history import History
+from trio_gateway.server.dumps import DumpLoss
 from trio_gateway.server.metrics.families import MODEL, VARIANT, Counted, Measured
+from trio_gateway.server.metrics.parts import Parts
 from trio_gateway.server.metrics.tallies import Labels
-from trio_gateway.server.records.request_book import RequestBook
-from trio_gateway.server.traces.tally import Loss, TraceTally
-
-
-class Parts(NamedTuple):
-    """Of the gateway, those that are asked. `dumps`: None if none are written."""
-
-    manager: EngineManager
-    book: RequestBook
-    budget: Budget
-    feed: Feed
-    logs: Logs
-    history: History
-    dumps: DumpWriter | None
-    traces: TraceTally
-    peers: Peers
+from trio_gateway.server.traces.tally import Loss
 
 
 def readings(
