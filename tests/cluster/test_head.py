@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.harness import GatewayProcess, broken_off, chat_body
 from tests.support.ray_gateway import ON_WORKER, gateway, model, said, variant
-from tests.support.ray_nodes import START_S, Nodes, becomes
+from tests.support.ray_nodes import START_S, Nodes, becomes, engines
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
@@ -69,12 +69,13 @@ def test_a_head_that_is_out_of_reach_for_a_while(tmp_path: Path, durable: Nodes)
 
 
 def test_a_head_that_comes_back_and_knows_nothing(tmp_path: Path, nodes: Nodes) -> None:
-    with gateway(tmp_path, model("m", variant(1024))) as running:
+    with gateway(tmp_path, model("m", variant(1024, ON_WORKER))) as running:
         assert said(running, "m")[0] == 200
         nodes.lose_head()
         assert int(refused(running, "m").headers["retry-after"]) >= 1
+        assert becomes(lambda: not engines())  # the other node has waited for its head in vain
         nodes.worker.switch_off()
         nodes.start_head()
+        nodes.start_worker()
         assert becomes(lambda: said(running, "m")[0] == 200)
         assert len(nodes.replicas("-m-")) == 1
-    nodes.stop()

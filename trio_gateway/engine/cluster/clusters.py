@@ -12,7 +12,7 @@ import trio
 
 from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.engine.cluster.application import application_of, names_begin, owner_of
-from trio_gateway.engine.cluster.holdings import Holdings
+from trio_gateway.engine.cluster.holdings import Holdings, Left
 from trio_gateway.engine.cluster.process import CLEAN_COMMAND, ClusterApplication
 from trio_gateway.engine.cluster.serve_api import ClusterRefuses, ClusterUnreachable, ServeApi
 from trio_gateway.engine.scheduling.events import VariantKey
@@ -103,24 +103,31 @@ class Clusters:
         async with trio.open_nursery() as nursery:
             tidying = set[ServeApi]()
             while True:
-                for api in {*self._holdings.left.values()} - tidying:
+                for api in self._left_behind() - tidying:
                     tidying.add(api)
                     nursery.start_soon(self._tidy, api, tidying)
                 await self._news.wait()
                 self._news = trio.Event()
 
     async def _tidy(self, api: ServeApi, tidying: set[ServeApi]) -> None:
-        while names := self._left_at(api):
+        while self._left_at(api):
             await trio.sleep(AGAIN_S)  # a request may want it again, and takes it as it is
             try:
-                await self._remove(api, names)
-                self._holdings.forget(api)
+                await self._remove_left(api)
             except (ClusterUnreachable, ClusterRefuses) as error:
                 log.info("what is left on it is looked for again: %s", error)
         tidying.discard(api)
 
-    def _left_at(self, api: ServeApi) -> list[str]:
-        return [name for name, at in self._holdings.left.items() if at is api]
+    async def _remove_left(self, api: ServeApi) -> None:
+        seen = self._left_at(api)
+        await self._remove(api, [*seen])
+        self._holdings.forget(seen)
+
+    def _left_at(self, api: ServeApi) -> dict[str, Left[ServeApi]]:
+        return {name: left for name, left in self._holdings.left.items() if left.place is api}
+
+    def _left_behind(self) -> set[ServeApi]:
+        return {left.place for left in self._holdings.left.values()}
 
     def _api_of(self, variant: VariantConfig) -> ServeApi | None:
         try:
@@ -134,16 +141,17 @@ class Clusters:
         # Shielded so that a gateway that ends leaves nothing it could have taken along.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_TRY_S):
             async with trio.open_nursery() as nursery:
-                for api in {*self._holdings.left.values()}:
+                for api in self._left_behind():
                     nursery.start_soon(self._try_last, api)
-        for name, api in self._holdings.left.items():
-            log.warning("%s stays on the cluster at %s; %s", name, api.address, CLEAN_COMMAND)
+        for name, left in self._holdings.left.items():
+            log.warning(
+                "%s stays on the cluster at %s; %s", name, left.place.address, CLEAN_COMMAND
+            )
         for _, api in self._apis:
             api.close()
 
     async def _try_last(self, api: ServeApi) -> None:
         try:
-            await self._remove(api, self._left_at(api))
-            self._holdings.forget(api)
+            await self._remove_left(api)
         except (ClusterUnreachable, ClusterRefuses) as error:
             log.debug("%s", error)

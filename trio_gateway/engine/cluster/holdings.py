@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 Place = TypeVar("Place")
+
+
+class Left(Generic[Place]):
+    """That one was left behind: each time is another."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
 
 class Holdings(Generic[Place]):
@@ -17,7 +24,7 @@ class Holdings(Generic[Place]):
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self._held = set[str]()
-        self._left: dict[str, Place] = {}
+        self._left: dict[str, Left[Place]] = {}
         self._tell = tell
 
     def holds(self, name: str) -> bool:
@@ -33,13 +40,13 @@ class Holdings(Generic[Place]):
         """The engine is over; `left_at`: where the application may be still."""
         self._held.discard(name)
         if left_at is not None:
-            self._left[name] = left_at
+            self._left[name] = Left(left_at)
             self._tell()
 
-    def forget(self, place: Place) -> None:
-        """Those that were left there have been looked for."""
-        self._left = {name: at for name, at in self._left.items() if at is not place}
+    def forget(self, seen: Mapping[str, Left[Place]]) -> None:
+        """These have been taken out, unless they were left behind again meanwhile."""
+        self._left = {name: at for name, at in self._left.items() if seen.get(name) is not at}
 
     @property
-    def left(self) -> dict[str, Place]:
+    def left(self) -> dict[str, Left[Place]]:
         return dict(self._left)
