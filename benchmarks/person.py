@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.simulator import STOP_S, Load, Run, Served, Trace
 from benchmarks.traces import PERSON
-from trio_gateway.engine.scheduling.swap_plan import OVERTIME_LOADS
+from trio_gateway.engine.scheduling.giving_up import OVERTIME_LOADS
 
 WINDOW_S = 10.0  # the gateway's default
 

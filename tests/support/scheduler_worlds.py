@@ -41,8 +41,13 @@ def a_pool(draw: st.DrawFn, name: str, most: int) -> PoolConfig:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler) -> World:
+def worlds(
+    draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler, *, counting: bool = False
+) -> World:
+    """`counting`: its pools do nothing but count their engines."""
     pools = {name: draw(a_pool(name, most)) for name, most in (("p", 3), ("q", 2))}
+    if counting:
+        pools = {name: PoolConfig(name, pool.engines) for name, pool in pools.items()}
     variants = []
     for model in "abcd":
         pool, pinned = draw(st.sampled_from("ppq")), draw(st.booleans())
@@ -53,7 +58,7 @@ def worlds(draw: st.DrawFn, scheduler: Callable[..., Scheduler] = Scheduler) -> 
                     key=VariantKey(model, str(context)),
                     pool=pool,
                     context=context,
-                    endpoint=draw(st.sampled_from(ENDPOINTS)),
+                    endpoint=None if counting else draw(st.sampled_from(ENDPOINTS)),
                     idle_timeout_s=draw(st.sampled_from((5.0, 60.0))),
                     pinned=pinned,
                     memory_bytes=memory_bytes,

@@ -33,8 +33,8 @@ from trio_gateway.engine.scheduling.events import (
     VariantFacts,
     VariantKey,
 )
+from trio_gateway.engine.scheduling.giving_up import OVERTIME_LOADS
 from trio_gateway.engine.scheduling.scheduler import Scheduler
-from trio_gateway.engine.scheduling.swap_plan import OVERTIME_LOADS
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS
 
 STOP_S = 1.0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.scheduler_world import World
 from tests.support.scheduler_worlds import HAPPENINGS, Do, worlds
 from tests.support.thoroughness import examples
+from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.demands import Demands
 from trio_gateway.engine.scheduling.events import Action, Event
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.swap_plan import Planner
 
 pytestmark = [pytest.mark.untraced, pytest.mark.timeout(600)]
 
@@ -57,7 +62,27 @@ def indexes_hold(state: SchedulerState) -> None:
     assert state.idle.next_due() == min(idle, default=math.inf)
 
 
-@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def engines_are_held_back_as_planned(world: World) -> None:
+    """As the plan that the planner makes for this moment, for all pools together."""
+    state, now = world.subject.state, world.now
+    demands, _, _ = Demands(state).now(now)
+    expected: dict[int, tuple[bool, float | None]] = {}
+    for step in Planner(state, world.subject.window_s, now).steps(demands):
+        if step.yields_at > now:
+            closed_since = step.demand.since if step.closes_at <= now else None
+            how = step.demand.priority is Priority.INTERACTIVE, closed_since
+            expected |= {victim.id: how for victim in step.victims}
+    for number, engine in state.engines.items():
+        told = engine.batch_waits, engine.closed_since
+        assert told == expected.get(number, (False, None)), engine
+
+
+ANY = settings(
+    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@ANY
 @given(worlds(BothWays), HAPPENINGS)
 def test_whatever_happens_only_what_it_touches_has_to_be_looked_at(
     world: World, happenings: list[Do]
@@ -65,3 +90,15 @@ def test_whatever_happens_only_what_it_touches_has_to_be_looked_at(
     for happening in happenings:
         happening.what(world, *happening.arguments)
         indexes_hold(world.subject.state)
+
+
+@ANY
+@given(worlds(counting=True), HAPPENINGS, st.integers(0, 2**32))
+def test_whatever_happens_a_plan_stands_only_while_it_would_be_made_again(
+    world: World, happenings: list[Do], seed: int
+) -> None:
+    for happening in happenings:
+        happening.what(world, *happening.arguments)
+        engines_are_held_back_as_planned(world)
+    world.come_to_rest(random.Random(seed))
+    assert world.ended == set(range(1, world.next_ticket))

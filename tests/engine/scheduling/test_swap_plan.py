@@ -12,9 +12,10 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.events import VariantFacts
+from trio_gateway.engine.scheduling.giving_up import AT_ONCE, NEVER
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.state import SchedulerState
-from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.scheduling.swap_plan import Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Counting, Ticket
 
 WINDOW_S, NOW = 10.0, 1000.0

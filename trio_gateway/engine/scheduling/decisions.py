@@ -6,10 +6,11 @@ the free slots. The rules are in `scheduler.py`.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
-from trio_gateway.engine.scheduling.demands import Demand, Demands, reason_of
+from trio_gateway.engine.scheduling.demands import Demands, order_of, reason_of
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     Action,
@@ -24,6 +25,7 @@ from trio_gateway.engine.scheduling.events import (
     VariantKey,
 )
 from trio_gateway.engine.scheduling.evictions import too_many
+from trio_gateway.engine.scheduling.giving_up import AT_ONCE, NEVER
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.long_answers import LongAnswers
 from trio_gateway.engine.scheduling.memory_events import (
@@ -31,13 +33,17 @@ from trio_gateway.engine.scheduling.memory_events import (
     Look,
     YieldReady,
 )
+from trio_gateway.engine.scheduling.plain_pool import PoolPlan
 from trio_gateway.engine.scheduling.recounts import Recounts
+from trio_gateway.engine.scheduling.standing_plans import StandingPlans
 from trio_gateway.engine.scheduling.state import SchedulerState
-from trio_gateway.engine.scheduling.swap_plan import AT_ONCE, NEVER, Planner, Step
+from trio_gateway.engine.scheduling.swap_plan import Planner, Step
 from trio_gateway.engine.scheduling.ticket_queue import Ticket
 
 # An engine, whether it takes no batch tickets, and since when it takes no newcomers.
-_HoldingBack = tuple[EngineView, bool, float | None]
+_HeldBack = tuple[EngineView, bool, float | None]
+
+_NO_PLAN = PoolPlan()
 
 
 class Decisions:
@@ -53,12 +59,22 @@ class Decisions:
         self._recounts = Recounts(state)
         # Models of which an engine may be drained, given up, or free for a ticket.
         self._to_stop, self._to_give_up, self._to_grant = (state.touched.new_list() for _ in "123")
-        self._holding_back: dict[int, EngineView] = {}  # engines that do not take every ticket
+        self._plans = StandingPlans(state)
+        self._making_way: dict[str, set[int]] = {}  # engines, by pool
+        self._held_back: dict[str, dict[int, EngineView]] = {}  # they do not take every ticket
         self._long_answers = LongAnswers(state)
         self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
         self._next_engine = 1
         self.wake_at = NEVER
         self.closing = False
+
+    def reconfigured(self, window_s: float) -> None:
+        """Variants, pools and the window may be others from now on."""
+        self.window_s = window_s
+        for pool in self._held_back:
+            self._hold_back(pool, {})
+        self._making_way, self._held_back = {}, {}
+        self._plans.forget()
 
     def evicted_for(self, model: str) -> Sequence[VariantKey]:
         """What makes way for the model's start already."""
@@ -104,24 +120,20 @@ class Decisions:
         self.wake_at = NEVER
         self._long_answers.wanted.clear()
         if self.closing:
-            self._hold_back({})
+            for pool in self._held_back:
+                self._hold_back(pool, {})
             return
         self._make_room_for_yields(now, actions)
         self._state.touched.spread()
         held_until = self._recounts.hold(now, actions)
         self._state.touched.spread()
-        demands, rejects, resumes_at = self._demands.now(now)
+        rejects, resumes_at = self._demands.find(now)
         self.wake_at = min(held_until, resumes_at)
         for rejected in rejects:
             reject(self._state, rejected, actions)
         for model in [model for model in self._evicted if model not in self._demands]:
             del self._evicted[model]
-        making_way = self._follow_plan(demands, now, actions)
-        making_way |= self._state.memory.making_way
-        for engine in self._state.engines.values():
-            making = engine.id in making_way or engine.unloading
-            if engine.state is EngineState.DRAINING and not making:
-                self._resume(engine, actions)
+        self._follow_plans(now, actions)
 
     def _grant_slots(self, now: float, actions: list[Action]) -> None:
         """Grant what can be granted, smaller engines first."""
@@ -133,41 +145,64 @@ class Decisions:
         if now - engine.started_at < half_s and not self._state.is_wanted(engine, Priority.BATCH):
             self.leave(engine, "no request waits for it any longer", Cause.UNWANTED, actions)
 
-    def _follow_plan(
-        self, demands: Sequence[Demand], now: float, actions: list[Action]
-    ) -> set[int]:
-        """Carry out the plan of this moment; the engines that are to make way by now."""
-        making_way: set[int] = set()
-        planner = Planner(self._state, self.window_s, now)
-        steps = planner.steps(demands) if demands else ()
-        for pool in sorted(planner.to_look - self._state.memory.looking):
-            self._state.memory.looking.add(pool)
-            actions.append(Look(pool))
-        holding_back: dict[int, _HoldingBack] = {}
+    def _follow_plans(self, now: float, actions: list[Action]) -> None:
+        """Carry out the plans of this moment, as far as they are others than before."""
+        memory = self._state.memory
+        changed = self._plans.renew(self._demands, self.window_s, now)
+        steps = {pool: self._plans.of_pool[pool].steps for pool in changed}
+        others = self._plans.others()
+        if others:
+            planner = Planner(self._state, self.window_s, now)
+            steps |= {pool: [] for pool in others}
+            for step in planner.steps(self._demands.in_pools(others)):
+                steps[step.demand.facts.pool].append(step)
+            for pool in sorted(planner.to_look - memory.looking):
+                memory.looking.add(pool)
+                actions.append(Look(pool))
+        for plan in self._plans.of_pool.values():
+            self.wake_at = min(self.wake_at, plan.wake_at)
+        if not steps:
+            return
+        for pool, of_pool in steps.items():
+            self._note(pool, of_pool, now)
+        for step in heapq.merge(*steps.values(), key=lambda step: order_of(step.demand)):
+            if step.yields_at <= now:
+                self._make_way(step, now, actions)
+            if step.may_start:
+                self._start(step, now, actions)
+        making_way = memory.making_way.union(*self._making_way.values())
+        for engine in self._state.engines.values():
+            making = engine.id in making_way or engine.unloading
+            if engine.state is EngineState.DRAINING and not making:
+                self._resume(engine, actions)
+
+    def _note(self, pool: str, steps: Sequence[Step], now: float) -> None:
+        """Who makes way for the steps of the pool, and who takes less until then."""
+        making_way = self._making_way[pool] = set()
+        plan = self._plans.of_pool.get(pool, _NO_PLAN)
+        held_back: dict[int, _HeldBack] = {e.id: (e, True, None) for e in plan.for_any}
         for step in steps:
             for victim in step.victims:
                 self._long_answers.note_wanted(victim, step.demand.priority)
             if step.yields_at <= now:
                 making_way.update(victim.id for victim in step.victims)
-                self._make_way(step, now, actions)
-            else:
-                closed = step.closes_at <= now
-                self.wake_at = min(self.wake_at, step.yields_at if closed else step.closes_at)
-                batch_waits = step.demand.priority is Priority.INTERACTIVE
-                how = batch_waits, step.demand.since if closed else None
-                holding_back |= {victim.id: (victim, *how) for victim in step.victims}
-            if step.may_start:
-                self._start(step, now, actions)
-        self._hold_back(holding_back)
-        return making_way
+                continue
+            closed = step.closes_at <= now
+            self.wake_at = min(self.wake_at, step.yields_at if closed else step.closes_at)
+            batch_waits = step.demand.priority is Priority.INTERACTIVE
+            how = batch_waits, step.demand.since if closed else None
+            held_back |= {victim.id: (victim, *how) for victim in step.victims}
+        self._hold_back(pool, held_back)
 
-    def _hold_back(self, now_on: Mapping[int, _HoldingBack]) -> None:
-        """These engines, and no others, take not every ticket from now on."""
-        for number in self._holding_back.keys() - now_on.keys():
-            self._change(self._holding_back.pop(number), False, None)
-        for number, (engine, batch_waits, closed_since) in now_on.items():
-            self._holding_back[number] = engine
+    def _hold_back(self, pool: str, now_on: Mapping[int, _HeldBack]) -> None:
+        """These engines, and no others of the pool, take not every ticket from now on."""
+        before = self._held_back.get(pool, {})
+        for number, engine in before.items():
+            if number not in now_on:
+                self._change(engine, False, None)
+        for engine, batch_waits, closed_since in now_on.values():
             self._change(engine, batch_waits, closed_since)
+        self._held_back[pool] = {number: engine for number, (engine, *_) in now_on.items()}
 
     def _change(self, engine: EngineView, batch_waits: bool, closed_since: float | None) -> None:
         if (batch_waits, closed_since) != (engine.batch_waits, engine.closed_since):

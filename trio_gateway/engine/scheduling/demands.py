@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -92,9 +93,10 @@ class Demands:
         self._state = state
         self._touched = {*state.queues} if touched is None else touched
         self._of_model: dict[str, Demand] = {}
-        # Sorted, and the demands in the same order.
-        self._order: list[tuple[Priority, int]] = []
-        self._in_order: list[Demand] = []
+        # By pool, sorted, and the demands in the same order.
+        self._order: dict[str, list[tuple[Priority, int]]] = {}
+        self._in_order: dict[str, list[Demand]] = {}
+        self.changed: set[str] = set()  # pools, until somebody takes note
         self._until, self._resumes_at = Deadlines(), Deadlines()
 
     def __contains__(self, model: str) -> bool:
@@ -104,6 +106,20 @@ class Demands:
     def now(self, now: float) -> tuple[Sequence[Demand], list[Reject], float]:
         """The demands in their order; the tickets whose variant is left alone for long; and when
         the next pause ends that tickets wait for."""
+        found = self.find(now)
+        return self.in_pools(self._in_order), *found
+
+    def of_pool(self, pool: str) -> Sequence[Demand]:
+        """As they were found last, in their order."""
+        return self._in_order.get(pool, ())
+
+    def in_pools(self, pools: Iterable[str]) -> Sequence[Demand]:
+        """The same of several pools."""
+        found = [self.of_pool(pool) for pool in pools]
+        return found[0] if len(found) == 1 else sorted(chain(*found), key=order_of)
+
+    def find(self, now: float) -> tuple[list[Reject], float]:
+        """As of `now`, without the demands."""
         rejects: list[Reject] = []
         self._touched.update(self._until.take_due(now))
         for model in in_line(self._touched, self._state):
@@ -111,7 +127,7 @@ class Demands:
             known = _NOTHING if queue is None else self._find(model, queue, now, rejects)
             self._note(model, known)
         self._touched.clear()
-        return self._in_order, rejects, self._resumes_at.next()
+        return rejects, self._resumes_at.next()
 
     def _note(self, model: str, known: _Known) -> None:
         self._until.set(model, known.until)
@@ -120,13 +136,18 @@ class Demands:
         if demand == before:
             return
         if before is not None:
-            at = bisect_left(self._order, _order(before))
-            del self._of_model[model], self._order[at], self._in_order[at]
+            pool = before.facts.pool
+            at = bisect_left(self._order[pool], order_of(before))
+            del self._of_model[model], self._order[pool][at], self._in_order[pool][at]
+            self.changed.add(pool)
         if demand is not None:
-            at = bisect_left(self._order, _order(demand))
-            self._order.insert(at, _order(demand))
-            self._in_order.insert(at, demand)
+            pool = demand.facts.pool
+            order = self._order.setdefault(pool, [])
+            at = bisect_left(order, order_of(demand))
+            order.insert(at, order_of(demand))
+            self._in_order.setdefault(pool, []).insert(at, demand)
             self._of_model[model] = demand
+            self.changed.add(pool)
 
     def _find(self, model: str, queue: TicketQueue, now: float, rejects: list[Reject]) -> _Known:
         state = self._state
@@ -199,7 +220,7 @@ def reason_of(demand: Demand, queue: TicketQueue) -> str:
     return f"{waiting}; the largest needs {need} tokens{headroom}"
 
 
-def _order(demand: Demand) -> tuple[Priority, int]:
+def order_of(demand: Demand) -> tuple[Priority, int]:
     return demand.priority, demand.place
 
 

@@ -36,7 +36,7 @@ def reconfigure(
     actions: list[Action],
 ) -> None:
     """Change the state; what follows from it for the others is decided as after any event."""
-    decisions.window_s = event.fairness_window_s
+    decisions.reconfigured(event.fairness_window_s)
     facts = {each.key: each for each in event.variants}
     gone = state.variants.all_keys() - facts.keys()
     for engine in state.engines.values():

@@ -64,6 +64,7 @@ from trio_gateway.engine.scheduling.events import (
     Unload,
     VariantFacts,
 )
+from trio_gateway.engine.scheduling.giving_up import NEVER
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.memory_events import (
     MemorySeen,
@@ -76,7 +77,6 @@ from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
 from trio_gateway.engine.scheduling.remembered import remember
 from trio_gateway.engine.scheduling.state import SchedulerState
-from trio_gateway.engine.scheduling.swap_plan import NEVER
 from trio_gateway.engine.scheduling.ticket_queue import AGES_AFTER_WINDOWS, Counting, Ticket
 from trio_gateway.engine.scheduling.waiting import Waits
 
@@ -335,6 +335,7 @@ class Scheduler:
         for ticket in [*waiting]:  # they would have it started again at once
             message = f"{model} was unloaded"
             reject(self.state, Reject(ticket.id, Refusal.UNLOADED, message), actions)
+        self.state.touched.add(model)
         for engine in self.state.engines_of(model):
             engine.unloading = True
             if engine.serving:

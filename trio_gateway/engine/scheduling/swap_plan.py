@@ -19,28 +19,22 @@ first served; without its end, one client's hundred requests would hold back ano
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import (
     VariantFacts,
 )
+from trio_gateway.engine.scheduling.giving_up import AT_ONCE, GivingUp
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.memory_events import (
     Places,
 )
 from trio_gateway.engine.scheduling.pool_memory import EVERYWHERE, Shortage, share_of
 from trio_gateway.engine.scheduling.state import SchedulerState
-
-AT_ONCE = -math.inf
-NEVER = math.inf  # not before something else happens
-
-OVERTIME_LOADS = 2.0
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -73,7 +67,8 @@ class Planner:
     """Makes the plan of one moment from the engines as they are."""
 
     def __init__(self, state: SchedulerState, window_s: float, now: float) -> None:
-        self._state, self._window_s, self._now = state, window_s, now
+        self._state, self._now = state, now
+        self._giving_up = GivingUp(state, window_s, now)
         self._rooms: dict[str, _Room] = {}
         self.called_back: list[EngineView] = []  # engines whose drain the plan calls off
         self.short: dict[str, Shortage] = {}  # by model, what no engine could make way for
@@ -127,8 +122,8 @@ class Planner:
         closes_at = yields_at = AT_ONCE
         for victim in victims:
             self._room(victim.facts.pool).staying.remove(victim)
-            closes_at = max(closes_at, self._closes_at(victim, demand))
-            yields_at = max(yields_at, self._yields_at(victim, demand))
+            closes_at = max(closes_at, self._giving_up.closes_at(victim, demand))
+            yields_at = max(yields_at, self._giving_up.yields_at(victim, demand))
         return Step(demand, victims, closes_at, yields_at, may_start, places)
 
     def _draining_for(self, demand: Demand, room: _Room) -> EngineView | None:
@@ -165,10 +160,10 @@ class Planner:
         return victims, places
 
     def _cost(self, victims: Sequence[EngineView], demand: Demand) -> tuple[object, ...]:
-        """In the order of `_given_up`, by the one that is given up last."""
+        """In the order of `GivingUp`, by the one that is given up last."""
         if not victims:
             return (0,)
-        return 1, max(self._given_up(victim, demand) for victim in victims), len(victims)
+        return 1, max(self._giving_up.order(victim, demand) for victim in victims), len(victims)
 
     def _lack(self, demand: Demand, room: _Room, places: Places) -> int:
         """The less, the more room there is now."""
@@ -192,7 +187,9 @@ class Planner:
         if engines_over <= 0 and not _any_over(over):
             return tuple(victims)
         chosen: list[EngineView] = []
-        order = sorted(here, key=lambda e: self._given_up(e, demand)) if len(here) > 1 else here
+        order = (
+            sorted(here, key=lambda e: self._giving_up.order(e, demand)) if len(here) > 1 else here
+        )
         for engine in [*order]:
             if engines_over <= 0 and not _any_over(over):
                 break
@@ -243,61 +240,6 @@ class Planner:
         held += [(other.facts, at) for other, at in room.promised]
         over = self._state.memory.over(demand.facts.pool, [*held, (demand.facts, places)])
         return {place: n for place, n in over.items() if share_of(places, place)}
-
-    # -- who goes, and when ------------------------------------------------------------------
-
-    def _closes_at(self, engine: EngineView, demand: Demand) -> float:
-        """When this engine is to take no newcomers any more for the demand's sake."""
-        state = self._state
-        if engine.state is EngineState.STARTING:
-            # One that a batch ticket waits for is not given up either: it would be loaded for
-            # nothing, again and again.
-            return NEVER if state.is_wanted(engine, Priority.BATCH) else AT_ONCE
-        wanted = engine.leases or state.is_wanted(engine, demand.priority)
-        queue = state.queues.get(engine.key.model)
-        # One that is counted there may turn out to want it.
-        if not wanted and not (queue is not None and queue.holds(demand.priority)):
-            return AT_ONCE
-        if demand.priority is Priority.BATCH and self._is_interactive(engine):
-            return NEVER
-        assert engine.ready_at is not None
-        return max(demand.since, engine.ready_at) + self._window_s
-
-    def _yields_at(self, engine: EngineView, demand: Demand) -> float:
-        """When it is to make way: at once when it closes, or after its overtime."""
-        closes_at, state = self._closes_at(engine, demand), self._state
-        if closes_at > self._now or engine.ready_at is None:
-            return closes_at
-        loads_s = state.forecast.load_s(engine.facts) + state.forecast.load_s(demand.facts)
-        overtime_ends_at = engine.ready_at + OVERTIME_LOADS * loads_s
-        if overtime_ends_at <= self._now:
-            return closes_at
-        waits = state.oldest_before(engine, demand.since, demand.priority) is not None
-        return overtime_ends_at if waits else closes_at
-
-    def _is_interactive(self, engine: EngineView) -> bool:
-        return self._state.is_wanted(engine, Priority.INTERACTIVE) or any(
-            lease.priority is Priority.INTERACTIVE for lease in engine.leases.values()
-        )
-
-    def _given_up(
-        self, engine: EngineView, demand: Demand
-    ) -> tuple[bool, bool, float, bool, float]:
-        """Order of the engines to give up for a demand, the first one first.
-
-        That an engine drains must not make it the choice of a demand that would not let it drain
-        yet: it would be called back, drained for the other demand again, and so on for ever.
-        """
-        drains = engine.state is EngineState.DRAINING
-        idle_s = max(self._now - engine.used_at, 0.0)
-        outgrown = engine.key.model == demand.facts.key.model
-        return (
-            not (drains and self._yields_at(engine, demand) <= self._now),
-            self._state.variants.is_pinned(engine.facts) and not outgrown,
-            self._closes_at(engine, demand),
-            not outgrown,
-            self._state.forecast.load_s(engine.facts) / (1.0 + idle_s),
-        )
 
 
 def _any_over(over: Mapping[str, int]) -> bool:

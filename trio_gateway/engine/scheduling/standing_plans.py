@@ -1,0 +1,100 @@
+"""StandingPlans: the plan of each pool, made again only when it may be another one. Pure.
+
+Most events change nothing that a plan is made from: one more waits for a model that others wait for
+already, or a slot goes from one to the next. So it is kept what the plans asked of each engine, and
+compared where something was touched. What changes by itself is told by the plan: until when it
+stands.
+
+This is for pools that do nothing but count their engines. Where memory is counted, addresses are
+shared or long answers end, one demand's choice depends on much more, and all is planned anew at
+each event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+from trio_gateway.engine.scheduling.demands import Demands
+from trio_gateway.engine.scheduling.engine_view import EngineView
+from trio_gateway.engine.scheduling.giving_up import GivingUp
+from trio_gateway.engine.scheduling.plain_pool import PlainPool, PoolPlan, Seen, seen_of
+from trio_gateway.engine.scheduling.state import SchedulerState
+
+_SPARE = 64  # engines that are gone, before they are forgotten
+
+
+class StandingPlans:
+    """`of_pool`: those of the pools that only count their engines."""
+
+    def __init__(self, state: SchedulerState) -> None:
+        self._state = state
+        self._touched = state.touched.new_list()
+        self._seen: dict[int, tuple[Seen, float]] = {}  # by engine, and when it was used last
+        self._engines: dict[str, int] = {}  # how many a pool had
+        self._counting: set[str] | None = None  # pools that only count their engines
+        self._yields = False
+        self.of_pool: dict[str, PoolPlan] = {}
+
+    def forget(self) -> None:
+        """Pools, variants or limits are others now."""
+        self._counting = None
+
+    def renew(self, demands: Demands, window_s: float, now: float) -> Collection[str]:
+        """Make those anew that may be others now; the pools that they are of."""
+        giving_up = GivingUp(self._state, window_s, now)
+        if self._counting is None or self._yields != bool(self._state.memory.yields):
+            self._yields, self._counting = bool(self._state.memory.yields), _counting(self._state)
+            self.of_pool, self._seen = {}, {}
+            self._touched.update(engine.key.model for engine in self._state.engines.values())
+        changed = self._changed(giving_up, now) | demands.changed & self._counting
+        demands.changed.clear()
+        for pool in changed:
+            seen = {e.id: self._seen[e.id][0] for e in self._state.engines_in(pool)}
+            plain = PlainPool(pool, self._state, giving_up, seen)
+            self.of_pool[pool] = plain.plan(demands.of_pool(pool))
+        return changed
+
+    def others(self) -> Sequence[str]:
+        """The pools that are planned by the planner."""
+        return [pool for pool in self._state.pools if pool not in self.of_pool]
+
+    def _changed(self, giving_up: GivingUp, now: float) -> set[str]:
+        state, changed = self._state, set[str]()
+        assert self._counting is not None
+        for model in self._touched:
+            for engine in state.each_of(model):
+                pool = engine.facts.pool
+                if pool in self._counting and self._has_changed(engine, giving_up):
+                    changed.add(pool)
+        self._touched.clear()
+        for pool in self._counting:
+            count, plan = len(state.engines_in(pool)), self.of_pool.get(pool)
+            if plan is None or plan.stands_until <= now or count != self._engines[pool]:
+                changed.add(pool)
+                self._engines[pool] = count
+        if len(self._seen) > 2 * len(state.engines) + _SPARE:
+            self._seen = {number: self._seen[number] for number in state.engines}
+        return changed
+
+    def _has_changed(self, engine: EngineView, giving_up: GivingUp) -> bool:
+        """Whether what a plan asks of it is another thing than before."""
+        before, used_at = self._seen.get(engine.id, (None, 0.0))
+        seen = seen_of(engine, self._state, giving_up)
+        self._seen[engine.id] = seen, engine.used_at
+        if seen != before:
+            return True
+        plan = self.of_pool.get(engine.facts.pool)
+        return used_at != engine.used_at and (plan is None or engine.id in plan.compared)
+
+
+def _counting(state: SchedulerState) -> set[str]:
+    """The pools whose plans depend on nothing but their demands and engines. An address may be
+    another pool's as well, and what is yielded is memory of a pool that has counted none before.
+    """
+    if state.memory.yields:
+        return set()
+    known = [facts for variants in state.variants.all() for facts in variants]
+    known += [engine.facts for engine in state.engines.values()]
+    others = {f.pool for f in known if f.endpoint is not None or f.longest_answer_s < math.inf}
+    return {name for name, pool in state.pools.items() if not pool.is_limited} - others
