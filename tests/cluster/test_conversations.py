@@ -8,22 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import running_gateway
-from tests.support.ray_nodes import ADDRESS, Nodes
+from tests.support.ray_gateway import TINY, gateway, model, variant
+from tests.support.ray_nodes import START_S, Nodes
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
-LONG_S = 300.0
 TURNS = 20
 SAID = "We walk along the river, past the mill, and talk of ships and stars. " * 4
-
-
-def model(name: str, replicas: int) -> str:
-    engine = f'name = "{name}", engine = presets.engines.ray, address = "{ADDRESS}"'
-    args = 'args = { "-m", presets.models.smollm2, "-c", "8192", "-np", "2" }, context = 4096'
-    more = f"resources = {{ CPU = 0.4 }}, replicas = {replicas}"
-    variant = f'{{ binary = "trio-gateway-llama-server", {args}, {more} }}'
-    return f"{{ {engine}, variants = {{ {variant} }} }}"
 
 
 class Chat:
@@ -44,12 +35,12 @@ class Chat:
 
 
 def test_two_replicas_read_hardly_more_than_one(tmp_path: Path, nodes: Nodes) -> None:
-    config = (
-        f'server = {{ listen_v4 = "127.0.0.1:0", engine_startup_timeout = {LONG_S:g} }}\n'
-        f"models = {{ {model('one', 1)}, {model('two', 2)} }}\n"
+    models = (
+        model(name, variant(4096, f"{TINY}, replicas = {count}"))
+        for name, count in (("one", 1), ("two", 2))
     )
     cached, pids = {}, list[int]()
-    with running_gateway(tmp_path, config) as running, running.client(LONG_S) as client:
+    with gateway(tmp_path, *models) as running, running.client(START_S) as client:
         for name in ("two", "one"):
             chats = [Chat(client, name, topic) for topic in ("Be brief.", "Be kind.")]
             for _ in range(TURNS):

@@ -25,8 +25,9 @@ def model(name: str, *variants: str, address: str = ADDRESS, more: str = "") -> 
 
 
 def variant(context: int, more: str = TINY, gguf: str = "") -> str:
+    """Two slots of this context, and one thread: several wait for each other actively."""
     file = f'"{gguf}"' if gguf else "presets.models.smollm2"
-    args = f'"-m", {file}, "-c", "{2 * context}", "-np", "2"'
+    args = f'"-m", {file}, "-c", "{2 * context}", "-np", "2", "--threads", "1"'
     command = f'binary = "trio-gateway-llama-server", args = {{ {args} }}'
     return f"{{ {command}, context = {context}, {more} }}"
 
