@@ -150,7 +150,7 @@ def usage_of_answer(body: bytes, begun: _Usage | None = None) -> Usage | None:
 
 
 def _took(ms: float | None) -> float | None:
-    return None if ms is not None and 0 < ms < _SHORTEST_MS else ms
+    return ms if ms is None or ms >= _SHORTEST_MS or not ms else None
 
 
 # Inside a text the quotes would have a backslash before them.

@@ -79,14 +79,8 @@ class Exchange:
         self.has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_complete:
-            return  # a trailer: nobody asks for one
-        lower = name.lower()
-        self.headers.append((lower, value))
-        if lower == b"content-length" or lower == b"transfer-encoding":
-            self._framed = True
-        elif lower == b"keep-alive":
-            self.keep_alive = value
+        if not self._head_complete:  # otherwise a trailer: nobody asks for one
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADERS_MAX:
@@ -95,6 +89,9 @@ class Exchange:
         status = parser.get_status_code()
         if status >= 200 or status == 101:
             self.status, self._head_complete = status, True
+            said = dict(self.headers)
+            self._framed = b"content-length" in said or b"transfer-encoding" in said
+            self.keep_alive = said.get(b"keep-alive", b"")
             self._lasts = parser.should_keep_alive() and parser.get_http_version() == "1.1"
         # 100 Continue, 103 Early Hints: the answer itself is still to come.
 
@@ -105,7 +102,7 @@ class Exchange:
         if self._head_complete:
             self.complete = True
         else:
-            self.headers, self._framed = [], False
+            self.headers = []
 
     # -- called by us -------------------------------------------------------------------------
 

@@ -88,7 +88,11 @@ class _Headers(NamedTuple):
     first: Mapping[bytes, bytes]
 
     def all(self, name: bytes) -> list[str]:
-        return [_text(v) for n, v in self.every if n == name] if name in self.first else []
+        if name not in self.first:
+            return []
+        if len(self.first) == len(self.every):  # as nearly always: no name comes twice
+            return [_text(self.first[name])]
+        return [_text(v) for n, v in self.every if n == name]
 
     def one(self, name: bytes) -> str:
         return _text(self.first.get(name, b""))

@@ -244,7 +244,7 @@ def members_of(data: bytes) -> Members:
         raise not_json(data, error) from None
     for name in members:
         # Engines written in Go take either for the model, and the last of them.
-        if len(name) == len("model") and name != "model" and name.casefold() == "model":
+        if len(name) == 5 and name != "model" and name.casefold() == "model":
             message = f"the field `{name}` can be read as `model`; leave it out, or write `model`"
             raise ApiError(400, message, code="invalid_field", param=name)
     return members

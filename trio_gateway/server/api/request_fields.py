@@ -274,10 +274,10 @@ def decode_values(
     Raises:
         msgspec.DecodeError, RecursionError: what no parser should be given.
     """
-    values = {}
+    values, decode = {}, rawjson.decode
     for name, raw in members.items():
         try:
-            value = known[name] if name in known else rawjson.decode(raw)
+            value = known[name] if name in known else decode(raw)
         except msgspec.ValidationError as error:
             return _mistake(str(error), within=name[:80])
         values[name] = as_integer(name, value) if type(value) is float else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -228,7 +229,7 @@ class ClientConnections:
 
     def default_headers(self) -> bytes:
         """The lines that each answer has: the date, and what hypercorn's options add."""
-        now = int(trio.current_time())
+        now = int(time.time())
         if now != self._default_headers_at or not self._default_headers:
             assert self._config is not None
             self._default_headers_at = now

@@ -92,7 +92,9 @@ def what_was_asked(buffer: bytearray) -> tuple[str, list[Header]]:
 
 
 def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHead:
-    headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(fields)]
+    headers = [(name.lower(), value) for name, value in _FIELD.findall(fields)]
+    if b" \r" in fields or b"\t\r" in fields:  # which nearly no client writes
+        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
     known = first_headers(headers)
     # Of these, there may be one only.
     for name in _ONCE & known.keys() if len(known) < len(headers) else ():
