@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rich.console import RenderableType
 
-from benchmarks.relay import crowd, measure, tables
+from benchmarks.relay import crowd, limits, measure, tables
 from benchmarks.relay.figures import Ratios, Table
 from benchmarks.relay.forms import SMALL, Form, all_forms
 from benchmarks.relay.measure import TURNS, Effort
@@ -81,8 +81,19 @@ def relay_crowd(effort: Effort) -> Result:
     return Result([crowd.table(results)], {"relay_crowd": crowd.ratios(results)})
 
 
+def relay_limits(effort: Effort) -> Result:
+    """How far one process goes, with more and more clients and streams."""
+    crowd.allow_many_files()
+    results = {}
+    with _field() as field:
+        for target in (field.proxy(RAW, SMALL), field.gateway(SMALL, **crowd.SERVER)):
+            results[target.name] = asyncio.run(limits.measure(target, effort))
+    return Result([limits.table(results)], {})
+
+
 PARTS: dict[str, Callable[[Effort], Result]] = {
     "relay": relay,
     "relay_forms": relay_forms,
     "relay_crowd": relay_crowd,
+    "relay_limits": relay_limits,
 }
