@@ -43,10 +43,15 @@ async def test_the_urls_of_a_remote_model_are_shown() -> None:
             async with stack.http:
                 assert (await stack.post(CHAT, chat())).status == 200
                 shown = json.loads((await stack.get("/gateway/engines")).content)
+                metrics = (await stack.get("/metrics")).content.decode()
                 (record,) = stack.gateway.book.recent
             stack.gateway.end_now("the test is over")
             nursery.cancel_scope.cancel(reason="the test is over")
     assert record.site == f"{site.url.removeprefix('http://')}: the first that works"
+    for url, works in ((dead, 0.0), (site.url, 1.0)):
+        labels = f'{{model="m",url="{url}",variant="4096"}}'
+        assert f"trio_gateway_remote_url_works{labels} {works}\n" in metrics
+        assert f"trio_gateway_remote_url_requests{labels} 0.0\n" in metrics
     (row,) = shown["engines"]
     first, second = row["sites"]
     assert (first["url"], first["state"]) == (dead, "open")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.kv.carryover import KvCarryover, KvCounts
-from trio_gateway.engine.overview import Overview
+from trio_gateway.engine.overview import EngineRow, Overview
 from trio_gateway.engine.scheduling.events import VariantKey
+from trio_gateway.engine.sites.circuit import CircuitState
 from trio_gateway.server.dumps import DumpLoss
 from trio_gateway.server.metrics.families import MODEL, VARIANT, Counted, Measured
 from trio_gateway.server.metrics.parts import Parts
@@ -77,10 +78,23 @@ def _engines(overview: Overview, backing_off: Mapping[VariantKey, bool]) -> Iter
         slots[key] = slots.get(key, 0.0) + (row.slots or 0)
     yield Measured("engine_leases", "Requests that engines work on.", VARIANT, leases)
     yield Measured("engine_slots", "Requests that engines can work on.", VARIANT, slots)
+    yield from _sites(rows)
     yield Measured(
         "engines_in_back_off", "Variants that are left alone, as they failed.",
         VARIANT, {(key.model, key.variant): float(is_so) for key, is_so in backing_off.items()},
     )  # fmt: skip
+
+
+def _sites(engines: Sequence[EngineRow]) -> Iterator[Measured]:
+    works, requests = dict[Labels, float](), dict[Labels, float]()
+    for row in engines:
+        for site in row.sites:
+            labels = row.model, row.variant, site.url
+            works[labels] = float(site.state == CircuitState.WORKS.value)
+            requests[labels] = requests.get(labels, 0.0) + site.requests
+    of = (*VARIANT, "url")
+    yield Measured("remote_url_works", "Whether a URL of a remote model works.", of, works)
+    yield Measured("remote_url_requests", "Requests that it works on.", of, requests)
 
 
 def _memory(overview: Overview, others: Mapping[str, int | None]) -> Iterator[Measured]:
