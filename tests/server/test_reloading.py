@@ -67,11 +67,11 @@ async def test_what_other_gateways_have_is_taken_over_and_outlives_a_reload(
 
     closing = trio.Event()
     reloader = Reloader(config, take_over, closing, compose)
-    await reloader.recompose()
+    await reloader.recompose(take_over)
     assert taken == []  # they have nothing
     theirs.append(peers_model("big"))
-    await reloader.recompose()
-    await reloader.recompose()
+    await reloader.recompose(take_over)
+    await reloader.recompose(take_over)
     assert taken == [["a", "big"]]
     assert "+ model big" in caplog.messages
     file.write_text(configuration(fake_model("b")))
@@ -79,9 +79,9 @@ async def test_what_other_gateways_have_is_taken_over_and_outlives_a_reload(
     assert taken[1:] == [["b", "big"]]
     assert found.changes == ("- model a", "+ model b")
     theirs.clear()
-    await reloader.recompose()
+    await reloader.recompose(take_over)
     assert taken[2:] == [["b"]]
     theirs.append(peers_model("late"))
     closing.set()
-    await reloader.recompose()
+    await reloader.recompose(take_over)
     assert len(taken) == 3

@@ -77,7 +77,7 @@ def _print_models(config: GatewayConfig) -> None:
     for peer in config.peers:
         which = "all models" if peer.models is None else ", ".join(peer.models)
         console.print(f"{peer.name}: {which} of {' and '.join(peer.options.urls)}")
-    for choice in config.choices:
+    for choice in config.written_choices:
         members = ", ".join(member.name for member in choice.members)
         console.print(f"choice {choice.name}: {members} ({choice.strategy.value})")
 

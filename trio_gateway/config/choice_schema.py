@@ -18,10 +18,11 @@ class Strategy(enum.Enum):
 
 class Member(msgspec.Struct, frozen=True):
     """`model`: the model's own name. `name`: as a request would name it, with a variant or a
-    context behind it."""
+    context behind it. `is_late`: nobody has it yet; another gateway may."""
 
     model: str
     name: str
+    is_late: bool = False
 
 
 class ChoiceConfig(msgspec.Struct, frozen=True, kw_only=True):

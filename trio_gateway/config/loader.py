@@ -13,7 +13,7 @@ from trio_gateway.config.largest_input import with_largest_inputs
 from trio_gateway.config.lua import sandbox
 from trio_gateway.config.lua.values import NotText
 from trio_gateway.config.reading import access, fields
-from trio_gateway.config.reading.choices import read_choices
+from trio_gateway.config.reading.choices import read_choices, settled
 from trio_gateway.config.reading.fields import Mistakes
 from trio_gateway.config.reading.model import ModelReader
 from trio_gateway.config.reading.pool import read_pools
@@ -76,12 +76,13 @@ class ConfigLoader:
         peers = tuple(peer for _, peer in reader.peers)
         models, paths = without_too_large(models, paths, pools, reader.notes)
         models = with_largest_inputs(tuple(map(_with_inherited_options, models)))
-        choices = read_choices(mistakes, top["choices"], models)
+        written = read_choices(mistakes, top["choices"], models, more=bool(peers))
+        choices = settled(written, models)
         callers = access.with_known_models(
-            mistakes, server.access, models, choices, more=bool(peers)
+            mistakes, server.access, models, written, more=bool(peers)
         )
         server = msgspec.structs.replace(server, access=callers)
-        check_preload(mistakes, server.preload, models, choices)
+        check_preload(mistakes, server.preload, models, written)
         notes = [
             *left.remarks,
             *reader.notes,
@@ -100,6 +101,7 @@ class ConfigLoader:
             models=models,
             pools=pools,
             choices=choices,
+            written_choices=written,
             peers=peers,
             notes=tuple(notes),
             secret_variables=secret_variables(left.variables, server, models, peers),

@@ -281,7 +281,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A whole checked configuration. `notes` are remarks for the log, one line each.
     `secret_variables`: those of the environment that have keys in them, which the file has read.
     `files`: `source`, and what it includes. `watched`: folders and files in which `discover` has
-    looked for models.
+    looked for models. `choices`: among models that there are; `written_choices` name those of other
+    gateways as well, which may come.
     """
 
     source: Path
@@ -290,6 +291,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     pools: Mapping[str, PoolConfig]
     peers: tuple[PeerConfig, ...] = ()
     choices: tuple[ChoiceConfig, ...] = ()
+    written_choices: tuple[ChoiceConfig, ...] = ()
     notes: tuple[str, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()

@@ -22,7 +22,7 @@ from trio_gateway.engine.scheduling.activity import activity_of
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.events import VariantKey
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.model_load import ModelLoad, model_load
+from trio_gateway.engine.scheduling.model_load import LoadState, ModelLoad, model_load
 from trio_gateway.engine.scheduling.preview import Preview
 from trio_gateway.engine.scheduling.prospects import Prospects
 from trio_gateway.engine.scheduling.scheduler import Scheduler
@@ -161,6 +161,12 @@ class Overview:
         has_failed = any(map(self._state.back_off.has_failed, keys))
         activity = activity_of(self._state, model, trio.current_time())
         if (there := self.elsewhere.get(model)) is not None:
+            activity = msgspec.structs.replace(
+                activity,
+                runs=there.state is LoadState.LOADED,
+                starts=there.state is LoadState.LOADING,
+                fails=activity.fails or there.has_failed,
+            )
             return msgspec.structs.replace(there, activity=activity)
         return model_load(self._state.engines_of(model), activity, has_failed=has_failed)
 

@@ -7,6 +7,7 @@ The composition root: which parts there are, and who is handed which, is said he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -94,7 +95,7 @@ class Gateway:
         )  # fmt: skip
         self._metrics = MetricsHandler(parts, others, server.queue_timeout_s)
         self.reloader = Reloader(config, self.take_over, self.closing, self.peers.compose)
-        self.peers.take_over = self.reloader.recompose
+        self.peers.take_over = partial(self.reloader.recompose, self._take_over_peers)
         self._lasting = self._what_lasts()
         self.front = Front(config, self._lasting)
         self._scopes: AsgiApp = RequestScopes(self._enter, self._uploads, self.budget, self.book)
@@ -204,6 +205,11 @@ class Gateway:
             self._nursery.start_soon(self.media.read_files, config.models)
             if wanted := to_preload(config, before):
                 self._nursery.start_soon(preload, wanted, front.names, self.manager)
+
+    def _take_over_peers(self, config: GatewayConfig) -> None:
+        before = self.front.choices
+        self.take_over(config)
+        self.front.choices.keep_pins(before)
 
     def _note_elsewhere(self, states: Mapping[str, ModelLoad]) -> None:
         self.manager.overview.elsewhere = states

@@ -123,14 +123,14 @@ class Reloader:
             await self._move(config, switch)
         return found
 
-    async def recompose(self) -> None:
+    async def recompose(self, take_over: Callable[[GatewayConfig], None]) -> None:
         """Take over what other gateways have by now. Nothing else changes."""
         async with self._turn:
             config = self._compose(self._as_read)
             if config.models == self.config.models or self._closing.is_set():
                 return
             found = changes(self.config, config, self._started)
-            self._take_over(config)
+            take_over(config)
             self.config = config
         for change in found:
             log.info("%s", change)

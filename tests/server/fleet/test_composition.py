@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tests.support.configurations import mistakes, smallest
 from tests.support.schema_values import config, model
 from trio_gateway.config.choice_schema import ChoiceConfig, Member, Strategy
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, PeerConfig
@@ -53,7 +55,7 @@ def test_only_those_that_are_named_if_some_are() -> None:
 def test_a_name_that_is_taken_is_left_to_whoever_has_it() -> None:
     members = (Member(name="here", model="here"),)
     choice = ChoiceConfig(name="coder", members=members, strategy=Strategy.LOADED)
-    config_ = msgspec.structs.replace(given(peer(), peer("second", B)), choices=(choice,))
+    config_ = msgspec.structs.replace(given(peer(), peer("second", B)), written_choices=(choice,))
     first = tuple(ListedModel(name, (1,), ("here",)) for name in ("here", "h", "coder", "new"))
     second = (ListedModel("new", (9,)), ListedModel("other", (9,), ("new", "mine")))
     found, notes = with_peers(config_, {"box": {A: first}, "second": {B: second}})
@@ -76,3 +78,22 @@ def test_a_model_of_several_boxes_goes_to_those_that_list_it_and_holds_what_all_
     assert [site.weight for site in m.variants[0].options.sites] == [2.0, 2.0]
     assert only.variants[0].options.urls == (A,)
     assert [site.url for site in only.variants[0].options.sites] == [A]
+
+
+def test_a_choice_has_the_models_of_others_once_they_are_there(tmp_path: Path) -> None:
+    lines = """
+        models[2] = { name = "box", models = "all", urls = "http://a" }
+        choices = { coder = { "m", "theirs@16", "theirs:8", "theirs:9" }, only = { "t" } }
+    """
+    read = smallest(tmp_path, lines)
+    assert [choice.name for choice in read.choices] == ["coder"]
+    assert [member.name for member in read.choices[0].members] == ["m"]
+    listed = ListedModel("theirs", (8, 16), ("t",))
+    found, _ = with_peers(read, {"box": {A: (listed,)}})
+    assert [(one.name, [m.name for m in one.members]) for one in found.choices] == [
+        ("coder", ["m", "theirs@16"]),
+        ("only", ["theirs"]),
+    ]
+    assert not any(member.is_late for choice in found.choices for member in choice.members)
+    (line,) = mistakes(tmp_path, 'choices = { coder = { "m", "theirs" } }')
+    assert 'no model "theirs"' in line

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from trio_gateway.config.choice_schema import ChoiceConfig, Member, Strategy
 from trio_gateway.config.lua.values import Table, Value
 from trio_gateway.config.reading import familiar_words, fields
@@ -16,10 +18,10 @@ _LATEST = ":latest"  # names are the same with and without it; see models/names.
 
 
 def read_choices(
-    mistakes: Mistakes, table: Any, models: Sequence[ModelConfig]
+    mistakes: Mistakes, table: Any, models: Sequence[ModelConfig], *, more: bool = False
 ) -> tuple[ChoiceConfig, ...]:
     """By their names, as Lua knows no order of them. `models`: those that there are; without any,
-    that is a mistake of its own."""
+    that is a mistake of its own, unless other gateways may have `more`."""
     if table is None:
         return ()
     if not fields.is_table(table):
@@ -42,8 +44,34 @@ def read_choices(
         if not fields.is_table(value):
             mistakes.expected(path, _WHAT, value)
             continue
-        found.append(_choice(mistakes, path, name, value, known, others))
+        found.append(_choice(mistakes, path, name, value, known, others, more=more))
     return tuple(found)
+
+
+def settled(
+    choices: Sequence[ChoiceConfig], models: Sequence[ModelConfig]
+) -> tuple[ChoiceConfig, ...]:
+    """With those of their members that are models by now, and without choices that have none."""
+    if not any(member.is_late for choice in choices for member in choice.members):
+        return tuple(choices)
+    known = {word: model for model in models for word in (model.name, *model.aliases)}
+    found = list[ChoiceConfig]()
+    for choice in choices:
+        there = (_settled(member, known) if member.is_late else member for member in choice.members)
+        members = {member.model: member for member in reversed([*filter(None, there)])}
+        if members:
+            kept = tuple(reversed(members.values()))
+            found.append(msgspec.structs.replace(choice, members=kept))
+    return tuple(found)
+
+
+def _settled(member: Member, known: Mapping[str, ModelConfig]) -> Member | None:
+    if (start := _start(member.name, known)) is None:
+        return None
+    model, rest = known[start], member.name[len(start) :]
+    if rest.startswith(":") and not _is_variant(model, rest[1:]):
+        return None
+    return Member(model.name, model.name + rest)
 
 
 def words_of(choices: Sequence[ChoiceConfig]) -> dict[str, frozenset[str]]:
@@ -77,6 +105,8 @@ def _choice(
     table: Table,
     known: Mapping[str, ModelConfig],
     choices: set[str],
+    *,
+    more: bool,
 ) -> ChoiceConfig:
     named, numbered = list[tuple[Value, Value]](), list[tuple[Value, Value]]()
     for key, value in table.items():
@@ -85,7 +115,7 @@ def _choice(
     strategy = record.read("strategy", _strategy, Strategy.LOADED)
     choice = ChoiceConfig(
         name=name,
-        members=tuple(_members(mistakes, path, listed, known, choices)),
+        members=tuple(_members(mistakes, path, listed, known, choices, more=more)),
         strategy=strategy,
         spill_after=record.read("spill_after", fields.positive_int, 0) or None,
         hidden=record.read("hidden", fields.boolean, False),
@@ -103,15 +133,20 @@ def _members(
     listed: Table,
     known: Mapping[str, ModelConfig],
     choices: set[str],
+    *,
+    more: bool,
 ) -> Iterator[Member]:
     if not [*listed]:
         mistakes.add(path, f"expected {_WHAT}; it names none")
     seen = dict[str, str]()
     for at, value in fields.items(mistakes, path, listed, _WHAT):
         word = fields.name(mistakes, at, value)
-        if word is None or not known:
+        if word is None or not (known or more):
             continue
         if (start := _start(word, known)) is None:
+            if more and _bare(word) not in choices:
+                yield Member(word.partition("@")[0], word, is_late=True)
+                continue
             mistakes.add(at, _unknown(word, known, choices))
             continue
         model = known[start]

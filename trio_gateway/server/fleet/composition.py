@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from trio_gateway.config.engine_types import ENGINE_TYPES
+from trio_gateway.config.reading.choices import settled
 from trio_gateway.config.schema import GatewayConfig, ModelConfig, PeerConfig, VariantConfig
 from trio_gateway.server.fleet.listing import ListedModel
 
@@ -27,7 +28,7 @@ def with_peers(config: GatewayConfig, listings: Listings) -> tuple[GatewayConfig
         for model in config.models
         for name in (model.name, *model.aliases)
     }
-    owners |= {choice.name: f'the choice "{choice.name}"' for choice in config.choices}
+    owners |= {c.name: f'the choice "{c.name}"' for c in config.written_choices}
     models = [*config.models]
     for peer in config.peers:
         for found, urls in _listed(peer, listings.get(peer.name, {})):
@@ -40,7 +41,8 @@ def with_peers(config: GatewayConfig, listings: Listings) -> tuple[GatewayConfig
             aliases = tuple(alias for alias in found.aliases if alias not in owners)
             owners |= dict.fromkeys((found.name, *aliases), f'"{found.name}" of {peer.name}')
             models.append(_model(peer, found, urls, aliases))
-    return msgspec.structs.replace(config, models=tuple(models)), notes
+    choices = settled(config.written_choices, models)
+    return msgspec.structs.replace(config, models=tuple(models), choices=choices), notes
 
 
 def _listed(

@@ -78,6 +78,11 @@ class Choices:
         self._overview, self._homes = overview, homes or Homes()
         self._pins: dict[str, str] = {}  # by choice, a model's own name
 
+    def keep_pins(self, before: Choices) -> None:
+        """Those of an earlier configuration, where they still mean something."""
+        members = {choice.name: {one.model for one in choice.members} for choice in self._choices}
+        self._pins = {n: m for n, m in before._pins.items() if m in members.get(n, ())}
+
     def pin(self, choice: ChoiceConfig, model: str | None, by: str) -> None:
         """Only this model is to be used, until the configuration is read again; None: all are."""
         if model is None:
