@@ -64,8 +64,10 @@ class HealthRecord:
             waited = trio.current_time() - begun
             if waited >= say_next_s:
                 limit_s = self._timeouts().startup_s
-                doing = "waking" if self._client.was_woken else "loading"
-                log.info("%s: %s for %.0f of at most %g s", self._name, doing, waited, limit_s)
+                if self._client.was_woken:
+                    log.info("%s: waking for %.0f s", self._name, waited)
+                else:
+                    log.info("%s: loading for %.0f of at most %g s", self._name, waited, limit_s)
                 say_next_s += SAY_LOADING_S
             await trio.sleep(min(max(waited * POLL_SHARE, POLL_MIN_S), POLL_MAX_S))
 

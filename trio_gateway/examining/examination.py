@@ -69,7 +69,7 @@ def _on_ports(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
     for url, why in seen.unreachable.items():
         what = f"{url} cannot be reached: {why}"
         if url in may_sleep:
-            yield note(what, "nothing, if its machine sleeps: the first request wakes it")
+            yield note(what, "if its machine sleeps, the first request wakes it")
         else:
             yield warning(what, "start what is there, or correct the URL")
 

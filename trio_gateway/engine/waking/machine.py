@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from trio_gateway.config.schema import EngineOptions, VariantConfig
 from trio_gateway.config.wake_schema import WakeOnLan
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.clients.sleep import Sleep
 from trio_gateway.engine.outcome import StartFailed
 from trio_gateway.engine.process.no_process import NoProcess
-from trio_gateway.engine.process.process import EngineSpawnError, Launcher
+from trio_gateway.engine.process.process import EngineSpawnError, Launcher, Process, StopReport
+from trio_gateway.lines import ENGINE_LOGGERS
 from trio_gateway.magic_packet import magic_packet
-from trio_gateway.tasks import beside, first_of
+from trio_gateway.tasks import beside, open_flat_nursery
 
 SEND_AGAIN_S = 3.0  # UDP may be lost, and a card may not listen yet while its machine falls asleep
 LINES_IN_ERROR = 5
@@ -59,70 +61,119 @@ class SleepingMachine:
         Raises:
             StartFailed: it did not wake.
         """
-        async with beside(partial(self._wake, env, workdir, log)):
-            yield NoProcess()
+        process = WokenProcess()
+        async with beside(partial(self._wake, process, env, workdir, log)):
+            yield process
 
-    async def _wake(self, env: Mapping[str, str], workdir: Path, log: logging.Logger) -> None:
+    async def _wake(
+        self, process: WokenProcess, env: Mapping[str, str], workdir: Path, log: logging.Logger
+    ) -> None:
         assert self._client is not None, "a client is opened before anything is launched"
         sleep, limit_s = self._client.sleep, self._options.wake_timeout_s
         assert sleep is not None, "the client knows that it can be woken"
         await sleep.must_wake.wait()
         self._tell()
         tried = []
-        for way in self._options.ways_to_wake:
-            if way.lan is not None:
-                wake = partial(self._send_packets, way.lan, log)
-            else:
-                wake = partial(self._run_command, way.command, env, workdir, log)
-            with trio.move_on_after(limit_s):
-                await first_of(sleep.awake.wait, wake)
-                return
-            tried.append(f"{self._tried}; {_CHECK_COMMAND if way.lan is None else _CHECK_LAN}")
-        limit = f"{limit_s:g} s (wake_timeout)"
-        raise StartFailed(
-            f"its machine did not wake within {limit}: {'; '.join((sleep.last, *tried))}",
-            timed_out=True,
-        )
+        async with open_flat_nursery() as nursery:
+            for way in self._options.ways_to_wake:
+                attempt = trio.CancelScope()
+                if way.lan is not None:
+                    nursery.start_soon(self._send_packets, way.lan, sleep, attempt, log)
+                else:
+                    launched = self._launch(way.command, env=env, workdir=workdir, log=log)
+                    about = way.command[0], launched, process
+                    nursery.start_soon(self._run_command, *about, sleep, attempt, log)
+                with trio.move_on_after(limit_s):
+                    await sleep.awake.wait()
+                    return  # a command that runs on does so until the engine ends
+                attempt.cancel(reason="it did not wake in time")
+                tried.append(f"{self._tried}; {_CHECK_COMMAND if way.lan is None else _CHECK_LAN}")
+            limit = f"{limit_s:g} s (wake_timeout)"
+            what = "; ".join((sleep.last, *tried))
+            raise StartFailed(f"its machine did not wake within {limit}: {what}", timed_out=True)
 
-    async def _send_packets(self, wake: WakeOnLan, log: logging.Logger) -> None:
-        """Until it is cancelled."""
+    async def _send_packets(
+        self, wake: WakeOnLan, sleep: Sleep, attempt: trio.CancelScope, log: logging.Logger
+    ) -> None:
+        """Until it is awake."""
         packet, sent, fault = magic_packet(wake.mac), 0, ""
-        log.info("nothing answers: a magic packet goes to %s every %g s", wake, SEND_AGAIN_S)
-        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        told = "%s: nothing answers; a magic packet goes to %s every %g s"
+        log.info(told, _named(log), wake, SEND_AGAIN_S)
+        with attempt, trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            while True:
+            while not sleep.awake.is_set():
                 try:
                     await sender.sendto(packet, (wake.broadcast, wake.port))
                     sent += 1
                 except OSError as error:
                     if not fault:
-                        log.warning("no magic packet can be sent to %s: %s", wake, error)
+                        told = "%s: no magic packet can be sent to %s: %s"
+                        log.warning(told, _named(log), wake, error)
                     fault = f" (it could not always be sent: {error})"
                 packets = "1 magic packet was" if sent == 1 else f"{sent} magic packets were"
                 self._tried = f"{packets} sent to {wake}{fault}"
-                await trio.sleep(SEND_AGAIN_S)
+                with trio.move_on_after(SEND_AGAIN_S):
+                    await sleep.awake.wait()
 
     async def _run_command(
-        self, command: Sequence[str], env: Mapping[str, str], workdir: Path, log: logging.Logger
+        self,
+        program: str,
+        launched: AbstractAsyncContextManager[Process],
+        woken: WokenProcess,
+        sleep: Sleep,
+        attempt: trio.CancelScope,
+        log: logging.Logger,
     ) -> None:
-        """Once, then wait until it is cancelled.
+        """Once. It may be what serves, or a way there, so it is not ended as long as it runs.
 
         Raises:
-            StartFailed: it cannot be run, or fails.
+            StartFailed: it cannot be run, or fails before anything answers.
         """
-        program = command[0]
         self._tried = f"wake_command {program} was run, and has not ended"
-        log.info("nothing answers: wake_command %s is run", program)
+        log.info("%s: nothing answers; wake_command %s is run", _named(log), program)
         try:
-            async with self._launch(command, env=env, workdir=workdir, log=log) as process:
-                await process.exited.wait()
+            with attempt:
+                async with launched as process:
+                    woken.command = process
+                    await process.exited.wait()
         except EngineSpawnError as error:
             raise StartFailed(f"wake_command: {error}") from None
-        if process.returncode != 0:
-            lines = tuple(process.last_lines(LINES_IN_ERROR))
-            raise StartFailed(f"wake_command {program} {process.status}", lines)
+        if attempt.cancelled_caught:
+            return
         self._tried = f"wake_command {program} was run"
-        await trio.sleep_forever()
+        if process.returncode == 0:
+            return
+        failure = f"wake_command {program} {process.status}"
+        if not sleep.awake.is_set():
+            raise StartFailed(failure, tuple(process.last_lines(LINES_IN_ERROR)))
+        level = logging.INFO if woken.is_ending else logging.WARNING
+        log.log(level, "%s: %s", _named(log), failure)
+
+
+class WokenProcess(NoProcess):
+    """In place of a process. `command`: the one that woke the machine, which may still run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.command: Process | None = None
+        self.is_ending = False
+
+    async def stop(self, timeout_s: float) -> StopReport:
+        self.is_ending = True
+        if self.command is None or self.command.exited.is_set():
+            return await super().stop(timeout_s)
+        return await self.command.stop(timeout_s)
+
+    async def kill(self) -> StopReport:
+        self.is_ending = True
+        if self.command is None or self.command.exited.is_set():
+            return await super().kill()
+        return await self.command.kill()
+
+
+def _named(log: logging.Logger) -> str:
+    """The engine whose log it is."""
+    return log.name.removeprefix(ENGINE_LOGGERS)
 
 
 def with_time_to_wake(variant: VariantConfig) -> VariantConfig:
