@@ -157,6 +157,20 @@ async def test_one_that_is_asked_too_often_is_left_alone_for_a_while() -> None:
         assert (states(client)[0].works, count(b)) == (False, 4)
 
 
+async def test_one_that_fails_fast_does_not_draw_all_requests() -> None:
+    a, b = Site("a"), Site("b")
+    a.status = 500  # it is passed on: another site would hardly do better
+    async with sites(a, b, **SPREAD) as client:
+        await client.check_health(2.0)
+        for _ in range(5):
+            await post(client)
+        assert (count(a), count(b)) == (1, 4)
+    async with sites(a, b) as client:  # it is the first for what it answers otherwise
+        for _ in range(2):
+            await post(client)
+        assert (count(a), count(b)) == (3, 4)
+
+
 # -- one that has failed ----------------------------------------------------------------------
 
 

@@ -83,6 +83,8 @@ def test_otherwise_it_is_the_one_with_least_to_do(
         ([{"slowness": 4.0}, {}], 0, 0, "a: has the conversation; 0 of ours there"),
         ([BAD, {"ours": 9}], 0, 1, "b: a does not work; 9 of ours there"),
         ([{}, {"ours": 1}], 0, 0, "a: has the conversation, and 0 of ours there"),
+        # Where none works, it is in the cache of one all the same.
+        ([{"ours": 1, **BAD}, BAD], 0, 0, "a: has the conversation; 1 of ours there"),
         # Weights count by what they are to each other.
         ([{"ours": 4, "weight": 100}, {"weight": 100}], 0, 1, "b: a has the conversation, and too"),
     ],

@@ -10,7 +10,7 @@ from typing import TypeVar
 import trio
 
 from trio_gateway.config.schema import EngineOptions
-from trio_gateway.engine.clients.client import NO_OPTIONS
+from trio_gateway.engine.clients.client import NO_OPTIONS, NOT_THERE
 from trio_gateway.engine.clients.facts import Health
 from trio_gateway.engine.clients.headers import AFFINITY, is_loopback
 from trio_gateway.engine.clients.hops import with_this_run
@@ -252,7 +252,11 @@ class RemoteEngine(OpenAIEngine):
                 tour.note_bad(site, str(error))
                 tried.append(f"{site.url}: {error}")
                 continue
-            tour.note_good(site)
+            fails = answer.status >= 500 and answer.status not in NOT_THERE
+            if fails and self.sites.spreads:
+                tour.note_bad(site, f"HTTP {answer.status}")  # as above
+            else:
+                tour.note_good(site)
             return answer
         if second_best is not None:
             return second_best

@@ -60,7 +60,7 @@ def least_loaded(sites: Sequence[SiteView], last: int | None = None) -> Choice:
         why = "" if last is None else "has the conversation, and "
         return Choice(best, _told(sites, best, why))
     name = sites[last].name
-    if sites[last].use is not Use.GOOD:
+    if sites[last].use > sites[best].use:
         return Choice(best, _told(sites, best, f"{name} does not work; "))
     if costs[last] <= STICKS_TIMES * costs[best] + STICKS_MORE:
         return Choice(last, _told(sites, last, "has the conversation; "))
