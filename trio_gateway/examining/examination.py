@@ -65,6 +65,7 @@ def _on_ports(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
             yield error(f"{address} cannot be listened on: {port.fault}", "choose another address")
     yield from _on_engines_ports(config, seen)
     options = [variant.options for model in config.models for variant in model.variants]
+    options += (peer.options for peer in config.peers)
     may_sleep = {url for each in options if each.ways_to_wake for url in each.urls}
     for url, why in seen.unreachable.items():
         what = f"{url} cannot be reached: {why}"

@@ -201,6 +201,7 @@ def _port(host: str, port: int) -> SeenPort | None:
 
 def _unreachable(config: GatewayConfig) -> dict[str, str]:
     urls = {url for m in config.models for v in m.variants for url in v.options.urls}
+    urls.update(url for peer in config.peers for url in peer.options.urls)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         faults = zip(sorted(urls), pool.map(_connection_fault, sorted(urls)), strict=True)
     return {url: fault for url, fault in faults if fault}
