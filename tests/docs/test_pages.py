@@ -41,7 +41,15 @@ AROUND = {
     """,
     "at the end of the file": f"server = {{}} models = {{ {{ {MODEL} }} }} BLOCK",
 }
-KEYS = ("API_KEY", "BOX1_KEY", "BOX2_KEY", "CLUSTER_KEY", "OPENAI_API_KEY", "TABBY_API_KEY")
+KEYS = (
+    "API_KEY",
+    "BOX1_KEY",
+    "BOX2_KEY",
+    "BOX_KEY",
+    "CLUSTER_KEY",
+    "OPENAI_API_KEY",
+    "TABBY_API_KEY",
+)
 
 
 class Block(NamedTuple):

@@ -48,8 +48,16 @@ def test_without_a_list_there_are_the_file_s_models() -> None:
 
 def test_only_those_that_are_named_if_some_are() -> None:
     listed = (ListedModel("a", (1,)), ListedModel("b", (1,)))
-    found, _ = with_peers(given(peer(models=("b",))), {"box": {A: listed}})
-    assert [one.name for one in found.models] == ["here", "b"]
+    found, notes = with_peers(given(peer(models=("b",))), {"box": {A: listed}})
+    assert ([one.name for one in found.models], notes) == (["here", "b"], [])
+
+
+def test_one_that_is_named_and_not_listed_is_said_with_near_names() -> None:
+    listed = (ListedModel("qwen3", (1,)), ListedModel("b", (1,)))
+    given_ = given(peer("box", A, B, models=("qwen",)))
+    assert with_peers(given_, {"box": {A: listed}})[1] == []  # the other one may have it
+    _, notes = with_peers(given_, {"box": {A: listed, B: ()}})
+    assert notes == ['box: no model "qwen" is listed there; it has: qwen3']
 
 
 def test_a_name_that_is_taken_is_left_to_whoever_has_it() -> None:

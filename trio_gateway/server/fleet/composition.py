@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def with_peers(config: GatewayConfig, listings: Listings) -> tuple[GatewayConfig
     owners |= {c.name: f'the choice "{c.name}"' for c in config.written_choices}
     models = [*config.models]
     for peer in config.peers:
+        notes += _unknown(peer, listings.get(peer.name, {}))
         for found, urls in _listed(peer, listings.get(peer.name, {})):
             if (owner := owners.get(found.name)) is not None:
                 notes.append(
@@ -43,6 +45,18 @@ def with_peers(config: GatewayConfig, listings: Listings) -> tuple[GatewayConfig
             models.append(_model(peer, found, urls, aliases))
     choices = settled(config.written_choices, models)
     return msgspec.structs.replace(config, models=tuple(models), choices=choices), notes
+
+
+def _unknown(peer: PeerConfig, listings: Mapping[str, Sequence[ListedModel]]) -> Iterator[str]:
+    """Names that are wanted and nobody lists, once all have listed something."""
+    if peer.models is None or any(url not in listings for url in peer.options.urls):
+        return
+    listed = {model.name: None for url in peer.options.urls for model in listings[url]}
+    for name in peer.models:
+        if name not in listed:
+            hint = difflib.get_close_matches(name, listed, n=3, cutoff=0.4) or [*listed][:5]
+            near = f"; it has: {', '.join(hint)}" if hint else ""
+            yield f'{peer.name}: no model "{name}" is listed there{near}'
 
 
 def _listed(
