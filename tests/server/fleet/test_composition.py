@@ -12,6 +12,7 @@ from tests.support.schema_values import config, model
 from trio_gateway.config.choice_schema import ChoiceConfig, Member, Strategy
 from trio_gateway.config.schema import EngineOptions, EngineTimeouts, GatewayConfig, PeerConfig
 from trio_gateway.config.site_schema import SiteOptions
+from trio_gateway.config.wake_schema import WakeOnLan, Way
 from trio_gateway.server.fleet.composition import with_peers
 from trio_gateway.server.fleet.listing import ListedModel
 
@@ -40,6 +41,15 @@ def test_each_of_its_models_is_one_here_with_its_contexts() -> None:
     assert [(v.name, v.context, v.parallel) for v in big.variants] == [("8", 8, 64), ("32", 32, 64)]
     options = big.variants[0].options
     assert (options.urls, options.served_name, options.gateway) == ((A,), "big", True)
+
+
+def test_a_machine_that_can_be_woken_is_woken_for_each_of_its_models() -> None:
+    wakes = SiteOptions(url=A, wake=WakeOnLan("0a:1b:2c:3d:4e:5f"))
+    for_all = EngineOptions(urls=(A, B), sites=(wakes, SiteOptions(url=B)), wake_command=("/w",))
+    listings = {"box": {A: (ListedModel("a", (1,)),), B: (ListedModel("b", (1,)),)}}
+    found, _ = with_peers(given(peer(options=for_all)), listings)
+    a, b = (one.variants[0].options.ways_to_wake for one in found.models[1:])
+    assert (a, b) == ((Way(wakes.wake, ()),), (Way(None, ("/w",)),))
 
 
 def test_without_a_list_there_are_the_file_s_models() -> None:
