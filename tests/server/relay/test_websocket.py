@@ -26,6 +26,7 @@ from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey, ConnectionLimits
+from trio_gateway.engine.errors import EngineUnreachable
 from trio_gateway.engine.http.opener import AddressOpener
 from trio_gateway.engine.http.transport import Transport
 from trio_gateway.server.api.trace_context import Sampler
@@ -412,6 +413,24 @@ async def test_an_engine_that_is_not_there_is_a_502(monkeypatch: pytest.MonkeyPa
     async with serving(echo, monkeypatch) as stack:
         connect_to(1, monkeypatch)
         assert await refusal_of(stack) == (502, "engine_failed")
+
+
+async def test_an_engine_that_ends_before_the_handshake_gets_a_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(echo, monkeypatch) as stack:
+        connect = AddressOpener.connect
+
+        async def end_first(_: AddressOpener) -> Transport:
+            monkeypatch.setattr(AddressOpener, "connect", connect)
+            stack.engines.alive[0].exit()
+            raise EngineUnreachable("nothing answers there")
+
+        monkeypatch.setattr(AddressOpener, "connect", end_first)
+        async with connected(stack) as socket:
+            await socket.send_message("hello")
+            assert await socket.get_message() == "hello"
+        await until_free(stack)
 
 
 async def test_a_gateway_that_stops_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ class WebSocketRelay:
         return end
 
     async def _open(self, scope: Scope, state: RequestState, stack: AsyncExitStack) -> _Opened:
-        """Raises ApiError."""
+        """An engine that is gone gets a successor, once. Raises ApiError."""
         if self._closing.is_set():
             raise shutting_down()
         if scope["path"] not in REALTIME.paths:
@@ -164,30 +164,34 @@ class WebSocketRelay:
         sender = Sender(state, caller_of(scope), [], permissions_of(scope))
         record, caller = state.record, sender.caller
         record.client, record.priority = caller.client, caller.priority
-        lease = await stack.enter_async_context(
-            self._relay.lease_any(sender, name or model.name, REALTIME)
-        )
-        own_name = lease.client.served_name
-        query = [(k, own_name or v if k == "model" else v) for k, v in query]
-        target = f"{REALTIME.engine_path}?{urlencode(query)}" if query else REALTIME.engine_path
-        assert target is not None
-        headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
-        if record.trace is not None:
-            headers += record.trace.to_engine
-        headers = headers_to(lease.client, msgspec.structs.replace(sender, headers=headers))
-        state.record.sent_at = trio.current_time()
-        try:
-            socket = await stack.enter_async_context(
-                lease.client.open_socket(target, _for_engine(scope), headers, MESSAGE_MAX_BYTES)
+        path = REALTIME.engine_path
+        assert path is not None
+        for is_first in (True, False):
+            lease = await stack.enter_async_context(
+                self._relay.lease_any(sender, name or model.name, REALTIME)
             )
-        except HandshakeRefused as refused:
-            raise _refused_by(lease, refused) from None
-        except ExchangeAborted as error:
-            raise aborted(error) from None
-        except EngineLost as error:
-            lost = await news_of(lease, error)
-            raise engine_failed(model.name, str(lost), lost.output) from None
-        return _Opened(lease, socket, _check_of(model, permissions_of(scope)))
+            query = [(k, lease.client.served_name or v if k == "model" else v) for k, v in query]
+            target = f"{path}?{urlencode(query)}" if query else path
+            headers = [(n, v) for n, v in scope["headers"] if n in _TO_ENGINE]
+            if record.trace is not None:
+                headers += record.trace.to_engine
+            headers = headers_to(lease.client, msgspec.structs.replace(sender, headers=headers))
+            record.sent_at = trio.current_time()
+            try:
+                socket = await stack.enter_async_context(
+                    lease.client.open_socket(target, _for_engine(scope), headers, MESSAGE_MAX_BYTES)
+                )
+            except HandshakeRefused as refused:
+                raise _refused_by(lease, refused) from None
+            except ExchangeAborted as error:
+                raise aborted(error) from None
+            except EngineLost as error:
+                lost = await news_of(lease, error)
+                if not (is_first and lease.engine.gone.is_set()):
+                    raise engine_failed(model.name, str(lost), lost.output) from None
+            else:
+                return _Opened(lease, socket, _check_of(model, permissions_of(scope)))
+        raise AssertionError("the second try returns or raises")
 
 
 def _check_of(model: ModelConfig, permissions: Permissions) -> Check:
