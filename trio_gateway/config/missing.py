@@ -62,6 +62,12 @@ def missing(config: GatewayConfig) -> list[Missing]:
         for peer in config.peers
         if (file := peer.options.ca_file) is not None and not os.path.isfile(file)
     )
+    found += (
+        Missing(f'models "{peer.name}": wake_command: {why.text}', None, why.cure)
+        for peer in config.peers
+        for way in peer.options.ways_to_wake
+        if way.command and (why := _program(way.command[0]))
+    )
     if config.server.traces is not None and (lack := otel()) is not None:
         found.append(Missing(f"server.traces: {lack}", None, ""))
     return found

@@ -129,6 +129,16 @@ def test_a_command_that_is_not_here_is_told(tmp_path: Path) -> None:
     assert lack.model is None
 
 
+def test_a_command_of_another_gateway_s_machine_is_told_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.lua"
+    path.write_text(
+        'server = {} models = { { name = "box", models = "all", urls = "http://a", '
+        'wake_command = { "/no/wake" } } }'
+    )
+    (lack,) = missing(ConfigLoader(path).load())
+    assert lack.text == 'models "box": wake_command: /no/wake does not exist'
+
+
 def test_it_is_shown_without_its_secrets(tmp_path: Path) -> None:
     shown = shown_configuration(load(tmp_path, f'wake = {{ mac = "{MAC}" }},'))
     options = shown["models"][0]["variants"][0]["options"]
