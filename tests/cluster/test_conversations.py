@@ -8,12 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.ray_gateway import TINY, gateway, model, variant
+from tests.support.ray_gateway import gateway, model, variant
 from tests.support.ray_nodes import START_S, Nodes
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 TURNS = 20
+# Not where the gateway's proxy is: Serve's own choice would prefer a replica there.
+FAR = "resources = { CPU = 0.3, far = 1 }"
 SAID = "We walk along the river, past the mill, and talk of ships and stars. " * 4
 
 
@@ -35,21 +37,19 @@ class Chat:
 
 
 def test_two_replicas_read_hardly_more_than_one(tmp_path: Path, nodes: Nodes) -> None:
-    models = (
-        model(name, variant(4096, f"{TINY}, replicas = {count}"))
-        for name, count in (("one", 1), ("two", 2))
-    )
+    """Chosen by chance, they read the last turn twice each time, and the longer one of it."""
+    models = [model(f"m{n}", variant(4096, f"{FAR}, replicas = {n}")) for n in (1, 2)]
     cached, pids = {}, list[int]()
     with gateway(tmp_path, *models) as running, running.client(START_S) as client:
-        for name in ("two", "one"):
+        for name in ("m2", "m1"):
             chats = [Chat(client, name, topic) for topic in ("Be brief.", "Be kind.")]
             for _ in range(TURNS):
-                for chat in chats:  # in turns: what is chosen for one says nothing of the other
+                for chat in chats:
                     chat.turn()
             cached[name] = sum(chat.cached for chat in chats)
-            pids = pids or nodes.replicas("-two-4096-")
+            pids = pids or nodes.replicas("-m2-")
         # They were written back with the other one's, and went on as they were.
         assert len(pids) == 2
-        assert {*nodes.replicas("-two-4096-")} == {*pids}
-    assert cached["one"] > 0
-    assert cached["two"] >= 0.9 * cached["one"]
+        assert {*nodes.replicas("-m2-")} == {*pids}
+    assert cached["m1"] > 0
+    assert cached["m2"] >= 0.97 * cached["m1"]

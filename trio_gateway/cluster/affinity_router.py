@@ -18,8 +18,6 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]
     def initialize_state(self, places: int) -> None:
         """Ray Serve calls this. `places`: requests that a replica works on at a time."""
         self._homes = Homes(places)
-        # Serve's own count is gone after ten seconds without news, which an answer may take.
-        self._works_on: dict[str, set[str]] = {}  # by replica, the ids of requests from here
 
     async def choose_replicas(
         self,
@@ -36,26 +34,21 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]
         if not key:
             return [any_order]
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        busy = {name: self._load(replica) for name, replica in by_name.items()}
-        return [[by_name[name]] for name in self._homes.order(key, busy, time.monotonic())]
+        told = {name: self._told(replica) for name, replica in by_name.items()}
+        return [[by_name[name]] for name in self._homes.order(key, told, time.monotonic())]
 
-    def _load(self, replica: RunningReplica) -> int:
-        told = self.replica_queue_len_cache.get(replica.replica_id) or 0
-        return max(told, len(self._works_on.get(replica.replica_id.unique_id, ())))
+    def _told(self, replica: RunningReplica) -> int:
+        """Serve forgets it after ten seconds without news, which an answer may take."""
+        return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
     ) -> None:
         """Ray Serve calls this once the replica has taken it."""
-        name, metadata = replica_id.unique_id, pending_request.metadata
-        self._works_on.setdefault(name, set()).add(metadata.internal_request_id)
-        if metadata.session_id:
-            self._homes.note(metadata.session_id, name, time.monotonic())
+        about = pending_request.metadata
+        name, key = replica_id.unique_id, about.session_id
+        self._homes.begins(about.internal_request_id, name, key, time.monotonic())
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Ray Serve calls this however it ended."""
-        name = replica_id.unique_id
-        working = self._works_on.get(name, set())
-        working.discard(internal_request_id)
-        if not working:
-            self._works_on.pop(name, None)
+        self._homes.ends(internal_request_id, replica_id.unique_id)

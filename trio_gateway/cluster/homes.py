@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 KEPT_MAX = 10_000  # conversations
 KEPT_S = 3600.0  # after the last request of one
@@ -26,29 +26,48 @@ class Homes:
         # By key, the replica and when it had the last request. What was used last is at the end.
         self._homes: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._counts: Counter[str] = Counter()  # of conversations, by replica
+        # By replica, the ids of requests from here and their keys.
+        self._works_on: dict[str, dict[str, str]] = {}
 
-    def order(self, key: str, busy: Mapping[str, int], now: float) -> list[str]:
+    def order(self, key: str, told: Mapping[str, int], now: float) -> list[str]:
         """All replicas, the one first that should have the request: where its conversation was
-        last, if that has a free place. `busy`: by replica, the requests that it works on."""
+        last, if that has a free place. `told`: by replica, how many requests it says that it has;
+        0 if it did not say lately."""
         self._forget_old(now)
         known = self._homes.get(key)
         home = None if known is None else known[0]
-        share = (sum(self._counts[name] for name in busy) + 1) / max(len(busy), 1)
+        share = (sum(self._counts[name] for name in told) + 1) / max(len(told), 1)
         most = max(math.ceil(share), int(MOST_OF_SHARE * share))
 
         def rank(name: str) -> tuple[bool, bool, bool, bytes]:
-            is_full, is_crowded = busy[name] >= self._places, self._counts[name] >= most
-            return is_full, name != home, is_crowded, _distance(key, name)
+            works_on = max(told[name], len(self._works_on.get(name, ())))
+            is_crowded = self._counts[name] >= most
+            return works_on >= self._places, name != home, is_crowded, _distance(key, name)
 
-        return sorted(busy, key=rank)
+        return sorted(told, key=rank)
 
-    def note(self, key: str, replica: str, now: float) -> None:
-        """A request of this conversation went there: it has read the most of it."""
-        self._forget(key)
-        self._homes[key] = replica, now
-        self._counts[replica] += 1
-        if len(self._homes) > KEPT_MAX:
-            self._forget(next(iter(self._homes)))
+    def begins(self, request: str, replica: str, key: str, now: float) -> None:
+        """A request with this id went there. `key`: of its conversation, which is at home there
+        from now on, as that has read the most of it. Not if its home works on another request of
+        this key: an agent may have several at a time. Empty: it belongs to none."""
+        known = self._homes.get(key)
+        if key and not (known and known[0] != replica and key in self._keys_at(known[0])):
+            self._forget(key)
+            self._homes[key] = replica, now
+            self._counts[replica] += 1
+            if len(self._homes) > KEPT_MAX:
+                self._forget(next(iter(self._homes)))
+        self._works_on.setdefault(replica, {})[request] = key
+
+    def ends(self, request: str, replica: str) -> None:
+        """It is over, however."""
+        works_on = self._works_on.get(replica, {})
+        works_on.pop(request, None)
+        if not works_on:
+            self._works_on.pop(replica, None)
+
+    def _keys_at(self, replica: str) -> Collection[str]:
+        return self._works_on.get(replica, {}).values()
 
     def _forget_old(self, now: float) -> None:
         while self._homes:

@@ -9,15 +9,16 @@ from trio_gateway.cluster.homes import KEPT_MAX, KEPT_S, Homes
 FREE = {"a": 0, "b": 0, "c": 0}
 
 
-def placed(homes: Homes, key: str, busy: dict[str, int], now: float = 0.0) -> str:
-    """Where a request of it goes."""
-    name = homes.order(key, busy, now)[0]
-    homes.note(key, name, now)
+def placed(homes: Homes, key: str, told: dict[str, int], now: float = 0.0) -> str:
+    """Where a request of it goes, which is soon over."""
+    name = homes.order(key, told, now)[0]
+    homes.begins("request", name, key, now)
+    homes.ends("request", name)
     return name
 
 
-def all_placed(homes: Homes, count: int, busy: dict[str, int]) -> dict[str, str]:
-    return {key: placed(homes, key, busy) for key in (f"chat {n}" for n in range(count))}
+def all_placed(homes: Homes, count: int, told: dict[str, int]) -> dict[str, str]:
+    return {key: placed(homes, key, told) for key in (f"chat {n}" for n in range(count))}
 
 
 def test_a_conversation_stays_where_it_is() -> None:
@@ -45,6 +46,28 @@ def test_one_whose_replica_is_full_goes_elsewhere_and_stays_there() -> None:
     second = placed(homes, "chat", {**FREE, first: 2})
     assert second != first
     assert placed(homes, "chat", FREE) == second
+
+
+def test_what_a_replica_works_on_counts_as_well_as_what_it_says() -> None:
+    homes = Homes(2)
+    first = placed(homes, "chat", FREE)
+    for request in ("1", "2"):
+        homes.begins(request, first, "", 0.0)
+    assert homes.order("chat", FREE, 0.0)[0] != first
+    homes.ends("1", first)
+    assert homes.order("chat", FREE, 0.0)[0] == first
+
+
+def test_several_requests_of_one_conversation_at_a_time_do_not_move_it() -> None:
+    """An agent's helpers may have its name; the longest of them has been at home all the time."""
+    homes = Homes(2)
+    first = placed(homes, "chat", FREE)
+    for request in ("1", "2"):
+        homes.begins(request, first, "chat", 0.0)
+    second = placed(homes, "chat", FREE)
+    assert second != first
+    homes.ends("1", first)
+    assert placed(homes, "chat", FREE) == first
 
 
 def test_where_all_are_full_it_stays() -> None:
@@ -90,9 +113,11 @@ def test_it_remembers_no_more_than_it_may() -> None:
     old = placed(homes, "old", FREE)
     moved = placed(homes, "old", {**FREE, old: 2})
     for n in range(KEPT_MAX - 1):
-        homes.note(f"chat {n}", moved, 0.0)
+        homes.begins("request", moved, f"chat {n}", 0.0)
+    homes.ends("request", moved)
     assert homes.order("old", FREE, 0.0)[0] == moved
-    homes.note("one more", moved, 0.0)
+    homes.begins("request", moved, "one more", 0.0)
+    homes.ends("request", moved)
     assert homes.order("old", FREE, 0.0)[0] == old
 
 
