@@ -30,7 +30,7 @@ class Chat:
     def turn(self) -> None:
         said = {"role": "user", "content": f"{len(self._messages)}: {SAID}"}
         self._messages.append(said)
-        body = {"model": self._name, "messages": self._messages, "max_tokens": 8}
+        body = {"model": self._name, "messages": self._messages, "max_tokens": 4}
         answer = self._client.post("/v1/chat/completions", json=body).raise_for_status().json()
         self._messages.append(answer["choices"][0]["message"])
         self.cached += answer["usage"]["prompt_tokens_details"]["cached_tokens"]
