@@ -1,15 +1,14 @@
 """RequestRecord: what happened to one request, from its first byte to its answer's last. Pure.
 
-The request's own task writes it, and nobody else. Setting a field costs 30 ns; what is worked out
-of the fields is worked out when somebody asks (`row.py`).
+The request's own task writes it, and nobody else. Setting a field costs next to nothing; what is
+worked out of the fields is worked out when somebody asks (`row.py`).
 """
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.clients.usage import Usage
@@ -52,7 +51,8 @@ class Stage(enum.Enum):
     DONE = "done"
 
 
-class RequestRecord(msgspec.Struct, eq=False, gc=False):
+@dataclass(eq=False, slots=True)  # to set a field of a Struct takes 0.1 us
+class RequestRecord:
     """Times are seconds of the monotonic clock, but `arrived_s`, which is Unix time.
 
     `endpoint`: the name of its row in the table. `key`: the name of its API key. `request`: its
