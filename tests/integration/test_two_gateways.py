@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.support.harness import (
+    CLIENT_KEY,
+    GatewayProcess,
     chat_body,
     configuration,
     fake_variant,
@@ -13,15 +16,16 @@ from tests.support.harness import (
     real_variant,
     running_gateway,
 )
+from tests.support.patience import eventually
 
 CONTEXT = 2048
 
 
-def remote(name: str, *urls: str, context: int = CONTEXT) -> str:
+def remote(name: str, *urls: str, context: int = CONTEXT, **fields: str) -> str:
     array = "{" + ", ".join(f'"{url}"' for url in urls) + "}"
     return model(
         name, f"{{ context = {context} }}", engine="presets.engines.remote", urls=array,
-        served_name='"inner"', aliases='{ "other" }',
+        served_name='"inner"', aliases='{ "other" }', **fields,
     )  # fmt: skip
 
 
@@ -68,30 +72,54 @@ def test_gateways_that_lead_to_each_other_refuse_what_goes_in_a_circle(tmp_path:
         assert "`urls`" in message
 
 
-def test_a_gateway_that_is_killed_is_replaced_by_the_next(tmp_path: Path) -> None:
+def test_gateways_that_share_the_work_say_what_they_have_and_replace_each_other(
+    tmp_path: Path,
+) -> None:
     """Before the first byte the other one answers; after it the stream ends with an error."""
     slow = model("inner", fake_variant("--interval-s", "0.01"))
+    # A key of another gateway, with no rights but to ask for others.
+    behind = configuration(slow, api_keys=f'{{ {{ key = "{CLIENT_KEY}", forwards = true }} }}')
     folders = [tmp_path / name for name in ("a", "b", "front")]
     for folder in folders:
         folder.mkdir()
     with (
-        running_gateway(folders[0], configuration(slow)) as a,
-        running_gateway(folders[1], configuration(slow)) as b,
-        running_gateway(
-            folders[2], configuration(remote("m", a.base_url, b.base_url, context=4096))
-        ) as outer,
+        running_gateway(folders[0], behind) as a,
+        running_gateway(folders[1], behind) as b,
     ):
-        with outer.streaming("m") as pieces:
-            a.descendants()
-            a.process.kill()
-            rest = b"".join(pieces)
-        assert b"[DONE]" not in rest
-        assert b"engine_failed" in rest.strip().split(b"\n\n")[-1]
-        assert outer.chat("m").status_code == 200
-        a.wait()
-        b.process.kill()
-        b.wait()
-        status, code, message = outer.error_of("m")
-        assert (status, code) == (502, "engine_failed")
-        assert a.base_url in message
-        assert b.base_url in message
+        shared = remote(
+            "m", a.base_url, b.base_url, context=4096,
+            balance='"least_loaded"', gateway="true", api_key=f'"{CLIENT_KEY}"',
+            health_interval="1",
+        )  # fmt: skip
+        with running_gateway(folders[2], configuration(shared)) as outer:
+            with outer.streaming("m") as pieces:
+                # The first look has 0.25 s for it, the next one comes 5 s later.
+                assert eventually(
+                    lambda: all("peer_waiting" in site for site in sites_of(outer)), 30
+                )
+                busy = [site.get("requests", 0) for site in sites_of(outer)]
+                assert sorted(busy) == [0, 1]
+                home, other = (a, b) if busy[0] else (b, a)
+                home.descendants()
+                home.process.kill()
+                rest = b"".join(pieces)
+            assert b"[DONE]" not in rest
+            assert b"engine_failed" in rest.strip().split(b"\n\n")[-1]
+            # The same conversation, which was at the one that is gone.
+            assert outer.chat("m").status_code == 200
+            works = {site["url"]: site["state"] == "works" for site in sites_of(outer)}
+            assert works == {home.base_url: False, other.base_url: True}
+            home.wait()
+            other.process.kill()
+            other.wait()
+            status, code, message = outer.error_of("m")
+            assert (status, code) == (502, "engine_failed")
+            assert a.base_url in message
+            assert b.base_url in message
+
+
+def sites_of(gateway: GatewayProcess) -> list[dict[str, Any]]:
+    with gateway.client() as client:
+        (row,) = client.get("/gateway/engines").json()["engines"]
+    found: list[dict[str, Any]] = row["sites"]
+    return found

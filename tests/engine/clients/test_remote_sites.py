@@ -257,12 +257,14 @@ async def test_a_websocket_goes_the_same_way() -> None:
 # -- what is known of each --------------------------------------------------------------------
 
 
-async def test_what_another_gateway_has_to_do_counts(mock_clock: MockClock) -> None:
+async def test_what_another_gateway_has_to_do_counts(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     busy, idle = (200, {"waiting": 2, "running": 3}), (200, {"waiting": 0, "running": 0})
     a, b = Site("a", {QUEUE: busy}), Site("b", {QUEUE: idle})
     there: dict[str, Any] = {"gateway": True, "api_key": Secret(KEY), **SPREAD}
     async with sites(a, b, **there) as client:
-        await look(client, mock_clock)
+        await client.check_health(2.0)
         assert all(f"Bearer {KEY}".encode() in head for head in a.heads)
         for _ in range(3):
             assert b'"b"' in await post(client)
@@ -272,7 +274,12 @@ async def test_what_another_gateway_has_to_do_counts(mock_clock: MockClock) -> N
         assert "0 of ours there, 0 of ours at" in why
         assert why.endswith("and 5 of others")
         a.answers[QUEUE] = (403, {"error": {}})
-        await look(client, mock_clock)
+        for _ in range(2):
+            mock_clock.jump(client.options.health_interval_s)
+            await client.check_health(2.0)
+        told = [line for line in caplog.messages if "forwards = true" in line]
+        assert told == [f"{a.url} does not say what it has to do (HTTP 403): `api_key` needs "
+                        "forwards = true there"]  # fmt: skip
         assert rows(client)[0].peer_waiting is None
         assert states(client)[0].works
 
@@ -318,10 +325,3 @@ async def test_a_row_says_what_is_wrong_and_when_it_is_tried_again(mock_clock: M
 
 def rows(client: RemoteEngine) -> Any:
     return client.site_rows(trio.current_time(), 1000.0)
-
-
-async def look(client: RemoteEngine, clock: MockClock) -> None:
-    """Two looks: the first is over as soon as one site works."""
-    for _ in range(2):
-        clock.jump(client.options.health_interval_s)
-        await client.check_health(2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import trio
@@ -9,9 +10,11 @@ import trio
 from trio_gateway.engine.clients.client import NOT_THERE, ask_health
 from trio_gateway.engine.clients.remote_site import RemoteSite
 from trio_gateway.engine.clients.remote_sites import RemoteSites
-from trio_gateway.engine.errors import EngineLost, OutOfSockets
+from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, OutOfSockets
 from trio_gateway.engine.http.control import ControlClient
 from trio_gateway.engine.sites.peer_load import PATH, peer_load
+
+log = logging.getLogger(__name__)
 
 # How long a site that works waits for one that is configured before it.
 FIRST_LOOK_S = 0.25
@@ -31,6 +34,7 @@ class SiteWatch:
         self._sites, self._controls = sites, controls
         self._every_s, self._asks_peers = every_s, asks_peers
         self._looked_at: float | None = None
+        self._warned: set[RemoteSite] = set()  # of those that do not say what they have to do
 
     async def look(self, timeout_s: float, *, is_waking: bool = False) -> str:
         """Ask all sites at once, if it is time for that; before it, those only that are half-open.
@@ -52,9 +56,11 @@ class SiteWatch:
         async with trio.open_nursery() as nursery:
 
             async def check(site: RemoteSite) -> None:
-                await self._check(site, timeout_s, counts=not is_waking)
+                is_good = await self._check(site, timeout_s, counts=not is_waking)
                 if first and (limit := self._first_look_ends()) is not None:
                     nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, limit)
+                if is_good and self._asks_peers:
+                    await self._ask_peer(site, timeout_s)
 
             for site in due:
                 nursery.start_soon(check, site)
@@ -67,10 +73,11 @@ class SiteWatch:
         if True not in found:
             return None
         undecided = None in (found if self._sites.spreads else found[: found.index(True)])
-        return trio.current_time() + (FIRST_LOOK_S if undecided else 0.0)
+        has_more = undecided or self._asks_peers
+        return trio.current_time() + (FIRST_LOOK_S if has_more else 0.0)
 
-    async def _check(self, site: RemoteSite, timeout_s: float, *, counts: bool) -> None:
-        """`counts`: as a failure, if it is one."""
+    async def _check(self, site: RemoteSite, timeout_s: float, *, counts: bool) -> bool:
+        """Whether its answer is good. `counts`: as a failure, if it is one."""
         control, state, asked_at = (
             self._controls[site],
             self._sites.state(site),
@@ -79,23 +86,23 @@ class SiteWatch:
         try:
             answer, target = await ask_health(control, site.health_targets, timeout_s)
         except OutOfSockets:
-            return  # says nothing of the site
+            return False  # says nothing of the site
         except EngineLost as error:
             site.lost = error
             if counts:
                 state.note_bad(trio.current_time(), str(error), of_request=False)
-            return
+            return False
         site.lost = None
         now = trio.current_time()
         # Any other answer will do: a request will show whether it takes requests.
         if answer.status < 500 or answer.status in NOT_THERE:
             state.check.note(now - asked_at, now)
             state.note_good(now, of_request=False)
-            if self._asks_peers:
-                await self._ask_peer(site, timeout_s)
-        elif counts:
+            return True
+        if counts:
             why = f"HTTP {answer.status} at {target}"
             state.note_bad(now, why, of_request=False)
+        return False
 
     async def _ask_peer(self, site: RemoteSite, timeout_s: float) -> None:
         """Without an answer, or a right to it, nothing is known."""
@@ -106,3 +113,10 @@ class SiteWatch:
             state.peer = None
         else:
             state.peer = peer_load(answer.body, state.ours) if answer.status == 200 else None
+            if answer.status in KEY_REFUSED and site not in self._warned:
+                self._warned.add(site)
+                log.warning(
+                    "%s does not say what it has to do (HTTP %d): `api_key` needs "
+                    "forwards = true there",
+                    site.url, answer.status,
+                )  # fmt: skip
