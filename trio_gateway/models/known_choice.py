@@ -28,7 +28,8 @@ def members_of(
 
 
 def known_choice(choice: ChoiceConfig, members: Sequence[KnownModel]) -> KnownModel:
-    """Its contexts are those of all of them: a request goes to one that holds it.
+    """Its contexts and endpoints are those of all of them: a request goes to one that has them. If
+    any of them is another gateway's, so is it, for other gateways.
 
     Raises:
         ValueError: there are no members.
@@ -45,6 +46,7 @@ def known_choice(choice: ChoiceConfig, members: Sequence[KnownModel]) -> KnownMo
             aliases=(),
             description=choice.description,
             hidden=choice.hidden,
+            peer=next((m.model.peer for m in members if m.model.peer is not None), None),
         ),
         facts=first.facts,
         contexts=sorted({context for member in members for context in member.contexts}),
@@ -54,6 +56,7 @@ def known_choice(choice: ChoiceConfig, members: Sequence[KnownModel]) -> KnownMo
         choice=msgspec.structs.replace(
             choice, members=tuple(one for one in choice.members if one.model in names)
         ),
+        served=frozenset[str]().union(*(member.served for member in members)),
     )
 
 

@@ -33,7 +33,7 @@ def as_openai(known: KnownModel, created: int) -> dict[str, Any]:
         "loaded": load.variant is not None,
         "loaded_variant": load.variant,
     }
-    if known.model.peer is not None:
+    if known.model.peer is not None and known.choice is None:
         entry["from"] = known.model.peer
     if (choice := known.choice) is not None:
         members = [member.name for member in choice.members]
@@ -45,7 +45,8 @@ def as_openai(known: KnownModel, created: int) -> dict[str, Any]:
 
 
 def as_own_list(models: Sequence[KnownModel], created: int) -> dict[str, Any]:
-    """For other gateways: what this one runs itself, and what each of them can be asked for."""
+    """For other gateways: what this one runs itself, and what each of them can be asked for. A
+    choice that may go on to another gateway might come back to the one that asks."""
     own = [known for known in models if known.model.peer is None]
     data = [{**as_openai(known, created), "endpoints": sorted(known.served)} for known in own]
     return {"object": "list", "data": data}
