@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -9,15 +10,9 @@ import pytest
 
 from tests.support.harness import GatewayProcess, broken_off, chat_body
 from tests.support.ray_gateway import ON_WORKER, gateway, model, said, variant
-from tests.support.ray_nodes import START_S, Nodes, becomes, engines
+from tests.support.ray_nodes import START_S, Memory, Nodes, becomes, engines
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def durable(machines: Nodes) -> Nodes:
-    machines.ensure(durable=True)
-    return machines
 
 
 def refused(running: GatewayProcess, name: str) -> httpx.Response:
@@ -34,8 +29,14 @@ def refused(running: GatewayProcess, name: str) -> httpx.Response:
     return answers[-1]
 
 
-def test_a_head_that_comes_back_and_knows_all(tmp_path: Path, durable: Nodes) -> None:
-    nodes = durable
+@pytest.mark.parametrize("memory", [Memory.REDIS, Memory.DISK])
+def test_a_head_that_comes_back_and_knows_all(
+    tmp_path: Path, machines: Nodes, memory: Memory
+) -> None:
+    if memory is Memory.REDIS and shutil.which("redis-server") is None:
+        pytest.skip("no redis-server here")
+    nodes = machines
+    nodes.ensure(memory=memory)
     with gateway(tmp_path, model("m", variant(1024, ON_WORKER))) as running:
         assert said(running, "m")[0] == 200
         (pid,) = nodes.replicas("-m-")
@@ -48,8 +49,7 @@ def test_a_head_that_comes_back_and_knows_all(tmp_path: Path, durable: Nodes) ->
         assert nodes.replicas("-m-") == [pid]
 
 
-def test_a_head_that_is_out_of_reach_for_a_while(tmp_path: Path, durable: Nodes) -> None:
-    nodes = durable
+def test_a_head_that_is_out_of_reach_for_a_while(tmp_path: Path, nodes: Nodes) -> None:
     with gateway(tmp_path, model("m", variant(1024, ON_WORKER))) as running:
         assert said(running, "m")[0] == 200
         body = chat_body("m", stream=True, max_tokens=900)

@@ -7,6 +7,7 @@ ends with the tests.
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import signal
@@ -30,6 +31,8 @@ APPLICATIONS = f"{ADDRESS}/api/serve/applications/"
 # For what takes seconds on an idle machine: this one may be busy.
 START_S = 300.0
 FAR = '{"far": 4}'  # a resource that only the second node has
+REDIS_PORT = "6380"
+REDIS = ("redis-server", "--save", "", "--protected-mode", "no")
 _RAY = str(Path(sys.executable).with_name("ray"))
 _STORE = ("--object-store-memory", "80000000")
 _ENVIRONMENT = {
@@ -51,6 +54,15 @@ def becomes(condition: Callable[[], bool], within_s: float = START_S) -> bool:
             break
         time.sleep(0.2)
     return result
+
+
+class Memory(enum.Enum):
+    """Where a head keeps what it knows, so that one that is started again knows it (GCS fault
+    tolerance)."""
+
+    NONE = "nowhere"
+    DISK = "on a disk"
+    REDIS = "in Redis"
 
 
 class Node:
@@ -109,20 +121,22 @@ class Nodes:
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self._client = httpx.Client(timeout=60, trust_env=False)
         self.is_led = False
-        self._is_durable, self._token = False, ""
+        self._memory, self._token = Memory.NONE, ""
+        self._redis: subprocess.Popen[bytes] | None = None
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "name", "hub", "type", "bridge")
         _run("ip", "addr", "add", f"{HUB}/24", "dev", "hub")
         _run("ip", "link", "set", "hub", "up")
         self.head, self.worker = Node("head", HEAD), Node("worker", WORKER)
 
-    def ensure(self, *, durable: bool = False, token: str = "") -> None:
-        """`durable`: what its head knows outlives it, on a disk (GCS fault tolerance). `token`: Ray
-        itself asks for it."""
-        if self.is_led and (self._is_durable, self._token) == (durable, token):
+    def ensure(self, *, memory: Memory = Memory.NONE, token: str = "") -> None:
+        """`token`: Ray itself asks for it."""
+        if self.is_led and (self._memory, self._token) == (memory, token):
             return
         self.stop()
-        self._is_durable, self._token = durable, token
+        self._memory, self._token = memory, token
+        if memory is Memory.REDIS:
+            self._redis = subprocess.Popen([*REDIS, "--bind", HUB, "--port", REDIS_PORT])
         self._client.headers = httpx.Headers({"Authorization": f"Bearer {token}"} if token else {})
         self.start_head()
         self.start_worker()
@@ -131,6 +145,10 @@ class Nodes:
         self.worker.switch_off()
         self.head.switch_off()
         self.is_led = False
+        if self._redis is not None:
+            self._redis.kill()
+            self._redis.wait(10)
+            self._redis = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
@@ -141,9 +159,11 @@ class Nodes:
 
     def start_head(self) -> None:
         env = self._authentication
-        if self._is_durable:
+        if self._memory is Memory.DISK:
             env["RAY_gcs_storage"] = "rocksdb"
             env["RAY_gcs_storage_path"] = str(self._folder / "gcs")
+        elif self._memory is Memory.REDIS:
+            env["RAY_REDIS_ADDRESS"] = f"{HUB}:{REDIS_PORT}"
         self._folder.mkdir(exist_ok=True)
         self.head.run(
             _RAY, "start", "--head", "--num-cpus", "1", *_STORE, "--dashboard-host", HEAD,
