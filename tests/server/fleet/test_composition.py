@@ -31,7 +31,9 @@ def given(*peers: PeerConfig) -> GatewayConfig:
 
 
 def test_each_of_its_models_is_one_here_with_its_contexts() -> None:
-    listed = ListedModel("big", (8, 32), ("b",), "good", frozenset({"rerank"}), frozenset({"x"}))
+    listed = ListedModel(
+        "big", (8, 32), ("b",), "good", frozenset({"rerank", "slots"}), frozenset({"x"})
+    )
     found, notes = with_peers(given(peer()), {"box": {A: (listed,)}})
     assert notes == []
     here, big = found.models

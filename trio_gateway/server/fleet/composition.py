@@ -15,6 +15,8 @@ from trio_gateway.server.fleet.listing import ListedModel
 
 # By the name of the entry: what each of its URLs has listed, in their order.
 Listings = Mapping[str, Mapping[str, Sequence[ListedModel]]]
+# About one engine, not about a request that names its model: they are asked for there.
+_OF_AN_ENGINE = frozenset({"props", "slots", "slots/{slot}", "lora-adapters"})
 _LOOK_S = 0.1  # a guess at its "load": nothing is loaded here, it is one look at its health
 
 
@@ -110,7 +112,7 @@ def _model(
         ),
         hidden=peer.hidden,
         description=found.description,
-        endpoints=found.endpoints,
+        endpoints=None if found.endpoints is None else found.endpoints - _OF_AN_ENGINE,
         capabilities=found.capabilities,
         peer=peer.name,
     )
