@@ -27,6 +27,7 @@ from trio_gateway.config.site_schema import SiteOptions
 from trio_gateway.config.wake_schema import WakeOnLan
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.remote import RemoteEngine, RemoteKind
+from trio_gateway.engine.ledger.file import LedgerFile
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.engine.outcome import StartFailed
 from trio_gateway.engine.scheduling.events import VariantKey
@@ -40,12 +41,13 @@ log = logging.getLogger(__name__)
 class RealClients(FakeEngines):
     """Real clients; processes are real only where a command is to be run."""
 
-    def __init__(self, *, runs_commands: bool) -> None:
+    def __init__(self, ledger: LedgerFile | None, *, runs_commands: bool) -> None:
         super().__init__()
-        self._runs_commands = runs_commands
+        self._runs_commands, self._ledger = runs_commands, ledger
 
     def manager(self, given: Any) -> EngineManager:
-        return EngineManager(given, launch=None if self._runs_commands else self.launch)
+        launch = None if self._runs_commands else self.launch
+        return EngineManager(given, launch=launch, ledger=self._ledger)
 
 
 # Any answer to any request; it says its pid, and how it ended.
@@ -70,7 +72,9 @@ while True:
 
 
 @asynccontextmanager
-async def gateway(*boxes: SleepingBox, url: str = "", **options: Any) -> AsyncIterator[Stack]:
+async def gateway(
+    *boxes: SleepingBox, url: str = "", ledger: LedgerFile | None = None, **options: Any
+) -> AsyncIterator[Stack]:
     """A gateway with one model `m`, which is on these, or at this URL."""
     if not options:
         options = {"wake": boxes[0].wake}
@@ -81,7 +85,7 @@ async def gateway(*boxes: SleepingBox, url: str = "", **options: Any) -> AsyncIt
     )  # fmt: skip
     remote = model("m", elsewhere, engine=ENGINE_TYPES["remote"], pool="remote")
     async with trio.open_nursery() as nursery:
-        world = RealClients(runs_commands="wake_command" in options)
+        world = RealClients(ledger, runs_commands="wake_command" in options)
         stack = Stack(nursery, world, config(remote, pools={"remote": 1000}))
         await nursery.start(stack.gateway.run)
         async with stack.http:
@@ -156,6 +160,18 @@ async def test_a_request_that_finds_it_asleep_again_wakes_it_again(
         assert stack.manager.overview.backing_off() == {KEY: False}
         assert not stack.manager.overview.load_of("m").has_failed
         assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_what_it_takes_is_remembered_and_is_no_load(tmp_path: Path) -> None:
+    ledger = LedgerFile(tmp_path / "ledger.json")
+    async with sleeping_box() as box, gateway(box, ledger=ledger) as stack:
+        assert (await stack.post(CHAT, chat())).status == 200
+        with trio.fail_after(10):
+            while not (entries := ledger.read()):  # noqa: ASYNC110 - it is written in a thread
+                await trio.sleep(0.01)
+    (entry,) = entries.values()
+    assert entry.wake_s is not None
+    assert entry.load_s is None
 
 
 async def test_one_of_several_is_woken_only_if_none_of_them_answers() -> None:
