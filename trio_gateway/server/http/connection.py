@@ -39,7 +39,6 @@ from trio_gateway.server.http.types import (
     Scope,
     new_request_id,
 )
-from trio_gateway.server.http.websocket_session import serve_websocket
 from trio_gateway.server.http.wire import Inbox, InboxWire, ReadAhead, Wire
 
 log = logging.getLogger(__name__)
@@ -310,6 +309,9 @@ class Connection:
         scope["scheme"] = "wss" if self._facts.scheme == "https" else "ws"
         del scope["method"]
         self._is_websocket = True
+        # Imported here: 0.2 MB, which most gateways do not need.
+        from trio_gateway.server.http.websocket_session import serve_websocket
+
         with trio.CancelScope() as self._request:
             await serve_websocket(
                 InboxWire(self._wire, self._inbox), self._app, scope,
