@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -117,7 +118,8 @@ async def test_a_request_wakes_it_and_waits_and_says_so() -> None:
             (waiting,) = await rows(stack, "queue")
             (engine,) = await rows(stack, "engines")
             box.may_wake.set()
-        assert waiting["sentence"] == "waits for the machine of m to wake (0 s so far)"
+        said = waiting["sentence"]
+        assert re.fullmatch(r"waits for the machine of m to wake \(\d+ s so far\)", said)
         assert (engine["state"], engine["waking"]) == ("starting", True)
         assert engine["next"] == "takes requests once its machine is awake"
         assert statuses == [200]
