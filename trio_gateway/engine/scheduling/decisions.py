@@ -7,7 +7,7 @@ the free slots. The rules are in `scheduler.py`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demands, order_of, reason_of
@@ -28,6 +28,7 @@ from trio_gateway.engine.scheduling.evictions import too_many
 from trio_gateway.engine.scheduling.giving_up import AT_ONCE, NEVER
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.long_answers import LongAnswers
+from trio_gateway.engine.scheduling.made_way import MadeWay
 from trio_gateway.engine.scheduling.memory_events import (
     WHOLE,
     Look,
@@ -61,9 +62,9 @@ class Decisions:
         self._to_stop, self._to_give_up, self._to_grant = (state.touched.new_list() for _ in "123")
         self._plans = StandingPlans(state)
         self._making_way: dict[str, set[int]] = {}  # engines, by pool
-        self._held_back: dict[str, dict[int, EngineView]] = {}  # they do not take every ticket
+        self._held_back: dict[str, Mapping[int, _HeldBack]] = {}  # by pool
         self._long_answers = LongAnswers(state)
-        self._evicted: dict[str, list[VariantKey]] = {}  # by the model that they made way for
+        self._made_way = MadeWay()
         self._next_engine = 1
         self.wake_at = NEVER
         self.closing = False
@@ -78,7 +79,7 @@ class Decisions:
 
     def evicted_for(self, model: str) -> Sequence[VariantKey]:
         """What makes way for the model's start already."""
-        return self._evicted.get(model, ())
+        return self._made_way.of(model)
 
     def decide(self, now: float, actions: list[Action]) -> None:
         """All that the state asks for at this time."""
@@ -131,8 +132,7 @@ class Decisions:
         self.wake_at = min(held_until, resumes_at)
         for rejected in rejects:
             reject(self._state, rejected, actions)
-        for model in [model for model in self._evicted if model not in self._demands]:
-            del self._evicted[model]
+        self._made_way.keep(self._demands)
         self._follow_plans(now, actions)
 
     def _grant_slots(self, now: float, actions: list[Action]) -> None:
@@ -165,7 +165,7 @@ class Decisions:
             return
         for pool, of_pool in steps.items():
             self._note(pool, of_pool, now)
-        for step in heapq.merge(*steps.values(), key=lambda step: order_of(step.demand)):
+        for step in _in_order([*steps.values()]):
             if step.yields_at <= now:
                 self._make_way(step, now, actions)
             if step.may_start:
@@ -197,12 +197,12 @@ class Decisions:
     def _hold_back(self, pool: str, now_on: Mapping[int, _HeldBack]) -> None:
         """These engines, and no others of the pool, take not every ticket from now on."""
         before = self._held_back.get(pool, {})
-        for number, engine in before.items():
-            if number not in now_on:
-                self._change(engine, False, None)
-        for engine, batch_waits, closed_since in now_on.values():
-            self._change(engine, batch_waits, closed_since)
-        self._held_back[pool] = {number: engine for number, (engine, *_) in now_on.items()}
+        for number in before.keys() - now_on.keys():
+            self._change(before[number][0], False, None)
+        for number, how in now_on.items():
+            if before.get(number) != how:
+                self._change(*how)
+        self._held_back[pool] = now_on
 
     def _change(self, engine: EngineView, batch_waits: bool, closed_since: float | None) -> None:
         if (batch_waits, closed_since) != (engine.batch_waits, engine.closed_since):
@@ -239,17 +239,14 @@ class Decisions:
 
     def _make_way(self, step: Step, now: float, actions: list[Action]) -> None:
         target = step.demand.facts.key
-        reason = f"swap to {target}"
-        if step.yields_at != AT_ONCE:
-            reason += f", which has waited {now - step.demand.since:.1f} s"
         for victim in step.victims:
-            for others in self._evicted.values():  # it may have drained for another start
-                if victim.key in others:
-                    others.remove(victim.key)
-            self._evicted.setdefault(target.model, []).append(victim.key)
+            self._made_way.add(victim.key, target.model)
             if victim.serving:  # otherwise it drains already
                 if victim.key.model != target.model:  # growing is not the end of a turn
                     self._state.end_turn(victim.key.model, now)
+                reason = f"swap to {target}"
+                if step.yields_at != AT_ONCE:
+                    reason += f", which has waited {now - step.demand.since:.1f} s"
                 self.leave(victim, reason, Cause.SWAP, actions)
 
     def leave(self, engine: EngineView, reason: str, cause: Cause, actions: list[Action]) -> None:
@@ -264,15 +261,13 @@ class Decisions:
 
     def _resume(self, engine: EngineView, actions: list[Action]) -> None:
         self._state.move_engine(engine, EngineState.READY)
-        for victims in self._evicted.values():
-            if engine.key in victims:
-                victims.remove(engine.key)
+        self._made_way.remove(engine.key)
         actions.append(Resume(engine.id, "its room is no longer needed"))
 
     def _start(self, step: Step, now: float, actions: list[Action]) -> None:
         demand = step.demand
         key = demand.facts.key
-        evicted = tuple(self._evicted.pop(key.model, ()))
+        evicted = tuple(self._made_way.take(key.model))
         engine = EngineView(
             self._next_engine,
             demand.facts,
@@ -324,6 +319,13 @@ def reject(state: SchedulerState, rejected: Reject, actions: list[Action]) -> No
     """The ticket no longer waits."""
     state.remove_ticket(state.tickets[rejected.ticket])
     actions.append(rejected)
+
+
+def _in_order(steps: Sequence[Sequence[Step]]) -> Iterable[Step]:
+    """Those of several pools."""
+    return (
+        steps[0] if len(steps) == 1 else heapq.merge(*steps, key=lambda step: order_of(step.demand))
+    )
 
 
 def _context(engine: EngineView) -> int:

@@ -99,7 +99,7 @@ class Demands:
         self.changed: set[str] = set()  # pools, until somebody takes note
         self._until, self._resumes_at = Deadlines(), Deadlines()
 
-    def __contains__(self, model: str) -> bool:
+    def __contains__(self, model: object) -> bool:
         """Whether it had a demand when they were last asked for."""
         return model in self._of_model
 

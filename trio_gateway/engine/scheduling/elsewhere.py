@@ -19,6 +19,7 @@ def note(event: ElsewhereEvent, state: SchedulerState) -> None:
             _resize(engine, slots, state)
         case EngineWaking():
             engine.is_waking = True
+            state.touched.add(engine.key.model)
 
 
 def _resize(engine: EngineView, slots: int, state: SchedulerState) -> None:

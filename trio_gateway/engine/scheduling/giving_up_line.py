@@ -8,7 +8,7 @@ the order is kept from demand to demand, and only what its longer wait changes i
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -34,23 +34,37 @@ class GivingUpLine:
     them: time changes that."""
 
     def __init__(
-        self, cost: Callable[[EngineView], float], compared: dict[int, EngineView]
+        self,
+        engines: Collection[tuple[EngineView, float]],
+        cost: Callable[[EngineView], float],
+        compared: dict[int, EngineView],
     ) -> None:
+        """Each with what `GivingUp.open_until` says of it."""
         self._cost, self._compared = cost, compared
-        self._open_until: dict[int, float] = {}
+        self._open_until = {engine.id: open_until for engine, open_until in engines}
         self._at_once: list[_Cheapest] = []
         self._open: list[_Cheapest] = []  # until the demand's window is over
         self._later: list[tuple[float, int, EngineView]] = []  # longer, by when they close
         self._never: list[_Cheapest] = []
+        self._contested: dict[int, list[_Cheapest]] = {}
         self._closes_at = AT_ONCE  # for the demand that was looked at last
+        for engine, open_until in engines:
+            if AT_ONCE < open_until < NEVER:
+                self._later.append((open_until, engine.id, engine))
+            else:
+                ends = self._at_once if open_until == AT_ONCE else self._never
+                ends.append((cost(engine), engine.id, engine))
+        for entries in (self._at_once, self._later, self._never):
+            entries.sort()
 
     def add(self, engine: EngineView, open_until: float) -> None:
-        """`open_until` as in `GivingUp.open_until`."""
         self._open_until[engine.id] = open_until
         insort(*self._entry(engine, open_until))
 
     def remove(self, engine: EngineView) -> None:
         entries, entry = self._entry(engine, self._open_until.pop(engine.id))
+        if len(entries) > 1 and entries is not self._later:
+            self._compared[engine.id] = engine
         del entries[bisect_left(entries, entry)]
 
     def __contains__(self, engine: EngineView) -> bool:
@@ -86,30 +100,28 @@ class GivingUpLine:
             _, number, engine = self._later.pop(0)
             insort(self._open, (self._cost(engine), number, engine))
 
-    @property
-    def next_closes_at(self) -> float:
-        """When the first one closes."""
-        if self._at_once:
-            return AT_ONCE
-        if self._open:
-            return self._closes_at
-        if self._later:
-            return self._later[0][0]
-        return NEVER
-
     def first(self) -> Place | None:
         return next(self.in_order(), None)
 
     def in_order(self) -> Iterator[Place]:
-        yield from self._places(AT_ONCE, self._at_once)
-        yield from self._places(self._closes_at, self._open)
+        for closes_at, entries in ((AT_ONCE, self._at_once), (self._closes_at, self._open)):
+            if len(entries) > 1:
+                self._contested[id(entries)] = entries
+            for entry in entries:
+                yield Place(closes_at, *entry)
         for open_until, together in groupby(self._later, key=itemgetter(0)):
             entries = sorted((self._cost(engine), number, engine) for _, number, engine in together)
-            yield from self._places(open_until, entries)
-        yield from self._places(NEVER, self._never)
+            if len(entries) > 1:
+                self._compared |= {number: engine for _, number, engine in entries}
+            for entry in entries:
+                yield Place(open_until, *entry)
+        if len(self._never) > 1:
+            self._contested[id(self._never)] = self._never
+        for entry in self._never:
+            yield Place(NEVER, *entry)
 
-    def _places(self, closes_at: float, entries: Sequence[_Cheapest]) -> Iterator[Place]:
-        if len(entries) > 1:
+    def note_compared(self) -> None:
+        """Of those that are left."""
+        for entries in self._contested.values():
             self._compared |= {number: engine for _, number, engine in entries}
-        for entry in entries:
-            yield Place(closes_at, *entry)
+        self._contested.clear()

@@ -30,7 +30,8 @@ class StandingPlans:
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
         self._touched = state.touched.new_list()
-        self._seen: dict[int, tuple[Seen, float]] = {}  # by engine, and when it was used last
+        self._seen: dict[int, Seen] = {}  # by engine
+        self._used_at: dict[int, float] = {}
         self._engines: dict[str, int] = {}  # how many a pool had
         self._counting: set[str] | None = None  # pools that only count their engines
         self._yields = False
@@ -45,13 +46,12 @@ class StandingPlans:
         giving_up = GivingUp(self._state, window_s, now)
         if self._counting is None or self._yields != bool(self._state.memory.yields):
             self._yields, self._counting = bool(self._state.memory.yields), _counting(self._state)
-            self.of_pool, self._seen = {}, {}
+            self.of_pool, self._seen, self._used_at = {}, {}, {}
             self._touched.update(engine.key.model for engine in self._state.engines.values())
         changed = self._changed(giving_up, now) | demands.changed & self._counting
         demands.changed.clear()
         for pool in changed:
-            seen = {e.id: self._seen[e.id][0] for e in self._state.engines_in(pool)}
-            plain = PlainPool(pool, self._state, giving_up, seen)
+            plain = PlainPool(pool, self._state, giving_up, self._seen)
             self.of_pool[pool] = plain.plan(demands.of_pool(pool))
         return changed
 
@@ -74,14 +74,15 @@ class StandingPlans:
                 changed.add(pool)
                 self._engines[pool] = count
         if len(self._seen) > 2 * len(state.engines) + _SPARE:
-            self._seen = {number: self._seen[number] for number in state.engines}
+            for number in [number for number in self._seen if number not in state.engines]:
+                del self._seen[number], self._used_at[number]
         return changed
 
     def _has_changed(self, engine: EngineView, giving_up: GivingUp) -> bool:
         """Whether what a plan asks of it is another thing than before."""
-        before, used_at = self._seen.get(engine.id, (None, 0.0))
+        before, used_at = self._seen.get(engine.id), self._used_at.get(engine.id)
         seen = seen_of(engine, self._state, giving_up)
-        self._seen[engine.id] = seen, engine.used_at
+        self._seen[engine.id], self._used_at[engine.id] = seen, engine.used_at
         if seen != before:
             return True
         plan = self.of_pool.get(engine.facts.pool)
