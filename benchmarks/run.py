@@ -176,7 +176,11 @@ def shutdown(folder: Path) -> list[Row]:
 
 
 def scheduler() -> list[Table]:
-    return [*scheduler_trace.tables(scheduler_trace.play_all()), scheduler_cpu.table()]
+    return [
+        *scheduler_trace.tables(scheduler_trace.play_all()),
+        scheduler_cpu.table(),
+        scheduler_cpu.growth_table(),
+    ]
 
 
 def real_scheduler() -> list[Table]:

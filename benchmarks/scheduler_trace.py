@@ -176,6 +176,7 @@ def main() -> None:
     console = wide_console()
     if options.cpu:
         console.print(scheduler_cpu.table())
+        console.print(scheduler_cpu.growth_table())
         return
     results = play_all()
     console.print(f"fairness window {WINDOW_S:g} s, stop {STOP_S:g} s")

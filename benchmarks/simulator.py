@@ -6,6 +6,7 @@ service time. Everything follows from the trace, so the same trace gives the sam
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -66,12 +67,13 @@ class Client(NamedTuple):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """`load_s`: by model. `slots`: of each engine."""
+    """`load_s`: by model. `slots`: of each engine. `pools` share the models and engines evenly."""
 
     load_s: Mapping[str, float]
     clients: tuple[Client, ...]
     slots: int
     engines: int = 1
+    pools: int = 1
 
 
 class Served(NamedTuple):
@@ -128,18 +130,27 @@ def facts_of(trace: Trace) -> list[VariantFacts]:
     return [
         VariantFacts(
             key=VariantKey(model, "only"),
-            pool=POOL,
+            pool=_pool(number % trace.pools),
             context=CONTEXT,
             parallel=trace.slots,
             idle_timeout_s=NEVER_IDLE_S,
             load_time_s=load_s,
         )
-        for model, load_s in trace.load_s.items()
+        for number, (model, load_s) in enumerate(trace.load_s.items())
     ]
 
 
 def pools_of(trace: Trace) -> dict[str, PoolConfig]:
-    return {POOL: PoolConfig(POOL, trace.engines)}
+    names = map(_pool, range(trace.pools))
+    return {name: PoolConfig(name, trace.engines // trace.pools) for name in names}
+
+
+def _pool(number: int) -> str:
+    return f"{POOL} {number + 1}" if number else POOL
+
+
+class _Enough(Exception):
+    """There were as many events as were asked for."""
 
 
 class Simulation:
@@ -148,6 +159,7 @@ class Simulation:
     Args:
         window_s: the fairness window, for the policies that have one.
         queue_timeout_s: when a ticket is given up by the gateway; by default never.
+        events: it ends after that many; by default, when nothing is to come.
     """
 
     def __init__(
@@ -157,6 +169,7 @@ class Simulation:
         *,
         window_s: float,
         queue_timeout_s: float = math.inf,
+        events: float = math.inf,
     ) -> None:
         self._trace = trace
         self.scheduler = policy(
@@ -166,7 +179,7 @@ class Simulation:
             queue_timeout_s=queue_timeout_s,
             fairness_window_s=window_s,
         )
-        self.run = Run()
+        self.run, self._events = Run(), events
         self._clock = VirtualClock(CLOCK_GRAIN_S)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Asked] = {}
@@ -182,15 +195,18 @@ class Simulation:
         """
         for client in self._trace.clients:
             self._ask_next(client, asked_at=0.0)
-        self._clock.run(
-            self.scheduler, lambda: self._tell(TimePassed()), lambda: bool(self._waiting)
-        )
+        with contextlib.suppress(_Enough):
+            self._clock.run(
+                self.scheduler, lambda: self._tell(TimePassed()), lambda: bool(self._waiting)
+            )
         return self.run
 
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
         self._clock.at(self._clock.now + seconds, call)
 
     def _tell(self, event: Event) -> None:
+        if len(self.run.log) >= self._events:
+            raise _Enough
         self.run.log.append((event, self._clock.now))
         for action in self.scheduler.handle(event, self._clock.now):
             self._carry_out(action)

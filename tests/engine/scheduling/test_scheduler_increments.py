@@ -6,16 +6,19 @@ import math
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.scheduler_cpu import Size, crowd
+from benchmarks.simulator import Simulation
 from tests.support.scheduler_world import World
 from tests.support.scheduler_worlds import HAPPENINGS, Do, worlds
 from tests.support.thoroughness import examples
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demands
-from trio_gateway.engine.scheduling.events import Action, Event
+from trio_gateway.engine.scheduling.events import Action, Event, TicketArrived
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.state import SchedulerState
@@ -47,6 +50,17 @@ class BothWays(Scheduler):
         return actions
 
 
+class Checked(Scheduler):
+    """Some of the tickets are batch ones. Held against the planner after every event."""
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        if isinstance(event, TicketArrived) and event.ticket % 9 == 0:
+            event = msgspec.structs.replace(event, priority=Priority.BATCH)
+        actions = super().handle(event, now)
+        engines_are_held_back_as_planned(self, now)
+        return actions
+
+
 def indexes_hold(state: SchedulerState) -> None:
     engines = [*state.engines.values()]
     for model in "abcd":
@@ -62,12 +76,12 @@ def indexes_hold(state: SchedulerState) -> None:
     assert state.idle.next_due() == min(idle, default=math.inf)
 
 
-def engines_are_held_back_as_planned(world: World) -> None:
+def engines_are_held_back_as_planned(subject: Scheduler, now: float) -> None:
     """As the plan that the planner makes for this moment, for all pools together."""
-    state, now = world.subject.state, world.now
+    state = subject.state
     demands, _, _ = Demands(state).now(now)
     expected: dict[int, tuple[bool, float | None]] = {}
-    for step in Planner(state, world.subject.window_s, now).steps(demands):
+    for step in Planner(state, subject.window_s, now).steps(demands):
         if step.yields_at > now:
             closed_since = step.demand.since if step.closes_at <= now else None
             how = step.demand.priority is Priority.INTERACTIVE, closed_since
@@ -99,6 +113,12 @@ def test_whatever_happens_a_plan_stands_only_while_it_would_be_made_again(
 ) -> None:
     for happening in happenings:
         happening.what(world, *happening.arguments)
-        engines_are_held_back_as_planned(world)
+        engines_are_held_back_as_planned(world.subject, world.now)
     world.come_to_rest(random.Random(seed))
     assert world.ended == set(range(1, world.next_ticket))
+
+
+@pytest.mark.parametrize("pools", [1, 2])
+def test_in_a_crowd_a_plan_stands_only_while_it_would_be_made_again(pools: int) -> None:
+    size = Size(60, 6, 12, pools, patience_s=(2.0, 30.0))
+    Simulation(crowd(1, size, 800), Checked, window_s=3.0, events=800).play()

@@ -34,7 +34,7 @@ from trio_gateway.engine.scheduling.memory_events import (
     Look,
     YieldReady,
 )
-from trio_gateway.engine.scheduling.plain_pool import PoolPlan
+from trio_gateway.engine.scheduling.pool_plan import PoolPlan
 from trio_gateway.engine.scheduling.recounts import Recounts
 from trio_gateway.engine.scheduling.standing_plans import StandingPlans
 from trio_gateway.engine.scheduling.state import SchedulerState
@@ -45,6 +45,7 @@ from trio_gateway.engine.scheduling.ticket_queue import Ticket
 _HeldBack = tuple[EngineView, bool, float | None]
 
 _NO_PLAN = PoolPlan()
+_OTHERS = ""  # no pool has this name: those that are planned together
 
 
 class Decisions:
@@ -72,9 +73,6 @@ class Decisions:
     def reconfigured(self, window_s: float) -> None:
         """Variants, pools and the window may be others from now on."""
         self.window_s = window_s
-        for pool in self._held_back:
-            self._hold_back(pool, {})
-        self._making_way, self._held_back = {}, {}
         self._plans.forget()
 
     def evicted_for(self, model: str) -> Sequence[VariantKey]:
@@ -148,14 +146,16 @@ class Decisions:
     def _follow_plans(self, now: float, actions: list[Action]) -> None:
         """Carry out the plans of this moment, as far as they are others than before."""
         memory = self._state.memory
+        if self._plans.sort_pools():
+            for pool in self._held_back:
+                self._hold_back(pool, {})
+            self._making_way, self._held_back = {}, {}
         changed = self._plans.renew(self._demands, self.window_s, now)
         steps = {pool: self._plans.of_pool[pool].steps for pool in changed}
         others = self._plans.others()
         if others:
             planner = Planner(self._state, self.window_s, now)
-            steps |= {pool: [] for pool in others}
-            for step in planner.steps(self._demands.in_pools(others)):
-                steps[step.demand.facts.pool].append(step)
+            steps[_OTHERS] = planner.steps(self._demands.in_pools(others))
             for pool in sorted(planner.to_look - memory.looking):
                 memory.looking.add(pool)
                 actions.append(Look(pool))

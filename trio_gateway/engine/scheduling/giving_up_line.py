@@ -63,7 +63,7 @@ class GivingUpLine:
 
     def remove(self, engine: EngineView) -> None:
         entries, entry = self._entry(engine, self._open_until.pop(engine.id))
-        if len(entries) > 1 and entries is not self._later:
+        if id(entries) in self._contested:
             self._compared[engine.id] = engine
         del entries[bisect_left(entries, entry)]
 

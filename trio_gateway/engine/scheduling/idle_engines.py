@@ -26,9 +26,12 @@ class IdleEngines:
 
     def note(self, engine: EngineView) -> None:
         """It was used, or is in another state than before."""
-        self.forget(engine)
-        if engine.state is EngineState.READY and not engine.leases:
-            idle_s = self._variants.idle_timeout_s(engine.facts)
+        if engine.state is not EngineState.READY or engine.leases:
+            self.forget(engine)
+            return
+        idle_s = self._variants.idle_timeout_s(engine.facts)
+        if self._timeouts.get(engine.id) != idle_s:  # otherwise it has its place already
+            self.forget(engine)
             self._timeouts[engine.id] = idle_s
             self._by_timeout.setdefault(idle_s, {})[engine.id] = engine
 

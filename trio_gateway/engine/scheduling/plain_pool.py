@@ -8,13 +8,10 @@ another.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
-
-import msgspec
 
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.demands import Demand
@@ -22,61 +19,12 @@ from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.giving_up import AT_ONCE, NEVER, OVERTIME_LOADS, GivingUp
 from trio_gateway.engine.scheduling.giving_up_line import GivingUpLine
 from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.pool_plan import PoolPlan, Seen
 from trio_gateway.engine.scheduling.state import SchedulerState
 from trio_gateway.engine.scheduling.swap_plan import Step
 
 # Who is cheaper to lose is known this long before it changes: times are sums of floats.
 _GRAIN_S = 1e-6
-
-
-class PoolPlan(msgspec.Struct):
-    """`steps` as of the planner; `for_any`: engines that make way for one or another demand.
-    `wake_at`: when the next engine is to take less, or to go. If no demand and no engine changes,
-    the plan is the same until `stands_until`; those that were `compared` may not even be used.
-    """
-
-    steps: list[Step] = []
-    for_any: list[EngineView] = []
-    wake_at: float = NEVER
-    stands_until: float = NEVER
-    compared: dict[int, EngineView] = {}
-
-    def wake(self, at: float) -> None:
-        self.wake_at = min(self.wake_at, at)
-        self.until(at)
-
-    def until(self, at: float) -> None:
-        self.stands_until = min(self.stands_until, at)
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What the plan of a pool asks of an engine. `open_until`: for interactive demands;
-    `oldest_at`: when the oldest of them came that waits for it; infinite: none does."""
-
-    state: EngineState
-    context: int
-    unloading: bool
-    is_pinned: bool
-    ready_at: float
-    load_s: float
-    open_until: float
-    oldest_at: float
-
-
-def seen_of(engine: EngineView, state: SchedulerState, giving_up: GivingUp) -> Seen:
-    queue = state.queues.get(engine.key.model)
-    oldest = None if queue is None else queue.first_come(engine.context, Priority.INTERACTIVE)
-    leaves = engine.state is EngineState.STOPPING
-    return Seen(
-        engine.state,
-        engine.context,
-        engine.unloading,
-        state.variants.is_pinned(engine.facts),
-        -math.inf if engine.ready_at is None else engine.ready_at,
-        state.forecast.load_s(engine.facts),
-        NEVER if leaves else giving_up.open_until(engine, Priority.INTERACTIVE),
-        math.inf if oldest is None else oldest.arrived_at,
-    )
 
 
 class _Chosen(NamedTuple):
@@ -103,8 +51,8 @@ class PlainPool:
         self._limit, self._engines = state.pools[pool].engines, state.engines_in(pool)
         self._plan = PoolPlan()
         self._draining: dict[str, list[EngineView]] = {}  # by model, of those that stay
-        here = [e for e in self._engines if seen[e.id].state is not EngineState.STOPPING]
-        self._turn_to(Priority.INTERACTIVE, here)
+        self._lines: list[GivingUpLine] = []
+        self._priority, self._staying = Priority.INTERACTIVE, 0
 
     def _turn_to(self, priority: Priority, staying: Sequence[EngineView]) -> None:
         """The lines of those that stay: draining ones and others, each without and with a pin."""
@@ -120,43 +68,91 @@ class PlainPool:
             GivingUpLine(line, self._giving_up.cost, self._plan.compared) for line in lines
         ]
 
-    def plan(self, demands: Sequence[Demand]) -> PoolPlan:
-        """For all demands of the pool, in their order."""
+    def plan(self, demands: Sequence[Demand], before: PoolPlan | None = None) -> PoolPlan:
+        """For all demands of the pool, in their order.
+
+        Args:
+            before: the plan that was, if its firm steps are.
+        """
         plan, promised = self._plan, 0
-        for number, demand in enumerate(demands):
+        staying = [e for e in self._engines if self._seen[e.id].state is not EngineState.STOPPING]
+        firm = [] if before is None else self._still_firm(before, demands, staying)
+        if before is not None and firm:
+            promised = self._limit - len(staying)
+            plan.steps = [self._free(demands[number], number) for number in range(promised)] + firm
+            plan.firm = firm
+            plan.until_due(before.firm_until)
+            going = {step.victims[0].id for step in firm}
+            plan.compared |= {number: e for number, e in before.compared.items() if number in going}
+            staying = [engine for engine in staying if engine.id not in going]
+            promised += len(firm)
+        self._turn_to(Priority.INTERACTIVE, staying)
+        if demands and demands[-1].priority is not Priority.INTERACTIVE:
+            plan.until(self._now)  # more is asked for it than what is seen of an engine
+        is_firm = True
+        for number in range(promised, len(demands)):
+            demand = demands[number]
             over = self._staying + promised + 1 - self._limit
             if demand.priority is not self._priority:
                 for line in self._lines:
                     line.note_compared()
-                staying = sorted(self._engines_left(), key=attrgetter("id"))
-                self._turn_to(demand.priority, staying)
+                left = sorted(self._engines_left(), key=attrgetter("id"))
+                self._turn_to(demand.priority, left)
             if not self._staying and over > 0:
                 break
             if (back := self._draining_for(demand)) is not None:
                 self._remove(back, next(line for line in self._lines if back in line))
+                is_firm = False
                 continue
             if over > self._staying:
                 break
-            chosen = self._choose(demand) if over > 0 else None
-            if over == 1 and chosen is not None and self._is_for_any(chosen, demands, number):
-                plan.for_any = self._engines_left()
-                break
-            victims, closes_at, yields_at = list[EngineView](), AT_ONCE, AT_ONCE
-            while chosen is not None:
-                self._remove(chosen.engine, chosen.line)
-                victims.append(chosen.engine)
-                closes_at = max(closes_at, chosen.closes_at)
-                yields_at = max(yields_at, chosen.yields_at)
-                chosen = self._choose(demand) if len(victims) < over else None
-            if yields_at > self._now:
-                plan.wake(closes_at if closes_at > self._now else yields_at)
-            may_start = not victims and len(self._engines) + promised < self._limit
+            if over <= 0:
+                plan.steps.append(self._free(demand, promised))
+            else:
+                chosen = self._choose(demand)
+                if over == 1 and self._is_for_any(chosen, demands, number):
+                    plan.for_any = self._engines_left()
+                    break
+                step = self._step(demand, chosen, over)
+                plan.steps.append(step)
+                is_firm = is_firm and step.yields_at <= self._now and _drains(step)
+                if is_firm:
+                    plan.firm.append(step)
             promised += 1
-            plan.steps.append(Step(demand, tuple(victims), closes_at, yields_at, may_start))
         for line in self._lines:
             line.note_compared()
-        plan.until(_cheaper_from(plan.compared.values(), self._state, self._now))
+        plan.until_due(_cheaper_from(plan.compared.values(), self._state, self._now))
         return plan
+
+    def _still_firm(
+        self, before: PoolPlan, demands: Sequence[Demand], staying: Sequence[EngineView]
+    ) -> list[Step]:
+        free = self._limit - len(staying)
+        seen = self._seen
+        drains = {e.key.model for e in staying if seen[e.id].state is EngineState.DRAINING}
+        if free < 0 or any(demand.facts.key.model in drains for demand in demands[:free]):
+            return []
+        pairs = zip(before.firm, demands[free:], strict=False)
+        same = takewhile(lambda pair: pair[0].demand is pair[1] and _drains(pair[0]), pairs)
+        return [step for step, _ in same]
+
+    def _free(self, demand: Demand, promised: int) -> Step:
+        """There is room for it, once what stops is gone."""
+        may_start = len(self._engines) + promised < self._limit
+        return Step(demand, (), AT_ONCE, AT_ONCE, may_start)
+
+    def _step(self, demand: Demand, chosen: _Chosen, over: int) -> Step:
+        victims, closes_at, yields_at = [chosen.engine], chosen.closes_at, chosen.yields_at
+        self._remove(chosen.engine, chosen.line)
+        while len(victims) < over:
+            chosen = self._choose(demand)
+            self._remove(chosen.engine, chosen.line)
+            victims.append(chosen.engine)
+            closes_at = max(closes_at, chosen.closes_at)
+            yields_at = max(yields_at, chosen.yields_at)
+        if yields_at > self._now:
+            self._plan.wake(closes_at if closes_at > self._now else yields_at)
+        return Step(demand, tuple(victims), closes_at, yields_at, may_start=False)
 
     def _engines_left(self) -> list[EngineView]:
         return [engine for line in self._lines for engine in line.engines()]
@@ -210,7 +206,9 @@ class PlainPool:
         choices = [self._chosen(engine, line, demand) for engine, line in own]
         for each in choices:
             if each.yields_at > self._now:
-                self._plan.until(each.closes_at if each.closes_at > self._now else each.yields_at)
+                self._plan.until_due(
+                    each.closes_at if each.closes_at > self._now else each.yields_at
+                )
         if best is not None:
             choices.append(best)
         return min(choices, key=lambda e: (*self._giving_up.order(e.engine, demand), e.engine.id))
@@ -224,12 +222,12 @@ class PlainPool:
         for line in self._lines[:2]:
             for place in line.in_order():
                 if place.closes_at > self._now:
-                    self._plan.until(place.closes_at)
+                    self._plan.until_due(place.closes_at)
                     break
                 yields_at = self._yields_at(place.engine, place.closes_at, demand)
                 if yields_at <= self._now:
                     return _Chosen(place.engine, line, place.closes_at, yields_at)
-                self._plan.until(yields_at)
+                self._plan.until_due(yields_at)
         return None
 
     def _first(self, demand: Demand) -> _Chosen | None:
@@ -270,6 +268,11 @@ class PlainPool:
             draining.remove(engine)
             if not draining:
                 del self._draining[engine.key.model]
+
+
+def _drains(step: Step) -> bool:
+    """Whether the engine that makes way for it does so already, and is the only one."""
+    return len(step.victims) == 1 and step.victims[0].state is EngineState.DRAINING
 
 
 def _cheaper_from(compared: Collection[EngineView], state: SchedulerState, now: float) -> float:

@@ -18,7 +18,9 @@ from collections.abc import Collection, Sequence
 from trio_gateway.engine.scheduling.demands import Demands
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.giving_up import GivingUp
-from trio_gateway.engine.scheduling.plain_pool import PlainPool, PoolPlan, Seen, seen_of
+from trio_gateway.engine.scheduling.lifecycle import EngineState
+from trio_gateway.engine.scheduling.plain_pool import PlainPool
+from trio_gateway.engine.scheduling.pool_plan import PoolPlan, Seen, seen_of
 from trio_gateway.engine.scheduling.state import SchedulerState
 
 _SPARE = 64  # engines that are gone, before they are forgotten
@@ -34,6 +36,7 @@ class StandingPlans:
         self._used_at: dict[int, float] = {}
         self._engines: dict[str, int] = {}  # how many a pool had
         self._counting: set[str] | None = None  # pools that only count their engines
+        self._loose: set[str] = set()  # pools of which an engine that drains has changed
         self._yields = False
         self.of_pool: dict[str, PoolPlan] = {}
 
@@ -41,18 +44,29 @@ class StandingPlans:
         """Pools, variants or limits are others now."""
         self._counting = None
 
+    def sort_pools(self) -> bool:
+        """Into those that only count and others; whether they may be others than before."""
+        yields = bool(self._state.memory.yields)
+        if self._counting is not None and self._yields == yields:
+            return False
+        self._yields, self._counting = yields, _counting(self._state)
+        self.of_pool, self._seen, self._used_at = {}, {}, {}
+        self._touched.update(engine.key.model for engine in self._state.engines.values())
+        return True
+
     def renew(self, demands: Demands, window_s: float, now: float) -> Collection[str]:
         """Make those anew that may be others now; the pools that they are of."""
         giving_up = GivingUp(self._state, window_s, now)
-        if self._counting is None or self._yields != bool(self._state.memory.yields):
-            self._yields, self._counting = bool(self._state.memory.yields), _counting(self._state)
-            self.of_pool, self._seen, self._used_at = {}, {}, {}
-            self._touched.update(engine.key.model for engine in self._state.engines.values())
+        assert self._counting is not None, "the pools are sorted"
         changed = self._changed(giving_up, now) | demands.changed & self._counting
         demands.changed.clear()
         for pool in changed:
             plain = PlainPool(pool, self._state, giving_up, self._seen)
-            self.of_pool[pool] = plain.plan(demands.of_pool(pool))
+            before = self.of_pool.get(pool)
+            if before is not None and (pool in self._loose or before.firm_until <= now):
+                before = None
+            self.of_pool[pool] = plain.plan(demands.of_pool(pool), before)
+        self._loose.clear()
         return changed
 
     def others(self) -> Sequence[str]:
@@ -83,10 +97,13 @@ class StandingPlans:
         before, used_at = self._seen.get(engine.id), self._used_at.get(engine.id)
         seen = seen_of(engine, self._state, giving_up)
         self._seen[engine.id], self._used_at[engine.id] = seen, engine.used_at
-        if seen != before:
-            return True
         plan = self.of_pool.get(engine.facts.pool)
-        return used_at != engine.used_at and (plan is None or engine.id in plan.compared)
+        is_used = used_at != engine.used_at and (plan is None or engine.id in plan.compared)
+        if seen == before and not is_used:
+            return False
+        if seen.state is EngineState.DRAINING:
+            self._loose.add(engine.facts.pool)
+        return True
 
 
 def _counting(state: SchedulerState) -> set[str]:
