@@ -19,8 +19,9 @@ from trio_gateway.engine.address import AddressUnusable, port_taken
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.clients.sleep import has_fallen_asleep
 from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
-from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord, RefusedAtStart
+from trio_gateway.engine.health import EXIT_NEWS_S, HealthRecord
 from trio_gateway.engine.info import EngineInfo, info_of, ready_words
 from trio_gateway.engine.kv.slot_owners import SlotOwners
 from trio_gateway.engine.kv.slots import EngineKv
@@ -266,12 +267,7 @@ class Engine:
         await first_of(process.exited.wait, self._stop_wanted.wait, restore)
         if self._stop_wanted.is_set():
             return True
-        if self.kv.in_doubt:
-            with trio.move_on_after(EXIT_NEWS_S):
-                await process.exited.wait()
-        ended = process.exited.is_set()
-        await (self.kv.settle_ended() if ended else self.kv.settle())
-        return not ended
+        return await self.kv.outlived(process.exited, EXIT_NEWS_S)
 
     async def _bury(self, process: Process) -> None:
         """Say how it ended by itself, or why it is given up, and leave nothing of it behind."""
@@ -279,7 +275,7 @@ class Engine:
         reason = f"the engine {process.status}" if ended else self._lost
         self.epitaph = f"{reason}{last_words(process)}"
         self.last_output = output_of(process)
-        asleep = not ended and self.client.has_fallen_asleep
+        asleep = not ended and has_fallen_asleep(self.client.sleep)
         told = f"{self.key} ({where(process)}): {with_output(self.epitaph, self.last_output)}"
         log.log(logging.INFO if asleep else logging.ERROR, "%s", told)
         if not ended:
@@ -332,19 +328,11 @@ class Engine:
         read = self._memory_of_group
         await watch_peak(read, process.pid, every_s, lambda peak: self._report(tell(peak)))
 
-    async def _until_good(self, health: HealthRecord) -> None:
-        while True:
-            try:
-                return await health.until_good()
-            except RefusedAtStart as refused:
-                if not self.launch.withdraw_key(self.client):
-                    raise StartFailed(self.refusal(refused.status)) from None
-
     async def _until_ready(self, process: Process, health: HealthRecord) -> None:
         """Returns once it is ready, or its stop is wanted."""
         limit_s = self.variant.timeouts.startup_s
         with trio.move_on_after(limit_s) as limit:
-            good = partial(self._until_good, health)
+            good = partial(self.launch.until_good, health, self.client, self.refusal)
             await first_of(process.exited.wait, self._stop_wanted.wait, good)
         if process.exited.is_set() and not self._stop_wanted.is_set():
             raise ended_early(process)

@@ -9,6 +9,7 @@ import trio
 
 from trio_gateway.config.schema import EngineTimeouts
 from trio_gateway.engine.clients.client import EngineClient
+from trio_gateway.engine.clients.sleep import was_woken
 from trio_gateway.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class HealthRecord:
             waited = trio.current_time() - begun
             if waited >= say_next_s:
                 limit_s = self._timeouts().startup_s
-                if self._client.was_woken:
+                if was_woken(self._client.sleep):
                     log.info("%s: waking for %.0f s", self._name, waited)
                 else:
                     log.info("%s: loading for %.0f of at most %g s", self._name, waited, limit_s)

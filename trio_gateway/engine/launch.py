@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from secrets import token_urlsafe
@@ -26,7 +26,9 @@ from trio_gateway.config.schema import EngineOptions, Secret, VariantConfig
 from trio_gateway.engine.address import AddressUnusable, hold_address, remote_client, url_of
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.kind import EngineKind
+from trio_gateway.engine.health import HealthRecord, RefusedAtStart
 from trio_gateway.engine.kv.slots import EngineKv
+from trio_gateway.engine.outcome import StartFailed
 from trio_gateway.engine.process.no_process import open_nothing
 from trio_gateway.engine.process.process import Launcher, Process
 from trio_gateway.environment import inherited
@@ -155,6 +157,21 @@ class Launch:
         self.key = _NO_KEY
         client.forget_key()
         return True
+
+    async def until_good(
+        self, health: HealthRecord, client: EngineClient, refusal: Callable[[int], str]
+    ) -> None:
+        """Until it is healthy, without the key that was made for it if it refuses that.
+
+        Raises:
+            StartFailed: it wants another key; `refusal` says so for an HTTP status.
+        """
+        while True:
+            try:
+                return await health.until_good()
+            except RefusedAtStart as refused:
+                if not self.withdraw_key(client):
+                    raise StartFailed(refusal(refused.status)) from None
 
     # -- its command -----------------------------------------------------------------------------
 

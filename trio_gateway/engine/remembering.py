@@ -19,6 +19,7 @@ import trio
 
 from trio_gateway.bus import Bus
 from trio_gateway.config.schema import ModelConfig, VariantConfig
+from trio_gateway.engine.clients.sleep import was_woken
 from trio_gateway.engine.configured import Configured
 from trio_gateway.engine.engine import Engine
 from trio_gateway.engine.happenings import Change, EngineChanged, MemorySeen, Reloaded
@@ -193,7 +194,7 @@ class Remembering:
                 engine.speeds.tell = self._tell
                 self._runs[change.engine] = _Run(engine, *self._configured.variants[change.key])
             case Change.READY if run is not None:
-                run.load_s, run.woke = change.load_s, run.engine.client.was_woken
+                run.load_s, run.woke = change.load_s, was_woken(run.engine.client.sleep)
             case Change.GONE | Change.FAILED if run is not None:
                 run.has_ended = True
             case _:

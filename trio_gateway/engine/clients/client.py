@@ -19,7 +19,7 @@ from trio_gateway.engine.clients.facts import (
     SlotState,
 )
 from trio_gateway.engine.clients.headers import for_client, for_elsewhere, is_loopback
-from trio_gateway.engine.clients.sleep import Sleep
+from trio_gateway.engine.clients.sleep import Sleep, has_fallen_asleep
 from trio_gateway.engine.errors import (
     KEY_REFUSED,
     EngineDisconnected,
@@ -80,6 +80,7 @@ class EngineClient(abc.ABC):
         self._is_here = is_loopback(self.host)
         self.idle = IdleConnections()
         self.connections = Connections(self.idle)  # those of requests
+        self.pulse: Pulse = self.connections.pulse  # beats with whatever is read from the engine
         # The gateway's own, such as saving a slot.
         self._questions = Connections(self.idle, self.pulse)
         self._opener: Opener = AddressOpener(self.host, self.port)
@@ -96,21 +97,7 @@ class EngineClient(abc.ABC):
     @property
     def is_given_up(self) -> bool:
         """Whether the engine is about to end, for how it treats requests."""
-        return self.refuses.is_set() or self.has_fallen_asleep
-
-    @property
-    def was_woken(self) -> bool:
-        """Whether its machine had to be, at the start."""
-        return self.sleep is not None and self.sleep.must_wake.is_set()
-
-    @property
-    def has_fallen_asleep(self) -> bool:
-        return self.sleep is not None and self.sleep.fell_asleep.is_set()
-
-    @property
-    def pulse(self) -> Pulse:
-        """Beats with whatever is read from the engine."""
-        return self.connections.pulse
+        return self.refuses.is_set() or has_fallen_asleep(self.sleep)
 
     async def check_health(self, timeout_s: float) -> Health:
         """One health request, at the first of the targets that the engine has; never raises. It is

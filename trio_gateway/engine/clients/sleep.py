@@ -46,6 +46,16 @@ class Sleep:
             self.fell_asleep.set()
 
 
+def was_woken(sleep: Sleep | None) -> bool:
+    """Whether the machine had to be, at the engine's start. None: it cannot be."""
+    return sleep is not None and sleep.must_wake.is_set()
+
+
+def has_fallen_asleep(sleep: Sleep | None) -> bool:
+    """Since it was ready. None: it is not known to sleep."""
+    return sleep is not None and sleep.fell_asleep.is_set()
+
+
 def _is_silent(found: Found) -> bool:
     """Whether nothing is there at all. A name that is unknown may be one that its machine tells."""
     return all(

@@ -163,6 +163,15 @@ class EngineKv:
         """A restore was begun, and how it ended is unknown."""
         return self._files.in_doubt
 
+    async def outlived(self, exited: trio.Event, news_s: float) -> bool:
+        """Whether the engine lives after its restores; it is known `news_s` after their end."""
+        if self.in_doubt:
+            with trio.move_on_after(news_s):
+                await exited.wait()
+        ended = exited.is_set()
+        await (self.settle_ended() if ended else self.settle())
+        return not ended
+
     async def settle(self) -> None:
         """Drop the file of a restore that is in doubt: the engine lives, and did not answer."""
         await self._files.settle("no answer came in time")
