@@ -56,9 +56,11 @@ loggers = {n: v.level for n, v in logging.root.manager.loggerDict.items()
            if isinstance(v, logging.Logger)}
 handlers = list(logging.getLogger().handlers)
 NEED_RAY = () if importlib.util.find_spec("ray") else ("trio_gateway.cluster.replica",)
+# Ray Serve alone loads it, into a process of its own; with it comes all of Ray, which sets loggers.
+OF_RAY = "trio_gateway.cluster.affinity_router"
 import trio_gateway
 names = [m.name for m in pkgutil.walk_packages(trio_gateway.__path__, "trio_gateway.")
-         if m.name not in ("trio_gateway.__main__", *NEED_RAY)]
+         if m.name not in ("trio_gateway.__main__", OF_RAY, *NEED_RAY)]
 for name in names:
     importlib.import_module(name)
 assert len(names) > 100, names
