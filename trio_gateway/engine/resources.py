@@ -85,7 +85,7 @@ def pool_rows(state: SchedulerState) -> list[PoolRow]:
 
 def _pool_row(state: SchedulerState, name: str) -> PoolRow:
     pool, memory = state.pools[name], state.memory
-    here = [*state.engines_in(name)]
+    here = [*state.index.in_pool(name)]
     if pool.is_limited and memory.places(name):
         used = sum(_reserved(state, engine) for engine in here)
     else:

@@ -163,7 +163,7 @@ class Yields:
             making_way = self._state.memory.making_way
             leaving = [
                 engine
-                for engine in self._state.engines_in(yielded.asked.pool)
+                for engine in self._state.index.in_pool(yielded.asked.pool)
                 if engine.id in making_way or engine.leaving
             ]
             waits_for = tuple(dict.fromkeys(str(engine.key) for engine in leaving))

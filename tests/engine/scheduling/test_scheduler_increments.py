@@ -21,7 +21,7 @@ from trio_gateway.engine.scheduling.demands import Demands
 from trio_gateway.engine.scheduling.events import Action, Event, TicketArrived
 from trio_gateway.engine.scheduling.lifecycle import EngineState
 from trio_gateway.engine.scheduling.scheduler import Scheduler
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, touch_all
 from trio_gateway.engine.scheduling.swap_plan import Planner
 
 pytestmark = [pytest.mark.untraced, pytest.mark.timeout(600)]
@@ -31,7 +31,7 @@ class Anew(Scheduler):
     """It looks at every model after every event."""
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        self.state.touch_all()
+        touch_all(self.state)
         return super().handle(event, now)
 
 
@@ -65,9 +65,9 @@ def indexes_hold(state: SchedulerState) -> None:
     engines = [*state.engines.values()]
     for model in "abcd":
         of_model = [engine for engine in engines if engine.key.model == model]
-        assert [*state.each_of(model)] == of_model
+        assert [*state.index.of_model(model)] == of_model
     for pool in state.pools:
-        assert [*state.engines_in(pool)] == [e for e in engines if e.facts.pool == pool]
+        assert [*state.index.in_pool(pool)] == [e for e in engines if e.facts.pool == pool]
     idle = [
         engine.used_at + state.variants.idle_timeout_s(engine.facts)
         for engine in engines

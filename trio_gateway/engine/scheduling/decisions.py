@@ -99,7 +99,7 @@ class Decisions:
     def _take(self, touched: set[str]) -> list[EngineView]:
         """The engines of these models, in the order of their start."""
         self._state.touched.spread()
-        engines = [engine for model in touched for engine in self._state.each_of(model)]
+        engines = [engine for model in touched for engine in self._state.index.of_model(model)]
         touched.clear()
         return sorted(engines, key=_number) if len(engines) > 1 else engines
 
@@ -231,7 +231,7 @@ class Decisions:
             if yielded.is_ready:
                 continue
             pool = yielded.asked.pool
-            held = [(engine.facts, engine.places) for engine in self._state.engines_in(pool)]
+            held = [(engine.facts, engine.places) for engine in self._state.index.in_pool(pool)]
             over = self._state.memory.over(pool, held, up_to=number)
             if over.get(yielded.place, 0) <= 0:
                 yielded.is_ready, yielded.until = True, now + yielded.asked.seconds

@@ -8,7 +8,7 @@ from trio_gateway.engine.scheduling.elsewhere_events import (
     SlotsChanged,
 )
 from trio_gateway.engine.scheduling.engine_view import EngineView
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, note_change
 
 
 def note(event: ElsewhereEvent, state: SchedulerState) -> None:
@@ -25,6 +25,6 @@ def note(event: ElsewhereEvent, state: SchedulerState) -> None:
 def _resize(engine: EngineView, slots: int, state: SchedulerState) -> None:
     """Those that have been granted go on, however many they are."""
     engine.slots = slots
-    state.note_change(engine)
+    note_change(engine, state)
     if not engine.outdated:
         state.variants.note_slots(engine.facts, slots, engine.shared_tokens)

@@ -24,7 +24,7 @@ def too_many(
     memory = state.memory
     here = [
         engine
-        for engine in state.engines_in(pool)
+        for engine in state.index.in_pool(pool)
         if not engine.leaving or (draining and engine.state is EngineState.DRAINING)
     ]
     engines_over = len(here) - state.pools[pool].engines

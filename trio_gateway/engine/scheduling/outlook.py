@@ -121,7 +121,7 @@ class Outlooks:
         """What the answers still take of the ticket's own model that are in its way: those of an
         engine that drains, or is too small for it and has the last place of the pool."""
         state = self._state
-        in_pool = len(state.engines_in(pool))
+        in_pool = len(state.index.in_pool(pool))
         is_full = in_pool >= state.pools[pool].engines
         return max(
             (
@@ -222,7 +222,7 @@ class Outlooks:
             and (oldest := queue.oldest()) is not None
             and not self._is_paused(oldest)
         }
-        for engine in state.engines_in(pool):
+        for engine in state.index.in_pool(pool):
             if engine.leases or engine.state is EngineState.STARTING:
                 found[engine.key.model] = _FIRST
         return sorted(found.items())

@@ -78,7 +78,7 @@ def _elsewhere(pool: str, devices: set[str], state: SchedulerState) -> Iterator[
     """Engines on devices that the pool has not any more."""
     if devices == {WHOLE}:
         return
-    for engine in state.engines_in(pool):
+    for engine in state.index.in_pool(pool):
         if not engine.leaving and not devices.issuperset(place for place, _ in engine.places):
             yield engine
 

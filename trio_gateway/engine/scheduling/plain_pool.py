@@ -48,7 +48,7 @@ class PlainPool:
     ) -> None:
         self._state, self._giving_up, self._seen = state, giving_up, seen
         self._now = giving_up.now
-        self._limit, self._engines = state.pools[pool].engines, state.engines_in(pool)
+        self._limit, self._engines = state.pools[pool].engines, state.index.in_pool(pool)
         self._plan = PoolPlan()
         self._draining: dict[str, list[EngineView]] = {}  # by model, of those that stay
         self._lines: list[GivingUpLine] = []
@@ -189,7 +189,7 @@ class PlainPool:
         for line in self._lines:
             if line:
                 line.turn_to(window_over_at)
-        of_model = self._state.each_of(demand.facts.key.model)
+        of_model = self._state.index.of_model(demand.facts.key.model)
         own = [(engine, line) for engine in of_model for line in self._lines if engine in line]
         if not own:
             chosen = self._first_due(demand) or self._first(demand)

@@ -25,7 +25,7 @@ from trio_gateway.engine.scheduling.memory_events import (
     YieldEnded,
 )
 from trio_gateway.engine.scheduling.overfull_pool import fit, send_away
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, touch_all
 
 
 def reconfigure(
@@ -44,7 +44,7 @@ def reconfigure(
             engine.facts = facts[engine.key]
         else:
             _outdate(engine, state)
-    state.index_again()
+    state.index.make_again(state.engines.values())
     here = {engine.facts.pool for engine in state.engines.values()}
     _change_pools(event.pools, here, state, actions)
     for key in (*event.changed, *gone):
@@ -53,7 +53,7 @@ def reconfigure(
         state.uncounting.discard(key.model)
     state.variants.replace(event.variants, {*event.changed, *gone})
     state.engines_version += 1
-    state.touch_all()
+    touch_all(state)
     state.idle.note_timeouts(state.engines.values())
     for engine in [e for e in state.engines.values() if e.outdated]:
         why = "it is started otherwise now" if engine.key in facts else "it is configured no more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trio_gateway.engine.scheduling.events import Remembered
-from trio_gateway.engine.scheduling.state import SchedulerState
+from trio_gateway.engine.scheduling.state import SchedulerState, touch_all
 
 
 def remember(event: Remembered, state: SchedulerState) -> None:
@@ -23,4 +23,4 @@ def remember(event: Remembered, state: SchedulerState) -> None:
         if known.slots and variants.places(facts) is None:
             variants.note_slots(facts, known.slots, known.shared_tokens)
         forecast.remember(key.model, known.prompt_speed, known.speed)
-    state.touch_all()
+    touch_all(state)

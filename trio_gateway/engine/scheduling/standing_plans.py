@@ -77,13 +77,13 @@ class StandingPlans:
         state, changed = self._state, set[str]()
         assert self._counting is not None
         for model in self._touched:
-            for engine in state.each_of(model):
+            for engine in state.index.of_model(model):
                 pool = engine.facts.pool
                 if pool in self._counting and self._has_changed(engine, giving_up):
                     changed.add(pool)
         self._touched.clear()
         for pool in self._counting:
-            count, plan = len(state.engines_in(pool)), self.of_pool.get(pool)
+            count, plan = len(state.index.in_pool(pool)), self.of_pool.get(pool)
             if plan is None or plan.stands_until <= now or count != self._engines[pool]:
                 changed.add(pool)
                 self._engines[pool] = count

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.back_off import BackOff
+from trio_gateway.engine.scheduling.engine_index import EngineIndex
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.events import (
     VariantFacts,
@@ -22,8 +23,6 @@ from trio_gateway.engine.scheduling.pool_memory import PoolMemory
 from trio_gateway.engine.scheduling.ticket_queue import Ticket, TicketQueue
 from trio_gateway.engine.scheduling.touched import Touched
 from trio_gateway.engine.scheduling.variants import Variants
-
-_NO_ENGINES: Mapping[int, EngineView] = {}
 
 
 def in_line(models: Collection[str], state: SchedulerState) -> list[str]:
@@ -51,8 +50,7 @@ class SchedulerState:
         self.to_read: dict[str, dict[str, int]] = {}
         self.queues: dict[str, TicketQueue] = {}  # of the models that tickets wait for
         self.engines: dict[int, EngineView] = {}  # those that are not gone, in order of their start
-        self._of_model: dict[str, dict[int, EngineView]] = {}  # the same, by their models
-        self._of_pool: dict[str, dict[int, EngineView]] = {}
+        self.index = EngineIndex()  # the same
         self.touched = Touched()
         self.idle = IdleEngines(self.variants)
         self.engines_version = 0  # grows when an engine comes, goes or changes its state
@@ -140,41 +138,18 @@ class SchedulerState:
 
     def add_engine(self, engine: EngineView) -> None:
         self.engines[engine.id] = engine
-        self._index(engine)
-        self.note_change(engine)
-
-    def note_change(self, engine: EngineView) -> None:
-        """It comes, goes, or is in another state than before."""
-        self.engines_version += 1
-        self.idle.note(engine)
-        self.touched.add(engine.key.model)
-
-    def touch_all(self) -> None:
-        """Something has changed that may concern any model."""
-        self.touched.add_all({*self.queues, *self._of_model})
-
-    def _index(self, engine: EngineView) -> None:
-        self._of_model.setdefault(engine.key.model, {})[engine.id] = engine
-        self._of_pool.setdefault(engine.facts.pool, {})[engine.id] = engine
-
-    def index_again(self) -> None:
-        """Another configuration may have moved engines to other pools."""
-        self._of_model, self._of_pool = {}, {}
-        for engine in self.engines.values():
-            self._index(engine)
+        self.index.add(engine)
+        note_change(engine, self)
 
     def move_engine(self, engine: EngineView, to: EngineState) -> None:
         engine.state = move(engine.state, to)
-        self.note_change(engine)
+        note_change(engine, self)
 
     def forget_engine(self, number: int) -> EngineView:
         engine = self.engines.pop(number)
-        self.note_change(engine)
+        self.index.remove(engine)
+        note_change(engine, self)
         self.idle.forget(engine)
-        of_model = self._of_model[engine.key.model]
-        del of_model[number], self._of_pool[engine.facts.pool][number]
-        if not of_model:
-            del self._of_model[engine.key.model]
         if not engine.outdated:
             self.variants.note_run(engine.facts)
         for ticket in engine.leases:
@@ -183,16 +158,8 @@ class SchedulerState:
 
     def engines_of(self, model: str) -> list[EngineView]:
         """The model's engines, the smallest first."""
-        found = [*self._of_model.get(model, _NO_ENGINES).values()]
+        found = [*self.index.of_model(model)]
         return sorted(found, key=lambda e: e.context) if len(found) > 1 else found
-
-    def each_of(self, model: str) -> Collection[EngineView]:
-        """The model's engines, the first that was started first."""
-        return self._of_model.get(model, _NO_ENGINES).values()
-
-    def engines_in(self, pool: str) -> Collection[EngineView]:
-        """Those on their way out included."""
-        return self._of_pool.get(pool, _NO_ENGINES).values()
 
     def running(self, model: str) -> EngineView | None:
         """The ready engine of this model with the largest context."""
@@ -253,3 +220,16 @@ class SchedulerState:
     @property
     def pools(self) -> Mapping[str, PoolConfig]:
         return self.memory.pools
+
+
+def note_change(engine: EngineView, state: SchedulerState) -> None:
+    """It comes, goes, or is in another state than before."""
+    state.engines_version += 1
+    state.idle.note(engine)
+    state.touched.add(engine.key.model)
+
+
+def touch_all(state: SchedulerState) -> None:
+    """Something has changed that may concern any model."""
+    engines = state.engines.values()
+    state.touched.add_all({*state.queues, *(engine.key.model for engine in engines)})

@@ -80,7 +80,7 @@ class Planner:
 
     def _room(self, pool: str) -> _Room:
         if (room := self._rooms.get(pool)) is None:
-            room = self._rooms[pool] = _Room([*self._state.engines_in(pool)])
+            room = self._rooms[pool] = _Room([*self._state.index.in_pool(pool)])
         return room
 
     def _step(self, demand: Demand) -> Step | None:

@@ -253,7 +253,8 @@ class Waits:
         steps = [s for d in before if (s := self._plans().steps.get(d.facts.key.model)) is not None]
         gone = {victim.id for s in steps for victim in s.victims}
         taken = sum(d.facts.pool == pool for d in before) + sum(
-            e.state is not EngineState.STOPPING and e.id not in gone for e in state.engines_in(pool)
+            e.state is not EngineState.STOPPING and e.id not in gone
+            for e in state.index.in_pool(pool)
         )
         return Scarce.MEMORY if taken < state.pools[pool].engines else Scarce.PLACE
 
