@@ -130,7 +130,8 @@ class Decisions:
         self.wake_at = min(held_until, resumes_at)
         for rejected in rejects:
             reject(self._state, rejected, actions)
-        self._made_way.keep(self._demands)
+        self._made_way.forget(self._demands.ended)
+        self._demands.ended.clear()
         self._follow_plans(now, actions)
 
     def _grant_slots(self, now: float, actions: list[Action]) -> None:

@@ -81,8 +81,18 @@ class _Known(msgspec.Struct, frozen=True):
     resumes_at: float
 
 
+class Changed(msgspec.Struct):
+    """What is another thing in the order of a pool's demands: nothing before this place, and the
+    demands of these models."""
+
+    first: int
+    models: set[str]
+
+
 class Demands:
     """An event changes one model's queue or engines, so what was found for the others is kept.
+
+    `changed`: by pool, and `ended`: models that have none any more, until somebody takes note.
 
     Args:
         touched: names the models that are to be looked at (`touched.py`); by default, all that
@@ -96,12 +106,9 @@ class Demands:
         # By pool, sorted, and the demands in the same order.
         self._order: dict[str, list[tuple[Priority, int]]] = {}
         self._in_order: dict[str, list[Demand]] = {}
-        self.changed: set[str] = set()  # pools, until somebody takes note
+        self.changed: dict[str, Changed] = {}
+        self.ended: set[str] = set()
         self._until, self._resumes_at = Deadlines(), Deadlines()
-
-    def __contains__(self, model: object) -> bool:
-        """Whether it had a demand when they were last asked for."""
-        return model in self._of_model
 
     def now(self, now: float) -> tuple[Sequence[Demand], list[Reject], float]:
         """The demands in their order; the tickets whose variant is left alone for long; and when
@@ -139,7 +146,9 @@ class Demands:
             pool = before.facts.pool
             at = bisect_left(self._order[pool], order_of(before))
             del self._of_model[model], self._order[pool][at], self._in_order[pool][at]
-            self.changed.add(pool)
+            self._note_change(pool, at, model)
+            if demand is None:
+                self.ended.add(model)
         if demand is not None:
             pool = demand.facts.pool
             order = self._order.setdefault(pool, [])
@@ -147,7 +156,14 @@ class Demands:
             order.insert(at, order_of(demand))
             self._in_order.setdefault(pool, []).insert(at, demand)
             self._of_model[model] = demand
-            self.changed.add(pool)
+            self._note_change(pool, at, model)
+
+    def _note_change(self, pool: str, at: int, model: str) -> None:
+        if (change := self.changed.get(pool)) is None:
+            self.changed[pool] = Changed(at, {model})
+        else:
+            change.first = min(change.first, at)
+            change.models.add(model)
 
     def _find(self, model: str, queue: TicketQueue, now: float, rejects: list[Reject]) -> _Known:
         state = self._state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 
 from trio_gateway.engine.scheduling.events import VariantKey
 
@@ -41,7 +41,7 @@ class MadeWay:
             del self._of_variant[victim]
         return [*victims]
 
-    def keep(self, models: Container[str]) -> None:
-        """No others are to be started any more."""
-        for model in [model for model in self._for_model if model not in models]:
+    def forget(self, models: Iterable[str]) -> None:
+        """These are not to be started any more."""
+        for model in models:
             self.take(model)

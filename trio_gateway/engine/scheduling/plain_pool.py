@@ -84,6 +84,7 @@ class PlainPool:
             plan.until_due(before.firm_until)
             going = {step.victims[0].id for step in firm}
             plan.compared |= {number: e for number, e in before.compared.items() if number in going}
+            plan.asked |= before.asked
             staying = [engine for engine in staying if engine.id not in going]
             promised += len(firm)
         self._turn_to(Priority.INTERACTIVE, staying)
@@ -111,7 +112,8 @@ class PlainPool:
             else:
                 chosen = self._choose(demand)
                 if over == 1 and self._is_for_any(chosen, demands, number):
-                    plan.for_any = self._engines_left()
+                    plan.for_any, plan.looked_at = self._engines_left(), number + 1
+                    plan.draining = frozenset(self._draining)
                     break
                 step = self._step(demand, chosen, over)
                 plan.steps.append(step)
@@ -211,6 +213,7 @@ class PlainPool:
                 )
         if best is not None:
             choices.append(best)
+        self._plan.asked |= {each.engine.id for each in choices}  # for their order
         return min(choices, key=lambda e: (*self._giving_up.order(e.engine, demand), e.engine.id))
 
     def _chosen(self, engine: EngineView, line: GivingUpLine, demand: Demand) -> _Chosen:
@@ -254,7 +257,10 @@ class PlainPool:
         seen = self._seen[engine.id]
         loads_s = seen.load_s + self._state.forecast.load_s(demand.facts)
         ends_at = seen.ready_at + OVERTIME_LOADS * loads_s
-        return ends_at if ends_at > self._now and seen.oldest_at < demand.since else closes_at
+        if ends_at <= self._now:
+            return closes_at
+        self._plan.asked.add(engine.id)
+        return ends_at if seen.oldest_at < demand.since else closes_at
 
     def _open_until(self, engine: EngineView) -> float:
         if self._priority is Priority.INTERACTIVE:

@@ -19,7 +19,11 @@ class PoolPlan(msgspec.Struct):
     `wake_at`: when the next engine is to take less, or to go. If no demand and no engine changes,
     the plan is the same until `stands_until`; those that were `compared` may not even be used.
     `firm`: the first steps for which an engine goes, which drains already; they stay the same until
-    `firm_until` if no engine that drains changes.
+    `firm_until` if no engine that drains changes. `asked`: engines of which it was asked who waits
+    for them.
+
+    Where engines make way for any demand, `looked_at`: how many demands were looked at before that;
+    `draining`: models of engines that drain and are left.
     """
 
     steps: list[Step] = []
@@ -29,6 +33,9 @@ class PoolPlan(msgspec.Struct):
     compared: dict[int, EngineView] = {}
     firm: list[Step] = []
     firm_until: float = NEVER
+    asked: set[int] = set()
+    looked_at: int | None = None
+    draining: frozenset[str] = frozenset()
 
     def wake(self, at: float) -> None:
         self.wake_at = min(self.wake_at, at)

@@ -15,7 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from trio_gateway.engine.scheduling.demands import Demands
+import msgspec
+
+from trio_gateway.config.priority import Priority
+from trio_gateway.engine.scheduling.demands import Changed, Demand, Demands
 from trio_gateway.engine.scheduling.engine_view import EngineView
 from trio_gateway.engine.scheduling.giving_up import GivingUp
 from trio_gateway.engine.scheduling.lifecycle import EngineState
@@ -58,7 +61,10 @@ class StandingPlans:
         """Make those anew that may be others now; the pools that they are of."""
         giving_up = GivingUp(self._state, window_s, now)
         assert self._counting is not None, "the pools are sorted"
-        changed = self._changed(giving_up, now) | demands.changed & self._counting
+        changed = self._changed(giving_up, now)
+        for pool, change in demands.changed.items():
+            if pool in self._counting and self._concerns(pool, change, demands.of_pool(pool)):
+                changed.add(pool)
         demands.changed.clear()
         for pool in changed:
             plain = PlainPool(pool, self._state, giving_up, self._seen)
@@ -92,6 +98,18 @@ class StandingPlans:
                 del self._seen[number], self._used_at[number]
         return changed
 
+    def _concerns(self, pool: str, change: Changed, demands: Sequence[Demand]) -> bool:
+        """Whether the plan may be another one with these demands."""
+        plan = self.of_pool.get(pool)
+        if plan is None or plan.looked_at is None or change.first < plan.looked_at:
+            return True
+        # All engines that are left are for any of the others, as long as these are as many.
+        return (
+            len(demands) - plan.looked_at + 1 < len(plan.for_any)
+            or demands[-1].priority is not Priority.INTERACTIVE
+            or not change.models.isdisjoint(plan.draining)
+        )
+
     def _has_changed(self, engine: EngineView, giving_up: GivingUp) -> bool:
         """Whether what a plan asks of it is another thing than before."""
         before, used_at = self._seen.get(engine.id), self._used_at.get(engine.id)
@@ -99,6 +117,12 @@ class StandingPlans:
         self._seen[engine.id], self._used_at[engine.id] = seen, engine.used_at
         plan = self.of_pool.get(engine.facts.pool)
         is_used = used_at != engine.used_at and (plan is None or engine.id in plan.compared)
+        if before is not None and seen.oldest_at != before.oldest_at:
+            # Most wait behind others, and who of them is the oldest was not asked.
+            if plan is None or engine.id in plan.asked:
+                before = None
+            else:
+                before = msgspec.structs.replace(before, oldest_at=seen.oldest_at)
         if seen == before and not is_used:
             return False
         if seen.state is EngineState.DRAINING:
