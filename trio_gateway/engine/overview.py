@@ -55,10 +55,11 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     `engine`: its number, which no other has in this run. `started_at_s`: Unix time. `next`: what it
     will do next, and when. `evicted`: what was stopped to make room for it. `speed`: tokens a
     second of its running answers together; None where none is seen.
-    `load_s`: what its load took, or what it is expected to take. `idle_s`: None while it has
-    leases. `memory_bytes`: declared, measured or estimated; None: not known. `shared_tokens`: what
-    all its requests share; None: each has its own. `kv_restored_tokens`: at its start. `waking`:
-    its machine sleeps, and is being woken. `sites`: its URLs, of a remote model.
+    `load_s`: what its load took, or what it is expected to take; None: nobody knows, of a machine
+    that is woken for the first time. `idle_s`: None while it has leases. `memory_bytes`: declared,
+    measured or estimated; None: not known. `shared_tokens`: what all its requests share; None: each
+    has its own. `kv_restored_tokens`: at its start. `waking`: its machine sleeps, and is being
+    woken. `sites`: its URLs, of a remote model.
     """
 
     model: str
@@ -71,7 +72,7 @@ class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None
     port: int | None
     memory_bytes: int | None
-    load_s: float
+    load_s: float | None
     loading_s: float | None
     idle_s: float | None
     shared_tokens: int | None
@@ -231,8 +232,11 @@ class Overview:
     def _row(self, view: EngineView, next_: str) -> EngineRow:
         now, engine = trio.current_time(), self._engines[view.id]
         ready_at = view.ready_at
+        load_s: float | None
         if ready_at is None:
-            load_s = self._state.forecast.start_s(view)
+            forecast = self._state.forecast
+            # How long a load takes says nothing of a machine that sleeps.
+            load_s = (forecast.known_start_s if view.is_waking else forecast.start_s)(view)
         else:
             load_s = ready_at - view.started_at
         idle = ready_at is not None and not view.leases
@@ -248,7 +252,7 @@ class Overview:
             pid=engine.pid,
             port=engine.launch.port,
             memory_bytes=self._state.variants.memory_of(view.facts),
-            load_s=round(load_s, 3),
+            load_s=None if load_s is None else round(load_s, 3),
             loading_s=round(now - view.started_at, 3) if ready_at is None else None,
             idle_s=round(now - view.used_at, 3) if idle else None,
             shared_tokens=engine.info.shared_tokens if engine.info is not None else None,

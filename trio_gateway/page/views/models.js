@@ -80,10 +80,11 @@ function show(made, model, store) {
   made.load.hidden = !store.admin || model.from || model.state === 'loaded';
   made.unload.hidden = !store.admin || model.from || model.state === 'unloaded';
   made.pin.hidden = !store.admin || Boolean(model.from);
+  const where = model.engine_type === 'remote' ? 'in use' : 'in memory'; // a remote's memory is its own affair
   const running = new Set([...store.engines.values()].filter((engine) => engine.model === model.name).map((engine) => engine.variant));
   keyed(made.rows, model.variants ?? [], (variant) => variant.name, () => h('tr', {}, h('td'), h('td.number'), h('td.number'), h('td.number'), h('td.number')), (row, variant) => {
     const [name, context, places, memory, load] = row.children;
-    text(name, running.has(variant.name) ? `${variant.name} · in memory` : variant.name);
+    text(name, running.has(variant.name) ? `${variant.name} · ${where}` : variant.name);
     text(context, `${number(variant.context)} tokens`);
     text(places, number(variant.parallel));
     text(memory, variant.memory_bytes ? `${bytes(variant.memory_bytes)}, ${variant.memory_is}` : 'not known');

@@ -142,7 +142,7 @@ function wordsOfSite({ url, state, since_s: since, reason, requests, peer_runnin
     since && state !== 'works' ? `${does} since ${clock(since)}` : does,
     reason,
     plural(requests ?? 0, 'request'),
-    running === undefined ? '' : `in all ${running} running and ${waiting} waiting there`,
+    running || waiting ? `in all ${running} running and ${waiting} waiting there` : '',
     first ? `first byte after ${seconds(first)}` : '',
     (weight ?? 1) === 1 ? '' : `weight ${weight}`,
   ].filter(Boolean).join(' · ');
