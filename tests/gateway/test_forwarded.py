@@ -88,6 +88,17 @@ async def test_the_record_names_the_person_and_has_the_id_of_the_front(
         assert names == {"front/alice", "front/bob"}
 
 
+async def test_conversations_are_told_as_the_front_tells_them(autojump_clock: Clock) -> None:
+    told = by_front(**{"X-Gateway-Affinity": ID})
+    async with running_stack(two_keys(forwards=True)) as stack:
+        await stack.post(CHAT, chat(), told)
+        await stack.post(CHAT, chat(), {**told, "X-Session-Id": "its-name"})
+        await stack.post(CHAT, chat(), {**told, "X-Gateway-Affinity": "not an id"})
+        await stack.post(CHAT, chat(), {**told, **LAPTOP})  # its key speaks for nobody
+        found = [row.conversation for row in stack.gateway.book.recent]
+    assert found == [ID, "its-name", None, None]
+
+
 async def test_without_the_right_to_it_nothing_of_it_counts(autojump_clock: Clock) -> None:
     async with running_stack(two_keys(forwards=False)) as stack:
         answer = await stack.post(CHAT, chat(), by_front(**{"X-Request-Id": ID}))

@@ -11,11 +11,13 @@ import string
 from collections.abc import Mapping
 from urllib.parse import quote, unquote_to_bytes
 
+from trio_gateway.engine.clients.headers import AFFINITY
+
 CLIENT_HEADER = b"x-gateway-client"
 REQUEST_ID_HEADER = b"x-request-id"
 NAME_MAX = 128  # characters; with each gateway on the way the name of its key comes in front
 
-_ID = re.compile(rb"[0-9a-f]{16}")  # as `new_request_id` makes them
+_ID = re.compile(rb"[0-9a-f]{16}")  # as `new_request_id` makes them, and `affinity_key`
 
 
 def person_in(headers: Mapping[bytes, bytes]) -> str | None:
@@ -33,6 +35,13 @@ def person_in(headers: Mapping[bytes, bytes]) -> str | None:
 def id_in(headers: Mapping[bytes, bytes]) -> str | None:
     """What the request is called in that gateway's log, if that is an id of ours."""
     said = headers.get(REQUEST_ID_HEADER, b"")
+    return said.decode() if _ID.fullmatch(said) else None
+
+
+def conversation_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """What that gateway tells the request's conversation by: the name that its client has for it
+    does not come through."""
+    said = headers.get(AFFINITY, b"")
     return said.decode() if _ID.fullmatch(said) else None
 
 

@@ -16,7 +16,7 @@ import trio
 
 from trio_gateway.engine.scheduling.variants import ModelGone
 from trio_gateway.models.names import Wanted
-from trio_gateway.server.access.forwarded import id_in
+from trio_gateway.server.access.forwarded import conversation_in, id_in
 from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.endpoints import ENDPOINTS
 from trio_gateway.server.api.errors import ApiError, bug, model_not_found, shutting_down
@@ -73,8 +73,8 @@ class Dispatcher:
         if endpoint.needs_engine:
             state, first = call.state, call.scope[FIRST_KEY]
             by = call.permissions
-            as_id = None if by.person is None else id_in(first)
-            self._book.begin(state.record, endpoint, by.key, state.cancel, first, as_id)
+            said = (None, None) if by.person is None else (id_in(first), conversation_in(first))
+            self._book.begin(state.record, endpoint, by.key, state.cancel, first, *said)
         try:
             if self._closing.is_set():
                 raise shutting_down()

@@ -69,15 +69,17 @@ class RequestBook:
         cancel: Callable[[], None],
         headers: Mapping[bytes, bytes] = _NO_HEADERS,
         as_id: str | None = None,
+        conversation: str | None = None,
     ) -> None:
         """A request has come for this row, with this key's name. `end` it. `cancel` ends it before
         it is over. `headers`: the first of each name. `as_id`: what a gateway in front calls it;
         so does this one, unless another request has that id already, as one that is tried again.
+        `conversation`: what that gateway tells it by.
         """
         if as_id is not None and not self._knows(as_id):
             record.id = as_id
         record.endpoint, record.key = endpoint.name, key
-        record.conversation = self._sessions.session(headers)
+        record.conversation = self._sessions.session(headers) or conversation
         if self._sampler is not None:
             record.trace = self._sampler.joined(record.trace)
         self.live[record.id], self._cancels[record.id] = record, cancel
