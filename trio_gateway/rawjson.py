@@ -94,8 +94,8 @@ def _way_of(data: bytes, members: Members) -> Callable[[Members], bytes] | None:
 
 
 def _spaced(members: Members) -> bytes:
-    pairs = [b"%b: %b" % (_encode(name), raw) for name, raw in members.items()]
-    return b"{%b}" % b", ".join(pairs)
+    pairs = zip(map(_encode, members), members.values(), strict=True)
+    return b"{%b}" % b", ".join(map(b"%b: %b".__mod__, pairs))
 
 
 def spans(data: bytes, members: Members) -> dict[str, tuple[int, int]]:
