@@ -1,8 +1,8 @@
 """A request's body: decoded once, checked, and the few members that the gateway may change.
 
-"Once" means: one pass finds the members of the body (rawjson.members), each of which is then
-decoded by itself, once. Nothing after that reads the body's bytes for what is in them: the check of
-the types, the count of the tokens and the changes all work on what ParsedRequest carries.
+"Once" means: one pass finds the members of the body (rawjson.members), and one more decodes them.
+Nothing after that reads the body's bytes for what is in them: the check of the types, the count of
+the tokens and the changes all work on what ParsedRequest carries.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.api.loading_state import may_have_sentences, without_sentences
 from trio_gateway.server.api.request_content import check_content
 from trio_gateway.server.api.request_fields import (
+    KNOWN,
     Mistake,
     as_integer,
     decode_values,
@@ -72,7 +73,7 @@ class OpenRequest(msgspec.Struct, frozen=True):
             ApiError: 400, with what is wrong.
         """
         try:
-            values = decode_values(self.members, {"model": self.model})
+            values = decode_values(self.data, self.members)
         except RecursionError:
             raise nested_too_deeply() from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -242,6 +243,8 @@ def members_of(data: bytes) -> Members:
         raise nested_too_deeply() from None
     except (msgspec.DecodeError, UnicodeDecodeError, NameTwice) as error:
         raise not_json(data, error) from None
+    if KNOWN.issuperset(members):
+        return members
     for name in members:
         # Engines written in Go take either for the model, and the last of them.
         if len(name) == 5 and name != "model" and name.casefold() == "model":

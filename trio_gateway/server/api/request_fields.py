@@ -246,6 +246,7 @@ _MANY_DIGITS = b"0" * DIGITS_MAX
 _DIGITS_ALIKE = bytes(ord("0") if chr(byte) in "0123456789" else byte for byte in range(256))
 _KINDS: set[type[AnyFields]] = {AnyFields, *FIELDS.values()}
 _KNOWN = {kind: frozenset(kind.__struct_fields__) for kind in _KINDS}
+KNOWN = frozenset[str]().union(*_KNOWN.values())  # of any endpoint
 
 
 def _integers_of(kind: type[AnyFields]) -> set[str]:
@@ -265,23 +266,30 @@ INTEGERS = frozenset[str]().union(*map(_integers_of, _KINDS))
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
-def decode_values(
-    members: Mapping[str, msgspec.Raw], known: Mapping[str, Any]
-) -> dict[str, Any] | Mistake:
-    """Each member's value, or the first that no engine could read. Integers are such however they
-    are written: the members stay as they came. `known`: values already read.
+def decode_values(data: bytes, members: Mapping[str, msgspec.Raw]) -> dict[str, Any] | Mistake:
+    """The value of each member of this object, or the first that no engine could read. Integers are
+    such however they are written: the members stay as they came.
 
     Raises:
         msgspec.DecodeError, RecursionError: what no parser should be given.
     """
-    values, decode = {}, rawjson.decode
+    try:
+        values: dict[str, Any] = rawjson.decode(data)
+    except msgspec.ValidationError:
+        return _unreadable(members)
+    for name in INTEGERS.intersection(values):
+        if type(value := values[name]) is float:
+            values[name] = as_integer(name, value)
+    return values
+
+
+def _unreadable(members: Mapping[str, msgspec.Raw]) -> Mistake:
     for name, raw in members.items():
         try:
-            value = known[name] if name in known else decode(raw)
+            rawjson.decode(raw)
         except msgspec.ValidationError as error:
             return _mistake(str(error), within=name[:80])
-        values[name] = as_integer(name, value) if type(value) is float else value
-    return values
+    raise AssertionError("one of them cannot be decoded")
 
 
 def as_integer(name: str, value: float) -> float | int:
@@ -303,8 +311,10 @@ def find_mistake(
     except msgspec.ValidationError as error:
         return _mistake(str(error))
     known = _KNOWN[kind]
-    if "seed" in known and (values.get("seed") or 0) > UINT64_MAX:
+    if "seed" in values and "seed" in known and (values["seed"] or 0) > UINT64_MAX:
         return Mistake("seed", f"expected `integer` <= {UINT64_MAX}")
+    if known.issuperset(members):
+        return None
     for name in members:
         if name not in known and (what := _unfit(members[name])):
             return Mistake(name[:80], what)
