@@ -55,9 +55,10 @@ def with_constant_line(raw: bytes, places: tuple[Place, ...]) -> bytes:
 
 
 def _member_with_it(values: Mapping[str, Any]) -> str | None:
-    for member in ("system", "instructions"):
-        if member in values and _has_it(values[member]):
-            return member
+    if "system" in values and _has_it(values["system"]):
+        return "system"
+    if "instructions" in values and _has_it(values["instructions"]):
+        return "instructions"
     member = "messages" if "messages" in values else "input"
     messages = values.get(member)
     first = messages[0] if isinstance(messages, list) and messages else None
