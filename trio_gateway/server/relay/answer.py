@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple, Self
+from typing import Self
 
+import msgspec
 import trio
 
 from trio_gateway.engine.http.exchange import Header
@@ -63,7 +64,7 @@ async def collected(stream: AnswerStream, hold: Hold) -> bytes:
 _JOINED_AT_ONCE = 1 << 20  # bytes
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """The names of its headers are in small letters."""
 
     status: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
@@ -83,7 +84,7 @@ def _is_held(hold: Hold, size: int) -> bool:
     return True
 
 
-class Beginning(NamedTuple):
+class Beginning(msgspec.Struct, frozen=True):
     """The first piece of an answer, which may be all of it."""
 
     piece: bytes
@@ -95,12 +96,16 @@ async def read_beginning(exchange: Exchange, hold: Hold) -> Beginning:
     it; otherwise its first piece, and `exchange` has the rest. Raises as `Exchange.receive`
     does."""
     limit = whole_up_to(exchange.status, exchange.headers)
+    piece = await exchange.receive()
+    if limit and exchange.complete and len(piece) <= min(limit, _SMALL_BYTES):
+        return Beginning(piece, True)  # as nearly all come
     pieces, size = [], 0
-    while piece := await exchange.receive():
+    while piece:
         pieces.append(piece)
         size += len(piece)
         if size > limit or (size > _SMALL_BYTES and not _is_held(hold, len(piece))):
             return Beginning(b"".join(pieces), False)
+        piece = await exchange.receive()
     return Beginning(b"".join(pieces), limit > 0)
 
 
