@@ -28,16 +28,15 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: Held) -> tuple[Ask,
         ApiError: no engine may have it, or none started.
         Shrunk
     """
-    ask = ask.recounted()
-    selection, recount = ask.selection, ask.recount
-    client, priority, _ = ask.sender.caller
+    selection, recount, sender = ask.selection, ask.recount, ask.sender
+    client, priority, _ = sender.caller
     request = ask.wait.request = manager.lease(
-        ask.model, selection.need, start_need=selection.start_need,
+        selection.model, selection.need, start_need=selection.start_need,
         client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,
         progress=ask.progress(),
         least_need=selection.least_need if recount is not None else None, recount=recount,
     )  # fmt: skip
-    record = ask.state.record
+    record = sender.state.record
     record.waits(request)
     try:
         if ask.form is None:
@@ -53,12 +52,13 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: Held) -> tuple[Ask,
         if refused.reject.refusal is Refusal.TOO_LARGE:
             raise Shrunk(refused.reject) from None
         raise from_reject(ask.model.name, refused.reject) from None
-    ask = ask.recounted()
-    record.selection = ask.selection
+    if recount is not None and recount.selection is not selection:
+        ask, selection = ask.recounted(), recount.selection
+        if (progress := lease.progress) is not None:
+            progress.prompt, progress.limit = selection.prompt, selection.answer
+    record.selection = selection
     record.has(lease)
-    if lease.progress is not None:
-        lease.progress.prompt, lease.progress.limit = ask.selection.prompt, ask.selection.answer
-    return ask.as_sent(), lease
+    return (ask if selection.clamped is None else ask.as_sent()), lease
 
 
 async def chosen_anew(ask: Ask, shrunk: Shrunk) -> Ask:

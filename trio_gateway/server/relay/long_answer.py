@@ -58,7 +58,7 @@ class LongAnswer:
         """None: it goes on for as long as it takes, or there is no way to end it well."""
         if lease.progress is None or not ask.endpoint.streams:
             return None
-        if manager.overview.longest_answer_s(ask.model.name) == math.inf:
+        if manager.overview.longest_answer_s(ask.selection.model.name) == math.inf:
             return None
         if not ask.wants_stream and (ask.large is None and not ask.members):
             return None

@@ -123,7 +123,7 @@ class Relay:
         if send is None or not self._early_answers.takes(
             opening := ask.opening_as(self._keepalive_style, reasons=self._reasons)
         ):
-            return in_shape(ask.state.family, await self._answer(ask))
+            return in_shape(ask.sender.state.family, await self._answer(ask))
         ask.state.last_words = partial(ask.last_words, opening)
         observers = ask.state.observers
         early = self._early_answers.begin(ask.wait, opening, ask.selection, send, observers)
@@ -159,7 +159,7 @@ class Relay:
                 if lost_before or (ask.form is not None and not ask.form.can_repeat):
                     raise engine_failed(ask.model.name, str(lost), lost.output) from None
                 log.warning("request %s: %s; trying once more", ask.state.id, lost)
-                lost_before = True
+                ask, lost_before = ask.recounted(), True
             except Shrunk as refused:
                 if shrunk:
                     raise from_reject(ask.model.name, refused.reject) from None
@@ -177,13 +177,14 @@ class Relay:
     async def _try(self, ask: Ask) -> Answer:
         async with Held() as stack:
             ask, lease = await lease_for(ask, self._manager, stack)
+            hold = ask.sender.state.hold
             long = LongAnswer.of(ask, lease, self._manager)
             try:
                 with _NO_LIMIT if long is None else long.scope:
                     exchange = await _send(ask if long is None else long.ask, lease, stack)
-                    beginning = await read_beginning(exchange, ask.state.hold)
+                    beginning = await read_beginning(exchange, hold)
                     if long is not None:
-                        beginning = await long.collect(exchange, beginning, ask.state.hold)
+                        beginning = await long.collect(exchange, beginning, hold)
             except ExchangeAborted as error:
                 raise aborted(error) from None
             except KeyRefused as error:
@@ -210,11 +211,13 @@ class Relay:
         long: LongAnswer | None,
     ) -> Answer:
         """Whole, with nothing held any more; or as a stream, which holds what is on the stack."""
-        state, now = ask.state, trio.current_time()
+        sender, now = ask.sender, trio.current_time()
+        state = sender.state
         state.record.first_byte_at = now
-        status, headers = exchange.status, lease.client.transform_response(exchange.headers)
+        status, client = exchange.status, lease.engine.client
+        headers = client.transform_response(exchange.headers)
         headers += selection_headers(ask.selection)
-        headers += decision_headers(lease, ask.sender.permissions.allows)
+        headers += decision_headers(lease, sender.permissions.allows)
         if ask.chosen is not None:
             headers.append(choice_header(ask.chosen))
         if ask.cache_break is not None:
@@ -226,7 +229,7 @@ class Relay:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
         if lease.progress is None and status == 200 and not sse.has_events(exchange.headers):
-            ask.state.record.usage = usage_of_ends(beginning.piece)
+            state.record.usage = usage_of_ends(beginning.piece)
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
@@ -255,7 +258,7 @@ class Relay:
     def _learn(self, ask: Ask, lease: Lease, usage: Usage | None) -> None:
         """What an answer says about its tokens is for those who learn from it."""
         if usage is not None:
-            ask.state.record.usage = usage
+            ask.sender.state.record.usage = usage
             lease.note_answer(usage)
             if lease.progress is not None and usage.completion_tokens:
                 lease.progress.said = usage.completion_tokens
@@ -264,8 +267,9 @@ class Relay:
 
 async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     """Raises as `EngineClient.forward_request`."""
-    ask.wait.engine_asked_at = ask.state.record.sent_at = trio.current_time()
-    engine = lease.client
+    record = ask.sender.state.record
+    ask.wait.engine_asked_at = record.sent_at = trio.current_time()
+    engine = lease.engine.client
     body: bytes | BodySource
     if ask.form is not None:
         body = ask.form.source(engine.served_name)
@@ -280,7 +284,7 @@ async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     exchange = await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, headers, body)
     )
-    ask.state.record.site = exchange.why_there
+    record.site = exchange.why_there
     return exchange
 
 
