@@ -93,10 +93,12 @@ def upper_bound(
         return _most_of_prompts(_prompts(endpoint, fields), image_tokens)
     if size is None:
         size = chat_size(fields)
-    total = overhead.of(fields) + size.text + size.media * image_tokens
-    if fields.tools and not overhead.ignores_tools:
+    total = size.text + size.media * image_tokens
+    if not fields.tools:
+        return total + overhead.of_so_many(size.messages, 0)
+    if not overhead.ignores_tools:
         total += structure_size([fields.tools])
-    return total
+    return total + overhead.of_so_many(size.messages, tool_count(fields))
 
 
 def lower_bound(endpoint: str, fields: RequestFields, image_tokens: int = IMAGE_TOKENS) -> int:
@@ -117,10 +119,12 @@ def answer_tokens(endpoint: str, fields: RequestFields) -> int | None:
     llama.cpp goes by, also if that says that there is no maximum."""
     if endpoint == "embeddings":
         return 0
-    for value in (fields.n_predict, fields.max_completion_tokens, fields.max_tokens):
-        if type(value) is int:  # JSON's true is none
-            return value if value >= 0 else None
-    return None
+    most = fields.n_predict
+    if type(most) is not int:  # JSON's true is none
+        most = fields.max_completion_tokens
+    if type(most) is not int:
+        most = fields.max_tokens
+    return most if type(most) is int and most >= 0 else None
 
 
 def least_answer(min_answer_tokens: int | None, largest_context: int) -> int:

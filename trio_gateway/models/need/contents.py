@@ -41,7 +41,7 @@ class RequestFields(msgspec.Struct, frozen=True):
 
 class ChatSize(msgspec.Struct, frozen=True):
     """`text`: bytes of the messages as a template may render them, their texts and everything else
-    as JSON. `media`: of any kind.
+    as JSON. `media`: of any kind. `messages`: how many there are.
 
     `turn`: bytes of the last message's text, which this turn adds together with its answer; None
     for the first turn of a conversation: what that has may be of any size, once.
@@ -50,6 +50,7 @@ class ChatSize(msgspec.Struct, frozen=True):
     text: int
     media: int
     turn: int | None
+    messages: int
 
 
 def chat_size(fields: RequestFields) -> ChatSize:
@@ -59,10 +60,14 @@ def chat_size(fields: RequestFields) -> ChatSize:
     Raises:
         RecursionError: nested deeper than any JSON that an engine reads.
     """
-    messages = messages_of(fields)
-    size, media, is_answered = 0, 0, False
+    given = fields.messages if isinstance(fields.messages, list) else ()
+    is_odd = given is not fields.messages  # some of it is in odd places
+    size, media, is_answered, content = 0, 0, False, None
     structures: list[Any] = []
-    for message in messages:
+    for message in given:
+        if not isinstance(message, dict):
+            is_odd = True
+            continue
         role, content = message.get("role", ""), message.get("content")
         if isinstance(role, str):
             size += len(role) if role.isascii() else text_size(role)
@@ -88,10 +93,12 @@ def chat_size(fields: RequestFields) -> ChatSize:
             rest["content"] = unknown
         if any(rest.values()):
             structures.append(rest)
-    if len(messages) < message_count(fields) or not isinstance(fields.messages, list):
-        media = image_count(fields)  # some of it is in odd places
-    turn = sum(map(text_size, texts_of(messages[-1].get("content")))) if is_answered else None
-    return ChatSize(size + structure_size(structures), media, turn)
+    if is_odd:
+        media = image_count(fields)
+    if structures:
+        size += structure_size(structures)
+    turn = sum(map(text_size, texts_of(content))) if is_answered else None
+    return ChatSize(size, media, turn, len(given))
 
 
 def prompt_texts(fields: RequestFields) -> list[str]:

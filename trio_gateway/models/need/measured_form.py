@@ -25,7 +25,6 @@ class Measures(msgspec.Struct, frozen=True):
     size: ChatSize
     answer: int | None
     is_plain: bool
-    messages: int
     tools: int
     tools_bytes: int
     most: int
@@ -72,7 +71,7 @@ class MeasuredForm(msgspec.Struct, frozen=True):
         measures = self.measures
         if measures.kind != _CHAT:
             return measures.most
-        total = overhead.of_so_many(measures.messages, measures.tools)
+        total = overhead.of_so_many(measures.size.messages, measures.tools)
         total += measures.size.text + measures.size.media * image_tokens
         return total if overhead.ignores_tools else total + measures.tools_bytes
 
@@ -110,7 +109,6 @@ def measured(form: CountedForm, image_tokens: int) -> MeasuredForm:
     """
     size, fields = form.size(), form.fields
     is_chat = form.kind == _CHAT
-    messages = len(fields.messages) if isinstance(fields.messages, list) else 0
     tools = fields.tools if is_chat else None
     counted = form.countable(image_tokens)
     if counted is not None and counted.body.count(b",") > _COUNTED_COMMAS:
@@ -120,7 +118,6 @@ def measured(form: CountedForm, image_tokens: int) -> MeasuredForm:
         size=size,
         answer=form.answer,
         is_plain=form.is_plain(size),
-        messages=messages,
         tools=len(tools) if isinstance(tools, list) else 0,
         tools_bytes=structure_size([tools]) if tools else 0,
         most=0 if is_chat else form.upper_bound(Overhead(), image_tokens, size),
