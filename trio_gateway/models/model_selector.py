@@ -81,22 +81,21 @@ class ModelSelector:
         if size.media and refuse_media is not None:
             refuse_media()
         clamps = is_ceiling if model.clamp_answer is None else model.clamp_answer
-        demand = self._demand(model, form, size, at_least, clamps=clamps)
         calibration = self._counter.calibration(model)
+        demand = self._demand(model, form, size, at_least, calibration, clamps=clamps)
         # Read with the bound: answers that come in the meantime may raise it.
         correction = calibration.correction(CountSource.BOUND)
-        upper = _upper_bound(model, form, size, calibration)
+        upper = form.upper_bound(calibration.overhead, model.image_tokens, size) + correction
         bound = Count(upper, CountSource.BOUND, False, correction)
-        need = demand.need(upper)
-        choice = demand.holding(need)
-        if choice is not None and choice == demand.contexts[0]:
+        need, smallest = demand.need(upper), demand.contexts[0]
+        if need <= smallest:
             reason = "the smallest holds even the bound"
-            return self._selected(demand, bound, choice, reason, least_need=0)
+            return self._selected(demand, bound, smallest, reason, least_need=0)
         running = self._overview.engine_of(model.name)
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
             return self._selected(demand, bound, running.info.context, reason, least_need=0)
-        lower = form.lower_bound(model.image_tokens)
+        lower, choice = form.lower_bound(model.image_tokens), demand.holding(need)
         if choice is not None and choice == demand.holding(least := demand.need(lower)):
             reason = "both bounds need this one"  # no count could choose another
             return self._selected(demand, bound, choice, reason, least_need=least)
@@ -115,7 +114,10 @@ class ModelSelector:
         counted = await self._counter.count(model, form)
         if counted is None or not (counted.is_exact or counted.source is CountSource.ENGINE):
             return None
-        demand = self._demand(model, form, form.size(), at_least, clamps=selection.clamps)
+        calibration = self._counter.calibration(model)
+        demand = self._demand(
+            model, form, form.size(), at_least, calibration, clamps=selection.clamps
+        )
         bound = Count(selection.prompt, selection.source, False, selection.correction)
         lower = form.lower_bound(model.image_tokens)
         return self._by(demand, counted, lower, bound, is_final=True)
@@ -134,9 +136,10 @@ class ModelSelector:
         # Not only what a count says: the engine that refused is too small whatever that is.
         contexts = sorted(self._overview.contexts_of(selection.model.name))
         larger = [c for c in contexts if c > refused_context]
+        turn = round(self._counter.calibration(selection.model).average_turn_tokens)
         demand = Demand(
             selection.model, selection.endpoint, selection.asked,
-            *self._shares(selection.model, contexts[-1]),
+            *self._shares(selection.model, contexts[-1], turn), turn,
             larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
             selection.clamps,
         )  # fmt: skip
@@ -166,7 +169,9 @@ class ModelSelector:
 
     def upper_bound(self, model: ModelConfig, form: Form) -> int:
         """Never fewer tokens than the prompt has, as far as this model's answers have shown."""
-        return _upper_bound(model, form, form.size(), self._counter.calibration(model))
+        calibration = self._counter.calibration(model)
+        upper = form.upper_bound(calibration.overhead, model.image_tokens)
+        return upper + calibration.correction(CountSource.BOUND)
 
     def note_answer(self, selection: Selection, usage: Usage) -> None:
         """Compare an answer's own numbers with what the request was taken for."""
@@ -193,23 +198,24 @@ class ModelSelector:
         form: Form,
         size: ChatSize,
         at_least: int,
+        calibration: Calibration,
         *,
         clamps: bool,
     ) -> Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
-        largest = contexts[-1]
+        largest, turn = contexts[-1], round(calibration.average_turn_tokens)
+        default, least = self._shares(model, largest, turn)
         return Demand(
-            model, form.kind, form.answer, *self._shares(model, largest),
+            model, form.kind, form.answer, default, least, turn,
             contexts, largest, size.turn, form.is_plain(size), clamps, at_least,
         )  # fmt: skip
 
-    def _shares(self, model: ModelConfig, largest: int) -> tuple[int, int]:
+    def _shares(self, model: ModelConfig, largest: int, turn: int) -> tuple[int, int]:
         """What is reserved for an answer without a maximum, and what it gets at least."""
         least = least_answer(model.min_answer_tokens, largest)
         if (given := self._config.server.default_answer_tokens) is not None:
             return given, least
         # With room for an average turn, no conversation moves up in the middle of its answer.
-        turn = round(self._counter.calibration(model).average_turn_tokens)
         return max(least, turn), least
 
     def _by(
@@ -243,8 +249,7 @@ class ModelSelector:
         model, own_need = demand.model, demand.own_need(counted.tokens)
         need = start_need = max(own_need, demand.at_least)
         if demand.answer != 0:  # what generates nothing does not grow
-            turn = round(self._counter.calibration(model).average_turn_tokens)
-            start_need = max(need, with_room(own_need, model.headroom, turn))
+            start_need = max(need, with_room(own_need, model.headroom, demand.turn))
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
             is_exact=counted.is_exact, answer=demand.answer, need=need, start_need=start_need,
@@ -289,11 +294,6 @@ class ModelSelector:
         selected = self._selected(lowered, counted, demand.largest, reason)
         need = min(selected.need, demand.largest)
         return msgspec.structs.replace(selected, clamped=demand.answer, need=need, start_need=need)
-
-
-def _upper_bound(model: ModelConfig, form: Form, size: ChatSize, calibration: Calibration) -> int:
-    upper = form.upper_bound(calibration.overhead, model.image_tokens, size)
-    return upper + calibration.correction(CountSource.BOUND)
 
 
 def _too_long(demand: Demand, prompt: int, known: Known = Known.EXACTLY) -> ContextLengthExceeded:

@@ -12,13 +12,15 @@ from trio_gateway.models.need.bounds import need_of
 
 class Demand(msgspec.Struct, frozen=True):
     """What is known about a request before its tokens are. `contexts`: the smallest first.
-    `clamps`: an answer's maximum that does not fit is lowered."""
+    `turn`: tokens of an average turn of the model's conversations. `clamps`: an answer's maximum
+    that does not fit is lowered."""
 
     model: ModelConfig
     endpoint: str
     answer: int | None
     default_answer: int
     least: int
+    turn: int
     contexts: Sequence[int]
     largest: int
     turn_bytes: int | None
@@ -27,7 +29,8 @@ class Demand(msgspec.Struct, frozen=True):
     at_least: int = 0
 
     def need(self, prompt: int) -> int:
-        return max(self.own_need(prompt), self.at_least)
+        own = need_of(prompt, self.answer, self.default_answer, self.largest, self.least)
+        return max(own, self.at_least)
 
     def own_need(self, prompt: int) -> int:
         """Whatever context was asked for."""
