@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -184,14 +183,9 @@ class EngineManager:
 
     async def _keep_time(self) -> None:
         while True:
-            with trio.CancelScope(deadline=self._next_deadline()) as self._timer:
+            with trio.CancelScope(deadline=self._scheduler.wakes_at) as self._timer:
                 await trio.sleep_forever()
-            if self._next_deadline() <= trio.current_time():  # it may have moved on
-                self._dispatch(TimePassed())
-
-    def _next_deadline(self) -> float:
-        deadline = self._scheduler.next_deadline()
-        return math.inf if deadline is None else deadline
+            self._dispatch(TimePassed())
 
     # -- leases -------------------------------------------------------------------------------
 
@@ -284,8 +278,8 @@ class EngineManager:
             self._carry_out(action, now)
         # A later one is found when the timer wakes up. Each request makes its engine's idle stop
         # later, and to set the deadline at its start and its end would cost 6 µs.
-        if (deadline := self._next_deadline()) < self._timer.deadline:
-            self._timer.deadline = deadline
+        if self._scheduler.wakes_at < self._timer.deadline:
+            self._timer.deadline = self._scheduler.wakes_at
         if self._closing and not self.engines:
             self.stopped.set()
         if self.yields.is_waited_for:

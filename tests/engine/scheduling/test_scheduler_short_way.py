@@ -3,6 +3,7 @@ what the long one would."""
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -21,6 +22,7 @@ from trio_gateway.engine.scheduling.events import (
     Event,
     LeaseReturned,
     TicketGone,
+    TimePassed,
     Unload,
 )
 from trio_gateway.engine.scheduling.scheduler import Scheduler
@@ -49,6 +51,7 @@ class BothWays(Scheduler):
         actions = super().handle(event, now)
         assert actions == expected
         assert self.next_deadline() == self.long.next_deadline()
+        assert self.wakes_at <= self.long.wakes_at, "what is due would be missed"
         assert books(self) == books(self.long)
         return actions
 
@@ -108,6 +111,19 @@ def test_where_somebody_waits_the_long_way_is_taken(request: pytest.FixtureReque
     subject.handle(arrive(4, "a"), 5)
     subject.handle(LeaseReturned(2), 6)
     assert taken == [5, 6]
+
+
+def test_the_timer_stays_as_it_is_for_a_request_and_is_set_for_one_that_took_long() -> None:
+    subject = running(scheduler(*GROWING, B))
+    assert subject.wakes_at == subject.next_deadline() == 302
+    subject.handle(arrive(2, "a"), 3)
+    subject.handle(LeaseReturned(2), 4)
+    assert (subject.wakes_at, subject.next_deadline()) == (302, 304)
+    subject.handle(arrive(3, "a"), 5)
+    assert subject.handle(TimePassed(), 302) == []
+    assert subject.wakes_at == math.inf
+    subject.handle(LeaseReturned(3), 303)
+    assert subject.wakes_at == subject.next_deadline() == 603
 
 
 def test_the_last_lease_of_an_engine_that_drains_stops_it() -> None:

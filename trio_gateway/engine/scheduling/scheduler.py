@@ -82,7 +82,11 @@ from trio_gateway.engine.scheduling.waiting import Waits
 
 
 class Scheduler:
-    """See the module's text. `variants` must be sorted by context within each model."""
+    """See the module's text. `variants` must be sorted by context within each model.
+
+    `wakes_at`: when `TimePassed` is due next, or a moment before that: a request for an engine that
+    was idle makes its stop later, which is found out once that time has passed. NEVER: not at all.
+    """
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class Scheduler:
         self.state = SchedulerState(variants, pools)
         self._decisions = Decisions(self.state, fairness_window_s)
         self._limit(queue_limit, queue_timeout_s, fairness_window_s)
+        self.wakes_at = NEVER
 
     def _limit(self, queue_limit: int, queue_timeout_s: float, window_s: float) -> None:
         self._queue_limit, self._queue_timeout_s = queue_limit, queue_timeout_s
@@ -152,6 +157,7 @@ class Scheduler:
             case ShutDown():
                 self._close(actions)
         self._decisions.decide(now, actions)
+        self.wakes_at = self._next_deadline()
         return actions
 
     def _handle_shortly(self, event: Event, now: float) -> list[Action] | None:
@@ -163,7 +169,7 @@ class Scheduler:
             engine = state.holder_of(event.ticket)
             if engine is not None and engine.state is EngineState.DRAINING:
                 return None  # it may have been the last one
-            state.take_back(event.ticket, now)
+            self.wakes_at = min(self.wakes_at, state.take_back(event.ticket, now))
             return []
         if isinstance(event, TicketArrived):
             ticket = ticket_of(event, now)
@@ -177,6 +183,10 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due next, or None."""
+        deadline = self._next_deadline()
+        return None if deadline == NEVER else deadline
+
+    def _next_deadline(self) -> float:
         deadline, state = self._decisions.wake_at, self.state
         if state.tickets:
             oldest = next(iter(state.tickets.values()))
@@ -186,8 +196,7 @@ class Scheduler:
             deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
         for yielded in state.memory.yields.values():
             deadline = min(deadline, yielded.until)
-        deadline = min(deadline, state.idle.next_due())
-        return None if deadline == NEVER else deadline
+        return min(deadline, state.idle.next_due())
 
     def preview(
         self,

@@ -117,22 +117,22 @@ class SchedulerState:
         )
         engine.used_at = now
         self._holders[ticket.id] = engine
-        self.idle.forget(engine)
         self.touched.add(engine.key.model)
 
     def holder_of(self, ticket: int) -> EngineView | None:
         """The engine that the ticket is a lease of; None: it is gone, or there is no such lease."""
         return self._holders.get(ticket)
 
-    def take_back(self, ticket: int, now: float) -> None:
+    def take_back(self, ticket: int, now: float) -> float:
+        """When its engine will have been idle for too long, if this was its last lease."""
         # The engine may be gone: a lease outlives a crash until its request notices.
-        if (engine := self._holders.pop(ticket, None)) is not None:
-            lease, model = engine.leases.pop(ticket), engine.facts.key.model
-            engine.used_at = now
-            if not engine.leases:
-                self.idle.note(engine)
-            self.touched.add(model)
-            self.forecast.lease_ended(model, lease, engine.context, now)
+        if (engine := self._holders.pop(ticket, None)) is None:
+            return math.inf
+        lease, model = engine.leases.pop(ticket), engine.facts.key.model
+        engine.used_at = now
+        self.touched.add(model)
+        self.forecast.lease_ended(model, lease, engine.context, now)
+        return math.inf if engine.leases else self.idle.note(engine)
 
     # -- engines -----------------------------------------------------------------------------
 
