@@ -93,7 +93,7 @@ class World(MemoryWorld):
         if (sizes := state.variants.sizes_for(ticket)) is None:
             return None
         ticket.size, ticket.start_size = sizes
-        engine = state.engine_with_slot_for(ticket)
+        engine = state.engine_with_slot_for(ticket, ticket.size)
         return engine.id if engine is not None else None
 
     def _preview(self, asked: TicketArrived) -> Preview:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from trio_gateway.engine.scheduling.back_off import Pause
+from trio_gateway.engine.scheduling.engine_view import HeldLease
 from trio_gateway.engine.scheduling.events import EngineFailed, Refusal, Reject, TicketArrived
 from trio_gateway.engine.scheduling.outlook import outlook_of
 from trio_gateway.engine.scheduling.state import SchedulerState
@@ -102,6 +104,23 @@ def older(tickets: Mapping[int, Ticket], than_s: float, now: float) -> Iterator[
         if ticket.arrived_at + than_s > now:
             return
         yield ticket
+
+
+def next_older(tickets: Mapping[int, Ticket], than_s: float) -> float:
+    """When the next of them has waited that long; infinite: there is none."""
+    for ticket in tickets.values():
+        return ticket.arrived_at + than_s
+    return math.inf
+
+
+def lease_of(event: TicketArrived, now: float) -> HeldLease:
+    """Of a ticket that need not wait."""
+    least, counting = event.need, Counting.DONE
+    if event.least_need is not None:
+        least, counting = event.least_need, Counting.OPEN
+    return HeldLease(
+        now, event.priority, event.need, least, counting, event.read_bytes, event.progress
+    )
 
 
 def ticket_of(event: TicketArrived, now: float) -> Ticket:

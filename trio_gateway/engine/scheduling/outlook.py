@@ -76,7 +76,7 @@ class Outlooks:
 
     def of(self, ticket: Ticket) -> Outlook:
         state, now = self._state, self._now
-        if state.engine_with_slot_for(ticket) is not None:
+        if state.engine_with_slot_for(ticket, ticket.size) is not None:
             return Outlook(1, 0.0)
         line = self._line(ticket.model)
         ahead = line.places.get(ticket.id, len(line.takes_s))

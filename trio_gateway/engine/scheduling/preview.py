@@ -68,7 +68,7 @@ def preview_of(
     if sizes is None:
         return Preview(variant=None, how=How.STARTED)
     ticket.size, ticket.start_size = sizes
-    if (engine := state.engine_with_slot_for(ticket)) is not None:
+    if (engine := state.engine_with_slot_for(ticket, ticket.size)) is not None:
         return Preview(variant=engine.key, how=How.REUSED, engine_state=engine.state)
     joined = _joined_by(ticket, state)
     outlook = outlook_of(ticket, joined, window_s, now)

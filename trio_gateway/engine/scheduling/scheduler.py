@@ -30,7 +30,9 @@ from trio_gateway.config.pool_schema import PoolConfig
 from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.admission import (
     full_for,
+    lease_of,
     model_gone,
+    next_older,
     not_started,
     older,
     shutting_down,
@@ -38,7 +40,7 @@ from trio_gateway.engine.scheduling.admission import (
     timed_out,
     too_large,
 )
-from trio_gateway.engine.scheduling.decisions import Decisions, grant_of, reject
+from trio_gateway.engine.scheduling.decisions import Decisions, reject
 from trio_gateway.engine.scheduling.elsewhere import note
 from trio_gateway.engine.scheduling.elsewhere_events import EngineWaking, SlotsChanged
 from trio_gateway.engine.scheduling.engine_view import EngineView
@@ -50,6 +52,8 @@ from trio_gateway.engine.scheduling.events import (
     EngineMeasured,
     EngineReady,
     Event,
+    Grant,
+    How,
     Keep,
     LeaseReturned,
     Reconfigured,
@@ -66,12 +70,7 @@ from trio_gateway.engine.scheduling.events import (
 )
 from trio_gateway.engine.scheduling.giving_up import NEVER
 from trio_gateway.engine.scheduling.lifecycle import EngineState
-from trio_gateway.engine.scheduling.memory_events import (
-    MemorySeen,
-    Yield,
-    YieldEnded,
-    YieldOver,
-)
+from trio_gateway.engine.scheduling.memory_events import MemorySeen, Yield, YieldEnded, YieldOver
 from trio_gateway.engine.scheduling.overfull_pool import heed, relieve
 from trio_gateway.engine.scheduling.preview import NEWCOMER, Preview, preview_of
 from trio_gateway.engine.scheduling.reconfiguration import reconfigure
@@ -84,8 +83,8 @@ from trio_gateway.engine.scheduling.waiting import Waits
 class Scheduler:
     """See the module's text. `variants` must be sorted by context within each model.
 
-    `wakes_at`: when `TimePassed` is due next, or a moment before that: a request for an engine that
-    was idle makes its stop later, which is found out once that time has passed. NEVER: not at all.
+    `wakes_at`: when `TimePassed` is due next, or a moment before that, as a request makes the stop
+    of its engine later.
     """
 
     def __init__(
@@ -171,15 +170,13 @@ class Scheduler:
                 return None  # it may have been the last one
             self.wakes_at = min(self.wakes_at, state.take_back(event.ticket, now))
             return []
-        if isinstance(event, TicketArrived):
-            ticket = ticket_of(event, now)
-            size = state.variants.size_for(event.model, event.need)
-            if size is not None:
-                ticket.size = size
-                if (engine := state.engine_with_slot_for(ticket)) is not None:
-                    state.lend(ticket, engine, now)
-                    return [grant_of(ticket, engine)]
-        return None
+        if not isinstance(event, TicketArrived):
+            return None
+        size = state.variants.size_for(event.model, event.need)
+        if size is None or (engine := state.engine_with_slot_for(event, size)) is None:
+            return None
+        state.lend(event.ticket, lease_of(event, now), engine)
+        return [Grant(event.ticket, engine.id, How.REUSED)]
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due next, or None."""
@@ -187,16 +184,14 @@ class Scheduler:
         return None if deadline == NEVER else deadline
 
     def _next_deadline(self) -> float:
-        deadline, state = self._decisions.wake_at, self.state
-        if state.tickets:
-            oldest = next(iter(state.tickets.values()))
-            deadline = min(deadline, oldest.arrived_at + self._queue_timeout_s)
-        if state.batch:
-            oldest = next(iter(state.batch.values()))
-            deadline = min(deadline, oldest.arrived_at + self._ages_after_s)
-        for yielded in state.memory.yields.values():
-            deadline = min(deadline, yielded.until)
-        return min(deadline, state.idle.next_due())
+        state = self.state
+        return min(
+            self._decisions.wake_at,
+            next_older(state.tickets, self._queue_timeout_s),
+            next_older(state.batch, self._ages_after_s),
+            state.idle.next_due(),
+            *[yielded.until for yielded in state.memory.yields.values()],
+        )
 
     def preview(
         self,
@@ -231,7 +226,7 @@ class Scheduler:
         full = full_for(
             ticket, self.state, self.window_s, now, self._queue_limit, self._queue_timeout_s
         )
-        if full is not None and self.state.engine_with_slot_for(ticket) is None:
+        if full is not None and self.state.engine_with_slot_for(ticket, ticket.size) is None:
             actions.append(full)
             return
         self.state.add_ticket(ticket)
@@ -287,14 +282,9 @@ class Scheduler:
             for other in self.state.engines.values():  # those that still load will say the same
                 if other.key == engine.key and other.ready_at is None:
                     other.context = event.context
-            self._size_again(engine.key.model, actions)
-
-    def _size_again(self, model: str, actions: list[Action]) -> None:
-        """A variant's context turned out to be another: the tickets fit other variants now."""
-        self.state.engines_version += 1
-        self.state.touched.add(model)
-        for ticket in self.state.queues.get(model, ()):
-            self._size(ticket, actions)
+            self.state.engines_version += 1
+            for ticket in self.state.queues.get(engine.key.model, ()):
+                self._size(ticket, actions)  # other variants hold it now
 
     def _exited(self, event: EngineExited, now: float) -> None:
         engine = self.state.forget_engine(event.engine)
@@ -307,8 +297,9 @@ class Scheduler:
         if engine.outdated or event.asleep:
             return
         served_s = now - (now if engine.ready_at is None else engine.ready_at)
-        why = event.reason, event.output
-        self.state.back_off.engine_ended(engine.key, now, *why, served_s=served_s)
+        self.state.back_off.engine_ended(
+            engine.key, now, event.reason, event.output, served_s=served_s
+        )
 
     def _failed(self, event: EngineFailed, now: float, actions: list[Action]) -> None:
         engine = self.state.forget_engine(event.engine)
@@ -328,8 +319,7 @@ class Scheduler:
         timeout_s = self._queue_timeout_s
         for ticket in [*older(self.state.tickets, timeout_s, now)]:
             waiting = Waits(self.state, self.window_s, now).of(ticket)
-            told = timed_out(ticket, waiting, timeout_s)
-            reject(self.state, told, actions)
+            reject(self.state, timed_out(ticket, waiting, timeout_s), actions)
         for ticket in [*older(self.state.batch, self._ages_after_s, now)]:
             self.state.promote(ticket)
         for number, yielded in [*self.state.memory.yields.items()]:
@@ -342,8 +332,8 @@ class Scheduler:
     def _unload(self, model: str, force: bool, actions: list[Action]) -> None:
         waiting = self.state.queues.get(model, ()) if force else ()
         for ticket in [*waiting]:  # they would have it started again at once
-            message = f"{model} was unloaded"
-            reject(self.state, Reject(ticket.id, Refusal.UNLOADED, message), actions)
+            unloaded = Reject(ticket.id, Refusal.UNLOADED, f"{model} was unloaded")
+            reject(self.state, unloaded, actions)
         self.state.touched.add(model)
         for engine in self.state.engines_of(model):
             engine.unloading = True

@@ -12,10 +12,7 @@ from trio_gateway.config.priority import Priority
 from trio_gateway.engine.scheduling.back_off import BackOff
 from trio_gateway.engine.scheduling.engine_index import EngineIndex
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
-from trio_gateway.engine.scheduling.events import (
-    VariantFacts,
-    VariantKey,
-)
+from trio_gateway.engine.scheduling.events import TicketArrived, VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.forecast import Forecast
 from trio_gateway.engine.scheduling.idle_engines import IdleEngines
 from trio_gateway.engine.scheduling.lifecycle import EngineState, move
@@ -102,11 +99,7 @@ class SchedulerState:
     def hold(self, ticket: Ticket, engine: EngineView, now: float) -> None:
         """The ticket becomes a lease."""
         self.remove_ticket(ticket, granted=True)
-        self.lend(ticket, engine, now)
-
-    def lend(self, ticket: Ticket, engine: EngineView, now: float) -> None:
-        """A lease for a ticket that is in no queue."""
-        engine.leases[ticket.id] = HeldLease(
+        lease = HeldLease(
             now,
             ticket.priority,
             ticket.need,
@@ -115,8 +108,13 @@ class SchedulerState:
             ticket.read_bytes,
             ticket.progress,
         )
-        engine.used_at = now
-        self._holders[ticket.id] = engine
+        self.lend(ticket.id, lease, engine)
+
+    def lend(self, ticket: int, lease: HeldLease, engine: EngineView) -> None:
+        """To a ticket that is in no queue."""
+        engine.leases[ticket] = lease
+        engine.used_at = lease.granted_at
+        self._holders[ticket] = engine
         self.touched.add(engine.key.model)
 
     def holder_of(self, ticket: int) -> EngineView | None:
@@ -177,17 +175,18 @@ class SchedulerState:
         """The largest context among the model's engines that have grants to give."""
         return max((e.context for e in self.engines_of(model) if e.serving), default=0)
 
-    def engine_with_slot_for(self, ticket: Ticket) -> EngineView | None:
+    def engine_with_slot_for(self, asked: Ticket | TicketArrived, size: int) -> EngineView | None:
         """The engine that would take the ticket at once, if it came now."""
-        for engine in self.engines_of(ticket.model):
+        for engine in self.engines_of(asked.model):
             if (
                 engine.state is EngineState.READY
-                and engine.context >= ticket.size
+                and engine.context >= size
                 and engine.closed_since is None
-                and not (engine.batch_waits and ticket.priority is Priority.BATCH)
-                and engine.can_take(ticket.need)
+                and not (engine.batch_waits and asked.priority is Priority.BATCH)
+                and len(engine.leases) < engine.slots
+                and engine.has_tokens_for(asked.need)
                 # Whoever waits there does not fit into what is left, and is not overtaken.
-                and not self.is_wanted(engine, ticket.priority)
+                and not (self.queues and self.is_wanted(engine, asked.priority))
             ):
                 return engine
         return None
