@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import Header, first_headers
@@ -36,7 +38,7 @@ _FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
 _FIELDS_ONLY = re.compile(_FIELDS)
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, frozen=True):
     """`headers` have lower-case names, in the client's order; `first` has the first of each name.
     `length` is that of the body; None if it comes in chunks."""
 
@@ -61,10 +63,12 @@ def read_head(buffer: bytearray, max_bytes: int, seen: int = 0) -> RequestHead |
         ApiError: it is not HTTP/1.1, is larger than `max_bytes`, or can be read in two ways. The
             connection cannot be used after that.
     """
+    if not buffer:  # as between the requests of a client that keeps its connection
+        return None
     unseen = max(seen - 3, 0)  # the end of the head may have begun by then
     end = buffer.find(b"\r\n\r\n", unseen)
     if end < 0 or end + 4 > max_bytes:
-        if buffer and buffer[0] < _FIRST_PRINTABLE:
+        if buffer[0] < _FIRST_PRINTABLE:
             raise invalid("this is not an HTTP/1.1 request")
         if len(buffer) > max_bytes:
             raise _too_large(max_bytes)
@@ -103,7 +107,8 @@ def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHea
     if version not in ("1.0", "1.1"):
         message = f"HTTP/{version} is not supported; use 1.1"
         raise ApiError(505, message, code="invalid_http", closes_connection=True)
-    if b"host" not in known and version == "1.1":
+    is_newest = version == "1.1"
+    if is_newest and b"host" not in known:
         raise invalid("there must be a Host header")
     options = _options(headers) if b"connection" in known else _NONE
     length = _length_of(known, version)
@@ -114,8 +119,8 @@ def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHea
         headers,
         known,
         length,
-        version == "1.1" and b"close" not in options,
-        known.get(b"expect", b"").lower() == b"100-continue" and version == "1.1",
+        is_newest and b"close" not in options,
+        is_newest and b"expect" in known and known[b"expect"].lower() == b"100-continue",
         b"upgrade" in options
         and known.get(b"upgrade", b"").lower() == b"websocket"
         and (method, version, length) == ("GET", "1.1", 0),
