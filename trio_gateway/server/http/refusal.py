@@ -82,6 +82,10 @@ def family_of(path: str, names: Container[bytes]) -> Family:
     `names`: of its headers, in small letters."""
     if _SAYS_ANTHROPIC in names:
         return Family.ANTHROPIC
+    return _OF_ROWS.get(path) or _family_at(path)
+
+
+def _family_at(path: str) -> Family:
     if path.startswith(_UPSTREAM):
         path = _at_engine(path)
     if path == _PATHS_OF_ANTHROPIC or path.startswith(f"{_PATHS_OF_ANTHROPIC}/"):
@@ -98,3 +102,7 @@ def _at_engine(path: str) -> str:
         if at:
             return f"{at}{rest}"
     return f"/{path.rpartition('/')[2]}"
+
+
+# Nearly every request is for one of these.
+_OF_ROWS = {path: _family_at(path) for row in ENDPOINTS for path in row.paths}
