@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.priority import Priority
@@ -16,14 +18,13 @@ from trio_gateway.server.http.types import FIRST_KEY
 PRIORITY_HEADER = "X-Gateway-Priority"
 KEEPALIVE_HEADER = "X-Gateway-Keepalive"
 _PRIORITY = PRIORITY_HEADER.lower().encode()
-_KEYS = (b"authorization", b"x-api-key")
 _KEEPALIVE = KEEPALIVE_HEADER.lower().encode()
 _LOCAL = "<local>"  # over a Unix socket
 # A key is a secret, and the queue's page shows clients: each run has digests of its own.
 _SALT = secrets.token_bytes(16)
 
 
-class Caller(NamedTuple):
+class Caller(msgspec.Struct, frozen=True):
     """`client` is an API key's name, with that of a person behind it: `front/alice`. Where the
     gateway has no keys: the digest of what the client sends as one, or the address that it calls
     from. `keepalive`: None: as the configuration says.
@@ -42,26 +43,22 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     """
     permissions = permissions_of(scope)
     said: Mapping[bytes, bytes] = scope[FIRST_KEY]
-    asked = _priority(said.get(_PRIORITY))
-    return Caller(
-        permissions.client or _client(scope, said),
-        permissions.priority_of(asked),
-        _keepalive(said.get(_KEEPALIVE)),
-    )
+    priority, keepalive = permissions.priority, None
+    if _PRIORITY in said:
+        priority = permissions.priority_of(_priority(said[_PRIORITY]))
+    if _KEEPALIVE in said:
+        keepalive = _keepalive(said[_KEEPALIVE])
+    return Caller(permissions.client or _client(scope, said), priority, keepalive)
 
 
 def _client(scope: Mapping[str, Any], said: Mapping[bytes, bytes]) -> str:
-    for name in _KEYS:
-        if key := said.get(name, b"").decode("latin-1"):
-            digest = hashlib.blake2b(key.encode("utf-8", "replace"), key=_SALT, digest_size=4)
-            return f"key {digest.hexdigest()}"
+    if key := said.get(b"authorization") or said.get(b"x-api-key"):
+        return f"key {hashlib.blake2b(key, key=_SALT, digest_size=4).hexdigest()}"
     address: str = (scope.get("client") or (_LOCAL,))[0]
     return address
 
 
-def _priority(said: bytes | None) -> Priority | None:
-    if said is None:
-        return None
+def _priority(said: bytes) -> Priority:
     value = said.decode("latin-1")
     priority = Priority.from_word(value.strip().lower())
     if priority is None:
@@ -71,9 +68,7 @@ def _priority(said: bytes | None) -> Priority | None:
     return priority
 
 
-def _keepalive(said: bytes | None) -> KeepaliveStyle | None:
-    if said is None:
-        return None
+def _keepalive(said: bytes) -> KeepaliveStyle:
     value = said.decode("latin-1")
     style = KeepaliveStyle.from_word(value.strip().lower())
     if style is None:

@@ -29,11 +29,11 @@ async def lease_for(ask: Ask, manager: EngineManager, stack: Held) -> tuple[Ask,
         Shrunk
     """
     selection, recount, sender = ask.selection, ask.recount, ask.sender
-    client, priority, _ = sender.caller
+    caller = sender.caller
     request = ask.wait.request = manager.lease(
         selection.model, selection.need, start_need=selection.start_need,
-        client=client, priority=priority, prompt=ask.prompt, read_bytes=ask.read_bytes,
-        progress=ask.progress(),
+        client=caller.client, priority=caller.priority, prompt=ask.prompt,
+        read_bytes=ask.read_bytes, progress=ask.progress(),
         least_need=selection.least_need if recount is not None else None, recount=recount,
     )  # fmt: skip
     record = sender.state.record

@@ -23,10 +23,10 @@ def headers_to(engine: EngineClient, sender: Sender) -> list[Header]:
     if hops := sender.state.hops:
         headers.append((VIA, hops))
     if engine.options.gateway:
-        client, priority, _ = sender.caller
+        caller = sender.caller
         headers += [
-            (CLIENT_HEADER, as_header(client)),
-            (_PRIORITY, priority.word.encode()),
+            (CLIENT_HEADER, as_header(caller.client)),
+            (_PRIORITY, caller.priority.word.encode()),
             (REQUEST_ID_HEADER, sender.state.id.encode()),
         ]
     return headers
