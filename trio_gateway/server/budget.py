@@ -49,7 +49,7 @@ class Pot:
         """`own`: what the same request holds already. Raises NoRoom."""
         before = self._by_client.get(client, 0)
         if self.held + size > self.limit or (
-            before + size > self.limit // _SHARE_OF_A_CLIENT and before > own
+            before > own and before + size > self.limit // _SHARE_OF_A_CLIENT
         ):
             self.refused += 1
             raise self._no_room(size + own)
@@ -134,8 +134,10 @@ class Hold:
 
     def close(self) -> None:
         """Give back all of it. What comes late is about to be dropped, and counts nowhere."""
-        self.give(self.in_memory)
-        self.give_file(self.in_files)
+        if self.in_memory:
+            self.give(self.in_memory)
+        if self.in_files:
+            self.give_file(self.in_files)
         self._is_closed = True
 
 
