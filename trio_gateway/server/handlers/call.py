@@ -107,7 +107,7 @@ class Call:
         Raises:
             ApiError: as `Upload.receive` does.
         """
-        pieces = await self.read_as_sent()
+        pieces = await self.state.upload.read_pieces()
         if len(pieces) > 1 and len(pieces[0]) < len(BOM_UTF8):
             pieces = [b"".join(pieces)]
         if pieces and pieces[0].startswith(BOM_UTF8):

@@ -73,8 +73,12 @@ class Dispatcher:
         if endpoint.needs_engine:
             state, first = call.state, call.scope[FIRST_KEY]
             by = call.permissions
-            said = (None, None) if by.person is None else (id_in(first), conversation_in(first))
-            self._book.begin(state.record, endpoint, by.key, state.cancel, first, *said)
+            as_id = conversation = None
+            if by.person is not None:
+                as_id, conversation = id_in(first), conversation_in(first)
+            self._book.begin(
+                state.record, endpoint, by.key, state.cancel, first, as_id, conversation
+            )
         try:
             if self._closing.is_set():
                 raise shutting_down()
@@ -115,8 +119,9 @@ class DirectAnswers:
             scope["root_path"] = ""
             await self._others(scope, receive, send)
             return
+        endpoint, handler = row
         call = Call(scope, self._onlookers, send=send)
-        answer = await self._dispatcher.answer(*row, call)
+        answer = await self._dispatcher.answer(endpoint, handler, call)
         if isinstance(answer.body, bytes):
             await _send(answer.status, answer.headers, answer.body, send, call.state)
         else:
