@@ -80,6 +80,7 @@ class ModelNames:
             bare = choice.name.removesuffix(LATEST) or choice.name
             self._choices |= {choice.name: choice, bare: choice, f"{bare}{LATEST}": choice}
         self._longest = max(self._longest, *map(len, ("", *self._choices)))
+        self._plain = {name: Wanted(model) for name, model in self._by_name.items()}
 
     def find_model(self, name: str) -> ModelConfig:
         """The model with this name or alias.
@@ -96,6 +97,10 @@ class ModelNames:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
         hint = f"; did you mean: {', '.join(near)}?" if near else ""
         raise ModelNotFound(f'there is no model "{name}"{hint}')
+
+    def plain(self, name: str | None) -> Wanted | None:
+        """What the name of a model or an alias means, as most are; None: it is no such name."""
+        return None if name is None else self._plain.get(name)
 
     def find_named(self, name: str | None) -> Named:
         """What a request's `model` is made of. None: the only model there is.

@@ -48,6 +48,9 @@ class ModelFinder:
         """Of a choice the model that a request would get now. `endpoint`: what the request is for.
 
         Raises ApiError: 404 without such a model, 403 if its key may not use it."""
+        wanted = self._names.plain(name)
+        if wanted is not None and permissions.allows(wanted.model.name):
+            return wanted
         try:
             named = self._names.find_named(name)
             if named.choice is not None:
@@ -204,8 +207,8 @@ class ModelFinder:
 
     def check_served(self, endpoint: Endpoint, model: ModelConfig) -> None:
         """Raises ApiError: 400, the model's engines have no such endpoint."""
-        if endpoint.family is not Family.GATEWAY and not self.is_served(endpoint, model):
-            served = self._overview.endpoints_of(model)
+        served = self._overview.endpoints_of(model)
+        if endpoint.name not in served and endpoint.family is not Family.GATEWAY:
             message = (
                 f"the engine of {model.name} ({model.engine.value}) does not serve "
                 f"{endpoint.name}; it serves: {', '.join(sorted(served))}"
