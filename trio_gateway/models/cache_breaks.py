@@ -67,17 +67,18 @@ class Chat:
     def __init__(
         self, size: int, messages: Any, tools: Any = None, outline: Outline | None = None
     ) -> None:
-        self.size = size
-        self._messages: list[Any] = messages if isinstance(messages, list) else []
+        messages = messages if isinstance(messages, list) else []
+        beginning = b""
+        if outline is not None:
+            beginning = next((part.digest for part in outline.turns), b"")
+        for message in messages:
+            if not (isinstance(message, dict) and message.get("role") in SYSTEM):
+                beginning = message_digest(message)
+                break
+        self.size, self.beginning = size, beginning
+        self._messages: list[Any] = messages
         self._tools, self._given = tools, outline
         self._outlined = outline  # once it was needed
-        self.beginning = b""
-        if outline is not None:
-            self.beginning = next((part.digest for part in outline.turns), b"")
-        for message in self._messages:
-            if not (isinstance(message, dict) and message.get("role") in SYSTEM):
-                self.beginning = message_digest(message)
-                break
         self.thread: Thread | None = None
 
     @classmethod
@@ -135,7 +136,8 @@ class CacheBreaks:
                 alike[place], chat.thread = chat, last.thread
                 self._bytes += chat.size - last.size
                 self._chats.move_to_end(key)
-                self._make_room()
+                if self._bytes > BYTES_MAX:
+                    self._make_room()
                 return None
         found = [
             (*compared, at, last)
