@@ -10,14 +10,13 @@ from trio_gateway.models.need.measured_form import Form
 from trio_gateway.models.selection import Selection
 
 
-class Recount:
+class Recount(msgspec.Struct, eq=False):
     """`selection`: the newest of the request, by the last count."""
 
-    def __init__(
-        self, selector: ModelSelector, selection: Selection, form: Form, at_least: int
-    ) -> None:
-        self._selector, self._form, self._at_least = selector, form, at_least
-        self.selection = selection
+    selector: ModelSelector
+    selection: Selection
+    form: Form
+    at_least: int
 
     async def __call__(self) -> Needs | None:
         """By the engine that runs; None: it cannot say.
@@ -25,7 +24,7 @@ class Recount:
         Raises:
             ContextLengthExceeded: no variant is large enough.
         """
-        counted = await self._selector.select_again(self.selection, self._form, self._at_least)
+        counted = await self.selector.select_again(self.selection, self.form, self.at_least)
         if counted is None:
             self.selection = msgspec.structs.replace(
                 self.selection, least_need=None, is_provisional=False

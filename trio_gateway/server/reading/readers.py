@@ -52,10 +52,12 @@ _COMMAND = (sys.executable, "-P", "-m", "trio_gateway.server.reading.program")
 
 def light_body(pieces: Sequence[bytes]) -> bytes | None:
     """A body that is read on the event loop; None: it is too large for that."""
+    if len(pieces) == 1 and len(pieces[0]) <= SMALL_BYTES:
+        return pieces[0]  # as most are
     size = sum(map(len, pieces))
     if size > LIGHT_BYTES:
         return None
-    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    body = b"".join(pieces)
     if size > SMALL_BYTES and body.count(b",") > LIGHT_COMMAS:
         return None
     return body
