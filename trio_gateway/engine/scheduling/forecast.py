@@ -7,7 +7,7 @@ model's answers did, after more tokens than this one has, it is taken for one of
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 
 from trio_gateway.engine.scheduling.engine_view import EngineView, HeldLease
 from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
@@ -35,6 +35,10 @@ class _Rate:
         return count * self._seconds / self._count
 
 
+def _no_lengths() -> deque[int]:
+    return deque(maxlen=KNOWN_LENGTHS)
+
+
 class Forecast:
     """Times are seconds."""
 
@@ -42,10 +46,10 @@ class Forecast:
         self._load_s: dict[VariantKey, float] = {}
         self._wake_s: dict[VariantKey, float] = {}
         self._lease_s: dict[str, float] = {}
-        self._reading: dict[str, _Rate] = {}  # by byte
-        self._prompts: dict[str, _Rate] = {}  # by token, until an answer begins
-        self._answers: dict[str, _Rate] = {}  # by token
-        self._lengths: dict[str, deque[int]] = {}
+        self._reading = defaultdict[str, _Rate](_Rate)  # by byte
+        self._prompts = defaultdict[str, _Rate](_Rate)  # by token, until an answer begins
+        self._answers = defaultdict[str, _Rate](_Rate)  # by token
+        self._lengths = defaultdict[str, deque[int]](_no_lengths)
 
     # -- what was measured --------------------------------------------------------------------
 
@@ -67,14 +71,13 @@ class Forecast:
 
     def reading_took(self, model: str, size: int, seconds: float) -> None:
         """A request of that many bytes, for which nothing was generated."""
-        self._reading.setdefault(model, _Rate()).took(max(size, 1), seconds)
+        self._reading[model].took(max(size, 1), seconds)
 
     def remember(self, model: str, prompt_speed: float | None, speed: float | None) -> None:
         """What earlier runs have measured, in tokens a second; soon outweighed by what this one
         does."""
         for rates, remembered in ((self._prompts, prompt_speed), (self._answers, speed)):
             if remembered is not None and model not in rates:
-                rates[model] = _Rate()
                 rates[model].took(REMEMBERED_TOKENS, REMEMBERED_TOKENS / remembered)
 
     def forget_load(self, key: VariantKey) -> None:
@@ -95,17 +98,15 @@ class Forecast:
         self, model: str, answer: AnswerProgress, context: int, granted_at: float, now: float
     ) -> None:
         """Whether it came to its end or not."""
-        begun_at = granted_at
-        if answer.begun_at is not None:
-            begun_at = answer.begun_at
-            self._prompts.setdefault(model, _Rate()).took(
-                max(answer.prompt, 1), begun_at - granted_at
-            )
-        if answer.tokens > 1 and now > begun_at:
-            self._answers.setdefault(model, _Rate()).took(answer.tokens, now - begun_at)
-        if answer.is_complete and 0 < answer.tokens < answer.limit_in(context):
-            lengths = self._lengths.setdefault(model, deque(maxlen=KNOWN_LENGTHS))
-            lengths.append(round(answer.tokens))
+        begun_at, tokens = answer.begun_at, answer.tokens
+        if begun_at is None:
+            begun_at = granted_at
+        else:
+            self._prompts[model].took(max(answer.prompt, 1), begun_at - granted_at)
+        if tokens > 1 and now > begun_at:
+            self._answers[model].took(tokens, now - begun_at)
+        if answer.is_complete and 0 < tokens < answer.limit_in(context):
+            self._lengths[model].append(round(tokens))
 
     # -- what is to be expected ---------------------------------------------------------------
 
