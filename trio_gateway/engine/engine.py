@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """One engine. `client` is there once it starts, `info` once it is ready."""
 
+    client: EngineClient
+
     def __init__(
         self,
         number: int,
@@ -100,11 +102,6 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<Engine {self.number} {self.key}>"
-
-    @property
-    def client(self) -> EngineClient:
-        assert self._client is not None, "a lease is granted only once the engine is ready"
-        return self._client
 
     @property
     def pid(self) -> int | None:
@@ -178,7 +175,7 @@ class Engine:
         client = await first_of(self.launch.open_client, self._until_stopped)
         if client is None:
             return
-        self._client = client
+        self._client = self.client = client
         argv = self.launch.argv(client)
         log.info("%s: starting at %s", self.key, client.base_url)
         while await self._run_process(argv) is Outcome.RESTORE_FAILED:

@@ -49,30 +49,30 @@ class Lease:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        grant: Grant,
-        arrived_at: float,
-        prompt: Prompt | None,
-        saved: int,
-        now: float,
+        self, engine: Engine, grant: Grant, request: LeaseRequest, saved: int, now: float
     ) -> None:
-        self.engine, self.grant, self._prompt = engine, grant, prompt
-        restored = 0
-        if engine.kv is not None and grant.how is not How.REUSED:
-            restored = engine.kv.restored_for(prompt.owner if prompt is not None else "")
-        if engine.owners is not None:
-            saved = 0  # of whose conversations is not for everybody
-        self.kv_move = KvMove(restored, saved) if restored or saved else NO_MOVE
+        self.engine, self.grant, self._prompt = engine, grant, request.prompt
+        self.progress: AnswerProgress | None = request.event.progress
         self.spared: int | None = None
-        self.progress: AnswerProgress | None = None
         self.ended_after_s: float | None = None
         self.when_ended: Callable[[], None] | None = None
-        self.granted_at, waited_s = now, now - arrived_at
-        ready_at = engine.ready_at or arrived_at
-        loaded_s = ready_at - max(arrived_at, engine.started_at) if ready_at > arrived_at else 0.0
-        self.load_s = max(loaded_s, 0.0)
-        self.queue_s = max(waited_s - self.load_s, 0.0)
+        self.kv_move = NO_MOVE
+        if grant.how is not How.REUSED:
+            self._note_move(saved)
+        arrived_at, ready_at = request.arrived_at, engine.ready_at
+        self.granted_at = now
+        self.load_s, self.queue_s = 0.0, now - arrived_at
+        if ready_at is not None and ready_at > arrived_at:
+            self.load_s = ready_at - max(arrived_at, engine.started_at)
+            self.queue_s = max(self.queue_s - self.load_s, 0.0)
+
+    def _note_move(self, saved: int) -> None:
+        """What was restored and saved for the start of its engine."""
+        engine, owner = self.engine, "" if self._prompt is None else self._prompt.owner
+        restored = 0 if engine.kv is None else engine.kv.restored_for(owner)
+        if engine.owners is not None:
+            saved = 0  # of whose conversations is not for everybody
+        self.kv_move = KvMove(restored, saved)
 
     @property
     def client(self) -> EngineClient:
@@ -157,6 +157,10 @@ class LeaseRequest:
     async def __aenter__(self) -> Lease:
         self.arrived_at = trio.current_time()
         self._leases.take_in(self)
+        lease = self._lease
+        return await self._wait() if lease is None else lease
+
+    async def _wait(self) -> Lease:
         try:
             if self.is_waiting:
                 self._decided = trio.Event()
@@ -198,9 +202,9 @@ class LeaseRequest:
 
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int, now: float) -> None:
         """`saved_tokens`: of the engines that made way for it."""
-        self._lease = Lease(engine, grant, self.arrived_at, self.prompt, saved_tokens, now)
-        self._lease.progress = self.event.progress
-        self._tell()
+        self._lease = Lease(engine, grant, self, saved_tokens, now)
+        if self._decided is not None:
+            self._decided.set()
 
     def end_answer(self, after_s: float) -> None:
         """Its answer has taken so long that it is the others' turn."""
@@ -209,14 +213,12 @@ class LeaseRequest:
 
     def refuse(self, reject: Reject) -> None:
         self._reject = reject
-        self._tell()
+        if self._decided is not None:
+            self._decided.set()
 
     def fail(self, error: Exception) -> None:
         """It waits no longer: it is raised where it waits."""
         self._error = error
-        self._tell()
-
-    def _tell(self) -> None:
         if self._decided is not None:
             self._decided.set()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -139,7 +140,7 @@ class EngineManager:
         )  # fmt: skip
         self._ticket_numbers = itertools.count(1)
         self._nursery: trio.Nursery | None = None
-        self._timer = trio.CancelScope()
+        self._timer, self._wakes_at = trio.CancelScope(), math.inf
         self._closing = False
         self.stopped = trio.Event()  # after a shutdown: no engine is left
 
@@ -183,7 +184,8 @@ class EngineManager:
 
     async def _keep_time(self) -> None:
         while True:
-            with trio.CancelScope(deadline=self._scheduler.wakes_at) as self._timer:
+            self._wakes_at = self._scheduler.wakes_at
+            with trio.CancelScope(deadline=self._wakes_at) as self._timer:
                 await trio.sleep_forever()
             self._dispatch(TimePassed())
 
@@ -278,8 +280,8 @@ class EngineManager:
             self._carry_out(action, now)
         # A later one is found when the timer wakes up. Each request makes its engine's idle stop
         # later, and to set the deadline at its start and its end would cost 6 µs.
-        if self._scheduler.wakes_at < self._timer.deadline:
-            self._timer.deadline = self._scheduler.wakes_at
+        if (wakes_at := self._scheduler.wakes_at) < self._wakes_at:
+            self._wakes_at = self._timer.deadline = wakes_at
         if self._closing and not self.engines:
             self.stopped.set()
         if self.yields.is_waited_for:
