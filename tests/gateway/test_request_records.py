@@ -65,6 +65,17 @@ async def test_a_whole_answer(autojump_clock: Clock) -> None:
     assert row.error is None
 
 
+async def test_python_keeps_a_record_without_a_dict(autojump_clock: Clock) -> None:
+    """It does so for 29 fields; a record with more is four times as large."""
+    async with running_stack(config(model("m"))) as stack:
+        stack.engines.scripts = [[ANSWER], [EVENT, DONE]]
+        await stack.post(CHAT, chat())
+        await stack.post(CHAT, chat(stream=True))
+        fields = [len(vars(record)) for record in stack.gateway.book.recent]
+    assert len(fields) == 2
+    assert max(fields) <= 27, "some room for what is rare"
+
+
 async def test_one_token_alone_has_no_speed(autojump_clock: Clock) -> None:
     """llama-server makes it with the prompt, and says that it has taken a millionth of a second."""
     answer = ANSWER.replace(b'"completion_tokens": 4', b'"completion_tokens": 1')

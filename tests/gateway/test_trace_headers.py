@@ -146,6 +146,6 @@ async def test_a_request_that_leaves_the_line_has_waited_since_it_came_there(
         answer = await ask(stack, CASES["chat"], SENT)
         record = stack.gateway.book.recent[-1]
     assert answer.status == 504
-    assert record.queued_at is not None
+    assert record.way.queued_at is not None
     assert record.ended_at is not None
-    assert record.ended_at - record.queued_at == pytest.approx(2.0, abs=0.1)
+    assert record.ended_at - record.way.queued_at == pytest.approx(2.0, abs=0.1)

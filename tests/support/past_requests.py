@@ -6,7 +6,7 @@ from typing import Any
 
 from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.scheduling.events import VariantKey
-from trio_gateway.server.records.request_record import RequestRecord
+from trio_gateway.server.records.request_record import RequestRecord, Way
 
 NOON_S = 1_795_867_200.0  # 28 November 2026, 12:00 UTC
 
@@ -15,9 +15,14 @@ def past(number: int, model: str | None = "m", **fields: Any) -> RequestRecord:
     """The `number`-th, a second after the one before. `error`, `status`: how it ended."""
     record = RequestRecord(f"{number:016x}", 10.0, NOON_S + number)
     record.endpoint, record.asked, record.client = "chat/completions", model, "somebody"
-    record.variant = None if model is None else VariantKey(model, "4096")
-    record.sent_at = record.granted_at = 11.0
-    record.queue_s, record.load_s = 0.5, 0.25
+    way: dict[str, Any] = {
+        "variant": None if model is None else VariantKey(model, "4096"),
+        "granted_at": 11.0,
+        "queue_s": 0.5,
+        "load_s": 0.25,
+    }
+    way |= {name: fields.pop(name) for name in Way.__struct_fields__ if name in fields}
+    record.way, record.sent_at = Way(**way), 11.0
     record.usage = Usage(prompt_tokens=9, completion_tokens=4, cached_tokens=3)
     status = fields.pop("status", 200)
     for name, value in fields.items():

@@ -281,7 +281,7 @@ def _values(record: RequestRecord) -> tuple[object, ...]:
         None if usage is None else usage.prompt_tokens,
         None if usage is None else usage.cached_tokens,
         record.generated,
-        record.queue_s, record.load_s, record.ended_at - record.arrived_at,
+        record.way.queue_s, record.way.load_s, record.ended_at - record.arrived_at,
         msgspec.json.encode(row).decode(),
     )  # fmt: skip
 

@@ -50,8 +50,8 @@ class Sums(msgspec.Struct, kw_only=True):
             self.prompt_tokens += usage.prompt_tokens or 0
             self.cached_tokens += usage.cached_tokens or 0
         self.generated_tokens += record.generated or 0
-        self.waited_s += record.queue_s
-        self.load_s += record.load_s
+        self.waited_s += record.way.queue_s
+        self.load_s += record.way.load_s
         if record.ended_at is not None:
             self.took_s += record.ended_at - record.arrived_at
 

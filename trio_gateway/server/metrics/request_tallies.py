@@ -92,8 +92,8 @@ class ModelTally:
         if how is None or counted_by is None:
             return  # it got no engine
         self.decisions[how.value] += len(those)
-        self.queue_wait[priority.word].add([r.queue_s for r in those])
-        self.load_wait.add([r.load_s for r in those if r.load_s])
+        self.queue_wait[priority.word].add([r.way.queue_s for r in those])
+        self.load_wait.add([r.way.load_s for r in those if r.way.load_s])
         self.retries += (tries - 1) * len(those)
         if is_streamed:
             firsts = [(r.first_byte_at, r.arrived_at) for r in those]
@@ -113,8 +113,8 @@ class ModelTally:
                 continue
             if selection.prompt > 0:
                 counted += 1
-                if record.context:
-                    wastes.append(record.context / selection.need)
+                if context := record.way.context:
+                    wastes.append(context / selection.need)
             if usage is None:
                 continue
             prompt, answer = usage.prompt_tokens, usage.completion_tokens
@@ -166,8 +166,9 @@ class RequestTallies:
             if (selection := r.selection) is not None:
                 model, by = selection.model.name, selection.source
             groups[
-                model, r.endpoint, r.outcome, r.error, r.how, r.priority, by, r.is_streamed, r.tries
-            ].append(r)
+                model, r.endpoint, r.outcome, r.error, r.way.how, r.priority, by,
+                r.is_streamed, r.tries,
+            ].append(r)  # fmt: skip
         for alike, those in groups.items():
             self._tallies[alike[0]].fold(alike, those)
 

@@ -87,13 +87,14 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def row_of(record: RequestRecord, now: float) -> RequestRow:
     """As it is at this time of the monotonic clock."""
     began, selection, usage = record.arrived_at, record.selection, record.usage
+    way = record.way
     generated = record.generated
 
     def after_s(moment: float | None) -> float | None:
         return None if moment is None else round(max(moment - began, 0.0), 4)
 
-    is_granted = record.granted_at is not None
-    has_waited = is_granted or record.queued_at is not None
+    is_granted = way.granted_at is not None
+    has_waited = is_granted or way.queued_at is not None
     counted = selection is not None and selection.prompt > 0
     return RequestRow(
         id=record.id,
@@ -102,9 +103,9 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         stage=record.stage.value,
         asked=record.asked,
         model=record.model,
-        variant=None if record.variant is None else record.variant.variant,
-        context=record.context or None,
-        engine=record.engine,
+        variant=None if way.variant is None else way.variant.variant,
+        context=way.context or None,
+        engine=way.engine,
         client=record.client or record.key or "",
         key=record.key,
         priority=record.priority.word,
@@ -115,16 +116,16 @@ def row_of(record: RequestRecord, now: float) -> RequestRow:
         counted_by=selection.source.value if selection is not None and counted else None,
         counted_tokens=selection.prompt if selection is not None and counted else None,
         is_exact=selection is not None and selection.is_exact,
-        decision=None if record.how is None else record.how.value,
-        evicted=tuple(map(str, record.evicted)),
+        decision=None if way.how is None else way.how.value,
+        evicted=tuple(map(str, way.evicted)),
         why="" if selection is None else selection.reason,
         choice=None if record.chosen is None else str(record.chosen),
         site=record.site,
         is_streamed=record.is_streamed,
         tries=record.tries,
-        granted_after_s=after_s(record.granted_at),
-        waited_s=round(record.queue_s, 4) if has_waited else None,
-        load_s=round(record.load_s, 4) if is_granted else None,
+        granted_after_s=after_s(way.granted_at),
+        waited_s=round(way.queue_s, 4) if has_waited else None,
+        load_s=round(way.load_s, 4) if is_granted else None,
         sent_after_s=after_s(record.sent_at),
         first_byte_after_s=after_s(record.first_byte_at),
         took_s=after_s(now if record.ended_at is None else record.ended_at),

@@ -113,24 +113,25 @@ def _request(record: RequestRecord, row: RequestRow, ids: SpanIds) -> Span:
 
 def _wait(record: RequestRecord, ids: SpanIds) -> list[Span]:
     """What it waited for; of one that lost its engine, before the last that it got."""
-    if record.granted_at is None:
-        if record.queued_at is None:
+    way = record.way
+    if way.granted_at is None:
+        if way.queued_at is None:
             return []
         is_failed = record.status >= 500
         error = (record.error or "") if is_failed else None
         attributes = _known({"error.type": record.error})
-        begin = _ns(record, record.queued_at)
+        begin = _ns(record, way.queued_at)
         return [_inner("queue", ids, begin, _end_ns(record), attributes, error)]
-    granted = record.granted_at
-    loads_at = granted - record.load_s
+    granted = way.granted_at
+    loads_at = granted - way.load_s
     begin, middle, end = (
-        _ns(record, moment) for moment in (loads_at - record.queue_s, loads_at, granted)
+        _ns(record, moment) for moment in (loads_at - way.queue_s, loads_at, granted)
     )
-    decision = "" if record.how is None else record.how.value
+    decision = "" if way.how is None else way.how.value
     attributes = _known({"trio_gateway.decision": decision or None})
     made = [_inner("queue", ids, begin, middle, attributes)]
-    if record.load_s > 0:
-        evicted = tuple(map(str, record.evicted))
+    if way.load_s > 0:
+        evicted = tuple(map(str, way.evicted))
         which = _known({**_variant(record), "trio_gateway.evicted": evicted or None})
         made.append(_inner("load", ids, middle, end, which))
     return made
@@ -162,7 +163,7 @@ def _engine(record: RequestRecord, row: RequestRow, ids: SpanIds) -> Span:
 
 
 def _variant(record: RequestRecord) -> dict[str, Value | None]:
-    key = record.variant
+    key = record.way.variant
     if key is None:
         return {}
     return {"gen_ai.response.model": key.model, "trio_gateway.variant": key.variant}
