@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 from urllib.parse import unquote
+
+import msgspec
 
 from trio_gateway.config.access_schema import ApiKey, is_loopback
 from trio_gateway.config.places import Place, name_of, read_place
@@ -32,7 +33,6 @@ from trio_gateway.server.access.permissions import (
     NOTHING,
     PERMISSIONS_KEY,
     Permissions,
-    permissions_of,
 )
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.connection_counts import address_group
@@ -80,7 +80,7 @@ def needs_admin(path: str) -> bool:
     return first.lower() in _ADMIN_PLACES
 
 
-class _Headers(NamedTuple):
+class _Headers(msgspec.Struct, frozen=True):
     """The headers that the guard reads, as text; each may come more than once. `first`: the first
     of each name."""
 
@@ -131,9 +131,10 @@ class AccessGuard:
             listen=frozenset(name_of(a.host) for a in server.listen) - _ALL_ADDRESSES,
         )
         self._has_keys = bool(config.api_keys)
+        # The configuration was checked; but under the `hypercorn` command it does not listen.
+        self._is_for_loopback = not (config.api_keys or config.allow_unauthenticated)
         self._ring = KeyRing(config.api_keys)
         self._has_page = server.page
-        self._is_open = config.allow_unauthenticated
         self._under_way = {} if under_way is None else under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,17 +146,22 @@ class AccessGuard:
                 origin = self._check_page(scope, headers)
                 if origin is not None:
                     request.cors = cors_headers(origin)
-                if origin is not None and _is_preflight(scope, headers):
-                    network = headers.one(b"access-control-request-private-network").lower()
-                    asked = headers.one(b"access-control-request-headers")
-                    await _answer_preflight(preflight_headers(asked, network == "true"), send)
-                    return
-            key = await self._check_key(scope, headers)
-            request.hold.client = permissions_of(scope).client or _address_of(scope)
+                    if _is_preflight(scope, headers):
+                        network = headers.one(b"access-control-request-private-network").lower()
+                        asked = headers.one(b"access-control-request-headers")
+                        await _answer_preflight(preflight_headers(asked, network == "true"), send)
+                        return
+            key: ApiKey | None = None
+            permissions = EVERYTHING
+            if self._has_keys:
+                key, permissions = await self._check_key(scope, headers)
+            scope[PERMISSIONS_KEY] = permissions
+            request.hold.client = permissions.client or _address_of(scope)
             if VIA in headers.first:
                 request.hops = check_hops(v for n, v in headers.every if n == VIA)
-            # The lease, and whatever else the request holds, is given back before its place.
-            self._begin(key, request, scope["path"])
+            if key is not None:
+                # The lease, and whatever else the request holds, is given back before its place.
+                self._begin(key, request, scope["path"])
         except ApiError as error:
             log.debug("refused: %s %s", error.status, error.code)
             await refusal_in(scope, error).send(scope, send)
@@ -165,17 +171,17 @@ class AccessGuard:
     def _check_page(self, scope: Scope, headers: _Headers) -> str | None:
         """The page's origin, as `cors_headers` takes it; None: no page asks."""
         host = self._check_host(scope, headers)
-        origin = self._rules.check_origin(headers.all(b"origin"), host)
-        if origin is None:
+        if b"origin" in headers.first:
+            return self._rules.check_origin(headers.all(b"origin"), host)
+        if b"sec-fetch-site" in headers.first:
             self._rules.check_fetch_site(headers.one(b"sec-fetch-site").lower(), host)
-        return origin
+        return None
 
     def _check_host(self, scope: Scope, headers: _Headers) -> Place:
         server: str | None = (scope.get("server") or (None,))[0]
         if server is not None:
             server = server.removeprefix("::ffff:")
-            # The configuration was checked; but under the `hypercorn` command it does not listen.
-            if not (self._has_keys or self._is_open or is_loopback(server)):
+            if self._is_for_loopback and not is_loopback(server):
                 message = (
                     "this gateway has no API keys, and other machines can reach this address; "
                     "set server.api_keys (`trio-gateway key` makes one), or "
@@ -184,14 +190,12 @@ class AccessGuard:
                 raise ApiError(403, message, "permission_error", code="no_api_keys")
         return self._rules.check_host(headers.all(b"host"), server)
 
-    async def _check_key(self, scope: Scope, headers: _Headers) -> ApiKey | None:
-        """Put the permissions into the scope; the key, if it has one."""
-        if not self._has_keys:
-            scope[PERMISSIONS_KEY] = EVERYTHING
-            return None
+    async def _check_key(
+        self, scope: Scope, headers: _Headers
+    ) -> tuple[ApiKey | None, Permissions]:
+        """The request's key, if it has one, and what it may do."""
         if self._is_free(scope["path"], headers):
-            scope[PERMISSIONS_KEY] = NOTHING
-            return None
+            return None, NOTHING
         given = headers.keys()
         key = await self._ring.find(given, _address_of(scope)) if given else None
         if key is None:
@@ -206,11 +210,10 @@ class AccessGuard:
             if scope["path"] == METRICS_PATH:
                 message = message.replace("admin = true", "admin = true or metrics = true")
             raise ApiError(403, message, "permission_error", code="admin_only")
-        scope[PERMISSIONS_KEY] = Permissions(
+        return key, Permissions(
             key.name, key.priority, key.models, key.admin, key.metrics,
             person_in(headers.first) if key.forwards else None,
         )  # fmt: skip
-        return key
 
     def _is_free(self, path: str, headers: _Headers) -> bool:
         """Whether it needs no key: what watches the gateway should not have to know one, and the
@@ -220,13 +223,13 @@ class AccessGuard:
         is_page = is_of_page(path) or leads_to_page(path, headers.all(b"accept"))
         return self._has_page and is_page
 
-    def _begin(self, key: ApiKey | None, request: RequestState, path: str) -> None:
+    def _begin(self, key: ApiKey, request: RequestState, path: str) -> None:
         """Count a request of this key, until the request ends. To look on takes no place.
 
         Raises:
             ApiError: 429, the key has its maximum under way.
         """
-        if key is None or key.max_parallel is None or _is_own_view(path) or path == QUEUE_PATH:
+        if key.max_parallel is None or _is_own_view(path) or path == QUEUE_PATH:
             return
         if self._under_way.get(key.name, 0) >= key.max_parallel:
             message = (
