@@ -57,6 +57,14 @@ class Upload:
     """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
     `hold`: what the request holds of the budget."""
 
+    # The class's own until they change: each request has one of these, and few change any but two.
+    taken = 0
+    complete = False
+    _refusal: ApiError | None = None
+    _reading: trio.CancelScope | None = None
+    _waited_s = 0.0
+    _quart_was_told = False
+
     def __init__(
         self,
         scope: Scope,
@@ -67,14 +75,8 @@ class Upload:
     ) -> None:
         self.hold = hold
         self.length = _length_of(scope)
-        self.taken = 0
-        self.complete = False
         self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
         self._receive_now: Callable[[], Message | None] | None = scope.get(BODY_KEY)
-        self._refusal: ApiError | None = None
-        self._reading: trio.CancelScope | None = None
-        self._waited_s = 0.0
-        self._quart_was_told = False
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
 
@@ -86,14 +88,16 @@ class Upload:
     async def read_pieces(self) -> list[bytes]:
         """The same as it came, small pieces put together: each that is kept costs some bytes more
         than it has. Raises as `read_all` does."""
-        known = self.length is not None
-        if self.length is not None and self._refusal is None:
-            self.hold.take(self.length - self.taken)
+        length = self.length
+        if length is not None and self._refusal is None:
+            self.hold.take(length - self.taken)
         pieces: list[bytes] = []
         small = bytearray()
         while piece := await self.receive():
-            if not known:
+            if length is None:
                 self.hold.take(len(piece))
+            if self.complete and not pieces and not small:  # nearly all of them come in one
+                return [piece]
             if not small and (len(piece) >= _PIECE_BYTES or self.complete):
                 pieces.append(piece)
                 continue
