@@ -6,7 +6,7 @@ The composition root: which parts there are, and who is handed which, is said he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -136,12 +136,11 @@ class Gateway:
             scope = with_key_as_header(scope)
         await self._scopes(scope, receive, send)
 
-    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """A request or a WebSocket whose scope has its RequestState."""
         if scope["type"] == "http" and (fault := fault_of(scope)) is not None:
-            await refusal_in(scope, fault).send(scope, send)
-        else:
-            await self.front.guard(scope, receive, send)
+            return refusal_in(scope, fault).send(scope, send)
+        return self.front.guard(scope, receive, send)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the engines, the dumps, the history and the traces until cancelled. After
