@@ -241,7 +241,7 @@ class Connection:
         keeps = head.keeps_alive and self._requests < self._limits.requests
         cycle = Cycle(
             head, self._wire, self._inbox, gone=self._gone, turn=self._shared.turn,
-            keeps_alive=keeps and not self._shared.is_stopping,
+            keeps_alive=keeps and not self._shared.is_stopping, began_at=self._phase_since,
             default_headers=self._shared.default_headers,
         )  # fmt: skip
         scope = self._scope_of(head)

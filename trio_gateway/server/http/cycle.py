@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
 import trio
@@ -43,10 +43,21 @@ class Cycle:
 
     Args:
         keeps_alive: whether the connection may go on after this.
+        began_at: when the head had come, in seconds of trio's clock.
         default_headers: gives the lines of each answer, such as its date.
         gone: set when the client goes away.
         turn: which all connections share that have much to read in small parts.
     """
+
+    # The class's own until they change: to set them all costs each request 25 bytecodes.
+    fault: ApiError | None = None
+    began = has_sent = is_complete = False
+    status = 0
+    headers: Sequence[Header] = ()
+    _framing: Framing | None = None  # None: the head is not sent
+    _in_chunks = False  # the head is sent, and the end is not
+    _left = 0  # of the announced length
+    _any_given = _all_given = False
 
     def __init__(
         self,
@@ -55,23 +66,16 @@ class Cycle:
         inbox: Inbox,
         *,
         keeps_alive: bool,
+        began_at: float,
         default_headers: Callable[[], bytes],
         gone: trio.Event,
         turn: trio.Lock,
     ) -> None:
-        self.keeps_alive = keeps_alive
+        self.keeps_alive, self.began_at = keeps_alive, began_at
         self.body = body_of(head)
-        self.fault: ApiError | None = None
-        self.began = self.has_sent = self.is_complete = False
-        self.status = 0
-        self.headers: list[Header] = []
         self.scope = trio.CancelScope()
         self._head, self._wire, self._inbox, self._gone = head, wire, inbox, gone
         self._default_headers = default_headers
-        self._framing: Framing | None = None  # None: the head is not sent
-        self._in_chunks = False  # the head is sent, and the end is not
-        self._left = 0  # of the announced length
-        self._any_given = self._all_given = False
         self._reading_turn = turn
         # The one case in which two tasks may want to send.
         self._turn = trio.Lock() if head.expects_continue else None
@@ -218,7 +222,7 @@ class Cycle:
         known = dict(self.headers)
         said = known.get(b"content-length")
         length = None if said is None else int(said)
-        if known.get(b"connection", b"").lower() == b"close":
+        if b"connection" in known and known[b"connection"].lower() == b"close":
             self.keeps_alive = False
         if self._turn is not None and not self.body.complete:
             # It may now send the body, or not. What comes next could be read in two ways.
@@ -249,5 +253,5 @@ class Cycle:
         return b"".join((line, fields, self._default_headers(), chunked, close, b"\r\n"))
 
 
-def _says_close(headers: list[Header]) -> bool:
+def _says_close(headers: Sequence[Header]) -> bool:
     return any(name == b"connection" for name, _ in headers)
