@@ -44,7 +44,7 @@ def parse_keep_alive(value: bytes) -> KeepAlive:
     return said
 
 
-_Kept = tuple[Transport, Opener, float]  # the time until which it may be used
+_Kept = tuple[Transport, float]  # the time until which it may be used
 
 
 class IdleConnections:
@@ -57,49 +57,49 @@ class IdleConnections:
     def __init__(self, most: int = KEPT_MAX) -> None:
         self.most = most
         self.users: list[Sized] = []
-        self._kept: list[_Kept] = []  # the one that was used last is the last
+        self._kept: dict[Opener, list[_Kept]] = {}  # of each, the one used last is the last
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(map(len, self._kept.values()))
 
     def keep(self, transport: Transport, opener: Opener, said: KeepAlive, now: float) -> None:
         """Keep a connection that nobody uses any more, or close it."""
         timeout_s = opener.keep_s if said.timeout_s is None else said.timeout_s
         keep_s = min(timeout_s - KEEP_MARGIN_S, KEEP_MAX_S)
         worn = transport.exchanges >= said.requests_max
-        if keep_s <= 0 or worn or len(self._kept) + sum(map(len, self.users)) >= self.most:
+        there = sum(map(len, (*self._kept.values(), *self.users)))
+        if keep_s <= 0 or worn or there >= self.most:
             transport.close()
         else:
-            self._kept.append((transport, opener, now + keep_s))
+            self._kept.setdefault(opener, []).append((transport, now + keep_s))
 
     def take(self, wanted: Opener, now: float) -> Transport | None:
         """One that can be used, the one used last first; None: there is none."""
-        for index in range(len(self._kept) - 1, -1, -1):
-            transport, opener, until = self._kept[index]
-            if opener is wanted:
-                del self._kept[index]
-                if transport.is_quiet and now < until:
-                    return transport
-                transport.close()  # too old, or its server has closed it, or said what nobody asked
+        kept = self._kept.get(wanted)
+        while kept:
+            transport, until = kept.pop()
+            if transport.is_quiet and now < until:
+                return transport
+            transport.close()  # too old, or its server has closed it, or said what nobody asked
         return None
 
     def drop_old(self) -> None:
         """Close those that their server is about to close."""
-        if self._kept:
-            now = trio.current_time()
-            for transport, _, until in self._kept:
+        now = trio.current_time()
+        for opener, kept in [*self._kept.items()]:
+            for transport, until in kept:
                 if until <= now:
                     transport.close()
-            self._kept = [kept for kept in self._kept if kept[2] > now]
+            if young := [each for each in kept if each[1] > now]:
+                self._kept[opener] = young
+            else:
+                del self._kept[opener]
 
     def drop(self, opener: Opener) -> None:
         """Close those to this server."""
-        for transport, its_opener, _ in self._kept:
-            if its_opener is opener:
-                transport.close()
-        self._kept = [kept for kept in self._kept if kept[1] is not opener]
+        for transport, _ in self._kept.pop(opener, ()):
+            transport.close()
 
     def drop_all(self) -> None:
-        for transport, _, _ in self._kept:
-            transport.close()
-        self._kept = []
+        for opener in [*self._kept]:
+            self.drop(opener)
