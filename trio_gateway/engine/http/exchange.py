@@ -30,6 +30,7 @@ NO_BODY_MAX_BYTES = 64 * 1024
 HEADERS_MAX = 256
 
 Header = tuple[bytes, bytes]
+_FRAMES = {b"content-length", b"transfer-encoding"}  # they say where an answer ends
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 _NO_PARSER = httptools.HttpResponseParser(object())
 
@@ -52,7 +53,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_abort_error", "_framed", "_head_complete", "_lasts", "_parser", "_pieces", "_pulse",
+        "_abort_error", "_head_complete", "_lasts", "_parser", "_pieces", "_pulse", "_seen",
         "_sent", "_without_body",
         "complete", "has_begun", "headers", "keep_alive", "opener", "status", "transport",
         "why_there",
@@ -66,8 +67,9 @@ class Exchange:
         self.complete = self.has_begun = False
         self.transport, self.opener, self._pulse = transport, opener, pulse
         self._parser = httptools.HttpResponseParser(self)
+        self._seen: list[Header] = []
         self._pieces: list[bytes] = []
-        self._framed = self._head_complete = self._lasts = self._sent = False
+        self._head_complete = self._lasts = self._sent = False
         self._abort_error: Exception | None = None
         self._without_body = 0  # bytes, since something of the body has come
 
@@ -79,19 +81,17 @@ class Exchange:
         self.has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_complete:  # otherwise a trailer: nobody asks for one
-            self.headers.append((name.lower(), value))
+        self._seen.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if len(self.headers) > HEADERS_MAX:
+        headers, self._seen = self._seen, []  # trailers come later, and nobody asks for them
+        if len(headers) > HEADERS_MAX:
             raise ValueError("more headers than any answer needs")
         parser = self._parser
         status = parser.get_status_code()
         if status >= 200 or status == 101:
-            self.status, self._head_complete = status, True
-            said = dict(self.headers)
-            self._framed = b"content-length" in said or b"transfer-encoding" in said
-            self.keep_alive = said.get(b"keep-alive", b"")
+            self.status, self.headers, self._head_complete = status, headers, True
+            self.keep_alive = dict(headers).get(b"keep-alive", b"")
             self._lasts = parser.should_keep_alive() and parser.get_http_version() == "1.1"
         # 100 Continue, 103 Early Hints: the answer itself is still to come.
 
@@ -99,10 +99,7 @@ class Exchange:
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        if self._head_complete:
-            self.complete = True
-        else:
-            self.headers = []
+        self.complete = self._head_complete
 
     # -- called by us -------------------------------------------------------------------------
 
@@ -115,15 +112,16 @@ class Exchange:
         Raises:
             EngineDisconnected, EngineTalksGarbage, ExchangeAborted
         """
-        length = len(body) if isinstance(body, bytes) else body.length
-        framing = (
-            b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-        )
         start = f"{method} {target} HTTP/1.1\r\nHost: ".encode("latin-1") + self.opener.authority
-        head = b"\r\n".join((start, *map(b": ".join, headers), framing, b"\r\n"))
+        head = b"\r\n".join((start, *map(b": ".join, headers), b""))
         if not isinstance(body, bytes):
+            if body.length is None:
+                head += b"Transfer-Encoding: chunked\r\n\r\n"
+            else:
+                head += b"Content-Length: %d\r\n\r\n" % body.length
             self._sent = await _send_and_receive_head(self, head, body)
             return
+        head += b"Content-Length: %d\r\n\r\n" % len(body)
         try:
             if len(body) > _COPIED_MAX_BYTES:  # a large one waits for its engine once, not twice
                 await self.transport.send(head)
@@ -134,7 +132,11 @@ class Exchange:
         except _BROKEN:
             pass  # it may have answered (413 …) before: its answer is looked at in any case
         while not self._head_complete:
-            await self._read()
+            try:  # as `_read`, without a coroutine more for each request
+                data = await self.transport.receive()
+            except _BROKEN as error:
+                raise self._lost() from error
+            self._take(data)
 
     async def receive(self) -> bytes:
         """What the next read gave of the body; `b""` when the answer is complete.
@@ -185,7 +187,7 @@ class Exchange:
     def _take(self, data: bytes) -> None:
         """What one read gave."""
         if not data:
-            if self._head_complete and not self._framed:
+            if self._head_complete and _FRAMES.isdisjoint(dict(self.headers)):
                 self.complete = True  # without a length the end of the connection is the end
                 return
             raise EngineDisconnected("the engine closed the connection in the middle of its answer")
