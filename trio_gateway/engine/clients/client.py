@@ -286,7 +286,8 @@ class _Forwarding:
         except EngineLost as error:
             client._note_refusal(error, body)
             raise
-        client._note_answer()
+        if client._refusals:
+            client._note_answer()
         return self._exchange
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -66,11 +67,12 @@ _NOT_FOR_ELSEWHERE = b"baggage"
 
 def for_client(headers: Sequence[Header]) -> list[Header]:
     """An engine's headers as the client gets them."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
-    ]
+    return [header for header in headers if _is_for_client(header[0])]
+
+
+@functools.lru_cache(maxsize=64)  # an engine's answers all have the same few
+def _is_for_client(name: bytes) -> bool:
+    return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
 
 
 def for_elsewhere(headers: Sequence[Header]) -> list[Header]:
