@@ -104,10 +104,10 @@ class Lease:
 
     def note_answer(self, usage: Usage) -> None:
         """What the answer said about its tokens and its time."""
-        begun_at = self.progress.begun_at if self.progress is not None else None
-        self.engine.speeds.note(usage, begun_at)
-        if self.engine.kv is not None:
-            self.engine.kv.note_answer(self.grant.ticket, usage)
+        engine, progress = self.engine, self.progress
+        engine.speeds.note(usage, None if progress is None else progress.begun_at)
+        if engine.kv is not None:
+            engine.kv.note_answer(self.grant.ticket, usage)
 
 
 class Leases(Protocol):

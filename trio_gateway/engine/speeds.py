@@ -30,15 +30,17 @@ class Speeds:
 
     def note(self, usage: Usage, begun_at: float | None) -> None:
         """An answer is complete. `begun_at`: when its first piece came, if that was seen."""
-        if (prompt := usage.speed) is not None:
+        prompt, tokens = usage.speed, usage.completion_tokens
+        self._untold += 1
+        if prompt is None and tokens < TOKENS_MIN and self._untold < TOLD_AFTER:
+            return  # it is too short to say anything
+        if prompt is not None:
             self.prompt = mean(self.prompt, prompt)
-        tokens = usage.completion_tokens
         if tokens >= TOKENS_MIN:
             if usage.made_ms:
                 self.speed = mean(self.speed, tokens / usage.made_ms * 1000)
             elif begun_at is not None and (took_s := trio.current_time() - begun_at) > SEEN_MIN_S:
                 self.speed = mean(self.speed, tokens / took_s)
-        self._untold += 1
         if self.tell is not None and (self._untold >= TOLD_AFTER or self._is_news):
             self._told, self._untold = (self.prompt, self.speed), 0
             self.tell()

@@ -49,14 +49,18 @@ class Judge:
         return self._prompts.get(held_tokens + 1) or self._prompts.get(held_tokens)
 
     def note_answer(self, ticket: int, usage: Usage) -> None:
-        self._owner.costs(self._key.model).note_usage(usage)
+        """What an answer says about prompt speed, and the restore that should have helped it."""
+        if usage.speed is not None:
+            self._owner.costs(self._key.model).note_usage(usage)
         whole = usage.prompt_tokens + usage.completion_tokens
         self._prompts.pop(whole, None)
         self._prompts[whole] = usage.prompt_tokens
         if len(self._prompts) > _ANSWERS_MAX:
             del self._prompts[next(iter(self._prompts))]
-        expected, self._expected = self._expected, None  # by the next answer slots hold others
-        if expected is None or expected.ticket != ticket or expected.tokens < LEAST_TOKENS:
+        if (expected := self._expected) is None:
+            return
+        self._expected = None  # by the next answer slots hold others
+        if expected.ticket != ticket or expected.tokens < LEAST_TOKENS:
             return
         if usage.cached_tokens is not None:
             self._judge(expected, usage.cached_tokens)

@@ -48,8 +48,8 @@ class KvCosts:
         self.restore_speed: float | None = None  # bytes/s
 
     def note_usage(self, usage: Usage) -> None:
-        if usage.speed is not None:
-            self.prompt_speed = mean(self.prompt_speed, usage.speed)
+        if (speed := usage.speed) is not None:
+            self.prompt_speed = mean(self.prompt_speed, speed)
 
     def note_save(self, tokens: int, size_bytes: int, took_ms: float) -> None:
         self.bytes_per_token = mean(self.bytes_per_token, size_bytes / max(tokens, 1))

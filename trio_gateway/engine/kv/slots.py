@@ -16,7 +16,6 @@ from trio_gateway.config.server_options import SLEEP_IDLE
 from trio_gateway.engine.clients.client import EngineClient
 from trio_gateway.engine.clients.facts import EngineFacts
 from trio_gateway.engine.clients.kind import EngineKind
-from trio_gateway.engine.clients.usage import Usage
 from trio_gateway.engine.kv.before_sleep import BeforeSleep
 from trio_gateway.engine.kv.carryover import KvCarryover
 from trio_gateway.engine.kv.conversations import EMPTY, NO_MOVE, Conversations, KvMove, SlotContents
@@ -58,6 +57,7 @@ class EngineKv:
         self._sleep_s = max(variant.engine_args.number(SLEEP_IDLE) or 0, 0)
         self._before_sleep: BeforeSleep | None = None
         self._judge = Judge(owner, key)
+        self.note_answer = self._judge.note_answer
         self._files = SlotFiles(owner, key, model, variant, self._judge.prompt_tokens)
         self._conversations = Conversations(
             owner, key, self._files, self._judge, self._stop_s, owners
@@ -237,10 +237,6 @@ class EngineKv:
         """What this engine computes from now on is not what the next one would: nothing of it is
         saved any more."""
         self._distrust = why
-
-    def note_answer(self, ticket: int, usage: Usage) -> None:
-        """What an answer says about prompt speed, and the restore that should have helped it."""
-        self._judge.note_answer(ticket, usage)
 
     @property
     def takes_turns(self) -> bool:
