@@ -131,24 +131,17 @@ class Preparer(ModelFinder):
         wanted: Wanted,
     ) -> Ask:
         model = wanted.model
-        refuse_choosers(model, sender.permissions, request.values)
-        refuse = self._media_refused(model, endpoint, request, sender.state.family)
+        if sender.permissions.models is not None:
+            refuse_choosers(model, sender.permissions, request.values)
+        values, family = request.values, sender.state.family
+        refuse = partial(self._refuse_media, model, endpoint, values, family)
         request = self._changed(request, model, sender.caller.keepalive)
         form = None if endpoint.need is Need.UNCOUNTED else request.counted(endpoint)
-        if refuse is not None and (form is None or form.kind != CHAT.name):
+        if form is None or form.kind != CHAT.name:
             refuse()
-        selection, prompt, recount = await self._select(
-            sender, endpoint, wanted, form, wish, request.members, refuse
-        )
-        target = endpoint.engine_path or endpoint.paths[0]
-        return Ask(
-            sender, endpoint, model.name if asked is None else asked,
-            "POST", target, request.data, request.members,
-            request.wants_stream, selection, prompt, Wait(sender.permissions), form,
-            cache_break=self._watch.note(sender.state.record, sender.permissions, model, form),
-            recount=recount,
-            select_anew=partial(self._anew, sender, endpoint, asked, wanted, form, wish),
-            chosen=wanted.chosen,
+        return await self._ask(
+            sender, endpoint, wanted, asked, wish, form, wants_stream=request.wants_stream,
+            body=request.data, members=request.members, refuse=refuse,
         )  # fmt: skip
 
     async def prepare_large(
@@ -169,50 +162,56 @@ class Preparer(ModelFinder):
         sender.state.record.asks(asked)
         if may_choose(wanted.model, sender.permissions) and request.chooser is not None:
             raise chooser_refused(request.chooser, sender.permissions.key)
-        selection, prompt, recount = await self._select(
-            sender, endpoint, wanted, request.form, wish, request.body
-        )
-        target = endpoint.engine_path or endpoint.paths[0]
-        return Ask(
-            sender, endpoint, wanted.model.name if asked is None else asked,
-            "POST", target, b"", None,
-            request.wants_stream, selection, prompt, Wait(sender.permissions), request.form,
-            large=request.body, recount=recount,
-            cache_break=self._watch.note(
-                sender.state.record, sender.permissions, wanted.model, request.form
-            ),
-            select_anew=partial(self._anew, sender, endpoint, asked, wanted, request.form, wish),
-            chosen=wanted.chosen,
+        return await self._ask(
+            sender, endpoint, wanted, asked, wish, request.form,
+            wants_stream=request.wants_stream, large=request.body,
         )  # fmt: skip
 
-    async def _select(
+    async def _ask(
         self,
         sender: Sender,
         endpoint: Endpoint,
         wanted: Wanted,
-        form: Form | None,
+        asked: str | None,
         wish: int,
-        fields: Members | LargeBody,
+        form: Form | None,
+        *,
+        wants_stream: bool,
+        body: bytes = b"",
+        members: Members | None = None,
+        large: LargeBody | None = None,
         refuse: Callable[[], None] | None = None,
-    ) -> tuple[Selection, Prompt | None, Recount | None]:
+    ) -> Ask:
         """`form`: None, it is not counted. `refuse`: for a chat with media. Raises ApiError."""
-        model, at_least = wanted.model, self.context_for(wanted, wish)
+        model, prompt, recount = wanted.model, None, None
+        at_least = self.context_for(wanted, wish) if wish else wanted.at_least
         if form is None:
-            return self._selector.select_any(model, endpoint.name, at_least), None, None
-        try:
-            selection = await self._selector.select_variant(
-                model, form, at_least,
-                is_ceiling=is_ceiling(endpoint, sender.state.family), refuse_media=refuse,
-            )  # fmt: skip
-        except ContextLengthExceeded as error:
+            selection = self._selector.select_any(model, endpoint.name, at_least)
+        else:
             family = sender.state.family
-            raise too_long(error.excess, endpoint, family, model, fields) from None
-        except RecursionError:
-            raise nested_too_deeply() from None
-        recount = Recount(self._selector, selection, form, at_least)
-        if endpoint.need in _EMBEDDING:
-            return selection, None, recount
-        return selection, Prompt(form.kind, form.body, sender.permissions.owner), recount
+            try:
+                selection = await self._selector.select_variant(
+                    model, form, at_least,
+                    is_ceiling=is_ceiling(endpoint, family), refuse_media=refuse,
+                )  # fmt: skip
+            except ContextLengthExceeded as error:
+                fields = large if large is not None else members or {}
+                raise too_long(error.excess, endpoint, family, model, fields) from None
+            except RecursionError:
+                raise nested_too_deeply() from None
+            recount = Recount(self._selector, selection, form, at_least)
+            if endpoint.need not in _EMBEDDING:
+                prompt = Prompt(form.kind, form.body, sender.permissions.owner)
+        return Ask(
+            sender, endpoint, model.name if asked is None else asked,
+            "POST", endpoint.engine_path or endpoint.paths[0], body, members,
+            wants_stream, selection, prompt, Wait(sender.permissions), form,
+            large=large,
+            cache_break=self._watch.note(sender.state.record, sender.permissions, model, form),
+            recount=recount,
+            select_anew=partial(self._anew, sender, endpoint, asked, wanted, form, wish),
+            chosen=wanted.chosen,
+        )  # fmt: skip
 
     async def _anew(
         self,
@@ -319,9 +318,7 @@ class Preparer(ModelFinder):
         request = opened.read()
 
         def ask(wanted: Wanted) -> Question:
-            refuse = self._media_refused(wanted.model, endpoint, request, family)
-            if refuse is not None:
-                refuse()
+            self._refuse_media(wanted.model, endpoint, request.values, family)
             changed = self._changed(request, wanted.model)
             wished = msgspec.structs.replace(wanted, at_least=self.context_for(wanted, wish))
             form = changed.counted(endpoint)
@@ -340,11 +337,10 @@ class Preparer(ModelFinder):
             request = request.without_sentences()
         return request.configured(model)
 
-    def _media_refused(
-        self, model: ModelConfig, endpoint: Endpoint, request: ParsedRequest, family: Family
-    ) -> Callable[[], None] | None:
-        """What refuses a request's media, if it has any; None: the model may be shown all. To look
-        for them takes 20 us in a chat of 180 parts, so of a chat it is first known how many."""
-        if not (refusals := self._media.refusals(model)):
-            return None
-        return lambda: refuse_media(refusals, media_parts(request.values, endpoint), family)
+    def _refuse_media(
+        self, model: ModelConfig, endpoint: Endpoint, values: Mapping[str, Any], family: Family
+    ) -> None:
+        """Raises ApiError: 400, the model cannot be shown what a request has. To look for that
+        takes 20 us in a chat of 180 parts, so of a chat it is first known how many."""
+        if refusals := self._media.refusals(model):
+            refuse_media(refusals, media_parts(values, endpoint), family)
