@@ -106,9 +106,9 @@ class Chat:
     def clearly_goes_on_from(self, last: Chat) -> bool:
         """To the letter. It may do so otherwise, too."""
         before = last._messages
-        return bool(before) and (
-            self._messages[: len(before)] == before and self._tools == last._tools
-        )
+        if not before or self._tools != last._tools:
+            return False
+        return self._messages[: len(before)] == before
 
 
 class CacheBreaks:

@@ -71,12 +71,15 @@ def chat_size(fields: RequestFields) -> ChatSize:
         role, content = message.get("role", ""), message.get("content")
         if isinstance(role, str):
             size += len(role) if role.isascii() else text_size(role)
-            is_answered = is_answered or role == "assistant"
+            if role == "assistant":
+                is_answered = True
         else:
             size += text_size(str(role))
         unknown = None  # of the content: what is measured as JSON
         if isinstance(content, str):
             size += len(content) if content.isascii() else text_size(content)
+            if message.keys() <= _PLAIN:
+                continue
         elif isinstance(content, list):
             size += sum(map(text_size, texts_of(content)))
             unknown = [part for part in content if not _is_known_part(part)]
