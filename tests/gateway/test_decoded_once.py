@@ -1,9 +1,10 @@
-"""A request's body is decoded once on its whole way through the gateway (server/api/request_body.py
-says what once means), and an engine gets the client's own bytes."""
+"""A request's body is decoded once on its whole way through the gateway, and its members are looked
+for once before that (server/api/request_body.py); an engine gets the client's own bytes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,34 +52,47 @@ CASES = {
 }  # fmt: skip
 
 
+Decode = Callable[..., Any]
+
+
+def watched(decode: Decode, seen: list[bytes]) -> Decode:
+    def watching(data: Any, *args: Any, **named: Any) -> Any:
+        seen.append(data.encode() if isinstance(data, str) else bytes(data))
+        return decode(data, *args, **named)
+
+    return watching
+
+
 @pytest.fixture(name="decoded")
 def _decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Whatever any module has decoded as JSON."""
     seen: list[bytes] = []
-
-    def watch(decode: Any) -> Any:
-        def watched(data: Any, *args: Any, **named: Any) -> Any:
-            seen.append(data.encode() if isinstance(data, str) else bytes(data))
-            return decode(data, *args, **named)
-
-        return watched
-
-    monkeypatch.setattr(msgspec.json, "decode", watch(msgspec.json.decode))
-    for made in ("decode", "_decode_members"):
-        monkeypatch.setattr(rawjson, made, watch(getattr(rawjson, made)))
-    monkeypatch.setattr(json, "loads", watch(json.loads))
+    monkeypatch.setattr(msgspec.json, "decode", watched(msgspec.json.decode, seen))
+    monkeypatch.setattr(rawjson, "decode", watched(rawjson.decode, seen))
+    monkeypatch.setattr(json, "loads", watched(json.loads, seen))
     monkeypatch.setattr(FakeKind, "endpoints", LlamaCppKind.endpoints)
+    return seen
+
+
+@pytest.fixture(name="opened")
+def _opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Whatever any module has looked for members in, of which none is decoded by that."""
+    seen: list[bytes] = []
+    finder: Decode = rawjson._decode_members
+    monkeypatch.setattr(rawjson, "_decode_members", watched(finder, seen))
     return seen
 
 
 @pytest.mark.parametrize("name", CASES)
 async def test_a_body_is_decoded_once(
-    autojump_clock: Clock, decoded: list[bytes], name: str
+    autojump_clock: Clock, decoded: list[bytes], opened: list[bytes], name: str
 ) -> None:
     case = CASES[name]
+    is_own = not case.is_translated
     async with running_stack(config(model("m"))) as stack:
         stack.engines.scripts = [[case.answer]]
         decoded.clear()
+        opened.clear()
         url = f"http://gateway{case.path}"
         async with stack.http.stream("POST", url, content=case.body) as answer:
             await read_all(answer)
@@ -86,23 +100,23 @@ async def test_a_body_is_decoded_once(
         of_request = [data for data in decoded if data != case.answer and data in case.body]
         (_, _, sent) = stack.engines.requests[0]
     assert of_request.count(case.body) == 1
-    parts = [data for data in of_request if data != case.body]
-    wholes = [json.dumps(v, separators=case.separators).encode() for v in case.request.values()]
-    assert not case.is_translated or not parts
-    assert case.is_translated or sorted(parts) == sorted(wholes)  # each of its members, once
-    assert TEXT.encode() not in b"".join(d for d in decoded if d not in of_request)
-    assert (sent == case.body) is not case.is_translated
+    # The model is told before anything else, of what is not translated first.
+    assert [data for data in of_request if data != case.body] == [b'"m"'] * is_own
+    assert [data for data in opened if data in case.body] == [case.body] * is_own
+    assert TEXT.encode() not in b"".join(d for d in [*decoded, *opened] if d not in of_request)
+    assert (sent == case.body) is is_own
 
 
 @pytest.mark.parametrize("query", ["", "?endpoint=chat/completions"])
 async def test_nor_is_one_that_is_only_explained(
-    autojump_clock: Clock, decoded: list[bytes], query: str
+    autojump_clock: Clock, decoded: list[bytes], opened: list[bytes], query: str
 ) -> None:
     body = CASES["chat"].body
     async with running_stack(config(model("m"))) as stack:
         decoded.clear()
+        opened.clear()
         assert (await stack.post(f"/gateway/explain{query}", body)).status == 200
-    assert decoded.count(body) == 1
+    assert (decoded.count(body), opened.count(body)) == (1, 1)
 
 
 def test_no_decoder_is_made_that_would_not_be_seen_here() -> None:
@@ -112,14 +126,18 @@ def test_no_decoder_is_made_that_would_not_be_seen_here() -> None:
 
 
 async def test_nor_is_it_decoded_for_an_engine_with_another_name(
-    autojump_clock: Clock, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+    autojump_clock: Clock,
+    decoded: list[bytes],
+    opened: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(FakeClient, "served_name", "other")
     monkeypatch.setattr(FakeClient, "transform_request", OpenAIEngine.transform_request)
     case = CASES["chat with blanks"]
     async with running_stack(config(model("m"))) as stack:
         decoded.clear()
+        opened.clear()
         assert (await stack.post(case.path, case.body)).status == 200
         (_, _, sent) = stack.engines.requests[0]
-    assert decoded.count(case.body) == 1
+    assert (decoded.count(case.body), opened.count(case.body)) == (1, 1)
     assert sent == case.body.replace(b'"m"', b'"other"')
