@@ -20,7 +20,8 @@ from tests.support.stack import Stack, running_stack
 from trio_gateway.server.dumps import DumpWriter
 from trio_gateway.server.forms import spool
 from trio_gateway.server.http.client_connections import ClientConnections
-from trio_gateway.server.http.wire import INBOX_MAX_BYTES, READ_BYTES, ReadAhead
+from trio_gateway.server.http.inbox import INBOX_MAX_BYTES, ReadAhead
+from trio_gateway.server.http.wire import READ_BYTES
 
 LIMIT = 1_000_000
 JSON = "application/json"

@@ -16,7 +16,7 @@ from trio_gateway.examining.models import on_models
 from trio_gateway.examining.programs import on_programs
 from trio_gateway.examining.seen import Seen
 
-OPEN_FILES_MIN = 4096  # two for each connection of a busy day, some for each engine
+OPEN_FILES_MIN = 4096  # three for each connection of a busy day, some for each engine
 CACHES = "server.kv_carryover"
 
 
@@ -144,6 +144,6 @@ def _on_folders(config: GatewayConfig, seen: Seen) -> Iterator[Finding]:
 def _on_limits(seen: Seen) -> Iterator[Finding]:
     if seen.open_files < OPEN_FILES_MIN:
         yield warning(
-            f"no more than {seen.open_files} files may be open, and each connection takes two",
+            f"no more than {seen.open_files} files may be open, and each connection takes three",
             "raise the hard limit (`ulimit -Hn`, LimitNOFILE of a service)",
         )

@@ -12,6 +12,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from tests.support.memory_network import FakeSocket, MemoryNetwork
+from tests.support.socket_network import SocketNetwork
 from trio_gateway.server.http.scopes import RequestScopes, TornStream
 from trio_gateway.server.http.types import (
     HALF_CLOSED_S,
@@ -25,6 +26,14 @@ from trio_gateway.server.http.types import (
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
+Network = type[MemoryNetwork]
+
+
+@pytest.fixture(params=[MemoryNetwork, SocketNetwork])
+def network_of(request: pytest.FixtureRequest) -> Any:
+    """In memory there is a task that reads all the time, for sockets one that waits for the end."""
+    return request.param
+
 
 def quart_app() -> Any:
     app = QuartTrio("test", static_folder=None)
@@ -36,9 +45,8 @@ def quart_app() -> Any:
     return app
 
 
-async def idle_connection_closes_after(app: AsgiApp, nursery: trio.Nursery) -> float:
+async def idle_connection_closes_after(network: MemoryNetwork) -> float:
     """Seconds from the answer to the server closing a connection that stays idle."""
-    network = MemoryNetwork(nursery, app)
     network.config.keep_alive_timeout = 5
     client = network.connect()
     await client.send_all(REQUEST)
@@ -54,9 +62,10 @@ async def idle_connection_closes_after(app: AsgiApp, nursery: trio.Nursery) -> f
 
 
 async def test_an_idle_connection_is_closed_after_the_keep_alive_timeout(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
-    assert await idle_connection_closes_after(RequestScopes(quart_app()), nursery) == 5
+    network = network_of(nursery, RequestScopes(quart_app()))
+    assert await idle_connection_closes_after(network) == 5
 
 
 async def endless(scope: Scope, receive: Any, send: Any) -> None:
@@ -121,9 +130,8 @@ async def test_a_stalled_reader_does_not_hold_up_a_cancellation(
     assert await ends_when_cancelled()
 
 
-async def closed_idle_connection_ends_after(nursery: trio.Nursery) -> float:
+async def closed_idle_connection_ends_after(network: MemoryNetwork) -> float:
     """Seconds from a client closing its idle connection to the server letting go of it."""
-    network = MemoryNetwork(nursery, RequestScopes(quart_app()))
     network.config.keep_alive_timeout = 75
     client = network.connect()
     await client.send_all(REQUEST)
@@ -140,9 +148,10 @@ async def closed_idle_connection_ends_after(nursery: trio.Nursery) -> float:
 
 
 async def test_an_idle_connection_that_its_client_closed_is_let_go_at_once(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
-    assert await closed_idle_connection_ends_after(nursery) <= 1
+    network = network_of(nursery, RequestScopes(quart_app()))
+    assert await closed_idle_connection_ends_after(network) <= 1
 
 
 async def early_answer(app: AsgiApp, nursery: trio.Nursery, body_bytes: int) -> tuple[bytes, int]:
@@ -216,7 +225,7 @@ async def test_the_app_learns_that_its_client_went_away_while_it_was_sent_to(
     stream.closed.set()
 
 
-async def pipelining_client_leaves(nursery: trio.Nursery) -> int:
+async def pipelining_client_leaves(nursery: trio.Nursery, network_of: Network) -> int:
     """Connections left of a client that sent a byte too many in a stream and went away."""
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -225,7 +234,7 @@ async def pipelining_client_leaves(nursery: trio.Nursery) -> int:
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
             await trio.sleep(1)
 
-    network = MemoryNetwork(nursery, RequestScopes(app))
+    network = network_of(nursery, RequestScopes(app))
     client = network.connect()
     await client.send_all(REQUEST + b"G")
     await client.receive_some(1)
@@ -235,13 +244,13 @@ async def pipelining_client_leaves(nursery: trio.Nursery) -> int:
 
 
 async def test_a_client_that_pipelines_and_leaves_is_let_go(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
-    assert await pipelining_client_leaves(nursery) == 0
+    assert await pipelining_client_leaves(nursery, network_of) == 0
 
 
-async def all_for_a_half_closed_client(nursery: trio.Nursery, app: AsgiApp, *sent: bytes) -> bytes:
-    client = MemoryNetwork(nursery, app).connect()
+async def all_for_a_half_closed_client(network: MemoryNetwork, *sent: bytes) -> bytes:
+    client = network.connect()
     for piece in sent:
         await trio.testing.wait_all_tasks_blocked()
         await client.send_all(piece)
@@ -256,27 +265,31 @@ async def all_for_a_half_closed_client(nursery: trio.Nursery, app: AsgiApp, *sen
     "sent", [[REQUEST], [REQUEST * 3], [REQUEST[:9], REQUEST[9:]]], ids=["one", "three", "pieces"]
 )
 async def test_a_client_that_closes_its_side_gets_what_is_answered_at_once(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, sent: list[bytes]
+    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery,
+    network_of: Network,
+    sent: list[bytes],
 ) -> None:
     begun = trio.current_time()
-    answer = await all_for_a_half_closed_client(nursery, RequestScopes(quart_app()), *sent)
+    network = network_of(nursery, RequestScopes(quart_app()))
+    answer = await all_for_a_half_closed_client(network, *sent)
     assert answer.count(b"HTTP/1.1 200 ") == b"".join(sent).count(b"GET ")
     assert answer.endswith(b"answer")
     assert trio.current_time() == begun
 
 
 async def test_a_client_that_closes_its_side_is_not_waited_for(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
     begun = trio.current_time()
-    assert await all_for_a_half_closed_client(nursery, endless, REQUEST) != b""
+    assert await all_for_a_half_closed_client(network_of(nursery, endless), REQUEST) != b""
     assert trio.current_time() == pytest.approx(begun + HALF_CLOSED_S)
 
 
 async def test_a_request_under_way_ends_as_soon_as_its_client_leaves(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
-    network = MemoryNetwork(nursery, endless)
+    network = network_of(nursery, endless)
     client = network.connect()
     await client.send_all(REQUEST)
     await trio.sleep(HALF_CLOSED_S)
@@ -297,9 +310,12 @@ async def test_a_request_under_way_ends_as_soon_as_its_client_leaves(
     ids=["new", "idle", "half a head", "answered before its body came", "refused"],
 )
 async def test_a_server_that_stops_waits_for_nobody_who_owes_it_something(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, sent: bytes
+    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery,
+    network_of: Network,
+    sent: bytes,
 ) -> None:
-    network = MemoryNetwork(nursery, RequestScopes(quart_app()))
+    network = network_of(nursery, RequestScopes(quart_app()))
     client = network.connect()
     await client.send_all(sent)
     await trio.testing.wait_all_tasks_blocked()
@@ -309,7 +325,7 @@ async def test_a_server_that_stops_waits_for_nobody_who_owes_it_something(
 
 
 async def test_what_a_request_owns_is_released_however_it_ends(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
     released: list[str] = []
 
@@ -324,7 +340,7 @@ async def test_what_a_request_owns_is_released_however_it_ends(
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    network = MemoryNetwork(nursery, RequestScopes(app))
+    network = network_of(nursery, RequestScopes(app))
     for path in (b"/answers", b"/fails", b"/waits"):
         client = network.connect()
         await client.send_all(REQUEST.replace(b" / ", b" " + path + b" "))
@@ -335,14 +351,14 @@ async def test_what_a_request_owns_is_released_however_it_ends(
 
 
 async def test_torn_stream_closes_the_connection_without_an_end(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, network_of: Network
 ) -> None:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise TornStream("the engine died")
 
-    network = MemoryNetwork(nursery, RequestScopes(app))
+    network = network_of(nursery, RequestScopes(app))
     client = network.connect()
     await client.send_all(REQUEST)
     answer = b""

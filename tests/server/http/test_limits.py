@@ -15,6 +15,7 @@ from hypercorn.trio import serve
 from tests.support.fakes import FakeEngines
 from tests.support.memory_network import FakeSocket, MemoryNetwork
 from tests.support.schema_values import config, model
+from tests.support.socket_network import SocketNetwork
 from tests.support.stack import running_stack
 from trio_gateway.config.access_schema import ConnectionLimits
 from trio_gateway.server.gateway import Gateway
@@ -43,8 +44,13 @@ async def hello(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-def network(nursery: trio.Nursery, app: Any = hello) -> MemoryNetwork:
-    found = MemoryNetwork(nursery, RequestScopes(app), ClientConnections(LIMITS))
+KINDS = pytest.mark.parametrize("kind", [MemoryNetwork, SocketNetwork])
+
+
+def network(
+    nursery: trio.Nursery, app: Any = hello, kind: type[MemoryNetwork] = MemoryNetwork
+) -> MemoryNetwork:
+    found = kind(nursery, RequestScopes(app), ClientConnections(LIMITS))
     found.config = HttpConfig(LIMITS)
     found.config.keep_alive_timeout = 75
     return found
@@ -109,10 +115,11 @@ async def drip(client: Any, data: bytes, every_s: float) -> None:
         await trio.sleep(every_s)
 
 
+@KINDS
 async def test_slow_headers_get_408_although_each_byte_comes_soon(
-    autojump_clock: Clock, nursery: trio.Nursery
+    autojump_clock: Clock, nursery: trio.Nursery, kind: type[MemoryNetwork]
 ) -> None:
-    client = network(nursery).connect()
+    client = network(nursery, kind=kind).connect()
     begun = trio.current_time()
     nursery.start_soon(drip, client, b"GET / HTTP/1.1\r\nHost: gateway\r\nX: " + b"x" * 500, 1)
     answer, ended_at = await all_of(client)
@@ -121,10 +128,11 @@ async def test_slow_headers_get_408_although_each_byte_comes_soon(
     assert ended_at - begun == pytest.approx(10)
 
 
+@KINDS
 async def test_the_second_request_of_a_connection_has_the_same_time(
-    autojump_clock: Clock, nursery: trio.Nursery
+    autojump_clock: Clock, nursery: trio.Nursery, kind: type[MemoryNetwork]
 ) -> None:
-    client = network(nursery).connect()
+    client = network(nursery, kind=kind).connect()
     await client.send_all(REQUEST + b"GET / HT")  # begun before the first is answered
     answer, ended_at = await all_of(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -148,6 +156,7 @@ async def test_a_request_that_takes_long_is_not_cut_by_the_time_for_headers(
     nursery.cancel_scope.cancel(reason="the test is over")
 
 
+@KINDS
 @pytest.mark.parametrize(
     "data",
     [
@@ -159,9 +168,9 @@ async def test_a_request_that_takes_long_is_not_cut_by_the_time_for_headers(
     ],
 )
 async def test_a_client_that_leaves_in_the_middle_is_let_go_at_once(
-    autojump_clock: Clock, nursery: trio.Nursery, data: bytes
+    autojump_clock: Clock, nursery: trio.Nursery, kind: type[MemoryNetwork], data: bytes
 ) -> None:
-    net = network(nursery)
+    net = network(nursery, kind=kind)
     for waits in (True, False):
         client = net.connect()
         await client.send_all(data)
@@ -172,10 +181,11 @@ async def test_a_client_that_leaves_in_the_middle_is_let_go_at_once(
         assert net.servers_running == 0
 
 
+@KINDS
 async def test_a_connection_that_stays_silent_has_the_keep_alive_time(
-    autojump_clock: Clock, nursery: trio.Nursery
+    autojump_clock: Clock, nursery: trio.Nursery, kind: type[MemoryNetwork]
 ) -> None:
-    client = network(nursery).connect()
+    client = network(nursery, kind=kind).connect()
     answer, ended_at = await all_of(client)
     assert answer == b""
     assert ended_at == pytest.approx(75)

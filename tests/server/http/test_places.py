@@ -299,7 +299,7 @@ async def test_clients_of_the_network_take_no_place_of_this_machine(autojump_clo
 
 @pytest.mark.parametrize(
     ("files", "wanted", "limit"),
-    [(1024, None, 512), (20_000, None, 4096), (2**20, 9000, 9000), (256, 9000, 128), (9, 1, 4)],
+    [(1024, None, 341), (20_000, None, 4096), (2**20, 9000, 9000), (256, 9000, 85), (9, 1, 4)],
 )
 def test_there_are_fewer_places_than_files(
     monkeypatch: pytest.MonkeyPatch, files: int, wanted: int | None, limit: int

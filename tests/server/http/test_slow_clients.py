@@ -19,7 +19,7 @@ from tests.support.real_sockets import authority, served, tiny_window
 from tests.support.schema_values import config, model
 from tests.support.stack import running_stack
 from trio_gateway.config.access_schema import ConnectionLimits
-from trio_gateway.server.http import wire
+from trio_gateway.server.http import inbox, wire
 from trio_gateway.server.http.client_connections import ClientConnections, HttpConfig
 from trio_gateway.server.http.types import LINGER_S, AsgiApp, Scope
 
@@ -29,7 +29,7 @@ LIMITS = ConnectionLimits(header_timeout_s=10, send_timeout_s=20)
 KEEP_ALIVE_S = 75.0
 REQUEST = b"GET /%b HTTP/1.1\r\nHost: gateway\r\n\r\n"
 # What the connection may hold of a client's: its own, and what was read last.
-HELD_MAX_BYTES = wire.INBOX_MAX_BYTES + wire.READ_BYTES
+HELD_MAX_BYTES = inbox.INBOX_MAX_BYTES + wire.READ_BYTES
 BIT = b"x" * 100_000
 
 
@@ -229,7 +229,7 @@ async def test_of_a_client_that_sends_on_and_reads_nothing_only_so_much_is_taken
     async with trio.open_nursery() as flooding:
         flooding.start_soon(flood)
         await trio.testing.wait_all_tasks_blocked()
-        assert wire.INBOX_MAX_BYTES / 2 < taken < HELD_MAX_BYTES
+        assert inbox.INBOX_MAX_BYTES / 2 < taken < HELD_MAX_BYTES
         flooding.cancel_scope.cancel(reason="it stands still")
     # It takes nothing of its first answer, either.
     await trio.sleep(LIMITS.send_timeout_s + 1)

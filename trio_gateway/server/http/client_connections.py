@@ -29,10 +29,11 @@ from trio_gateway.server.budget import default_memory_bytes
 from trio_gateway.server.http.access_log import AccessLog
 from trio_gateway.server.http.connection import Connection
 from trio_gateway.server.http.connection_counts import ConnectionCounts, address_group
+from trio_gateway.server.http.inbox import ReadAhead
 from trio_gateway.server.http.places import Place, Places, Silence
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import AsgiApp, ClientGone, Facts, Limits
-from trio_gateway.server.http.wire import ReadAhead, Wire, wire_of
+from trio_gateway.server.http.wire import Wire, wire_of
 
 log = logging.getLogger(__name__)
 

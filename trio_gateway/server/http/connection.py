@@ -1,9 +1,10 @@
 """Connection: one client's connection, from its first byte to its last.
 
 It takes the place of hypercorn's TCPServer, protocols and streams; docs/decisions/hypercorn.md says
-why. The app is called in the connection's own task. A second task reads all the time, so that it is
-noticed at once when the client goes away: that cancels the request under way. It also keeps the
-time: for a head, between requests, and for a client that does not take what it is sent.
+why. The app is called in the connection's own task. A second task waits for the end of what the
+client sends, so that it is noticed at once when that goes away: that cancels the request under way.
+It also keeps the time: for a head, between requests, and for a client that does not take what it is
+sent.
 
 One connection knows of nobody else; what they share is in `client_connections.py`.
 """
@@ -22,6 +23,7 @@ import trio
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.cycle import Cycle
 from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_asked
+from trio_gateway.server.http.inbox import InboxWire, ReadAhead, inbox_of
 from trio_gateway.server.http.places import Silence
 from trio_gateway.server.http.refusal import last_refusal
 from trio_gateway.server.http.types import (
@@ -39,7 +41,7 @@ from trio_gateway.server.http.types import (
     Scope,
     new_request_id,
 )
-from trio_gateway.server.http.wire import Inbox, InboxWire, ReadAhead, Wire
+from trio_gateway.server.http.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Connection:
     def __init__(self, app: AsgiApp, wire: Wire, facts: Facts, shared: Shared) -> None:
         self._app, self._wire, self._facts, self._shared = app, wire, facts, shared
         self._limits = shared.limits
-        self._inbox = Inbox(shared.read_ahead)
+        self._inbox = inbox_of(wire, shared.read_ahead)
         self._gone = trio.Event()
         self._phase, self._phase_since = Phase.IDLE, trio.current_time()
         self._clock = trio.CancelScope()
@@ -123,17 +125,16 @@ class Connection:
     # -- the task that watches the client -----------------------------------------------------
 
     async def _watch(self) -> None:
-        """Read until the client is gone, and keep the time meanwhile."""
+        """Wait until the client is gone, and keep the time meanwhile."""
         while True:
             with trio.CancelScope(deadline=self._next_look()) as self._clock:
-                while data := await self._wire.read():
-                    self._inbox.put(data)
-                    await self._inbox.room()
-                self._inbox.end()
+                await self._inbox.until_end()
                 if not self._is_websocket and not self._is_idle:
                     await trio.sleep_until(self._asked_at() + HALF_CLOSED_S)
+                if self._is_websocket:  # it reads to its end by itself
+                    return
                 self._leave()
-                if self._request is not None and not self._is_websocket:
+                if self._request is not None:
                     self._request.cancel(reason="the client is gone")
                 return
             if self._is_time_up():
@@ -141,8 +142,9 @@ class Connection:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nobody waits for anything: all that came is answered."""
-        return self._phase is Phase.IDLE and not self._inbox.buffer
+        """Whether nobody waits for anything: all that came is read and answered."""
+        is_idle = self._phase is Phase.IDLE and not self._inbox.buffer
+        return is_idle and self._inbox.is_ahead
 
     def _asked_at(self) -> float:
         """When the request under way came. What came with the client's end, comes now."""

@@ -11,8 +11,9 @@ import trio
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.http1 import RequestHead, body_of
+from trio_gateway.server.http.inbox import Inbox
 from trio_gateway.server.http.types import ClientGone, Header, Message
-from trio_gateway.server.http.wire import Inbox, Wire
+from trio_gateway.server.http.wire import Wire
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"

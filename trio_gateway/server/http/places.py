@@ -24,8 +24,9 @@ from trio_gateway.server.api.errors import ApiError
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX = 4096
-# The other half is for what requests open: their engine's connection, and an upload's file.
-_SHARE_OF_FILES = 2
+# Each takes two files, its socket and its EndWatch. As many as there are connections are left for
+# what requests open: their engine's connection, and an upload's file.
+_SHARE_OF_FILES = 3
 _LEAST = 4
 _KEPT_BACK = 16  # one in so many is kept for loopback, and as many again for socket files
 _AT_ONCE = 32  # one in so many makes room, so that not each newcomer has to look at all
@@ -156,7 +157,7 @@ class Places:
             self._told_at = now
             log.warning(
                 "there are %d connections, all of them in use; more are refused "
-                "(server.max_connections, and half of what `ulimit -n` allows)",
+                "(server.max_connections, and a third of what `ulimit -n` allows)",
                 len(self._taken),
             )  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""Wire: a client's connection as bytes, whatever carries them. `Inbox`: what has come and waits.
+"""Wire: a client's connection as bytes, whatever carries them.
 
-One task reads and one sends. A plain socket is used itself: trio's stream around it tries each read
-before it waits, gives up its turn after each call, and looks for a second task in it. Together this
-was 20 us of CPU for each chunk of a stream.
+One task reads at a time, and one sends. A plain socket is used itself: trio's stream around it
+tries each read before it waits, gives up its turn after each call, and looks for a second task in
+it. Together this was 20 us of CPU for each chunk of a stream.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Any
 
 import trio
 
-from trio_gateway.server.api.errors import ApiError
+from trio_gateway.server.http.end_watch import EndWatch, end_watch
 from trio_gateway.server.http.types import ClientGone
 
 READ_BYTES = 65536
-# What one client may send ahead, in pipelined requests or a body that nobody takes.
-INBOX_MAX_BYTES = 2 * READ_BYTES
 _RESET = struct.pack("ii", 1, 0)
 _FAREWELL_S = 1.0  # for TLS to say that it is the end
 
@@ -34,6 +32,15 @@ class Wire(abc.ABC):
     def __init__(self) -> None:
         self.sending_since: float | None = None
         self.is_cut_short = False
+
+    def watch_end(self) -> EndWatch | None:
+        """What tells that the client is gone or has closed its side, until the wire is closed.
+        None: only reading does."""
+        return None
+
+    def stop_reading(self) -> None:
+        """A `read` that waits ends with `b""`. Only for those that gave an EndWatch."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     async def read(self) -> bytes:
@@ -75,6 +82,11 @@ class SocketWire(Wire):
         self._socket = socket.socket(*kind, fileno=taken.detach())
         self._socket.setblocking(False)
         self._is_closed = False
+        self._end: EndWatch | None = None
+
+    def watch_end(self) -> EndWatch | None:
+        self._end = end_watch(self._socket)
+        return self._end
 
     async def read(self) -> bytes:
         while not self._is_closed:
@@ -92,6 +104,10 @@ class SocketWire(Wire):
             return self._socket.recv(READ_BYTES)
         except OSError:  # nothing yet; or it is broken, which `read` finds as well
             return b""
+
+    def stop_reading(self) -> None:
+        if not self._is_closed:
+            trio.lowlevel.notify_closing(self._socket)
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -136,6 +152,8 @@ class SocketWire(Wire):
             self._is_closed = True
             if self.is_cut_short:
                 _reset_when_closed(self._socket)
+            if self._end is not None:
+                self._end.close()
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
@@ -192,101 +210,3 @@ def _reset_when_closed(sock: Any) -> None:
 
 def wire_of(stream: Any) -> Wire:
     return SocketWire(stream) if type(stream) is trio.SocketStream else StreamWire(stream)
-
-
-class ReadAhead:
-    """What the inboxes of all connections hold, and how much may be read before it is asked for.
-    Beyond that a client's bytes wait unread, unless somebody waits for them."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.held = limit, 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.held >= self.limit
-
-
-class Inbox:
-    """What a client has sent and nobody has taken. One task puts in, another one takes from
-    `buffer` and waits for `more`.
-
-    `close` it. `is_over`: nothing more will come. `waiting_since`: when somebody began to wait for
-    more.
-    """
-
-    def __init__(self, ahead: ReadAhead) -> None:
-        self.buffer = bytearray()
-        self._ahead, self._noted = ahead, 0
-        self.is_over = False
-        self.waiting_since: float | None = None
-        self._fault: ApiError | None = None
-        self._news: trio.Event | None = None
-        self._taken: trio.Event | None = None
-
-    def put(self, data: bytes) -> None:
-        self.buffer += data
-        self._note(len(self.buffer))
-        self._tell()
-
-    def end(self, fault: ApiError | None = None) -> None:
-        """Nothing more comes; `fault` is why, if somebody waits for it."""
-        self.is_over, self._fault = True, fault
-        self._tell()
-
-    async def more(self) -> None:
-        """Wait until something is put in, or it is over.
-
-        Raises:
-            ApiError: the fault that ended it.
-        """
-        self._note(len(self.buffer))
-        if self._taken is not None:
-            self._taken.set()
-            self._taken = None
-        if not self.is_over:
-            self._news, self.waiting_since = trio.Event(), trio.current_time()
-            await self._news.wait()
-        self.raise_fault()
-
-    def raise_fault(self) -> None:
-        """Raises ApiError: the fault that ended it, if one did."""
-        if self._fault is not None:
-            raise self._fault
-
-    async def room(self) -> None:
-        """Wait until there is room for more."""
-        while len(self.buffer) >= INBOX_MAX_BYTES or (
-            self._ahead.is_full and self._news is None and self.buffer
-        ):
-            self._taken = trio.Event()
-            await self._taken.wait()
-
-    def close(self) -> None:
-        """It counts no more."""
-        self._note(0)
-
-    def _note(self, size: int) -> None:
-        self._ahead.held += size - self._noted
-        self._noted = size
-
-    def _tell(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = self.waiting_since = None
-
-
-class InboxWire:
-    """A wire that another task reads: what is read here is what that one has put in."""
-
-    def __init__(self, wire: Wire, inbox: Inbox) -> None:
-        self._wire, self._inbox = wire, inbox
-        self.send = wire.send
-
-    async def read(self) -> bytes:
-        while not self._inbox.buffer:
-            if self._inbox.is_over:
-                return b""
-            await self._inbox.more()
-        data = bytes(self._inbox.buffer)
-        self._inbox.buffer.clear()
-        return data
