@@ -43,9 +43,10 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def speed(self) -> float | None:
         """Prompt tokens a second, of a prompt long enough to tell."""
-        if not self.read_tokens or not self.read_ms or self.read_tokens < SPEED_FROM_TOKENS:
+        read = self.read_tokens or 0
+        if read < SPEED_FROM_TOKENS or not self.read_ms:
             return None
-        return self.read_tokens / self.read_ms * 1000
+        return read / self.read_ms * 1000
 
 
 class _Details(msgspec.Struct):
@@ -115,7 +116,7 @@ class _Answered(msgspec.Struct):
         return (said or "")[:_WORD_CHARACTERS]
 
 
-_NO_TIMINGS, _NO_USAGE, _NO_DETAILS = _Timings(), _Usage(), _Details()
+_NO_TIMINGS, _NO_USAGE = _Timings(), _Usage()
 
 
 class _Begun(msgspec.Struct):
@@ -133,10 +134,13 @@ def usage_of_answer(body: bytes, begun: _Usage | None = None) -> Usage | None:
     if answer.usage is None and answer.response is not None:
         answer = answer.response
     timings = answer.timings or _NO_TIMINGS
-    usage = answer.usage.after(begun).as_chat() if answer.usage is not None else _NO_USAGE
+    usage = answer.usage or _NO_USAGE
+    if usage is not _NO_USAGE and (usage.input_tokens or begun is not None):
+        usage = usage.after(begun).as_chat()
     if usage.prompt_tokens:
-        details = usage.prompt_tokens_details or _NO_DETAILS
-        cached = timings.cache_n if details.cached_tokens is None else details.cached_tokens
+        details, cached = usage.prompt_tokens_details, timings.cache_n
+        if details is not None and details.cached_tokens is not None:
+            cached = details.cached_tokens
         prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
     elif timings.prompt_n is not None and timings.cache_n is not None:
         cached = timings.cache_n
