@@ -8,6 +8,7 @@ JSON string its quotes would be escaped, so a text that speaks of models is neve
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -19,6 +20,13 @@ _MEMBER = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _DECODED_MAX_BYTES = 1 << 20
 
 
+@lru_cache(maxsize=1000)
+def _written(name: str) -> tuple[bytes, bytes, bytes]:
+    """The name in JSON, as a member, and as Python's own encoder writes that."""
+    text = msgspec.json.encode(name)
+    return text, b'"model":' + text, b'"model": ' + text
+
+
 class AnswerName:
     """For one answer: `in_whole` for all of it, or `in_piece` for each piece, then `rest`.
 
@@ -26,9 +34,7 @@ class AnswerName:
     """
 
     def __init__(self, asked: str) -> None:
-        self._asked = msgspec.json.encode(asked)
-        self._member = b'"model":' + self._asked
-        self._spaced = b'"model": ' + self._asked  # as Python's own encoder writes it
+        self._asked, self._member, self._spaced = _written(asked)
         self._engines: bytes | None = None  # the member as the engine writes it
         self._passes = not asked
         self._held: list[bytes] = []  # of a line; joined once its end is there
