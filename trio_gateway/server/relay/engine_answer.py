@@ -6,11 +6,13 @@ import re
 
 import msgspec
 
+from trio_gateway.engine.errors import KEY_REFUSED
 from trio_gateway.engine.http.exchange import Exchange
 from trio_gateway.engine.http.whole_answer import whole_up_to
 from trio_gateway.engine.lease import Lease
 from trio_gateway.rawjson import decode_or_none
 from trio_gateway.server.api.endpoint import Need
+from trio_gateway.server.api.errors import key_refused
 from trio_gateway.server.api.size_refusal import size_refusal
 from trio_gateway.server.budget import Hold, NoRoom
 from trio_gateway.server.relay.ask import Ask
@@ -109,7 +111,15 @@ async def read_beginning(exchange: Exchange, hold: Hold) -> Beginning:
     return Beginning(b"".join(pieces), limit > 0)
 
 
-def raise_if_outgrown(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
+def raise_if_refused(ask: Ask, exchange: Exchange, beginning: Beginning, lease: Lease) -> None:
+    """For an answer that is an error: of the gateway's own key, or of the prompt's size.
+
+    Raises:
+        ApiError, Outgrown
+    """
+    if exchange.status in KEY_REFUSED:
+        said = said_of(beginning.piece) if beginning.is_whole else ""
+        raise key_refused(lease.engine.refusal(exchange.status, said))
     if not beginning.is_whole or ask.endpoint.need is Need.UNCOUNTED:
         return
     if exchange.status not in (400, 500):  # the second of an input that is longer than a batch

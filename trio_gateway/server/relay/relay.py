@@ -9,59 +9,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
 from trio_gateway.config.keepalive import KeepaliveStyle
-from trio_gateway.engine.clients.facts import Place, Reach
-from trio_gateway.engine.clients.llamacpp_place import (
-    ANSWERS,
-    members_of,
-    reach_of,
-    told,
-    wipe_slot,
-    with_place,
-)
 from trio_gateway.engine.clients.usage import Usage, usage_of_answer, usage_of_ends, usage_so_far
-from trio_gateway.engine.errors import KEY_REFUSED, EngineLost, ExchangeAborted, KeyRefused
+from trio_gateway.engine.errors import EngineLost, ExchangeAborted, KeyRefused
 from trio_gateway.engine.http.body_source import BodySource
-from trio_gateway.engine.http.exchange import Exchange, Header
-from trio_gateway.engine.kv.slot_owners import SAMPLE_BYTES, SlotOwners
+from trio_gateway.engine.http.exchange import FIRST_ERROR_STATUS, Exchange, Header
 from trio_gateway.engine.lease import Lease, LeaseRefused
 from trio_gateway.engine.manager import EngineManager
 from trio_gateway.held import Held
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Body, Endpoint
+from trio_gateway.server.api.endpoint import Endpoint
 from trio_gateway.server.api.errors import aborted, engine_failed, from_reject, key_refused
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
-from trio_gateway.server.api.large_body import LargeBody
 from trio_gateway.server.relay.answer import Answer, in_shape, without_length
 from trio_gateway.server.relay.ask import Ask, Sender
 from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
 from trio_gateway.server.relay.engine_answer import (
     Beginning,
     Outgrown,
-    raise_if_outgrown,
+    raise_if_refused,
     read_beginning,
-    said_of,
 )
 from trio_gateway.server.relay.engine_stream import EngineStream, news_of
 from trio_gateway.server.relay.headers import choice_header, decision_headers, selection_headers
 from trio_gateway.server.relay.leasing import Shrunk, chosen_anew, lease_for
 from trio_gateway.server.relay.long_answer import LongAnswer
 from trio_gateway.server.relay.passage import headers_of
+from trio_gateway.server.relay.placing import is_read, placed
 from trio_gateway.server.relay.prepare import Preparer
 from trio_gateway.server.relay.usage_observer import UsageObserver
 
 log = logging.getLogger(__name__)
 
 _JSON = b"application/json"
-_NO_LIMIT = nullcontext()
-WIPE_LIMIT_S = 5.0  # a slot that works on nothing forgets in milliseconds
 
 
 class Relay:
@@ -180,10 +167,13 @@ class Relay:
             hold = ask.sender.state.hold
             long = LongAnswer.of(ask, lease, self._manager)
             try:
-                with _NO_LIMIT if long is None else long.scope:
-                    exchange = await _send(ask if long is None else long.ask, lease, stack)
+                if long is None:
+                    exchange = await _send(ask, lease, stack)
                     beginning = await read_beginning(exchange, hold)
-                    if long is not None:
+                else:
+                    with long.scope:
+                        exchange = await _send(long.ask, lease, stack)
+                        beginning = await read_beginning(exchange, hold)
                         beginning = await long.collect(exchange, beginning, hold)
             except ExchangeAborted as error:
                 raise aborted(error) from None
@@ -193,10 +183,8 @@ class Relay:
                 raise await news_of(lease, error) from None
             if long is not None and long.is_ended:
                 return long.answer(self._naming(ask.asked))
-            if exchange.status in KEY_REFUSED:
-                said = said_of(beginning.piece) if beginning.is_whole else ""
-                raise key_refused(lease.engine.refusal(exchange.status, said))
-            raise_if_outgrown(ask, exchange, beginning, lease)
+            if exchange.status >= FIRST_ERROR_STATUS:
+                raise_if_refused(ask, exchange, beginning, lease)
             if lease.kv_move.restored and exchange.status == 200 and not self._hides:
                 await lease.find_spared(usage_so_far(beginning.piece))
             return self._present(ask, lease, exchange, beginning, stack, long)
@@ -228,16 +216,17 @@ class Relay:
         for observer in observers:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
-        if lease.progress is None and status == 200 and not sse.has_events(exchange.headers):
+        progress = lease.progress
+        if progress is None and status == 200 and not sse.has_events(exchange.headers):
             state.record.usage = usage_of_ends(beginning.piece)
         if beginning.is_whole:
             for observer in observers:
                 observer.completes()
-            if lease.progress is not None and status == 200:
-                lease.progress.is_complete = True
+            if progress is not None and status == 200:
+                progress.is_complete = True
                 self._learn(ask, lease, usage_of_answer(beginning.piece))
             return _whole_answer(status, headers, beginning.piece, name)
-        if (progress := lease.progress) is not None:
+        if progress is not None:
             progress.begin(now, beginning.piece)
             usage = UsageObserver(partial(self._learn, ask, lease), progress, beginning.piece)
             usage.continues(beginning.piece)
@@ -269,7 +258,7 @@ async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     """Raises as `EngineClient.forward_request`."""
     record = ask.sender.state.record
     ask.wait.engine_asked_at = record.sent_at = trio.current_time()
-    engine = lease.engine.client
+    engine, kv = lease.engine.client, lease.engine.kv
     body: bytes | BodySource
     if ask.form is not None:
         body = ask.form.source(engine.served_name)
@@ -277,72 +266,16 @@ async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
         body = ask.large.source(engine.served_name)
     else:
         body = engine.transform_request(ask.endpoint.name, ask.body, ask.members)
-    await lease.switch_conversation()
-    if lease.engine.owners is not None and _is_read(ask):
-        body = await _placed(ask, lease, lease.engine.owners, body, stack)
+    if kv is not None and kv.takes_turns:
+        await lease.switch_conversation()
+    if lease.engine.owners is not None and is_read(ask):
+        body = await placed(ask, lease, lease.engine.owners, body, stack)
     headers = headers_of(ask, engine)
     exchange = await stack.enter_async_context(
         engine.forward_request(ask.method, ask.target, headers, body)
     )
     record.site = exchange.why_there
     return exchange
-
-
-def _is_read(ask: Ask) -> bool:
-    """Whether a slot reads it, as far as is known."""
-    by_hand = ask.endpoint.body is Body.ANY and ask.method == "POST"
-    return ask.prompt is not None or ask.form is not None or by_hand
-
-
-async def _placed(
-    ask: Ask, lease: Lease, owners: SlotOwners, body: bytes | BodySource, stack: Held
-) -> bytes | BodySource:
-    """The body, told to keep away from what its slot holds of others.
-
-    Raises:
-        EngineLost
-    """
-    if ask.large is not None:
-        return await _placed_large(ask, ask.large, lease, owners, body, stack)
-    members, reach = {}, Reach.NOTHING
-    if isinstance(body, bytes):
-        members = members_of(body, ask.members if body is ask.body else None)
-        reach = reach_of(ask.target, members)
-    place = await _taken(ask, lease, owners, ask.body, reach, stack)
-    if not place.is_told or not isinstance(body, bytes) or reach is Reach.NOTHING:
-        return body
-    return with_place(body, members, place)
-
-
-async def _placed_large(
-    ask: Ask,
-    large: LargeBody,
-    lease: Lease,
-    owners: SlotOwners,
-    body: bytes | BodySource,
-    stack: Held,
-) -> bytes | BodySource:
-    asked = ((name, large.short_member(name)) for name in ANSWERS)
-    answers = {name: value for name, value in asked if value is not None}
-    reach = reach_of(ask.target, answers) if large.is_object else Reach.NOTHING
-    place = await _taken(ask, lease, owners, large.beginning(SAMPLE_BYTES), reach, stack)
-    if not place.is_told or reach is Reach.NOTHING:
-        return body
-    for name, value in told(place).items():
-        large = large.replaced(name, value)
-    return large.source(lease.client.served_name)
-
-
-async def _taken(
-    ask: Ask, lease: Lease, owners: SlotOwners, sample: bytes, reach: Reach, stack: Held
-) -> Place:
-    """Its place, with what idle slots hold of others forgotten, where it must be."""
-    place = owners.place(ask.sender.permissions.owner, sample, reach)
-    stack.callback(owners.leave, place)
-    for slot in place.wipe:
-        if not await wipe_slot(lease.client, slot, WIPE_LIMIT_S):
-            raise EngineLost("the engine did not forget what it had read for another API key")
-    return place
 
 
 def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerName) -> Answer:
