@@ -34,5 +34,6 @@ def read_here(patch: pytest.MonkeyPatch, *, everything: bool = False) -> list[Qu
 
     patch.setattr(readers._Reader, "_ask", ask)
     if everything:
+        patch.setattr(readers, "SMALL_BYTES", -1)
         patch.setattr(readers, "LIGHT_BYTES", -1)
     return asked
