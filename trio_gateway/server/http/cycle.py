@@ -6,13 +6,14 @@ import enum
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import trio
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.http1 import RequestHead, body_of
 from trio_gateway.server.http.inbox import Inbox
-from trio_gateway.server.http.types import ClientGone, Header, Message
+from trio_gateway.server.http.types import ClientGone, Facts, Header, Message, Scope
 from trio_gateway.server.http.wire import Wire
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -38,11 +39,34 @@ class Framing(enum.Enum):
     NONE = enum.auto()  # there is no body
 
 
+def scope_of(head: RequestHead, facts: Facts) -> Scope:
+    """What an app is told of a request, before anything of its body."""
+    path, _, query = head.target.partition(b"?")
+    return {
+        "type": "http",
+        "http_version": head.version,
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "method": head.method,
+        "scheme": facts.scheme,
+        "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": facts.root_path,
+        "headers": head.headers,
+        "client": facts.client,
+        "server": facts.server,
+        "state": {**facts.state},
+        "extensions": {},
+    }
+
+
 class Cycle:
     """Head and first body are one send. `began` once the app has said anything, `has_sent` once the
-    client may have got something of it, `is_complete` once the app has said all.
+    client may have got something of it, `is_complete` once the app has said all. `is_over`: the app
+    is done with it, so that there is nothing to cancel.
 
     Args:
+        scope: in which the app is called, and many others are that come after it.
         keeps_alive: whether the connection may go on after this.
         began_at: when the head had come, in seconds of trio's clock.
         default_headers: gives the lines of each answer, such as its date.
@@ -52,7 +76,7 @@ class Cycle:
 
     # The class's own until they change: to set them all costs each request 25 bytecodes.
     fault: ApiError | None = None
-    began = has_sent = is_complete = False
+    began = has_sent = is_complete = is_cancelled = is_over = False
     status = 0
     headers: Sequence[Header] = ()
     _framing: Framing | None = None  # None: the head is not sent
@@ -65,6 +89,7 @@ class Cycle:
         head: RequestHead,
         wire: Wire,
         inbox: Inbox,
+        scope: trio.CancelScope,
         *,
         keeps_alive: bool,
         began_at: float,
@@ -74,12 +99,18 @@ class Cycle:
     ) -> None:
         self.keeps_alive, self.began_at = keeps_alive, began_at
         self.body = body_of(head)
-        self.scope = trio.CancelScope()
-        self._head, self._wire, self._inbox, self._gone = head, wire, inbox, gone
+        self.head, self._scope = head, scope
+        self._wire, self._inbox, self._gone = wire, inbox, gone
         self._default_headers = default_headers
         self._reading_turn = turn
         # The one case in which two tasks may want to send.
         self._turn = trio.Lock() if head.expects_continue else None
+
+    def cancel(self, reason: str) -> None:
+        """End what the app does for it."""
+        if not self.is_over:
+            self.is_cancelled = True
+            self._scope.cancel(reason=reason)
 
     # -- the request --------------------------------------------------------------------------
 
@@ -120,7 +151,7 @@ class Cycle:
             data = self.body.take(self._inbox.buffer)
         except ApiError as error:
             self.fault = error
-            self.scope.cancel(reason="the body is malformed")
+            self.cancel(reason="the body is malformed")
             return {"type": "http.request", "body": b"", "more_body": True}
         self._all_given = self.body.complete
         if not data and not self._all_given:
@@ -228,7 +259,7 @@ class Cycle:
         if self._turn is not None and not self.body.complete:
             # It may now send the body, or not. What comes next could be read in two ways.
             self.keeps_alive = False
-        if self._head.method == "HEAD" or self.status in _NO_BODY:
+        if self.head.method == "HEAD" or self.status in _NO_BODY:
             if self.status == 204:  # where a length is not allowed
                 self.headers = [h for h in self.headers if h[0] != b"content-length"]
             return Framing.NONE
@@ -238,7 +269,7 @@ class Cycle:
         if length is not None:
             self._left = length
             return Framing.LENGTH
-        if self._head.version == "1.0":
+        if self.head.version == "1.0":
             self.keeps_alive = False
             return Framing.END_OF_CONNECTION
         return Framing.CHUNKS

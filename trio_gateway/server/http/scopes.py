@@ -74,7 +74,7 @@ class RequestState:
     is_torn = False  # it ended without an end
     is_cancelled = False
     cycle: Cycle | None = None  # of HTTP
-    scope: trio.CancelScope | None = None  # what ends it if it is cancelled
+    scope: Cycle | trio.CancelScope | None = None  # what ends it if it is cancelled
 
     def __init__(self, hold: Hold, began_at: float) -> None:
         self.hold = hold  # what it holds of the budget
@@ -126,7 +126,7 @@ class RequestScopes:
         began_at = trio.current_time() if cycle is None else cycle.began_at
         state = scope[REQUEST_KEY] = RequestState(hold, began_at)
         if cycle is not None:
-            state.cycle, state.scope = cycle, cycle.scope
+            state.cycle = state.scope = cycle
         if (first := scope.get(FIRST_KEY)) is None:
             first = scope[FIRST_KEY] = first_headers(scope["headers"])
         state.family = family_of(scope["path"], first)

@@ -18,7 +18,6 @@ REQUEST_KEY = "trio_gateway.request"  # its RequestState
 # The first header of each name: many look for one or two, and few are there. To walk through all of
 # them takes 0.3 µs each time, and clients send up to twenty.
 FIRST_KEY = "trio_gateway.first_headers"
-BODY_KEY = "trio_gateway.body"  # `Cycle.receive_now`
 CYCLE_KEY = "trio_gateway.cycle"  # the Cycle
 HOLD_KEY = "trio_gateway.hold"  # a WebSocket's session is told what it holds of the budget
 REQUEST_ID_HEADER = b"x-gateway-request-id"

@@ -10,13 +10,14 @@ Every request has one, so the limits of bodies and what a shutdown does to them 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import trio
 
 from trio_gateway.server.api.errors import ApiError, body_timeout, body_too_large, shutting_down
 from trio_gateway.server.budget import Hold
-from trio_gateway.server.http.types import BODY_KEY, FIRST_KEY, Message, Receive, Scope
+from trio_gateway.server.http.cycle import Cycle
+from trio_gateway.server.http.types import CYCLE_KEY, FIRST_KEY, Message, Receive, Scope
 
 # A body that drips would hold an engine, which is not stopped for others while it has leases.
 LEAST_BYTES_PER_S = 16 * 1024
@@ -76,7 +77,7 @@ class Upload:
         self.hold = hold
         self.length = _length_of(scope)
         self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
-        self._receive_now: Callable[[], Message | None] | None = scope.get(BODY_KEY)
+        self._cycle: Cycle | None = scope.get(CYCLE_KEY)
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
 
@@ -119,7 +120,7 @@ class Upload:
         while self._refusal is None:
             if self.complete:
                 return b""
-            if self._receive_now is not None and (message := self._receive_now()) is not None:
+            if self._cycle is not None and (message := self._cycle.receive_now()) is not None:
                 # It was there already: neither a limit on the wait nor a task switch is needed.
                 piece = self._take(message)
                 if piece and self._refusal is None:
