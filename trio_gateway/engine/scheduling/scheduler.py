@@ -165,10 +165,10 @@ class Scheduler:
         asked for. None: it has to go the long way, which would decide the same."""
         state = self.state
         if isinstance(event, LeaseReturned):
-            engine = state.holder_of(event.ticket)
-            if engine is not None and engine.state is EngineState.DRAINING:
-                return None  # it may have been the last one
-            self.wakes_at = min(self.wakes_at, state.take_back(event.ticket, now))
+            if (due := state.take_back(event.ticket, now)) is None:
+                return None  # its engine is to be stopped
+            if due < self.wakes_at:
+                self.wakes_at = due
             return []
         if not isinstance(event, TicketArrived):
             return None

@@ -121,8 +121,9 @@ class SchedulerState:
         """The engine that the ticket is a lease of; None: it is gone, or there is no such lease."""
         return self._holders.get(ticket)
 
-    def take_back(self, ticket: int, now: float) -> float:
-        """When its engine will have been idle for too long, if this was its last lease."""
+    def take_back(self, ticket: int, now: float) -> float | None:
+        """When its engine will have been idle for too long; infinite: it is not idle. None: it was
+        the last lease of one that drains."""
         # The engine may be gone: a lease outlives a crash until its request notices.
         if (engine := self._holders.pop(ticket, None)) is None:
             return math.inf
@@ -130,7 +131,9 @@ class SchedulerState:
         engine.used_at = now
         self.touched.add(model)
         self.forecast.lease_ended(model, lease, engine.context, now)
-        return math.inf if engine.leases else self.idle.note(engine)
+        if engine.leases:
+            return math.inf
+        return None if engine.state is EngineState.DRAINING else self.idle.note(engine)
 
     # -- engines -----------------------------------------------------------------------------
 
