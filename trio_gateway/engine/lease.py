@@ -131,7 +131,7 @@ class LeaseRequest:
         prompt: the request itself, so that its conversation's KV cache can be found.
         recount: for one with a `least_need`.
 
-    `arrived_at`: since when it waits.
+    `arrived_at`: since when it waits. `lease`: what it was granted; None: it waits, or in vain.
 
     Raises:
         LeaseRefused: on entering; the queue is full, the start failed, the gateway stops, …
@@ -145,19 +145,19 @@ class LeaseRequest:
         leases: Leases,
         recount: Recount | None = None,
     ) -> None:
-        self.event, self.prompt, self._leases = event, prompt, leases
+        self.event, self.prompt, self.leases = event, prompt, leases
         self._recount = recount
         self._counting: trio.CancelScope | None = None
         self._decided: trio.Event | None = None  # most are granted at once, and wait for nothing
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         self._reject: Reject | None = None
         self._error: Exception | None = None
         self.arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
         self.arrived_at = trio.current_time()
-        self._leases.take_in(self)
-        lease = self._lease
+        self.leases.take_in(self)
+        lease = self.lease
         return await self._wait() if lease is None else lease
 
     async def _wait(self) -> Lease:
@@ -170,18 +170,15 @@ class LeaseRequest:
             if self._reject is not None:
                 raise LeaseRefused(self._reject)
         except BaseException:
-            self._let_go()
+            await self.__aexit__()
             raise
-        assert self._lease is not None
-        return self._lease
+        assert self.lease is not None
+        return self.lease
 
     async def __aexit__(self, *_: object) -> None:
-        self._let_go()
-
-    def _let_go(self) -> None:
         if self._counting is not None:
             self._counting.cancel(reason="the request is over")
-        self._leases.let_go(self)
+        self.leases.let_go(self)
 
     def begin_count(self) -> trio.CancelScope:
         """For the task in which `count_again` runs: it is cancelled when the request is over."""
@@ -194,22 +191,18 @@ class LeaseRequest:
 
     @property
     def is_waiting(self) -> bool:
-        return self._lease is None and self._reject is None and self._error is None
-
-    @property
-    def is_granted(self) -> bool:
-        return self._lease is not None
+        return self.lease is None and self._reject is None and self._error is None
 
     def grant(self, grant: Grant, engine: Engine, saved_tokens: int, now: float) -> None:
         """`saved_tokens`: of the engines that made way for it."""
-        self._lease = Lease(engine, grant, self, saved_tokens, now)
+        self.lease = Lease(engine, grant, self, saved_tokens, now)
         if self._decided is not None:
             self._decided.set()
 
     def end_answer(self, after_s: float) -> None:
         """Its answer has taken so long that it is the others' turn."""
-        assert self._lease is not None
-        self._lease.end_answer(after_s)
+        assert self.lease is not None
+        self.lease.end_answer(after_s)
 
     def refuse(self, reject: Reject) -> None:
         self._reject = reject
@@ -224,7 +217,7 @@ class LeaseRequest:
 
     def waiting(self) -> Waiting | None:
         """What it waits for, and may expect; None once it is decided."""
-        return self._leases.waiting(self.event.ticket)
+        return self.leases.waiting(self.event.ticket)
 
 
 def waiting_prompts(requests: Mapping[int, LeaseRequest], model: str) -> dict[int, Prompt]:

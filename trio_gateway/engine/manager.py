@@ -229,7 +229,7 @@ class EngineManager:
     def let_go(self, request: LeaseRequest) -> None:
         ticket = request.event.ticket
         del self._requests[ticket]
-        self._dispatch(LeaseReturned(ticket) if request.is_granted else TicketGone(ticket))
+        self._dispatch(TicketGone(ticket) if request.lease is None else LeaseReturned(ticket))
 
     def waiting(self, ticket: int) -> Waiting | None:
         return self.overview.waiting(ticket)

@@ -110,6 +110,8 @@ class Overview:
     ) -> None:
         self._scheduler, self._state = scheduler, scheduler.state
         self._engines, self._kinds, self._saves_kv = engines, kinds, saves_kv
+        # Tokens that one request gets in each variant of a model, the smallest first.
+        self.contexts_of = self._state.variants.contexts
         # By model, of which configuration, and what was found; it takes long to find.
         self._carryover: dict[str, tuple[ModelConfig, bool | str]] = {}
         self._wall = WallClock()
@@ -117,10 +119,6 @@ class Overview:
         self.elsewhere: Mapping[str, ModelLoad] = {}
 
     # -- models -------------------------------------------------------------------------------
-
-    def contexts_of(self, model: str) -> list[int]:
-        """Tokens that one request gets in each variant of the model, the smallest first."""
-        return self._state.variants.contexts(model)
 
     def context_of(self, key: VariantKey) -> int:
         """Tokens that one request gets in this variant."""
@@ -141,8 +139,8 @@ class Overview:
     def longest_answer_s(self, model: str) -> float:
         """An answer of it ends after so long, if others wait; infinite: it goes on, as does one of
         a model that a reload has taken away."""
-        variants = self._state.variants
-        return variants[model][0].longest_answer_s if model in variants else math.inf
+        variants = self._state.variants.get(model)
+        return variants[0].longest_answer_s if variants else math.inf
 
     def is_pinned(self, model: str) -> bool:
         return self._state.variants.is_pinned(self._state.variants[model][0])

@@ -51,6 +51,10 @@ class Variants:
     def __contains__(self, model: str) -> bool:
         return model in self._of_model
 
+    def get(self, model: str) -> Sequence[VariantFacts]:
+        """None at all of a model that the configuration has no more."""
+        return self._of_model.get(model, ())
+
     def all_keys(self) -> set[VariantKey]:
         return {facts.key for of_model in self._of_model.values() for facts in of_model}
 
