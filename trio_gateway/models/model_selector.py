@@ -17,7 +17,6 @@ from trio_gateway.models.need.bounds import (
     with_room,
 )
 from trio_gateway.models.need.calibration import BYTES_PER_TOKEN, Calibration, CountSource
-from trio_gateway.models.need.contents import ChatSize
 from trio_gateway.models.need.demand import Demand
 from trio_gateway.models.need.excess import Excess, Known, between, excess_of, sentence
 from trio_gateway.models.need.measured_form import Form
@@ -82,7 +81,10 @@ class ModelSelector:
             refuse_media()
         clamps = is_ceiling if model.clamp_answer is None else model.clamp_answer
         calibration = self._counter.calibration(model)
-        demand = self._demand(model, form, size, at_least, calibration, clamps=clamps)
+        demand = self._demand(
+            model, calibration, form.kind, form.answer, size.turn, at_least,
+            is_plain=form.is_plain(size), clamps=clamps,
+        )  # fmt: skip
         # Read with the bound: answers that come in the meantime may raise it.
         correction = calibration.correction(CountSource.BOUND)
         upper = form.upper_bound(calibration.overhead, model.image_tokens, size) + correction
@@ -114,10 +116,7 @@ class ModelSelector:
         counted = await self._counter.count(model, form)
         if counted is None or not (counted.is_exact or counted.source is CountSource.ENGINE):
             return None
-        calibration = self._counter.calibration(model)
-        demand = self._demand(
-            model, form, form.size(), at_least, calibration, clamps=selection.clamps
-        )
+        demand = self._demand_of(selection, form.answer, at_least)
         bound = Count(selection.prompt, selection.source, False, selection.correction)
         lower = form.lower_bound(model.image_tokens)
         return self._by(demand, counted, lower, bound, is_final=True)
@@ -134,15 +133,9 @@ class ModelSelector:
         if not is_least or prompt > selection.prompt:
             self._learn(selection, prompt)
         # Not only what a count says: the engine that refused is too small whatever that is.
-        contexts = sorted(self._overview.contexts_of(selection.model.name))
-        larger = [c for c in contexts if c > refused_context]
-        turn = round(self._counter.calibration(selection.model).average_turn_tokens)
-        demand = Demand(
-            selection.model, selection.endpoint, selection.asked,
-            *self._shares(selection.model, contexts[-1], turn), turn,
-            larger or contexts, contexts[-1], selection.turn_bytes, selection.is_plain,
-            selection.clamps,
-        )  # fmt: skip
+        demand = self._demand_of(selection, selection.asked)
+        larger = [c for c in demand.contexts if c > refused_context]
+        demand = msgspec.structs.replace(demand, contexts=larger or demand.contexts)
         if is_least and not larger:
             chosen = self._by_least(demand, selection, prompt)
         elif not larger and not (selection.clamps and prompt < refused_context):
@@ -195,28 +188,33 @@ class ModelSelector:
     def _demand(
         self,
         model: ModelConfig,
-        form: Form,
-        size: ChatSize,
-        at_least: int,
         calibration: Calibration,
+        endpoint: str,
+        answer: int | None,
+        turn_bytes: int | None,
+        at_least: int,
         *,
+        is_plain: bool,
         clamps: bool,
     ) -> Demand:
         contexts = sorted(self._overview.contexts_of(model.name))
         largest, turn = contexts[-1], round(calibration.average_turn_tokens)
-        default, least = self._shares(model, largest, turn)
+        least = least_answer(model.min_answer_tokens, largest)
+        if (default := self._config.server.default_answer_tokens) is None:
+            # With room for an average turn, no conversation moves up in the middle of its answer.
+            default = max(least, turn)
         return Demand(
-            model, form.kind, form.answer, default, least, turn,
-            contexts, largest, size.turn, form.is_plain(size), clamps, at_least,
+            model, endpoint, answer, default, least, turn,
+            contexts, largest, turn_bytes, is_plain, clamps, at_least,
         )  # fmt: skip
 
-    def _shares(self, model: ModelConfig, largest: int, turn: int) -> tuple[int, int]:
-        """What is reserved for an answer without a maximum, and what it gets at least."""
-        least = least_answer(model.min_answer_tokens, largest)
-        if (given := self._config.server.default_answer_tokens) is not None:
-            return given, least
-        # With room for an average turn, no conversation moves up in the middle of its answer.
-        return max(least, turn), least
+    def _demand_of(self, selection: Selection, answer: int | None, at_least: int = 0) -> Demand:
+        """Of a request that was selected for before."""
+        return self._demand(
+            selection.model, self._counter.calibration(selection.model), selection.endpoint,
+            answer, selection.turn_bytes, at_least,
+            is_plain=selection.is_plain, clamps=selection.clamps,
+        )  # fmt: skip
 
     def _by(
         self, demand: Demand, counted: Count | None, lower: int, bound: Count, *, is_final: bool
