@@ -8,7 +8,7 @@ Whoever looks on (a dump, what an answer's usage teaches) is an AnswerObserver o
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -25,12 +25,13 @@ from trio_gateway.held import Held
 from trio_gateway.models.model_selector import ModelSelector
 from trio_gateway.server.api import sse
 from trio_gateway.server.api.answer_name import AnswerName
-from trio_gateway.server.api.endpoint import Endpoint
+from trio_gateway.server.api.endpoint import Endpoint, Family
 from trio_gateway.server.api.errors import aborted, engine_failed, from_reject, key_refused
 from trio_gateway.server.api.hidden_cache import HidingAnswerName
+from trio_gateway.server.http.types import Send
 from trio_gateway.server.relay.answer import Answer, in_shape, without_length
 from trio_gateway.server.relay.ask import Ask, Sender
-from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer
+from trio_gateway.server.relay.early_answer import EarlyAnswers, LateAnswer, Opening
 from trio_gateway.server.relay.engine_answer import (
     Beginning,
     Outgrown,
@@ -103,14 +104,17 @@ class Relay:
             sender.state.record.has(lease)
             yield lease
 
-    async def respond(self, ask: Ask) -> Answer:
+    def respond(self, ask: Ask) -> Awaitable[Answer]:
         """The answer; of a stream that takes long, what is left of it once there is one."""
         ask.note()
         send = ask.sender.send if ask.wants_stream and ask.endpoint.streams else None
         if send is None or not self._early_answers.takes(
             opening := ask.opening_as(self._keepalive_style, reasons=self._reasons)
         ):
-            return in_shape(ask.sender.state.family, await self._answer(ask))
+            return self._answer(ask, ask.sender.state.family)
+        return self._respond_early(ask, opening, send)
+
+    async def _respond_early(self, ask: Ask, opening: Opening, send: Send) -> Answer:
         ask.state.last_words = partial(ask.last_words, opening)
         observers = ask.state.observers
         early = self._early_answers.begin(ask.wait, opening, ask.selection, send, observers)
@@ -130,10 +134,11 @@ class Relay:
         late = LateAnswer(result, ask.error_events, ask.state, events=opening.events)
         return Answer(200, [], late)
 
-    async def _answer(self, ask: Ask) -> Answer:
+    async def _answer(self, ask: Ask, family: Family | None = None) -> Answer:
         """An engine's answer. A request that lost its engine before anything was sent gets one
         more try: on a fresh one, if the first one is gone. One that its engine found too long for
-        its context goes up to a larger variant, once.
+        its context goes up to a larger variant, once. `family`: whose shape an engine's error
+        gets; None: its own.
 
         Raises:
             ApiError: no engine answered.
@@ -141,7 +146,7 @@ class Relay:
         lost_before = grown = shrunk = False
         while True:
             try:
-                return await self._try(ask)
+                answer = await self._try(ask)
             except EngineLost as lost:
                 if lost_before or (ask.form is not None and not ask.form.can_repeat):
                     raise engine_failed(ask.model.name, str(lost), lost.output) from None
@@ -160,6 +165,8 @@ class Relay:
                     )  # fmt: skip
                     raise ask.too_long(excess) from None
                 ask, grown = larger, True
+            else:
+                return answer if family is None else in_shape(family, answer)
 
     async def _try(self, ask: Ask) -> Answer:
         async with Held() as stack:
