@@ -23,19 +23,18 @@ class AnswerProgress:
     scheduler's.
     """
 
-    __slots__ = (
-        "begun_at", "first", "is_complete", "is_ended", "is_seen", "limit", "opening", "prompt",
-        "said", "sample", "size",
-    )  # fmt: skip
+    # Until it begins, and of an answer that is not streamed most of it is not set.
+    begun_at: float | None = None
+    said: int | None = None
+    size: int = 0
+    first: bytes = b""
+    opening: tuple[int, int] | None = None
+    sample: Sequence[bytes] = ()
+    is_complete: bool = False
+    is_ended: bool = False
 
     def __init__(self, prompt: int, limit: int | None, *, is_seen: bool) -> None:
         self.prompt, self.limit, self.is_seen = prompt, limit, is_seen
-        self.begun_at: float | None = None
-        self.said: int | None = None
-        self.size, self.first = 0, b""
-        self.opening: tuple[int, int] | None = None
-        self.sample: Sequence[bytes] = ()
-        self.is_complete = self.is_ended = False
 
     def begin(self, now: float, first: bytes = b"") -> None:
         """Its first piece is there. An engine is asked once more, if the first was lost."""
