@@ -12,7 +12,7 @@ from collections.abc import Sequence
 WHOLE_ANSWER_MAX_BYTES = 16 * 1024**2
 
 _EVENTS = b"text/event-stream"
-_JSON = b"application/json"
+_JSON_KINDS = (b"application/json", b"application/json; charset=utf-8")  # as most write it
 _FIRST_ERROR_STATUS = 400
 
 
@@ -23,10 +23,12 @@ def whole_up_to(status: int, headers: Sequence[tuple[bytes, bytes]]) -> int:
     `headers` have lower-case names.
     """
     known = dict(headers)
-    kind = known.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = known.get(b"content-type", b"")
+    if kind not in _JSON_KINDS:
+        kind = kind.partition(b";")[0].strip().lower()
     if kind == _EVENTS:
         return 0
     length = known.get(b"content-length", b"")
     if length.isdigit():
         return WHOLE_ANSWER_MAX_BYTES if int(length) <= WHOLE_ANSWER_MAX_BYTES else 0
-    return WHOLE_ANSWER_MAX_BYTES if kind == _JSON or status >= _FIRST_ERROR_STATUS else 0
+    return WHOLE_ANSWER_MAX_BYTES if kind in _JSON_KINDS or status >= _FIRST_ERROR_STATUS else 0

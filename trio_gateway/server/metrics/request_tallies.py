@@ -162,8 +162,9 @@ class RequestTallies:
         over, self._over = self._over, []
         groups: defaultdict[Alike, list[RequestRecord]] = defaultdict(list)
         for r in over:
-            model, by = UNKNOWN, None
-            if (selection := r.selection) is not None:
+            if (selection := r.selection) is None:
+                model, by = UNKNOWN, None
+            else:
                 model, by = selection.model.name, selection.source
             groups[
                 model, r.endpoint, r.outcome, r.error, r.way.how, r.priority, by,
