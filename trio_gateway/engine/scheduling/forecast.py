@@ -14,6 +14,7 @@ from trio_gateway.engine.scheduling.events import VariantFacts, VariantKey
 from trio_gateway.engine.scheduling.progress import AnswerProgress
 
 NEWEST_SHARE = 0.3  # of the newest measurement in the running mean
+_KEPT_SHARE = 1 - NEWEST_SHARE
 MOVED_FROM = 0.1  # a mean that has moved by less than this share is no news
 KNOWN_LENGTHS = 64  # the newest answers of a model that ended by themselves
 REMEMBERED_TOKENS = 64  # so many count what was measured in earlier runs
@@ -27,9 +28,8 @@ class _Rate:
         self._seconds = self._count = 0.0
 
     def took(self, count: float, seconds: float) -> None:
-        keep = 1 - NEWEST_SHARE
-        self._seconds = self._seconds * keep + seconds
-        self._count = self._count * keep + count
+        self._seconds = self._seconds * _KEPT_SHARE + seconds
+        self._count = self._count * _KEPT_SHARE + count
 
     def seconds(self, count: float) -> float:
         return count * self._seconds / self._count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable
 
@@ -11,61 +12,62 @@ from trio_gateway.engine.scheduling.variants import Variants
 
 
 class IdleEngines:
-    """By their idle timeout, of which a configuration has few: of those that share one, the engine
-    that was used first is the first to go. So a request costs the same, however many engines run.
-
-    One that is used again keeps its place until somebody comes upon it there, or it is idle again:
-    most requests are over before anybody asks.
+    """In a heap, by when they would have been idle for too long as they were put in. A request
+    makes that later, and changes nothing here: the time of an engine is looked at again once it is
+    the first. So a request costs the same, however many engines run.
     """
 
     def __init__(self, variants: Variants) -> None:
         self._variants = variants
-        self._by_timeout: dict[float, dict[int, EngineView]] = {}  # in the order of their last use
-
-    def forget(self, engine: EngineView) -> None:
-        for engines in self._by_timeout.values():
-            engines.pop(engine.id, None)
+        self._heap: list[tuple[float, int]] = []
+        self._listed: dict[int, EngineView] = {}  # those in the heap, once each
 
     def note(self, engine: EngineView) -> float:
-        """It was used, or is in another state than before. When it will have been idle for too
-        long; infinite: it is not idle."""
-        if not _is_idle(engine):
+        """It is idle, or in another state than before. When it will have been idle for too long, if
+        that was not to be expected; infinite otherwise."""
+        if engine.id in self._listed or (due := self._due(engine)) == math.inf:
             return math.inf
-        idle_s = self._variants.idle_timeout_s(engine.facts)
-        engines = self._by_timeout.setdefault(idle_s, {})
-        engines.pop(engine.id, None)
-        engines[engine.id] = engine
-        return engine.used_at + idle_s
+        self._listed[engine.id] = engine
+        heapq.heappush(self._heap, (due, engine.id))
+        return due
+
+    def forget(self, engine: EngineView) -> None:
+        """It is gone."""
+        if self._listed.pop(engine.id, None) is not None:
+            self._heap = [entry for entry in self._heap if entry[1] != engine.id]
+            heapq.heapify(self._heap)
 
     def note_timeouts(self, engines: Iterable[EngineView]) -> None:
         """The timeouts are others; `engines` are all that there are."""
-        self._by_timeout = {}
-        for engine in sorted(engines, key=lambda engine: engine.used_at):
+        self._heap, self._listed = [], {}
+        for engine in engines:
             self.note(engine)
 
     def next_due(self) -> float:
         """When the next of them is idle for too long; infinite: none is idle."""
-        due = math.inf
-        for idle_s, engines in self._by_timeout.items():
-            while engines:
-                first = next(iter(engines.values()))
-                if _is_idle(first):
-                    due = min(due, first.used_at + idle_s)
-                    break
-                del engines[first.id]
-        return due
+        heap = self._heap
+        while heap:
+            at, number = heap[0]
+            due = self._due(self._listed[number])
+            if due <= at:
+                return due
+            if due == math.inf:
+                heapq.heappop(heap)
+                del self._listed[number]
+            else:
+                heapq.heapreplace(heap, (due, number))
+        return math.inf
 
     def due(self, now: float) -> list[tuple[EngineView, float]]:
         """Those that are idle for too long, and their timeouts, in the order of their start."""
         found = []
-        for idle_s, engines in self._by_timeout.items():
-            for engine in engines.values():
-                if _is_idle(engine):
-                    if engine.used_at + idle_s > now:
-                        break
-                    found.append((engine, idle_s))
+        while self.next_due() <= now:
+            _, number = heapq.heappop(self._heap)
+            engine = self._listed.pop(number)
+            found.append((engine, self._variants.idle_timeout_s(engine.facts)))
         return sorted(found, key=lambda each: each[0].id)
 
-
-def _is_idle(engine: EngineView) -> bool:
-    return engine.state is EngineState.READY and not engine.leases
+    def _due(self, engine: EngineView) -> float:
+        if engine.state is not EngineState.READY or engine.leases:
+            return math.inf
+        return engine.used_at + self._variants.idle_timeout_s(engine.facts)

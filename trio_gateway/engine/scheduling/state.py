@@ -115,15 +115,15 @@ class SchedulerState:
         engine.leases[ticket] = lease
         engine.used_at = lease.granted_at
         self._holders[ticket] = engine
-        self.touched.add(engine.key.model)
+        self.touched.add(engine.facts.key.model)
 
     def holder_of(self, ticket: int) -> EngineView | None:
         """The engine that the ticket is a lease of; None: it is gone, or there is no such lease."""
         return self._holders.get(ticket)
 
     def take_back(self, ticket: int, now: float) -> float | None:
-        """When its engine will have been idle for too long; infinite: it is not idle. None: it was
-        the last lease of one that drains."""
+        """When its engine will have been idle for too long, if it was not known that it would be;
+        otherwise infinite. None: it was the last lease of one that drains."""
         # The engine may be gone: a lease outlives a crash until its request notices.
         if (engine := self._holders.pop(ticket, None)) is None:
             return math.inf
