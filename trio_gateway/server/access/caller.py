@@ -11,7 +11,7 @@ import msgspec
 
 from trio_gateway.config.keepalive import KeepaliveStyle
 from trio_gateway.config.priority import Priority
-from trio_gateway.server.access.permissions import permissions_of
+from trio_gateway.server.access.permissions import PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.types import FIRST_KEY
 
@@ -41,7 +41,7 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     Raises:
         ApiError: 400, for an unknown priority or style of keepalive.
     """
-    permissions = permissions_of(scope)
+    permissions: Permissions = scope[PERMISSIONS_KEY]
     said: Mapping[bytes, bytes] = scope[FIRST_KEY]
     priority, keepalive = permissions.priority, None
     if _PRIORITY in said:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -64,6 +65,7 @@ _OWN_VIEWS = frozenset(
 _CANCEL = re.compile("/gateway/requests/[0-9a-f]+/cancel")
 _KEYS_GIVEN_MAX = 4  # headers that are looked at; a client has one or two
 _PARALLEL_RETRY_S = 1.0
+_HOSTS_KEPT = 256
 _NO_ORIGIN = cors_headers(None)
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})
 
@@ -87,12 +89,15 @@ class _Headers(msgspec.Struct, frozen=True):
     every: Sequence[Header]
     first: Mapping[bytes, bytes]
 
-    def all(self, name: bytes) -> list[str]:
+    def raw(self, name: bytes) -> tuple[bytes, ...]:
         if name not in self.first:
-            return []
+            return ()
         if len(self.first) == len(self.every):  # as nearly always: no name comes twice
-            return [_text(self.first[name])]
-        return [_text(v) for n, v in self.every if n == name]
+            return (self.first[name],)
+        return tuple(v for n, v in self.every if n == name)
+
+    def all(self, name: bytes) -> list[str]:
+        return [_text(v) for v in self.raw(name)]
 
     def one(self, name: bytes) -> str:
         return _text(self.first.get(name, b""))
@@ -133,6 +138,7 @@ class AccessGuard:
         self._has_keys = bool(config.api_keys)
         # The configuration was checked; but under the `hypercorn` command it does not listen.
         self._is_for_loopback = not (config.api_keys or config.allow_unauthenticated)
+        self._host_of = lru_cache(_HOSTS_KEPT)(self._check_host)  # mostly there is only one
         self._ring = KeyRing(config.api_keys)
         self._has_page = server.page
         self._under_way = {} if under_way is None else under_way
@@ -170,15 +176,15 @@ class AccessGuard:
 
     def _check_page(self, scope: Scope, headers: _Headers) -> str | None:
         """The page's origin, as `cors_headers` takes it; None: no page asks."""
-        host = self._check_host(scope, headers)
+        server = scope.get("server")
+        host = self._host_of(headers.raw(b"host"), server[0] if server else None)
         if b"origin" in headers.first:
             return self._rules.check_origin(headers.all(b"origin"), host)
         if b"sec-fetch-site" in headers.first:
             self._rules.check_fetch_site(headers.one(b"sec-fetch-site").lower(), host)
         return None
 
-    def _check_host(self, scope: Scope, headers: _Headers) -> Place:
-        server: str | None = (scope.get("server") or (None,))[0]
+    def _check_host(self, hosts: Sequence[bytes], server: str | None) -> Place:
         if server is not None:
             server = server.removeprefix("::ffff:")
             if self._is_for_loopback and not is_loopback(server):
@@ -188,7 +194,7 @@ class AccessGuard:
                     "allow_unauthenticated = true"
                 )
                 raise ApiError(403, message, "permission_error", code="no_api_keys")
-        return self._rules.check_host(headers.all(b"host"), server)
+        return self._rules.check_host([*map(_text, hosts)], server)
 
     async def _check_key(
         self, scope: Scope, headers: _Headers

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from trio_gateway.server.access.caller import caller_of
-from trio_gateway.server.access.permissions import permissions_of
+from trio_gateway.server.access.permissions import PERMISSIONS_KEY, Permissions
 from trio_gateway.server.api.endpoint import Body, Endpoint, Family
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.dumps import DumpWriter, beginning_of
@@ -59,7 +59,7 @@ class Call:
         self.scope, self.values, self._send = scope, values, send
         self._onlookers = onlookers
         self.state: RequestState = scope[REQUEST_KEY]
-        self.permissions = permissions_of(scope)
+        self.permissions: Permissions = scope[PERMISSIONS_KEY]
 
     @property
     def method(self) -> str:
