@@ -228,24 +228,24 @@ class Cycle:
 
     def _framed(self, data: bytes, ends: bool) -> bytes:
         """The bytes to send for a part of the body."""
-        head = b""
-        if self._framing is None:
+        head, framing = b"", self._framing
+        if framing is None:
             framing = self._choose_framing(len(data) if ends else None)
             head = self._head_bytes(framing)
             self._framing = framing
         self.is_complete = ends
-        if self._framing is Framing.CHUNKS:
-            if not ends:
-                return head + b"%x\r\n%b\r\n" % (len(data), data) if data else head
-            return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else _LAST_CHUNK)
-        if self._framing is Framing.NONE:
-            return head
-        if self._framing is Framing.LENGTH:
+        if framing is Framing.LENGTH:
             self._left -= len(data)
             if self._left < 0 or (ends and self._left):
                 self.is_complete = False  # the connection is closed without an end
                 raise RuntimeError("the body is not as long as its Content-Length")
-        elif self._framing is Framing.END_OF_CONNECTION:
+        elif framing is Framing.CHUNKS:
+            if not ends:
+                return head + b"%x\r\n%b\r\n" % (len(data), data) if data else head
+            return head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else _LAST_CHUNK)
+        elif framing is Framing.NONE:
+            return head
+        else:
             self._wire.is_cut_short = True  # until all of it is sent
         return head + data
 
