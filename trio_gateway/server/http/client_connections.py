@@ -12,12 +12,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
@@ -214,9 +214,9 @@ class ClientConnections:
                     await wire.tear()
                     return
             scheme = "https" if is_tls else "http"
-            called: AsgiApp = partial(
-                app, sync_spawn=trio.to_thread.run_sync, call_soon=trio.from_thread.run
-            )
+            # hypercorn's wrapper has a coroutine for each request, and no use for one.
+            assert isinstance(app, ASGIWrapper), "it is no ASGI app"
+            called: AsgiApp = app.app  # type: ignore[assignment]
             if config.accesslog is not None:
                 called = AccessLog(called, config)
             facts = Facts(scheme, client, server, config.root_path, state)
