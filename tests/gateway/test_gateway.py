@@ -576,7 +576,7 @@ async def test_a_bug_in_the_gateway_is_a_500_with_the_details_in_the_log_only(
         def broken(*_: object) -> None:
             raise RuntimeError("secret detail")
 
-        monkeypatch.setattr(stack.gateway.front.names, "find_named", broken)
+        monkeypatch.setattr(stack.gateway.front.names, "plain", broken)
         response = await stack.post(CHAT, chat())
         assert (response.status, error_of(response)["type"]) == (500, "internal_error")
         assert b"secret detail" not in response.content
