@@ -56,59 +56,60 @@ class Thread(NamedTuple):
     number: int
 
 
-class Chat:
+class Chat(msgspec.Struct, eq=False):
     """What a request says: decoded; or `of_outline`, of one that was read elsewhere. `size`: of it
     as JSON, in bytes. `beginning`: tells the first message that is no system text, which all
     requests of a conversation have; empty without one. `thread`: its conversation, once it is
-    noted."""
+    noted. `outlined`: its outline, once it was needed."""
 
-    __slots__ = ("_given", "_messages", "_outlined", "_tools", "beginning", "size", "thread")
+    size: int
+    messages: Any  # a list, once it is made
+    tools: Any = None
+    given: Outline | None = None
+    beginning: bytes = b""
+    thread: Thread | None = None
+    outlined: Outline | None = None
 
-    def __init__(
-        self, size: int, messages: Any, tools: Any = None, outline: Outline | None = None
-    ) -> None:
-        messages = messages if isinstance(messages, list) else []
-        beginning = b""
-        if outline is not None:
-            beginning = next((part.digest for part in outline.turns), b"")
-        for message in messages:
+    def __post_init__(self) -> None:
+        if not isinstance(self.messages, list):
+            self.messages = []
+        if self.given is not None:
+            self.outlined = self.given
+            self.beginning = next((part.digest for part in self.given.turns), b"")
+        for message in self.messages:
             if not (isinstance(message, dict) and message.get("role") in SYSTEM):
-                beginning = message_digest(message)
+                self.beginning = message_digest(message)
                 break
-        self.size, self.beginning = size, beginning
-        self._messages: list[Any] = messages
-        self._tools, self._given = tools, outline
-        self._outlined = outline  # once it was needed
-        self.thread: Thread | None = None
 
     @classmethod
     def of_outline(cls, size: int, outline: Outline) -> Chat:
-        return cls(size, None, None, outline)
+        return cls(size, [], None, outline)
 
     @property
     def is_first(self) -> bool:
         """Nothing was answered before."""
-        return self._given is None and len(self._messages) < 3
+        return self.given is None and len(self.messages) < 3
 
     @property
     def outline(self) -> Outline | None:
         """None: it has too many parts to be compared."""
-        if self._outlined is None:
-            self._outlined = outline_of(self._messages, self._tools)
-        return self._outlined
+        if self.outlined is None:
+            self.outlined = outline_of(self.messages, self.tools)
+        return self.outlined
 
     @property
     def ending(self) -> bytes:
-        if self._given is not None:
-            return self._given.parts[-1].digest if self._given.parts else b""
-        return message_digest(self._messages[-1]) if self._messages else b""
+        if self.given is not None:
+            return self.given.parts[-1].digest if self.given.parts else b""
+        return message_digest(self.messages[-1]) if self.messages else b""
 
     def clearly_goes_on_from(self, last: Chat) -> bool:
         """To the letter. It may do so otherwise, too."""
-        before = last._messages
-        if not before or self._tools != last._tools:
+        before: list[Any] = last.messages
+        now: list[Any] = self.messages
+        if not before or self.tools != last.tools:
             return False
-        return self._messages[: len(before)] == before
+        return now[: len(before)] == before
 
 
 class CacheBreaks:
