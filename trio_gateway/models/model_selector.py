@@ -92,15 +92,15 @@ class ModelSelector:
         need, smallest = demand.need(upper), demand.contexts[0]
         if need <= smallest:
             reason = "the smallest holds even the bound"
-            return self._selected(demand, bound, smallest, reason, least_need=0)
+            return self._selected(demand, bound, need, smallest, reason, least_need=0)
         running = self._overview.engine_of(model.name)
         if running is not None and running.info is not None and running.info.context >= need:
             reason = "the running engine holds even the bound"
-            return self._selected(demand, bound, running.info.context, reason, least_need=0)
+            return self._selected(demand, bound, need, running.info.context, reason, least_need=0)
         lower, choice = form.lower_bound(model.image_tokens), demand.holding(need)
         if choice is not None and choice == demand.holding(least := demand.need(lower)):
             reason = "both bounds need this one"  # no count could choose another
-            return self._selected(demand, bound, choice, reason, least_need=least)
+            return self._selected(demand, bound, need, choice, reason, least_need=least)
         counted = await self._counter.count(model, form)
         return self._by(demand, counted, lower, bound, is_final=running is not None)
 
@@ -239,14 +239,16 @@ class ModelSelector:
         self,
         demand: Demand,
         counted: Count,
+        need: int,
         context: int,
         reason: str,
         *,
         least_need: int | None = None,
     ) -> Selection:
-        model, own_need = demand.model, demand.own_need(counted.tokens)
-        need = start_need = max(own_need, demand.at_least)
+        """`need`: by what was counted."""
+        model, start_need = demand.model, need
         if demand.answer != 0:  # what generates nothing does not grow
+            own_need = need if need > demand.at_least else demand.own_need(counted.tokens)
             start_need = max(need, with_room(own_need, model.headroom, demand.turn))
         return Selection(
             model=model, endpoint=demand.endpoint, prompt=counted.tokens, source=counted.source,
@@ -256,10 +258,10 @@ class ModelSelector:
         )  # fmt: skip
 
     def _by_count(self, demand: Demand, counted: Count) -> Selection:
-        choice = demand.holding(demand.need(counted.tokens))
+        choice = demand.holding(need := demand.need(counted.tokens))
         if choice is not None:
             reason = "the smallest that holds the counted tokens"
-            return self._selected(demand, counted, choice, reason)
+            return self._selected(demand, counted, need, choice, reason)
         left = demand.largest - counted.tokens - MARGIN_TOKENS
         if demand.clamps and demand.answer and left >= demand.least:
             return self._clamped(demand, counted, left)
@@ -268,10 +270,10 @@ class ModelSelector:
     def _by_bounds(self, demand: Demand, lower: int, bound: Count) -> Selection:
         """Nothing can count exactly: the largest variant gets what may not fit, and its engine has
         the last word, with the exact numbers."""
-        choice = demand.holding(demand.need(bound.tokens))
+        choice = demand.holding(need := demand.need(bound.tokens))
         if choice is not None:
             reason = f"{bound.why or _NOTHING_COUNTS}, so the bound decides"
-            return self._selected(demand, bound, choice, reason)
+            return self._selected(demand, bound, need, choice, reason)
         # By what is certain: an engine that counts prompt and answer together says what to lower
         # it to, where that was not enough, and any other ends the answer with its context.
         left = demand.largest - lower - MARGIN_TOKENS
@@ -281,7 +283,7 @@ class ModelSelector:
             found, known = between(lower, bound.tokens, demand.largest, demand.answer)
             raise _too_long(demand, found, known)
         reason = f"{bound.why or _NOTHING_COUNTS}, so the engine of the largest decides"
-        selected = self._selected(demand, bound, demand.largest, reason)
+        selected = self._selected(demand, bound, need, demand.largest, reason)
         return msgspec.structs.replace(
             selected, need=demand.largest, start_need=demand.largest, may_exceed=True
         )
@@ -289,9 +291,9 @@ class ModelSelector:
     def _clamped(self, demand: Demand, counted: Count, answer: int) -> Selection:
         lowered = msgspec.structs.replace(demand, answer=answer)
         reason = f"the answer's maximum is lowered from {demand.answer} to {answer} (clamp_answer)"
-        selected = self._selected(lowered, counted, demand.largest, reason)
-        need = min(selected.need, demand.largest)
-        return msgspec.structs.replace(selected, clamped=demand.answer, need=need, start_need=need)
+        need = min(lowered.need(counted.tokens), demand.largest)
+        selected = self._selected(lowered, counted, need, demand.largest, reason)
+        return msgspec.structs.replace(selected, clamped=demand.answer, start_need=need)
 
 
 def _too_long(demand: Demand, prompt: int, known: Known = Known.EXACTLY) -> ContextLengthExceeded:
