@@ -90,7 +90,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("finding",),
     ("gguf", "hardware"),
-    ("tasks", "held", "rawjson", "log", "bus", "wall_clock", "environment", "magic_packet"),
+    (
+        "tasks",
+        "held",
+        "rawjson",
+        "log",
+        "bus",
+        "wall_clock",
+        "run_clock",
+        "environment",
+        "magic_packet",
+    ),
     ("stop_signals", "lines"),  # anybody may import them
 )
 # Packages that hold rooms and nothing themselves.

@@ -114,7 +114,7 @@ class Leases(Protocol):
     """Who gives leases; see EngineManager."""
 
     def take_in(self, request: LeaseRequest, /) -> None:
-        """It waits from now on: `grant` or `refuse` is called, now or later."""
+        """It arrives, and waits from now on: `grant` or `refuse` is called, now or later."""
 
     def let_go(self, request: LeaseRequest, /) -> None:
         """It is over, however it ended."""
@@ -145,7 +145,7 @@ class LeaseRequest:
         leases: Leases,
         recount: Recount | None = None,
     ) -> None:
-        self.event, self.prompt, self.leases = event, prompt, leases
+        self.event, self.prompt, self._leases = event, prompt, leases
         self._recount = recount
         self._counting: trio.CancelScope | None = None
         self._decided: trio.Event | None = None  # most are granted at once, and wait for nothing
@@ -155,8 +155,7 @@ class LeaseRequest:
         self.arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
-        self.arrived_at = trio.current_time()
-        self.leases.take_in(self)
+        self._leases.take_in(self)
         lease = self.lease
         return await self._wait() if lease is None else lease
 
@@ -178,7 +177,7 @@ class LeaseRequest:
     async def __aexit__(self, *_: object) -> None:
         if self._counting is not None:
             self._counting.cancel(reason="the request is over")
-        self.leases.let_go(self)
+        self._leases.let_go(self)
 
     def begin_count(self) -> trio.CancelScope:
         """For the task in which `count_again` runs: it is cancelled when the request is over."""
@@ -217,7 +216,7 @@ class LeaseRequest:
 
     def waiting(self) -> Waiting | None:
         """What it waits for, and may expect; None once it is decided."""
-        return self.leases.waiting(self.event.ticket)
+        return self._leases.waiting(self.event.ticket)
 
 
 def waiting_prompts(requests: Mapping[int, LeaseRequest], model: str) -> dict[int, Prompt]:

@@ -71,6 +71,7 @@ from trio_gateway.engine.scheduling.progress import AnswerProgress
 from trio_gateway.engine.scheduling.scheduler import Scheduler
 from trio_gateway.engine.scheduling.waiting import Waiting
 from trio_gateway.engine.yields import Yields
+from trio_gateway.run_clock import run_clock
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class EngineManager:
         self._ticket_numbers = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._timer, self._wakes_at = trio.CancelScope(), math.inf
+        self._now = run_clock()
         self._closing = False
         self.stopped = trio.Event()  # after a shutdown: no engine is left
 
@@ -149,6 +151,7 @@ class EngineManager:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the engines until a shutdown has ended the last one, or until cancelled, which
         kills them at once. The reaper outlives them all."""
+        self._now = run_clock()
         async with trio.open_nursery() as around:
             if self.reaper is not None:
                 await around.start(self.reaper.run)
@@ -224,7 +227,8 @@ class EngineManager:
 
     def take_in(self, request: LeaseRequest) -> None:
         self._requests[request.event.ticket] = request
-        self._dispatch(request.event, request.arrived_at)
+        request.arrived_at = now = self._now()
+        self._dispatch(request.event, now)
 
     def let_go(self, request: LeaseRequest) -> None:
         ticket = request.event.ticket
@@ -275,7 +279,7 @@ class EngineManager:
     # -- carrying out -------------------------------------------------------------------------
 
     def _dispatch(self, event: Event, now: float | None = None) -> None:
-        now = trio.current_time() if now is None else now
+        now = self._now() if now is None else now
         for action in self._scheduler.handle(event, now):
             self._carry_out(action, now)
         # A later one is found when the timer wakes up. Each request makes its engine's idle stop

@@ -13,14 +13,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
-import trio
-
 from trio_gateway.engine.errors import EngineDisconnected, ExchangeAborted
 from trio_gateway.engine.http.body_source import BodySource
 from trio_gateway.engine.http.exchange import Exchange, Header, Pulse
 from trio_gateway.engine.http.idle import IdleConnections, parse_keep_alive
 from trio_gateway.engine.http.opener import Opener
 from trio_gateway.engine.http.socket import EngineSocket
+from trio_gateway.run_clock import run_clock
 
 TOLD_WITHIN_S = 1.0  # that its server has closed a connection before a request came over it
 
@@ -52,6 +51,7 @@ class Connections:
         self._looks: set[Connection] = set()  # of these, those that make an engine read nothing
         self._over: EngineDisconnected | ExchangeAborted | None = None
         self._last_end = -math.inf
+        self._now = run_clock()
 
     @property
     def quiet_since(self) -> float | None:
@@ -95,7 +95,7 @@ class Connections:
         while True:
             if self._over is not None:
                 raise self._over
-            began_at = trio.current_time()
+            began_at = self._now()
             kept = self.idle.take(opener, began_at) if may_reuse else None
             transport = kept or await opener.connect()
             transport.exchanges += 1
@@ -120,7 +120,7 @@ class Connections:
                     raise
                 # A host that is gone tells nothing; the system finds out at its own pace.
                 limit_s = TOLD_WITHIN_S + 2 * opener.unheard_s
-                if trio.current_time() > began_at + limit_s:
+                if self._now() > began_at + limit_s:
                     raise
                 may_reuse = False
                 self.idle.drop(opener)  # the others are no better; a second try is not for them
@@ -139,7 +139,7 @@ class Connections:
 
     def _forget(self, connection: Connection) -> float:
         """When that was."""
-        now = trio.current_time()
+        now = self._now()
         self._open.discard(connection)
         if connection in self._looks:
             self._looks.discard(connection)
