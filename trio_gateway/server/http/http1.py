@@ -65,7 +65,7 @@ def read_head(buffer: bytearray, max_bytes: int, seen: int = 0) -> RequestHead |
     """
     if not buffer:  # as between the requests of a client that keeps its connection
         return None
-    unseen = max(seen - 3, 0)  # the end of the head may have begun by then
+    unseen = seen - 3 if seen > 3 else 0  # the end of the head may have begun by then
     end = buffer.find(b"\r\n\r\n", unseen)
     if end < 0 or end + 4 > max_bytes:
         if buffer[0] < _FIRST_PRINTABLE:
@@ -100,14 +100,12 @@ def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHea
     if b" \r" in fields or b"\t\r" in fields:  # which nearly no client writes
         headers = [(name, value.rstrip(b" \t")) for name, value in headers]
     known = first_headers(headers)
-    # Of these, there may be one only.
-    for name in _ONCE & known.keys() if len(known) < len(headers) else ():
-        if sum(other == name for other, _ in headers) > 1:
-            raise invalid(f"there are several headers {name.decode()}")
-    if version not in ("1.0", "1.1"):
+    if len(known) < len(headers):
+        _refuse_repeated(headers)
+    is_newest = version == "1.1"
+    if not is_newest and version != "1.0":
         message = f"HTTP/{version} is not supported; use 1.1"
         raise ApiError(505, message, code="invalid_http", closes_connection=True)
-    is_newest = version == "1.1"
     if is_newest and b"host" not in known:
         raise invalid("there must be a Host header")
     options = _options(headers) if b"connection" in known else _NONE
@@ -127,11 +125,18 @@ def _head(method: str, target: bytes, version: str, fields: bytes) -> RequestHea
     )
 
 
+def _refuse_repeated(headers: list[Header]) -> None:
+    names = [name for name, _ in headers]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise invalid(f"there are several headers {name.decode()}")
+
+
 def _length_of(known: dict[bytes, bytes], version: str) -> int | None:
     """How many bytes the body has; None if it comes in chunks."""
-    length, coding = known.get(b"content-length"), known.get(b"transfer-encoding")
-    if coding is not None:
-        if coding.lower() != b"chunked":
+    length = known.get(b"content-length")
+    if b"transfer-encoding" in known:
+        if known[b"transfer-encoding"].lower() != b"chunked":
             message = "the only Transfer-Encoding that is supported is `chunked`"
             raise ApiError(501, message, code="invalid_http", closes_connection=True)
         if length is not None:
