@@ -135,9 +135,10 @@ class Hold:
     def close(self) -> None:
         """Give back all of it. What comes late is about to be dropped, and counts nowhere."""
         if self.in_memory:
-            self.give(self.in_memory)
+            self._budget.memory.give(self.client, self.in_memory)
         if self.in_files:
-            self.give_file(self.in_files)
+            self._budget.files.give(self.client, self.in_files)
+        self.in_memory = self.in_files = 0
         self._is_closed = True
 
 
