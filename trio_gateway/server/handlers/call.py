@@ -141,12 +141,14 @@ class Call:
             passed = _PASSED_UPSTREAM
         elif endpoint.family is Family.ANTHROPIC:
             passed = _PASSED_TO_ANTHROPIC
-        kind = [] if endpoint.body in _WITHOUT_JSON else _JSON
-        return self._sender([*kind, *self._first_of(passed)])
+        first: Mapping[bytes, bytes] = self.scope[FIRST_KEY]
+        headers = [(name, first[name]) for name in passed if name in first]
+        return self._sender(headers if endpoint.body in _WITHOUT_JSON else [*_JSON, *headers])
 
     def sender_of_form(self, content_type: bytes) -> Sender:
         """Who sent a form, with its content type written anew."""
-        others = self._first_of(_PASSED_TO_ENGINE)
+        first: Mapping[bytes, bytes] = self.scope[FIRST_KEY]
+        others = [(name, first[name]) for name in _PASSED_TO_ENGINE if name in first]
         return self._sender([(_CONTENT_TYPE, content_type), *others])
 
     def sender_of_translated(self) -> Sender:
@@ -159,8 +161,3 @@ class Call:
         if record.trace is not None:
             headers = [*headers, *record.trace.to_engine]
         return Sender(self.state, caller, headers, self.permissions, self._send)
-
-    def _first_of(self, wanted: Sequence[bytes]) -> list[Header]:
-        """The first header of each of these names."""
-        first: Mapping[bytes, bytes] = self.scope[FIRST_KEY]
-        return [(name, first[name]) for name in wanted if name in first]
