@@ -220,8 +220,8 @@ def _send_with_id(send: Send, state: RequestState, message: Message) -> Awaitabl
         headers = [*message["headers"], (REQUEST_ID_HEADER, record.id.encode())]
         if message["type"] != "websocket.accept":
             headers += state.cors
-        if (trace := record.trace) is not None and trace.echo is not None:
-            headers.append((TRACEPARENT, trace.echo))
+        if record.trace is not None and record.trace.echo is not None:
+            headers.append((TRACEPARENT, record.trace.echo))
         message = {**message, "headers": headers}
     return send(message)
 

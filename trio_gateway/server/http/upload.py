@@ -55,7 +55,7 @@ class Uploads:
 
 
 class Upload:
-    """`length` as the client announced it, None if it did not. `taken`: bytes read until now.
+    """`length` as the client announced it, None if it is not known. `taken`: bytes read until now.
     `hold`: what the request holds of the budget."""
 
     # The class's own until they change: each request has one of these, and few change any but two.
@@ -75,9 +75,12 @@ class Upload:
         timeout_s: float,
     ) -> None:
         self.hold = hold
-        self.length = _length_of(scope)
-        self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
         self._cycle: Cycle | None = scope.get(CYCLE_KEY)
+        if self._cycle is None:
+            self.length = _length_of(scope)
+        else:
+            self.length = self._cycle.head.length
+        self._receive, self._max_bytes, self._timeout_s = receive, max_bytes, timeout_s
         if max_bytes is not None and self.length is not None and self.length > max_bytes:
             self._refusal = body_too_large(max_bytes)
 
