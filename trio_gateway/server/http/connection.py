@@ -216,7 +216,13 @@ class Connection:
                 if head.wants_websocket:
                     await self._serve_websocket(head)
                     return Phase.OVER
-                self._request = cycle = self._begin(head, scope)
+                self._requests += 1
+                keeps = head.keeps_alive and self._requests < self._limits.requests
+                self._request = cycle = Cycle(
+                    head, self._wire, self._inbox, scope, gone=self._gone, turn=self._shared.turn,
+                    keeps_alive=keeps and not self._shared.is_stopping, began_at=self._phase_since,
+                    default_headers=self._shared.default_headers,
+                )  # fmt: skip
                 await self._answer(cycle)
                 if await self._after(cycle) is Phase.OVER:
                     return Phase.OVER
@@ -242,19 +248,10 @@ class Connection:
                 return None
             seen = len(inbox.buffer)
             try:
-                await inbox.more()
+                await inbox.more(self._phase_since)
             except ApiError:  # it is raised above, if there is anything that it could answer
                 continue
         return head
-
-    def _begin(self, head: RequestHead, scope: trio.CancelScope) -> Cycle:
-        self._requests += 1
-        keeps = head.keeps_alive and self._requests < self._limits.requests
-        return Cycle(
-            head, self._wire, self._inbox, scope, gone=self._gone, turn=self._shared.turn,
-            keeps_alive=keeps and not self._shared.is_stopping, began_at=self._phase_since,
-            default_headers=self._shared.default_headers,
-        )  # fmt: skip
 
     async def _answer(self, cycle: Cycle) -> None:
         """Let the app answer."""
@@ -273,14 +270,14 @@ class Connection:
 
     async def _after(self, cycle: Cycle) -> Phase:
         """Whether the connection can go on: IDLE, or OVER."""
-        self._request, cycle.is_over, head = None, True, cycle.head
+        self._request, cycle.is_over = None, True
         if self._gone.is_set():
             return Phase.OVER
         if not cycle.has_sent:
-            path = head.target.partition(b"?")[0].decode("ascii")
+            path = cycle.head.target.partition(b"?")[0].decode("ascii")
             message = "a bug in the gateway: there was no answer; its log says more"
             error = cycle.fault or ApiError(500, message, "internal_error")
-            await self._refuse(error, path, head.headers)
+            await self._refuse(error, path, cycle.head.headers)
             return Phase.OVER
         if not cycle.is_complete:
             await self._wire.tear()  # the client sees that something is missing

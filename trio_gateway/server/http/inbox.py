@@ -44,8 +44,8 @@ class Inbox(abc.ABC):
         """Wait until the client is gone or has closed its side. In a task of its own."""
 
     @abc.abstractmethod
-    async def more(self) -> None:
-        """Wait until there is more, or it is over.
+    async def more(self, since: float | None = None) -> None:
+        """Wait until there is more, or it is over. `since`: when this began; None: now.
 
         Raises:
             ApiError: the fault that ended it.
@@ -77,9 +77,9 @@ class DirectInbox(Inbox):
     def _wake(self) -> None:
         self._wire.stop_reading()
 
-    async def more(self) -> None:
+    async def more(self, since: float | None = None) -> None:
         if not self.is_over:
-            self.waiting_since = trio.current_time()
+            self.waiting_since = trio.current_time() if since is None else since
             try:
                 data = await self._wire.read()
             finally:
@@ -129,13 +129,14 @@ class AheadInbox(Inbox):
         self.waiting_since = None
         self._news.set()
 
-    async def more(self) -> None:
+    async def more(self, since: float | None = None) -> None:
         self._note(len(self.buffer))
         if self._taken is not None:
             self._taken.set()
             self._taken = None
         if not self.is_over:
-            self._news, self.waiting_since = trio.Event(), trio.current_time()
+            self._news = trio.Event()
+            self.waiting_since = trio.current_time() if since is None else since
             await self._news.wait()
         self.raise_fault()
 
