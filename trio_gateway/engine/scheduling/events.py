@@ -218,7 +218,7 @@ class Remembered(msgspec.Struct, frozen=True):
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """`Scheduler.next_deadline` has come."""
+    """`Scheduler.wakes_at` has come."""
 
 
 class ShutDown(msgspec.Struct, frozen=True):
