@@ -19,6 +19,7 @@ from typing import Protocol
 
 import trio
 
+from trio_gateway.run_clock import run_clock
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.cycle import Cycle, scope_of
 from trio_gateway.server.http.http1 import RequestHead, read_head, what_was_asked
@@ -70,7 +71,8 @@ class Connection:
         self._limits = shared.limits
         self._inbox = inbox_of(wire, shared.read_ahead)
         self._gone = trio.Event()
-        self._phase, self._phase_since = Phase.IDLE, trio.current_time()
+        self._now = run_clock()
+        self._phase, self._phase_since = Phase.IDLE, self._now()
         self._clock = trio.CancelScope()
         self._request: Cycle | trio.CancelScope | None = None  # the one under way
         self._is_websocket = False  # whose app is told by itself that its client is gone
@@ -189,7 +191,7 @@ class Connection:
         self._inbox.end()
 
     def _enter(self, phase: Phase) -> None:
-        self._phase, self._phase_since = phase, trio.current_time()
+        self._phase, self._phase_since = phase, self._now()
         if phase is not Phase.REQUEST and self._clock.deadline > (due := self._due()):
             self._clock.deadline = due
 
