@@ -52,7 +52,7 @@ def test_once_the_name_is_known_to_be_right_no_piece_waits_for_its_end() -> None
 def test_a_whole_answer_says_the_name_at_the_top_and_keeps_the_others() -> None:
     call = {"type": "tool_use", "input": {"model": "engine"}}
     body = json.dumps({"content": [call], "model": "engine", "usage": {}}).encode()
-    answer = json.loads(AnswerName("asked").in_whole(body))
+    answer = json.loads(AnswerName.in_whole("asked", body))
     assert answer == {"content": [call], "model": "asked", "usage": {}}
 
 
@@ -69,7 +69,7 @@ def test_a_whole_answer_says_the_name_at_the_top_and_keeps_the_others() -> None:
     ],
 )
 def test_what_has_no_name_or_the_right_one_stays(body: bytes) -> None:
-    assert AnswerName("asked").in_whole(body) is body
+    assert AnswerName.in_whole("asked", body) is body
 
 
 @pytest.mark.parametrize("kind", [AnswerName, HidingAnswerName])

@@ -46,7 +46,7 @@ def test_a_whole_answer_says_nothing_of_it(
     answer: dict[str, Any], hidden: dict[str, Any], indent: int | None
 ) -> None:
     body = json.dumps(answer, indent=indent).encode()
-    assert json.loads(HidingAnswerName("").in_whole(body)) == hidden
+    assert json.loads(HidingAnswerName.in_whole("", body)) == hidden
 
 
 def test_a_text_that_speaks_of_it_is_left_alone() -> None:

@@ -28,28 +28,30 @@ def _written(name: str) -> tuple[bytes, bytes, bytes]:
 
 
 class AnswerName:
-    """For one answer: `in_whole` for all of it, or `in_piece` for each piece, then `rest`.
+    """For one stream: `in_piece` for each piece, then `rest`. `in_whole` is for an answer in one.
 
     `asked` empty: the answer stays as it is.
     """
 
     def __init__(self, asked: str) -> None:
-        self._asked, self._member, self._spaced = _written(asked)
+        self._asked, self._member, _ = _written(asked)
         self._engines: bytes | None = None  # the member as the engine writes it
         self._passes = not asked
         self._held: list[bytes] = []  # of a line; joined once its end is there
 
-    def in_whole(self, body: bytes) -> bytes:
+    @classmethod
+    def in_whole(cls, asked: str, body: bytes) -> bytes:
         """A whole JSON answer; what is not a JSON object stays as it is."""
-        if self._passes or self._member in body or self._spaced in body:
+        name, member, spaced = _written(asked)
+        if not asked or member in body or spaced in body:
             return body
         if len(body) > _DECODED_MAX_BYTES:
             found = _MEMBER.search(body)
-            return body if found is None else body.replace(found[0], self._member, 1)
+            return body if found is None else body.replace(found[0], member, 1)
         named = (members_or_none(body) or {}).get("model", b"")
         if not bytes(named).startswith(b'"'):
             return body
-        return replace_member(body, "model", self._asked)
+        return replace_member(body, "model", name)
 
     def in_piece(self, piece: bytes) -> bytes:
         """A piece of a stream. A line that is cut in two waits for its end."""

@@ -26,8 +26,9 @@ class HidingAnswerName(AnswerName):
         super().__init__(asked)
         self._line: list[bytes] = []
 
-    def in_whole(self, body: bytes) -> bytes:
-        return without_cache(super().in_whole(body))
+    @classmethod
+    def in_whole(cls, asked: str, body: bytes) -> bytes:
+        return without_cache(super().in_whole(asked, body))
 
     def in_piece(self, piece: bytes) -> bytes:
         """Of whole lines: a member that is cut in two would not be found."""

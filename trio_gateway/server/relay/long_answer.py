@@ -111,7 +111,7 @@ class LongAnswer:
             return Beginning(msgspec.json.encode({"error": error}), True)
         return Beginning(self.so_far.whole(), True)
 
-    def answer(self, name: AnswerName) -> Answer:
+    def answer(self, naming: type[AnswerName]) -> Answer:
         """In place of its engine's, which is waited for no more. Its start was not sent."""
         log.info("request %s: %s", self._ask.state.id, reason_of(self._lease.ended_after_s))
         allows = self._ask.sender.permissions.allows
@@ -121,7 +121,7 @@ class LongAnswer:
             ending = ending_of(self.so_far, self._lease.ended_after_s)
             answer = Answer(200, [_EVENTS, *headers], _Given(ending))
         else:
-            ending = name.in_whole(self.so_far.whole())
+            ending = naming.in_whole(self._ask.asked, self.so_far.whole())
             answer = Answer(200, [_JSON, *headers], ending)
         for observer in self._ask.state.observers:
             observer.begins(200, answer.headers)

@@ -189,7 +189,7 @@ class Relay:
             except EngineLost as error:
                 raise await news_of(lease, error) from None
             if long is not None and long.is_ended:
-                return long.answer(self._naming(ask.asked))
+                return long.answer(self._naming)
             if exchange.status >= FIRST_ERROR_STATUS:
                 raise_if_refused(ask, exchange, beginning, lease)
             if lease.kv_move.restored and exchange.status == 200 and not self._hides:
@@ -219,7 +219,7 @@ class Relay:
             headers.append(
                 (b"x-gateway-cache-break", ask.cache_break.where.encode("ascii", "replace"))
             )
-        observers, name = state.observers, self._naming(ask.asked)
+        observers = state.observers
         for observer in observers:
             observer.begins(status, headers)
             observer.continues(beginning.piece)
@@ -232,7 +232,7 @@ class Relay:
             if progress is not None and status == 200:
                 progress.is_complete = True
                 self._learn(ask, lease, usage_of_answer(beginning.piece))
-            return _whole_answer(status, headers, beginning.piece, name)
+            return self._whole_answer(ask, status, headers, beginning.piece)
         if progress is not None:
             progress.begin(now, beginning.piece)
             usage = UsageObserver(partial(self._learn, ask, lease), progress, beginning.piece)
@@ -242,14 +242,21 @@ class Relay:
         rest = stack.pop_all()
         state.stack.push_async_callback(rest.aclose)
         stream = EngineStream(
-            beginning.piece, exchange, lease, rest, observers, name, ask.error_events,
-            state.record,
+            beginning.piece, exchange, lease, rest, observers, self._naming(ask.asked),
+            ask.error_events, state.record,
         )  # fmt: skip
         if long is not None:
             stream.may_end(long.so_far)
         if stream.has_events:  # another name in it is of another length
             headers = without_length(headers)
         return Answer(status, headers, stream)
+
+    def _whole_answer(self, ask: Ask, status: int, headers: list[Header], body: bytes) -> Answer:
+        if status < 400:
+            changed = self._naming.in_whole(ask.asked, body)
+            if changed is not body and dict(headers).get(b"content-type", b"").startswith(_JSON):
+                return Answer(status, without_length(headers), changed)
+        return Answer(status, headers, body)
 
     def _learn(self, ask: Ask, lease: Lease, usage: Usage | None) -> None:
         """What an answer says about its tokens is for those who learn from it."""
@@ -283,10 +290,3 @@ async def _send(ask: Ask, lease: Lease, stack: Held) -> Exchange:
     )
     record.site = exchange.why_there
     return exchange
-
-
-def _whole_answer(status: int, headers: list[Header], body: bytes, name: AnswerName) -> Answer:
-    changed = body if status >= 400 else name.in_whole(body)
-    if changed is body or not dict(headers).get(b"content-type", b"").startswith(_JSON):
-        return Answer(status, headers, body)
-    return Answer(status, without_length(headers), changed)
