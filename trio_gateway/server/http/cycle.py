@@ -129,7 +129,7 @@ class Cycle:
         elif self._any_given:
             await trio.lowlevel.checkpoint()  # a large body must not keep others from theirs
         self._any_given = True
-        while (message := self._take()) is None:
+        while (piece := self._take()) is None:
             if self._inbox.is_over:
                 self._inbox.raise_fault()
                 await self._gone.wait()
@@ -138,13 +138,14 @@ class Cycle:
             await self._inbox.more()
         if self.fault is not None:
             await trio.sleep_forever()
-        return message
+        return {"type": "http.request", "body": piece, "more_body": not self._all_given}
 
-    def receive_now(self) -> Message | None:
-        """What `receive` would give without waiting; None if it would wait."""
+    def receive_now(self) -> bytes | None:
+        """What `receive` would give of the body without waiting; None if it would wait. With the
+        last of it `body.complete`."""
         return None if self.body.pauses else self._take()
 
-    def _take(self) -> Message | None:
+    def _take(self) -> bytes | None:
         if self._all_given:
             return None
         try:
@@ -152,11 +153,9 @@ class Cycle:
         except ApiError as error:
             self.fault = error
             self.cancel(reason="the body is malformed")
-            return {"type": "http.request", "body": b"", "more_body": True}
+            return b""
         self._all_given = self.body.complete
-        if not data and not self._all_given:
-            return None
-        return {"type": "http.request", "body": data, "more_body": not self._all_given}
+        return data if data or self._all_given else None
 
     async def _ask_for_it(self) -> None:
         """A client that waits for permission to send the body gets it now."""

@@ -193,14 +193,15 @@ class SizedBody:
         self.complete = length == 0
 
     def take(self, buffer: bytearray) -> bytes:
-        if len(buffer) <= self._left:
+        left = self._left - len(buffer)
+        if left >= 0:
             data = bytes(buffer)
             buffer.clear()
         else:  # the next request follows
             data = bytes(buffer[: self._left])
             del buffer[: self._left]
-        self._left -= len(data)
-        self.complete = self._left == 0
+            left = 0
+        self._left, self.complete = left, not left
         return data
 
 

@@ -123,9 +123,10 @@ class Upload:
         while self._refusal is None:
             if self.complete:
                 return b""
-            if self._cycle is not None and (message := self._cycle.receive_now()) is not None:
+            cycle = self._cycle
+            if cycle is not None and (piece := cycle.receive_now()) is not None:
                 # It was there already: neither a limit on the wait nor a task switch is needed.
-                piece = self._take(message)
+                self._note(piece, is_last=cycle.body.complete)
                 if piece and self._refusal is None:
                     return piece
                 await trio.lowlevel.checkpoint()
@@ -138,24 +139,23 @@ class Upload:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     await trio.sleep_forever()  # what came is not the whole body
-                piece = self._take(message)
+                body: bytes = message.get("body", b"")
+                self._note(body, is_last=not message.get("more_body"))
                 self._waited_s += trio.current_time() - begun
-                if piece and self._refusal is None:
-                    return piece
+                if body and self._refusal is None:
+                    return body
             if self._reading.cancelled_caught and self._refusal is None:
                 self._refusal = body_timeout(self._timeout_s)
         raise self._refusal
 
-    def _take(self, message: Message) -> bytes:
-        """A message's part of the body; it may be empty."""
-        body: bytes = message.get("body", b"")
-        self.taken += len(body)
-        if self._max_bytes is not None and self.taken > self._max_bytes:
+    def _note(self, piece: bytes, *, is_last: bool) -> None:
+        """A piece of the body, which may be empty."""
+        self.taken = taken = self.taken + len(piece)
+        if self._max_bytes is not None and taken > self._max_bytes:
             self._refusal = body_too_large(self._max_bytes)
         # With the last announced byte it is complete.
-        if not message.get("more_body") or self.taken == self.length:
+        if is_last or taken == self.length:
             self.complete = True
-        return body
 
     def refuse(self, error: ApiError) -> None:
         """Whoever reads it gets this error, unless all of it was read."""
