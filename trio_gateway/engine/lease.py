@@ -48,15 +48,16 @@ class Lease:
     answer has to end, after so long, because others wait; `when_ended` is called then.
     """
 
+    kv_move = NO_MOVE
+    spared: int | None = None
+    ended_after_s: float | None = None
+    when_ended: Callable[[], None] | None = None
+
     def __init__(
         self, engine: Engine, grant: Grant, request: LeaseRequest, saved: int, now: float
     ) -> None:
         self.engine, self.grant, self._prompt = engine, grant, request.prompt
         self.progress: AnswerProgress | None = request.event.progress
-        self.spared: int | None = None
-        self.ended_after_s: float | None = None
-        self.when_ended: Callable[[], None] | None = None
-        self.kv_move = NO_MOVE
         if grant.how is not How.REUSED:
             self._note_move(saved)
         arrived_at, ready_at = request.arrived_at, engine.ready_at
@@ -138,6 +139,13 @@ class LeaseRequest:
         Exception: on entering; what `recount` raised.
     """
 
+    arrived_at = 0.0
+    lease: Lease | None = None
+    _counting: trio.CancelScope | None = None
+    _decided: trio.Event | None = None  # most are granted at once, and wait for nothing
+    _reject: Reject | None = None
+    _error: Exception | None = None
+
     def __init__(
         self,
         event: TicketArrived,
@@ -147,12 +155,6 @@ class LeaseRequest:
     ) -> None:
         self.event, self.prompt, self._leases = event, prompt, leases
         self._recount = recount
-        self._counting: trio.CancelScope | None = None
-        self._decided: trio.Event | None = None  # most are granted at once, and wait for nothing
-        self.lease: Lease | None = None
-        self._reject: Reject | None = None
-        self._error: Exception | None = None
-        self.arrived_at = 0.0
 
     async def __aenter__(self) -> Lease:
         self._leases.take_in(self)
