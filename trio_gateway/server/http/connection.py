@@ -228,6 +228,7 @@ class Connection:
                 await self._answer(cycle)
                 if await self._after(cycle) is Phase.OVER:
                     return Phase.OVER
+                head = cycle = None  # an idle connection keeps nothing of it
             return Phase.OVER
         assert cycle is not None, "nothing else is cancelled in this scope"
         return await self._after(cycle)
