@@ -72,7 +72,9 @@ async def test_a_client_that_goes_with_its_whole_answer_was_served(
         gone.cancel(reason="the client is gone")
         await trio.lowlevel.checkpoint()
 
-    cycle = SimpleNamespace(is_complete=is_complete, began_at=trio.current_time())
+    cycle = SimpleNamespace(
+        is_complete=is_complete, began_at=trio.current_time(), head=SimpleNamespace(length=0)
+    )
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
     with gone:
         receive: Any = trio.sleep_forever
