@@ -242,11 +242,13 @@ class Connection:
         inbox, max_bytes = self._inbox, self._limits.max_header_bytes
         self._enter(Phase.IDLE)
         seen = 0
-        while (head := read_head(inbox.buffer, max_bytes, seen)) is None:
-            if inbox.buffer:  # otherwise there is nothing that it could be the answer to
-                inbox.raise_fault()
-            if inbox.buffer and self._phase is Phase.IDLE:
-                self._enter(Phase.HEAD)
+        while True:
+            if inbox.buffer:
+                if (head := read_head(inbox.buffer, max_bytes, seen)) is not None:
+                    return head
+                inbox.raise_fault()  # if there is nothing, there is nothing to answer with it
+                if self._phase is Phase.IDLE:
+                    self._enter(Phase.HEAD)
             if inbox.is_over or self._shared.is_stopping:
                 return None
             seen = len(inbox.buffer)
@@ -254,7 +256,6 @@ class Connection:
                 await inbox.more(self._phase_since)
             except ApiError:  # it is raised above, if there is anything that it could answer
                 continue
-        return head
 
     async def _answer(self, cycle: Cycle) -> None:
         """Let the app answer."""

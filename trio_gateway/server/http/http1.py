@@ -63,12 +63,10 @@ def read_head(buffer: bytearray, max_bytes: int, seen: int = 0) -> RequestHead |
         ApiError: it is not HTTP/1.1, is larger than `max_bytes`, or can be read in two ways. The
             connection cannot be used after that.
     """
-    if not buffer:  # as between the requests of a client that keeps its connection
-        return None
     unseen = seen - 3 if seen > 3 else 0  # the end of the head may have begun by then
     end = buffer.find(b"\r\n\r\n", unseen)
     if end < 0 or end + 4 > max_bytes:
-        if buffer[0] < _FIRST_PRINTABLE:
+        if buffer and buffer[0] < _FIRST_PRINTABLE:
             raise invalid("this is not an HTTP/1.1 request")
         if len(buffer) > max_bytes:
             raise _too_large(max_bytes)
