@@ -148,7 +148,7 @@ class AccessGuard:
         request: RequestState = scope[REQUEST_KEY]
         request.cors = _NO_ORIGIN
         try:
-            if not _is_bare_check(scope, headers):
+            if scope["path"] not in _FREE_PATHS or not _is_bare_check(scope, headers):
                 origin = self._check_page(scope, headers)
                 if origin is not None:
                     request.cors = cors_headers(origin)
@@ -259,9 +259,9 @@ def _address_of(scope: Scope) -> str:
 
 
 def _is_bare_check(scope: Scope, headers: _Headers) -> bool:
-    """Whether a load balancer asks for the health over HTTP/1.0, as HAProxy does by default. What
+    """Whether it is a load balancer that asks for the health over HTTP/1.0, as HAProxy does. What
     a browser sends has a Host: that page is not one of a name that leads here."""
-    if scope["path"] not in _FREE_PATHS or scope.get("http_version") != "1.0":
+    if scope.get("http_version") != "1.0":
         return False
     return not (headers.all(b"host") or headers.all(b"origin") or headers.all(b"sec-fetch-site"))
 

@@ -122,28 +122,22 @@ class DirectAnswers:
         endpoint, handler = row
         call = Call(scope, self._onlookers, send=send)
         answer = await self._dispatcher.answer(endpoint, handler, call)
-        if isinstance(answer.body, bytes):
-            await _send(answer.status, answer.headers, answer.body, send, call.state)
-        else:
-            await _send_stream(answer.status, answer.headers, answer.body, send, call.state)
+        body = answer.body
+        if not isinstance(body, bytes):
+            await _send_stream(answer.status, answer.headers, body, send, call.state)
+            return
+        call.state.record.answer_bytes = len(body)
+        # Whatever an engine said of it: where an answer ends is for the gateway to say.
+        headers, length = answer.headers, (b"content-length", b"%d" % len(body))
+        if length not in headers:
+            headers = [*without_length(headers), length]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
     """HEAD goes with GET."""
     return (*endpoint.methods, "HEAD") if "GET" in endpoint.methods else endpoint.methods
-
-
-async def _send(
-    status: int, headers: list[Header], body: bytes, send: Send, state: RequestState
-) -> None:
-    """One message after its start."""
-    state.record.answer_bytes = len(body)
-    # Whatever an engine said of it: where an answer ends is for the gateway to say.
-    length = (b"content-length", b"%d" % len(body))
-    if length not in headers:
-        headers = [*without_length(headers), length]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _send_stream(
