@@ -376,6 +376,20 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(chromium: Browser) -> None:
         other.wait_for("document.querySelector('dialog.key')?.open")
 
 
+def test_escape_does_not_leave_a_page_without_a_way_to_give_a_key(chromium: Browser) -> None:
+    """A browser lets a page keep its dialog once, and closes it at the second try."""
+    with fake_feed(snapshot(pools=[pool()]), key="tg-secret-0123") as feed:
+        page = chromium.page(feed.url)
+        page.wait_for("document.querySelector('dialog.key')?.open")
+        for _ in range(3):
+            page.press("Escape")
+            page.wait_for("document.querySelector('dialog.key').open")
+            page.wait_for("document.activeElement?.id === 'key'")
+        page.fill("#key", "tg-secret-0123")
+        page.press("Enter")
+        page.wait_for(f"{LIVE} && !document.querySelector('dialog.key').open")
+
+
 # -- all of it ------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ export class Connection extends HTMLElement {
       this.input,
       this.fault,
       h('p.actions', {}, h('button.primary', { type: 'submit' }, 'Use this key')));
-    return h('dialog.key', { 'aria-labelledby': 'key-title', oncancel: (event) => event.preventDefault() }, form);
+    return h('dialog.key', { 'aria-labelledby': 'key-title', onclose: () => this.#show() }, form);
   }
 
   #take(event) {
