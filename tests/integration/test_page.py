@@ -585,6 +585,19 @@ def test_who_is_no_admin_is_told_that_logs_are_not_for_them(
 
 
 @pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_very_long_name_makes_no_view_wider(
+    chromium: Browser, feed: FakeFeed, view: str, width: int
+) -> None:
+    name = "vendor/" + "A-Model-With-A-Very-Long-Name-" * 6
+    filled(feed, name)
+    page = opened(chromium, feed, view, width=width, height=740)
+    page.wait_for(f"document.querySelector('main > gw-{view}')")
+    page.wait_for(f"document.querySelector('main').textContent.includes({json.dumps(name)})")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_view_fits_a_narrow_screen_and_keeps_its_place(
     chromium: Browser, feed: FakeFeed, view: str
 ) -> None:
