@@ -584,6 +584,26 @@ def test_who_is_no_admin_is_told_that_logs_are_not_for_them(
     assert feed.asked == ["GET /gateway/events"]
 
 
+def test_colours_of_all_kinds_are_shown_and_what_is_for_a_terminal_is_not(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    said = (
+        "\x1b[38;5;196mred\x1b[0m \x1b[38;5;37mcyan\x1b[m \x1b[48;5;1mground\x1b[0m"
+        " \x1b[38;2;20;240;10mgreen\x1b[39m \x1b[2K\x1b[1Gnone \x1b]0;title\x07end"
+    )
+    feed.logs = [{"at_s": 1.0, "level": "INFO", "text": said}]
+    page = opened(chromium, feed, "logs/qwen")
+    line = ".card:last-child .lines > div"
+    page.wait_for(f"document.querySelector({json.dumps(line)})")
+    assert texts(page, line)[0].endswith(" red cyan ground green none end")
+    assert texts(page, f"{line} .ansi-red") == ["red"]
+    assert texts(page, f"{line} .ansi-cyan") == ["cyan"]
+    assert texts(page, f"{line} .ansi-green") == ["green"]
+    assert texts(page, f"{line} .ansi-bold") == []
+    page.fill("gw-logs input[type=search]", "green none end")
+    assert texts(page, f"{line}:not([hidden])") != []
+
+
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_very_long_name_makes_no_view_wider(

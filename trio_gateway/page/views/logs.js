@@ -4,7 +4,7 @@ import { attr, h, text } from '../dom.js';
 import { clock } from '../format.js';
 import { keep, kept } from '../kept.js';
 import { View } from '../view.js';
-import { coloured } from './logs_colours.js';
+import { coloured, plain } from './logs_colours.js';
 
 const KEPT = 3_000; // in one column; the oldest go
 const NEAR = 40; // pixels from the end: then it follows
@@ -135,7 +135,7 @@ class Column {
 
   #rowOf(line) {
     const row = h('div', { 'data-level': line.level }, h('time.soft', {}, clock(line.at_s)), ' ', coloured(line.text));
-    row.gwText = line.text.replace(/\x1b\[[0-9;]*m/g, '');
+    row.gwText = plain(line.text);
     row.hidden = !this.view.matches(row.gwText);
     return row;
   }
