@@ -604,6 +604,53 @@ def test_colours_of_all_kinds_are_shown_and_what_is_for_a_terminal_is_not(
     assert texts(page, f"{line}:not([hidden])") != []
 
 
+@pytest.mark.parametrize("place", ["logs/100%", "models/%E0%A4%A", "requests/%", "timeline/%"])
+def test_a_place_that_nobody_made_is_a_view_all_the_same(
+    chromium: Browser, feed: FakeFeed, place: str
+) -> None:
+    feed.answers["/gateway/requests"] = {"requests": [], "more": False}
+    page = opened(chromium, feed, place)
+    page.wait_for(f"document.querySelector('main > gw-{place.partition('/')[0]}')")
+    page.evaluate("location.hash = 'now'")
+    page.wait_for("document.querySelector('main > gw-now')")
+    assert_clean(page, feed)
+
+
+def test_a_link_to_a_model_leads_to_it(chromium: Browser, feed: FakeFeed) -> None:
+    feed.snapshot["models"] += [model(f"m/{number}") for number in range(30)]
+    feed.snapshot["engines"] = [engine(1, "m/25")]
+    page = opened(chromium, feed)
+    page.click(".engine a.model")
+    page.wait_for("document.activeElement.getAttribute('aria-label') === 'm/25'")
+    top = page.evaluate("document.activeElement.getBoundingClientRect().top")
+    assert 0 < top < page.evaluate("innerHeight")
+    page.reload()
+    page.wait_for("document.activeElement?.getAttribute('aria-label') === 'm/25'")
+    assert_clean(page, feed)
+
+
+def test_an_older_request_stays_open_over_a_reload(chromium: Browser, feed: FakeFeed) -> None:
+    """The snapshot has the last ones only."""
+    over: Json = {"outcome": "ok", "took_s": 1.0}
+    feed.snapshot["recent"] = [request(9, "qwen", "done", **over)]
+    feed.answers["/gateway/requests"] = {
+        "requests": [request(number, "gemma", "done", **over) for number in (9, 8, 7)],
+        "more": False,
+    }
+    page = opened(chromium, feed, "requests/req-7")
+    for _ in range(2):
+        page.wait_for("!document.querySelector('.detail').hidden")
+        assert "req-7" in texts(page, ".detail")[0]
+        page.reload()
+    page.evaluate("location.hash = 'requests/req-1'")
+    page.wait_for_text("does not remember the request")
+    assert page.evaluate("document.querySelector('.detail').hidden") is True
+    page.evaluate("location.hash = 'requests/req-9'")
+    page.wait_for("!document.querySelector('.detail').hidden")
+    assert "does not remember" not in page.seen()
+    assert_clean(page, feed)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_very_long_name_makes_no_view_wider(

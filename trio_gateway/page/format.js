@@ -42,4 +42,13 @@ export const clock = (unix) => (known(unix) ? clockTime.format(unix * 1000) : NO
 export const minute = (unix) => (known(unix) ? shortTime.format(unix * 1000) : NONE);
 export const moment = (unix) => (known(unix) ? dayTime.format(unix * 1000) : NONE);
 
+// What `encodeURIComponent` made, as it was; anything else, such as "100%", as it is.
+export function decoded(value) {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value;
+  }
+}
+
 export const plural = (count, one, many = `${one}s`) => `${whole.format(count)} ${count === 1 ? one : many}`;

@@ -1,5 +1,6 @@
 // One streamed chat: sent, and told piece by piece.
 
+import { decoded } from '../format.js';
 import { eventsOf } from '../sse.js';
 
 const IMAGE_SIDE = 1536; // pixels; vision models scale larger ones down themselves
@@ -60,14 +61,6 @@ function headersOf(response) {
 function headersIn(comment) {
   const pairs = comment.split(/; (?=X-Gateway-)/).map((header) => header.split(/: (.*)/));
   return Object.fromEntries(pairs.map(([name, value]) => [name.toLowerCase().slice(PREFIX.length), decoded(value)]));
-}
-
-function decoded(value) {
-  try {
-    return decodeURIComponent(value);
-  } catch {
-    return value;
-  }
 }
 
 // { url, picture } of an image file: as JPEG no larger than models look at it, and small to see.

@@ -1,7 +1,7 @@
 // Logs: the gateway and engines side by side, as they are written.
 
 import { attr, h, text } from '../dom.js';
-import { clock } from '../format.js';
+import { clock, decoded } from '../format.js';
 import { keep, kept } from '../kept.js';
 import { View } from '../view.js';
 import { coloured, plain } from './logs_colours.js';
@@ -23,7 +23,7 @@ export default class Logs extends View {
     this.isExpression = h('input', { type: 'checkbox', id: 'log-expression', checked: isExpression, onchange: () => this.#refilter() });
     this.follows = h('input', { type: 'checkbox', id: 'log-follow', checked: follows, onchange: () => this.#follow() });
     this.fault = h('span.fault', { role: 'alert' });
-    this.second = h('select', { 'aria-label': 'Engine whose log is shown', onchange: () => this.goTo(this.second.value) });
+    this.second = h('select', { 'aria-label': 'Engine whose log is shown', onchange: () => this.goTo(encodeURIComponent(this.second.value)) });
     this.columns = [new Column(this), new Column(this)];
     this.append(h('h1.unseen', {}, 'Logs'), h('div.stack', {},
       h('div.row', {}, this.filter,
@@ -53,7 +53,8 @@ export default class Logs extends View {
 
   placeChanged(place) {
     const names = [...this.store.models.keys()];
-    const name = names.includes(decodeURIComponent(place)) ? decodeURIComponent(place) : names[0] ?? '';
+    const asked = decoded(place);
+    const name = names.includes(asked) ? asked : names[0] ?? '';
     if (this.second.value !== name) this.second.value = name;
     if (this.name !== name) this.columns[1].clear();
     this.name = name;

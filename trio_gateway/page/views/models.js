@@ -1,7 +1,7 @@
 // Models: what there is, what is in memory, and what would happen to a request.
 
 import { attr, chip, h, keyed, scroller, text } from '../dom.js';
-import { bytes, number, percent, seconds } from '../format.js';
+import { bytes, decoded, number, percent, seconds } from '../format.js';
 import { View } from '../view.js';
 
 const STATES = { loaded: 'good', loading: 'busy', failed: 'bad', unloaded: '' };
@@ -23,6 +23,25 @@ export default class Models extends View {
     if (this.store.hasSnapshot && !models.length) text(this.none, 'Your key may not see any models.');
     keyed(this.list, models, (model) => model.name, (model) => card(this, model), (made, model) => show(made, model, this.store));
     this.explaining.models(models.map((model) => model.name));
+    this.#seek();
+  }
+
+  opened() {
+    this.placeChanged(this.place);
+  }
+
+  placeChanged(place) {
+    this.sought = decoded(place);
+    this.#seek();
+  }
+
+  // To the model that a link named, once it is there, and only once.
+  #seek() {
+    const found = [...this.list.children].find((made) => made.getAttribute('aria-label') === this.sought);
+    if (!found) return;
+    this.sought = '';
+    found.scrollIntoView({ block: 'start' });
+    found.focus({ preventScroll: true });
   }
 
   // Does something by hand, and says what came of it beside the buttons.
@@ -43,7 +62,7 @@ export default class Models extends View {
 
 function card(view, { name }) {
   const path = `/gateway/models/${encodeURIComponent(name)}`;
-  const made = h('section.card', { 'aria-label': name });
+  const made = h('section.card', { 'aria-label': name, tabindex: '-1' });
   const act = (what, doing) => () => view.act(made, `${path}/${what}`, doing);
   made.state = h('span.tag');
   made.pinned = h('span.tag.accent', { hidden: true }, 'pinned');

@@ -1,7 +1,7 @@
 // Requests: those that are over or run, as a table; one of them in detail; speeds over time.
 
 import { attr, copyText, h, keyed, scroller, text } from '../dom.js';
-import { clock, number, seconds, speed } from '../format.js';
+import { clock, decoded, number, seconds, speed } from '../format.js';
 import { keep, kept } from '../kept.js';
 import { View } from '../view.js';
 import { COLUMNS, asCsv, cellOf, resultOf } from './requests_columns.js';
@@ -9,6 +9,7 @@ import { detail } from './requests_detail.js';
 import { speeds } from './requests_speeds.js';
 
 const PAGE = 200;
+const MANY = 1_000; // the most that the gateway gives at once
 const DRAWN = 500; // rows; more are counted
 const PLOT_PADDING = 28; // pixels, of the style
 const KEPT_COLUMNS = 'trio-gateway-columns'; // in localStorage: which are shown
@@ -32,10 +33,11 @@ export default class Requests extends View {
     this.more = h('button', { type: 'button', onclick: () => this.#ask() }, 'Older requests');
     this.fault = h('span.fault', { role: 'alert' });
     this.detail = h('section.card.detail', { 'aria-label': 'One request', hidden: true });
+    this.unknown = h('p.card.empty', { role: 'status', hidden: true }, 'The gateway does not remember the request that this address names, or it is not one of yours.');
     this.plot = h('div.plot');
     new ResizeObserver(() => this.#plot()).observe(this.plot);
     this.append(h('h1.unseen', {}, 'Requests'), h('div.stack', {},
-      this.detail,
+      this.detail, this.unknown,
       h('section.card', { 'aria-label': 'Speeds' }, h('header', {}, h('h2', {}, 'Speed of answers'), h('span.soft.small', {}, 'tokens a second, each answer a point')), this.plot),
       h('section.card', { 'aria-label': 'Requests' },
         h('header', {}, h('h2', {}, 'Requests'), this.filter, this.count, h('span.row.end', {}, h('details.columns', { onfocusout: left, onkeydown: left }, h('summary', {}, 'Columns'), h('div.boxes', {}, boxes)), this.copy)),
@@ -97,6 +99,7 @@ export default class Requests extends View {
     this.#plot();
     const chosen = this.all.find((row) => row.id === this.#chosen);
     this.detail.hidden = !chosen;
+    this.#seek(chosen);
     if (!chosen) return;
     if (this.detailed?.id !== chosen.id) {
       this.detailed = { id: chosen.id, ...detail(chosen.id, this) };
@@ -110,7 +113,24 @@ export default class Requests extends View {
   }
 
   get #chosen() {
-    return this.place.split('?')[0];
+    return decoded(this.place.split('?')[0]);
+  }
+
+  // The feed begins with the last requests only: one that is older is asked for, once. What a page
+  // says of one that is found nowhere, it says until another place is gone to.
+  async #seek(chosen) {
+    const id = this.#chosen;
+    this.unknown.hidden = Boolean(chosen) || !id || this.sought !== id || this.isSeeking;
+    if (chosen || !id || !this.store.hasSnapshot || this.sought === id) return;
+    [this.sought, this.isSeeking] = [id, true];
+    try {
+      const { requests } = await this.store.json(`/gateway/requests?limit=${MANY}`);
+      if (requests.some((row) => row.id === id)) this.#older.push(...requests);
+    } catch (error) {
+      text(this.fault, error.message);
+    }
+    this.isSeeking = false;
+    this.#draw();
   }
 
   #filtered() {
