@@ -103,6 +103,29 @@ def test_a_swap_is_seen(chromium: Browser, feed: FakeFeed) -> None:
     assert page.complaints == []
 
 
+def test_what_is_below_the_lists_does_not_move(chromium: Browser, feed: FakeFeed) -> None:
+    """From the first request to a long queue and back."""
+    feed.snapshot["pools"] = [pool(engines_max=1)]
+    page = opened(chromium, feed)
+    page.wait_for_text("Nothing has happened yet")
+    place = "document.querySelector('{}').getBoundingClientRect().top"
+    assert page.evaluate(place.format(".pair")) == 0  # it takes no place yet
+    first = page.evaluate(place.format(".first"))
+    feed.say("request", request(1, "qwen", "waiting", sentence="qwen loads"))
+    page.wait_for("document.querySelector('.first').hidden")
+    assert page.evaluate(place.format(".pair")) == first
+    below = page.evaluate(place.format(".ended"))
+    for number in range(2, 9):
+        feed.say("request", request(number, "qwen", "waiting", sentence="it waits long " * 20))
+    page.wait_for("document.querySelectorAll('.pair .request').length === 8")
+    assert page.evaluate(place.format(".ended")) == below
+    for number in range(1, 9):
+        feed.say("request", request(number, "qwen", "done", outcome="ok", took_s=1))
+    page.wait_for("document.querySelectorAll('.pair .request').length === 0")
+    assert page.evaluate(place.format(".ended")) == below
+    assert_clean(page, feed)
+
+
 def test_times_are_counted_on_without_asking(chromium: Browser, feed: FakeFeed) -> None:
     feed.snapshot["engines"] = [engine(1, "qwen", next="stops in 140 s if nobody asks")]
     feed.snapshot["requests"] = [request(1, "qwen", "answering")]

@@ -27,7 +27,7 @@ export default class Now extends View {
       this.spoken,
       this.loading,
       this.content = h('div.stack', { hidden: true },
-        this.pools, this.first.element, h('div.pair', {}, this.running.card, this.waiting.card), this.ended.card));
+        this.pools, this.first.element, this.pair = h('div.pair', {}, this.running.card, this.waiting.card), this.ended.card));
   }
 
   update() {
@@ -45,7 +45,9 @@ export default class Now extends View {
     this.#show(this.ended, store.recent.slice(-ENDED).reverse());
     const states = engines.map((engine) => `${engine.model} ${stateOf(engine).word}`);
     text(this.spoken, [...states, `${number(runs.length)} running`, `${number(waits.length)} waiting`].join(', '));
-    this.first.show(!under_way.length && !store.recent.length && !engines.length);
+    const isFirst = !under_way.length && !store.recent.length && !engines.length;
+    this.first.show(isFirst);
+    this.pair.hidden = this.ended.card.hidden = isFirst; // in its place: what is there does not move
   }
 
   tick() {
