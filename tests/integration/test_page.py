@@ -284,6 +284,28 @@ def test_a_load_test_is_bounded_and_drawn(chromium: Browser, feed: FakeFeed) -> 
     assert feed.asked.count("POST /v1/chat/completions") == 7
 
 
+def test_a_load_test_leaves_the_page_usable(chromium: Browser, feed: FakeFeed) -> None:
+    """A browser has six connections to one server: chats beyond them would only seem to wait."""
+    feed.chat = chat_pieces("one", "two")
+    feed.chat_pause.clear()
+    page = opened(chromium, feed, "chat")
+    page.wait_for("document.querySelector('#chat-model')?.options.length === 2")
+    page.fill("#load-at_once", "32")
+    page.fill("#load-all", "6")
+    page.click(".load-test .primary")
+    sent = "POST /v1/chat/completions"
+    eventually(lambda: feed.asked.count(sent) == 4, within_s=10)
+    assert page.evaluate("document.querySelector('#load-at_once').value") == "4"
+    page.evaluate("location.hash = 'logs'")
+    page.wait_for("document.querySelector('main > gw-logs')", within_s=10)
+    eventually(lambda: any("logs=gateway" in path for path in feed.asked), within_s=10)
+    page.wait_for(LIVE)
+    feed.chat_pause.set()
+    page.evaluate("location.hash = 'chat'")
+    page.wait_for_text("6 of 6 done")
+    assert feed.asked.count(sent) == 6
+
+
 # -- models ----------------------------------------------------------------------------------------
 
 

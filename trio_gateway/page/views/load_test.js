@@ -4,8 +4,16 @@ import { attr, h, keyed, text } from '../dom.js';
 import { number, seconds, speed } from '../format.js';
 import { answerStream } from './chat_stream.js';
 
-const [AT_ONCE_MAX, ALL_MAX, TOKENS_MAX] = [32, 200, 1024];
+const [ALL_MAX, TOKENS_MAX] = [200, 1024];
+// With HTTP/1.1 a browser has six connections to a server. More chats than this would not be at once
+// but wait in the browser, and with them the feed, the other views and each button of this page.
+const AT_ONCE_MAX = isMultiplexed() ? 32 : 4;
+
 const PHASES = ['waiting', 'loading', 'reading', 'generating'];
+
+function isMultiplexed() {
+  return ['h2', 'h3'].includes(performance.getEntriesByType('navigation')[0]?.nextHopProtocol);
+}
 
 export class LoadTest {
   // `request()` makes the body of one chat.
@@ -22,8 +30,8 @@ export class LoadTest {
     this.rows = h('ol.runs', { tabindex: '0', 'aria-label': 'Requests of the load test' });
     const keys = h('ul.keys', { 'aria-label': 'Colours' }, PHASES.map((phase) => h('li', {}, h('span.key', { 'data-phase': phase }), phase)));
     this.element = h('section.card.load-test', { 'aria-label': 'Load test' },
-      h('header', {}, h('h2', {}, 'Load test'), h('span.soft.small', {}, 'the message and the settings from above, many times at once')),
-      h('form.row', { onsubmit: (event) => { event.preventDefault(); this.#run(); } },
+      h('header', {}, h('h2', {}, 'Load test'), h('span.soft.small', {}, 'the message and the settings from above, many times')),
+      h('form.row', { novalidate: true, onsubmit: (event) => { event.preventDefault(); this.#run(); } },
         field('at_once', `At once, up to ${AT_ONCE_MAX}`, 4, AT_ONCE_MAX),
         field('all', `In all, up to ${ALL_MAX}`, 8, ALL_MAX),
         field('tokens', `Max tokens, up to ${TOKENS_MAX}`, 64, TOKENS_MAX),
@@ -34,7 +42,7 @@ export class LoadTest {
   async #run() {
     const body = this.request();
     if (this.aborter || !body.model) return;
-    const [atOnce, all, tokens] = [[this.at_once, AT_ONCE_MAX], [this.all, ALL_MAX], [this.tokens, TOKENS_MAX]].map(([input, max]) => Math.min(Math.max(Math.round(Number(input.value)) || 1, 1), max));
+    const [atOnce, all, tokens] = [[this.at_once, AT_ONCE_MAX], [this.all, ALL_MAX], [this.tokens, TOKENS_MAX]].map(bounded);
     body.max_tokens = tokens;
     this.runs = Array.from({ length: all }, (_, number) => ({ number: number + 1, state: 'to come' }));
     this.aborter = new AbortController();
@@ -100,6 +108,13 @@ export class LoadTest {
       failed.length ? `${number(failed.length)} failed: ${failed[0].error}` : '',
     ].filter(Boolean).join(' · ');
   }
+}
+
+// The number in a field. One that is out of its bounds is set to the next that is not.
+function bounded([input, max]) {
+  const number = Math.min(Math.max(Math.round(Number(input.value)) || 1, 1), max);
+  input.value = number;
+  return number;
 }
 
 // Seconds of each phase: as the gateway's row says, and as it is seen from here until it does.
