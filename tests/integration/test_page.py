@@ -103,6 +103,21 @@ def test_a_swap_is_seen(chromium: Browser, feed: FakeFeed) -> None:
     assert page.complaints == []
 
 
+def test_an_answer_in_one_piece_is_not_said_to_be_a_prompt_that_is_read(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    feed.snapshot["requests"] = [
+        request(1, "qwen", "reading", arrived_s=1.0),
+        request(2, "gemma", "reading", is_streamed=False, arrived_s=2.0),
+    ]
+    page = opened(chromium, feed)
+    page.wait_for("document.querySelectorAll('.request .tag').length === 2")
+    assert texts(page, ".request .tag") == ["reads its prompt", "is answered"]
+    page.evaluate("location.hash = 'requests'")
+    page.wait_for("document.querySelectorAll('tbody .tag').length === 2")
+    assert texts(page, "tbody .tag") == ["is answered", "reads its prompt"]
+
+
 def test_what_is_below_the_lists_does_not_move(chromium: Browser, feed: FakeFeed) -> None:
     """From the first request to a long queue and back."""
     feed.snapshot["pools"] = [pool(engines_max=1)]

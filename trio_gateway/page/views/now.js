@@ -112,11 +112,14 @@ const OUTCOMES = {
   client_gone: ['client left', ''], cancelled: ['cancelled', ''],
 };
 
+// How far an engine is with what comes in one piece, nobody sees.
+const WHOLE = { reading: ['is answered', 'accent'] };
+
 function showRequest(item, row, store) {
   item.row = row;
   const { chip, model, who, stage, says, cancel, time } = item.parts;
   const name = row.model ?? row.asked ?? 'no model';
-  const [word, kind] = (row.stage === 'done' ? OUTCOMES[row.outcome] : STAGES[row.stage]) ?? [row.stage, ''];
+  const [word, kind] = (row.stage === 'done' ? OUTCOMES[row.outcome] : (!row.is_streamed && WHOLE[row.stage]) || STAGES[row.stage]) ?? [row.stage, ''];
   chip.style.setProperty('--hue', hueOf(name));
   text(model, row.variant ? `${name}:${row.variant}` : name);
   attr(model, 'href', `#requests/${encodeURIComponent(row.id)}`);

@@ -7,7 +7,7 @@ const OUTCOMES = { ok: ['done', 'good'], refused: ['refused', 'bad'], failed: ['
 const STAGES = { arriving: 'arriving', waiting: 'waits', reading: 'reads its prompt', answering: 'answers' };
 
 export function resultOf(row) {
-  if (!row.outcome) return STAGES[row.stage] ?? row.stage;
+  if (!row.outcome) return (row.stage === 'reading' && !row.is_streamed ? 'is answered' : STAGES[row.stage]) ?? row.stage;
   const [word] = OUTCOMES[row.outcome] ?? [row.outcome];
   const why = row.outcome === 'ok' ? row.finish : row.error;
   return why ? `${word}: ${why}` : word;
