@@ -285,6 +285,25 @@ def test_an_answer_that_breaks_off_says_so(chromium: Browser, feed: FakeFeed) ->
     assert "Hel" in texts(page, ".assistant .body")[-1]
 
 
+def test_a_question_that_got_no_answer_is_not_asked_again(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    """It may be what fails; and a template may want an answer between two questions."""
+    feed.chat = chat_pieces("Hello")
+    page = opened(chromium, feed, "chat")
+    for question in ("one", "two", "three"):
+        if question == "two":
+            error = {"error": {"message": "image input is not supported", "code": "no_images"}}
+            feed.chat = [f"data: {json.dumps(error)}\n\n".encode()]
+        page.fill("#chat-prompt", question)
+        page.press("Enter")
+        answers = ("one", "two", "three").index(question) + 1
+        page.wait_for(f"document.querySelectorAll('.assistant').length === {answers}")
+        page.wait_for("document.querySelector('.compose button:not([type=submit])').hidden")
+    said = [(message["role"], message["content"]) for message in feed.chats[-1]["messages"]]
+    assert said == [("user", "one"), ("assistant", "Hello"), ("user", "three")]
+
+
 def test_a_load_test_is_bounded_and_drawn(chromium: Browser, feed: FakeFeed) -> None:
     feed.chat = chat_pieces("one", "two")
     feed.chat_headers = {"x-gateway-load-ms": "0"}

@@ -28,8 +28,9 @@ CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 
 class FakeFeed:
     """`asked`: methods and paths of all requests but those for files. `last_ids`: what readers of
     the feed said where they broke off. `chat`: the pieces of each streamed answer, of which each
-    but the first waits for `chat_pause`. `logs`: the lines of each log. `missing`: files that it
-    does not give, as a gateway that is about to stop. `refuses`: no new reader gets the feed."""
+    but the first waits for `chat_pause`; `chats`: what asked for them. `logs`: the lines of each
+    log. `missing`: files that it does not give, as a gateway that is about to stop. `refuses`: no
+    new reader gets the feed."""
 
     def __init__(self, snapshot: Json, key: str | None = None) -> None:
         self.snapshot, self.key = snapshot, key
@@ -37,6 +38,7 @@ class FakeFeed:
         self.last_ids: list[str | None] = []
         self.answers: dict[str, Json] = {}
         self.chat: list[bytes] = []
+        self.chats: list[Json] = []
         self.chat_pause = threading.Event()
         self.chat_pause.set()
         self.logs: list[Json] = []
@@ -79,9 +81,10 @@ class FakeFeed:
                     self._json(status, answer or {})
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 feed.asked.append(f"POST {self.path}")
                 if self.path == CHAT:
+                    feed.chats.append(json.loads(body))
                     self._stream()
                     return
                 answer = feed.answers.get(self.path, {})

@@ -114,7 +114,7 @@ export default class Chat extends View {
     if (this.aborter || (!words && !this.image) || !this.controls.model.value) return;
     const asked = { role: 'user', text: words, image: this.image?.url, picture: this.image?.picture };
     const answer = { role: 'assistant', text: '', reasoning: '', model: this.controls.model.value, waits: '', decision: null };
-    const before = this.messages.filter((message) => !message.error || message.text);
+    const before = answered(this.messages);
     const system = this.settings.system.trim();
     const messages = [...(system ? [{ role: 'system', content: system }] : []), ...[...before, asked].map(sentAs)];
     [this.prompt.value, this.image] = ['', null];
@@ -224,6 +224,13 @@ function restored() {
   } catch {
     return { settings: {}, messages: [] };
   }
+}
+
+// What a conversation goes on from: a question that got no answer is not sent again. It may be what
+// cannot be answered, such as an image, and many templates want answers between questions.
+function answered(messages) {
+  const isLost = (message) => message?.role === 'assistant' && !message.text;
+  return messages.filter((message, place) => !isLost(message) && !(message.role === 'user' && isLost(messages[place + 1])));
 }
 
 function sentAs({ role, text: said, image }) {
