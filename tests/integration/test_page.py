@@ -763,6 +763,21 @@ def test_a_view_fits_a_narrow_screen_and_keeps_its_place(
     assert not [url for url in page.asked if not url.startswith(feed.url.removesuffix("ui/"))]
 
 
+def test_tabs_stay_where_they_are_while_the_connection_is_lost(chromium: Browser) -> None:
+    with fake_feed(snapshot(pools=[pool()]), key="tg-secret-0123") as feed:
+        page = chromium.page(feed.url, width=360, height=740)
+        page.wait_for("document.querySelector('dialog.key')?.open")
+        page.fill("#key", "tg-secret-0123")
+        page.press("Enter")
+        page.wait_for(LIVE)
+        place = "document.querySelector('nav').getBoundingClientRect().top"
+        before = page.evaluate(place)
+        feed.refuses = True
+        feed.break_off()
+        page.wait_for_text("Connection lost")
+        assert page.evaluate(place) == before
+
+
 def test_tabs_are_reached_with_the_keyboard_alone(chromium: Browser, feed: FakeFeed) -> None:
     page = opened(chromium, feed)
     page.press("Tab")
