@@ -13,11 +13,12 @@ import trio.testing
 
 from tests.support.asking import CHAT, DONE, EVENT, Clock, chat, error_of, header, stream
 from tests.support.feed_reader import FEED, Event, reading
+from tests.support.past_requests import past
 from tests.support.schema_values import config, model
 from tests.support.stack import Stack, running_stack
 from trio_gateway.config.access_schema import AccessConfig, ApiKey
 from trio_gateway.engine.others import Others
-from trio_gateway.server.feed.feed import LINGER_S
+from trio_gateway.server.feed.feed import LINGER_S, NOTED_MAX
 from trio_gateway.server.handlers.watching import OF_A_KEY, WATCHERS_MAX
 from trio_gateway.server.http.types import HALF_CLOSED_S
 from trio_gateway.server.records.request_book import RequestBegan
@@ -100,6 +101,20 @@ async def test_who_comes_back_goes_on_where_it_was(autojump_clock: Clock, by_hea
                 pass
             assert event.data["outcome"] == "ok"
         assert "snapshot" not in {event.name for event in reader.events}
+
+
+async def test_of_too_many_requests_at_once_none_is_told_and_all_are_counted(
+    autojump_clock: Clock,
+) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        async with reading(stack) as reader:
+            first = await reader.next("snapshot")
+            for number in range(NOTED_MAX + 5):
+                stack.gateway.bus.publish(past(number))
+            assert (await reader.next("behind")).data["reason"]
+            assert number_of(await reader.next("snapshot")) >= number_of(first)
+        assert "request" not in {event.name for event in reader.events}
+        assert stack.gateway.feed.missed >= NOTED_MAX + 5  # and what else had changed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -84,6 +85,8 @@ async def test_one_that_was_too_slow_is_told_so_and_begins_anew(
 ) -> None:
     async with reading_nothing(monkeypatch) as (stack, client, _):
         await tell_much(stack)
+        # With the tiny one its system and the server's may take 45 s to get going again.
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         data, names = b"", list[str]()
         with trio.fail_after(patient(30)):
             while "behind" not in names or names[-1] != "snapshot":
@@ -138,9 +141,10 @@ async def test_ten_thousand_requests_with_one_that_takes_nothing(
                 for remembered in (stack.engines.requests, stack.engines.exchanges):
                     remembered.clear()
                 sizes.append(psutil.Process().memory_info().rss)
-        ring = stack.gateway.feed.ring
+        feed, ring = stack.gateway.feed, stack.gateway.feed.ring
         with trio.fail_after(patient(10)):
-            while ring.last <= 10_000:  # noqa: ASYNC110 - the last of them are still to be told
+            # The last of them are still to be told. Some may have been too many at once.
+            while ring.last + feed.missed <= 10_000:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert ring.bytes <= BYTES_MAX
         assert len(connections) == 1

@@ -133,6 +133,7 @@ class Feed:
         self._news.set()
 
     def _note_end(self, record: RequestRecord) -> None:
+        self.missed += len(self._over) == NOTED_MAX
         self._over.append(record)
         self._news.set()
 
@@ -161,6 +162,7 @@ class Feed:
         for moment in self._moments:
             self._add(Kind.MOMENT, moment)
         if len(self._over) == NOTED_MAX:
+            self.missed += NOTED_MAX
             self.ring.clear()  # some may be missing: everybody starts anew
         else:
             for record in self._over:
