@@ -371,6 +371,38 @@ def test_a_request_is_explained_as_the_command_does(chromium: Browser, feed: Fak
 # -- requests --------------------------------------------------------------------------------------
 
 
+def test_the_way_of_a_request_that_waits_goes_on_by_itself(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    feed.snapshot["requests"] = [request(1, "qwen", "waiting", sentence="qwen loads")]
+    page = opened(chromium, feed, "requests/req-1")
+    way = "document.querySelector('.waterfall')?.innerText"
+    page.wait_for(way)
+    page.wait_for(f"{way} !== {json.dumps(page.evaluate(way))}", within_s=10)
+    assert feed.asked == ["GET /gateway/events"]
+
+
+def test_a_table_says_in_csv_when_a_request_came_and_no_formula(
+    chromium: Browser, feed: FakeFeed
+) -> None:
+    over: Json = {"outcome": "ok", "arrived_s": 1764374400.25, "client": "=1+1", "took_s": 2.5}
+    feed.snapshot["recent"] = [request(1, "qwen", "done", **over)]
+    page = opened(chromium, feed, "requests")
+    page.wait_for("document.querySelector('tbody tr')")
+    page.evaluate(
+        "Object.defineProperty(navigator, 'clipboard',"
+        " { value: { writeText: async (text) => { window.copied = text; } } })"
+    )
+    page.evaluate(
+        "[...document.querySelectorAll('button')]"
+        ".find((button) => button.textContent === 'Copy as CSV').click()"
+    )
+    page.wait_for("window.copied")
+    titles, row = page.evaluate("window.copied").split("\r\n")
+    assert titles.startswith("Time,Model,Client,")
+    assert row.startswith("2025-11-29T00:00:00.250Z,qwen,'=1+1,done,")
+
+
 def test_older_requests_may_be_forgotten_by_now(chromium: Browser, feed: FakeFeed) -> None:
     page = opened(chromium, feed, "requests")
     forgotten = {"message": "?before=req-1 is not …", "code": "invalid_parameter"}

@@ -57,6 +57,10 @@ export default class Requests extends View {
     this.#draw();
   }
 
+  tick() {
+    if (!this.detail.hidden) this.detailed.tick();
+  }
+
   get all() {
     const known = new Map();
     for (const row of [...this.#older, ...this.store.recent, ...this.store.requests.values()]) known.set(row.id, row);

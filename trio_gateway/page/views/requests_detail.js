@@ -4,13 +4,16 @@ import { h, text } from '../dom.js';
 import { bytes, moment, number, seconds, speed } from '../format.js';
 import { resultOf } from './requests_columns.js';
 
-// Its elements, made once, so that its buttons keep the focus; `show(row)` each time.
+// Its elements, made once, so that its buttons keep the focus; `show(row)` each time, and `tick()` for
+// the times of one that goes on.
 export function detail(id, view) {
   let shown = {};
   const title = h('h2');
   const close = h('button.quiet', { type: 'button', onclick: () => view.goTo('') }, 'Close');
   const cancels = h('button.quiet.danger', { type: 'button', onclick: () => cancel(cancels, shown, view) }, 'Cancel');
-  const body = h('div');
+  const way = h('div');
+  const known = h('dl.facts');
+  const draw = () => way.replaceChildren(waterfall(shown, view.store.now()));
   const conversation = h('p.foot', {}, h('button.quiet', { type: 'button', onclick: () => view.showConversation(shown.conversation) }, 'Show the requests of this conversation'));
   const show = (row) => {
     if (row === shown && row.outcome) return;
@@ -18,10 +21,11 @@ export function detail(id, view) {
     text(title, `${row.model ?? row.asked ?? 'a request'} · ${row.endpoint}`);
     cancels.hidden = Boolean(row.outcome);
     conversation.hidden = !row.conversation;
-    body.replaceChildren(waterfall(row, view.store.now()),
-      h('dl.facts', {}, facts(row).filter(([, value]) => value).map(([what, value]) => h('div', {}, h('dt', {}, what), h('dd', {}, value)))));
+    draw();
+    known.replaceChildren(...facts(row).filter(([, value]) => value).map(([what, value]) => h('div', {}, h('dt', {}, what), h('dd', {}, value))));
   };
-  return { parts: [h('header', {}, title, h('span.soft.small', {}, id), h('span.row.end', {}, cancels, close)), body, conversation], show };
+  const tick = () => { if (!shown.outcome) draw(); };
+  return { parts: [h('header', {}, title, h('span.soft.small', {}, id), h('span.row.end', {}, cancels, close)), way, known, conversation], show, tick };
 }
 
 async function cancel(button, row, view) {
