@@ -43,7 +43,7 @@ ORDER = {
              "div Lines of the gateway", "select Engine whose log is shown", "div Lines of qwen"],
     "chat": ["div Conversation", "summary What was decided", "textarea Message", "input Image",
              "button Send", "select Model", "textarea System prompt", "input Temperature",
-             "input Max tokens", "button New conversation", "input At once, up to 32",
+             "input Max tokens", "button New conversation", "input At once, up to 4",
              "button Start"],
     "configuration": ["button Reload the file", "summary server", "summary pools",
                       "summary models"],
