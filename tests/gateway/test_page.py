@@ -85,12 +85,13 @@ async def test_a_browser_is_led_to_the_page_and_ollamas_clients_are_not(
     async with running_stack(served()) as stack:
         led = await get(stack, "/", **BROWSER)
         assert (led.status, header(led, "Location")) == (302, "/ui/")
-        for accepts in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+        refused = {"Accept": "application/json, text/html; q=0.0"}
+        for accepts in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}, refused):
             answer = await get(stack, "/", **accepts)
             assert (answer.status, answer.content) == (200, b"Ollama is running")
             assert "Accept" in header(answer, "Vary")
-        shouted = await get(stack, "/", Accept="TEXT/HTML")
-        assert shouted.status == 302
+        for accepted in ("TEXT/HTML", "text/html;q=0.01", "text/html;level=1"):
+            assert (await get(stack, "/", Accept=accepted)).status == 302, accepted
         without_slash = await get(stack, "/ui")
         assert (without_slash.status, header(without_slash, "Location")) == (302, "/ui/")
 
