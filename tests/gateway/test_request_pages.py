@@ -193,3 +193,9 @@ async def test_what_is_not_valid_is_said(autojump_clock: Clock, query: str, para
         refused = await stack.get(f"/gateway/{query}")
     assert (refused.status, error_of(refused)["code"]) == (400, "invalid_parameter")
     assert error_of(refused)["param"] == param
+
+
+async def test_what_a_page_may_begin_at_is_said(autojump_clock: Clock) -> None:
+    async with running_stack(config(model("m"))) as stack:
+        refused = await stack.get("/gateway/requests?before=nobody")
+    assert "expected the id of a request, Unix time" in error_of(refused)["message"]

@@ -139,6 +139,8 @@ def _moment(said: str, name: str) -> float:
         return float(said) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", said) else _date(said)
     except (ValueError, OverflowError, OSError):
         expected = "Unix time, a date such as 2026-11-28T10:00, or how long ago, such as 30m or 7d"
+        if name == "before":
+            expected = f"the id of a request, {expected}"
         raise _invalid(name, said, expected) from None
 
 
