@@ -83,6 +83,7 @@ async def test_closing_it_ends_a_wait() -> None:
             nursery.start_soon(watch.wait)
             await trio.testing.wait_all_tasks_blocked()
             watch.close()
+        await watch.wait()  # nor does one begin
 
 
 def test_without_a_file_for_it_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +120,24 @@ async def test_a_client_that_leaves_is_noticed_with_it_and_without(
     await client.aclose()
     await trio.sleep(LATE_S)
     assert network.servers_running == 0
+
+
+async def test_an_answer_that_is_torn_before_anybody_waits_for_the_end_is_no_bug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"go", "more_body": True})
+
+    async with served(app, ConnectionLimits()) as port:
+        # It comes with the connection, so that all is over before another task has its turn.
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(REQUEST)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as client:
+            with trio.fail_after(LATE_S):
+                answer = b"".join([part async for part in client])
+    assert answer.endswith(b"2\r\ngo\r\n")
+    assert not caplog.records
 
 
 async def test_a_body_that_comes_while_it_is_answered_is_read_when_it_is_asked_for() -> None:

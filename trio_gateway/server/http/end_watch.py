@@ -28,6 +28,8 @@ class EndWatch:
 
     async def wait(self) -> None:
         """Until the end of what the client sends, or `close`. Some of that may be unread."""
+        if self._epoll.closed:
+            return
         with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._epoll.fileno())
 
