@@ -81,7 +81,7 @@ class SocketWire(Wire):
         kind = taken.family, taken.type, taken.proto
         self._socket = socket.socket(*kind, fileno=taken.detach())
         self._socket.setblocking(False)
-        self._is_closed = False
+        self._is_closed, self._is_read = False, True
         self._end: EndWatch | None = None
 
     def watch_end(self) -> EndWatch | None:
@@ -89,7 +89,7 @@ class SocketWire(Wire):
         return self._end
 
     async def read(self) -> bytes:
-        while not self._is_closed:
+        while self._is_read:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
                 return self._socket.recv(READ_BYTES)
@@ -106,6 +106,7 @@ class SocketWire(Wire):
             return b""
 
     def stop_reading(self) -> None:
+        self._is_read = False
         if not self._is_closed:
             trio.lowlevel.notify_closing(self._socket)
 
@@ -149,7 +150,7 @@ class SocketWire(Wire):
 
     def _close(self) -> None:
         if not self._is_closed:
-            self._is_closed = True
+            self._is_closed, self._is_read = True, False
             if self.is_cut_short:
                 _reset_when_closed(self._socket)
             if self._end is not None:
