@@ -113,15 +113,19 @@ def test_top_draws_itself_and_gives_the_terminal_back(tmp_path: Path) -> None:
         os.close(terminal)
 
 
+@pytest.mark.parametrize(
+    ("begun", "completed"),
+    [("load o", "plain,other"), ("logs o", "plain,other"), ("logs g", "plain,gateway")],
+)
 def test_the_shell_completes_the_names_of_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, completed: str
 ) -> None:
     path, _ = written(tmp_path, free_port())
     monkeypatch.setenv("TRIO_GATEWAY_CONFIG", str(path))
-    given = {"COMP_WORDS": "trio-gateway load o", "COMP_CWORD": "2"}
+    given = {"COMP_WORDS": f"trio-gateway {begun}", "COMP_CWORD": "2"}
     env = {**given, "_TRIO_GATEWAY_COMPLETE": "bash_complete"}
     result = CliRunner().invoke(root, [], prog_name="trio-gateway", env=env)
-    assert result.stdout.split() == ["plain,other"]
+    assert result.stdout.split() == [completed]
 
 
 def test_the_shell_completes_commands() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from trio_gateway.commands import words
 from trio_gateway.commands.asking import ModelName, asked_gateway, asking_options, json_option
@@ -23,13 +24,23 @@ _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")  # all that an engine's line may do to a terminal
 
 
+class LogName(ModelName):
+    """The name of a model, or the gateway's own."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, param, incomplete)
+        return [*found, CompletionItem(GATEWAY)] if GATEWAY.startswith(incomplete) else found
+
+
 @click.command()
 @asking_options
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0, 2000), default=200, show_default=True,
               help="How many that were written before.")  # fmt: skip
 @json_option
-@click.argument("model", type=ModelName(), nargs=-1)
+@click.argument("model", type=LogName(), nargs=-1)
 @click.pass_obj
 def logs(
     signals: StopSignals,
