@@ -235,11 +235,13 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=False)
     for column in columns:
         table.add_column(
-            column, overflow="fold" if column in _LONG else "ellipsis", no_wrap=column not in _LONG
-        )
+            column, overflow="fold" if column in _LONG else "ellipsis", no_wrap=column not in _LONG,
+            min_width=_ID_WIDTH if column == "id" else None,
+        )  # fmt: skip
     return table
 
 
+_ID_WIDTH = 16  # a part of an id is none that `cancel` knows
 _LONG = frozenset({"next", "what it waits for", "variants", "models", "why"})
 
 
