@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
+from trio_gateway.config.priority import Priority
 from trio_gateway.engine.overview import EngineRow
 from trio_gateway.engine.resources import PoolRow
-from trio_gateway.server.feed.differ import Differ
+from trio_gateway.engine.scheduling.events import How
+from trio_gateway.server.feed.differ import REQUEST_PACE_S, Differ
 from trio_gateway.server.feed.rows import Captures, EngineGone, Kind, Scene
-from trio_gateway.server.records.request_row import RequestRow
+from trio_gateway.server.records.request_record import RequestRecord, Way
+from trio_gateway.server.records.request_row import RequestRow, row_of
 
 POOL = PoolRow("primary", 1, None, 0, None)
 
@@ -72,6 +76,47 @@ def test_how_long_it_takes_is_for_others_to_count() -> None:
     differ = Differ()
     told(differ, scene(request(took_s=1.0)), 0)
     assert told(differ, scene(request(took_s=100.0)), 100) == []
+
+
+def live(**fields: Any) -> RequestRecord:
+    """One that its engine has."""
+    record = RequestRecord("1", 0.0, 0.0)
+    for name, value in {"endpoint": "chat/completions", "sent_at": 0.0, **fields}.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_a_row_is_kept_until_another_one_would_be_told() -> None:
+    differ, record = Differ(), live()
+    row = row_of(record, 0)
+    assert differ.kept(record, 0) is None
+    told(differ, scene(row), 0)
+    soon = REQUEST_PACE_S - 0.01
+    assert differ.kept(record, soon) is row
+    assert told(differ, scene(row), soon) == []
+    assert differ.kept(record, REQUEST_PACE_S) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tries": 1},
+        {"way": Way(engine=3)},
+        {"way": Way(how=How.SWAPPED)},
+        {"is_streamed": True},
+        {"priority": Priority.BATCH},
+        {"first_byte_at": 0.01},
+        {"ended_at": 0.01},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_what_happens_to_a_request_ends_its_row_at_once(fields: dict[str, Any]) -> None:
+    differ, after = Differ(), live(**fields)
+    told(differ, scene(row_of(live(), 0)), 0)
+    assert differ.kept(live(), 0.01) is not None
+    assert differ.kept(after, 0.01) is None
+    now = scene(row_of(after, 0.01))
+    assert told(differ, now, 0.01) == [(Kind.REQUEST, now.requests["1"])]
 
 
 def test_of_many_requests_each_is_told_of_less_often() -> None:

@@ -62,6 +62,7 @@ class AnswerProgress:
 
     def speed(self, now: float) -> float | None:
         """Tokens a second, as far as they were seen; None: too few."""
-        if self.begun_at is None or self.tokens < OWN_SPEED_TOKENS or now <= self.begun_at:
+        if self.begun_at is None or now <= self.begun_at:
             return None
-        return self.tokens / (now - self.begun_at)
+        tokens = self.tokens
+        return None if tokens < OWN_SPEED_TOKENS else tokens / (now - self.begun_at)

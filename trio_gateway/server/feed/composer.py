@@ -20,8 +20,15 @@ from trio_gateway.server.records.request_book import RequestBook
 from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.records.request_row import RequestRow, known_of, row_of
 
+# The row that a request still has, although time has passed; None: one is to be made.
+Kept = Callable[[RequestRecord, float], RequestRow | None]
+
 RECENT = 100
 TIMELINE_S = 3600.0
+
+
+def _nothing_kept(_: RequestRecord, __: float) -> RequestRow | None:
+    return None
 
 
 class Composer:
@@ -58,12 +65,12 @@ class Composer:
             if key.models is not None and not key.admin
         }
 
-    def scene(self, before: Scene | None) -> Scene:
+    def scene(self, before: Scene | None, kept: Kept = _nothing_kept) -> Scene:
         """`before`: has the pools and models, as nothing has happened that would change them."""
         now = trio.current_time()
         return Scene(
             engines={row.engine: row for row in self._overview.engines()},
-            requests={row.id: row for _, row in self._rows(now)},
+            requests={row.id: row for _, row in self._rows(now, kept=kept)},
             pools=self._pools() if before is None else before.pools,
             models=self.models() if before is None else before.models,
             captures=self.captures(),
@@ -128,14 +135,18 @@ class Composer:
         }
 
     def _rows(
-        self, now: float, knows: Knows = all_known
+        self, now: float, knows: Knows = all_known, kept: Kept = _nothing_kept
     ) -> Iterator[tuple[RequestRecord, RequestRow]]:
         """Of the requests that are under way."""
-        waits = self._overview.all_waiting()
+        waits: Mapping[int, Waiting] | None = None
         for record in self._book.live.values():
-            row, request = known_of(row_of(record, now), knows), record.request
-            waiting = None if request is None else waits.get(request.event.ticket)
-            yield record, row if waiting is None else _waits(row, waiting, knows)
+            if (row := kept(record, now)) is None:
+                row, request = known_of(row_of(record, now), knows), record.request
+                if request is not None:
+                    waits = self._overview.all_waiting() if waits is None else waits
+                    waiting = waits.get(request.event.ticket)
+                    row = row if waiting is None else _waits(row, waiting, knows)
+            yield record, row
 
 
 def _waits(row: RequestRow, waiting: Waiting, knows: Knows) -> RequestRow:

@@ -14,6 +14,7 @@ import msgspec
 
 from trio_gateway.engine.overview import EngineRow
 from trio_gateway.server.feed.rows import EngineGone, Kind, Scene
+from trio_gateway.server.records.request_record import RequestRecord
 from trio_gateway.server.records.request_row import RequestRow
 
 REQUEST_PACE_S = 0.5  # between two rows of the same request, if only numbers have changed
@@ -37,6 +38,14 @@ class Differ:
         self.scene = Scene()
         self._told_at: dict[str | int, float] = {}  # of requests and engines
 
+    def kept(self, record: RequestRecord, now: float) -> RequestRow | None:
+        """The row that was told of it last, if another one would not be told yet. To make one takes
+        20 µs, and there is one for each look and request."""
+        row = self.scene.requests.get(record.id)
+        if row is None or now - self._told_at[record.id] >= _pace_s(len(self.scene.requests)):
+            return None
+        return row if _place(row) == _place_of(record) else None
+
     def changes(self, new: Scene, now: float) -> list[Change]:
         """What is to be told of the new scene, which is the scene from now on."""
         old, told = self.scene, list[Change]()
@@ -53,12 +62,15 @@ class Differ:
         for number in old.engines.keys() - new.engines.keys():
             self._told_at.pop(number, None)
             told.append(Change(Kind.ENGINE_GONE, EngineGone(number)))
-        pace_s = max(REQUEST_PACE_S, len(new.requests) / NUMBERS_PER_S)
+        pace_s = _pace_s(len(new.requests))
         requests = dict(new.requests)
         for id_, request in new.requests.items():
             known = old.requests.get(id_)
-            if known is not None and not self._is_news(
-                id_, _place(known) != _place(request), not _is_same(known, request), pace_s, now
+            if known is request or (
+                known is not None
+                and not self._is_news(
+                    id_, _place(known) != _place(request), not _is_same(known, request), pace_s, now
+                )
             ):
                 requests[id_] = known
                 continue
@@ -93,6 +105,19 @@ def _place(request: RequestRow) -> tuple[object, ...]:
         request.stage, request.tries, request.engine, request.decision, request.need,
         request.is_streamed, request.priority,
     )  # fmt: skip
+
+
+def _place_of(record: RequestRecord) -> tuple[object, ...]:
+    """What `_place` would say of its row."""
+    way, selection = record.way, record.selection
+    return (
+        record.stage.value, record.tries, way.engine, None if way.how is None else way.how.value,
+        None if selection is None else selection.need, record.is_streamed, record.priority.word,
+    )  # fmt: skip
+
+
+def _pace_s(requests: int) -> float:
+    return max(REQUEST_PACE_S, requests / NUMBERS_PER_S)
 
 
 def _is_same(one: RequestRow, other: RequestRow) -> bool:

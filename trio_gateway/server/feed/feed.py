@@ -174,7 +174,7 @@ class Feed:
         is_far = is_news or not self.is_awake or now - self._looked_far_at >= SLOW_S
         if is_far:
             self._looked_far_at = now
-        scene = self.composer.scene(None if is_far else self._differ.scene)
+        scene = self.composer.scene(None if is_far else self._differ.scene, self._differ.kept)
         for kind, changed in self._differ.changes(scene, now):
             self._add(kind, changed)
         if not self.is_awake:
