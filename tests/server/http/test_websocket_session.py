@@ -400,6 +400,32 @@ async def test_messages_go_both_ways_as_what_they_are(message: str | bytes) -> N
     assert back == message
 
 
+async def test_an_app_that_goes_on_sending_after_the_end_leaves_others_their_turns() -> None:
+    turns = 0
+
+    async def goes_on(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        before = turns
+        for _ in range(100):
+            await send({"type": "websocket.send", "text": "x"})
+        assert turns - before >= 50
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        async with connected(goes_on) as client:
+            await client.say(CloseConnection(1000))
+            await client.hear()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
 async def test_what_comes_in_pieces_is_one_message() -> None:
     listener = Listener()
     async with connected(listener) as client:

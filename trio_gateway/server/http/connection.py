@@ -115,11 +115,9 @@ class Connection:
 
     def make_room(self, error: ApiError) -> None:
         """Another client needs its place. What it has begun to ask gets this answer."""
-        self._inbox.end(error)
         if self._phase is Phase.REQUEST and self._wire.sending_since is not None:
-            self._leave()
-            if self._request is not None:
-                self._request.cancel(reason="another client needs its place")
+            self._let_go("another client needs its place")
+        self._inbox.end(error)
 
     # -- the task that watches the client -----------------------------------------------------
 
@@ -132,9 +130,7 @@ class Connection:
                     await trio.sleep_until(self._asked_at() + HALF_CLOSED_S)
                 if self._is_websocket:  # it reads to its end by itself
                     return
-                self._leave()
-                if self._request is not None:
-                    self._request.cancel(reason="the client is gone")
+                self._let_go("the client is gone")
                 return
             if self._is_time_up():
                 return
@@ -164,9 +160,7 @@ class Connection:
             case Phase.REQUEST:
                 limit_s = limits.send_timeout_s
                 log.warning("a client took nothing for %g s; it is let go (send_timeout)", limit_s)
-                self._leave()
-                if self._request is not None:
-                    self._request.cancel(reason="the client takes nothing more")
+                self._let_go("the client takes nothing more")
         return True
 
     def _due(self) -> float:
@@ -184,6 +178,11 @@ class Connection:
         """When to look at the time again. Each request would have to set three deadlines, 5 us of
         CPU each; so what begins before the next look is looked at then, in time all the same."""
         return min(self._due(), trio.current_time() + self._limits.send_timeout_s)
+
+    def _let_go(self, why: str) -> None:
+        if self._request is not None:  # first: what sends is to hear of this, not that it is closed
+            self._request.cancel(reason=why)
+        self._leave()
 
     def _leave(self) -> None:
         """Nothing more comes of this client."""

@@ -179,7 +179,9 @@ class _Session:
             is_last = not message.get("more_body")
             part = RejectData(message.get("body", b""), body_finished=is_last)
             await self._answer(part, phase, _Phase.OVER if is_last else phase)
-        elif not self._inbox.is_ended:
+        elif self._inbox.is_ended:  # an app that goes on sending must not keep others waiting
+            await trio.lowlevel.checkpoint()
+        else:
             raise RuntimeError(f"{kind} does not fit a WebSocket that is {phase.name}")
 
     async def _answer(self, event: Event, phase: _Phase, then: _Phase) -> None:
