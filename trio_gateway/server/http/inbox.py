@@ -8,7 +8,7 @@ import trio
 
 from trio_gateway.server.api.errors import ApiError
 from trio_gateway.server.http.end_watch import EndWatch
-from trio_gateway.server.http.wire import READ_BYTES, Wire
+from trio_gateway.server.http.wire import READ_BYTES, SocketWire, Wire
 
 # What one client may send ahead, in pipelined requests or a body that nobody takes.
 INBOX_MAX_BYTES = 2 * READ_BYTES
@@ -67,7 +67,7 @@ class DirectInbox(Inbox):
 
     is_ahead = False
 
-    def __init__(self, wire: Wire, end: EndWatch) -> None:
+    def __init__(self, wire: SocketWire, end: EndWatch) -> None:
         super().__init__()
         self._wire, self._end = wire, end
 
@@ -158,8 +158,9 @@ class AheadInbox(Inbox):
 
 def inbox_of(wire: Wire, ahead: ReadAhead) -> Inbox:
     """For a wire from which nobody reads yet."""
-    end = wire.watch_end()
-    return AheadInbox(wire, ahead) if end is None else DirectInbox(wire, end)
+    if isinstance(wire, SocketWire) and (end := wire.watch_end()) is not None:
+        return DirectInbox(wire, end)
+    return AheadInbox(wire, ahead)
 
 
 class InboxWire:

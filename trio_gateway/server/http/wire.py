@@ -33,15 +33,6 @@ class Wire(abc.ABC):
         self.sending_since: float | None = None
         self.is_cut_short = False
 
-    def watch_end(self) -> EndWatch | None:
-        """What tells that the client is gone or has closed its side, until the wire is closed.
-        None: only reading does."""
-        return None
-
-    def stop_reading(self) -> None:
-        """A `read` that waits ends with `b""`. Only for those that gave an EndWatch."""
-        raise NotImplementedError
-
     @abc.abstractmethod
     async def read(self) -> bytes:
         """The next bytes; `b""` once the client is gone or has closed its side."""
@@ -85,6 +76,8 @@ class SocketWire(Wire):
         self._end: EndWatch | None = None
 
     def watch_end(self) -> EndWatch | None:
+        """What tells that the client is gone or has closed its side, until the wire is closed.
+        None: only reading does."""
         self._end = end_watch(self._socket)
         return self._end
 
@@ -106,6 +99,7 @@ class SocketWire(Wire):
             return b""
 
     def stop_reading(self) -> None:
+        """A `read` ends with `b""`, also one that waits."""
         self._is_read = False
         if not self._is_closed:
             trio.lowlevel.notify_closing(self._socket)
